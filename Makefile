@@ -1,0 +1,22 @@
+# `make demo` and `make test` do all of their own set-up.
+
+.PHONY: demo test setup bench bench-encode model lint docs
+
+## Streams hard-negative mini-batches out of WordNet, and says how hard they are.
+demo: setup
+	cargo run --release --quiet -- run pipelines/text.toml
+
+## Passes the tests.
+test: setup
+	cargo test --quiet
+
+## Fetches ONNX Runtime's shared library, once.
+setup:
+	@./scripts/onnxruntime.sh
+
+## All benchmarks; each ends with its figures.
+bench: bench-encode
+
+## Embedding speed against Python onnxruntime and sentence-transformers, in one run.
+bench-encode: setup
+	./benches/peers/encode.sh

@@ -1,0 +1,69 @@
+use std::io::IsTerminal;
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::{Progress, Stage};
+
+/// A bar for the stage under way on a terminal, a line for each finished stage anywhere; all on stderr.
+pub(super) struct StageBars {
+    stage: Option<(Stage, Instant)>,
+    bar: ProgressBar,
+    terminal: bool,
+}
+
+impl StageBars {
+    pub fn new() -> Self {
+        Self { stage: None, bar: ProgressBar::hidden(), terminal: std::io::stderr().is_terminal() }
+    }
+
+    pub fn show(&mut self, progress: Progress) {
+        if self.stage.is_none_or(|(stage, _)| stage != progress.stage) {
+            self.stage = Some((progress.stage, Instant::now()));
+            if self.terminal {
+                self.bar = bar(progress.total.unwrap_or(0) as u64, name(progress.stage));
+            }
+        }
+        self.bar.set_position(progress.done as u64);
+        if Some(progress.done) == progress.total
+            && let Some((stage, begun)) = self.stage
+        {
+            self.bar.finish_and_clear();
+            let seconds = begun.elapsed().as_secs_f64();
+            eprintln!("{:<12} {} samples in {seconds:.1} s", name(stage), thousands(progress.done as u64));
+        }
+    }
+}
+
+/// The bar of the mini-batches that go by; hidden where nobody watches.
+pub(super) fn mini_batch_bar(total: u64) -> ProgressBar {
+    if std::io::stderr().is_terminal() { bar(total, "streaming") } else { ProgressBar::hidden() }
+}
+
+fn bar(total: u64, name: &'static str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{prefix:<12} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}");
+    let bar = ProgressBar::new(total).with_prefix(name);
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}
+
+fn name(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Store => "reading",
+        Stage::Encode => "embedding",
+        Stage::Graph => "graph",
+    }
+}
+
+/// 1234567 as 1,234,567.
+pub(super) fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

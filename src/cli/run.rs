@@ -1,0 +1,141 @@
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+use arrow::ipc::writer::StreamWriter;
+use clap::Args;
+use futures::StreamExt;
+
+use super::progress::{StageBars, mini_batch_bar, thousands};
+use crate::config::PipelineConfig;
+use crate::report::Observer;
+use crate::{Error, MiniBatch, MiniBatchStream, Pipeline, Result};
+
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// The pipeline file.
+    pipeline: PathBuf,
+
+    /// Another ONNX model than the file's; its tokenizer.json is looked for beside it.
+    #[arg(long)]
+    model: Option<PathBuf>,
+
+    /// The tokenizer that belongs to the model.
+    #[arg(long)]
+    tokenizer: Option<PathBuf>,
+
+    /// Another setting than the file's, for example graph.neighbors=50. May be given again.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+
+    /// Writes the mini-batches to this file as an Arrow IPC stream, one record batch each.
+    #[arg(long, short)]
+    output: Option<PathBuf>,
+}
+
+impl Run {
+    pub async fn run(self) -> Result<()> {
+        let mut config = PipelineConfig::from_file_with(&self.pipeline, &self.set)?;
+        if let Some(model) = self.model {
+            // The file's tokenizer belongs to the file's model.
+            config.encode.model = Some(model);
+            config.encode.tokenizer = None;
+        }
+        if self.tokenizer.is_some() {
+            config.encode.tokenizer = self.tokenizer;
+        }
+        let begun = Instant::now();
+        let mut bars = StageBars::new();
+        let builder = Pipeline::from_config(config.clone()).on_progress(move |progress| bars.show(progress));
+        let mut stream = builder.start().await?;
+        let mut output = self.output.map(|path| Output::create(path, &stream)).transpose()?;
+
+        let label = config.report.label.as_deref();
+        let mut observer = Observer::new(stream.samples(), &config.walk, config.seed, label);
+        let bar = mini_batch_bar(stream.mini_batches_per_epoch().saturating_mul(config.stream.epochs));
+        let mut first: Option<(MiniBatch, Instant)> = None;
+        while let Some(mini_batch) = stream.next().await {
+            let mini_batch = mini_batch?;
+            observer.observe(&mini_batch)?;
+            if let Some(output) = &mut output {
+                output.write(&mini_batch)?;
+            }
+            bar.inc(1);
+            first.get_or_insert_with(|| (mini_batch, Instant::now()));
+        }
+        bar.finish_and_clear();
+        let ended = Instant::now();
+        if let Some(output) = output {
+            output.finish()?;
+        }
+        let Some((first, arrived)) = first else { return Ok(()) };
+        let summary = observer.summary(&stream.snapshot());
+        let streamed = (summary.samples - first.ids.len()) as f64 / (ended - arrived).as_secs_f64().max(1e-9);
+        println!(
+            "\n{} mini-batches of {} out of {} samples; the first after {:.1} s, then {} rows/s\n",
+            thousands(stream.delivered()),
+            config.walk.batch_size,
+            thousands(stream.samples() as u64),
+            (arrived - begun).as_secs_f64(),
+            thousands(streamed as u64),
+        );
+        show(&first, config.encode.column.as_deref(), label);
+        println!("{summary}");
+        Ok(())
+    }
+}
+
+/// Prints the beginning of a mini-batch.
+fn show(mini_batch: &MiniBatch, column: Option<&str>, label: Option<&str>) {
+    let rows = mini_batch.rows.slice(0, SHOWN.min(mini_batch.rows.num_rows()));
+    let values = |column: Option<&str>| column.and_then(|column| texts(&rows, column));
+    let (labels, Some(texts)) = (values(label), values(column)) else { return };
+    println!("the first mini-batch, {SHOWN} of its samples:");
+    for (i, text) in texts.iter().enumerate() {
+        let label = labels.as_ref().map(|l| format!("{:<18}", l[i])).unwrap_or_default();
+        let cut: String = text.chars().take(WIDTH).collect();
+        println!("  {label}{cut}{}", if cut.len() < text.len() { "…" } else { "" });
+    }
+    println!();
+}
+
+/// A column's values as text, where it is there and has a text form.
+fn texts(rows: &RecordBatch, column: &str) -> Option<Vec<String>> {
+    let values = cast(rows.column_by_name(column)?, &DataType::Utf8View).ok()?;
+    let values = values.as_string_view();
+    Some((0..values.len()).map(|i| if values.is_null(i) { String::new() } else { values.value(i).into() }).collect())
+}
+
+/// An Arrow IPC stream of mini-batches.
+struct Output {
+    path: PathBuf,
+    writer: StreamWriter<BufWriter<File>>,
+}
+
+impl Output {
+    fn create(path: PathBuf, stream: &MiniBatchStream) -> Result<Self> {
+        let file = File::create(&path).map_err(|cause| Error::Io { action: "create", path: path.clone(), cause })?;
+        let schema = MiniBatch::schema(&stream.schema());
+        let writer = StreamWriter::try_new_buffered(file, &schema).map_err(|e| failed(&path, e))?;
+        Ok(Self { path, writer })
+    }
+
+    fn write(&mut self, mini_batch: &MiniBatch) -> Result<()> {
+        self.writer.write(&mini_batch.to_record_batch()?).map_err(|e| failed(&self.path, e))
+    }
+
+    fn finish(mut self) -> Result<()> {
+        self.writer.finish().and_then(|()| self.writer.flush()).map_err(|e| failed(&self.path, e))
+    }
+}
+
+fn failed(path: &Path, error: arrow::error::ArrowError) -> Error {
+    Error::Io { action: "write", path: path.to_owned(), cause: std::io::Error::other(error) }
+}
+
+const SHOWN: usize = 8;
+const WIDTH: usize = 90;

@@ -1,0 +1,63 @@
+use serde::Deserialize;
+
+use super::faults::{Check, Checker};
+use super::read::layer;
+
+/// `[graph]`: how embeddings become a proximity graph.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct GraphConfig {
+    /// M in the paper: how many others, drawn uniformly, a sample's neighbors are chosen from; K to 2³² − 1, default
+    /// 1000. The hardness dial: M = K gives random neighbors, M ≥ N − 1 the exact nearest ones, with the most false
+    /// negatives. Building costs N · M · d multiplications.
+    pub candidates: usize,
+    /// K in the paper: out-neighbors of each sample; 1 to M, default 100. The graph takes 8 K bytes a sample.
+    pub neighbors: usize,
+    /// What "near" means. Default `cosine`.
+    pub similarity: Similarity,
+}
+
+/// How near two embeddings are; larger is nearer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Similarity {
+    /// The cosine of the angle between them, −1 to 1. Embeddings are scaled to unit length.
+    #[default]
+    Cosine,
+    /// Their dot product.
+    Dot,
+}
+
+impl Similarity {
+    /// The setting's word for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cosine => "cosine",
+            Self::Dot => "dot",
+        }
+    }
+}
+
+impl Default for GraphConfig {
+    fn default() -> Self {
+        Self { candidates: 1000, neighbors: 100, similarity: Similarity::Cosine }
+    }
+}
+
+layer!(GraphConfig: candidates, neighbors, similarity);
+
+impl Check for GraphConfig {
+    const SECTION: &'static str = "graph";
+
+    fn check(&self, check: &mut Checker<'_>) {
+        let Self { candidates, neighbors, .. } = *self;
+        check.require(neighbors >= 1, "neighbors", "must be at least 1");
+        let message = format!(
+            "is {neighbors}, but only {candidates} candidates are drawn; lower it or raise graph.candidates"
+        );
+        check.require(neighbors <= candidates.max(1), "neighbors", message);
+        let fits = (1..=u32::MAX as usize).contains(&candidates);
+        check.require(fits, "candidates", "must lie between 1 and 4,294,967,295");
+    }
+}

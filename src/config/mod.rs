@@ -1,0 +1,110 @@
+//! "Here is a pipeline file, give me settings."
+//!
+//! One struct for each stage, one file for each struct; a section of a pipeline file has the name of its stage. Every
+//! field has a default except `source.uri`, `encode.model` and `encode.column`. Unknown keys are refused with the
+//! nearest known one, and all faults of a file are reported at once.
+//!
+//! ```
+//! let config = prosampler::config::PipelineConfig::from_toml(
+//!     r#"
+//!     seed = 7
+//!     source.uri = "glosses.parquet"
+//!     encode = { model = "model.onnx", column = "definition" }
+//!     graph = { candidates = 500, neighbors = 50 }
+//!     "#,
+//! )?;
+//! assert_eq!(config.graph.neighbors, 50);
+//! assert_eq!(config.walk.batch_size, 256);
+//! # Ok::<(), prosampler::Error>(())
+//! ```
+
+mod compute;
+mod encode;
+mod faults;
+mod graph;
+mod read;
+mod refresh;
+mod report;
+mod source;
+mod store;
+mod stream;
+mod walk;
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+pub use self::compute::ComputeConfig;
+pub use self::encode::{EncodeConfig, Pooling};
+pub use self::faults::{Fault, Faults};
+pub use self::graph::{GraphConfig, Similarity};
+pub use self::refresh::RefreshConfig;
+pub use self::report::ReportConfig;
+pub use self::source::SourceConfig;
+pub use self::store::StoreConfig;
+pub use self::stream::StreamConfig;
+pub use self::walk::{SamplerKind, WalkConfig};
+use crate::error::{Error, Result};
+
+/// All settings of one run: what a pipeline file holds.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct PipelineConfig {
+    /// The random seed of candidates and walks, 0 to 2⁶³ − 1; default 0. Same seed, data, model and settings: same
+    /// mini-batches, on any number of threads, up to the step of the first background refresh.
+    pub seed: u64,
+    /// Where the rows come from.
+    pub source: SourceConfig,
+    /// Where the rows are kept.
+    pub store: StoreConfig,
+    /// How rows become embeddings.
+    pub encode: EncodeConfig,
+    /// How embeddings become a proximity graph.
+    pub graph: GraphConfig,
+    /// How mini-batches are drawn from the graph.
+    pub walk: WalkConfig,
+    /// When the graph is made anew.
+    pub refresh: RefreshConfig,
+    /// How mini-batches are handed out.
+    pub stream: StreamConfig,
+    /// How many threads do the heavy work.
+    pub compute: ComputeConfig,
+    /// What the summary of `prosampler run` looks at.
+    pub report: ReportConfig,
+}
+
+impl PipelineConfig {
+    /// Reads a pipeline file. Relative paths in it are relative to the file's folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the file cannot be read, [`Error::Config`] with all its faults otherwise.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
+        Self::from_file_with(path, &[])
+    }
+
+    /// [`from_file`](Self::from_file), then `KEY=VALUE` settings over it, as `--set graph.neighbors=50` gives them.
+    /// Relative paths in those are left as they are.
+    ///
+    /// # Errors
+    /// As [`from_file`](Self::from_file); faults of file and overrides come together.
+    pub fn from_file_with(path: impl AsRef<Path>, overrides: &[String]) -> Result<Self> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(|cause| match cause.kind() {
+            std::io::ErrorKind::NotFound => Error::NotFound {
+                uri: path.display().to_string(),
+                hint: "; give the path of a pipeline file, for example pipelines/text.toml".into(),
+            },
+            _ => Error::Io { action: "read", path: path.into(), cause },
+        })?;
+        let base = path.parent().filter(|p| !p.as_os_str().is_empty());
+        Ok(read::read(&text, &path.display().to_string(), base, overrides)?)
+    }
+
+    /// Reads settings from TOML text. Relative paths stay relative to the working directory.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with all faults.
+    pub fn from_toml(text: &str) -> Result<Self> {
+        Ok(read::read(text, "the settings", None, &[])?)
+    }
+}

@@ -1,0 +1,277 @@
+//! TOML to settings, keeping on after a fault.
+//!
+//! serde stops at the first error. So each key is first deserialised alone; the keys that pass are then deserialised
+//! together, and the values are checked last.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use serde::de::{DeserializeOwned, Deserializer, Visitor, value::Error as AnyError};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+
+use super::PipelineConfig;
+use super::faults::{Check, Checker, Fault, Faults};
+use crate::error::quoted;
+
+/// Where a section came from, to name lines.
+struct Input<'a> {
+    text: &'a str,
+    /// Overrides have no lines.
+    has_lines: bool,
+}
+
+impl Input<'_> {
+    fn line(&self, offset: usize) -> Option<usize> {
+        self.has_lines.then(|| self.text[..offset.min(self.text.len())].matches('\n').count() + 1)
+    }
+}
+
+/// Keys that were given, and those whose value was refused (whose checks would only confuse).
+#[derive(Default)]
+struct Seen {
+    lines: HashMap<String, Option<usize>>,
+    refused: Vec<String>,
+}
+
+pub(super) fn read(
+    text: &str,
+    origin: &str,
+    base: Option<&Path>,
+    overrides: &[String],
+) -> Result<PipelineConfig, Faults> {
+    let mut faults = Vec::new();
+    let mut seen = Seen::default();
+    let mut config = PipelineConfig::default();
+
+    let input = Input { text, has_lines: true };
+    merge(&mut config, &input, &mut seen, &mut faults);
+    if let Some(base) = base {
+        config.make_relative_to(base);
+    }
+    for text in overrides {
+        merge_override(&mut config, text, &mut seen, &mut faults);
+    }
+
+    let mut found = config.faults();
+    found.retain(|f| !seen.refused.contains(&f.key));
+    for fault in &mut found {
+        fault.line = seen.lines.get(&fault.key).copied().flatten();
+    }
+    faults.extend(found);
+    Faults::none_or(origin, faults)?;
+    Ok(config)
+}
+
+fn merge_override(config: &mut PipelineConfig, text: &str, seen: &mut Seen, faults: &mut Vec<Fault>) {
+    let Some((key, value)) = text.split_once('=') else {
+        let message = format!("`{text}` is no setting; write KEY=VALUE, for example graph.neighbors=50");
+        faults.push(Fault { key: String::new(), line: None, message });
+        return;
+    };
+    // A bare word on the command line is a string: `walk.sampler=uniform`.
+    let (key, value) = (key.trim(), value.trim());
+    let quoted = DeValue::parse(value).is_err().then(|| format!("{key} = {value:?}"));
+    let text = quoted.unwrap_or_else(|| format!("{key} = {value}"));
+    merge(config, &Input { text: &text, has_lines: false }, seen, faults);
+}
+
+/// Lays what `input` says over `config`.
+fn merge(config: &mut PipelineConfig, input: &Input<'_>, seen: &mut Seen, faults: &mut Vec<Fault>) {
+    let (root, errors) = DeTable::parse_recoverable(input.text);
+    for error in errors {
+        let line = error.span().and_then(|span| input.line(span.start));
+        faults.push(Fault { key: String::new(), line, message: format!("not TOML: {}", error.message()) });
+    }
+    let sections = fields::<PipelineConfig>();
+    for (key, value) in root.get_ref() {
+        let name = key.get_ref().as_ref();
+        let line = input.line(key.span().start);
+        let mut section = Section { name, line, value, input, seen, faults };
+        match name {
+            "seed" => section.scalar(&mut config.seed),
+            "source" => section.table(&mut config.source),
+            "store" => section.table(&mut config.store),
+            "encode" => section.table(&mut config.encode),
+            "graph" => section.table(&mut config.graph),
+            "walk" => section.table(&mut config.walk),
+            "refresh" => section.table(&mut config.refresh),
+            "stream" => section.table(&mut config.stream),
+            "compute" => section.table(&mut config.compute),
+            "report" => section.table(&mut config.report),
+            _ => section.unknown(name.to_owned(), name, line, sections),
+        }
+    }
+}
+
+struct Section<'a, 'i> {
+    name: &'a str,
+    line: Option<usize>,
+    value: &'a Spanned<DeValue<'i>>,
+    input: &'a Input<'i>,
+    seen: &'a mut Seen,
+    faults: &'a mut Vec<Fault>,
+}
+
+impl<'i> Section<'_, 'i> {
+    fn scalar<T: DeserializeOwned>(&mut self, target: &mut T) {
+        match T::deserialize(ValueDeserializer::from(self.value.clone())) {
+            Ok(value) => *target = value,
+            Err(e) => self.fault(self.name.to_owned(), self.line, e.message()),
+        }
+    }
+
+    fn table<T: Check + DeserializeOwned + Layer>(&mut self, target: &mut T) {
+        let Some(table) = self.value.get_ref().as_table() else {
+            let message = format!("is a {}, not a section; write [{}]", self.value.get_ref().type_str(), self.name);
+            return self.fault(self.name.to_owned(), self.line, &message);
+        };
+        let known = fields::<T>();
+        for (key, value) in table {
+            let name = key.get_ref().as_ref();
+            let path = format!("{}.{name}", self.name);
+            let line = self.input.line(key.span().start);
+            if !known.contains(&name) {
+                self.unknown(path, name, line, known);
+                continue;
+            }
+            self.seen.lines.insert(path.clone(), line);
+            let mut single = DeTable::new();
+            single.insert(key.clone(), value.clone());
+            let single = Spanned::new(self.value.span(), DeValue::Table(single));
+            match T::deserialize(ValueDeserializer::from(single)) {
+                Ok(parsed) => target.take(name, parsed),
+                Err(e) => {
+                    self.seen.refused.push(path.clone());
+                    self.fault(path, line, e.message());
+                }
+            }
+        }
+    }
+
+    fn unknown(&mut self, path: String, name: &str, line: Option<usize>, known: &[&str]) {
+        let nearest = known
+            .iter()
+            .map(|k| (strsim::damerau_levenshtein(k, name), *k))
+            .filter(|(distance, k)| *distance <= 1 + k.len() / 3)
+            .min();
+        let message = match nearest {
+            Some((_, nearest)) => format!("unknown key; did you mean `{nearest}`?"),
+            None => format!("unknown key; there are {}", quoted(known)),
+        };
+        self.fault(path, line, &message);
+    }
+
+    fn fault(&mut self, key: String, line: Option<usize>, message: &str) {
+        self.faults.push(Fault { key, line, message: message.trim_end().replace('\n', "; ") });
+    }
+}
+
+/// Settings of one stage that can take a single field over from another value of their type.
+pub(super) trait Layer {
+    fn take(&mut self, field: &str, from: Self);
+}
+
+/// Implements [`Layer`] by field name, so that an override changes one setting and leaves the others.
+macro_rules! layer {
+    ($type:ty: $($field:ident),+) => {
+        impl crate::config::read::Layer for $type {
+            fn take(&mut self, field: &str, from: Self) {
+                match field {
+                    $(stringify!($field) => self.$field = from.$field,)+
+                    _ => debug_assert!(false, "layer! lacks `{field}`"),
+                }
+            }
+        }
+    };
+}
+pub(super) use layer;
+
+impl PipelineConfig {
+    /// What is wrong with the values, stage by stage.
+    pub(crate) fn faults(&self) -> Vec<Fault> {
+        fn check<T: Check>(section: &T, faults: &mut Vec<Fault>) {
+            section.check(&mut Checker { section: T::SECTION, faults });
+        }
+        let mut faults = Vec::new();
+        check(&self.source, &mut faults);
+        check(&self.store, &mut faults);
+        check(&self.encode, &mut faults);
+        check(&self.graph, &mut faults);
+        check(&self.walk, &mut faults);
+        check(&self.refresh, &mut faults);
+        check(&self.stream, &mut faults);
+        check(&self.compute, &mut faults);
+        check(&self.report, &mut faults);
+        faults
+    }
+
+    fn make_relative_to(&mut self, base: &Path) {
+        let paths = self.store.cache_dir.iter_mut().chain(&mut self.encode.model);
+        for path in paths.chain(&mut self.encode.tokenizer).chain(&mut self.encode.runtime) {
+            *path = base.join(&*path);
+        }
+        for uri in &mut self.source.uri {
+            if !uri.contains("://") {
+                *uri = PathBuf::from(base).join(&*uri).display().to_string();
+            }
+        }
+    }
+}
+
+/// The field names of a struct that derives `Deserialize`.
+fn fields<T: DeserializeOwned>() -> &'static [&'static str] {
+    struct Fields<'a>(&'a mut &'static [&'static str]);
+
+    impl<'de> Deserializer<'de> for Fields<'_> {
+        type Error = AnyError;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, AnyError> {
+            Err(serde::de::Error::custom("not a struct"))
+        }
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            visitor: V,
+        ) -> Result<V::Value, AnyError> {
+            *self.0 = fields;
+            self.deserialize_any(visitor)
+        }
+
+        serde::forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+            unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    let mut fields: &'static [&'static str] = &[];
+    // Only the visit counts; it always ends in the error above.
+    let _ = T::deserialize(Fields(&mut fields));
+    fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A field without its line in `layer!` would be read and then dropped.
+    #[test]
+    fn every_field_is_layered() {
+        fn all<T: DeserializeOwned + Layer + Default>() {
+            for field in fields::<T>() {
+                T::default().take(field, T::default());
+            }
+        }
+        all::<crate::config::SourceConfig>();
+        all::<crate::config::StoreConfig>();
+        all::<crate::config::EncodeConfig>();
+        all::<crate::config::GraphConfig>();
+        all::<crate::config::WalkConfig>();
+        all::<crate::config::RefreshConfig>();
+        all::<crate::config::StreamConfig>();
+        all::<crate::config::ComputeConfig>();
+        all::<crate::config::ReportConfig>();
+    }
+}

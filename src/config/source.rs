@@ -1,0 +1,40 @@
+use serde::{Deserialize, Deserializer};
+
+use super::faults::{Check, Checker};
+use super::read::layer;
+
+/// `[source]`: where the rows come from.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct SourceConfig {
+    /// A Parquet file, a folder of `*.parquet` files, a shell pattern, or a list of these. Files are read in the order
+    /// of the list, and by name within a folder or pattern; that order gives the sample ids. Required.
+    #[serde(deserialize_with = "one_or_many")]
+    pub uri: Vec<String>,
+    /// The columns that mini-batches carry, in this order. Default: all. The encoder's columns are read in any case.
+    pub columns: Option<Vec<String>>,
+}
+
+layer!(SourceConfig: uri, columns);
+
+impl Check for SourceConfig {
+    const SECTION: &'static str = "source";
+
+    fn check(&self, check: &mut Checker<'_>) {
+        let given = !self.uri.is_empty() && self.uri.iter().all(|u| !u.trim().is_empty());
+        check.require(given, "uri", "is required; give a Parquet file, a folder, a pattern, or a list of these");
+    }
+}
+
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a string or a list of strings")]
+    enum OneOrMany {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match OneOrMany::deserialize(deserializer)? {
+        OneOrMany::One(uri) => vec![uri],
+        OneOrMany::Many(uris) => uris,
+    })
+}

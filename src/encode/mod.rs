@@ -1,0 +1,120 @@
+//! "Here are rows, give me vectors."
+//!
+//! An [`Encoder`] turns record batches into embeddings; [`encode_all`] runs one over a whole [`Store`] and checks what
+//! comes back. `OnnxEncoder` runs text columns through ONNX Runtime, [`ColumnEncoder`] reads vectors that are in the
+//! data already, and anything else that makes vectors is an `Encoder` of your own (see
+//! `examples/custom_encoder.rs`).
+
+#[cfg(feature = "onnx")]
+mod batching;
+mod column;
+#[cfg(feature = "onnx")]
+mod features;
+#[cfg(feature = "onnx")]
+mod onnx;
+#[cfg(feature = "onnx")]
+pub mod runtime;
+
+use std::sync::Arc;
+
+use arrow::array::{Array, RecordBatch};
+use arrow::datatypes::Schema;
+
+pub use self::column::ColumnEncoder;
+#[cfg(feature = "onnx")]
+pub use self::onnx::OnnxEncoder;
+use crate::config::Similarity;
+use crate::error::{Error, Result};
+use crate::sample::{ModelVersion, SampleId};
+use crate::source::positions;
+use crate::store::{EmbeddingTable, Store};
+use crate::telemetry;
+
+/// Something that makes one vector of every row.
+pub trait Encoder: Send + Sync + 'static {
+    /// What to call it in messages.
+    fn name(&self) -> &str;
+
+    /// The columns it reads. [`encode_all`] refuses nulls in them, naming the sample.
+    fn columns(&self) -> &[String];
+
+    /// d: numbers in a vector; 1 to 65,536, and always the same.
+    fn dimension(&self) -> usize;
+
+    /// Refuses rows that it cannot read, before any are read: missing columns, wrong types. By default only the former.
+    ///
+    /// # Errors
+    /// [`Error::MissingColumn`] or [`Error::ColumnType`], as a rule.
+    fn accepts(&self, uri: &str, schema: &Schema) -> Result<()> {
+        positions(uri, schema, self.columns()).map(drop)
+    }
+
+    /// Writes the vectors of `rows` to `vectors` [rows × dimension], row-major. `rows` holds [`columns`](Self::columns)
+    /// in that order, at most 8,192 rows. Runs inside the compute pool, one call at a time: parallel iterators of rayon
+    /// use the pool, and blocking is fine. Vectors need not have unit length; they must be finite.
+    ///
+    /// # Errors
+    /// Its own, best as [`Error::Encode`].
+    fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()>;
+}
+
+/// Embeds all samples of `store`. `progress` hears how many are done. Blocks, for minutes where the model is large:
+/// run it in a [`ComputePool`](crate::ComputePool). Takes 4 N d bytes for the table, and little beyond.
+///
+/// # Errors
+/// [`Error::MissingColumn`]; [`Error::NullValue`], [`Error::NotFinite`] and [`Error::BadLength`] with the sample; the
+/// encoder's own.
+pub fn encode_all(
+    encoder: &dyn Encoder,
+    store: &Store,
+    similarity: Similarity,
+    model_version: ModelVersion,
+    progress: &mut dyn FnMut(usize),
+) -> Result<EmbeddingTable> {
+    let _span = telemetry::encode(encoder.name(), store.len(), model_version).entered();
+    let store = store.select(encoder.columns())?;
+    let dimension = encoder.dimension();
+    let mut vectors = vec![0f32; store.len() * dimension];
+    for (first, rows) in store.record_batches() {
+        refuse_nulls(first, rows)?;
+        let start = first.index() * dimension;
+        encoder.encode(rows, &mut vectors[start..start + rows.num_rows() * dimension])?;
+        progress(first.index() + rows.num_rows());
+    }
+    EmbeddingTable::new(vectors, dimension, similarity, model_version)
+}
+
+fn refuse_nulls(first: SampleId, rows: &RecordBatch) -> Result<()> {
+    for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
+        let Some(row) = (0..column.len()).find(|&row| column.is_null(row)) else { continue };
+        return Err(Error::NullValue {
+            column: field.name().clone(),
+            sample: SampleId::new(first.index() + row),
+            count: column.null_count(),
+            rows: rows.num_rows(),
+        });
+    }
+    Ok(())
+}
+
+impl<E: Encoder + ?Sized> Encoder for Arc<E> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn columns(&self) -> &[String] {
+        (**self).columns()
+    }
+
+    fn dimension(&self) -> usize {
+        (**self).dimension()
+    }
+
+    fn accepts(&self, uri: &str, schema: &Schema) -> Result<()> {
+        (**self).accepts(uri, schema)
+    }
+
+    fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()> {
+        (**self).encode(rows, vectors)
+    }
+}

@@ -1,0 +1,144 @@
+//! Finds ONNX Runtime's shared library and loads it, once a process.
+//!
+//! Search order: the explicit setting (`encode.runtime`); the variable `ORT_DYLIB_PATH`; `onnxruntime` or
+//! `onnxruntime-gpu` in the active Python environment (`VIRTUAL_ENV`, `CONDA_PREFIX`, else the `python3` on the path);
+//! the project's own copy, `.onnxruntime/` in the working directory, above it, or above the executable; the system's
+//! library folders. The first two name a file, and a file that is named is used or is an error; the others are looked
+//! through. Version 1.24 or later is needed. The first library loaded stays for the life of the process.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+use ort::environment::Environment;
+
+use crate::error::{Error, Result};
+use crate::telemetry;
+
+/// A loaded ONNX Runtime.
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    pub(super) environment: Environment,
+    /// The library's file.
+    pub path: PathBuf,
+    /// Which step of the search found it.
+    pub found_by: &'static str,
+}
+
+impl Runtime {
+    /// Finds and loads the library, or gives the one that is loaded already.
+    ///
+    /// # Errors
+    /// [`Error::RuntimeMissing`] with everything that was looked for; [`Error::RuntimeLoad`] where the file is no ONNX
+    /// Runtime, or too old, or where another one than `explicit` is loaded already.
+    pub fn load(explicit: Option<&Path>) -> Result<Self> {
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(runtime) = &*loaded {
+            return runtime.agrees_with(explicit);
+        }
+        let (path, found_by) = find(explicit)?;
+        let failed = |cause| Error::RuntimeLoad { path: path.clone(), cause };
+        let builder = ort::init_from(&path).map_err(|e| failed(e.to_string().into()))?;
+        let environment =
+            builder.with_name("prosampler").build().map_err(|e| failed(e.message().to_owned().into()))?;
+        telemetry::runtime_loaded(&path, found_by);
+        Ok(loaded.insert(Self { environment, path, found_by }).clone())
+    }
+
+    fn agrees_with(&self, explicit: Option<&Path>) -> Result<Self> {
+        let same = |path: &Path| path.canonicalize().ok() == self.path.canonicalize().ok();
+        match explicit {
+            Some(path) if !same(path) => {
+                let cause = format!("this process has already loaded `{}`", self.path.display()).into();
+                Err(Error::RuntimeLoad { path: path.into(), cause })
+            }
+            _ => Ok(self.clone()),
+        }
+    }
+}
+
+/// The library's file, and how it was found.
+///
+/// # Errors
+/// [`Error::RuntimeMissing`].
+pub fn find(explicit: Option<&Path>) -> Result<(PathBuf, &'static str)> {
+    if let Some(path) = explicit {
+        return named(path, "encode.runtime");
+    }
+    if let Some(path) = std::env::var_os("ORT_DYLIB_PATH").filter(|p| !p.is_empty()) {
+        return named(Path::new(&path), "ORT_DYLIB_PATH");
+    }
+    let mut looked = vec!["encode.runtime: not set".to_owned(), "ORT_DYLIB_PATH: not set".to_owned()];
+    let steps: [(&'static str, fn() -> Vec<PathBuf>); 3] = [
+        ("the active Python environment", python_folders),
+        ("the project's own copy", project_folders),
+        ("the system", system_folders),
+    ];
+    for (step, folders) in steps {
+        let folders = folders();
+        if let Some(path) = folders.iter().find_map(|folder| library_in(folder)) {
+            return Ok((path, step));
+        }
+        let list: Vec<_> = folders.iter().map(|f| f.display().to_string()).collect();
+        looked.push(format!("{step}: {}", if list.is_empty() { "there is none".into() } else { list.join(", ") }));
+    }
+    Err(Error::RuntimeMissing { looked })
+}
+
+fn named(path: &Path, step: &'static str) -> Result<(PathBuf, &'static str)> {
+    if path.is_file() {
+        return Ok((path.to_owned(), step));
+    }
+    Err(Error::RuntimeMissing { looked: vec![format!("{step}: `{}`, which is no file", path.display())] })
+}
+
+/// The newest of a folder's `libonnxruntime.so.1.32.0`, `libonnxruntime.dylib`, `onnxruntime.dll`.
+fn library_in(folder: &Path) -> Option<PathBuf> {
+    let is_library = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let unix = name.starts_with("libonnxruntime.") && (name.contains(".so") || name.ends_with(".dylib"));
+        (unix || name == "onnxruntime.dll") && path.is_file()
+    };
+    let entries = std::fs::read_dir(folder).ok()?.flatten().map(|e| e.path());
+    entries.filter(is_library).max()
+}
+
+fn python_folders() -> Vec<PathBuf> {
+    let mut site_packages = Vec::new();
+    for variable in ["VIRTUAL_ENV", "CONDA_PREFIX"] {
+        let Some(prefix) = std::env::var_os(variable).map(PathBuf::from) else { continue };
+        let pattern = format!("{}/lib/python3*/site-packages", glob::Pattern::escape(&prefix.display().to_string()));
+        site_packages.extend(glob::glob(&pattern).into_iter().flatten().flatten());
+        site_packages.push(prefix.join("Lib").join("site-packages"));
+    }
+    if site_packages.is_empty() {
+        let ask = "import sysconfig; print(sysconfig.get_path('platlib'))";
+        let asked = Command::new("python3").args(["-I", "-c", ask]).output();
+        let answer = asked.ok().filter(|o| o.status.success()).map(|o| String::from_utf8_lossy(&o.stdout).into_owned());
+        site_packages.extend(answer.map(|a| PathBuf::from(a.trim())));
+    }
+    // onnxruntime and onnxruntime-gpu install the same folder.
+    site_packages.into_iter().map(|s| s.join("onnxruntime").join("capi")).collect()
+}
+
+fn project_folders() -> Vec<PathBuf> {
+    let executable = std::env::current_exe().ok();
+    let starts = [std::env::current_dir().ok(), executable.and_then(|e| e.parent().map(Path::to_owned))];
+    let mut folders: Vec<_> = starts
+        .iter()
+        .flatten()
+        .flat_map(|start| start.ancestors())
+        .map(|folder| folder.join(".onnxruntime"))
+        .filter(|folder| folder.is_dir())
+        .collect();
+    folders.dedup();
+    folders
+}
+
+fn system_folders() -> Vec<PathBuf> {
+    let fixed = ["/usr/local/lib", "/usr/lib", "/usr/lib64", "/opt/homebrew/lib"].map(PathBuf::from);
+    let multiarch = glob::glob("/usr/lib/*-linux-gnu").into_iter().flatten().flatten();
+    fixed.into_iter().chain(multiarch).filter(|folder| folder.is_dir()).collect()
+}
+
+static LOADED: Mutex<Option<Runtime>> = Mutex::new(None);

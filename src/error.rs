@@ -1,0 +1,267 @@
+//! One error type, its variants named by cause; every message names the thing and ends with the remedy.
+
+use std::path::PathBuf;
+
+use crate::config::Faults;
+use crate::sample::SampleId;
+
+/// Whatever lies beneath an [`Error`], kept as its source.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, by cause.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Settings that cannot be used; all faults of a pipeline file at once.
+    #[error("{0}")]
+    Config(#[from] Faults),
+
+    /// Nothing is at this uri.
+    #[error("no such file: `{uri}`{hint}")]
+    NotFound {
+        /// The uri as given.
+        uri: String,
+        /// What to do about it, or nothing; starts with `; `.
+        hint: String,
+    },
+
+    /// The uri names something that no source reads.
+    #[error("cannot read `{uri}`: {reason}")]
+    UnsupportedSource {
+        /// The uri as given.
+        uri: String,
+        /// Why not, and what can be read.
+        reason: String,
+    },
+
+    /// A file is damaged, or is not what its name says.
+    #[error("cannot read `{uri}`{place}: {cause}; the file is damaged or not {expected}: write it again")]
+    Corrupt {
+        /// The file.
+        uri: String,
+        /// Row group and column where known; starts with `, `.
+        place: String,
+        /// What the file was read as.
+        expected: &'static str,
+        /// The reader's complaint.
+        #[source]
+        cause: Cause,
+    },
+
+    /// The operating system refused.
+    #[error("cannot {action} `{}`: {cause}", path.display())]
+    Io {
+        /// What was tried: `open`, `write`, …
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        cause: std::io::Error,
+    },
+
+    /// Fewer samples than the settings need.
+    #[error("`{uri}` has {found} {}, but {needed} {reason}", if *found == 1 { "row" } else { "rows" })]
+    TooFewSamples {
+        /// The source.
+        uri: String,
+        /// Rows found.
+        found: usize,
+        /// Rows needed.
+        needed: usize,
+        /// Who needs them, and the remedy.
+        reason: String,
+    },
+
+    /// More samples than a [`SampleId`] can name.
+    #[error("`{uri}` has more than {} rows, the most that a sample id can name; split the data set", u32::MAX)]
+    TooManySamples {
+        /// The source.
+        uri: String,
+    },
+
+    /// A column that is asked for is not there.
+    #[error("column `{column}` not found in `{uri}`; it has {}", quoted(available))]
+    MissingColumn {
+        /// The column asked for.
+        column: String,
+        /// Where it was looked for.
+        uri: String,
+        /// The columns that are there.
+        available: Vec<String>,
+    },
+
+    /// A column has a type that its use does not allow.
+    #[error("column `{column}` holds {found}, but {expected}")]
+    ColumnType {
+        /// The column.
+        column: String,
+        /// Its type.
+        found: String,
+        /// Who needs what, and the remedy.
+        expected: String,
+    },
+
+    /// Record batches of one source disagree on their columns.
+    #[error("`{uri}` has the columns {found} where {expected} came before; all files of a source must agree")]
+    SchemaDrift {
+        /// The source.
+        uri: String,
+        /// The later columns.
+        found: String,
+        /// The earlier columns.
+        expected: String,
+    },
+
+    /// A value that the encoder needs is null.
+    #[error("column `{column}` is null at {sample} ({count} of the {rows} rows read with it); fill these rows or filter them out")]
+    NullValue {
+        /// The column.
+        column: String,
+        /// The first sample without a value.
+        sample: SampleId,
+        /// Nulls in the record batch that holds it.
+        count: usize,
+        /// Rows of that record batch.
+        rows: usize,
+    },
+
+    /// ONNX Runtime's shared library is nowhere to be found.
+    #[error("ONNX Runtime's shared library was not found; looked for:\n{}\ninstall it with `pip install onnxruntime` in the active Python environment, run `make setup` in a clone, or set `encode.runtime` or ORT_DYLIB_PATH to the file", bullets(looked))]
+    RuntimeMissing {
+        /// Every place looked at, in order.
+        looked: Vec<String>,
+    },
+
+    /// A library was found, but it is not a usable ONNX Runtime.
+    #[error("cannot load ONNX Runtime from `{}`: {cause}; version 1.24 or later is needed", path.display())]
+    RuntimeLoad {
+        /// The file.
+        path: PathBuf,
+        /// The loader's reason.
+        #[source]
+        cause: Cause,
+    },
+
+    /// A model that cannot be opened, or does not fit its use.
+    #[error("model `{}` {reason}{}", path.display(), said(cause.as_ref()))]
+    Model {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and the remedy.
+        reason: String,
+        /// ONNX Runtime's complaint, if it is the one that complained.
+        #[source]
+        cause: Option<Cause>,
+    },
+
+    /// A tokenizer that cannot be opened or used.
+    #[error("tokenizer `{}`: {cause}; it must be a `tokenizer.json` as the Hugging Face tokenizers library writes it", path.display())]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// The library's complaint.
+        #[source]
+        cause: Cause,
+    },
+
+    /// An encoder failed on some rows.
+    #[error("encoder `{encoder}` failed: {cause}")]
+    Encode {
+        /// The encoder's name.
+        encoder: String,
+        /// Its complaint.
+        #[source]
+        cause: Cause,
+    },
+
+    /// An embedding with an infinite or not-a-number component.
+    #[error("the embedding of {sample} is not finite (component {component} is {value}); look at that row, and at the model for overflow")]
+    NotFinite {
+        /// The sample.
+        sample: SampleId,
+        /// Index of the first such component.
+        component: usize,
+        /// Its value.
+        value: f32,
+    },
+
+    /// An embedding without direction, or so long that similarities overflow.
+    #[error("the embedding of {sample} has length {length}, which has no usable {similarity} similarity; look at that row, or choose another model")]
+    BadLength {
+        /// The sample.
+        sample: SampleId,
+        /// Its Euclidean length.
+        length: f32,
+        /// The similarity in use.
+        similarity: &'static str,
+    },
+
+    /// Vectors whose count and dimension do not fit each other.
+    #[error("{found} numbers are no whole number of {dimension}-dimensional embeddings; give rows × dimension numbers, dimension 1 to 65,536")]
+    Shape {
+        /// Numbers given.
+        found: usize,
+        /// The dimension.
+        dimension: usize,
+    },
+
+    /// A sample id beyond the data set.
+    #[error("{sample} does not exist; the data set has {len} samples, ids 0 to {}", len.saturating_sub(1))]
+    UnknownSample {
+        /// The id.
+        sample: SampleId,
+        /// Samples there are.
+        len: usize,
+    },
+
+    /// An Arrow operation failed.
+    #[error("cannot {action}: {cause}")]
+    Arrow {
+        /// What was tried.
+        action: &'static str,
+        /// Arrow's reason.
+        #[source]
+        cause: arrow::error::ArrowError,
+    },
+
+    /// A background task panicked; nothing more will come from it.
+    #[error("the {task} task died: {message}; this is a defect, please report it")]
+    TaskDied {
+        /// Which task.
+        task: &'static str,
+        /// The panic message.
+        message: String,
+    },
+
+    /// A background refresh failed; the stream goes on with the old snapshot.
+    #[error("the refresh at step {step} failed: {cause}")]
+    Refresh {
+        /// The delivered mini-batches at its start.
+        step: u64,
+        /// Why.
+        #[source]
+        cause: Box<Error>,
+    },
+}
+
+/// `` `a`, `b` and `c` ``
+pub(crate) fn quoted<S: AsRef<str>>(names: &[S]) -> String {
+    let quoted: Vec<_> = names.iter().map(|n| format!("`{}`", n.as_ref())).collect();
+    match quoted.split_last() {
+        None => "nothing".to_owned(),
+        Some((only, [])) => only.clone(),
+        Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
+    }
+}
+
+fn said(cause: Option<&Cause>) -> String {
+    cause.map(|c| format!(" (ONNX Runtime says: {c})")).unwrap_or_default()
+}
+
+fn bullets(lines: &[String]) -> String {
+    lines.iter().map(|l| format!("  - {l}")).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,25 @@
+use rayon::prelude::*;
+
+use super::per_row::{best_of, collect};
+use super::{ProximityGraph, Size};
+use crate::config::GraphConfig;
+use crate::sample::{GraphVersion, SampleId};
+use crate::store::EmbeddingTable;
+
+/// The exact kNN graph by brute force: all N (N − 1) similarities, one by one.
+///
+/// For tests and small data. [`build`](super::build()) with M ≥ N − 1 gives the same neighbors several times faster,
+/// up to the rounding of similarities. Runs on the current rayon pool.
+///
+/// # Panics
+/// For fewer than two samples, or no neighbors.
+#[must_use]
+pub fn exact(table: &EmbeddingTable, neighbors: usize, version: GraphVersion) -> ProximityGraph {
+    let config = GraphConfig { neighbors, candidates: neighbors.max(table.len()), ..GraphConfig::default() };
+    let size = Size::new(table.len(), &config);
+    let row = |row: usize| {
+        let others = (0..table.len()).filter(|&other| other != row);
+        best_of(table, SampleId::new(row), others, size.neighbors)
+    };
+    collect((0..table.len()).into_par_iter().map(row), size.neighbors, version)
+}

@@ -1,0 +1,28 @@
+#![doc = include_str!("../README.md")]
+
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
+pub mod compute;
+pub mod config;
+pub mod encode;
+mod error;
+pub mod graph;
+mod pipeline;
+pub mod refresh;
+pub mod report;
+mod sample;
+pub mod source;
+pub mod store;
+pub mod stream;
+mod telemetry;
+pub mod walk;
+
+pub use arrow;
+
+pub use self::compute::ComputePool;
+pub use self::config::PipelineConfig;
+pub use self::error::{Cause, Error, Result};
+pub use self::pipeline::{Pipeline, PipelineBuilder, Progress, Stage};
+pub use self::sample::{GraphVersion, ModelVersion, SampleId};
+pub use self::stream::{MiniBatch, MiniBatchStream};

@@ -1,0 +1,5 @@
+//! The `prosampler` command.
+
+fn main() -> std::process::ExitCode {
+    prosampler::cli::main()
+}

@@ -1,0 +1,259 @@
+//! Wires the stages, and owns the tasks.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::compute::ComputePool;
+use crate::config::{ComputeConfig, Faults, GraphConfig, PipelineConfig, RefreshConfig, StoreConfig, StreamConfig, WalkConfig};
+use crate::encode::{Encoder, encode_all};
+use crate::error::{Error, Result};
+use crate::refresh::Worker;
+use crate::sample::ModelVersion;
+use crate::source::{ParquetSource, Source};
+use crate::store::Store;
+use crate::stream::{MiniBatchStream, Producer};
+use crate::walk::mini_batches_per_epoch;
+
+/// From a source and an encoder to a stream of hard-negative mini-batches.
+///
+/// See the [crate's example](crate#example).
+#[derive(Clone, Copy, Debug)]
+pub struct Pipeline;
+
+impl Pipeline {
+    /// A pipeline with every setting at its default; it needs a source and an encoder.
+    #[must_use]
+    pub fn builder() -> PipelineBuilder {
+        Self::from_config(PipelineConfig::default())
+    }
+
+    /// A pipeline with these settings, as a pipeline file gives them. Source and encoder are opened when it starts,
+    /// unless they are given before.
+    #[must_use]
+    pub fn from_config(config: PipelineConfig) -> PipelineBuilder {
+        PipelineBuilder { config, source: None, encoder: None, progress: Box::new(|_| {}) }
+    }
+}
+
+/// How far a start has come: `done` of `total` samples in one stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// What is under way.
+    pub stage: Stage,
+    /// Samples done.
+    pub done: usize,
+    /// Samples in all, where known.
+    pub total: Option<usize>,
+}
+
+/// What a start consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Reading the source into the store.
+    Store,
+    /// Embedding the samples.
+    Encode,
+    /// Building the first graph.
+    Graph,
+}
+
+/// A pipeline that has not started. Setters take over a whole stage's settings.
+pub struct PipelineBuilder {
+    config: PipelineConfig,
+    source: Option<Box<dyn Source>>,
+    encoder: Option<Arc<dyn Encoder>>,
+    progress: Box<dyn FnMut(Progress) + Send>,
+}
+
+impl PipelineBuilder {
+    /// Where the rows come from; replaces `source.uri`.
+    #[must_use]
+    pub fn source(mut self, source: impl Source) -> Self {
+        self.source = Some(Box::new(source));
+        self
+    }
+
+    /// The columns that mini-batches carry; default all.
+    #[must_use]
+    pub fn columns<S: Into<String>>(mut self, columns: impl IntoIterator<Item = S>) -> Self {
+        self.config.source.columns = Some(columns.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// What makes the embeddings; replaces `encode.model`.
+    #[must_use]
+    pub fn encoder(mut self, encoder: impl Encoder) -> Self {
+        self.encoder = Some(Arc::new(encoder));
+        self
+    }
+
+    /// The random seed; default 0.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.config.seed = seed;
+        self
+    }
+
+    /// Where the rows are kept.
+    #[must_use]
+    pub fn store(mut self, store: StoreConfig) -> Self {
+        self.config.store = store;
+        self
+    }
+
+    /// How the graph is made.
+    #[must_use]
+    pub fn graph(mut self, graph: GraphConfig) -> Self {
+        self.config.graph = graph;
+        self
+    }
+
+    /// How mini-batches are drawn.
+    #[must_use]
+    pub fn walk(mut self, walk: WalkConfig) -> Self {
+        self.config.walk = walk;
+        self
+    }
+
+    /// When the graph is made anew.
+    #[must_use]
+    pub fn refresh(mut self, refresh: RefreshConfig) -> Self {
+        self.config.refresh = refresh;
+        self
+    }
+
+    /// How mini-batches are handed out.
+    #[must_use]
+    pub fn stream(mut self, stream: StreamConfig) -> Self {
+        self.config.stream = stream;
+        self
+    }
+
+    /// How many threads do the heavy work.
+    #[must_use]
+    pub fn compute(mut self, compute: ComputeConfig) -> Self {
+        self.config.compute = compute;
+        self
+    }
+
+    /// Hears how far the start has come. Called from several threads, one at a time; it should return quickly.
+    #[must_use]
+    pub fn on_progress(mut self, progress: impl FnMut(Progress) + Send + 'static) -> Self {
+        self.progress = Box::new(progress);
+        self
+    }
+
+    /// Reads the source, embeds all samples, builds the first graph, and starts the stream. Must be called within a
+    /// tokio runtime, whose tasks the pipeline then is.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for settings out of range or without a source or encoder; [`Error::TooFewSamples`] for an
+    /// empty data set, a single sample, or fewer than a mini-batch holds; whatever source, store and encoder report.
+    pub async fn start(self) -> Result<MiniBatchStream> {
+        let Self { config, source, encoder, mut progress } = self;
+        check(&config, source.is_some())?;
+        let pool = ComputePool::new(config.compute.threads)?;
+        let source = match source {
+            Some(source) => source,
+            None => Box::new(ParquetSource::open_all(config.source.uri.clone()).await?),
+        };
+        let schema = source.schema();
+        let all = || schema.fields().iter().map(|f| f.name().clone()).collect();
+        let payload: Vec<String> = config.source.columns.clone().unwrap_or_else(all);
+        crate::source::positions(source.uri(), &schema, &payload)?;
+        if let Some(label) = &config.report.label {
+            crate::source::positions(source.uri(), &schema, std::slice::from_ref(label))?;
+        }
+        if let Some(rows) = source.rows() {
+            enough(source.uri(), rows, &config.walk)?;
+        }
+        let encoder = match encoder {
+            Some(encoder) => encoder,
+            None => open_encoder(&config, &pool).await?,
+        };
+        encoder.accepts(source.uri(), &schema)?;
+
+        let mut columns = payload.clone();
+        columns.extend(encoder.columns().iter().filter(|c| !payload.contains(c)).cloned());
+        let total = source.rows();
+        let mut stored = |done| progress(Progress { stage: Stage::Store, done, total });
+        let store = Store::build(source.as_ref(), &columns, &config.store, &mut stored).await?;
+        enough(source.uri(), store.len(), &config.walk)?;
+
+        let similarity = config.graph.similarity;
+        let total = Some(store.len());
+        let embed = {
+            let store = store.clone();
+            move || {
+                let mut encoded = |done| progress(Progress { stage: Stage::Encode, done, total });
+                let table = encode_all(&encoder, &store, similarity, ModelVersion(1), &mut encoded)?;
+                Ok((table, progress))
+            }
+        };
+        let (embeddings, mut progress) = pool.run("encode", embed).await?;
+        progress(Progress { stage: Stage::Graph, done: 0, total });
+        let (worker, published) = Worker::start(embeddings, config.graph.clone(), config.seed, pool).await?;
+        progress(Progress { stage: Stage::Graph, done: store.len(), total });
+
+        let rows = store.select(&payload)?;
+        let (tx, rx) = mpsc::channel(config.stream.prefetch);
+        let (delivered, heard) = watch::channel(0);
+        let mut tasks = JoinSet::new();
+        let epochs = (mini_batches_per_epoch(store.len(), &config.walk), config.stream.epochs);
+        let producer = Producer::new(published.clone(), rows.clone(), config.walk, &config.stream, config.seed);
+        tasks.spawn(producer.run(tx));
+        if let Some(every) = config.refresh.every_steps {
+            tasks.spawn(worker.run(every, heard));
+        }
+        Ok(MiniBatchStream::new(rx, delivered, tasks, published, &rows, epochs))
+    }
+}
+
+impl std::fmt::Debug for PipelineBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PipelineBuilder").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// Settings made in code pass the same checks as those of a file.
+fn check(config: &PipelineConfig, has_source: bool) -> Result<(), Faults> {
+    let mut faults = config.faults();
+    faults.retain(|f| !(has_source && f.key == "source.uri"));
+    Faults::none_or("the settings", faults)
+}
+
+fn enough(uri: &str, found: usize, walk: &WalkConfig) -> Result<()> {
+    let needed = match found {
+        0 => 1,
+        1 => 2,
+        _ => walk.batch_size,
+    };
+    let reason = match found {
+        0 => "are needed at least; it is empty: check the path, or what wrote it",
+        1 => "are needed at least, or there is no negative; give more data",
+        _ => "make a mini-batch (walk.batch_size); lower it or give more data",
+    };
+    if found >= needed.max(2) {
+        return Ok(());
+    }
+    Err(Error::TooFewSamples { uri: uri.to_owned(), found, needed: needed.max(2), reason: reason.to_owned() })
+}
+
+#[cfg(feature = "onnx")]
+async fn open_encoder(config: &PipelineConfig, pool: &ComputePool) -> Result<Arc<dyn Encoder>> {
+    let mut encode = config.encode.clone();
+    if encode.sessions == 0 {
+        encode.sessions = pool.threads();
+    }
+    let open = move || Ok(Arc::new(crate::encode::OnnxEncoder::open(&encode)?) as Arc<dyn Encoder>);
+    pool.run("model", open).await
+}
+
+#[cfg(not(feature = "onnx"))]
+async fn open_encoder(_: &PipelineConfig, _: &ComputePool) -> Result<Arc<dyn Encoder>> {
+    let message = "no encoder is given, and this build has none of its own (cargo feature `onnx`); call `encoder`";
+    let fault = crate::config::Fault { key: "encode".into(), line: None, message: message.into() };
+    Err(Faults { origin: "the settings".into(), faults: vec![fault] }.into())
+}

@@ -1,0 +1,63 @@
+use std::collections::HashMap;
+
+use arrow::array::{Array, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+
+use crate::error::{Error, Result};
+use crate::sample::SampleId;
+use crate::source::positions;
+use crate::stream::MiniBatch;
+
+/// The class of every sample seen, as a number.
+#[derive(Clone, Debug)]
+pub(super) struct Labels {
+    column: String,
+    classes: HashMap<String, u32>,
+    of: Vec<u32>,
+}
+
+impl Labels {
+    pub fn new(samples: usize, column: &str) -> Self {
+        Self { column: column.to_owned(), classes: HashMap::new(), of: vec![NONE; samples] }
+    }
+
+    pub fn column(&self) -> &str {
+        &self.column
+    }
+
+    /// Notes the labels of a mini-batch. A null is no class.
+    pub fn learn(&mut self, mini_batch: &MiniBatch) -> Result<()> {
+        let rows = &mini_batch.rows;
+        let position = positions("the mini-batches", &rows.schema(), std::slice::from_ref(&self.column))?[0];
+        let column = rows.column(position);
+        let texts = cast(column, &DataType::Utf8View).map_err(|_| Error::ColumnType {
+            column: self.column.clone(),
+            found: column.data_type().to_string(),
+            expected: "labels must be strings, numbers or booleans; name another column as `report.label`".into(),
+        })?;
+        for (&id, text) in mini_batch.ids.iter().zip(texts.as_string_view()) {
+            let Some(text) = text else { continue };
+            let next = self.classes.len() as u32;
+            let class = match self.classes.get(text) {
+                Some(&class) => class,
+                None => *self.classes.entry(text.to_owned()).or_insert(next),
+            };
+            self.of[id.index()] = class;
+        }
+        Ok(())
+    }
+
+    /// The share of pairs among `ids` with the same class, 0 to 1.
+    pub fn shared(&self, ids: &[SampleId]) -> f64 {
+        let mut sizes: HashMap<u32, usize> = HashMap::new();
+        for class in ids.iter().map(|id| self.of[id.index()]).filter(|&class| class != NONE) {
+            *sizes.entry(class).or_default() += 1;
+        }
+        let pairs = |n: usize| (n * n.saturating_sub(1) / 2) as f64;
+        let all = pairs(ids.len());
+        if all == 0.0 { 0.0 } else { sizes.into_values().map(pairs).sum::<f64>() / all }
+    }
+}
+
+const NONE: u32 = u32::MAX;

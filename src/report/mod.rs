@@ -1,0 +1,99 @@
+//! "Here are mini-batches, tell me how hard they are."
+//!
+//! An [`Observer`] looks at mini-batches as they go by; its [`Summary`] sets them beside what a uniform sampler draws
+//! from the same data.
+
+mod labels;
+mod sparkline;
+mod summary;
+
+use std::collections::BTreeMap;
+
+use self::labels::Labels;
+pub use self::summary::{Measure, Summary};
+use crate::config::{SamplerKind, WalkConfig};
+use crate::error::Result;
+use crate::refresh::Snapshot;
+use crate::sample::GraphVersion;
+use crate::stream::MiniBatch;
+use crate::walk::{EpochSampler, WalkCounts};
+
+/// Collects what a summary needs: a few numbers for each mini-batch, and 4 bytes a sample for labels.
+#[derive(Clone, Debug)]
+pub struct Observer {
+    walk: WalkConfig,
+    seed: u64,
+    labels: Option<Labels>,
+    similarity: Vec<f32>,
+    sizes: Vec<usize>,
+    shared: Vec<f64>,
+    staleness: u64,
+    counts: WalkCounts,
+    graph_versions: BTreeMap<GraphVersion, u64>,
+}
+
+impl Observer {
+    /// Watches a stream over `samples` with these settings. With a label, pairs that share its value are counted; the
+    /// rows must have that column.
+    #[must_use]
+    pub fn new(samples: usize, walk: &WalkConfig, seed: u64, label: Option<&str>) -> Self {
+        Self {
+            walk: walk.clone(),
+            seed,
+            labels: label.map(|column| Labels::new(samples, column)),
+            similarity: Vec::new(),
+            sizes: Vec::new(),
+            shared: Vec::new(),
+            staleness: 0,
+            counts: WalkCounts::default(),
+            graph_versions: BTreeMap::new(),
+        }
+    }
+
+    /// Takes note of a mini-batch.
+    ///
+    /// # Errors
+    /// [`Error::MissingColumn`](crate::Error::MissingColumn) where its rows lack the label;
+    /// [`Error::ColumnType`](crate::Error::ColumnType) where a label cannot be compared.
+    pub fn observe(&mut self, mini_batch: &MiniBatch) -> Result<()> {
+        if let Some(labels) = &mut self.labels {
+            labels.learn(mini_batch)?;
+            self.shared.push(labels.shared(&mini_batch.ids));
+        }
+        self.similarity.push(mini_batch.similarity);
+        self.sizes.push(mini_batch.ids.len());
+        self.staleness = self.staleness.max(mini_batch.staleness);
+        self.counts += mini_batch.counts;
+        *self.graph_versions.entry(mini_batch.graph_version).or_default() += 1;
+        Ok(())
+    }
+
+    /// The summary, beside as many mini-batches of a uniform sampler, measured with the embeddings of `snapshot`.
+    #[must_use]
+    pub fn summary(&self, snapshot: &Snapshot) -> Summary {
+        let config = WalkConfig { sampler: SamplerKind::Uniform, ..self.walk.clone() };
+        let (mut similarity, mut shared) = (Vec::new(), Vec::new());
+        let mut epochs = (0..).map(|epoch| EpochSampler::new(snapshot.graph.len(), &config, self.seed, epoch));
+        while similarity.len() < self.sizes.len() {
+            let Some(mut epoch) = epochs.next() else { break };
+            while similarity.len() < self.sizes.len()
+                && let Some(draw) = epoch.next(&snapshot.graph)
+            {
+                similarity.push(snapshot.embeddings.mean_similarity(&draw.ids));
+                shared.extend(self.labels.as_ref().map(|labels| labels.shared(&draw.ids)));
+            }
+        }
+        let uniform = Measure { similarity, shared };
+        let walked = Measure { similarity: self.similarity.clone(), shared: self.shared.clone() };
+        Summary {
+            sampler: self.walk.sampler,
+            label: self.labels.as_ref().map(|labels| labels.column().to_owned()),
+            walked,
+            uniform,
+            samples: self.sizes.iter().sum(),
+            counts: self.counts,
+            staleness: self.staleness,
+            graph_versions: self.graph_versions.clone(),
+        }
+    }
+}

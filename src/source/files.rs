@@ -1,0 +1,73 @@
+//! Uris to files, in a fixed order.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// The files that `uris` name: each a file, a folder of `*.parquet` files or a shell pattern.
+pub(super) fn list(uris: &[String]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for uri in uris {
+        let found = expand(uri)?;
+        if found.is_empty() {
+            let hint = "; no Parquet file matches (folders are searched for *.parquet, not below)".into();
+            return Err(Error::NotFound { uri: uri.clone(), hint });
+        }
+        files.extend(found);
+    }
+    Ok(files)
+}
+
+fn expand(uri: &str) -> Result<Vec<PathBuf>> {
+    let path = match uri.split_once("://") {
+        Some(("file", path)) => path,
+        Some((scheme, _)) => {
+            let reason = format!("`{scheme}://` is not supported by this version; copy the files to a local folder");
+            return Err(Error::UnsupportedSource { uri: uri.to_owned(), reason });
+        }
+        None => uri,
+    };
+    if Path::new(path).is_dir() {
+        return matching(uri, &format!("{}/*.parquet", glob::Pattern::escape(path)));
+    }
+    if Path::new(path).exists() {
+        return Ok(vec![path.into()]);
+    }
+    if path.contains(['*', '?', '[']) {
+        return matching(uri, path);
+    }
+    Err(Error::NotFound { uri: uri.to_owned(), hint: nearby(Path::new(path)) })
+}
+
+fn matching(uri: &str, pattern: &str) -> Result<Vec<PathBuf>> {
+    let unsupported = |reason: String| Error::UnsupportedSource { uri: uri.to_owned(), reason };
+    let paths = glob::glob(pattern).map_err(|e| unsupported(format!("not a shell pattern: {e}")))?;
+    let mut files = Vec::new();
+    for path in paths {
+        let path = path.map_err(|e| unsupported(e.to_string()))?;
+        if path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// What to try instead of a path that is not there.
+fn nearby(path: &Path) -> String {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !parent.is_dir() {
+        return format!("; the folder `{}` does not exist either", parent.display());
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
+    let nearest = entries
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .map(|other| (strsim::damerau_levenshtein(&name, &other), other))
+        .filter(|(distance, other)| *distance <= 1 + other.len() / 3)
+        .min();
+    match nearest {
+        Some((_, other)) => format!("; did you mean `{}`?", parent.join(other).display()),
+        None => "; check the path".to_owned(),
+    }
+}

@@ -1,0 +1,76 @@
+//! "Here is a uri, give me record batches."
+//!
+//! A [`Source`] is read from front to back, once, into the [store](crate::store); nothing ever gathers rows from it.
+//! [`ParquetSource`] reads files, [`MemorySource`] holds record batches that are already there, and anything else that
+//! can be read in a fixed order is a `Source` of your own.
+//!
+//! ```
+//! use futures::TryStreamExt;
+//! use prosampler::arrow::{array::{Int64Array, RecordBatch}, error::ArrowError};
+//! use prosampler::source::{MemorySource, Source};
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let column = std::sync::Arc::new(Int64Array::from(vec![1, 2, 3]));
+//! let source = MemorySource::new(vec![RecordBatch::try_from_iter([("n", column as _)])?])?;
+//! let read: Vec<_> = source.read(&["n".to_owned()])?.try_collect().await?;
+//! assert_eq!(read[0].num_rows(), 3);
+//! # Ok(())
+//! # }
+//! ```
+
+mod files;
+mod memory;
+mod parquet;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use futures::stream::BoxStream;
+
+pub use self::memory::MemorySource;
+pub use self::parquet::ParquetSource;
+use crate::error::{Error, Result};
+
+/// Record batches, one after another, until the end or an error.
+pub type RecordBatches = BoxStream<'static, Result<RecordBatch>>;
+
+/// Something that can be read from front to back, always in the same order.
+pub trait Source: Send + Sync + 'static {
+    /// What to call it in messages.
+    fn uri(&self) -> &str;
+
+    /// Its columns.
+    fn schema(&self) -> SchemaRef;
+
+    /// Rows in all, where that is known without reading them.
+    fn rows(&self) -> Option<usize> {
+        None
+    }
+
+    /// A text that changes whenever the rows may have changed (paths, sizes, times of change). `None`, the default,
+    /// keeps the rows from being cached beyond the run.
+    fn fingerprint(&self) -> Option<String> {
+        None
+    }
+
+    /// Reads these columns of all rows, in the source's order. CPU work and blocking IO must not run on the thread
+    /// that polls.
+    ///
+    /// # Errors
+    /// [`Error::MissingColumn`]; what goes wrong later comes as an item of the stream.
+    fn read(&self, columns: &[String]) -> Result<RecordBatches>;
+}
+
+/// The positions of `columns` in `schema`.
+///
+/// # Errors
+/// [`Error::MissingColumn`] with the columns that are there.
+pub fn positions(uri: &str, schema: &Schema, columns: &[String]) -> Result<Vec<usize>> {
+    let position = |column: &String| {
+        schema.index_of(column).map_err(|_| Error::MissingColumn {
+            column: column.clone(),
+            uri: uri.to_owned(),
+            available: schema.fields().iter().map(|f| f.name().clone()).collect(),
+        })
+    };
+    columns.iter().map(position).collect()
+}

@@ -1,0 +1,109 @@
+//! The cache file: uncompressed Arrow IPC, written under a temporary name, memory-mapped.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::buffer::Buffer;
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use arrow::ipc::convert::try_fb_to_schema;
+use arrow::ipc::reader::{FileDecoder, read_footer_length};
+use arrow::ipc::root_as_footer;
+use arrow::ipc::writer::FileWriter;
+use bytes::Bytes;
+use memmap2::Mmap;
+use tempfile::NamedTempFile;
+
+use crate::error::{Error, Result};
+
+pub(super) struct CacheWriter {
+    writer: FileWriter<BufWriter<NamedTempFile>>,
+    path: PathBuf,
+}
+
+impl CacheWriter {
+    /// A new cache under a temporary name in `dir`, or among the system's temporary files.
+    pub fn create(dir: Option<&Path>, schema: &SchemaRef) -> Result<Self> {
+        let in_dir = |dir: &Path| {
+            std::fs::create_dir_all(dir)?;
+            tempfile::Builder::new().prefix(".building-").tempfile_in(dir)
+        };
+        let file = dir.map_or_else(NamedTempFile::new, in_dir).map_err(|cause| Error::Io {
+            action: "create a cache file in",
+            path: dir.map_or_else(std::env::temp_dir, Path::to_owned),
+            cause,
+        })?;
+        let path = file.path().to_owned();
+        let writer = FileWriter::try_new(BufWriter::new(file), schema).map_err(|e| failed(&path, e))?;
+        Ok(Self { writer, path })
+    }
+
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.writer.write(batch).map_err(|e| failed(&self.path, e))
+    }
+
+    /// Completes the file, moves it to `target` if there is one, and maps it. Without a target the file has no name
+    /// from here on, and its space is free again once the last mapping is gone.
+    pub fn finish(mut self, target: Option<&Path>) -> Result<Vec<RecordBatch>> {
+        let path = self.path;
+        let io = |action, cause| Error::Io { action, path: path.clone(), cause };
+        self.writer.finish().map_err(|e| failed(&path, e))?;
+        let mut buffered = self.writer.into_inner().map_err(|e| failed(&path, e))?;
+        buffered.flush().map_err(|e| io("write", e))?;
+        let file = buffered.into_inner().map_err(|e| io("write", e.into_error()))?;
+        let Some(target) = target else {
+            return Ok(decode(map(file.as_file(), &path)?).map_err(|e| failed(&path, e))?.1);
+        };
+        file.as_file().sync_all().map_err(|e| io("write", e))?;
+        let file = file.persist(target).map_err(|e| io("rename", e.error))?;
+        Ok(decode(map(&file, target)?).map_err(|e| failed(target, e))?.1)
+    }
+}
+
+/// Opens a finished cache. All offsets and texts are checked, so a damaged file is an error and never a wild pointer.
+pub(super) fn open(path: &Path) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    let file = File::open(path).map_err(|cause| Error::Io { action: "open", path: path.into(), cause })?;
+    decode(map(&file, path)?).map_err(|e| failed(path, e))
+}
+
+fn map(file: &File, path: &Path) -> Result<Buffer> {
+    // SAFETY: the file is either unlinked or renamed to its final name, and nothing of this crate ever writes to it
+    // again; only another process that truncates a file of the cache folder could take the pages away.
+    let map = unsafe { Mmap::map(file) }.map_err(|cause| Error::Io { action: "map", path: path.into(), cause })?;
+    Ok(Buffer::from(Bytes::from_owner(map)))
+}
+
+fn decode(buffer: Buffer) -> Result<(SchemaRef, Vec<RecordBatch>), ArrowError> {
+    let short = || ArrowError::IpcError("the file is too short".into());
+    let end = buffer.len().checked_sub(TRAILER).ok_or_else(short)?;
+    let trailer = buffer[end..].try_into().map_err(|_| short())?;
+    let start = end.checked_sub(read_footer_length(trailer)?).ok_or_else(short)?;
+    let footer = root_as_footer(&buffer[start..end]).map_err(|e| ArrowError::IpcError(e.to_string()))?;
+    let schema = footer.schema().ok_or_else(|| ArrowError::IpcError("the footer has no schema".into()))?;
+    let schema: SchemaRef = Arc::new(try_fb_to_schema(schema)?);
+    let decoder = FileDecoder::new(schema.clone(), footer.version());
+    let mut batches = Vec::new();
+    for block in footer.recordBatches().iter().flatten() {
+        let (offset, meta, body) = (block.offset(), i64::from(block.metaDataLength()), block.bodyLength());
+        let range = usize::try_from(offset).ok().zip(usize::try_from(meta + body).ok());
+        let (offset, len) = range.filter(|(o, l)| o.checked_add(*l).is_some_and(|e| e <= start)).ok_or_else(short)?;
+        let data = buffer.slice_with_length(offset, len);
+        batches.extend(decoder.read_record_batch(block, &data)?);
+    }
+    Ok((schema, batches))
+}
+
+/// The system's reason where there is one (a full disk), Arrow's otherwise.
+fn failed(path: &Path, error: ArrowError) -> Error {
+    let cause = match error {
+        ArrowError::IoError(_, cause) => cause,
+        other => std::io::Error::other(other),
+    };
+    Error::Io { action: "use the cache file", path: path.into(), cause }
+}
+
+/// Footer length and magic.
+const TRAILER: usize = 10;

@@ -1,0 +1,120 @@
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use arrow::datatypes::SchemaRef;
+use futures::Stream;
+use futures::stream::FusedStream;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::MiniBatch;
+use crate::error::{Error, Result};
+use crate::refresh::{Published, Snapshot};
+
+/// The running pipeline, seen from the trainer: a stream of mini-batches.
+///
+/// Ends after the last epoch, or after its first error. Dropping it ends all its tasks; work that is already in the
+/// compute pool runs to its end there and is thrown away.
+#[derive(Debug)]
+pub struct MiniBatchStream {
+    rx: mpsc::Receiver<Result<MiniBatch>>,
+    delivered: watch::Sender<u64>,
+    total: u64,
+    per_epoch: u64,
+    published: Published,
+    schema: SchemaRef,
+    samples: usize,
+    done: bool,
+    tasks: JoinSet<()>,
+}
+
+impl MiniBatchStream {
+    pub(crate) fn new(
+        rx: mpsc::Receiver<Result<MiniBatch>>,
+        delivered: watch::Sender<u64>,
+        tasks: JoinSet<()>,
+        published: Published,
+        store: &crate::store::Store,
+        (per_epoch, epochs): (u64, u64),
+    ) -> Self {
+        let (schema, samples, total) = (store.schema(), store.len(), per_epoch.saturating_mul(epochs));
+        Self { rx, delivered, total, per_epoch, published, schema, samples, done: false, tasks }
+    }
+
+    /// Mini-batches in an epoch: always the same.
+    #[must_use]
+    pub fn mini_batches_per_epoch(&self) -> u64 {
+        self.per_epoch
+    }
+
+    /// Samples in the data set.
+    #[must_use]
+    pub fn samples(&self) -> usize {
+        self.samples
+    }
+
+    /// The columns of the rows.
+    #[must_use]
+    pub fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    /// Mini-batches taken so far.
+    #[must_use]
+    pub fn delivered(&self) -> u64 {
+        *self.delivered.borrow()
+    }
+
+    /// The newest snapshot: what the next mini-batch to be made will use.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.published.current()
+    }
+
+    /// Ends the stream; what its tasks left behind when they ended early is an error.
+    fn end(&mut self) -> Option<Result<MiniBatch>> {
+        self.done = true;
+        self.tasks.abort_all();
+        (self.delivered() < self.total).then(|| {
+            Err(Error::TaskDied { task: "producer", message: "it ended before its last mini-batch".into() })
+        })
+    }
+}
+
+impl Stream for MiniBatchStream {
+    type Item = Result<MiniBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.done {
+            return Poll::Ready(None);
+        }
+        let item = ready!(self.rx.poll_recv(cx));
+        Poll::Ready(match item {
+            Some(Ok(mini_batch)) => {
+                self.delivered.send_modify(|delivered| *delivered += 1);
+                Some(Ok(mini_batch))
+            }
+            Some(Err(error)) => {
+                self.done = true;
+                self.tasks.abort_all();
+                Some(Err(error))
+            }
+            None => self.end(),
+        })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        if self.done {
+            return (0, Some(0));
+        }
+        // An error ends the stream early, so nothing is certain but the most there can be.
+        (0, usize::try_from(self.total - self.delivered()).ok())
+    }
+}
+
+impl FusedStream for MiniBatchStream {
+    fn is_terminated(&self) -> bool {
+        self.done
+    }
+}

@@ -1,0 +1,69 @@
+//! The names of spans, fields and events; nobody else names any.
+//!
+//! Spans, at INFO: `store`, `encode`, `graph`, `refresh`; at DEBUG, one a mini-batch: `mini_batch`. Events: INFO for
+//! what a run consists of, WARN for every fallback and for every failure that the run survives.
+
+use std::fmt::Display;
+use std::path::Path;
+
+use tracing::{Span, debug, debug_span, info, info_span, warn};
+
+use crate::sample::{GraphVersion, ModelVersion};
+
+pub(crate) fn store(uri: &str) -> Span {
+    info_span!("store", uri)
+}
+
+pub(crate) fn encode(encoder: &str, samples: usize, model_version: ModelVersion) -> Span {
+    info_span!("encode", encoder, samples, %model_version)
+}
+
+pub(crate) fn graph(samples: usize, candidates: usize, neighbors: usize, graph_version: GraphVersion) -> Span {
+    info_span!("graph", samples, candidates, neighbors, %graph_version)
+}
+
+pub(crate) fn refresh(step: u64) -> Span {
+    info_span!("refresh", step)
+}
+
+pub(crate) fn mini_batch(epoch: u64, step: u64) -> Span {
+    debug_span!("mini_batch", epoch, step)
+}
+
+pub(crate) fn cache_opened(path: &Path) {
+    info!(path = %path.display(), "opened the cache of an earlier run");
+}
+
+pub(crate) fn cache_discarded(path: &Path, reason: &dyn Display) {
+    warn!(path = %path.display(), %reason, "the cache is unusable and is built anew");
+}
+
+#[cfg(feature = "onnx")]
+pub(crate) fn runtime_loaded(path: &Path, found_by: &str) {
+    info!(path = %path.display(), found_by, "loaded ONNX Runtime");
+}
+
+#[cfg(feature = "onnx")]
+pub(crate) fn model_opened(path: &Path, dimension: usize, provider: &str, sessions: usize) {
+    info!(path = %path.display(), dimension, provider, sessions, "opened the model");
+}
+
+pub(crate) fn neighbors_clipped(neighbors: usize, samples: usize) {
+    warn!(neighbors, samples, "fewer other samples than neighbors; every sample neighbors all others");
+}
+
+pub(crate) fn published(graph_version: GraphVersion, model_version: ModelVersion, step: u64, seconds: f64) {
+    info!(%graph_version, %model_version, step, seconds, "published a snapshot");
+}
+
+pub(crate) fn refresh_failed(step: u64, reason: &dyn Display) {
+    warn!(step, %reason, "the refresh failed; the stream goes on with the old snapshot");
+}
+
+pub(crate) fn topped_up(epoch: u64, step: u64, uniform_top_ups: u32) {
+    debug!(epoch, step, uniform_top_ups, "the walk ran out of steps; topped up uniformly");
+}
+
+pub(crate) fn finished(epochs: u64, steps: u64) {
+    info!(epochs, steps, "the stream has ended");
+}
