@@ -200,12 +200,12 @@ pub enum Error {
         similarity: &'static str,
     },
 
-    /// Vectors whose count and dimension do not fit each other.
-    #[error("{found} numbers are no whole number of {dimension}-dimensional embeddings; give rows × dimension numbers, dimension 1 to 65,536")]
+    /// A flat list whose length does not fit the width of its rows.
+    #[error("{found} numbers do not make whole rows of {dimension}; give rows × width numbers, the width 1 to 65,536")]
     Shape {
         /// Numbers given.
         found: usize,
-        /// The dimension.
+        /// Numbers in a row: the dimension of embeddings, or the neighbors of a sample.
         dimension: usize,
     },
 

@@ -203,6 +203,12 @@ impl PipelineConfig {
         check(&self.stream, &mut faults);
         check(&self.compute, &mut faults);
         check(&self.report, &mut faults);
+        if let (Some(label), Some(columns)) = (&self.report.label, &self.source.columns)
+            && !columns.contains(label)
+        {
+            let message = format!("`{label}` is not among source.columns; add it there");
+            faults.push(Fault { key: "report.label".into(), line: None, message });
+        }
         faults
     }
 

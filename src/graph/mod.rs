@@ -25,6 +25,7 @@ mod top_k;
 pub use self::exact::exact;
 pub use self::per_row::build_per_row;
 pub use self::sampled::build;
+use crate::error::{Error, Result};
 use crate::sample::{GraphVersion, SampleId};
 
 /// K out-neighbors for each sample, most similar first; equally similar ones by id.
@@ -39,6 +40,27 @@ pub struct ProximityGraph {
 }
 
 impl ProximityGraph {
+    /// A graph from flat lists, `degree` neighbors a sample and one similarity each: a graph made elsewhere, or by hand.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the lists are no whole number of neighborhoods, or not equally long;
+    /// [`Error::UnknownSample`] for a neighbor that is no sample of the graph.
+    pub fn new(
+        neighbors: Vec<SampleId>,
+        similarities: Vec<f32>,
+        degree: usize,
+        version: GraphVersion,
+    ) -> Result<Self> {
+        if degree == 0 || !neighbors.len().is_multiple_of(degree) || neighbors.len() != similarities.len() {
+            return Err(Error::Shape { found: similarities.len(), dimension: degree });
+        }
+        let len = neighbors.len() / degree;
+        match neighbors.iter().find(|id| id.index() >= len) {
+            Some(&sample) => Err(Error::UnknownSample { sample, len }),
+            None => Ok(Self { neighbors, similarities, degree, version }),
+        }
+    }
+
     /// Samples.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -1,0 +1,144 @@
+//! Pipeline files: every fault at once, each with its key, its line and a remedy.
+
+use prosampler::config::{SamplerKind, Similarity};
+use prosampler::{Error, PipelineConfig};
+
+use crate::support::path;
+
+fn faults(text: &str) -> Vec<(Option<usize>, String, String)> {
+    match PipelineConfig::from_toml(text) {
+        Err(Error::Config(faults)) => faults.faults.into_iter().map(|f| (f.line, f.key, f.message)).collect(),
+        other => panic!("expected faults, got {other:?}"),
+    }
+}
+
+#[test]
+fn all_faults_of_a_file_come_at_once() {
+    let text = "
+seed = -1
+[source]
+url = 'a.parquet'
+[graph]
+candidates = 10
+neighbours = 5
+neighbors = 20
+similarity = 'cosin'
+[walk]
+batch_size = 0
+restart_probability = 1.0
+sampler = 'random_walk'
+[steam]
+prefetch = 2
+[stream]
+prefetch = 'many'
+epochs = 0
+";
+    let found = faults(text);
+    let expected = [
+        (Some(2), "seed", "invalid value"),
+        (Some(4), "source.url", "did you mean `uri`?"),
+        (Some(7), "graph.neighbours", "did you mean `neighbors`?"),
+        (Some(8), "graph.neighbors", "is 20, but only 10 candidates are drawn"),
+        (Some(9), "graph.similarity", "expected `cosine` or `dot`"),
+        (Some(11), "walk.batch_size", "at least 2"),
+        (Some(12), "walk.restart_probability", "below 1"),
+        (Some(14), "steam", "did you mean `stream`?"),
+        (Some(17), "stream.prefetch", "invalid type: string"),
+        (Some(18), "stream.epochs", "at least 1"),
+        (None, "source.uri", "is required"),
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for ((line, key, message), (expected_line, expected_key, part)) in found.iter().zip(expected) {
+        assert_eq!((line, key.as_str()), (&expected_line, expected_key), "{message}");
+        assert!(message.contains(part), "{key}: {message}");
+    }
+}
+
+#[test]
+fn impossible_values_are_refused() {
+    let base = "source.uri = 'a'\n";
+    for (setting, key) in [
+        ("walk.restart_probability = 1.0", "walk.restart_probability"),
+        ("walk.restart_probability = 1.5", "walk.restart_probability"),
+        ("walk.restart_probability = -0.1", "walk.restart_probability"),
+        ("walk.restart_probability = nan", "walk.restart_probability"),
+        ("walk.batch_size = 0", "walk.batch_size"),
+        ("walk.batch_size = 1", "walk.batch_size"),
+        ("graph.neighbors = 2000", "graph.neighbors"),
+        ("graph.neighbors = 0", "graph.neighbors"),
+        ("stream.prefetch = 0", "stream.prefetch"),
+        ("encode.max_tokens = 1", "encode.max_tokens"),
+        ("encode.batch_rows = 0", "encode.batch_rows"),
+        ("refresh.every_steps = 0", "refresh.every_steps"),
+        ("store.cache_dir = ''", "store.cache_dir"),
+        ("compute.threads = 100000", "compute.threads"),
+        ("source.uri = []", "source.uri"),
+    ] {
+        let text = if setting.starts_with("source") { setting.into() } else { format!("{base}{setting}") };
+        let found = faults(&text);
+        assert_eq!(found.len(), 1, "{setting}: {found:?}");
+        assert_eq!(found[0].1, key);
+    }
+}
+
+#[test]
+fn what_is_no_toml_is_named_with_its_line() {
+    let found = faults("source.uri = 'a'\n[graph\nneighbors = 5\n");
+    assert!(found.iter().any(|(line, _, message)| *line == Some(2) && message.starts_with("not TOML")), "{found:?}");
+}
+
+#[test]
+fn settings_arrive() {
+    let text = "
+seed = 9
+source = { uri = ['a', 'b/*.parquet'], columns = ['x'] }
+graph.similarity = 'dot'
+walk = { sampler = 'uniform', drop_last = true }
+refresh.every_steps = 5
+";
+    let config = PipelineConfig::from_toml(text).unwrap();
+    assert_eq!(config.seed, 9);
+    assert_eq!(config.source.uri, ["a", "b/*.parquet"]);
+    assert_eq!(config.graph.similarity, Similarity::Dot);
+    assert_eq!(config.walk.sampler, SamplerKind::Uniform);
+    assert!(config.walk.drop_last);
+    assert_eq!(config.walk.batch_size, 256);
+    assert_eq!(config.refresh.every_steps, Some(5));
+}
+
+#[test]
+fn overrides_change_one_setting_and_are_checked_like_the_file() {
+    let file = path("pipelines/text.toml");
+    let set = |settings: &[&str]| {
+        let settings: Vec<_> = settings.iter().map(|s| (*s).to_owned()).collect();
+        PipelineConfig::from_file_with(&file, &settings)
+    };
+    let plain = set(&[]).unwrap();
+    let changed = set(&["graph.neighbors=50", "walk.sampler=uniform", "seed=3"]).unwrap();
+    assert_eq!((changed.graph.neighbors, changed.graph.candidates), (50, plain.graph.candidates));
+    assert_eq!((changed.walk.sampler, changed.walk.batch_size), (SamplerKind::Uniform, plain.walk.batch_size));
+    assert_eq!(changed.seed, 3);
+    let error = set(&["graph.neighbours=50", "nonsense", "walk.batch_size=1"]).unwrap_err().to_string();
+    assert!(error.contains("3 faults") && error.contains("did you mean `neighbors`?"), "{error}");
+}
+
+#[test]
+fn a_label_must_be_among_the_columns() {
+    let found = faults("source = { uri = 'a', columns = ['x'] }\nreport.label = 'y'\n");
+    assert_eq!((found.len(), found[0].1.as_str()), (1, "report.label"));
+}
+
+#[test]
+fn shipped_pipelines_are_short_and_sound() {
+    let mut count = 0;
+    for entry in std::fs::read_dir(path("pipelines")).unwrap() {
+        let file = entry.unwrap().path();
+        let config = PipelineConfig::from_file(&file).unwrap();
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.lines().count() < 40, "{} has 40 lines or more", file.display());
+        assert!(text.contains('#'), "{} has no comments", file.display());
+        assert!(config.encode.model.is_none_or(|m| m.is_file()), "{} names a model that is not there", file.display());
+        count += 1;
+    }
+    assert!(count > 0);
+}

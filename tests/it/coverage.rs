@@ -1,0 +1,107 @@
+//! Every sample exactly once an epoch, on every graph, and no walk that hangs.
+
+use std::collections::HashSet;
+
+use proptest::prelude::*;
+use prosampler::config::{SamplerKind, WalkConfig};
+use prosampler::graph::{self, ProximityGraph};
+use prosampler::walk::{EpochSampler, WalkCounts, mini_batches_per_epoch};
+use prosampler::{GraphVersion, SampleId};
+
+use crate::support::{graph_config, table, walk_config};
+
+/// A graph in which `next` says where every edge goes.
+fn handmade(len: usize, degree: usize, next: impl Fn(usize, usize) -> usize) -> ProximityGraph {
+    let neighbors: Vec<_> = (0..len).flat_map(|i| (0..degree).map(move |e| (i, e))).collect();
+    let neighbors: Vec<_> = neighbors.into_iter().map(|(i, e)| SampleId::new(next(i, e))).collect();
+    let similarities = vec![0.5; neighbors.len()];
+    ProximityGraph::new(neighbors, similarities, degree, GraphVersion(1)).unwrap()
+}
+
+fn hostile(kind: usize, len: usize) -> ProximityGraph {
+    match kind {
+        // Pairs that know only each other.
+        0 => handmade(len, 1, |i, _| (i ^ 1).min(len - 1)),
+        // All edges lead to the first.
+        1 => handmade(len, 3, |_, _| 0),
+        // Everyone's only neighbor is oneself.
+        2 => handmade(len, 2, |i, _| i),
+        // A line that ends.
+        3 => handmade(len, 1, |i, _| (i + 1).min(len - 1)),
+        // A real one.
+        _ => graph::build(&table(len, 6, 4, 1), &graph_config(20, 5), 1, GraphVersion(1)),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn every_sample_exactly_once(
+        kind in 0usize..5,
+        len in 2usize..300,
+        batch_size in 2usize..80,
+        restart_probability in prop_oneof![Just(0.0), Just(0.1), Just(0.999_999)],
+        drop_last in any::<bool>(),
+        uniform in any::<bool>(),
+        seed in any::<u64>(),
+    ) {
+        let graph = hostile(kind, len);
+        let sampler = if uniform { SamplerKind::Uniform } else { SamplerKind::RandomWalk };
+        let config = WalkConfig { batch_size, restart_probability, drop_last, sampler };
+        let mut epoch = EpochSampler::new(len, &config, seed, 3);
+        let mut seen = HashSet::new();
+        let mut count = 0;
+        while let Some(draw) = epoch.next(&graph) {
+            count += 1;
+            let rest = len - seen.len();
+            prop_assert_eq!(draw.ids.len(), batch_size.min(rest));
+            for id in draw.ids {
+                prop_assert!(id.index() < len);
+                prop_assert!(seen.insert(id), "{} came twice", id);
+            }
+        }
+        let expected = if drop_last { len / batch_size * batch_size } else { len };
+        prop_assert_eq!(seen.len(), expected);
+        prop_assert_eq!(count, mini_batches_per_epoch(len, &config));
+    }
+}
+
+/// A hub's neighbors are soon used up: what then happened must be in the counters.
+#[test]
+fn a_star_tops_up_by_new_starts_and_says_so() {
+    let graph = hostile(1, 1000);
+    let mut epoch = EpochSampler::new(1000, &walk_config(100), 5, 0);
+    let mut counts = WalkCounts::default();
+    while let Some(draw) = epoch.next(&graph) {
+        assert!(draw.counts.moves <= 100 * 256);
+        counts += draw.counts;
+    }
+    assert!(counts.new_starts + counts.uniform_top_ups >= 980, "{counts:?}");
+}
+
+/// Out-of-the-way start, restart or walk on: the share of restarts is α.
+#[test]
+fn restarts_come_with_their_probability() {
+    let graph = hostile(4, 4000);
+    let config = WalkConfig { restart_probability: 0.3, ..walk_config(200) };
+    let mut epoch = EpochSampler::new(4000, &config, 11, 0);
+    let mut counts = WalkCounts::default();
+    while let Some(draw) = epoch.next(&graph) {
+        counts += draw.counts;
+    }
+    let (n, share) = (f64::from(counts.moves), f64::from(counts.restarts) / f64::from(counts.moves));
+    // Four standard deviations of a binomial share.
+    assert!((share - 0.3).abs() < 4.0 * (0.3 * 0.7 / n).sqrt(), "{share} of {n}");
+}
+
+#[test]
+fn walks_stay_among_neighbors() {
+    // Two halves without an edge between them: a mini-batch that fits into one half, drawn while it is whole, stays.
+    let half = 500;
+    let graph = handmade(2 * half, 4, |i, e| i / half * half + (i * 7 + e * 13 + 1) % half);
+    let draw = EpochSampler::new(2 * half, &walk_config(100), 1, 0).next(&graph).unwrap();
+    let side = draw.ids[0].index() / half;
+    assert!(draw.ids.iter().all(|id| id.index() / half == side));
+    assert_eq!((draw.counts.new_starts, draw.counts.uniform_top_ups), (0, 0));
+}

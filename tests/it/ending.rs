@@ -1,0 +1,99 @@
+//! The stream ends with its consumer, with its last epoch, and with its first error.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use prosampler::arrow::array::RecordBatch;
+use prosampler::config::{RefreshConfig, StreamConfig};
+use prosampler::encode::Encoder;
+use prosampler::{Error, MiniBatchStream, Result};
+
+use crate::support::{DIMENSION, TestEncoder, pipeline};
+
+const SAMPLES: usize = 400;
+const BATCH_SIZE: usize = 10;
+
+async fn start() -> MiniBatchStream {
+    pipeline(SAMPLES, BATCH_SIZE).start().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_stream_ends_its_tasks_and_frees_its_snapshot() {
+    let mut stream = pipeline(SAMPLES, BATCH_SIZE)
+        .refresh(RefreshConfig { every_steps: Some(2) })
+        .stream(StreamConfig { prefetch: 2, epochs: 1000 })
+        .start()
+        .await
+        .unwrap();
+    for _ in 0..5 {
+        stream.next().await.unwrap().unwrap();
+    }
+    let snapshot = Arc::downgrade(&stream.snapshot());
+    let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    assert!(tasks >= 2, "producer and worker should be alive, {tasks} tasks are");
+    drop(stream);
+    for _ in 0..5000 {
+        if snapshot.strong_count() == 0 && tokio::runtime::Handle::current().metrics().num_alive_tasks() == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("five seconds after the drop, the snapshot or a task is still alive");
+}
+
+#[tokio::test]
+async fn an_idle_stream_on_one_thread_still_starts_and_ends() {
+    let delivered = start().await.map(|item| item.map(|m| m.ids.len()).unwrap()).fold(0, |a, n| async move { a + n });
+    assert_eq!(delivered.await, SAMPLES);
+}
+
+/// An encoder that panics on a row.
+struct Panics;
+
+impl Encoder for Panics {
+    fn name(&self) -> &str {
+        "panics"
+    }
+
+    fn columns(&self) -> &[String] {
+        &[]
+    }
+
+    fn dimension(&self) -> usize {
+        DIMENSION
+    }
+
+    fn encode(&self, _: &RecordBatch, _: &mut [f32]) -> Result<()> {
+        panic!("out of ideas")
+    }
+}
+
+#[tokio::test]
+async fn a_panic_in_the_compute_pool_is_an_error_with_its_message() {
+    let error = pipeline(SAMPLES, BATCH_SIZE).encoder(Panics).start().await.unwrap_err();
+    assert!(matches!(&error, Error::TaskDied { task: "encode", message } if message == "out of ideas"), "{error}");
+}
+
+#[tokio::test]
+async fn a_stream_knows_its_length() {
+    let mut stream = start().await;
+    assert_eq!((stream.mini_batches_per_epoch(), stream.samples()), (40, SAMPLES));
+    assert_eq!(stream.size_hint().1, Some(40));
+    stream.next().await.unwrap().unwrap();
+    assert_eq!((stream.size_hint().1, stream.delivered()), (Some(39), 1));
+    assert_eq!(stream.by_ref().count().await, 39);
+    assert_eq!(stream.size_hint(), (0, Some(0)));
+    assert!(stream.next().await.is_none());
+}
+
+#[tokio::test]
+async fn encoding_happens_once_for_all_refreshes() {
+    let encoder = TestEncoder::new(SAMPLES);
+    let calls = encoder.calls.clone();
+    let stream =
+        pipeline(SAMPLES, BATCH_SIZE).encoder(encoder).refresh(RefreshConfig { every_steps: Some(5) }).start();
+    assert_eq!(stream.await.unwrap().count().await, 40);
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+}

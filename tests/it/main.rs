@@ -1,0 +1,15 @@
+//! One binary, one promise a file.
+
+mod bad_input;
+mod config;
+mod coverage;
+mod determinism;
+mod encoders;
+mod ending;
+mod examples;
+mod graph;
+mod layers;
+mod mini_batches;
+mod run;
+mod store;
+mod support;

@@ -1,0 +1,113 @@
+//! The command, as a user types it.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use prosampler::arrow::array::AsArray;
+use prosampler::arrow::datatypes::UInt32Type;
+use prosampler::arrow::ipc::reader::StreamReader;
+use prosampler::config::StoreConfig;
+use prosampler::source::ParquetSource;
+use prosampler::store::Store;
+use prosampler::SampleId;
+use tempfile::TempDir;
+
+use crate::support::{path, write_parquet};
+
+const SAMPLES: u32 = 1000;
+
+/// A pipeline over the first definitions, in a folder of its own.
+fn pipeline() -> TempDir {
+    let dir = TempDir::new().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let rows = runtime.block_on(async {
+        let source = ParquetSource::open(path("data/wordnet/glosses.parquet").display().to_string()).await.unwrap();
+        let columns = ["label".to_owned(), "definition".to_owned()];
+        let store = Store::build(&source, &columns, &StoreConfig::default(), &mut |_| {}).await.unwrap();
+        store.gather(&(0..SAMPLES).map(SampleId).collect::<Vec<_>>()).unwrap()
+    });
+    write_parquet(&dir.path().join("rows.parquet"), &rows, 300);
+    let model = path("data/models/gloss-encoder");
+    let text = format!(
+        "source.uri = 'rows.parquet'\nencode = {{ model = '{0}/model.onnx', column = 'definition' }}\n\
+         graph = {{ candidates = 100, neighbors = 20 }}\nwalk.batch_size = 64\nreport.label = 'label'\n",
+        model.display()
+    );
+    fs::write(dir.path().join("p.toml"), text).unwrap();
+    dir
+}
+
+fn prosampler(dir: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_prosampler")).current_dir(dir).args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn a_run_streams_every_sample_and_ends_with_a_summary() {
+    let dir = pipeline();
+    let output = prosampler(dir.path(), &["run", "p.toml", "--output", "out.arrows"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let said = text(&output.stdout);
+    for part in ["16 mini-batches of 64 out of 1,000 samples", "the first after", "mean in-batch similarity", "`label`"] {
+        assert!(said.contains(part), "`{part}` is missing in {said}");
+    }
+    let stages = text(&output.stderr);
+    for stage in ["reading", "embedding", "graph"] {
+        assert!(stages.contains(&format!("{stage:<12} 1,000 samples in")), "{stages}");
+    }
+    let mut ids = Vec::new();
+    for batch in StreamReader::try_new(fs::File::open(dir.path().join("out.arrows")).unwrap(), None).unwrap() {
+        let batch = batch.unwrap();
+        ids.extend_from_slice(batch["sample_id"].as_primitive::<UInt32Type>().values());
+        assert!(batch.column_by_name("definition").is_some());
+    }
+    ids.sort_unstable();
+    assert_eq!(ids, (0..SAMPLES).collect::<Vec<_>>());
+}
+
+#[test]
+fn settings_and_models_can_be_given_on_the_command_line() {
+    let dir = pipeline();
+    let model = path("tests/data/states.onnx").display().to_string();
+    let tokenizer = path("data/models/gloss-encoder/tokenizer.json").display().to_string();
+    let set = ["--set", "walk.batch_size=100", "--set", "walk.sampler=uniform"];
+    let arguments = [&["run", "p.toml", "--model", &model, "--tokenizer", &tokenizer], &set[..]].concat();
+    let output = prosampler(dir.path(), &arguments);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("10 mini-batches of 100"), "{}", text(&output.stdout));
+}
+
+#[test]
+fn what_goes_wrong_is_said_on_stderr_with_status_1() {
+    let dir = pipeline();
+    let fails = |arguments: &[&str], parts: &[&str]| {
+        let output = prosampler(dir.path(), arguments);
+        assert_eq!(output.status.code(), Some(1));
+        let said = text(&output.stderr);
+        assert!(said.contains("error: "), "{said}");
+        parts.iter().for_each(|part| assert!(said.contains(part), "`{part}` is missing in {said}"));
+    };
+    fails(&["run", "q.toml"], &["no such file: `q.toml`", "pipelines/text.toml"]);
+    fails(&["run", "p.toml", "--set", "graph.neighbours=5"], &["did you mean `neighbors`?"]);
+    fails(&["run", "p.toml", "--set", "encode.runtime=nowhere.so"], &["looked for", "nowhere.so", "pip install onnxruntime"]);
+    fails(&["run", "p.toml", "--set", "encode.runtime=rows.parquet"], &["cannot load ONNX Runtime", "version 1.24"]);
+    fails(&["run", "p.toml", "--output", "no/where.arrows"], &["cannot create `no/where.arrows`"]);
+}
+
+#[test]
+fn a_library_that_is_nowhere_is_looked_for_everywhere() {
+    let dir = pipeline();
+    let output = Command::new(env!("CARGO_BIN_EXE_prosampler"))
+        .current_dir(dir.path())
+        .args(["run", "p.toml"])
+        .env("ORT_DYLIB_PATH", "/no/lib.so")
+        .output()
+        .unwrap();
+    let said = text(&output.stderr);
+    assert!(said.contains("ORT_DYLIB_PATH: `/no/lib.so`, which is no file"), "{said}");
+    assert!(said.contains("make setup"), "{said}");
+}

@@ -1,0 +1,192 @@
+//! Rows by id: the right ones, from memory, from Parquet, and from the cache of an earlier run.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use prosampler::SampleId;
+use prosampler::arrow::array::{AsArray, DictionaryArray, RecordBatch};
+use prosampler::arrow::datatypes::{DataType, Int32Type, UInt32Type};
+use prosampler::config::StoreConfig;
+use prosampler::source::{MemorySource, ParquetSource, Source};
+use prosampler::store::Store;
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use crate::support::{path, rows, source, write_parquet};
+
+async fn store(source: &dyn Source, columns: &[&str], config: &StoreConfig) -> Store {
+    let columns: Vec<_> = columns.iter().map(|c| (*c).to_owned()).collect();
+    Store::build(source, &columns, config, &mut |_| {}).await.unwrap()
+}
+
+fn numbers(rows: &RecordBatch) -> Vec<u32> {
+    rows["n"].as_primitive::<UInt32Type>().values().to_vec()
+}
+
+fn texts(rows: &RecordBatch) -> Vec<String> {
+    rows["text"].as_string::<i32>().iter().map(|t| t.unwrap().to_owned()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    /// However the source cuts its rows up, an id is the row's position.
+    #[test]
+    fn gather_gives_the_rows_of_the_ids(
+        sizes in proptest::collection::vec(0usize..9000, 1..5),
+        picks in proptest::collection::vec(any::<proptest::sample::Index>(), 1..200),
+    ) {
+        let all = rows(sizes.iter().sum::<usize>() + 1);
+        let mut cuts = vec![0];
+        sizes.iter().for_each(|size| cuts.push(cuts.last().unwrap() + size));
+        cuts.push(all.num_rows());
+        let batches = cuts.windows(2).map(|w| all.slice(w[0], w[1] - w[0])).collect();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let source = MemorySource::new(batches).unwrap();
+        let store = runtime.block_on(store(&source, &["text", "n"], &StoreConfig::default()));
+        prop_assert_eq!(store.len(), all.num_rows());
+        let ids: Vec<_> = picks.iter().map(|p| SampleId::new(p.index(all.num_rows()))).collect();
+        let gathered = store.gather(&ids).unwrap();
+        prop_assert_eq!(numbers(&gathered), ids.iter().map(|id| id.0).collect::<Vec<_>>());
+        prop_assert_eq!(texts(&gathered), ids.iter().map(|id| format!("text {}", id.0)).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn unknown_ids_are_refused() {
+    let store = store(&source(10), &["n"], &StoreConfig::default()).await;
+    let error = store.gather(&[SampleId(3), SampleId(10)]).unwrap_err().to_string();
+    assert_eq!(error, "sample 10 does not exist; the data set has 10 samples, ids 0 to 9");
+    assert_eq!(store.gather(&[]).unwrap().num_rows(), 0);
+}
+
+#[tokio::test]
+async fn dictionaries_are_stored_plain() {
+    let batch = |values: [&str; 2]| {
+        let column: DictionaryArray<Int32Type> = values.into_iter().collect();
+        RecordBatch::try_from_iter([("text", Arc::new(column) as _)]).unwrap()
+    };
+    // Two dictionaries that disagree.
+    let source = MemorySource::new(vec![batch(["a", "b"]), batch(["c", "a"])]).unwrap();
+    let store = store(&source, &["text"], &StoreConfig::default()).await;
+    assert_eq!(store.schema().field(0).data_type(), &DataType::Utf8);
+    assert_eq!(texts(&store.gather(&[SampleId(2), SampleId(1)]).unwrap()), ["c", "b"]);
+}
+
+struct Files {
+    dir: TempDir,
+    config: StoreConfig,
+}
+
+impl Files {
+    fn new() -> Self {
+        let dir = TempDir::new().unwrap();
+        let config = StoreConfig { cache_dir: Some(dir.path().join("cache")) };
+        Self { dir, config }
+    }
+
+    fn write(&self, name: &str, batch: &RecordBatch) {
+        write_parquet(&self.dir.path().join(name), batch, 100);
+    }
+
+    async fn open(&self, columns: &[&str]) -> Store {
+        let source = ParquetSource::open(self.dir.path().display().to_string()).await.unwrap();
+        store(&source, columns, &self.config).await
+    }
+
+    fn caches(&self) -> Vec<std::path::PathBuf> {
+        let mut caches: Vec<_> =
+            fs::read_dir(self.dir.path().join("cache")).unwrap().map(|e| e.unwrap().path()).collect();
+        caches.sort();
+        caches
+    }
+}
+
+#[tokio::test]
+async fn files_of_a_folder_are_one_source_in_the_order_of_their_names() {
+    let files = Files::new();
+    files.write("b.parquet", &rows(250).slice(150, 100));
+    files.write("a.parquet", &rows(150));
+    fs::write(files.dir.path().join("readme.txt"), "not data").unwrap();
+    let store = files.open(&["text", "n"]).await;
+    assert_eq!(store.len(), 250);
+    let ids: Vec<_> = (0..250).rev().map(SampleId).collect();
+    assert_eq!(numbers(&store.gather(&ids).unwrap()), (0..250).rev().collect::<Vec<_>>());
+    assert_eq!(store.schema().fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>(), ["text", "n"]);
+    let pattern = format!("{}/[b]*.parquet", files.dir.path().display());
+    assert_eq!(ParquetSource::open(pattern).await.unwrap().rows(), Some(100));
+}
+
+#[tokio::test]
+async fn a_cache_is_used_again_until_source_or_columns_change() {
+    let files = Files::new();
+    files.write("a.parquet", &rows(300));
+    files.open(&["n", "text"]).await;
+    let first = files.caches();
+    assert_eq!(first.len(), 1, "one cache, and no temporary file left");
+    let written = fs::metadata(&first[0]).unwrap().modified().unwrap();
+
+    let store = files.open(&["n", "text"]).await;
+    assert_eq!(texts(&store.gather(&[SampleId(299)]).unwrap()), ["text 299"]);
+    assert_eq!(fs::metadata(&first[0]).unwrap().modified().unwrap(), written, "it was written again");
+
+    files.open(&["n"]).await;
+    assert_eq!(files.caches().len(), 2);
+
+    // The same size, but changed since.
+    let data = fs::File::options().write(true).open(files.dir.path().join("a.parquet")).unwrap();
+    data.set_modified(SystemTime::now() + Duration::from_secs(9)).unwrap();
+    files.open(&["n"]).await;
+    assert_eq!(files.caches().len(), 3);
+}
+
+#[tokio::test]
+async fn a_damaged_cache_is_built_anew() {
+    let files = Files::new();
+    files.write("a.parquet", &rows(300));
+    files.open(&["n", "text"]).await;
+    let cache = files.caches().remove(0);
+    let whole = fs::read(&cache).unwrap();
+    for damaged in [&whole[..whole.len() / 2], &whole[..5], &[], &vec![0; whole.len()]] {
+        fs::write(&cache, damaged).unwrap();
+        let store = files.open(&["n", "text"]).await;
+        assert_eq!(texts(&store.gather(&[SampleId(7)]).unwrap()), ["text 7"]);
+        assert_eq!(fs::read(&cache).unwrap(), whole);
+    }
+}
+
+#[tokio::test]
+async fn a_failed_source_leaves_no_cache() {
+    let files = Files::new();
+    files.write("a.parquet", &rows(300));
+    let file = files.dir.path().join("a.parquet");
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[200..600].fill(0xff);
+    fs::write(&file, bytes).unwrap();
+    let source = ParquetSource::open(file.display().to_string()).await.unwrap();
+    let columns = ["n".to_owned(), "text".to_owned()];
+    Store::build(&source, &columns, &files.config, &mut |_| {}).await.unwrap_err();
+    assert_eq!(files.caches(), Vec::<std::path::PathBuf>::new());
+}
+
+/// A file that pyarrow wrote.
+#[tokio::test]
+async fn wordnet_is_read_whole() {
+    let source = ParquetSource::open(path("data/wordnet/glosses.parquet").display().to_string()).await.unwrap();
+    assert_eq!(source.rows(), Some(117_659));
+    let store = store(&source, &["synset", "definition"], &StoreConfig::default()).await;
+    assert_eq!(store.len(), 117_659);
+    let rows = store.gather(&[SampleId(0)]).unwrap();
+    let definition = rows["definition"].as_string::<i32>().value(0).to_owned();
+    assert_eq!(definition, "that which is perceived or known or inferred to have its own distinct existence (living or nonliving)");
+}
+
+#[test]
+fn selecting_shares_rows_and_keeps_the_order_asked_for() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let store = runtime.block_on(store(&source(20), &["n", "text"], &StoreConfig::default()));
+    let one = store.select(&["text".to_owned()]).unwrap();
+    assert_eq!((one.len(), one.schema().fields().len()), (20, 1));
+    assert!(one.select(&["n".to_owned()]).unwrap_err().to_string().contains("it has `text`"));
+}

@@ -1,0 +1,126 @@
+//! What several tests need.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use prosampler::arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray, UInt32Array};
+use prosampler::arrow::datatypes::UInt32Type;
+use prosampler::config::{GraphConfig, Similarity, WalkConfig};
+use prosampler::encode::Encoder;
+use prosampler::source::MemorySource;
+use prosampler::store::EmbeddingTable;
+use prosampler::{ModelVersion, Pipeline, PipelineBuilder, Result};
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
+
+/// A path in the repository.
+pub fn path(relative: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(relative)
+}
+
+/// Rows `n` = 0, 1, … with a `text` each.
+pub fn rows(len: usize) -> RecordBatch {
+    let numbers: ArrayRef = Arc::new(UInt32Array::from_iter_values(0..len as u32));
+    let texts: ArrayRef = Arc::new(StringArray::from_iter_values((0..len).map(|i| format!("text {i}"))));
+    RecordBatch::try_from_iter([("n", numbers), ("text", texts)]).unwrap()
+}
+
+pub fn source(len: usize) -> MemorySource {
+    MemorySource::new(vec![rows(len)]).unwrap()
+}
+
+/// Vectors in `clusters` clusters, from a seed.
+pub fn vectors(len: usize, dimension: usize, clusters: usize, seed: u64) -> Vec<f32> {
+    let mut generator = ChaCha8Rng::seed_from_u64(seed);
+    let mut gaussian = move || (0..12).map(|_| generator.random_range(-0.5..0.5f32)).sum::<f32>();
+    let centers: Vec<f32> = (0..clusters * dimension).map(|_| gaussian()).collect();
+    let near = |i: usize| centers[i % (clusters * dimension)];
+    (0..len * dimension).map(|i| near(i) + 0.6 * gaussian()).collect()
+}
+
+pub fn table(len: usize, dimension: usize, clusters: usize, seed: u64) -> EmbeddingTable {
+    EmbeddingTable::new(vectors(len, dimension, clusters, seed), dimension, Similarity::Cosine, ModelVersion(1)).unwrap()
+}
+
+pub fn graph_config(candidates: usize, neighbors: usize) -> GraphConfig {
+    GraphConfig { candidates, neighbors, ..GraphConfig::default() }
+}
+
+pub fn walk_config(batch_size: usize) -> WalkConfig {
+    WalkConfig { batch_size, ..WalkConfig::default() }
+}
+
+/// Clustered vectors of the column `n`; what it does beyond is for each test to say.
+pub struct TestEncoder {
+    columns: Vec<String>,
+    vectors: Vec<f32>,
+    pub calls: Arc<AtomicUsize>,
+    #[allow(clippy::type_complexity)]
+    spoil: Box<dyn Fn(u32, &mut [f32]) + Send + Sync>,
+}
+
+pub const DIMENSION: usize = 8;
+
+impl TestEncoder {
+    pub fn new(len: usize) -> Self {
+        Self::spoiled(len, |_, _| {})
+    }
+
+    /// `spoil` may change the vector of a row, or panic.
+    pub fn spoiled(len: usize, spoil: impl Fn(u32, &mut [f32]) + Send + Sync + 'static) -> Self {
+        Self {
+            columns: vec!["n".into()],
+            vectors: vectors(len, DIMENSION, 10, 3),
+            calls: Arc::default(),
+            spoil: Box::new(spoil),
+        }
+    }
+}
+
+impl Encoder for TestEncoder {
+    fn name(&self) -> &str {
+        "test"
+    }
+
+    fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    fn dimension(&self) -> usize {
+        DIMENSION
+    }
+
+    fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let numbers = rows.column(0).as_primitive::<UInt32Type>().values();
+        for (&n, vector) in numbers.iter().zip(vectors.chunks_exact_mut(DIMENSION)) {
+            vector.copy_from_slice(&self.vectors[n as usize * DIMENSION..][..DIMENSION]);
+            (self.spoil)(n, vector);
+        }
+        Ok(())
+    }
+}
+
+/// A small pipeline over `len` rows in memory.
+pub fn pipeline(len: usize, batch_size: usize) -> PipelineBuilder {
+    Pipeline::builder()
+        .source(source(len))
+        .encoder(TestEncoder::new(len))
+        .graph(graph_config(40, 10))
+        .walk(walk_config(batch_size))
+        .seed(7)
+}
+
+/// Writes Parquet, in row groups of `row_group` rows.
+pub fn write_parquet(path: &Path, batch: &RecordBatch, row_group: usize) {
+    let properties = parquet::file::properties::WriterProperties::builder()
+        .set_max_row_group_row_count(Some(row_group))
+        .set_dictionary_enabled(false)
+        .build();
+    let file = std::fs::File::create(path).unwrap();
+    let mut writer =
+        parquet::arrow::ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
+    writer.write(batch).unwrap();
+    writer.close().unwrap();
+}
