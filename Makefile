@@ -4,7 +4,7 @@
 
 ## Streams hard-negative mini-batches out of WordNet, and says how hard they are.
 demo: setup
-	cargo run --release --quiet -- run pipelines/text.toml
+	cargo run --release --quiet -- run pipelines/text.toml --step-ms 10
 
 ## Passes the tests.
 test: setup

@@ -12,12 +12,15 @@ use prosampler::source::ParquetSource;
 use prosampler::{Pipeline, Result, config::WalkConfig};
 
 /// Adds ±1 to one of `dimension` buckets for each word of a string column.
+#[derive(Debug)]
 pub struct WordHashing {
     columns: Vec<String>,
     dimension: usize,
 }
 
 impl WordHashing {
+    /// Reads `column`, gives vectors of `dimension` numbers.
+    #[must_use]
     pub fn new(column: &str, dimension: usize) -> Self {
         Self { columns: vec![column.to_owned()], dimension }
     }

@@ -44,6 +44,9 @@ impl ComputePool {
 
     /// Runs `work` in the pool without blocking the calling task. A panic inside becomes [`Error::TaskDied`].
     /// Dropping the future does not stop work that has begun.
+    ///
+    /// # Errors
+    /// Those of `work`, and [`Error::TaskDied`].
     pub async fn run<T: Send + 'static>(
         &self,
         task: &'static str,

@@ -117,7 +117,9 @@ pub enum Error {
     },
 
     /// A value that the encoder needs is null.
-    #[error("column `{column}` is null at {sample} ({count} of the {rows} rows read with it); fill these rows or filter them out")]
+    #[error(
+        "column `{column}` is null at {sample} ({count} of the {rows} rows read with it); fill these rows or filter them out"
+    )]
     NullValue {
         /// The column.
         column: String,
@@ -130,7 +132,10 @@ pub enum Error {
     },
 
     /// ONNX Runtime's shared library is nowhere to be found.
-    #[error("ONNX Runtime's shared library was not found; looked for:\n{}\ninstall it with `pip install onnxruntime` in the active Python environment, run `make setup` in a clone, or set `encode.runtime` or ORT_DYLIB_PATH to the file", bullets(looked))]
+    #[error(
+        "ONNX Runtime's shared library was not found; looked for:\n{}\ninstall it with `pip install onnxruntime` in the active Python environment, run `make setup` in a clone, or set `encode.runtime` or ORT_DYLIB_PATH to the file",
+        bullets(looked)
+    )]
     RuntimeMissing {
         /// Every place looked at, in order.
         looked: Vec<String>,
@@ -179,7 +184,9 @@ pub enum Error {
     },
 
     /// An embedding with an infinite or not-a-number component.
-    #[error("the embedding of {sample} is not finite (component {component} is {value}); look at that row, and at the model for overflow")]
+    #[error(
+        "the embedding of {sample} is not finite (component {component} is {value}); look at that row, and at the model for overflow"
+    )]
     NotFinite {
         /// The sample.
         sample: SampleId,
@@ -190,7 +197,9 @@ pub enum Error {
     },
 
     /// An embedding without direction, or so long that similarities overflow.
-    #[error("the embedding of {sample} has length {length}, which has no usable {similarity} similarity; look at that row, or choose another model")]
+    #[error(
+        "the embedding of {sample} has length {length}, which has no usable {similarity} similarity; look at that row, or choose another model"
+    )]
     BadLength {
         /// The sample.
         sample: SampleId,
@@ -244,7 +253,7 @@ pub enum Error {
         step: u64,
         /// Why.
         #[source]
-        cause: Box<Error>,
+        cause: Box<Self>,
     },
 }
 

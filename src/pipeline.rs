@@ -6,7 +6,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::compute::ComputePool;
-use crate::config::{ComputeConfig, Faults, GraphConfig, PipelineConfig, RefreshConfig, StoreConfig, StreamConfig, WalkConfig};
+use crate::config::{
+    ComputeConfig, Faults, GraphConfig, PipelineConfig, RefreshConfig, StoreConfig, StreamConfig, WalkConfig,
+};
 use crate::encode::{Encoder, encode_all};
 use crate::error::{Error, Result};
 use crate::refresh::Worker;

@@ -75,4 +75,3 @@ fn produced_is_delivered_and_prefetch_and_one_in_hand() {
         }
     });
 }
-

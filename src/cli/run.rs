@@ -1,14 +1,14 @@
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use arrow::ipc::writer::StreamWriter;
 use clap::Args;
-use futures::StreamExt;
+use futures::TryStreamExt;
 
 use super::progress::{StageBars, mini_batch_bar, thousands};
 use crate::config::PipelineConfig;
@@ -31,6 +31,10 @@ pub(super) struct Run {
     /// Another setting than the file's, for example graph.neighbors=50. May be given again.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+
+    /// Pretends that a training step takes this many milliseconds, which gives background refreshes their time.
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    step_ms: u64,
 
     /// Writes the mini-batches to this file as an Arrow IPC stream, one record batch each.
     #[arg(long, short)]
@@ -57,36 +61,80 @@ impl Run {
         let label = config.report.label.as_deref();
         let mut observer = Observer::new(stream.samples(), &config.walk, config.seed, label);
         let bar = mini_batch_bar(stream.mini_batches_per_epoch().saturating_mul(config.stream.epochs));
-        let mut first: Option<(MiniBatch, Instant)> = None;
-        while let Some(mini_batch) = stream.next().await {
-            let mini_batch = mini_batch?;
+        let mut first: Option<MiniBatch> = None;
+        let mut waits = Waits::default();
+        let started = Instant::now();
+        loop {
+            let asked = Instant::now();
+            let Some(mini_batch) = stream.try_next().await? else { break };
+            waits.0.push(asked.elapsed());
             observer.observe(&mini_batch)?;
             if let Some(output) = &mut output {
                 output.write(&mini_batch)?;
             }
             bar.inc(1);
-            first.get_or_insert_with(|| (mini_batch, Instant::now()));
+            first.get_or_insert(mini_batch);
+            if self.step_ms > 0 {
+                tokio::time::sleep(Duration::from_millis(self.step_ms)).await;
+            }
         }
         bar.finish_and_clear();
-        let ended = Instant::now();
+        let elapsed = started.elapsed();
         if let Some(output) = output {
             output.finish()?;
         }
-        let Some((first, arrived)) = first else { return Ok(()) };
+        let Some(first) = first else { return Ok(()) };
         let summary = observer.summary(&stream.snapshot());
-        let streamed = (summary.samples - first.ids.len()) as f64 / (ended - arrived).as_secs_f64().max(1e-9);
         println!(
-            "\n{} mini-batches of {} out of {} samples; the first after {:.1} s, then {} rows/s\n",
+            "\n{} mini-batches of {} out of {} samples",
             thousands(stream.delivered()),
             config.walk.batch_size,
             thousands(stream.samples() as u64),
-            (arrived - begun).as_secs_f64(),
-            thousands(streamed as u64),
         );
+        println!("{:<34}{:>10.1} s", "time to the first mini-batch", (started - begun + waits.first()).as_secs_f64());
+        println!(
+            "{:<34}{:>10.2} ms, at most {:.2} ms",
+            "wait for each of the others",
+            ms(waits.median()),
+            ms(waits.most())
+        );
+        let pretended = Duration::from_millis(self.step_ms * stream.delivered());
+        let streaming = elapsed.saturating_sub(pretended).as_secs_f64().max(1e-9);
+        let rate = (summary.samples as f64 / streaming) as u64;
+        println!("{:<34}{:>10} rows/s\n", "streamed, training steps aside", thousands(rate));
         show(&first, config.encode.column.as_deref(), label);
         println!("{summary}");
         Ok(())
     }
+}
+
+/// How long the consumer waited for each mini-batch.
+#[derive(Default)]
+struct Waits(Vec<Duration>);
+
+impl Waits {
+    fn first(&self) -> Duration {
+        self.0.first().copied().unwrap_or_default()
+    }
+
+    fn others(&self) -> Vec<Duration> {
+        let mut others = self.0.get(1..).unwrap_or_default().to_vec();
+        others.sort_unstable();
+        others
+    }
+
+    fn median(&self) -> Duration {
+        let others = self.others();
+        others.get(others.len() / 2).copied().unwrap_or_default()
+    }
+
+    fn most(&self) -> Duration {
+        self.others().last().copied().unwrap_or_default()
+    }
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
 }
 
 /// Prints the beginning of a mini-batch.

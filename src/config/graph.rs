@@ -53,9 +53,8 @@ impl Check for GraphConfig {
     fn check(&self, check: &mut Checker<'_>) {
         let Self { candidates, neighbors, .. } = *self;
         check.require(neighbors >= 1, "neighbors", "must be at least 1");
-        let message = format!(
-            "is {neighbors}, but only {candidates} candidates are drawn; lower it or raise graph.candidates"
-        );
+        let message =
+            format!("is {neighbors}, but only {candidates} candidates are drawn; lower it or raise graph.candidates");
         check.require(neighbors <= candidates.max(1), "neighbors", message);
         let fits = (1..=u32::MAX as usize).contains(&candidates);
         check.require(fits, "candidates", "must lie between 1 and 4,294,967,295");

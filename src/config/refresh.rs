@@ -18,10 +18,6 @@ impl Check for RefreshConfig {
     const SECTION: &'static str = "refresh";
 
     fn check(&self, check: &mut Checker<'_>) {
-        check.require(
-            self.every_steps != Some(0),
-            "every_steps",
-            "must be at least 1; leave it out for no refresh",
-        );
+        check.require(self.every_steps != Some(0), "every_steps", "must be at least 1; leave it out for no refresh");
     }
 }

@@ -208,11 +208,8 @@ impl Encoder for OnnxEncoder {
         let tokens = self.text.tokens(rows.column(0))?;
         let lengths: Vec<_> = tokens.iter().map(|t| t.ids.len()).collect();
         let groups = length_sorted(&lengths, self.batch_rows, self.batch_tokens);
-        let encoded = groups
-            .par_iter()
-            .with_max_len(1)
-            .map(|group| self.run(&tokens, group))
-            .collect::<Result<Vec<_>>>()?;
+        let encoded =
+            groups.par_iter().with_max_len(1).map(|group| self.run(&tokens, group)).collect::<Result<Vec<_>>>()?;
         for (group, encoded) in groups.iter().zip(&encoded) {
             if encoded.len() != group.len() * self.dimension {
                 let reason = format!(

@@ -39,8 +39,7 @@ impl Runtime {
         let (path, found_by) = find(explicit)?;
         let failed = |cause| Error::RuntimeLoad { path: path.clone(), cause };
         let builder = ort::init_from(&path).map_err(|e| failed(e.to_string().into()))?;
-        let environment =
-            builder.with_name("prosampler").build().map_err(|e| failed(e.message().to_owned().into()))?;
+        let environment = builder.with_name("prosampler").build().map_err(|e| failed(e.message().to_owned().into()))?;
         telemetry::runtime_loaded(&path, found_by);
         Ok(loaded.insert(Self { environment, path, found_by }).clone())
     }
@@ -69,7 +68,7 @@ pub fn find(explicit: Option<&Path>) -> Result<(PathBuf, &'static str)> {
         return named(Path::new(&path), "ORT_DYLIB_PATH");
     }
     let mut looked = vec!["encode.runtime: not set".to_owned(), "ORT_DYLIB_PATH: not set".to_owned()];
-    let steps: [(&'static str, fn() -> Vec<PathBuf>); 3] = [
+    let steps: [Step; 3] = [
         ("the active Python environment", python_folders),
         ("the project's own copy", project_folders),
         ("the system", system_folders),
@@ -84,6 +83,9 @@ pub fn find(explicit: Option<&Path>) -> Result<(PathBuf, &'static str)> {
     }
     Err(Error::RuntimeMissing { looked })
 }
+
+/// The name of a step, and the folders that it looks through.
+type Step = (&'static str, fn() -> Vec<PathBuf>);
 
 fn named(path: &Path, step: &'static str) -> Result<(PathBuf, &'static str)> {
     if path.is_file() {

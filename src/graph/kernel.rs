@@ -48,9 +48,10 @@ impl Kernel {
         assert_eq!(rows.len(), ROWS * dimension);
         assert_eq!(panel.len(), COLUMNS * dimension);
         match self {
-            // SAFETY: `detect` has seen the features that the two functions need.
+            // SAFETY: `detect` has seen the feature that the function needs.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => unsafe { avx512(rows, panel, dimension, scores) },
+            // SAFETY: `detect` has seen the features that the function needs.
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => unsafe { avx2(rows, panel, dimension, scores) },
             Self::Portable => portable(rows, panel, dimension, scores),

@@ -16,6 +16,7 @@
 //! # Ok::<(), prosampler::Error>(())
 //! ```
 
+mod deal;
 mod exact;
 mod kernel;
 mod per_row;
@@ -45,12 +46,7 @@ impl ProximityGraph {
     /// # Errors
     /// [`Error::Shape`] where the lists are no whole number of neighborhoods, or not equally long;
     /// [`Error::UnknownSample`] for a neighbor that is no sample of the graph.
-    pub fn new(
-        neighbors: Vec<SampleId>,
-        similarities: Vec<f32>,
-        degree: usize,
-        version: GraphVersion,
-    ) -> Result<Self> {
+    pub fn new(neighbors: Vec<SampleId>, similarities: Vec<f32>, degree: usize, version: GraphVersion) -> Result<Self> {
         if degree == 0 || !neighbors.len().is_multiple_of(degree) || neighbors.len() != similarities.len() {
             return Err(Error::Shape { found: similarities.len(), dimension: degree });
         }

@@ -1,12 +1,13 @@
 //! The paper's graph at the speed of a matrix product.
 //!
-//! Samples are shuffled and packed into panels once a build. Blocks of rows, from a second shuffle, share one draw of
-//! panels. By the first shuffle the panels drawn are a uniform subset of the samples, so every sample still chooses
-//! from M uniform others; only within a block are the choices alike, which is why blocks are small against M.
+//! Samples are shuffled and packed into panels once a build. Blocks of rows, from a second shuffle, share the panels
+//! that are dealt to them. By the first shuffle those are a uniform subset of the samples, so every sample still
+//! chooses from M uniform others; only within a block are the choices alike, which is why blocks are small against M.
 
-use rand::seq::{SliceRandom, index};
+use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
+use super::deal::Deal;
 use super::kernel::{COLUMNS, Kernel, ROWS};
 use super::top_k::TopK;
 use super::{ProximityGraph, Size, generator};
@@ -33,12 +34,12 @@ pub fn build(table: &EmbeddingTable, config: &GraphConfig, seed: u64, version: G
     let panels = Panels::pack(table, rows.clone());
     rows.shuffle(&mut generator);
 
-    let builder = Builder { table, panels, size, seed, version, kernel: Kernel::detect() };
-    let blocks: Vec<_> = rows
-        .par_chunks(block_rows(size.candidates, table.len()))
-        .enumerate()
-        .map(|(number, rows)| builder.block(number, rows))
-        .collect();
+    let block_rows = block_rows(size.candidates, table.len());
+    let (wanted, blocks) = (size.candidates + 1, rows.len().div_ceil(block_rows));
+    let deal = Deal::new(panels.len(), |panel| panels.ids(panel).len(), wanted, blocks, &mut generator);
+    let builder = Builder { table, panels, deal, size, kernel: Kernel::detect() };
+    let blocks: Vec<_> =
+        rows.par_chunks(block_rows).enumerate().map(|(number, rows)| builder.block(number, rows)).collect();
     drop(builder);
 
     let k = size.neighbors;
@@ -107,9 +108,8 @@ impl Panels {
 struct Builder<'a> {
     table: &'a EmbeddingTable,
     panels: Panels,
+    deal: Deal,
     size: Size,
-    seed: u64,
-    version: GraphVersion,
     kernel: Kernel,
 }
 
@@ -141,26 +141,17 @@ impl Builder<'_> {
         neighbors
     }
 
-    /// Panels, without replacement, and the samples of each that count: M + 1 in all, for rows that are among them
+    /// The panels dealt to a block, and the samples of each that count: M + 1 in all, for rows that are among them
     /// themselves.
     fn draw(&self, block: usize) -> Vec<(usize, &[u32])> {
-        let wanted = self.size.candidates + 1;
-        // One more than full panels would need, since the last panel may hold few.
-        let count = (wanted.div_ceil(COLUMNS) + 1).min(self.panels.len());
-        let mut generator = generator(self.seed, self.version, block as u64);
-        let mut left = wanted;
-        let panels = index::sample(&mut generator, self.panels.len(), count).into_iter();
-        let mut draw: Vec<_> = panels
-            .map(|panel| {
-                let ids = self.panels.ids(panel);
-                let ids = &ids[..ids.len().min(left)];
-                left -= ids.len();
-                (panel, ids)
-            })
-            .collect();
-        debug_assert_eq!(left, 0);
-        draw.retain(|(_, ids)| !ids.is_empty());
-        draw
+        let mut left = self.size.candidates + 1;
+        let take = |&panel: &u32| {
+            let ids = self.panels.ids(panel as usize);
+            let ids = &ids[..ids.len().min(left)];
+            left -= ids.len();
+            (panel as usize, ids)
+        };
+        self.deal.hand(block).iter().map(take).collect()
     }
 }
 

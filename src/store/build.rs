@@ -26,7 +26,8 @@ pub(super) async fn build(
     span: Span,
 ) -> Result<Store> {
     let positions = positions(source.uri(), &source.schema(), columns)?;
-    let selected = source.schema().project(&positions).map_err(|cause| Error::Arrow { action: "select columns", cause })?;
+    let selected =
+        source.schema().project(&positions).map_err(|cause| Error::Arrow { action: "select columns", cause })?;
     let schema = Arc::new(plain(&selected));
     let fingerprint = source.fingerprint().map(|f| hash(&f, &schema));
     let path = config.cache_dir.as_ref().zip(fingerprint.as_ref()).map(|(dir, f)| dir.join(format!("{f}.arrow")));

@@ -124,8 +124,7 @@ impl Store {
         if ids.is_empty() {
             return Ok(RecordBatch::new_empty(self.schema()));
         }
-        let places: Vec<_> =
-            ids.iter().map(|id| (id.index() / ROWS_PER_BATCH, id.index() % ROWS_PER_BATCH)).collect();
+        let places: Vec<_> = ids.iter().map(|id| (id.index() / ROWS_PER_BATCH, id.index() % ROWS_PER_BATCH)).collect();
         let batches: Vec<_> = self.batches.iter().collect();
         interleave_record_batch(&batches, &places).map_err(|cause| Error::Arrow { action: "gather rows", cause })
     }

@@ -76,9 +76,8 @@ impl MiniBatchStream {
     fn end(&mut self) -> Option<Result<MiniBatch>> {
         self.done = true;
         self.tasks.abort_all();
-        (self.delivered() < self.total).then(|| {
-            Err(Error::TaskDied { task: "producer", message: "it ended before its last mini-batch".into() })
-        })
+        (self.delivered() < self.total)
+            .then(|| Err(Error::TaskDied { task: "producer", message: "it ended before its last mini-batch".into() }))
     }
 }
 

@@ -53,7 +53,10 @@ async fn empty_folder() {
 #[tokio::test]
 async fn no_such_column() {
     let error = start(&["encode.column=gloss".into()]).await;
-    assert_says(&error, &["column `gloss` not found in", "glosses.parquet", "it has `synset`, `label`", "`definition`"]);
+    assert_says(
+        &error,
+        &["column `gloss` not found in", "glosses.parquet", "it has `synset`, `label`", "`definition`"],
+    );
     let error = pipeline(300, 10).columns(["n", "tex"]).start().await.unwrap_err().to_string();
     assert_eq!(error, "column `tex` not found in `memory`; it has `n` and `text`");
 }
@@ -104,7 +107,8 @@ async fn broken_parquet() {
     assert_says(&open().await.unwrap_err().to_string(), &["a.parquet", "damaged or not Parquet"]);
 
     // Whole pages of the third row group's texts, overwritten.
-    let metadata = parquet::file::metadata::ParquetMetaDataReader::new().parse_and_finish(&bytes::Bytes::from(whole.clone()));
+    let metadata =
+        parquet::file::metadata::ParquetMetaDataReader::new().parse_and_finish(&bytes::Bytes::from(whole.clone()));
     let (start, length) = metadata.unwrap().row_group(2).column(1).byte_range();
     let mut damaged = whole.clone();
     damaged[start as usize..(start + length) as usize].fill(0xee);
@@ -208,7 +212,10 @@ async fn embeddings_that_are_no_numbers() {
 async fn settings_in_code_are_checked_like_a_file() {
     let walk = WalkConfig { restart_probability: 1.0, ..walk_config(1) };
     let error = pipeline(300, 10).walk(walk).graph(graph_config(5, 6)).start().await.unwrap_err().to_string();
-    assert_says(&error, &["3 faults in the settings", "walk.restart_probability", "walk.batch_size", "graph.neighbors"]);
+    assert_says(
+        &error,
+        &["3 faults in the settings", "walk.restart_probability", "walk.batch_size", "graph.neighbors"],
+    );
     let error = Pipeline::builder().start().await.unwrap_err().to_string();
     assert_says(&error, &["source.uri: is required"]);
     let error = Pipeline::builder().source(source(300)).start().await.unwrap_err().to_string();

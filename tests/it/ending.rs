@@ -92,8 +92,7 @@ async fn a_stream_knows_its_length() {
 async fn encoding_happens_once_for_all_refreshes() {
     let encoder = TestEncoder::new(SAMPLES);
     let calls = encoder.calls.clone();
-    let stream =
-        pipeline(SAMPLES, BATCH_SIZE).encoder(encoder).refresh(RefreshConfig { every_steps: Some(5) }).start();
+    let stream = pipeline(SAMPLES, BATCH_SIZE).encoder(encoder).refresh(RefreshConfig { every_steps: Some(5) }).start();
     assert_eq!(stream.await.unwrap().count().await, 40);
     assert_eq!(calls.load(Ordering::Relaxed), 1);
 }

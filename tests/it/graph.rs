@@ -1,10 +1,10 @@
 //! The proximity graph, against brute force and against candidates drawn row by row.
 
+use proptest::prelude::*;
 use prosampler::config::{GraphConfig, Similarity};
 use prosampler::graph::{self, ProximityGraph};
 use prosampler::store::EmbeddingTable;
 use prosampler::{Error, GraphVersion, ModelVersion, SampleId};
-use proptest::prelude::*;
 
 use crate::support::{graph_config, table, vectors};
 
@@ -103,12 +103,15 @@ fn in_degrees(graph: &ProximityGraph) -> (f64, f64) {
 #[test]
 fn in_degrees_are_those_of_candidates_drawn_row_by_row() {
     let table = table(20_000, 16, 200, 9);
-    let config = graph_config(1000, 16);
-    let fast = in_degrees(&graph::build(&table, &config, 1, GraphVersion(1)));
-    let reference = in_degrees(&graph::build_per_row(&table, &config, 1, GraphVersion(1)));
-    assert!((fast.0 / reference.0 - 1.0).abs() < 0.15, "in-degree variance {} against {}", fast.0, reference.0);
-    let slack = 0.15 * reference.1 + 4.0 * reference.1.sqrt();
-    assert!((fast.1 - reference.1).abs() < slack, "{} samples without in-edges against {}", fast.1, reference.1);
+    for neighbors in [4, 16] {
+        let config = graph_config(1000, neighbors);
+        let fast = in_degrees(&graph::build(&table, &config, 1, GraphVersion(1)));
+        let reference = in_degrees(&graph::build_per_row(&table, &config, 1, GraphVersion(1)));
+        println!("K = {neighbors}: (variance, without in-edges) {fast:?}, row by row {reference:?}");
+        assert!((fast.0 / reference.0 - 1.0).abs() < 0.15);
+        // Counts of rare events scatter by their square root.
+        assert!((fast.1 - reference.1).abs() <= 0.15 * reference.1 + 3.0 * reference.1.sqrt());
+    }
 }
 
 /// More candidates, harder neighbors: the dial of the paper, with the same mean on both paths.

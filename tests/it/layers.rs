@@ -42,8 +42,7 @@ fn imports(stage: &str) -> Vec<(PathBuf, String)> {
         let text = fs::read_to_string(&file).unwrap();
         for line in text.lines().filter(|l| !l.trim_start().starts_with("//")) {
             for (at, _) in line.match_indices("crate::") {
-                let name: String =
-                    line[at + 7..].chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+                let name: String = line[at + 7..].chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
                 if !name.is_empty() {
                     imports.push((file.clone(), name));
                 }

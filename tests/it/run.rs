@@ -4,13 +4,13 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use prosampler::SampleId;
 use prosampler::arrow::array::AsArray;
 use prosampler::arrow::datatypes::UInt32Type;
 use prosampler::arrow::ipc::reader::StreamReader;
 use prosampler::config::StoreConfig;
 use prosampler::source::ParquetSource;
 use prosampler::store::Store;
-use prosampler::SampleId;
 use tempfile::TempDir;
 
 use crate::support::{path, write_parquet};
@@ -52,7 +52,8 @@ fn a_run_streams_every_sample_and_ends_with_a_summary() {
     let output = prosampler(dir.path(), &["run", "p.toml", "--output", "out.arrows"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let said = text(&output.stdout);
-    for part in ["16 mini-batches of 64 out of 1,000 samples", "the first after", "mean in-batch similarity", "`label`"] {
+    for part in ["16 mini-batches of 64 out of 1,000 samples", "the first after", "mean in-batch similarity", "`label`"]
+    {
         assert!(said.contains(part), "`{part}` is missing in {said}");
     }
     let stages = text(&output.stderr);
@@ -93,7 +94,10 @@ fn what_goes_wrong_is_said_on_stderr_with_status_1() {
     };
     fails(&["run", "q.toml"], &["no such file: `q.toml`", "pipelines/text.toml"]);
     fails(&["run", "p.toml", "--set", "graph.neighbours=5"], &["did you mean `neighbors`?"]);
-    fails(&["run", "p.toml", "--set", "encode.runtime=nowhere.so"], &["looked for", "nowhere.so", "pip install onnxruntime"]);
+    fails(
+        &["run", "p.toml", "--set", "encode.runtime=nowhere.so"],
+        &["looked for", "nowhere.so", "pip install onnxruntime"],
+    );
     fails(&["run", "p.toml", "--set", "encode.runtime=rows.parquet"], &["cannot load ONNX Runtime", "version 1.24"]);
     fails(&["run", "p.toml", "--output", "no/where.arrows"], &["cannot create `no/where.arrows`"]);
 }

@@ -4,13 +4,13 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use proptest::prelude::*;
 use prosampler::SampleId;
 use prosampler::arrow::array::{AsArray, DictionaryArray, RecordBatch};
 use prosampler::arrow::datatypes::{DataType, Int32Type, UInt32Type};
 use prosampler::config::StoreConfig;
 use prosampler::source::{MemorySource, ParquetSource, Source};
 use prosampler::store::Store;
-use proptest::prelude::*;
 use tempfile::TempDir;
 
 use crate::support::{path, rows, source, write_parquet};
@@ -179,7 +179,10 @@ async fn wordnet_is_read_whole() {
     assert_eq!(store.len(), 117_659);
     let rows = store.gather(&[SampleId(0)]).unwrap();
     let definition = rows["definition"].as_string::<i32>().value(0).to_owned();
-    assert_eq!(definition, "that which is perceived or known or inferred to have its own distinct existence (living or nonliving)");
+    assert_eq!(
+        definition,
+        "that which is perceived or known or inferred to have its own distinct existence (living or nonliving)"
+    );
 }
 
 #[test]

@@ -40,7 +40,8 @@ pub fn vectors(len: usize, dimension: usize, clusters: usize, seed: u64) -> Vec<
 }
 
 pub fn table(len: usize, dimension: usize, clusters: usize, seed: u64) -> EmbeddingTable {
-    EmbeddingTable::new(vectors(len, dimension, clusters, seed), dimension, Similarity::Cosine, ModelVersion(1)).unwrap()
+    EmbeddingTable::new(vectors(len, dimension, clusters, seed), dimension, Similarity::Cosine, ModelVersion(1))
+        .unwrap()
 }
 
 pub fn graph_config(candidates: usize, neighbors: usize) -> GraphConfig {
@@ -119,8 +120,7 @@ pub fn write_parquet(path: &Path, batch: &RecordBatch, row_group: usize) {
         .set_dictionary_enabled(false)
         .build();
     let file = std::fs::File::create(path).unwrap();
-    let mut writer =
-        parquet::arrow::ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
     writer.write(batch).unwrap();
     writer.close().unwrap();
 }
