@@ -15,7 +15,7 @@ Training is contrastive: a definition should find, among a mini-batch's, what el
 an example, both, or another wording of the definition), and the reverse. The `label` column takes no part. One synset in ten, chosen by a
 hash of its id, is never trained on: `gloss_probe.py` measures on these alone, and says how.
 
-Training takes about 15 minutes on two CPU cores and 2 GB of memory. The same seed, thread count and machine give the same model.
+Takes about 15 minutes on two CPU cores, and 3 GB of memory. The same seed, thread count and machine give the same model.
 """
 
 import argparse

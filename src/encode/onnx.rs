@@ -260,7 +260,7 @@ fn required(config: &EncodeConfig) -> Result<(PathBuf, String)> {
 
 fn open_session(runtime: &Runtime, path: &Path) -> Result<Session> {
     let open = || {
-        Session::builder(&runtime.environment)?
+        Session::builder(runtime.environment())?
             .with_intra_threads(1)?
             .with_inter_threads(1)?
             .with_intra_op_spinning(false)?

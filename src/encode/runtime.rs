@@ -18,7 +18,7 @@ use crate::telemetry;
 /// A loaded ONNX Runtime.
 #[derive(Clone, Debug)]
 pub struct Runtime {
-    pub(super) environment: Environment,
+    environment: Environment,
     /// The library's file.
     pub path: PathBuf,
     /// Which step of the search found it.
@@ -42,6 +42,12 @@ impl Runtime {
         let environment = builder.with_name("prosampler").build().map_err(|e| failed(e.message().to_owned().into()))?;
         telemetry::runtime_loaded(&path, found_by);
         Ok(loaded.insert(Self { environment, path, found_by }).clone())
+    }
+
+    /// The environment, for sessions of one's own: a process can have only one.
+    #[must_use]
+    pub fn environment(&self) -> &Environment {
+        &self.environment
     }
 
     fn agrees_with(&self, explicit: Option<&Path>) -> Result<Self> {
