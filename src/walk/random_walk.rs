@@ -55,7 +55,7 @@ fn any(neighbors: &[SampleId], generator: &mut impl Rng) -> SampleId {
 }
 
 /// Moves without a fresh sample before the walk begins elsewhere.
-const PATIENCE: u32 = 64;
+const PATIENCE: u32 = 512;
 
 /// Moves in all, for each sample of the mini-batch.
 const MOVES_PER_SAMPLE: u32 = 256;

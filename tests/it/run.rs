@@ -52,8 +52,12 @@ fn a_run_streams_every_sample_and_ends_with_a_summary() {
     let output = prosampler(dir.path(), &["run", "p.toml", "--output", "out.arrows"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let said = text(&output.stdout);
-    for part in ["16 mini-batches of 64 out of 1,000 samples", "the first after", "mean in-batch similarity", "`label`"]
-    {
+    for part in [
+        "16 mini-batches of 64 out of 1,000 samples",
+        "time to the first mini-batch",
+        "mean in-batch similarity",
+        "`label`",
+    ] {
         assert!(said.contains(part), "`{part}` is missing in {said}");
     }
     let stages = text(&output.stderr);
