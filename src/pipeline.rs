@@ -184,13 +184,13 @@ impl PipelineBuilder {
         let store = Store::build(source.as_ref(), &columns, &config.store, &mut stored).await?;
         enough(source.uri(), store.len(), &config.walk)?;
 
-        let similarity = config.graph.similarity;
+        let (storage, similarity) = (config.encode.storage, config.graph.similarity);
         let total = Some(store.len());
         let embed = {
             let store = store.clone();
             move || {
                 let mut encoded = |done| progress(Progress { stage: Stage::Encode, done, total });
-                let table = encode_all(&encoder, &store, similarity, ModelVersion(1), &mut encoded)?;
+                let table = encode_all(&encoder, &store, storage, similarity, ModelVersion(1), &mut encoded)?;
                 Ok((table, progress))
             }
         };

@@ -34,6 +34,8 @@ pub struct EncodeConfig {
     /// Copies of the model that run side by side, each on one thread; 0, the default, means one for each thread of the
     /// compute pool. Each takes the model's size in memory.
     pub sessions: usize,
+    /// How the embeddings are kept in memory, whatever the encoder. Default `f32`.
+    pub storage: Storage,
     /// ONNX Runtime's shared library. Default: searched, see [`encode::runtime`](crate::encode::runtime).
     pub runtime: Option<PathBuf>,
 }
@@ -49,6 +51,20 @@ pub enum Pooling {
     Cls,
 }
 
+/// How an [`EmbeddingTable`](crate::store::EmbeddingTable) keeps its numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Storage {
+    /// 4 bytes a number.
+    #[default]
+    F32,
+    /// 2 bytes a number, 11 bits of precision: similarities of unit vectors are off by less than 0.001.
+    F16,
+    /// 1 byte a number and 4 a vector, whole numbers from −127 to 127 scaled for each vector: similarities of unit
+    /// vectors are off by about 0.001, near neighbors may swap.
+    I8,
+}
+
 impl Default for EncodeConfig {
     fn default() -> Self {
         Self {
@@ -61,12 +77,13 @@ impl Default for EncodeConfig {
             batch_rows: 32,
             batch_tokens: 512,
             sessions: 0,
+            storage: Storage::F32,
             runtime: None,
         }
     }
 }
 
-layer!(EncodeConfig: model, tokenizer, column, max_tokens, pooling, output, batch_rows, batch_tokens, sessions, runtime);
+layer!(EncodeConfig: model, tokenizer, column, max_tokens, pooling, output, batch_rows, batch_tokens, sessions, storage, runtime);
 
 impl Check for EncodeConfig {
     const SECTION: &'static str = "encode";

@@ -15,6 +15,23 @@ pub struct GraphConfig {
     pub neighbors: usize,
     /// What "near" means. Default `cosine`.
     pub similarity: Similarity,
+    /// What candidates are scored in; the neighbors' similarities are f32 in any case. Default `auto`.
+    pub precision: Precision,
+}
+
+/// What the builders multiply in. Below f32 more than K neighbors are kept and scored again in f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// `i8` where K is small against M, so that it pays; `f32` otherwise.
+    #[default]
+    Auto,
+    /// 32-bit numbers: exact.
+    F32,
+    /// Upper halves of these. Faster than `f32` on processors with AVX-512 BF16 only.
+    Bf16,
+    /// Whole numbers from −63 to 63, scaled for each vector. Two to four times as fast as `f32`.
+    I8,
 }
 
 /// How near two embeddings are; larger is nearer.
@@ -41,11 +58,11 @@ impl Similarity {
 
 impl Default for GraphConfig {
     fn default() -> Self {
-        Self { candidates: 1000, neighbors: 100, similarity: Similarity::Cosine }
+        Self { candidates: 1000, neighbors: 100, similarity: Similarity::Cosine, precision: Precision::Auto }
     }
 }
 
-layer!(GraphConfig: candidates, neighbors, similarity);
+layer!(GraphConfig: candidates, neighbors, similarity, precision);
 
 impl Check for GraphConfig {
     const SECTION: &'static str = "graph";

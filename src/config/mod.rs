@@ -35,9 +35,9 @@ use std::path::Path;
 use serde::Deserialize;
 
 pub use self::compute::ComputeConfig;
-pub use self::encode::{EncodeConfig, Pooling};
+pub use self::encode::{EncodeConfig, Pooling, Storage};
 pub use self::faults::{Fault, Faults};
-pub use self::graph::{GraphConfig, Similarity};
+pub use self::graph::{GraphConfig, Precision, Similarity};
 pub use self::refresh::RefreshConfig;
 pub use self::report::ReportConfig;
 pub use self::source::SourceConfig;

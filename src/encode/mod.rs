@@ -23,7 +23,7 @@ use arrow::datatypes::Schema;
 pub use self::column::ColumnEncoder;
 #[cfg(feature = "onnx")]
 pub use self::onnx::OnnxEncoder;
-use crate::config::Similarity;
+use crate::config::{Similarity, Storage};
 use crate::error::{Error, Result};
 use crate::sample::{ModelVersion, SampleId};
 use crate::source::positions;
@@ -59,7 +59,7 @@ pub trait Encoder: Send + Sync + 'static {
 }
 
 /// Embeds all samples of `store`. `progress` hears how many are done. Blocks, for minutes where the model is large:
-/// run it in a [`ComputePool`](crate::ComputePool). Takes 4 N d bytes for the table, and little beyond.
+/// run it in a [`ComputePool`](crate::ComputePool). Takes the memory of the table, and little beyond.
 ///
 /// # Errors
 /// [`Error::MissingColumn`]; [`Error::NullValue`], [`Error::NotFinite`] and [`Error::BadLength`] with the sample; the
@@ -67,6 +67,7 @@ pub trait Encoder: Send + Sync + 'static {
 pub fn encode_all(
     encoder: &dyn Encoder,
     store: &Store,
+    storage: Storage,
     similarity: Similarity,
     model_version: ModelVersion,
     progress: &mut dyn FnMut(usize),
@@ -74,14 +75,16 @@ pub fn encode_all(
     let _span = telemetry::encode(encoder.name(), store.len(), model_version).entered();
     let store = store.select(encoder.columns())?;
     let dimension = encoder.dimension();
-    let mut vectors = vec![0f32; store.len() * dimension];
+    let mut table = EmbeddingTable::with_capacity(store.len(), dimension, storage, similarity, model_version)?;
+    let mut vectors = Vec::new();
     for (first, rows) in store.record_batches() {
         refuse_nulls(first, rows)?;
-        let start = first.index() * dimension;
-        encoder.encode(rows, &mut vectors[start..start + rows.num_rows() * dimension])?;
+        vectors.resize(rows.num_rows() * dimension, 0f32);
+        encoder.encode(rows, &mut vectors)?;
+        table.push(&mut vectors)?;
         progress(first.index() + rows.num_rows());
     }
-    EmbeddingTable::new(vectors, dimension, similarity, model_version)
+    Ok(table)
 }
 
 fn refuse_nulls(first: SampleId, rows: &RecordBatch) -> Result<()> {

@@ -16,18 +16,47 @@
 //! # Ok::<(), prosampler::Error>(())
 //! ```
 
+mod all_pairs;
 mod deal;
+mod descent;
 mod exact;
 mod kernel;
+mod lists;
 mod per_row;
+mod product;
+mod recall;
 mod sampled;
 mod top_k;
+mod tree;
 
 pub use self::exact::exact;
 pub use self::per_row::build_per_row;
-pub use self::sampled::build;
+pub use self::recall::recall;
+use crate::config::GraphConfig;
 use crate::error::{Error, Result};
 use crate::sample::{GraphVersion, SampleId};
+use crate::store::EmbeddingTable;
+use crate::telemetry;
+
+/// The paper's graph: each sample's K most similar of M uniform others, without itself and without duplicates.
+///
+/// M ≥ N − 1 gives the exact kNN graph; K ≥ N gives all others. Costs N M d multiplications, half of that for the exact
+/// graph, and at most a tenth of the memory of embeddings and graph beside these (or 32 MB, where that is more). Runs
+/// on the current rayon pool; the graph does not depend on the number of threads.
+///
+/// # Panics
+/// For fewer than two samples, K = 0 or K > M: [`PipelineConfig`](crate::config::PipelineConfig) and
+/// [`Pipeline`](crate::Pipeline) refuse these with an error.
+#[must_use]
+pub fn build(table: &EmbeddingTable, config: &GraphConfig, seed: u64, version: GraphVersion) -> ProximityGraph {
+    let size = Size::new(table.len(), config);
+    let _span = telemetry::graph(table.len(), size.candidates, size.neighbors, version).entered();
+    if size.candidates == table.len() - 1 {
+        all_pairs::build(table, config.precision, size, version)
+    } else {
+        sampled::build(table, config, size, seed, version)
+    }
+}
 
 /// K out-neighbors for each sample, most similar first; equally similar ones by id.
 ///
@@ -41,6 +70,15 @@ pub struct ProximityGraph {
 }
 
 impl ProximityGraph {
+    pub(crate) fn from_parts(
+        neighbors: Vec<SampleId>,
+        similarities: Vec<f32>,
+        degree: usize,
+        version: GraphVersion,
+    ) -> Self {
+        Self { neighbors, similarities, degree, version }
+    }
+
     /// A graph from flat lists, `degree` neighbors a sample and one similarity each: a graph made elsewhere, or by hand.
     ///
     /// # Errors
@@ -132,4 +170,9 @@ fn generator(seed: u64, version: GraphVersion, part: u64) -> rand::rngs::ChaCha8
     let mut generator = rand::rngs::ChaCha8Rng::from_seed(key);
     generator.set_stream(part);
     generator
+}
+#[doc(hidden)]
+pub fn descent_scratch(table: &EmbeddingTable, k: usize) -> ProximityGraph {
+    let config = GraphConfig { neighbors: k, candidates: table.len(), ..GraphConfig::default() };
+    descent::build(table, Size::new(table.len(), &config), 1, GraphVersion(1))
 }

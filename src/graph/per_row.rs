@@ -41,9 +41,7 @@ pub(super) fn best_of(
             best.push(similarity, candidate.0);
         }
     }
-    let mut list = Vec::with_capacity(k);
-    best.take(|similarity, id| list.push((SampleId(id), similarity)));
-    list
+    best.drain().map(|(similarity, id)| (SampleId(id), similarity)).collect()
 }
 
 /// Rows in their order to flat arrays.
@@ -57,5 +55,5 @@ pub(super) fn collect(
         neighbors.extend(row.iter().map(|(id, _)| *id));
         similarities.extend(row.iter().map(|(_, similarity)| *similarity));
     }
-    ProximityGraph { neighbors, similarities, degree, version }
+    ProximityGraph::from_parts(neighbors, similarities, degree, version)
 }

@@ -3,202 +3,221 @@
 //! Samples are shuffled and packed into panels once a build. Blocks of rows, from a second shuffle, share the panels
 //! that are dealt to them. By the first shuffle those are a uniform subset of the samples, so every sample still
 //! chooses from M uniform others; only within a block are the choices alike, which is why blocks are small against M.
+//!
+//! Where the packed samples would take more memory than a tenth of embeddings and graph, they are packed and dealt a
+//! part at a time; each part gives its share of every sample's candidates, so that all M are still uniform.
 
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
 use super::deal::Deal;
-use super::kernel::{COLUMNS, Kernel, ROWS};
+use super::kernel::{COLUMNS, Columns, Kernel, ROWS, Rows, Scores};
+use super::lists::{Lists, Stripes};
 use super::top_k::TopK;
 use super::{ProximityGraph, Size, generator};
 use crate::config::GraphConfig;
 use crate::sample::{GraphVersion, SampleId};
 use crate::store::EmbeddingTable;
-use crate::telemetry;
 
-/// The paper's graph: each sample's K most similar of M uniform others, without itself and without duplicates.
-///
-/// M ≥ N − 1 gives the exact kNN graph; K ≥ N gives all others. Costs N M d multiplications and a second copy of the
-/// embeddings while it runs. Runs on the current rayon pool; the graph does not depend on the number of threads.
-///
-/// # Panics
-/// For fewer than two samples, K = 0 or K > M: [`PipelineConfig`](crate::config::PipelineConfig) and
-/// [`Pipeline`](crate::Pipeline) refuse these with an error.
-#[must_use]
-pub fn build(table: &EmbeddingTable, config: &GraphConfig, seed: u64, version: GraphVersion) -> ProximityGraph {
-    let size = Size::new(table.len(), config);
-    let _span = telemetry::graph(table.len(), size.candidates, size.neighbors, version).entered();
-    let mut rows: Vec<u32> = (0..table.len() as u32).collect();
+/// Each sample's K most similar of M uniform others. Costs N M d multiplications.
+pub(super) fn build(
+    table: &EmbeddingTable,
+    config: &GraphConfig,
+    size: Size,
+    seed: u64,
+    version: GraphVersion,
+) -> ProximityGraph {
+    let samples = table.len();
+    let kernel = Kernel::choose(config.precision, size.neighbors, size.candidates);
     let mut generator = generator(seed, version, u64::MAX);
-    rows.shuffle(&mut generator);
-    let panels = Panels::pack(table, rows.clone());
+    let mut order: Vec<u32> = (0..samples as u32).collect();
+    order.shuffle(&mut generator);
+    let mut rows = order.clone();
     rows.shuffle(&mut generator);
 
-    let block_rows = block_rows(size.candidates, table.len());
-    let (wanted, blocks) = (size.candidates + 1, rows.len().div_ceil(block_rows));
-    let deal = Deal::new(panels.len(), |panel| panels.ids(panel).len(), wanted, blocks, &mut generator);
-    let builder = Builder { table, panels, deal, size, kernel: Kernel::detect() };
-    let blocks: Vec<_> =
-        rows.par_chunks(block_rows).enumerate().map(|(number, rows)| builder.block(number, rows)).collect();
-    drop(builder);
-
-    let k = size.neighbors;
-    let mut neighbors = vec![SampleId::default(); table.len() * k];
-    let mut similarities = vec![0f32; table.len() * k];
-    let found = blocks.iter().flat_map(|block| block.chunks_exact(k));
-    for (&row, found) in rows.iter().zip(found) {
-        let start = row as usize * k;
-        for (offset, &(similarity, id)) in found.iter().enumerate() {
-            neighbors[start + offset] = SampleId(id);
-            similarities[start + offset] = similarity;
+    let block_rows = block_rows(size.candidates);
+    let blocks = samples.div_ceil(block_rows);
+    let mut own_seen = vec![false; samples];
+    let mut lists = Lists::new(samples, size.neighbors);
+    let stripes = lists.stripes();
+    let mut columns = Columns::default();
+    let part = part(table, size, kernel);
+    for start in (0..samples).step_by(part) {
+        let end = samples.min(start + part);
+        let share = |end: usize| (end as u128 * (size.candidates as u128 + 1) / samples as u128) as usize;
+        let wanted = share(end) - share(start);
+        if wanted == 0 {
+            continue;
+        }
+        let ids = &order[start..end];
+        columns.pack_parallel(kernel, table, ids);
+        let panel_len = |panel: usize| COLUMNS.min(ids.len() - panel * COLUMNS);
+        let deal = Deal::new(columns.panels(), panel_len, wanted, blocks, &mut generator);
+        let is_last = share(end) == share(samples);
+        let round = Round { table, kernel, columns: &columns, ids, deal, wanted, is_last, stripes: &stripes };
+        rows.par_chunks(block_rows).zip(own_seen.par_chunks_mut(block_rows)).enumerate().for_each_init(
+            || Scratch::new(kernel, size, block_rows),
+            |scratch, (block, (rows, own_seen))| round.block(block, rows, own_seen, scratch),
+        );
+        if is_last {
+            break;
         }
     }
-    ProximityGraph { neighbors, similarities, degree: k, version }
+    drop(stripes);
+    lists.into_graph(size.neighbors, version)
 }
 
 /// Rows that share their candidates. With M / block at least 20 the in-degrees stay those of candidates drawn row by
-/// row; when all others are candidates, sharing changes nothing and larger blocks spare memory traffic.
-fn block_rows(candidates: usize, samples: usize) -> usize {
-    if candidates >= samples - 1 {
-        return 32 * ROWS;
-    }
+/// row.
+fn block_rows(candidates: usize) -> usize {
     match candidates / 20 {
         rows @ 0..ROWS => rows.max(1),
         rows => (rows / ROWS * ROWS).min(4 * ROWS),
     }
 }
 
-/// All samples in shuffled order, packed for the kernel.
-struct Panels {
-    /// Panel after panel: `dimension` × [`COLUMNS`] numbers, the last one filled up with zeros.
-    vectors: Vec<f32>,
-    /// The samples behind the columns.
-    ids: Vec<u32>,
-    dimension: usize,
+/// Samples that are packed at a time.
+fn part(table: &EmbeddingTable, size: Size, kernel: Kernel) -> usize {
+    let kept = table.len() * (table.bytes_per_sample() + 8 * size.neighbors);
+    let packed = 4 * kernel.width(table.dimension());
+    let part = (kept / 10).saturating_sub(OVERHEAD * table.len()).max(SMALL) / packed;
+    // Even parts; each gives at least a panel to a block.
+    let parts = table.len().div_ceil(part).min(size.candidates.div_ceil(2 * COLUMNS)).max(1);
+    table.len().div_ceil(parts).next_multiple_of(COLUMNS)
 }
 
-impl Panels {
-    fn pack(table: &EmbeddingTable, ids: Vec<u32>) -> Self {
-        let dimension = table.dimension();
-        let mut vectors = vec![0f32; ids.len().div_ceil(COLUMNS) * COLUMNS * dimension];
-        vectors.par_chunks_exact_mut(COLUMNS * dimension).zip(ids.par_chunks(COLUMNS)).for_each(|(panel, ids)| {
-            for (c, &id) in ids.iter().enumerate() {
-                for (k, &x) in table.get(SampleId(id)).iter().enumerate() {
-                    panel[k * COLUMNS + c] = x;
-                }
-            }
-        });
-        Self { vectors, ids, dimension }
-    }
-
-    fn len(&self) -> usize {
-        self.ids.len().div_ceil(COLUMNS)
-    }
-
-    fn vectors(&self, panel: usize) -> &[f32] {
-        &self.vectors[panel * COLUMNS * self.dimension..][..COLUMNS * self.dimension]
-    }
-
-    fn ids(&self, panel: usize) -> &[u32] {
-        let start = panel * COLUMNS;
-        &self.ids[start..self.ids.len().min(start + COLUMNS)]
-    }
-}
-
-struct Builder<'a> {
+/// One part of the samples, dealt to all blocks.
+struct Round<'a, 's> {
     table: &'a EmbeddingTable,
-    panels: Panels,
-    deal: Deal,
-    size: Size,
     kernel: Kernel,
+    columns: &'a Columns,
+    /// The samples behind the columns.
+    ids: &'a [u32],
+    deal: Deal,
+    /// Candidates that each block draws of this part.
+    wanted: usize,
+    /// Of all parts' candidates together, the last one is the spare.
+    is_last: bool,
+    stripes: &'a Stripes<'s>,
 }
 
-impl Builder<'_> {
-    /// The neighbors of these rows, K after K.
-    fn block(&self, number: usize, rows: &[u32]) -> Vec<(f32, u32)> {
-        let draw = self.draw(number);
-        let spare = Spare::of(&draw, rows);
-        let dimension = self.panels.dimension;
-        let mut vectors = vec![0f32; rows.len().next_multiple_of(ROWS) * dimension];
-        for (vector, &row) in vectors.chunks_exact_mut(dimension).zip(rows) {
-            vector.copy_from_slice(self.table.get(SampleId(row)));
+/// What a thread reuses from block to block.
+struct Scratch {
+    rows: Rows,
+    best: Vec<TopK>,
+    merged: TopK,
+    scores: Vec<Scores>,
+    thresholds: Vec<f32>,
+    reached: Vec<u16>,
+    ids: Vec<SampleId>,
+    similarities: Vec<f32>,
+}
+
+impl Scratch {
+    fn new(kernel: Kernel, size: Size, block_rows: usize) -> Self {
+        let k = if kernel.is_exact() { size.neighbors } else { with_margin(size.neighbors) };
+        let padded = block_rows.next_multiple_of(ROWS);
+        Self {
+            rows: Rows::default(),
+            best: (0..block_rows).map(|_| TopK::new(k)).collect(),
+            merged: TopK::new(size.neighbors),
+            scores: vec![[0.0; COLUMNS]; padded],
+            thresholds: vec![f32::INFINITY; padded],
+            reached: vec![0; padded],
+            ids: Vec::new(),
+            similarities: Vec::new(),
         }
-        let mut best: Vec<_> = rows.iter().map(|_| TopK::new(self.size.neighbors)).collect();
-        let mut scores = [[0f32; COLUMNS]; ROWS];
-        for &(panel, ids) in &draw {
-            let tiles = vectors.chunks_exact(ROWS * dimension).zip(rows.chunks(ROWS)).zip(best.chunks_mut(ROWS));
-            for (tile, ((vectors, rows), best)) in tiles.enumerate() {
-                self.kernel.tile(vectors, self.panels.vectors(panel), dimension, &mut scores);
-                for (r, ((&row, best), scores)) in rows.iter().zip(best).zip(&scores).enumerate() {
-                    offer(best, scores, ids, |id| id != row && !(spare.refused_by(tile * ROWS + r) && id == spare.id));
+    }
+}
+
+/// How many to keep by rough scores, so that the K best are among them.
+pub(super) fn with_margin(k: usize) -> usize {
+    k + k / 8 + 4
+}
+
+impl Round<'_, '_> {
+    /// Offers this part's candidates to a block of rows.
+    fn block(&self, block: usize, rows: &[u32], own_seen: &mut [bool], scratch: &mut Scratch) {
+        let draw = self.draw(block);
+        let spare = self.spare(&draw, rows, own_seen);
+        scratch.rows.pack(self.kernel, self.table, rows);
+        scratch.thresholds.fill(f32::INFINITY);
+        scratch.thresholds[..rows.len()].fill(f32::NEG_INFINITY);
+        let padded = rows.len().next_multiple_of(ROWS);
+        let one_sided = [f32::INFINITY; COLUMNS];
+        for (panel, ids) in draw {
+            let (scores, reached) = (&mut scratch.scores[..padded], &mut scratch.reached[..padded]);
+            self.kernel.scores(&scratch.rows, 0, self.columns, panel, scores);
+            self.kernel.reached(scores, &scratch.thresholds[..padded], &one_sided, reached);
+            let drawn = ((1u32 << ids.len()) - 1) as u16;
+            for (r, &row) in rows.iter().enumerate() {
+                let mut bits = reached[r] & drawn;
+                if bits == 0 {
+                    continue;
                 }
+                let best = &mut scratch.best[r];
+                while bits != 0 {
+                    let c = bits.trailing_zeros() as usize;
+                    bits &= bits - 1;
+                    if ids[c] != row && (Some(ids[c]) != spare || own_seen[r]) {
+                        best.push(scores[r][c], ids[c]);
+                    }
+                }
+                scratch.thresholds[r] = best.threshold();
             }
         }
-        let mut neighbors = Vec::with_capacity(rows.len() * self.size.neighbors);
-        for best in &mut best {
-            best.take(|similarity, id| neighbors.push((similarity, id)));
+        for (r, &row) in rows.iter().enumerate() {
+            self.merge(row, r, scratch);
         }
-        neighbors
     }
 
-    /// The panels dealt to a block, and the samples of each that count: M + 1 in all, for rows that are among them
-    /// themselves.
+    /// Joins a row's best of this part with those of earlier parts.
+    fn merge(&self, row: u32, r: usize, scratch: &mut Scratch) {
+        let Scratch { best, merged, ids, similarities, .. } = scratch;
+        if self.kernel.is_exact() {
+            best[r].drain().for_each(|(score, id)| merged.push(score, id));
+        } else {
+            ids.clear();
+            ids.extend(best[r].drain().map(|(_, id)| SampleId(id)));
+            similarities.clear();
+            self.table.similarities_with(&self.table.get(SampleId(row)), ids, similarities);
+            similarities.iter().zip(ids).for_each(|(&score, id)| merged.push(score, id.0));
+        }
+        self.stripes.with(row, |mut list| {
+            list.candidates().for_each(|(score, id)| merged.push(score, id.0));
+            list.replace(merged.drain());
+        });
+    }
+
+    /// The panels dealt to a block, and the samples of each that count.
     fn draw(&self, block: usize) -> Vec<(usize, &[u32])> {
-        let mut left = self.size.candidates + 1;
+        let mut left = self.wanted;
         let take = |&panel: &u32| {
-            let ids = self.panels.ids(panel as usize);
-            let ids = &ids[..ids.len().min(left)];
+            let ids = &self.ids[panel as usize * COLUMNS..];
+            let ids = &ids[..ids.len().min(COLUMNS).min(left)];
             left -= ids.len();
             (panel as usize, ids)
         };
         self.deal.hand(block).iter().map(take).collect()
     }
-}
 
-/// The last of the M + 1 samples of a draw. It replaces a row's own sample where that is among the others, and is
-/// refused by the rest; so every row has exactly M candidates, and each set of M others is as likely as any.
-struct Spare {
-    id: u32,
-    /// By row of the block.
-    refused: Vec<bool>,
-}
-
-impl Spare {
-    fn of(draw: &[(usize, &[u32])], rows: &[u32]) -> Self {
-        let id = draw.last().and_then(|(_, ids)| ids.last().copied()).expect("at least two samples are drawn");
+    /// Notes whose own sample is in the draw, and names the spare: a block draws M + 1 samples in all parts together,
+    /// and the last of them replaces a row's own sample where that is among the others, and is refused by the rest. So
+    /// every row has exactly M candidates, and each set of M others is as likely as any.
+    fn spare(&self, draw: &[(usize, &[u32])], rows: &[u32], own_seen: &mut [bool]) -> Option<u32> {
         let mut places: Vec<_> = rows.iter().copied().zip(0..).collect();
         places.sort_unstable();
-        let mut refused = vec![true; rows.len()];
         for drawn in draw.iter().flat_map(|(_, ids)| *ids) {
             if let Ok(found) = places.binary_search_by_key(drawn, |(row, _)| *row) {
-                refused[places[found].1] = false;
+                own_seen[places[found].1] = true;
             }
         }
-        Self { id, refused }
-    }
-
-    #[inline]
-    fn refused_by(&self, row: usize) -> bool {
-        self.refused[row]
+        draw.last().and_then(|(_, ids)| ids.last().copied()).filter(|_| self.is_last)
     }
 }
 
-/// Takes over those scores that reach the threshold. Most panels have none, which one comparison of all columns tells.
-#[inline]
-fn offer(best: &mut TopK, scores: &[f32; COLUMNS], ids: &[u32], wanted: impl Fn(u32) -> bool) {
-    let threshold = best.threshold();
-    let mut reach = 0u32;
-    for (c, &score) in scores.iter().enumerate() {
-        reach |= u32::from(score >= threshold) << c;
-    }
-    if ids.len() < COLUMNS {
-        reach &= (1 << ids.len()) - 1;
-    }
-    while reach != 0 {
-        let c = reach.trailing_zeros() as usize;
-        reach &= reach - 1;
-        if wanted(ids[c]) {
-            best.push(scores[c], ids[c]);
-        }
-    }
-}
+/// Bytes a sample beside the packed part: two orders, hands, flags, thresholds.
+const OVERHEAD: usize = 20;
+
+/// Bytes of a part that are never too many.
+const SMALL: usize = 32 << 20;

@@ -1,21 +1,35 @@
-use crate::config::Similarity;
+use std::borrow::Cow;
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use crate::config::{Similarity, Storage};
 use crate::error::{Error, Result};
 use crate::sample::{ModelVersion, SampleId};
 
 /// The embeddings of all samples, made by one model version; never changed once made.
 ///
-/// Row-major f32, 4 d bytes a sample. With cosine similarity every embedding has unit length, so that a dot product
-/// is the cosine.
+/// Row-major, d numbers a sample, kept as [`Storage`] says: 4 d bytes in f32, 2 d in f16, d + 4 in i8. With cosine
+/// similarity every embedding has unit length, so that a dot product is the cosine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EmbeddingTable {
-    vectors: Vec<f32>,
+    vectors: Vectors,
     dimension: usize,
     similarity: Similarity,
     model_version: ModelVersion,
 }
 
+#[derive(Clone, Debug, PartialEq)]
+enum Vectors {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+    /// Component = number × factor of its vector.
+    I8 { numbers: Vec<i8>, factors: Vec<f32> },
+}
+
 impl EmbeddingTable {
-    /// Takes `vectors` [samples × dimension], row-major, sample 0 first; scales them to unit length for cosine.
+    /// Takes `vectors` [samples × dimension], row-major, sample 0 first, and keeps them in f32; scales them to unit
+    /// length for cosine.
     ///
     /// # Errors
     /// [`Error::Shape`] where the numbers are no whole number of vectors; [`Error::NotFinite`] and
@@ -32,25 +46,108 @@ impl EmbeddingTable {
         for (index, vector) in vectors.chunks_exact_mut(dimension).enumerate() {
             prepare(SampleId::new(index), vector, similarity)?;
         }
+        Ok(Self { vectors: Vectors::F32(vectors), dimension, similarity, model_version })
+    }
+
+    /// An empty table with room for `samples`, to be filled by [`push`](Self::push).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a dimension of 0 or above 65,536.
+    pub fn with_capacity(
+        samples: usize,
+        dimension: usize,
+        storage: Storage,
+        similarity: Similarity,
+        model_version: ModelVersion,
+    ) -> Result<Self> {
+        if !(1..=MAX_DIMENSION).contains(&dimension) {
+            return Err(Error::Shape { found: 0, dimension });
+        }
+        let numbers = samples * dimension;
+        let vectors = match storage {
+            Storage::F32 => Vectors::F32(Vec::with_capacity(numbers)),
+            Storage::F16 => Vectors::F16(Vec::with_capacity(numbers)),
+            Storage::I8 => {
+                Vectors::I8 { numbers: Vec::with_capacity(numbers), factors: Vec::with_capacity(samples) }
+            }
+        };
         Ok(Self { vectors, dimension, similarity, model_version })
+    }
+
+    /// Appends `vectors` [samples × dimension] after those that are there; they are scaled in place to unit length for
+    /// cosine, then rounded to what the table keeps.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and [`Error::NotFinite`] for what overflows f16 (65,504); the table is unusable then.
+    pub fn push(&mut self, vectors: &mut [f32]) -> Result<()> {
+        if !vectors.len().is_multiple_of(self.dimension) {
+            return Err(Error::Shape { found: vectors.len(), dimension: self.dimension });
+        }
+        let first = self.len();
+        for (index, vector) in vectors.chunks_exact_mut(self.dimension).enumerate() {
+            let sample = SampleId::new(first + index);
+            prepare(sample, vector, self.similarity)?;
+            match &mut self.vectors {
+                Vectors::F32(kept) => kept.extend_from_slice(vector),
+                Vectors::F16(kept) => {
+                    let start = kept.len();
+                    kept.extend(vector.iter().map(|&x| f16::from_f32(x)));
+                    if let Some(component) = kept[start..].iter().position(|x| !x.is_finite()) {
+                        return Err(Error::NotFinite { sample, component, value: f32::INFINITY });
+                    }
+                }
+                Vectors::I8 { numbers, factors } => {
+                    let largest = vector.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+                    let scale = if largest > 0.0 { LARGEST_I8 / largest } else { 0.0 };
+                    numbers.extend(vector.iter().map(|x| (x * scale).round_ties_even() as i8));
+                    factors.push(largest / LARGEST_I8);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Samples.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.vectors.len() / self.dimension
+        let numbers = match &self.vectors {
+            Vectors::F32(vectors) => vectors.len(),
+            Vectors::F16(vectors) => vectors.len(),
+            Vectors::I8 { numbers, .. } => numbers.len(),
+        };
+        numbers / self.dimension
     }
 
     /// Whether there are no samples.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.vectors.is_empty()
+        self.len() == 0
     }
 
     /// d: numbers in an embedding.
     #[must_use]
     pub fn dimension(&self) -> usize {
         self.dimension
+    }
+
+    /// How the numbers are kept.
+    #[must_use]
+    pub fn storage(&self) -> Storage {
+        match self.vectors {
+            Vectors::F32(_) => Storage::F32,
+            Vectors::F16(_) => Storage::F16,
+            Vectors::I8 { .. } => Storage::I8,
+        }
+    }
+
+    /// What the numbers of one sample take in memory.
+    #[must_use]
+    pub fn bytes_per_sample(&self) -> usize {
+        match self.vectors {
+            Vectors::F32(_) => 4 * self.dimension,
+            Vectors::F16(_) => 2 * self.dimension,
+            Vectors::I8 { .. } => self.dimension + 4,
+        }
     }
 
     /// What "near" means for these embeddings.
@@ -65,14 +162,39 @@ impl EmbeddingTable {
         self.model_version
     }
 
-    /// One sample's embedding.
+    /// One sample's embedding; borrowed where the table keeps f32.
     ///
     /// # Panics
     /// Where there is no such sample.
     #[inline]
     #[must_use]
-    pub fn get(&self, id: SampleId) -> &[f32] {
-        &self.vectors[id.index() * self.dimension..][..self.dimension]
+    pub fn get(&self, id: SampleId) -> Cow<'_, [f32]> {
+        if let Vectors::F32(vectors) = &self.vectors {
+            return vectors[id.index() * self.dimension..][..self.dimension].into();
+        }
+        let mut vector = vec![0f32; self.dimension];
+        self.read(id, &mut vector);
+        vector.into()
+    }
+
+    /// Copies one sample's embedding to `vector` [dimension].
+    ///
+    /// # Panics
+    /// Where there is no such sample, or `vector` has another length.
+    #[inline]
+    pub fn read(&self, id: SampleId, vector: &mut [f32]) {
+        let (start, d) = (id.index() * self.dimension, self.dimension);
+        match &self.vectors {
+            Vectors::F32(vectors) => vector.copy_from_slice(&vectors[start..][..d]),
+            Vectors::F16(vectors) => vectors[start..][..d].convert_to_f32_slice(vector),
+            Vectors::I8 { numbers, factors } => {
+                assert_eq!(vector.len(), d);
+                let factor = factors[id.index()];
+                for (x, &number) in vector.iter_mut().zip(&numbers[start..][..d]) {
+                    *x = f32::from(number) * factor;
+                }
+            }
+        }
     }
 
     /// The similarity of two samples.
@@ -81,7 +203,27 @@ impl EmbeddingTable {
     /// Where there is no such sample.
     #[must_use]
     pub fn similarity_of(&self, a: SampleId, b: SampleId) -> f32 {
-        dot(self.get(a), self.get(b))
+        dot(&self.get(a), &self.get(b))
+    }
+
+    /// The similarities of `vector` [dimension] with each of `ids`, in their order, appended to `similarities`.
+    ///
+    /// # Panics
+    /// Where there is no such sample.
+    pub fn similarities_with(&self, vector: &[f32], ids: &[SampleId], similarities: &mut Vec<f32>) {
+        match &self.vectors {
+            Vectors::F32(vectors) => {
+                let other = |id: &SampleId| &vectors[id.index() * self.dimension..][..self.dimension];
+                similarities.extend(ids.iter().map(|id| dot(vector, other(id))));
+            }
+            _ => {
+                let mut other = vec![0f32; self.dimension];
+                similarities.extend(ids.iter().map(|&id| {
+                    self.read(id, &mut other);
+                    dot(vector, &other)
+                }));
+            }
+        }
     }
 
     /// The mean similarity over all pairs among `ids`: how hard a mini-batch is. 0 for fewer than two. O(B d): the
@@ -97,7 +239,7 @@ impl EmbeddingTable {
         let mut sum = vec![0f64; self.dimension];
         let mut squares = 0f64;
         for &id in ids {
-            for (s, &x) in sum.iter_mut().zip(self.get(id)) {
+            for (s, &x) in sum.iter_mut().zip(self.get(id).iter()) {
                 *s += f64::from(x);
                 squares += f64::from(x) * f64::from(x);
             }
@@ -125,18 +267,44 @@ fn prepare(sample: SampleId, vector: &mut [f32], similarity: Similarity) -> Resu
     Ok(())
 }
 
-/// Sixteen sums side by side, so that the compiler may use vector instructions.
+/// The dot product, summed in one order whatever the processor has, but for fused multiplication.
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0f32; 16];
-    let (a, b) = (a.chunks_exact(16), b.chunks_exact(16));
-    let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(x, y)| x * y).sum();
-    for (x, y) in a.zip(b) {
-        for i in 0..16 {
-            sums[i] += x[i] * y[i];
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        // SAFETY: the features are there.
+        return unsafe { dot_avx2(a, b) };
+    }
+    dot_by(a, b, |x, y, sum| x * y + sum)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn dot_avx2(a: &[f32], b: &[f32]) -> f32 {
+    dot_by(a, b, f32::mul_add)
+}
+
+/// 32 sums side by side, so that the compiler may use vector instructions.
+#[inline(always)]
+fn dot_by(a: &[f32], b: &[f32], add: impl Fn(f32, f32, f32) -> f32) -> f32 {
+    let mut sums = [0f32; 32];
+    let (a, a_rest) = a.as_chunks::<32>();
+    let (b, b_rest) = b.as_chunks::<32>();
+    for (x, y) in a.iter().zip(b) {
+        for (i, sum) in sums.iter_mut().enumerate() {
+            *sum = add(x[i], y[i], *sum);
         }
     }
-    sums.iter().sum::<f32>() + rest
+    let rest = a_rest.iter().zip(b_rest).fold(0f32, |sum, (&x, &y)| add(x, y, sum));
+    let mut width = sums.len() / 2;
+    while width > 0 {
+        for i in 0..width {
+            sums[i] += sums[i + width];
+        }
+        width /= 2;
+    }
+    sums[0] + rest
 }
 
 const MAX_DIMENSION: usize = 1 << 16;
 const MAX_LENGTH: f64 = 1e18;
+const LARGEST_I8: f32 = 127.0;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prosampler::arrow::array::{ArrayRef, AsArray, FixedSizeListArray, Float64Array, RecordBatch, StringArray};
 use prosampler::arrow::datatypes::{DataType, Field};
-use prosampler::config::{EncodeConfig, Pooling, Similarity, StoreConfig};
+use prosampler::config::{EncodeConfig, Pooling, Similarity, Storage, StoreConfig};
 use prosampler::encode::{ColumnEncoder, Encoder, OnnxEncoder, encode_all};
 use prosampler::source::{MemorySource, ParquetSource, Source};
 use prosampler::store::{EmbeddingTable, Store};
@@ -153,7 +153,7 @@ async fn the_shipped_encoder_beats_a_bag_of_words() {
     shipped.accepts("wordnet", &some.schema()).unwrap();
     let words = custom_encoder::WordHashing::new("definition", shipped.dimension());
     let accuracy = |encoder: &dyn Encoder| {
-        probe(&encode_all(encoder, &store, Similarity::Cosine, ModelVersion(1), &mut |_| {}).unwrap(), &labels)
+        probe(&encode_all(encoder, &store, Storage::F32, Similarity::Cosine, ModelVersion(1), &mut |_| {}).unwrap(), &labels)
     };
     let (shipped, words) = (accuracy(&shipped), accuracy(&words));
     println!("accuracy of 10 nearest neighbors: {shipped:.3}, bag of words {words:.3}");

@@ -1,0 +1,51 @@
+//! The exact kNN graph through the same kernels: each pair of samples is scored once, for both.
+
+use rayon::prelude::*;
+
+use super::kernel::Kernel;
+use super::lists::Lists;
+use super::product::Product;
+use super::sampled::with_margin;
+use super::{ProximityGraph, Size};
+use crate::config::Precision;
+use crate::sample::GraphVersion;
+use crate::store::EmbeddingTable;
+
+/// Each sample's K most similar of all others. Costs N² d / 2 multiplications; a few MB a thread beside the lists.
+pub(super) fn build(
+    table: &EmbeddingTable,
+    precision: Precision,
+    size: Size,
+    version: GraphVersion,
+) -> ProximityGraph {
+    let samples = table.len();
+    let kernel = Kernel::choose(precision, size.neighbors, samples - 1);
+    let length = if kernel.is_exact() { size.neighbors } else { with_margin(size.neighbors).min(samples - 1) };
+    let mut lists = Lists::new(samples, length);
+    let stripes = lists.stripes();
+    // Large enough that packing a part is little beside multiplying it; small enough for all threads to have work.
+    let part = (samples / (16 * rayon::current_num_threads())).clamp(MIN_PART, MAX_PART);
+    let parts: Vec<Vec<u32>> = (0..samples as u32).collect::<Vec<_>>().chunks(part).map(<[_]>::to_vec).collect();
+    let pairs: Vec<_> = (0..parts.len()).flat_map(|i| (i..parts.len()).map(move |j| (i, j))).collect();
+    pairs.into_par_iter().for_each_init(
+        || Product::new(kernel),
+        |product, (i, j)| {
+            let (rows, columns) = (&parts[i], &parts[j]);
+            if i == j {
+                product.join_within(table, rows, &stripes);
+            } else {
+                product.pack_rows(table, rows);
+                product.pack_columns(table, columns);
+                product.join_across(rows, columns, &stripes);
+            }
+        },
+    );
+    drop(stripes);
+    if !kernel.is_exact() {
+        lists.score_again(table);
+    }
+    lists.into_graph(size.neighbors, version)
+}
+
+const MIN_PART: usize = 512;
+const MAX_PART: usize = 2048;

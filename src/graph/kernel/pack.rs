@@ -1,0 +1,262 @@
+//! Vectors in the layout of the kernels.
+
+use rayon::prelude::*;
+
+use super::{COLUMNS, Format, Kernel, ROWS, Vectors};
+use crate::sample::SampleId;
+use crate::store::EmbeddingTable;
+
+/// Vectors as rows.
+#[derive(Debug, Default)]
+pub(in crate::graph) struct Rows {
+    words: Vec<u32>,
+    factors: Vec<f32>,
+    width: usize,
+}
+
+/// Vectors as columns of panels.
+#[derive(Debug, Default)]
+pub(in crate::graph) struct Columns {
+    words: Vec<u32>,
+    factors: Vec<f32>,
+    /// i8 only: where the sum of a column starts, to make up for the 64 that every row component has too much.
+    starts: Vec<i32>,
+    width: usize,
+    len: usize,
+}
+
+/// Consecutive rows, or the columns of one panel.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part<'a> {
+    pub words: &'a [u32],
+    pub factors: &'a [f32],
+    pub starts: &'a [i32],
+    pub width: usize,
+}
+
+impl Rows {
+    /// Takes these samples' vectors in place of what was there, filled up to a multiple of [`ROWS`].
+    pub fn pack(&mut self, kernel: Kernel, table: &EmbeddingTable, ids: &[u32]) {
+        self.width = kernel.width(table.dimension());
+        let len = ids.len().next_multiple_of(ROWS);
+        self.words.clear();
+        self.words.resize(len * self.width, 0);
+        self.factors.clear();
+        self.factors.resize(len, 0.0);
+        let mut vector = vec![0f32; table.dimension()];
+        let slots = self.words.chunks_exact_mut(self.width).zip(&mut self.factors);
+        for ((words, factor), &id) in slots.zip(ids) {
+            table.read(SampleId(id), &mut vector);
+            *factor = kernel.encode(&vector, words, 64);
+        }
+    }
+
+    pub(super) fn part(&self, first: usize, len: usize) -> Part<'_> {
+        Part {
+            words: &self.words[first * self.width..][..len * self.width],
+            factors: &self.factors[first..][..len],
+            starts: &[],
+            width: self.width,
+        }
+    }
+}
+
+impl Columns {
+    /// Takes these samples' vectors in place of what was there, filled up with zeros to whole panels. In parallel.
+    pub fn pack_parallel(&mut self, kernel: Kernel, table: &EmbeddingTable, ids: &[u32]) {
+        self.resize(kernel, table.dimension(), ids.len());
+        let panels = self.words.par_chunks_exact_mut(COLUMNS * self.width);
+        let rest = self.factors.par_chunks_exact_mut(COLUMNS).zip(self.starts.par_chunks_exact_mut(COLUMNS));
+        panels.zip(rest).zip(ids.par_chunks(COLUMNS)).for_each_init(Scratch::default, |scratch, ((words, rest), ids)| {
+            kernel.pack_panel(table, ids, words, rest, scratch);
+        });
+    }
+
+    /// The same, by the calling thread.
+    pub fn pack(&mut self, kernel: Kernel, table: &EmbeddingTable, ids: &[u32]) {
+        self.resize(kernel, table.dimension(), ids.len());
+        let panels = self.words.chunks_exact_mut(COLUMNS * self.width);
+        let rest = self.factors.chunks_exact_mut(COLUMNS).zip(self.starts.chunks_exact_mut(COLUMNS));
+        let mut scratch = Scratch::default();
+        for ((words, rest), ids) in panels.zip(rest).zip(ids.chunks(COLUMNS)) {
+            kernel.pack_panel(table, ids, words, rest, &mut scratch);
+        }
+    }
+
+    fn resize(&mut self, kernel: Kernel, dimension: usize, len: usize) {
+        self.width = kernel.width(dimension);
+        self.len = len;
+        let padded = len.next_multiple_of(COLUMNS);
+        self.words.resize(padded * self.width, 0);
+        self.factors.resize(padded, 0.0);
+        self.starts.resize(padded, 0);
+    }
+
+    /// Panels, the last one possibly not full.
+    pub fn panels(&self) -> usize {
+        self.len.div_ceil(COLUMNS)
+    }
+
+    pub(super) fn panel(&self, panel: usize) -> Part<'_> {
+        let (first, width) = (panel * COLUMNS, self.width);
+        Part {
+            words: &self.words[first * width..][..COLUMNS * width],
+            factors: &self.factors[first..][..COLUMNS],
+            starts: &self.starts[first..][..COLUMNS],
+            width,
+        }
+    }
+}
+
+/// A panel's vectors before they are dealt out to its lines.
+#[derive(Default)]
+struct Scratch {
+    vector: Vec<f32>,
+    words: Vec<u32>,
+}
+
+impl Kernel {
+    fn pack_panel(
+        self,
+        table: &EmbeddingTable,
+        ids: &[u32],
+        panel: &mut [u32],
+        (factors, starts): (&mut [f32], &mut [i32]),
+        scratch: &mut Scratch,
+    ) {
+        let width = self.width(table.dimension());
+        scratch.vector.resize(table.dimension(), 0.0);
+        scratch.words.clear();
+        scratch.words.resize(COLUMNS * width, 0);
+        (factors.fill(0.0), starts.fill(0));
+        for (c, (&id, words)) in ids.iter().zip(scratch.words.chunks_exact_mut(width)).enumerate() {
+            table.read(SampleId(id), &mut scratch.vector);
+            factors[c] = self.encode(&scratch.vector, words, 0);
+            if self.format == Format::I8 {
+                let sum: i32 = words.iter().flat_map(|w| w.to_ne_bytes()).map(|b| i32::from(b as i8)).sum();
+                starts[c] = -64 * sum;
+            }
+        }
+        self.transpose(&scratch.words, width, panel);
+    }
+
+    /// [COLUMNS × width] to [width × COLUMNS].
+    fn transpose(self, words: &[u32], width: usize, panel: &mut [u32]) {
+        assert_eq!((words.len(), panel.len()), (COLUMNS * width, COLUMNS * width));
+        let done = match self.vectors {
+            // SAFETY: `running` has seen the feature, and the lengths are checked.
+            #[cfg(target_arch = "x86_64")]
+            Vectors::Avx512 | Vectors::Avx2 => unsafe { transpose_avx2(words, width, panel) },
+            Vectors::Portable => 0,
+        };
+        for (w, line) in (done..width).zip(panel[done * COLUMNS..].as_chunks_mut::<COLUMNS>().0) {
+            for (c, word) in line.iter_mut().enumerate() {
+                *word = words[c * width + w];
+            }
+        }
+    }
+
+    /// Writes a vector's words, zeros behind its end, and gives its factor: component = number × factor. In i8 the
+    /// numbers are written plus `shift`.
+    fn encode(self, vector: &[f32], words: &mut [u32], shift: i32) -> f32 {
+        match self.vectors {
+            // SAFETY: `running` has seen the feature.
+            #[cfg(target_arch = "x86_64")]
+            Vectors::Avx512 | Vectors::Avx2 => unsafe { encode_avx2(self.format, vector, words, shift) },
+            Vectors::Portable => encode(self.format, vector, words, shift),
+        }
+    }
+}
+
+#[inline(always)]
+fn encode(format: Format, vector: &[f32], words: &mut [u32], shift: i32) -> f32 {
+    match format {
+        Format::F32 => {
+            for (word, x) in words.iter_mut().zip(vector) {
+                *word = x.to_bits();
+            }
+            1.0
+        }
+        Format::Bf16 => {
+            let (pairs, rest) = vector.as_chunks::<2>();
+            let pack = |x: f32, y: f32| u32::from(bf16_bits(x)) | u32::from(bf16_bits(y)) << 16;
+            for (word, pair) in words.iter_mut().zip(pairs) {
+                *word = pack(pair[0], pair[1]);
+            }
+            if let [last] = rest {
+                words[pairs.len()] = pack(*last, 0.0);
+            }
+            1.0
+        }
+        Format::I8 => {
+            // As whole numbers, the bits of two positive numbers compare like these.
+            let largest = vector.iter().fold(0, |largest, x| (x.to_bits() & 0x7fff_ffff).max(largest));
+            let largest = f32::from_bits(largest);
+            let scale = if largest > 0.0 { LARGEST / largest } else { 0.0 };
+            // Adding 1.5 · 2²³ leaves a whole number, rounded half to even, in the lower bits.
+            let number = |x: f32| (x * scale + 12_582_912.0).to_bits().wrapping_add_signed(shift) & 0xff;
+            let (fours, rest) = vector.as_chunks::<4>();
+            for (word, four) in words.iter_mut().zip(fours) {
+                *word = (0..4).fold(0, |word, i| word | number(four[i]) << (8 * i));
+            }
+            for (i, word) in words.iter_mut().enumerate().skip(fours.len()) {
+                let at = |k: usize| if i == fours.len() { rest.get(k).copied().unwrap_or(0.0) } else { 0.0 };
+                *word = (0..4).fold(0, |word, k| word | number(at(k)) << (8 * k));
+            }
+            largest / LARGEST
+        }
+    }
+}
+
+/// The upper half of a finite number, rounded half to even.
+#[inline(always)]
+fn bf16_bits(x: f32) -> u16 {
+    let bits = x.to_bits();
+    ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn encode_avx2(format: Format, vector: &[f32], words: &mut [u32], shift: i32) -> f32 {
+    encode(format, vector, words, shift)
+}
+
+/// All whole blocks of 8 words; gives how many words of each vector that was.
+///
+/// # Safety
+/// `words` and `panel` must have [`COLUMNS`] × `width` words.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn transpose_avx2(words: &[u32], width: usize, panel: &mut [u32]) -> usize {
+    use std::arch::x86_64::{
+        __m256, _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_shuffle_ps, _mm256_storeu_ps, _mm256_unpackhi_ps,
+        _mm256_unpacklo_ps,
+    };
+    let done = width / 8 * 8;
+    for w in (0..done).step_by(8) {
+        for c in [0, 8] {
+            // SAFETY: column c + i < 16 has words w to w + 7 < width.
+            let load = |i: usize| unsafe { _mm256_loadu_ps(words.as_ptr().add((c + i) * width + w).cast()) };
+            let v: [__m256; 8] = std::array::from_fn(load);
+            let pairs: [__m256; 8] = std::array::from_fn(|i| {
+                let (a, b) = (v[i / 2 * 2], v[i / 2 * 2 + 1]);
+                if i % 2 == 0 { _mm256_unpacklo_ps(a, b) } else { _mm256_unpackhi_ps(a, b) }
+            });
+            let fours: [__m256; 8] = std::array::from_fn(|i| {
+                let (a, b) = (pairs[i / 4 * 4 + i % 4 / 2], pairs[i / 4 * 4 + i % 4 / 2 + 2]);
+                if i % 2 == 0 { _mm256_shuffle_ps::<0x44>(a, b) } else { _mm256_shuffle_ps::<0xee>(a, b) }
+            });
+            for i in 0..8 {
+                let (a, b) = (fours[i % 4], fours[i % 4 + 4]);
+                let line =
+                    if i < 4 { _mm256_permute2f128_ps::<0x20>(a, b) } else { _mm256_permute2f128_ps::<0x31>(a, b) };
+                // SAFETY: line w + i < width has places c to c + 7 < 16.
+                unsafe { _mm256_storeu_ps(panel.as_mut_ptr().add((w + i) * COLUMNS + c).cast(), line) };
+            }
+        }
+    }
+    done
+}
+
+/// The largest number of the i8 format.
+const LARGEST: f32 = 63.0;

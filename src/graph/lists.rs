@@ -1,0 +1,206 @@
+//! The best candidates of every sample so far, filled from many threads: a graph in the making.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
+
+use super::ProximityGraph;
+use super::top_k::{candidate, key};
+use crate::sample::{GraphVersion, SampleId};
+use crate::store::EmbeddingTable;
+
+/// A list of `length` slots for each sample, in two flat arrays that become the graph's own.
+///
+/// Each list holds the best of what it was offered, whatever the order of the offers: so threads may take turns as they
+/// like. It is a heap with the worst slot first; a slot that was never filled scores −∞.
+pub(super) struct Lists {
+    ids: Vec<SampleId>,
+    scores: Vec<f32>,
+    length: usize,
+    /// The worst score of each list, for a look without its lock; at times lower than it is by now.
+    thresholds: Vec<AtomicU32>,
+    /// Lists that took something since the last [`take_changed`](Self::take_changed).
+    changed: Vec<AtomicBool>,
+}
+
+/// One sample's list.
+pub(super) struct List<'a> {
+    ids: &'a mut [SampleId],
+    scores: &'a mut [f32],
+}
+
+/// The lists for threads to share: stripes of consecutive samples, each behind a lock.
+pub(super) struct Stripes<'a> {
+    stripes: Vec<Mutex<List<'a>>>,
+    length: usize,
+    thresholds: &'a [AtomicU32],
+    changed: &'a [AtomicBool],
+}
+
+impl Lists {
+    pub fn new(samples: usize, length: usize) -> Self {
+        let slots = samples * length;
+        Self {
+            ids: vec![EMPTY; slots],
+            scores: vec![f32::NEG_INFINITY; slots],
+            length,
+            thresholds: (0..samples).map(|_| AtomicU32::new(f32::NEG_INFINITY.to_bits())).collect(),
+            changed: (0..samples).map(|_| AtomicBool::new(false)).collect(),
+        }
+    }
+
+    pub fn stripes(&mut self) -> Stripes<'_> {
+        let slots = STRIPE * self.length;
+        let stripes = self.ids.chunks_mut(slots).zip(self.scores.chunks_mut(slots));
+        let stripes = stripes.map(|(ids, scores)| Mutex::new(List { ids, scores })).collect();
+        Stripes { stripes, length: self.length, thresholds: &self.thresholds, changed: &self.changed }
+    }
+
+    /// Slots of a list.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Which lists took something since the last call. A list takes something where it is offered anything better than
+    /// its worst, in whatever order: this does not depend on threads.
+    pub fn take_changed(&mut self) -> Vec<bool> {
+        self.changed.iter_mut().map(|changed| std::mem::take(changed.get_mut())).collect()
+    }
+
+    /// The ids of the `count` best of each list, best first, sample after sample.
+    pub fn best(&self, count: usize) -> Vec<SampleId> {
+        let mut best = vec![EMPTY; self.ids.len() / self.length * count];
+        let lists = self.ids.par_chunks_exact(self.length).zip(self.scores.par_chunks_exact(self.length));
+        best.par_chunks_exact_mut(count).zip(lists).for_each_init(Vec::new, |keys, (best, (ids, scores))| {
+            sort(ids, scores, keys);
+            for (best, &key) in best.iter_mut().zip(keys.iter()) {
+                *best = SampleId(candidate(key).1);
+            }
+        });
+        best
+    }
+
+    /// Replaces scores that are not similarities by these.
+    pub fn score_again(&mut self, table: &EmbeddingTable) {
+        let lists = self.ids.par_chunks_exact(self.length).zip(self.scores.par_chunks_exact_mut(self.length));
+        lists.enumerate().for_each_init(Vec::new, |similarities, (row, (ids, scores))| {
+            similarities.clear();
+            table.similarities_with(&table.get(SampleId::new(row)), ids, similarities);
+            scores.copy_from_slice(similarities);
+        });
+    }
+
+    /// The `degree` best of each list as a graph; all must be filled.
+    pub fn into_graph(mut self, degree: usize, version: GraphVersion) -> ProximityGraph {
+        let length = self.length;
+        let lists = self.ids.par_chunks_exact_mut(length).zip(self.scores.par_chunks_exact_mut(length));
+        lists.for_each_init(Vec::new, |keys, (ids, scores)| {
+            sort(ids, scores, keys);
+            for (slot, &key) in keys.iter().enumerate() {
+                let (score, id) = candidate(key);
+                (scores[slot], ids[slot]) = (score, SampleId(id));
+            }
+        });
+        if degree < length {
+            let samples = self.ids.len() / length;
+            for row in 1..samples {
+                self.ids.copy_within(row * length..row * length + degree, row * degree);
+                self.scores.copy_within(row * length..row * length + degree, row * degree);
+            }
+            self.ids.truncate(samples * degree);
+            self.scores.truncate(samples * degree);
+            self.ids.shrink_to_fit();
+            self.scores.shrink_to_fit();
+        }
+        ProximityGraph::from_parts(self.ids, self.scores, degree, version)
+    }
+}
+
+/// The keys of a list, best first.
+fn sort(ids: &[SampleId], scores: &[f32], keys: &mut Vec<u64>) {
+    keys.clear();
+    keys.extend(scores.iter().zip(ids).map(|(&score, id)| key(score, id.0)));
+    keys.sort_unstable();
+}
+
+impl Stripes<'_> {
+    /// What a candidate of `sample` must reach to be taken, or less.
+    #[inline]
+    pub fn threshold(&self, sample: u32) -> f32 {
+        f32::from_bits(self.thresholds[sample as usize].load(Relaxed))
+    }
+
+    /// Offers a candidate, which may be there already, to `sample`. Gives the threshold then.
+    pub fn offer(&self, sample: u32, score: f32, id: u32) -> f32 {
+        self.with(sample, |mut list| {
+            if list.offer(score, SampleId(id)) {
+                self.thresholds[sample as usize].store(list.scores[0].to_bits(), Relaxed);
+                self.changed[sample as usize].store(true, Relaxed);
+            }
+            list.scores[0]
+        })
+    }
+
+    /// One sample's list, for oneself.
+    pub fn with<T>(&self, sample: u32, work: impl FnOnce(List<'_>) -> T) -> T {
+        let mut stripe = self.stripes[sample as usize / STRIPE].lock().unwrap_or_else(PoisonError::into_inner);
+        let start = sample as usize % STRIPE * self.length;
+        let List { ids, scores } = &mut *stripe;
+        let slots = start..start + self.length;
+        work(List { ids: &mut ids[slots.clone()], scores: &mut scores[slots] })
+    }
+}
+
+impl List<'_> {
+    /// Takes a candidate that may be there already, with the same score. Whether it was taken.
+    fn offer(&mut self, score: f32, id: SampleId) -> bool {
+        let better = worse((self.scores[0], self.ids[0]), (score, id));
+        let takes = better && !self.ids.iter().fold(false, |found, &other| found | (other == id));
+        if takes {
+            self.replace_worst(score, id);
+        }
+        takes
+    }
+
+    /// The filled slots, in no order.
+    pub fn candidates(&self) -> impl Iterator<Item = (f32, SampleId)> + '_ {
+        self.scores.iter().copied().zip(self.ids.iter().copied()).filter(|(_, id)| *id != EMPTY)
+    }
+
+    /// Puts these in place of what is there, in any order: for lists that are never offered anything.
+    pub fn replace(&mut self, candidates: impl Iterator<Item = (f32, u32)>) {
+        for ((slot_score, slot_id), (score, id)) in self.scores.iter_mut().zip(&mut *self.ids).zip(candidates) {
+            (*slot_score, *slot_id) = (score, SampleId(id));
+        }
+    }
+
+    fn replace_worst(&mut self, score: f32, id: SampleId) {
+        let (mut slot, len) = (0, self.ids.len());
+        loop {
+            let (left, right) = (2 * slot + 1, 2 * slot + 2);
+            if left >= len {
+                break;
+            }
+            let at = |slot: usize| (self.scores[slot], self.ids[slot]);
+            let child = if right < len && worse(at(right), at(left)) { right } else { left };
+            if !worse(at(child), (score, id)) {
+                break;
+            }
+            (self.scores[slot], self.ids[slot]) = at(child);
+            slot = child;
+        }
+        (self.scores[slot], self.ids[slot]) = (score, id);
+    }
+}
+
+#[inline]
+fn worse(a: (f32, SampleId), b: (f32, SampleId)) -> bool {
+    a.0 < b.0 || (a.0 == b.0 && a.1 > b.1)
+}
+
+/// Samples behind one lock.
+const STRIPE: usize = 1024;
+
+/// No sample: ids are below this.
+pub(super) const EMPTY: SampleId = SampleId(u32::MAX);

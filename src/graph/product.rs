@@ -1,0 +1,131 @@
+//! All scores between two groups of samples, or within one, of which few are ever looked at.
+
+use std::ops::Range;
+
+use super::kernel::{COLUMNS, Columns, Kernel, ROWS, Rows, Scores};
+use super::lists::Stripes;
+use crate::store::EmbeddingTable;
+
+/// The buffers of a blocked product; a thread reuses one.
+pub(super) struct Product {
+    kernel: Kernel,
+    rows: Rows,
+    columns: Columns,
+    scores: Vec<Scores>,
+    reached: Vec<u16>,
+    thresholds: Thresholds,
+}
+
+/// What a score must reach to be looked at, by row or by column; filled up with ∞.
+pub(super) struct Thresholds {
+    pub rows: Vec<f32>,
+    pub columns: Vec<f32>,
+}
+
+impl Product {
+    pub fn new(kernel: Kernel) -> Self {
+        Self {
+            kernel,
+            rows: Rows::default(),
+            columns: Columns::default(),
+            scores: vec![[0.0; COLUMNS]; BLOCK],
+            reached: vec![0; BLOCK],
+            thresholds: Thresholds { rows: Vec::new(), columns: Vec::new() },
+        }
+    }
+
+    pub fn pack_rows(&mut self, table: &EmbeddingTable, ids: &[u32]) {
+        self.rows.pack(self.kernel, table, ids);
+    }
+
+    pub fn pack_columns(&mut self, table: &EmbeddingTable, ids: &[u32]) {
+        self.columns.pack(self.kernel, table, ids);
+    }
+
+    /// Packs these samples and offers all of them to each other.
+    pub fn join_within(&mut self, table: &EmbeddingTable, ids: &[u32], stripes: &Stripes<'_>) {
+        self.pack_rows(table, ids);
+        self.pack_columns(table, ids);
+        let start = |id: &u32| stripes.threshold(*id);
+        self.run(ids.iter().map(start), ids.iter().map(start), true, |thresholds, r, c, score| {
+            for (own, other) in [(r, c), (c, r)] {
+                if score >= thresholds.rows[own] {
+                    let raised = stripes.offer(ids[own], score, ids[other]);
+                    (thresholds.rows[own], thresholds.columns[own]) = (raised, raised);
+                }
+            }
+        });
+    }
+
+    /// Offers packed rows to packed columns, and the other way round; no sample is in both.
+    pub fn join_across(&mut self, rows: &[u32], columns: &[u32], stripes: &Stripes<'_>) {
+        let start = |id: &u32| stripes.threshold(*id);
+        self.run(rows.iter().map(start), columns.iter().map(start), false, |thresholds, r, c, score| {
+            if score >= thresholds.rows[r] {
+                thresholds.rows[r] = stripes.offer(rows[r], score, columns[c]);
+            }
+            if score >= thresholds.columns[c] {
+                thresholds.columns[c] = stripes.offer(columns[c], score, rows[r]);
+            }
+        });
+    }
+
+    /// Scores packed rows with packed columns, block by block, and calls `look(thresholds, r, c, score)` for each score
+    /// that reaches its row's or its column's threshold, which `look` may raise. There is one for each row and column
+    /// that counts. `within`: rows and columns are the same samples, and each pair is looked at once, with r < c.
+    pub fn run(
+        &mut self,
+        rows: impl ExactSizeIterator<Item = f32>,
+        columns: impl ExactSizeIterator<Item = f32>,
+        within: bool,
+        mut look: impl FnMut(&mut Thresholds, usize, usize, f32),
+    ) {
+        let (row_count, column_count) = (rows.len(), columns.len());
+        fill(&mut self.thresholds.rows, rows, ROWS);
+        fill(&mut self.thresholds.columns, columns, COLUMNS);
+        for first in (0..row_count).step_by(BLOCK) {
+            let block = first..row_count.min(first + BLOCK);
+            for panel in if within { first / COLUMNS } else { 0 }..column_count.div_ceil(COLUMNS) {
+                let count = COLUMNS.min(column_count - panel * COLUMNS);
+                self.tile(block.clone(), panel, count, within, &mut look);
+            }
+        }
+    }
+
+    fn tile(
+        &mut self,
+        block: Range<usize>,
+        panel: usize,
+        count: usize,
+        within: bool,
+        look: &mut impl FnMut(&mut Thresholds, usize, usize, f32),
+    ) {
+        let padded = block.len().next_multiple_of(ROWS);
+        let (scores, reached) = (&mut self.scores[..padded], &mut self.reached[..padded]);
+        self.kernel.scores(&self.rows, block.start, &self.columns, panel, scores);
+        let columns = self.thresholds.columns[panel * COLUMNS..].first_chunk().expect("filled up to whole panels");
+        self.kernel.reached(scores, &self.thresholds.rows[block.start..][..padded], columns, reached);
+        let all = ((1u32 << count) - 1) as u16;
+        for (r, (scores, &bits)) in block.zip(scores.iter().zip(&*reached)) {
+            let mut bits = bits & all;
+            while bits != 0 {
+                let c = bits.trailing_zeros() as usize;
+                bits &= bits - 1;
+                let column = panel * COLUMNS + c;
+                if !within || r < column {
+                    look(&mut self.thresholds, r, column, scores[c]);
+                }
+            }
+        }
+    }
+}
+
+fn fill(thresholds: &mut Vec<f32>, values: impl ExactSizeIterator<Item = f32>, multiple: usize) {
+    let len = values.len().next_multiple_of(multiple);
+    thresholds.clear();
+    thresholds.extend(values);
+    thresholds.resize(len, f32::INFINITY);
+}
+
+/// Rows that stay in the second-level cache while all panels go by.
+const BLOCK: usize = 4 * ROWS;

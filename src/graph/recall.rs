@@ -1,0 +1,56 @@
+use rand::seq::index;
+use rayon::prelude::*;
+
+use super::kernel::{Format, Kernel};
+use super::lists::Lists;
+use super::product::Product;
+use super::{ProximityGraph, generator};
+use crate::sample::SampleId;
+use crate::store::EmbeddingTable;
+
+/// The share of each sample's exact nearest that a graph has, on `rows` samples drawn from `seed`; 0 to 1.
+///
+/// The cheap gauge of a graph that is near M → N: costs `rows` N d multiplications. With 256 rows of 16 neighbors the
+/// standard error is below 0.01. Runs on the current rayon pool.
+///
+/// # Panics
+/// Where graph and embeddings are not of the same samples.
+#[must_use]
+pub fn recall(graph: &ProximityGraph, table: &EmbeddingTable, rows: usize, seed: u64) -> f64 {
+    assert_eq!(graph.len(), table.len(), "a graph and its embeddings have the same samples");
+    let mut generator = generator(seed, graph.version(), u64::MAX - 1);
+    let rows: Vec<u32> =
+        index::sample(&mut generator, table.len(), rows.min(table.len())).iter().map(|row| row as u32).collect();
+    let found = |(row, nearest): (&u32, Vec<SampleId>)| {
+        let neighbors = graph.neighbors(SampleId(*row));
+        nearest.iter().filter(|id| neighbors.contains(id)).count()
+    };
+    let found: usize = rows.iter().zip(nearest(table, &rows, graph.degree())).map(found).sum();
+    found as f64 / (rows.len() * graph.degree()).max(1) as f64
+}
+
+/// The exact `k` nearest others of these samples, best first.
+fn nearest(table: &EmbeddingTable, rows: &[u32], k: usize) -> Vec<Vec<SampleId>> {
+    let mut lists = Lists::new(rows.len(), k);
+    let stripes = lists.stripes();
+    let parts: Vec<_> = (0..table.len()).step_by(PART).collect();
+    parts.into_par_iter().for_each_init(
+        || Product::new(Kernel::new(Format::F32)),
+        |product, start| {
+            let ids: Vec<u32> = (start as u32..table.len().min(start + PART) as u32).collect();
+            product.pack_rows(table, rows);
+            product.pack_columns(table, &ids);
+            let row_thresholds = (0..rows.len()).map(|row| stripes.threshold(row as u32));
+            let column_thresholds = ids.iter().map(|_| f32::INFINITY);
+            product.run(row_thresholds, column_thresholds, false, |thresholds, r, c, score| {
+                if ids[c] != rows[r] {
+                    thresholds.rows[r] = stripes.offer(r as u32, score, ids[c]);
+                }
+            });
+        },
+    );
+    drop(stripes);
+    lists.best(k).chunks_exact(k).map(<[_]>::to_vec).collect()
+}
+
+const PART: usize = 2048;
