@@ -20,86 +20,15 @@ mod deal;
 mod exact;
 mod kernel;
 mod per_row;
+mod proximity_graph;
 mod sampled;
 mod top_k;
 
 pub use self::exact::exact;
 pub use self::per_row::build_per_row;
+pub use self::proximity_graph::ProximityGraph;
 pub use self::sampled::build;
-use crate::error::{Error, Result};
-use crate::sample::{GraphVersion, SampleId};
-
-/// K out-neighbors for each sample, most similar first; equally similar ones by id.
-///
-/// Two flat arrays, 8 K bytes a sample.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ProximityGraph {
-    neighbors: Vec<SampleId>,
-    similarities: Vec<f32>,
-    degree: usize,
-    version: GraphVersion,
-}
-
-impl ProximityGraph {
-    /// A graph from flat lists, `degree` neighbors a sample and one similarity each: a graph made elsewhere, or by hand.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] where the lists are no whole number of neighborhoods, or not equally long;
-    /// [`Error::UnknownSample`] for a neighbor that is no sample of the graph.
-    pub fn new(neighbors: Vec<SampleId>, similarities: Vec<f32>, degree: usize, version: GraphVersion) -> Result<Self> {
-        if degree == 0 || !neighbors.len().is_multiple_of(degree) || neighbors.len() != similarities.len() {
-            return Err(Error::Shape { found: similarities.len(), dimension: degree });
-        }
-        let len = neighbors.len() / degree;
-        match neighbors.iter().find(|id| id.index() >= len) {
-            Some(&sample) => Err(Error::UnknownSample { sample, len }),
-            None => Ok(Self { neighbors, similarities, degree, version }),
-        }
-    }
-
-    /// Samples.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.neighbors.len() / self.degree
-    }
-
-    /// Whether there are no samples.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.neighbors.is_empty()
-    }
-
-    /// K: out-neighbors of each sample; fewer than asked for only where there are not that many others.
-    #[must_use]
-    pub fn degree(&self) -> usize {
-        self.degree
-    }
-
-    /// Which graph this is.
-    #[must_use]
-    pub fn version(&self) -> GraphVersion {
-        self.version
-    }
-
-    /// The neighbors of a sample, most similar first.
-    ///
-    /// # Panics
-    /// Where there is no such sample.
-    #[inline]
-    #[must_use]
-    pub fn neighbors(&self, id: SampleId) -> &[SampleId] {
-        &self.neighbors[id.index() * self.degree..][..self.degree]
-    }
-
-    /// The similarities of those neighbors, in the same order.
-    ///
-    /// # Panics
-    /// Where there is no such sample.
-    #[must_use]
-    pub fn similarities(&self, id: SampleId) -> &[f32] {
-        &self.similarities[id.index() * self.degree..][..self.degree]
-    }
-}
+use crate::sample::GraphVersion;
 
 /// M and K, cut down to what the data set can give: a sample has only N − 1 others.
 #[derive(Clone, Copy, Debug)]

@@ -57,5 +57,5 @@ pub(super) fn collect(
         neighbors.extend(row.iter().map(|(id, _)| *id));
         similarities.extend(row.iter().map(|(_, similarity)| *similarity));
     }
-    ProximityGraph { neighbors, similarities, degree, version }
+    ProximityGraph::from_parts(neighbors, similarities, degree, version)
 }

@@ -53,7 +53,7 @@ pub fn build(table: &EmbeddingTable, config: &GraphConfig, seed: u64, version: G
             similarities[start + offset] = similarity;
         }
     }
-    ProximityGraph { neighbors, similarities, degree: k, version }
+    ProximityGraph::from_parts(neighbors, similarities, k, version)
 }
 
 /// Rows that share their candidates. With M / block at least 20 the in-degrees stay those of candidates drawn row by
