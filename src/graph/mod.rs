@@ -18,6 +18,7 @@
 
 mod deal;
 mod exact;
+mod file;
 mod kernel;
 mod per_row;
 mod proximity_graph;

@@ -20,8 +20,8 @@
 //! ```
 
 mod build;
-mod cache;
 mod embeddings;
+pub(crate) mod ipc;
 
 use std::sync::Arc;
 

@@ -8,6 +8,7 @@ mod encoders;
 mod ending;
 mod examples;
 mod graph;
+mod graph_file;
 mod layers;
 mod mini_batches;
 mod run;
