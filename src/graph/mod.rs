@@ -23,12 +23,14 @@ mod kernel;
 mod per_row;
 mod proximity_graph;
 mod sampled;
+mod statistics;
 mod top_k;
 
 pub use self::exact::exact;
 pub use self::per_row::build_per_row;
 pub use self::proximity_graph::ProximityGraph;
 pub use self::sampled::build;
+pub use self::statistics::GraphStatistics;
 use crate::sample::GraphVersion;
 
 /// M and K, cut down to what the data set can give: a sample has only N − 1 others.

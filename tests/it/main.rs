@@ -9,6 +9,7 @@ mod ending;
 mod examples;
 mod graph;
 mod graph_file;
+mod graph_statistics;
 mod layers;
 mod mini_batches;
 mod run;
