@@ -30,6 +30,7 @@ use arrow::compute::interleave_record_batch;
 use arrow::datatypes::SchemaRef;
 
 pub use self::embeddings::EmbeddingTable;
+pub(crate) use self::embeddings::dot;
 use crate::config::StoreConfig;
 use crate::error::{Error, Result};
 use crate::sample::SampleId;

@@ -10,6 +10,7 @@ mod examples;
 mod graph;
 mod graph_file;
 mod graph_statistics;
+mod hnsw;
 mod layers;
 mod mini_batches;
 mod run;
