@@ -40,8 +40,9 @@ impl HnswIndex {
     /// The `k` samples most similar to `vector`, or all where there are fewer, most similar first and equally similar
     /// ones by id; each with its similarity. `vector` is what the encoder gives; it is scaled as the table is.
     ///
-    /// Recall is mostly above 0.95 for `k` up to 100. Above 200, and where the index reaches fewer than `k`, all samples
-    /// are compared. Blocks: not for the threads of an async runtime.
+    /// Misses a few: for k = 20 of 3,000 clustered samples recall was 0.998 by cosine and 0.983 by dot product. For `k`
+    /// above 200, and where the index reaches fewer than `k`, all samples are compared. Blocks: not for the threads of
+    /// an async runtime.
     ///
     /// # Errors
     /// [`Error::Query`] for a vector of another dimension, one that is not finite, or without a usable length.
