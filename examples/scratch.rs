@@ -30,7 +30,10 @@ fn main() {
             "s16" => for p in [Precision::F32, Precision::I8] { t(&format!("M1000 K16 {p:?}"), &mut || graph::build(&table, &cfg(1000,16,p), 1, GraphVersion(1))); },
             "ex" => for p in [Precision::F32, Precision::I8] { t(&format!("exact K16 {p:?}"), &mut || graph::build(&table, &cfg(n,16,p), 1, GraphVersion(1))); },
             "i8" => for p in [Precision::I8] { t(&format!("exact K16 {p:?}"), &mut || graph::build(&table, &cfg(n,16,p), 1, GraphVersion(1))); },
-            "desc" => { t("descent K16", &mut || graph::descent_scratch(&table, 16)); },
+            "desc" => { t("descent K16", &mut || graph::build(&table, &GraphConfig { builder: GraphBuilder::NnDescent, ..cfg(n,16,Precision::F32) }, 1, GraphVersion(1))); },
+            "f100" => { t("F32 K100", &mut || graph::build(&table, &cfg(1000,100,Precision::F32), 1, GraphVersion(1))); }
+            "f16" => { t("F32 K16", &mut || graph::build(&table, &cfg(1000,16,Precision::F32), 1, GraphVersion(1))); }
+            "j16" => { t("I8 K16", &mut || graph::build(&table, &cfg(1000,16,Precision::I8), 1, GraphVersion(1))); }
             "row" => { t("per row", &mut || graph::build_per_row(&table, &cfg(1000,16,Precision::F32), 1, GraphVersion(1))); },
             _ => {}
         }

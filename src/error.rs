@@ -209,6 +209,13 @@ pub enum Error {
         similarity: &'static str,
     },
 
+    /// A vector from outside that no sample can be compared with.
+    #[error("cannot search with this vector: {reason}; give one that the encoder of the embeddings made")]
+    Query {
+        /// What is wrong with it.
+        reason: String,
+    },
+
     /// A flat list whose length does not fit the width of its rows.
     #[error("{found} numbers do not make whole rows of {dimension}; give rows × width numbers, the width 1 to 65,536")]
     Shape {

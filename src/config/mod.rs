@@ -37,7 +37,7 @@ use serde::Deserialize;
 pub use self::compute::ComputeConfig;
 pub use self::encode::{EncodeConfig, Pooling, Storage};
 pub use self::faults::{Fault, Faults};
-pub use self::graph::{GraphConfig, Precision, Similarity};
+pub use self::graph::{GraphBuilder, GraphConfig, Precision, Similarity};
 pub use self::refresh::RefreshConfig;
 pub use self::report::ReportConfig;
 pub use self::source::SourceConfig;

@@ -29,12 +29,14 @@ pub(super) fn build(table: &EmbeddingTable, size: Size, seed: u64, version: Grap
 pub(super) struct Descent<'a> {
     table: &'a EmbeddingTable,
     pub lists: Lists,
+    /// All samples, near ones near each other: what is gathered for one is still in the caches for the next.
+    order: Vec<u32>,
 }
 
 impl<'a> Descent<'a> {
     pub fn new(table: &'a EmbeddingTable, neighbors: usize) -> Self {
-        let length = neighbors.max(MEMBERS).min(table.len() - 1);
-        Self { table, lists: Lists::new(table.len(), length) }
+        let length = neighbors.max(FORWARD).min(table.len() - 1);
+        Self { table, lists: Lists::new(table.len(), length), order: (0..table.len() as u32).collect() }
     }
 
     /// Scores the samples of each leaf of some trees among themselves.
@@ -45,6 +47,7 @@ impl<'a> Descent<'a> {
             leaves.groups.par_iter().with_max_len(1).for_each_init(product, |product, group| {
                 product.join_within(self.table, &leaves.ids[group.clone()], &stripes);
             });
+            self.order = leaves.ids;
         }
     }
 
@@ -55,28 +58,51 @@ impl<'a> Descent<'a> {
         for _ in 0..passes {
             let changed = self.lists.take_changed();
             share = changed.iter().filter(|changed| **changed).count() as f64 / changed.len() as f64;
+            if std::env::var("TRACE").is_ok() { eprintln!("changed {share:.3}"); }
             if share < DONE {
                 break;
             }
-            let members = MEMBERS.min(self.lists.length());
-            let best = self.lists.best(members);
-            self.join_neighbors(|sample| changed[sample].then(|| &best[sample * members..][..members]));
+            let forward = FORWARD.min(self.lists.length());
+            let best = self.lists.best(forward);
+            let reverse = reverse(&best, forward, self.table.len());
+            self.join_neighbors(&best, forward, &reverse);
         }
         share
     }
 
-    /// Scores each sample and those that `of` gives for it among themselves.
-    pub fn join_neighbors<'b>(&mut self, of: impl Fn(usize) -> Option<&'b [SampleId]> + Sync) {
+    /// Scores each sample, those it has for neighbors and some that have it for one among themselves.
+    fn join_neighbors(&mut self, best: &[SampleId], forward: usize, reverse: &[SampleId]) {
         let stripes = self.lists.stripes();
         let init = || (product(), Vec::new());
-        (0..self.table.len()).into_par_iter().with_min_len(64).for_each_init(init, |(product, ids), sample| {
-            let Some(members) = of(sample) else { return };
+        self.order.par_iter().with_min_len(256).for_each_init(init, |(product, ids), &sample| {
+            let index = sample as usize;
             ids.clear();
-            ids.push(sample as u32);
-            ids.extend(members.iter().filter(|id| **id != EMPTY).map(|id| id.0));
+            ids.push(sample);
+            let members = best[index * forward..][..forward].iter().chain(&reverse[index * REVERSE..][..REVERSE]);
+            for id in members.filter(|id| **id != EMPTY) {
+                if !ids.contains(&id.0) {
+                    ids.push(id.0);
+                }
+            }
             product.join_within(self.table, ids, &stripes);
         });
     }
+}
+
+/// Of each sample, those that have it among their best: the first ones that do, in an order of no meaning.
+fn reverse(best: &[SampleId], forward: usize, samples: usize) -> Vec<SampleId> {
+    let mut reverse = vec![EMPTY; samples * REVERSE];
+    let mut counts = vec![0u8; samples];
+    for rank in 0..forward {
+        for (from, neighbors) in best.chunks_exact(forward).enumerate() {
+            let to = neighbors[rank];
+            if to != EMPTY && usize::from(counts[to.index()]) < REVERSE {
+                reverse[to.index() * REVERSE + usize::from(counts[to.index()])] = SampleId::new(from);
+                counts[to.index()] += 1;
+            }
+        }
+    }
+    reverse
 }
 
 fn product() -> Product {
@@ -89,8 +115,11 @@ const TREES: u64 = 4;
 /// Samples of a leaf, at most.
 const LEAF: usize = 768;
 
-/// Neighbors that are joined with each other: with the sample itself they fill a panel.
-const MEMBERS: usize = 15;
+/// Neighbors of a sample that are joined with each other.
+const FORWARD: usize = 15;
+
+/// Samples that have it for a neighbor and are joined with these, at most.
+const REVERSE: usize = 16;
 
 /// Passes at most.
 const PASSES: usize = 6;

@@ -41,7 +41,7 @@ pub(super) fn best_of(
             best.push(similarity, candidate.0);
         }
     }
-    best.drain().map(|(similarity, id)| (SampleId(id), similarity)).collect()
+    best.drain_sorted().map(|(similarity, id)| (SampleId(id), similarity)).collect()
 }
 
 /// Rows in their order to flat arrays.

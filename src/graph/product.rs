@@ -45,7 +45,7 @@ impl Product {
     /// Packs these samples and offers all of them to each other.
     pub fn join_within(&mut self, table: &EmbeddingTable, ids: &[u32], stripes: &Stripes<'_>) {
         self.pack_rows(table, ids);
-        self.pack_columns(table, ids);
+        self.columns.pack_rows(self.kernel, &self.rows, ids.len());
         let start = |id: &u32| stripes.threshold(*id);
         self.run(ids.iter().map(start), ids.iter().map(start), true, |thresholds, r, c, score| {
             for (own, other) in [(r, c), (c, r)] {

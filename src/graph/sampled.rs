@@ -111,6 +111,7 @@ struct Scratch {
     reached: Vec<u16>,
     ids: Vec<SampleId>,
     similarities: Vec<f32>,
+    room: Vec<f32>,
 }
 
 impl Scratch {
@@ -126,6 +127,7 @@ impl Scratch {
             reached: vec![0; padded],
             ids: Vec::new(),
             similarities: Vec::new(),
+            room: Vec::new(),
         }
     }
 }
@@ -142,12 +144,24 @@ impl Round<'_, '_> {
         let spare = self.spare(&draw, rows, own_seen);
         scratch.rows.pack(self.kernel, self.table, rows);
         scratch.thresholds.fill(f32::INFINITY);
-        scratch.thresholds[..rows.len()].fill(f32::NEG_INFINITY);
+        for ((&row, best), threshold) in rows.iter().zip(&mut scratch.best).zip(&mut scratch.thresholds) {
+            // Rough scores do not compare with the similarities that earlier parts left.
+            if self.kernel.is_exact() {
+                self.load(row, best);
+            }
+            *threshold = best.threshold();
+        }
         let padded = rows.len().next_multiple_of(ROWS);
         let one_sided = [f32::INFINITY; COLUMNS];
-        for (panel, ids) in draw {
+        for (place, &(panel, ids)) in draw.iter().enumerate() {
             let (scores, reached) = (&mut scratch.scores[..padded], &mut scratch.reached[..padded]);
-            self.kernel.scores(&scratch.rows, 0, self.columns, panel, scores);
+            for (quarter, scores) in scores.chunks_mut(ROWS).enumerate() {
+                // Panels are dealt in random order, which no processor foresees.
+                if let Some(&(next, _)) = draw.get(place + 1) {
+                    self.kernel.prefetch(self.columns, next, quarter);
+                }
+                self.kernel.scores(&scratch.rows, quarter * ROWS, self.columns, panel, scores);
+            }
             self.kernel.reached(scores, &scratch.thresholds[..padded], &one_sided, reached);
             let drawn = ((1u32 << ids.len()) - 1) as u16;
             for (r, &row) in rows.iter().enumerate() {
@@ -171,22 +185,26 @@ impl Round<'_, '_> {
         }
     }
 
-    /// Joins a row's best of this part with those of earlier parts.
+    /// Writes a row's best back, all parts so far together.
     fn merge(&self, row: u32, r: usize, scratch: &mut Scratch) {
-        let Scratch { best, merged, ids, similarities, .. } = scratch;
-        if self.kernel.is_exact() {
-            best[r].drain().for_each(|(score, id)| merged.push(score, id));
-        } else {
+        let Scratch { best, merged, ids, similarities, room, .. } = scratch;
+        let mut best = &mut best[r];
+        if !self.kernel.is_exact() {
             ids.clear();
-            ids.extend(best[r].drain().map(|(_, id)| SampleId(id)));
+            ids.extend(best.drain().map(|(_, id)| SampleId(id)));
             similarities.clear();
-            self.table.similarities_with(&self.table.get(SampleId(row)), ids, similarities);
+            self.table.similarities_with(self.table.vector(SampleId(row), room), ids, similarities);
+            self.load(row, merged);
             similarities.iter().zip(ids).for_each(|(&score, id)| merged.push(score, id.0));
+            best = merged;
         }
-        self.stripes.with(row, |mut list| {
-            list.candidates().for_each(|(score, id)| merged.push(score, id.0));
-            list.replace(merged.drain());
-        });
+        self.stripes.with(row, |mut list| list.replace(best.drain()));
+    }
+
+    /// What earlier parts left of a row's best.
+    fn load(&self, row: u32, best: &mut TopK) {
+        self.stripes.with(row, |list| list.candidates().for_each(|(score, id)| best.push(score, id.0)));
+        best.shrink();
     }
 
     /// The panels dealt to a block, and the samples of each that count.
@@ -220,4 +238,4 @@ impl Round<'_, '_> {
 const OVERHEAD: usize = 20;
 
 /// Bytes of a part that are never too many.
-const SMALL: usize = 32 << 20;
+const SMALL: usize = 64 << 20;

@@ -29,20 +29,27 @@ impl TopK {
         }
     }
 
-    fn shrink(&mut self) {
-        if self.kept.len() > self.k {
+    /// Brings the threshold up to date.
+    pub fn shrink(&mut self) {
+        if self.kept.len() >= self.k {
             self.kept.select_nth_unstable(self.k - 1);
             self.kept.truncate(self.k);
             self.threshold = candidate(self.kept[self.k - 1]).0;
         }
     }
 
-    /// The K best, best first, as (score, id); empty then, to go on with.
+    /// The K best in no order, as (score, id); empty then, to go on with.
     pub fn drain(&mut self) -> impl Iterator<Item = (f32, u32)> + '_ {
         self.shrink();
-        self.kept.sort_unstable();
         self.threshold = f32::NEG_INFINITY;
         self.kept.drain(..).map(candidate)
+    }
+
+    /// The K best, best first.
+    pub fn drain_sorted(&mut self) -> impl Iterator<Item = (f32, u32)> + '_ {
+        self.shrink();
+        self.kept.sort_unstable();
+        self.drain()
     }
 }
 
@@ -94,7 +101,7 @@ mod tests {
             }
             all.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
             all.truncate(k);
-            prop_assert_eq!(top.drain().collect::<Vec<_>>(), all);
+            prop_assert_eq!(top.drain_sorted().collect::<Vec<_>>(), all);
         }
     }
 }

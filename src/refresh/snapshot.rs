@@ -1,9 +1,10 @@
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 
-use crate::graph::ProximityGraph;
-use crate::sample::{GraphVersion, ModelVersion};
+use crate::error::Result;
+use crate::graph::{HnswIndex, ProximityGraph};
+use crate::sample::{GraphVersion, ModelVersion, SampleId};
 use crate::store::EmbeddingTable;
 
 /// Embeddings and the graph over them, published together.
@@ -15,9 +16,37 @@ pub struct Snapshot {
     pub graph: ProximityGraph,
     /// Mini-batches that had been delivered when the embeddings were made: staleness counts from here.
     pub embedded_at_step: u64,
+    index: OnceLock<HnswIndex>,
 }
 
 impl Snapshot {
+    pub(super) fn new(embeddings: Arc<EmbeddingTable>, graph: ProximityGraph, embedded_at_step: u64) -> Self {
+        Self { embeddings, graph, embedded_at_step, index: OnceLock::new() }
+    }
+
+    /// The index over these embeddings that [`search`](Self::search) asks. The first call builds it, in the current
+    /// rayon pool, as [`HnswIndex::build`] does, and blocks meanwhile; the snapshot keeps it, about 340 bytes a sample.
+    pub fn index(&self) -> &HnswIndex {
+        if let Some(index) = self.index.get() {
+            return index;
+        }
+        // Built outside of the cell: a rayon thread that waits for the cell could be one that the build needs. So
+        // first calls at the same time may each build, and one index stays.
+        let index = HnswIndex::build(&self.embeddings, self.graph_version().0);
+        self.index.get_or_init(|| index)
+    }
+
+    /// The `k` samples most similar to a vector from outside, most similar first, each with its similarity; see
+    /// [`HnswIndex::search`]. Blocks, for long where the [index](Self::index) is still to be built: call it on a
+    /// blocking thread.
+    ///
+    /// # Errors
+    /// [`Error::Query`](crate::Error::Query) for a vector of another dimension, one that is not finite, or without a
+    /// usable length.
+    pub fn search(&self, vector: &[f32], k: usize) -> Result<Vec<(SampleId, f32)>> {
+        self.index().search(vector, k)
+    }
+
     /// The model that made the embeddings.
     #[must_use]
     pub fn model_version(&self) -> ModelVersion {

@@ -31,7 +31,7 @@ impl Worker {
         let (config, begun) = (graph.clone(), Instant::now());
         let first = move || {
             let graph = graph::build(&embeddings, &config, seed, GraphVersion(1));
-            Ok(Snapshot { embeddings: embeddings.into(), graph, embedded_at_step: 0 })
+            Ok(Snapshot::new(embeddings.into(), graph, 0))
         };
         let first = pool.run("graph", first).await?;
         telemetry::published(first.graph_version(), first.model_version(), 0, begun.elapsed().as_secs_f64());
@@ -56,8 +56,7 @@ impl Worker {
         let work = move || {
             let version = GraphVersion(old.graph_version().0 + 1);
             let graph = graph::build(&old.embeddings, &config, seed, version);
-            let embeddings = old.embeddings.clone();
-            Ok(Snapshot { embeddings, graph, embedded_at_step: old.embedded_at_step })
+            Ok(Snapshot::new(old.embeddings.clone(), graph, old.embedded_at_step))
         };
         let new = self.pool.run("refresh", work).await?;
         telemetry::published(new.graph_version(), new.model_version(), step, begun.elapsed().as_secs_f64());

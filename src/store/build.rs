@@ -11,7 +11,7 @@ use futures::StreamExt;
 use tokio::sync::mpsc;
 use tracing::{Instrument, Span};
 
-use super::cache::{self, CacheWriter};
+use super::ipc::{self, IpcWriter};
 use super::{ROWS_PER_BATCH, Store};
 use crate::config::StoreConfig;
 use crate::error::{Error, Result};
@@ -58,7 +58,7 @@ pub(super) async fn build(
 async fn open_cached(path: &Path, schema: &SchemaRef, span: Span) -> Result<Option<Vec<RecordBatch>>> {
     let (path, schema) = (path.to_owned(), schema.clone());
     let open = move || {
-        span.in_scope(|| match path.exists().then(|| cache::open(&path)) {
+        span.in_scope(|| match path.exists().then(|| ipc::open(&path)) {
             None => None,
             Some(Ok((found, batches))) if found.fields() == schema.fields() => {
                 telemetry::cache_opened(&path);
@@ -110,7 +110,7 @@ fn write(
     dir: Option<PathBuf>,
     path: Option<PathBuf>,
 ) -> Result<Vec<RecordBatch>> {
-    let mut writer = CacheWriter::create(dir.as_deref(), &schema)?;
+    let mut writer = IpcWriter::create(dir.as_deref(), &schema)?;
     let mut coalescer = BatchCoalescer::new(schema.clone(), ROWS_PER_BATCH);
     let failed = |cause| Error::Arrow { action: "join record batches", cause };
     while let Some(batch) = rx.blocking_recv() {

@@ -177,6 +177,17 @@ impl EmbeddingTable {
         vector.into()
     }
 
+    /// One sample's embedding; written to `room` first where the table does not keep f32.
+    #[inline]
+    pub(crate) fn vector<'a>(&'a self, id: SampleId, room: &'a mut Vec<f32>) -> &'a [f32] {
+        if let Vectors::F32(vectors) = &self.vectors {
+            return &vectors[id.index() * self.dimension..][..self.dimension];
+        }
+        room.resize(self.dimension, 0.0);
+        self.read(id, room);
+        room
+    }
+
     /// Copies one sample's embedding to `vector` [dimension].
     ///
     /// # Panics
@@ -214,7 +225,12 @@ impl EmbeddingTable {
         match &self.vectors {
             Vectors::F32(vectors) => {
                 let other = |id: &SampleId| &vectors[id.index() * self.dimension..][..self.dimension];
-                similarities.extend(ids.iter().map(|id| dot(vector, other(id))));
+                similarities.extend(ids.iter().enumerate().map(|(place, id)| {
+                    if let Some(soon) = ids.get(place + AHEAD) {
+                        prefetch(other(soon));
+                    }
+                    dot(vector, other(id))
+                }));
             }
             _ => {
                 let mut other = vec![0f32; self.dimension];
@@ -267,6 +283,19 @@ fn prepare(sample: SampleId, vector: &mut [f32], similarity: Similarity) -> Resu
     Ok(())
 }
 
+/// Asks for numbers to be brought into the caches, since they will be needed soon.
+#[inline]
+pub(crate) fn prefetch<T>(numbers: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in numbers.chunks(64 / size_of::<T>()) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, with no effect but on time; the address is valid besides.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = numbers;
+}
+
 /// The dot product, summed in one order whatever the processor has, but for fused multiplication.
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     #[cfg(target_arch = "x86_64")]
@@ -305,6 +334,8 @@ fn dot_by(a: &[f32], b: &[f32], add: impl Fn(f32, f32, f32) -> f32) -> f32 {
     sums[0] + rest
 }
 
+/// Vectors between asking for one and using it.
+const AHEAD: usize = 4;
 const MAX_DIMENSION: usize = 1 << 16;
 const MAX_LENGTH: f64 = 1e18;
 const LARGEST_I8: f32 = 127.0;

@@ -20,8 +20,8 @@
 //! ```
 
 mod build;
-mod cache;
 mod embeddings;
+pub(crate) mod ipc;
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ use arrow::compute::interleave_record_batch;
 use arrow::datatypes::SchemaRef;
 
 pub use self::embeddings::EmbeddingTable;
-pub(crate) use self::embeddings::dot;
+pub(crate) use self::embeddings::{dot, prefetch};
 use crate::config::StoreConfig;
 use crate::error::{Error, Result};
 use crate::sample::SampleId;

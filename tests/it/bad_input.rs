@@ -235,5 +235,5 @@ fn a_cache_folder_that_cannot_be() {
         let store = prosampler::config::StoreConfig { cache_dir: Some(below.into()) };
         pipeline(300, 10).source(source).store(store).start().await.unwrap_err().to_string()
     });
-    assert_says(&error, &["cannot create a cache file in", "cache`"]);
+    assert_says(&error, &["cannot create a file in", "cache`"]);
 }

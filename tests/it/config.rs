@@ -1,6 +1,6 @@
 //! Pipeline files: every fault at once, each with its key, its line and a remedy.
 
-use prosampler::config::{SamplerKind, Similarity};
+use prosampler::config::{GraphBuilder, SamplerKind, Similarity};
 use prosampler::{Error, PipelineConfig};
 
 use crate::support::path;
@@ -92,14 +92,14 @@ fn settings_arrive() {
     let text = "
 seed = 9
 source = { uri = ['a', 'b/*.parquet'], columns = ['x'] }
-graph.similarity = 'dot'
+graph = { similarity = 'dot', builder = 'hnsw' }
 walk = { sampler = 'uniform', drop_last = true }
 refresh.every_steps = 5
 ";
     let config = PipelineConfig::from_toml(text).unwrap();
     assert_eq!(config.seed, 9);
     assert_eq!(config.source.uri, ["a", "b/*.parquet"]);
-    assert_eq!(config.graph.similarity, Similarity::Dot);
+    assert_eq!((config.graph.similarity, config.graph.builder), (Similarity::Dot, GraphBuilder::Hnsw));
     assert_eq!(config.walk.sampler, SamplerKind::Uniform);
     assert!(config.walk.drop_last);
     assert_eq!(config.walk.batch_size, 256);

@@ -39,30 +39,35 @@ fn avx512(rows: &[u32], panel: &[u32], width: usize, scores: &mut [Scores]) {
     }
 }
 
-/// 6 rows × 2 registers of 8: 12 of the 16 registers hold sums.
+/// 6 rows × 2 registers of 8: 12 of the 16 registers hold sums. Goes down the panel in parts that stay in the
+/// first-level cache while all rows go by.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn avx2(rows: &[u32], panel: &[u32], width: usize, scores: &mut [Scores]) {
-    use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps};
+    use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_storeu_ps};
     const TILE: usize = 6;
-    for (rows, scores) in rows.chunks_exact(TILE * width).zip(scores.as_chunks_mut::<TILE>().0) {
-        let mut sums = [[_mm256_setzero_ps(); 2]; TILE];
-        for (w, line) in panel.as_chunks::<COLUMNS>().0.iter().enumerate() {
-            let line: *const f32 = line.as_ptr().cast();
-            // SAFETY: a line is 16 numbers.
-            let line = unsafe { [_mm256_loadu_ps(line), _mm256_loadu_ps(line.add(8))] };
-            for (r, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: r < TILE, and w < width by the lengths that `scores` has checked.
-                let x = _mm256_set1_ps(f32::from_bits(unsafe { *rows.get_unchecked(r * width + w) }));
-                for (sum, half) in sums.iter_mut().zip(line) {
-                    *sum = _mm256_fmadd_ps(x, half, *sum);
+    scores.fill([0.0; COLUMNS]);
+    let part = width.div_ceil(width.div_ceil(PART));
+    for (part, lines) in panel.as_chunks::<COLUMNS>().0.chunks(part).enumerate().map(|(i, lines)| (i * part, lines)) {
+        for (rows, scores) in rows.chunks_exact(TILE * width).zip(scores.as_chunks_mut::<TILE>().0) {
+            // SAFETY: 16 scores are two registers of 8.
+            let load = |scores: *const f32| unsafe { [_mm256_loadu_ps(scores), _mm256_loadu_ps(scores.add(8))] };
+            let mut sums: [_; TILE] = std::array::from_fn(|r| load(scores[r].as_ptr()));
+            for (w, line) in (part..).zip(lines) {
+                let line = load(line.as_ptr().cast());
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    // SAFETY: r < TILE, and w < width by the lengths that `scores` has checked.
+                    let x = _mm256_set1_ps(f32::from_bits(unsafe { *rows.get_unchecked(r * width + w) }));
+                    for (sum, half) in sums.iter_mut().zip(line) {
+                        *sum = _mm256_fmadd_ps(x, half, *sum);
+                    }
                 }
             }
-        }
-        for (scores, sums) in scores.iter_mut().zip(sums) {
-            for (half, sum) in scores.as_chunks_mut::<8>().0.iter_mut().zip(sums) {
-                // SAFETY: 8 numbers have room in 8 places.
-                unsafe { _mm256_storeu_ps(half.as_mut_ptr(), sum) };
+            for (scores, sums) in scores.iter_mut().zip(sums) {
+                for (half, sum) in scores.as_chunks_mut::<8>().0.iter_mut().zip(sums) {
+                    // SAFETY: 8 numbers have room in 8 places.
+                    unsafe { _mm256_storeu_ps(half.as_mut_ptr(), sum) };
+                }
             }
         }
     }
@@ -81,3 +86,7 @@ fn portable(rows: &[u32], panel: &[u32], width: usize, scores: &mut [Scores]) {
         *scores = sums;
     }
 }
+
+/// Lines of a part: 16 kB.
+#[cfg(target_arch = "x86_64")]
+const PART: usize = 256;

@@ -101,6 +101,14 @@ impl Kernel {
         }
     }
 
+    /// Asks for the `quarter` of a panel, 0 to 3, to be brought into the caches.
+    #[inline]
+    pub fn prefetch(self, columns: &Columns, panel: usize, quarter: usize) {
+        let words = columns.panel(panel).words;
+        let part = words.len().div_ceil(4);
+        crate::store::prefetch(&words[(quarter * part).min(words.len())..((quarter + 1) * part).min(words.len())]);
+    }
+
     /// `reached[r]` has bit c where score c of row r is at least the threshold of row r or that of column c.
     pub fn reached(self, scores: &[Scores], row_thresholds: &[f32], column_thresholds: &Scores, reached: &mut [u16]) {
         match self.vectors {
@@ -168,7 +176,7 @@ fn reached_avx2(scores: &[Scores], row_thresholds: &[f32], column_thresholds: &S
 }
 
 /// i8 pays where at least this many candidates stand behind each neighbor.
-const I8_PAYS: usize = 16;
+const I8_PAYS: usize = 64;
 
 #[cfg(test)]
 mod tests;

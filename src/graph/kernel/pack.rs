@@ -12,6 +12,7 @@ pub(in crate::graph) struct Rows {
     words: Vec<u32>,
     factors: Vec<f32>,
     width: usize,
+    room: Vec<f32>,
 }
 
 /// Vectors as columns of panels.
@@ -39,15 +40,12 @@ impl Rows {
     pub fn pack(&mut self, kernel: Kernel, table: &EmbeddingTable, ids: &[u32]) {
         self.width = kernel.width(table.dimension());
         let len = ids.len().next_multiple_of(ROWS);
-        self.words.clear();
+        // What is left in the last rows does no harm: nobody looks at their scores.
         self.words.resize(len * self.width, 0);
-        self.factors.clear();
         self.factors.resize(len, 0.0);
-        let mut vector = vec![0f32; table.dimension()];
         let slots = self.words.chunks_exact_mut(self.width).zip(&mut self.factors);
         for ((words, factor), &id) in slots.zip(ids) {
-            table.read(SampleId(id), &mut vector);
-            *factor = kernel.encode(&vector, words, 64);
+            *factor = kernel.encode(table.vector(SampleId(id), &mut self.room), words, ROW_SHIFT);
         }
     }
 
@@ -64,7 +62,7 @@ impl Rows {
 impl Columns {
     /// Takes these samples' vectors in place of what was there, filled up with zeros to whole panels. In parallel.
     pub fn pack_parallel(&mut self, kernel: Kernel, table: &EmbeddingTable, ids: &[u32]) {
-        self.resize(kernel, table.dimension(), ids.len());
+        self.resize(kernel.width(table.dimension()), ids.len());
         let panels = self.words.par_chunks_exact_mut(COLUMNS * self.width);
         let rest = self.factors.par_chunks_exact_mut(COLUMNS).zip(self.starts.par_chunks_exact_mut(COLUMNS));
         panels.zip(rest).zip(ids.par_chunks(COLUMNS)).for_each_init(Scratch::default, |scratch, ((words, rest), ids)| {
@@ -74,7 +72,7 @@ impl Columns {
 
     /// The same, by the calling thread.
     pub fn pack(&mut self, kernel: Kernel, table: &EmbeddingTable, ids: &[u32]) {
-        self.resize(kernel, table.dimension(), ids.len());
+        self.resize(kernel.width(table.dimension()), ids.len());
         let panels = self.words.chunks_exact_mut(COLUMNS * self.width);
         let rest = self.factors.chunks_exact_mut(COLUMNS).zip(self.starts.chunks_exact_mut(COLUMNS));
         let mut scratch = Scratch::default();
@@ -83,8 +81,29 @@ impl Columns {
         }
     }
 
-    fn resize(&mut self, kernel: Kernel, dimension: usize, len: usize) {
-        self.width = kernel.width(dimension);
+    /// The first `len` rows once more, as columns.
+    pub fn pack_rows(&mut self, kernel: Kernel, rows: &Rows, len: usize) {
+        self.resize(rows.width, len);
+        let panels = self.words.chunks_exact_mut(COLUMNS * self.width);
+        let rest = self.factors.chunks_exact_mut(COLUMNS).zip(self.starts.chunks_exact_mut(COLUMNS));
+        let rows = rows.words.chunks(COLUMNS * self.width).zip(rows.factors.chunks(COLUMNS));
+        let mut words = Vec::new();
+        for ((panel, (factors, starts)), (row_words, row_factors)) in panels.zip(rest).zip(rows) {
+            words.clear();
+            words.extend_from_slice(row_words);
+            if kernel.format == Format::I8 {
+                // The bytes of a row are at least 1: taking 64 off each borrows from none, once its top bit is set.
+                words.iter_mut().for_each(|w| *w = ((*w | 0x8080_8080) - 0x4040_4040) ^ 0x8080_8080);
+            }
+            words.resize(COLUMNS * self.width, 0);
+            (factors.fill(0.0), starts.fill(0));
+            factors[..row_factors.len()].copy_from_slice(row_factors);
+            kernel.finish_panel(&words, self.width, panel, starts);
+        }
+    }
+
+    fn resize(&mut self, width: usize, len: usize) {
+        self.width = width;
         self.len = len;
         let padded = len.next_multiple_of(COLUMNS);
         self.words.resize(padded * self.width, 0);
@@ -125,19 +144,25 @@ impl Kernel {
         scratch: &mut Scratch,
     ) {
         let width = self.width(table.dimension());
-        scratch.vector.resize(table.dimension(), 0.0);
-        scratch.words.clear();
         scratch.words.resize(COLUMNS * width, 0);
         (factors.fill(0.0), starts.fill(0));
-        for (c, (&id, words)) in ids.iter().zip(scratch.words.chunks_exact_mut(width)).enumerate() {
-            table.read(SampleId(id), &mut scratch.vector);
-            factors[c] = self.encode(&scratch.vector, words, 0);
-            if self.format == Format::I8 {
-                let sum: i32 = words.iter().flat_map(|w| w.to_ne_bytes()).map(|b| i32::from(b as i8)).sum();
-                starts[c] = -64 * sum;
+        for (c, words) in scratch.words.chunks_exact_mut(width).enumerate() {
+            match ids.get(c) {
+                Some(&id) => factors[c] = self.encode(table.vector(SampleId(id), &mut scratch.vector), words, 0),
+                None => words.fill(0),
             }
         }
-        self.transpose(&scratch.words, width, panel);
+        self.finish_panel(&scratch.words, width, panel, starts);
+    }
+
+    /// Deals the words of a panel's vectors out to its lines.
+    fn finish_panel(self, words: &[u32], width: usize, panel: &mut [u32], starts: &mut [i32]) {
+        if self.format == Format::I8 {
+            for (start, words) in starts.iter_mut().zip(words.chunks_exact(width)) {
+                *start = -ROW_SHIFT * words.iter().map(|w| sum_of_bytes(*w)).sum::<i32>();
+            }
+        }
+        self.transpose(words, width, panel);
     }
 
     /// [COLUMNS × width] to [width × COLUMNS].
@@ -208,6 +233,10 @@ fn encode(format: Format, vector: &[f32], words: &mut [u32], shift: i32) -> f32 
     }
 }
 
+fn sum_of_bytes(word: u32) -> i32 {
+    word.to_ne_bytes().into_iter().map(|b| i32::from(b as i8)).sum()
+}
+
 /// The upper half of a finite number, rounded half to even.
 #[inline(always)]
 fn bf16_bits(x: f32) -> u16 {
@@ -257,6 +286,9 @@ unsafe fn transpose_avx2(words: &[u32], width: usize, panel: &mut [u32]) -> usiz
     }
     done
 }
+
+/// What the numbers of rows have too much in i8.
+const ROW_SHIFT: i32 = 64;
 
 /// The largest number of the i8 format.
 const LARGEST: f32 = 63.0;

@@ -1,7 +1,11 @@
-//! The cache file: uncompressed Arrow IPC, written under a temporary name, memory-mapped.
+//! Uncompressed Arrow IPC files: written under a temporary name, memory-mapped.
+//!
+//! The store's cache and saved graphs. Nothing of a mapped file is copied: its buffers must be aligned as Arrow's own
+//! writer aligns them.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,20 +23,20 @@ use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
 
-pub(super) struct CacheWriter {
+pub(crate) struct IpcWriter {
     writer: FileWriter<BufWriter<NamedTempFile>>,
     path: PathBuf,
 }
 
-impl CacheWriter {
-    /// A new cache under a temporary name in `dir`, or among the system's temporary files.
+impl IpcWriter {
+    /// A new file under a temporary name in `dir`, or among the system's temporary files.
     pub fn create(dir: Option<&Path>, schema: &SchemaRef) -> Result<Self> {
         let in_dir = |dir: &Path| {
             std::fs::create_dir_all(dir)?;
             tempfile::Builder::new().prefix(".building-").tempfile_in(dir)
         };
         let file = dir.map_or_else(NamedTempFile::new, in_dir).map_err(|cause| Error::Io {
-            action: "create a cache file in",
+            action: "create a file in",
             path: dir.map_or_else(std::env::temp_dir, Path::to_owned),
             cause,
         })?;
@@ -63,20 +67,34 @@ impl CacheWriter {
     }
 }
 
-/// Opens a finished cache. All offsets and texts are checked, so a damaged file is an error and never a wild pointer.
-pub(super) fn open(path: &Path) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+/// Writes a file of one record batch: `path` is the whole new file or what it was before. Missing folders are made.
+pub(crate) fn save(path: &Path, batch: &RecordBatch) -> Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let mut writer = IpcWriter::create(Some(dir.unwrap_or(Path::new("."))), &batch.schema())?;
+    writer.write(batch)?;
+    writer.finish(Some(path)).map(drop)
+}
+
+/// Opens a finished file. All offsets and texts are checked, so a damaged file is an error and never a wild pointer.
+pub(crate) fn open(path: &Path) -> Result<(SchemaRef, Vec<RecordBatch>)> {
     let file = File::open(path).map_err(|cause| Error::Io { action: "open", path: path.into(), cause })?;
     decode(map(&file, path)?).map_err(|e| failed(path, e))
 }
 
 fn map(file: &File, path: &Path) -> Result<Buffer> {
     // SAFETY: the file is either unlinked or renamed to its final name, and nothing of this crate ever writes to it
-    // again; only another process that truncates a file of the cache folder could take the pages away.
+    // again; only another process that truncates the file could take the pages away.
     let map = unsafe { Mmap::map(file) }.map_err(|cause| Error::Io { action: "map", path: path.into(), cause })?;
     Ok(Buffer::from(Bytes::from_owner(map)))
 }
 
 fn decode(buffer: Buffer) -> Result<(SchemaRef, Vec<RecordBatch>), ArrowError> {
+    // Arrow's decoder panics on some damaged metadata: a buffer that ends beyond the file, for one.
+    catch_unwind(AssertUnwindSafe(|| decode_sound(&buffer)))
+        .unwrap_or_else(|_| Err(ArrowError::IpcError("its metadata point to what is not there".into())))
+}
+
+fn decode_sound(buffer: &Buffer) -> Result<(SchemaRef, Vec<RecordBatch>), ArrowError> {
     let short = || ArrowError::IpcError("the file is too short".into());
     let end = buffer.len().checked_sub(TRAILER).ok_or_else(short)?;
     let trailer = buffer[end..].try_into().map_err(|_| short())?;
@@ -84,7 +102,7 @@ fn decode(buffer: Buffer) -> Result<(SchemaRef, Vec<RecordBatch>), ArrowError> {
     let footer = root_as_footer(&buffer[start..end]).map_err(|e| ArrowError::IpcError(e.to_string()))?;
     let schema = footer.schema().ok_or_else(|| ArrowError::IpcError("the footer has no schema".into()))?;
     let schema: SchemaRef = Arc::new(try_fb_to_schema(schema)?);
-    let decoder = FileDecoder::new(schema.clone(), footer.version());
+    let decoder = FileDecoder::new(schema.clone(), footer.version()).with_require_alignment(true);
     let mut batches = Vec::new();
     for block in footer.recordBatches().iter().flatten() {
         let (offset, meta, body) = (block.offset(), i64::from(block.metaDataLength()), block.bodyLength());
@@ -98,11 +116,15 @@ fn decode(buffer: Buffer) -> Result<(SchemaRef, Vec<RecordBatch>), ArrowError> {
 
 /// The system's reason where there is one (a full disk), Arrow's otherwise.
 fn failed(path: &Path, error: ArrowError) -> Error {
-    let cause = match error {
-        ArrowError::IoError(_, cause) => cause,
-        other => std::io::Error::other(other),
-    };
-    Error::Io { action: "use the cache file", path: path.into(), cause }
+    match error {
+        ArrowError::IoError(_, cause) => Error::Io { action: "use", path: path.into(), cause },
+        other => Error::Corrupt {
+            uri: path.display().to_string(),
+            place: String::new(),
+            expected: "an uncompressed Arrow IPC file",
+            cause: other.into(),
+        },
+    }
 }
 
 /// Footer length and magic.

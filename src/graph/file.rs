@@ -1,0 +1,120 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, FixedSizeListArray, Float32Array, RecordBatch, UInt32Array};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Float32Type, Schema, UInt32Type};
+
+use super::ProximityGraph;
+use crate::error::{Error, Result};
+use crate::sample::GraphVersion;
+use crate::store::ipc;
+
+impl ProximityGraph {
+    /// Saves the graph as an uncompressed Arrow IPC file of one record batch: `neighbors` and `similarities`, lists of
+    /// K numbers for each sample, as any reader of Arrow opens them.
+    ///
+    /// Writes 8 K bytes a sample to a temporary name in the folder of `path`, which it makes if need be, and renames
+    /// when the file is complete on disk. Blocks meanwhile: not for the threads of an async runtime.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; `path` is then what it was before.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let width = i32::try_from(self.degree);
+        let width = width.map_err(|_| Error::Shape { found: self.neighbors.len(), dimension: self.degree })?;
+        let metadata = [(FORMAT_VERSION, FORMAT.to_owned()), (GRAPH_VERSION, self.version.to_string())];
+        let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
+        let list = |item: DataType, values: ArrayRef| -> Result<ArrayRef, _> {
+            FixedSizeListArray::try_new(numbers(item), width, values, None).map(|list| Arc::new(list) as _)
+        };
+        let neighbors = UInt32Array::new(self.neighbors.clone(), None);
+        let similarities = Float32Array::new(self.similarities.clone(), None);
+        let batch = list(DataType::UInt32, Arc::new(neighbors)).and_then(|neighbors| {
+            let columns = vec![neighbors, list(DataType::Float32, Arc::new(similarities))?];
+            RecordBatch::try_new(Arc::new(Schema::new_with_metadata(fields(width), metadata)), columns)
+        });
+        ipc::save(path.as_ref(), &batch.map_err(|cause| Error::Arrow { action: "save a graph", cause })?)
+    }
+
+    /// Opens a saved graph, memory-mapped: nothing is copied, and the operating system decides what stays in memory.
+    ///
+    /// Reads the file once, to check that all neighbors are samples and all similarities finite. Blocks meanwhile: not
+    /// for the threads of an async runtime. The file may be replaced while it is open, but must not be changed in place.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Corrupt`] for a file that is damaged or something else.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let (schema, batches) = ipc::open(path)?;
+        decode(&schema, &batches).map_err(|reason| Error::Corrupt {
+            uri: path.display().to_string(),
+            place: String::new(),
+            expected: "a proximity graph that this version reads",
+            cause: reason.into(),
+        })
+    }
+}
+
+/// A graph over the same buffers, or what is wrong.
+fn decode(schema: &Schema, batches: &[RecordBatch]) -> Result<ProximityGraph, String> {
+    let width = match schema.fields().first().map(|field| field.data_type()) {
+        Some(&DataType::FixedSizeList(_, width)) if width > 0 => width,
+        _ => return Err("the first column has no lists of neighbors".into()),
+    };
+    if *schema.fields() != fields(width) {
+        return Err("its columns are not `neighbors` and `similarities` of equal width".into());
+    }
+    let key = |key| schema.metadata().get(key).map_or("", String::as_str);
+    if key(FORMAT_VERSION) != FORMAT {
+        return Err(format!("its format version is `{}`, not {FORMAT}", key(FORMAT_VERSION)));
+    }
+    let version = key(GRAPH_VERSION).parse().map(GraphVersion).map_err(|_| "it has no graph version")?;
+    let [batch] = batches else {
+        return Err(format!("it has {} record batches, not one", batches.len()));
+    };
+    let values = |column: usize| batch.column(column).as_fixed_size_list().values();
+    let neighbors = values(0).as_primitive::<UInt32Type>().values().clone();
+    let similarities = values(1).as_primitive::<Float32Type>().values().clone();
+    let (len, degree) = (batch.num_rows(), width as usize);
+    if let Some(id) = neighbors.iter().find(|&&id| id as usize >= len) {
+        return Err(format!("it has {len} samples, and {id} among their neighbors"));
+    }
+    if let Some(place) = similarities.iter().position(|similarity| !similarity.is_finite()) {
+        return Err(format!("a similarity of sample {} is {}", place / degree, similarities[place]));
+    }
+    Ok(ProximityGraph { neighbors, similarities, degree, version })
+}
+
+fn fields(width: i32) -> Fields {
+    let list = |name, item| Field::new_fixed_size_list(name, numbers(item), width, false);
+    vec![list("neighbors", DataType::UInt32), list("similarities", DataType::Float32)].into()
+}
+
+fn numbers(item: DataType) -> FieldRef {
+    Arc::new(Field::new_list_field(item, false))
+}
+
+/// Keys of the schema's metadata.
+const FORMAT_VERSION: &str = "format_version";
+const GRAPH_VERSION: &str = "graph_version";
+
+/// Raised where older readers would misread a file.
+const FORMAT: &str = "1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::SampleId;
+
+    #[test]
+    fn an_opened_graph_lies_in_the_mapped_file() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("graph.arrow");
+        let ids = (0..30).map(|i| SampleId((i + 1) % 10)).collect();
+        ProximityGraph::from_parts(ids, vec![0.5; 30], 3, GraphVersion(4)).save(&path).expect("saved");
+        let graph = ProximityGraph::open(&path).expect("opened");
+        // A copied array would have an allocation of its own.
+        let (ids, similarities) = (graph.neighbors.inner(), graph.similarities.inner());
+        assert_eq!(ids.data_ptr(), similarities.data_ptr());
+        assert_ne!(ids.ptr_offset(), similarities.ptr_offset());
+    }
+}

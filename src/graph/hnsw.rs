@@ -1,0 +1,202 @@
+//! Approximate nearest neighbors by a hierarchical navigable small world (arXiv 1603.09320), as the crate
+//! instant-distance makes it.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use instant_distance::{Builder, Hnsw, Point, Search};
+use rand::seq::index;
+use rand::{Rng, RngExt};
+use rayon::prelude::*;
+
+use super::per_row::collect;
+use super::{ProximityGraph, Size, generator};
+use crate::config::{GraphConfig, Similarity};
+use crate::error::{Error, Result};
+use crate::sample::{GraphVersion, SampleId};
+use crate::store::{EmbeddingTable, dot};
+use crate::telemetry;
+
+/// Finds the samples most similar to a vector from outside, by a few thousand comparisons.
+///
+/// For many queries over one large table. Takes about 340 bytes a sample beside the table. Nothing is added later; its links
+/// are 32 a sample (64 in the lowest layer), whatever K is. An index built on one thread is the same for the same seed;
+/// on several it depends on their timing, as may what it finds.
+pub struct HnswIndex {
+    table: Arc<EmbeddingTable>,
+    hnsw: Hnsw<Vector<Arc<EmbeddingTable>>>,
+}
+
+impl HnswIndex {
+    /// An index over all samples of `table`. Heavy: some 20,000 to 60,000 similarities a sample, on the current rayon
+    /// pool.
+    #[must_use]
+    pub fn build(table: &Arc<EmbeddingTable>, seed: u64) -> Self {
+        Self { table: table.clone(), hnsw: index(table.clone(), EF_SEARCH, seed) }
+    }
+
+    /// The `k` samples most similar to `vector`, or all where there are fewer, most similar first and equally similar
+    /// ones by id; each with its similarity. `vector` is what the encoder gives; it is scaled as the table is.
+    ///
+    /// Misses a few: for k = 20 of 3,000 clustered samples recall was 0.998 by cosine and 0.983 by dot product. For `k`
+    /// above 200, and where the index reaches fewer than `k`, all samples are compared. Blocks: not for the threads of
+    /// an async runtime.
+    ///
+    /// # Errors
+    /// [`Error::Query`] for a vector of another dimension, one that is not finite, or without a usable length.
+    pub fn search(&self, vector: &[f32], k: usize) -> Result<Vec<(SampleId, f32)>> {
+        let query = Vector { table: Arc::new(query(&self.table, vector)?), id: SampleId(0), rest: 0.0 };
+        let k = k.min(self.table.len());
+        let mut found = Vec::new();
+        if k <= EF_SEARCH {
+            found.extend(nearest(&self.hnsw, &query, &mut Search::default()));
+        }
+        if found.len() < k {
+            found = self.hnsw.iter().map(|(_, sample)| (sample.id, -query.distance(sample))).collect();
+        }
+        found.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        found.truncate(k);
+        Ok(found)
+    }
+}
+
+impl fmt::Debug for HnswIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HnswIndex").field("samples", &self.table.len()).finish_non_exhaustive()
+    }
+}
+
+/// The graph of approximate nearest neighbors: the paper's for M → N, with a few of them missed.
+///
+/// A sample for which the index reaches fewer than K others gets uniform ones, counted in a warning.
+pub(super) fn build(table: &EmbeddingTable, config: &GraphConfig, seed: u64, version: GraphVersion) -> ProximityGraph {
+    let k = Size::new(table.len(), config).neighbors;
+    let _span = telemetry::graph(table.len(), table.len() - 1, k, version).entered();
+    let hnsw = index(table, EF_SEARCH.max(2 * k), generator(seed, version, u64::MAX).random());
+    let topped_up = AtomicUsize::new(0);
+    let row = |search: &mut Search, row: usize| {
+        let id = SampleId::new(row);
+        let others = nearest(&hnsw, &Vector { table, id, rest: 0.0 }, search).filter(|(other, _)| *other != id);
+        let mut list: Vec<_> = others.take(k).collect();
+        if list.len() < k {
+            topped_up.fetch_add(1, Ordering::Relaxed);
+            top_up(&mut list, table, id, k, &mut generator(seed, version, row as u64));
+        }
+        list.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        list
+    };
+    let graph = collect((0..table.len()).into_par_iter().map_init(Search::default, row), k, version);
+    match topped_up.into_inner() {
+        0 => {}
+        samples => telemetry::neighbors_topped_up(samples, version),
+    }
+    graph
+}
+
+/// Fills the list of `id` up to `k` with uniform others. At least `k` others must be there.
+fn top_up(list: &mut Vec<(SampleId, f32)>, table: &EmbeddingTable, id: SampleId, k: usize, generator: &mut impl Rng) {
+    let (missing, known) = (k - list.len(), list.iter().map(|(other, _)| *other).chain([id]).collect::<Vec<_>>());
+    // At most K + 1 − `missing` of these are known.
+    let drawn = index::sample(generator, table.len(), k + 1);
+    let fresh = drawn.iter().map(SampleId::new).filter(|other| !known.contains(other));
+    list.extend(fresh.take(missing).map(|other| (other, table.similarity_of(id, other))));
+}
+
+/// A point of the index: a sample of a table, or a query, the only sample of a table of its own.
+#[derive(Clone)]
+struct Vector<T> {
+    table: T,
+    id: SampleId,
+    /// One more component, which makes all samples equally long; 0 for a query. The most similar are then the nearest
+    /// for the dot product too (Bachrach et al. 2014, "Speeding up the Xbox recommender system").
+    rest: f32,
+}
+
+impl<T: Deref<Target = EmbeddingTable> + Clone + Sync> Point for Vector<T> {
+    /// Orders as the Euclidean distance does. Among samples: |a − b|² is twice the common |a|² less twice this product.
+    fn distance(&self, other: &Self) -> f32 {
+        let similarity = match std::ptr::eq(&*self.table, &*other.table) {
+            true => self.table.similarity_of(self.id, other.id),
+            false => similarity_between(&self.table, self.id, &other.table, other.id),
+        };
+        -(similarity + self.rest * other.rest)
+    }
+}
+
+/// The similarity of samples of two tables of one dimension.
+fn similarity_between(a: &EmbeddingTable, a_id: SampleId, b: &EmbeddingTable, b_id: SampleId) -> f32 {
+    dot(&a.get(a_id), &b.get(b_id))
+}
+
+/// A vector from outside as a table of one sample, checked and scaled like the samples of `table`.
+fn query(table: &EmbeddingTable, vector: &[f32]) -> Result<EmbeddingTable> {
+    let (found, dimension) = (vector.len(), table.dimension());
+    if found != dimension {
+        let reason = format!("it has {found} numbers where the embeddings have {dimension}");
+        return Err(Error::Query { reason });
+    }
+    let checked = EmbeddingTable::new(vector.to_vec(), dimension, table.similarity(), table.model_version());
+    checked.map_err(|error| match error {
+        Error::NotFinite { component, value, .. } => {
+            Error::Query { reason: format!("component {component} is {value}") }
+        }
+        Error::BadLength { length, similarity, .. } => {
+            Error::Query { reason: format!("its length {length} has no usable {similarity} similarity") }
+        }
+        other => other,
+    })
+}
+
+fn index<T: Deref<Target = EmbeddingTable> + Clone + Sync>(table: T, ef_search: usize, seed: u64) -> Hnsw<Vector<T>> {
+    let ids = || (0..table.len()).map(SampleId::new);
+    let square = |id| table.similarity_of(id, id);
+    let longest = ids().map(square).fold(0f32, f32::max);
+    let rest = |id| match table.similarity() {
+        Similarity::Cosine => 0.0,
+        Similarity::Dot => (longest - square(id)).max(0.0).sqrt(),
+    };
+    let points = ids().map(|id| Vector { table: table.clone(), id, rest: rest(id) }).collect();
+    Builder::default().ef_construction(EF_CONSTRUCTION).ef_search(ef_search).seed(seed).build_hnsw(points).0
+}
+
+/// What the index finds, about most similar first.
+fn nearest<'a, T: Deref<Target = EmbeddingTable> + Clone + Sync>(
+    hnsw: &'a Hnsw<Vector<T>>,
+    query: &Vector<T>,
+    search: &'a mut Search,
+) -> impl Iterator<Item = (SampleId, f32)> + 'a {
+    hnsw.search(query, search).map(|item| (item.point.id, -item.distance))
+}
+
+/// Candidates kept while a sample is linked, and while one is searched for; more find more and take longer.
+const EF_CONSTRUCTION: usize = 100;
+const EF_SEARCH: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::ModelVersion;
+
+    #[test]
+    fn short_lists_are_topped_up_with_distinct_others() {
+        for len in 2..20 {
+            let vectors = (0..len).flat_map(|i| [1.0, i as f32]).collect();
+            let table = EmbeddingTable::new(vectors, 2, Similarity::Dot, ModelVersion(1)).expect("a sound table");
+            for (k, found) in (1..len).flat_map(|k| (0..k).map(move |found| (k, found))) {
+                let id = SampleId::new(k);
+                let mut list: Vec<_> =
+                    (0..found).map(|i| (SampleId::new(i), table.similarity_of(id, SampleId::new(i)))).collect();
+                let before = list.clone();
+                top_up(&mut list, &table, id, k, &mut generator(7, GraphVersion(1), found as u64));
+                assert_eq!((list.len(), &list[..found]), (k, &before[..]));
+                assert!(list.iter().all(|&(other, similarity)| similarity == table.similarity_of(id, other)));
+                let mut ids: Vec<_> = list.iter().map(|(other, _)| *other).chain([id]).collect();
+                ids.sort_unstable();
+                ids.dedup();
+                assert_eq!(ids.len(), k + 1, "{len} samples, {found} of {k} found");
+            }
+        }
+    }
+}

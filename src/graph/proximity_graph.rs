@@ -1,0 +1,111 @@
+use arrow::buffer::ScalarBuffer;
+
+use crate::error::{Error, Result};
+use crate::sample::{GraphVersion, SampleId};
+
+/// K out-neighbors for each sample, most similar first; equally similar ones by id.
+///
+/// Two flat arrays, 8 K bytes a sample: in memory where the graph was built, or mapped from a file. Cloning shares
+/// them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProximityGraph {
+    /// Ids of N × K neighbors, each below N.
+    pub(super) neighbors: ScalarBuffer<u32>,
+    pub(super) similarities: ScalarBuffer<f32>,
+    pub(super) degree: usize,
+    pub(super) version: GraphVersion,
+}
+
+impl ProximityGraph {
+    /// A graph from flat lists, `degree` neighbors a sample and one similarity each: a graph made elsewhere, or by hand.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the lists are no whole number of neighborhoods, or not equally long;
+    /// [`Error::UnknownSample`] for a neighbor that is no sample of the graph.
+    pub fn new(neighbors: Vec<SampleId>, similarities: Vec<f32>, degree: usize, version: GraphVersion) -> Result<Self> {
+        if degree == 0 || !neighbors.len().is_multiple_of(degree) || neighbors.len() != similarities.len() {
+            return Err(Error::Shape { found: similarities.len(), dimension: degree });
+        }
+        let len = neighbors.len() / degree;
+        match neighbors.iter().find(|id| id.index() >= len) {
+            Some(&sample) => Err(Error::UnknownSample { sample, len }),
+            None => Ok(Self::from_parts(neighbors, similarities, degree, version)),
+        }
+    }
+
+    /// [`new`](Self::new) without its checks, for builders. Neither list is copied.
+    pub(crate) fn from_parts(
+        neighbors: Vec<SampleId>,
+        similarities: Vec<f32>,
+        degree: usize,
+        version: GraphVersion,
+    ) -> Self {
+        // Collected in place: a vector's own iterator gives its allocation to items of equal size.
+        let neighbors: Vec<u32> = neighbors.into_iter().map(|id| id.0).collect();
+        Self { neighbors: neighbors.into(), similarities: similarities.into(), degree, version }
+    }
+
+    /// Samples.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.neighbors.len() / self.degree
+    }
+
+    /// Whether there are no samples.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.neighbors.is_empty()
+    }
+
+    /// K: out-neighbors of each sample; fewer than asked for only where there are not that many others.
+    #[must_use]
+    pub fn degree(&self) -> usize {
+        self.degree
+    }
+
+    /// Which graph this is.
+    #[must_use]
+    pub fn version(&self) -> GraphVersion {
+        self.version
+    }
+
+    /// The neighbors of a sample, most similar first.
+    ///
+    /// # Panics
+    /// Where there is no such sample.
+    #[inline]
+    #[must_use]
+    pub fn neighbors(&self, id: SampleId) -> &[SampleId] {
+        as_ids(&self.neighbors[id.index() * self.degree..][..self.degree])
+    }
+
+    /// The similarities of those neighbors, in the same order.
+    ///
+    /// # Panics
+    /// Where there is no such sample.
+    #[must_use]
+    pub fn similarities(&self, id: SampleId) -> &[f32] {
+        &self.similarities[id.index() * self.degree..][..self.degree]
+    }
+}
+
+/// Arrow has buffers of `u32`, the graph has ids.
+#[inline]
+fn as_ids(numbers: &[u32]) -> &[SampleId] {
+    // SAFETY: `SampleId` is `repr(transparent)` over `u32`, every value of which is an id; the slice keeps its length
+    // and its lifetime.
+    unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast(), numbers.len()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn built_lists_are_taken_over_without_a_copy() {
+        let (neighbors, similarities) = (vec![SampleId(1), SampleId(0)], vec![0.5, 0.5]);
+        let places = (neighbors.as_ptr() as usize, similarities.as_ptr() as usize);
+        let graph = ProximityGraph::new(neighbors, similarities, 1, GraphVersion(1)).expect("a sound graph");
+        assert_eq!(places, (graph.neighbors.as_ptr() as usize, graph.similarities.as_ptr() as usize));
+    }
+}
