@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all of their own set-up.
 
-.PHONY: demo test setup bench bench-encode model lint docs
+.PHONY: demo test setup bench bench-encode bench-walk model lint docs
 
 ## Streams hard-negative mini-batches out of WordNet, and says how hard they are.
 demo: setup
@@ -15,8 +15,12 @@ setup:
 	@./scripts/onnxruntime.sh
 
 ## All benchmarks; each ends with its figures.
-bench: bench-encode
+bench: bench-encode bench-walk
 
 ## Embedding speed against Python onnxruntime and sentence-transformers, in one run.
 bench-encode: setup
 	./benches/peers/encode.sh
+
+## Samples a second of the random walk, against a hash set walk without coverage, in one run.
+bench-walk:
+	cargo bench --quiet --bench walk

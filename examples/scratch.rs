@@ -1,3 +1,4 @@
+#![allow(missing_docs)]
 use prosampler::config::*; use prosampler::graph; use prosampler::store::EmbeddingTable; use prosampler::*;
 use rand::{RngExt, SeedableRng}; use std::time::Instant;
 fn cpu() -> f64 { let s = std::fs::read_to_string("/proc/self/stat").unwrap(); let f: Vec<&str> = s.rsplit(')').next().unwrap().split_whitespace().collect(); (f[11].parse::<f64>().unwrap() + f[12].parse::<f64>().unwrap())/100.0 }

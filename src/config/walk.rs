@@ -25,6 +25,8 @@ pub enum SamplerKind {
     /// Random walk with restart on the proximity graph.
     #[default]
     RandomWalk,
+    /// Nearest first: a sample, its neighbors from the most similar on, then theirs; to compare with.
+    Knn,
     /// A plain shuffle, to compare with.
     Uniform,
 }

@@ -54,6 +54,7 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sampler = match self.sampler {
             SamplerKind::RandomWalk => "random walk",
+            SamplerKind::Knn => "knn",
             SamplerKind::Uniform => "uniform",
         };
         writeln!(f, "{:<34}{sampler:>12}{:>12}{:>9}", "", "uniform", "ratio")?;

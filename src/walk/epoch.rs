@@ -2,50 +2,87 @@ use rand::{Rng, RngExt};
 
 use crate::sample::SampleId;
 
-/// The samples that the epoch has not drawn yet. Every operation takes O(1); 8 bytes a sample.
+/// The samples that the epoch has not drawn yet. Every operation takes O(1), `take_any` over the epoch as a whole.
+///
+/// Walks ask of every sample they reach whether it is fresh, and a bit for each stays in the processor's cache.
 #[derive(Clone, Debug)]
 pub(super) struct Fresh {
-    /// In no order.
+    /// A bit for each sample, set while it is fresh.
+    bits: Vec<u64>,
+    len: usize,
+    /// All fresh samples in no order, and some that no longer are.
     left: Vec<SampleId>,
-    /// Where each sample stands in `left`.
-    places: Vec<u32>,
 }
 
 impl Fresh {
     pub fn all(samples: usize) -> Self {
-        let left: Vec<_> = (0..samples).map(SampleId::new).collect();
-        let places = left.iter().map(|id| id.0).collect();
-        Self { left, places }
+        // Bits past the last sample are never asked for.
+        let bits = vec![u64::MAX; samples.div_ceil(64)];
+        Self { bits, len: samples, left: (0..samples).map(SampleId::new).collect() }
     }
 
     pub fn len(&self) -> usize {
-        self.left.len()
+        self.len
     }
 
     /// Draws `id`; false where it was drawn before.
+    #[inline]
     pub fn take(&mut self, id: SampleId) -> bool {
-        let place = self.places[id.index()];
-        if place == GONE {
-            return false;
+        let bits = &mut self.bits[id.index() / 64];
+        let bit = 1 << (id.index() % 64);
+        let fresh = *bits & bit != 0;
+        *bits &= !bit;
+        // Not `self.len -= usize::from(fresh)`: rustc 1.95 loses it where the caller branches (rust-lang/rust#158206).
+        if fresh {
+            self.len -= 1;
         }
-        self.places[id.index()] = GONE;
-        self.left.swap_remove(place as usize);
-        if let Some(&moved) = self.left.get(place as usize) {
-            self.places[moved.index()] = place;
-        }
-        true
+        fresh
     }
 
-    /// Draws any.
+    /// Draws any: each fresh sample is as likely, since a draw of one that is not is repeated.
     ///
     /// # Panics
     /// Where none is left.
     pub fn take_any(&mut self, generator: &mut impl Rng) -> SampleId {
-        let id = self.left[generator.random_range(0..self.left.len())];
-        self.take(id);
-        id
+        // Kept at least half fresh, it takes two draws on average, and over an epoch the sweeps pass 4 N samples.
+        if self.left.len() > 2 * self.len {
+            let bits = &self.bits;
+            self.left.retain(|id| bits[id.index() / 64] >> (id.index() % 64) & 1 == 1);
+        }
+        loop {
+            let id = self.left.swap_remove(generator.random_range(0..self.left.len()));
+            if self.take(id) {
+                return id;
+            }
+        }
     }
 }
 
-/// No place: ids are below this.
-const GONE: u32 = u32::MAX;
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::ChaCha8Rng;
+
+    use super::*;
+
+    /// Whether most of the samples are fresh, or few and the others swept out.
+    #[test]
+    fn any_fresh_sample_is_as_likely() {
+        const DRAWS: usize = 20_000;
+        for (taken, fresh) in [(50, 150), (170, 30)] {
+            let mut times = vec![0u32; fresh];
+            for seed in 0..DRAWS {
+                let mut samples = Fresh::all(taken + fresh);
+                // Those taken by walks stand in the middle.
+                (7..7 + taken).for_each(|id| assert!(samples.take(SampleId::new(id))));
+                let id = samples.take_any(&mut ChaCha8Rng::seed_from_u64(seed as u64)).index();
+                times[if id < 7 { id } else { id - taken }] += 1;
+            }
+            let expected = DRAWS as f64 / fresh as f64;
+            let chi2: f64 = times.iter().map(|&n| (f64::from(n) - expected).powi(2) / expected).sum();
+            // Five standard deviations of chi-square.
+            let freedom = (fresh - 1) as f64;
+            assert!((chi2 - freedom).abs() < 5.0 * (2.0 * freedom).sqrt(), "{chi2} for {freedom}");
+        }
+    }
+}

@@ -1,9 +1,10 @@
-use rand::{Rng, RngExt};
+use rand::rngs::ChaCha8Rng;
+use rand::{Rng, SeedableRng};
 
 use super::epoch::Fresh;
+use super::path::Path;
 use super::{Draw, WalkCounts};
 use crate::graph::ProximityGraph;
-use crate::sample::SampleId;
 
 /// `size` fresh samples by random walk with restart (arXiv 2306.03355).
 ///
@@ -22,25 +23,26 @@ pub(super) fn draw(
     let mut counts = WalkCounts::default();
     let mut ids = Vec::with_capacity(size);
     let moves = u32::try_from(size).unwrap_or(u32::MAX).saturating_mul(MOVES_PER_SAMPLE);
+    ids.push(fresh.take_any(generator));
+    // Numbers of its own: how far a path looks ahead then changes nothing but its speed.
+    let mut path = Path::new(graph, ids[0], restart_probability, ChaCha8Rng::from_rng(generator));
+    let mut idle = 0;
     while ids.len() < size && counts.moves < moves {
-        counts.new_starts += u32::from(!ids.is_empty());
-        let start = fresh.take_any(generator);
-        ids.push(start);
-        let mut place = start;
-        let mut idle = 0;
-        while ids.len() < size && counts.moves < moves && idle < PATIENCE {
-            counts.moves += 1;
-            if generator.random_bool(restart_probability) {
-                counts.restarts += 1;
-                place = start;
-            }
-            place = any(graph.neighbors(place), generator);
-            if fresh.take(place) {
-                ids.push(place);
-                idle = 0;
-            } else {
-                idle += 1;
-            }
+        if idle == PATIENCE {
+            counts.new_starts += 1;
+            let start = fresh.take_any(generator);
+            ids.push(start);
+            path.begin(start);
+            idle = 0;
+            continue;
+        }
+        let step = path.next();
+        counts.moves += 1;
+        counts.restarts += u32::from(step.restarted);
+        idle += 1;
+        if fresh.take(step.to) {
+            ids.push(step.to);
+            idle = 0;
         }
     }
     while ids.len() < size {
@@ -48,10 +50,6 @@ pub(super) fn draw(
         ids.push(fresh.take_any(generator));
     }
     Draw { ids, counts }
-}
-
-fn any(neighbors: &[SampleId], generator: &mut impl Rng) -> SampleId {
-    neighbors[generator.random_range(0..neighbors.len())]
 }
 
 /// Moves without a fresh sample before the walk begins elsewhere.

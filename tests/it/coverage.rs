@@ -8,6 +8,9 @@ use prosampler::graph::{self, ProximityGraph};
 use prosampler::walk::{EpochSampler, WalkCounts, mini_batches_per_epoch};
 use prosampler::{GraphVersion, SampleId};
 
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
+
 use crate::support::{graph_config, table, walk_config};
 
 /// A graph in which `next` says where every edge goes.
@@ -43,11 +46,10 @@ proptest! {
         batch_size in 2usize..80,
         restart_probability in prop_oneof![Just(0.0), Just(0.1), Just(0.999_999)],
         drop_last in any::<bool>(),
-        uniform in any::<bool>(),
+        sampler in prop_oneof![Just(SamplerKind::RandomWalk), Just(SamplerKind::Knn), Just(SamplerKind::Uniform)],
         seed in any::<u64>(),
     ) {
         let graph = hostile(kind, len);
-        let sampler = if uniform { SamplerKind::Uniform } else { SamplerKind::RandomWalk };
         let config = WalkConfig { batch_size, restart_probability, drop_last, sampler };
         let mut epoch = EpochSampler::new(len, &config, seed, 3);
         let mut seen = HashSet::new();
@@ -104,4 +106,69 @@ fn walks_stay_among_neighbors() {
     let side = draw.ids[0].index() / half;
     assert!(draw.ids.iter().all(|id| id.index() / half == side));
     assert_eq!((draw.counts.new_starts, draw.counts.uniform_top_ups), (0, 0));
+}
+
+/// The paper's loop against ours, from many starts: which samples a mini-batch finds, and which one last. On a graph that
+/// looks the same from everywhere, only where a sample lies from its start matters.
+#[test]
+fn finds_what_the_papers_loop_finds() {
+    const LEN: usize = 400;
+    const OFFSETS: [usize; 5] = [1, 7, 20, 53, 399];
+    const SIZE: usize = 40;
+    const SEEDS: u64 = 20_000;
+    let graph = handmade(LEN, OFFSETS.len(), |i, e| (i + OFFSETS[e]) % LEN);
+    let paper = |seed| {
+        let mut generator = ChaCha8Rng::seed_from_u64(seed);
+        let start = SampleId::new(generator.random_range(0..LEN));
+        let (mut place, mut found) = (start, vec![start]);
+        while found.len() < SIZE {
+            if generator.random_bool(0.1) {
+                place = start;
+            } else {
+                place = graph.neighbors(place)[generator.random_range(0..OFFSETS.len())];
+                if !found.contains(&place) {
+                    found.push(place);
+                }
+            }
+        }
+        found
+    };
+    let ours = |seed| EpochSampler::new(LEN, &walk_config(SIZE), seed, 0).next(&graph).unwrap().ids;
+    let count = |draw: &dyn Fn(u64) -> Vec<SampleId>| {
+        let mut times = vec![0u32; 2 * LEN];
+        for seed in 0..SEEDS {
+            let ids = draw(seed);
+            let away = |id: &SampleId| (id.index() + LEN - ids[0].index()) % LEN;
+            ids.iter().for_each(|id| times[away(id)] += 1);
+            times[LEN + away(&ids[SIZE - 1])] += 1;
+        }
+        times
+    };
+    for (cell, (&a, &b)) in count(&ours).iter().zip(&count(&paper)).enumerate() {
+        // Each is binomial; five standard deviations of the difference, and one more for cells that are nearly empty.
+        let share = f64::from(a + b) / (2 * SEEDS) as f64;
+        let deviation = (2.0 * SEEDS as f64 * share * (1.0 - share)).sqrt();
+        let difference = (f64::from(a) - f64::from(b)).abs();
+        assert!(difference <= 5.0 * deviation + 1.0, "cell {cell}: {a} and {b}, {deviation} expected");
+    }
+}
+
+/// Nearest first is breadth first, most similar first; a star's leaves have nothing but the hub.
+#[test]
+fn knn_takes_the_nearest_first() {
+    let graph = hostile(4, 300);
+    let config = WalkConfig { sampler: SamplerKind::Knn, ..walk_config(20) };
+    let draw = EpochSampler::new(300, &config, 4, 0).next(&graph).unwrap();
+    let mut expected = vec![draw.ids[0]];
+    for at in 0..20 {
+        for neighbor in graph.neighbors(expected[at]) {
+            if !expected.contains(neighbor) {
+                expected.push(*neighbor);
+            }
+        }
+    }
+    assert_eq!(draw.ids, expected[..20]);
+    assert_eq!(draw.counts.new_starts, 0);
+    let draw = EpochSampler::new(300, &config, 4, 0).next(&hostile(1, 300)).unwrap();
+    assert!((18..=19).contains(&draw.counts.new_starts), "{:?}", draw.counts);
 }

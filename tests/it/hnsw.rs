@@ -84,7 +84,7 @@ fn queries_find_what_brute_force_finds() {
         let mut found = 0;
         for query in vectors(100, 16, 10, 77).chunks_exact(16) {
             let single = EmbeddingTable::new(query.to_vec(), 16, table.similarity(), ModelVersion(1)).unwrap();
-            let dot = |id| single.get(SampleId(0)).iter().zip(table.get(id)).map(|(x, y)| x * y).sum::<f32>();
+            let dot = |id| single.get(SampleId(0)).iter().zip(table.get(id).iter()).map(|(x, y)| x * y).sum::<f32>();
             let mut exact: Vec<_> = (0..1000).map(SampleId::new).map(|id| (id, dot(id))).collect();
             exact.sort_by(|a, b| b.1.total_cmp(&a.1));
             let nearest = index.search(query, 20).unwrap();
@@ -117,7 +117,7 @@ fn a_stored_vector_is_its_own_nearest() {
         assert_eq!((nearest.len(), nearest[0].0), (3, id));
         assert!((nearest[0].1 - 1.0).abs() < 1e-5);
     }
-    assert_eq!(index.search(table.get(SampleId(0)), 0).unwrap(), []);
+    assert_eq!(index.search(&table.get(SampleId(0)), 0).unwrap(), []);
 }
 
 #[test]
