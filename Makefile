@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all of their own set-up.
 
-.PHONY: demo test setup bench bench-encode model lint docs
+.PHONY: demo test setup bench bench-encode bench-graph model lint docs
 
 ## Streams hard-negative mini-batches out of WordNet, and says how hard they are.
 demo: setup
@@ -15,8 +15,12 @@ setup:
 	@./scripts/onnxruntime.sh
 
 ## All benchmarks; each ends with its figures.
-bench: bench-encode
+bench: bench-encode bench-graph
 
 ## Embedding speed against Python onnxruntime and sentence-transformers, in one run.
 bench-encode: setup
 	./benches/peers/encode.sh
+
+## Graph building against PyTorch and kNN libraries, in one run. ARGS="SECTION… --all" chooses.
+bench-graph:
+	./benches/peers/graph.sh $(ARGS)
