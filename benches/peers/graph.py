@@ -25,9 +25,9 @@ def torch_gather(vectors, k, candidates, share):
     n, m = len(vectors), int(candidates)
 
     def run():
-        # Folds of 64 rows rather than the code's N / 20: less memory, and faster.
+        # Folds of 128 rows rather than the code's N / 20: less memory, and no slower.
         kept = []
-        for rows in torch.arange(max(1, int(n * float(share)))).split(64):
+        for rows in torch.arange(max(1, int(n * float(share)))).split(128):
             drawn = torch.randint(n, (len(rows), m))
             scores = torch.bmm(vectors[drawn], vectors[rows].unsqueeze(2)).squeeze(2)
             kept.append(drawn.gather(1, scores.topk(k).indices))
@@ -114,7 +114,8 @@ def pynndescent(vectors, k, kept):
     from pynndescent import NNDescent
 
     def run(vectors=vectors):
-        return NNDescent(vectors, "cosine", n_neighbors=int(kept), n_jobs=THREADS).neighbor_graph[0]
+        # The same order for unit length, and its fastest.
+        return NNDescent(vectors, "euclidean", n_neighbors=int(kept), n_jobs=THREADS).neighbor_graph[0]
 
     # numba compiles on the first call.
     run(vectors[:1000])
