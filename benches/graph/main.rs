@@ -2,8 +2,8 @@
 //!
 //! `cargo bench --bench graph -- [SECTION…] [--all] [--rows N]`: without sections those that take minutes, with `--all`
 //! the slow sections and the slow peers too; `--rows` cuts the data, to see that everything works. Times exclude
-//! reading, writing, compiling and starting Python. Where a peer takes less than half a minute it and ours take turns
-//! and medians are compared; slower ones run once.
+//! reading, writing, compiling and starting Python. A peer and ours take turns and medians are compared; what takes half
+//! a minute or more runs once.
 
 mod data;
 mod drift;

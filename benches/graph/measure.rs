@@ -8,6 +8,9 @@ use prosampler::store::EmbeddingTable;
 
 use super::Bench;
 
+/// Seconds from which on a system runs once.
+pub const LONG: f64 = 30.0;
+
 /// One graph, built once.
 pub struct Run {
     /// The time it took, in seconds.
@@ -46,6 +49,11 @@ impl Times {
         self.0.push(run.seconds);
     }
 
+    /// These, or where there are none, others.
+    pub fn or<'a>(&'a self, others: &'a Self) -> &'a Self {
+        if self.0.is_empty() { others } else { self }
+    }
+
     pub fn median(&self) -> f64 {
         let mut times = self.0.clone();
         times.sort_unstable_by(f64::total_cmp);
@@ -58,7 +66,7 @@ impl Times {
 pub fn turns(first: &Run) -> usize {
     match first.spent {
         ..3.0 => 5,
-        ..30.0 => 3,
+        ..LONG => 3,
         _ => 1,
     }
 }

@@ -21,7 +21,8 @@ fn main() -> Result<()> {
         };
         let (dimension, rows, k): (usize, usize, usize) = (dimension.parse()?, rows.parse()?, k.parse()?);
         let bytes = fs::read(path)?;
-        let floats: Vec<f32> = bytes.as_chunks().0.iter().take(rows * dimension).map(|b| f32::from_le_bytes(*b)).collect();
+        let floats: Vec<f32> =
+            bytes.as_chunks().0.iter().take(rows * dimension).map(|b| f32::from_le_bytes(*b)).collect();
         let vectors: Vec<&[f32]> = floats.chunks_exact(dimension).collect();
         let arguments = arguments.iter().map(|a| a.parse()).collect::<std::result::Result<Vec<usize>, _>>()?;
         let begun = Instant::now();
