@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all of their own set-up.
 
-.PHONY: demo test setup bench bench-encode bench-walk model lint docs
+.PHONY: demo test setup bench bench-encode bench-graph bench-walk
 
 ## Streams hard-negative mini-batches out of WordNet, and says how hard they are.
 demo: setup
@@ -15,7 +15,7 @@ setup:
 	@./scripts/onnxruntime.sh
 
 ## All benchmarks; each ends with its figures.
-bench: bench-encode bench-walk
+bench: bench-encode bench-graph bench-walk
 
 ## Embedding speed against Python onnxruntime and sentence-transformers, in one run.
 bench-encode: setup
@@ -24,3 +24,7 @@ bench-encode: setup
 ## Samples a second of the random walk, against a hash set walk without coverage, in one run.
 bench-walk:
 	cargo bench --quiet --bench walk
+
+## Graph building against PyTorch and kNN libraries, in one run. ARGS="SECTION… --all" chooses.
+bench-graph:
+	./benches/peers/graph.sh $(ARGS)

@@ -58,7 +58,9 @@ impl<'a> Descent<'a> {
         for _ in 0..passes {
             let changed = self.lists.take_changed();
             share = changed.iter().filter(|changed| **changed).count() as f64 / changed.len() as f64;
-            if std::env::var("TRACE").is_ok() { eprintln!("changed {share:.3}"); }
+            if std::env::var("TRACE").is_ok() {
+                eprintln!("changed {share:.3}");
+            }
             if share < DONE {
                 break;
             }

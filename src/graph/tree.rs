@@ -54,10 +54,8 @@ impl Splitter<'_> {
         });
         ids.iter_mut().zip(places).for_each(|(id, (_, sorted))| *id = sorted);
         let (low, high) = ids.split_at_mut(middle);
-        let (mut groups, more) = rayon::join(
-            || self.split(low, first, 2 * node),
-            || self.split(high, first + middle, 2 * node + 1),
-        );
+        let (mut groups, more) =
+            rayon::join(|| self.split(low, first, 2 * node), || self.split(high, first + middle, 2 * node + 1));
         groups.extend(more);
         groups
     }

@@ -24,7 +24,10 @@ enum Vectors {
     F32(Vec<f32>),
     F16(Vec<f16>),
     /// Component = number × factor of its vector.
-    I8 { numbers: Vec<i8>, factors: Vec<f32> },
+    I8 {
+        numbers: Vec<i8>,
+        factors: Vec<f32>,
+    },
 }
 
 impl EmbeddingTable {
@@ -67,9 +70,7 @@ impl EmbeddingTable {
         let vectors = match storage {
             Storage::F32 => Vectors::F32(Vec::with_capacity(numbers)),
             Storage::F16 => Vectors::F16(Vec::with_capacity(numbers)),
-            Storage::I8 => {
-                Vectors::I8 { numbers: Vec::with_capacity(numbers), factors: Vec::with_capacity(samples) }
-            }
+            Storage::I8 => Vectors::I8 { numbers: Vec::with_capacity(numbers), factors: Vec::with_capacity(samples) },
         };
         Ok(Self { vectors, dimension, similarity, model_version })
     }

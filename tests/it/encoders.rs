@@ -153,7 +153,10 @@ async fn the_shipped_encoder_beats_a_bag_of_words() {
     shipped.accepts("wordnet", &some.schema()).unwrap();
     let words = custom_encoder::WordHashing::new("definition", shipped.dimension());
     let accuracy = |encoder: &dyn Encoder| {
-        probe(&encode_all(encoder, &store, Storage::F32, Similarity::Cosine, ModelVersion(1), &mut |_| {}).unwrap(), &labels)
+        probe(
+            &encode_all(encoder, &store, Storage::F32, Similarity::Cosine, ModelVersion(1), &mut |_| {}).unwrap(),
+            &labels,
+        )
     };
     let (shipped, words) = (accuracy(&shipped), accuracy(&words));
     println!("accuracy of 10 nearest neighbors: {shipped:.3}, bag of words {words:.3}");

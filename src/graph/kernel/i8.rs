@@ -28,9 +28,8 @@ fn avx512(rows: Part<'_>, panel: Part<'_>, scores: &mut [Scores]) {
     const TILE: usize = 12;
     let width = panel.width;
     // SAFETY: `scores` has checked that there are 16 of each.
-    let (start, factors) = unsafe {
-        (_mm512_loadu_si512(panel.starts.as_ptr().cast()), _mm512_loadu_ps(panel.factors.as_ptr()))
-    };
+    let (start, factors) =
+        unsafe { (_mm512_loadu_si512(panel.starts.as_ptr().cast()), _mm512_loadu_ps(panel.factors.as_ptr())) };
     let tiles = rows.words.chunks_exact(TILE * width).zip(rows.factors.chunks_exact(TILE));
     for ((rows, row_factors), scores) in tiles.zip(scores.as_chunks_mut::<TILE>().0) {
         let mut sums = [start; TILE];

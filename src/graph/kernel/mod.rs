@@ -163,7 +163,8 @@ fn reached_avx2(scores: &[Scores], row_thresholds: &[f32], column_thresholds: &S
         _CMP_GE_OQ, _mm256_cmp_ps, _mm256_loadu_ps, _mm256_min_ps, _mm256_movemask_ps, _mm256_set1_ps,
     };
     // SAFETY: 16 numbers are two registers of 8.
-    let load = |numbers: &Scores| unsafe { [_mm256_loadu_ps(numbers.as_ptr()), _mm256_loadu_ps(numbers.as_ptr().add(8))] };
+    let load =
+        |numbers: &Scores| unsafe { [_mm256_loadu_ps(numbers.as_ptr()), _mm256_loadu_ps(numbers.as_ptr().add(8))] };
     let columns = load(column_thresholds);
     for ((scores, &threshold), reached) in scores.iter().zip(row_thresholds).zip(reached) {
         let (scores, row) = (load(scores), _mm256_set1_ps(threshold));

@@ -65,9 +65,12 @@ impl Columns {
         self.resize(kernel.width(table.dimension()), ids.len());
         let panels = self.words.par_chunks_exact_mut(COLUMNS * self.width);
         let rest = self.factors.par_chunks_exact_mut(COLUMNS).zip(self.starts.par_chunks_exact_mut(COLUMNS));
-        panels.zip(rest).zip(ids.par_chunks(COLUMNS)).for_each_init(Scratch::default, |scratch, ((words, rest), ids)| {
-            kernel.pack_panel(table, ids, words, rest, scratch);
-        });
+        panels.zip(rest).zip(ids.par_chunks(COLUMNS)).for_each_init(
+            Scratch::default,
+            |scratch, ((words, rest), ids)| {
+                kernel.pack_panel(table, ids, words, rest, scratch);
+            },
+        );
     }
 
     /// The same, by the calling thread.
