@@ -49,7 +49,7 @@ pub trait Encoder: Send + Sync + 'static {
         positions(uri, schema, self.columns()).map(drop)
     }
 
-    /// Writes the vectors of `rows` to `vectors` [rows × dimension], row-major. `rows` holds [`columns`](Self::columns)
+    /// Writes the vectors of `rows` to `vectors` [rows × dimension], row-major, all zeros before. `rows` holds [`columns`](Self::columns)
     /// in that order, at most 8,192 rows. Runs inside the compute pool, one call at a time: parallel iterators of rayon
     /// use the pool, and blocking is fine. Vectors need not have unit length; they must be finite.
     ///
@@ -79,6 +79,7 @@ pub fn encode_all(
     let mut vectors = Vec::new();
     for (first, rows) in store.record_batches() {
         refuse_nulls(first, rows)?;
+        vectors.clear();
         vectors.resize(rows.num_rows() * dimension, 0f32);
         encoder.encode(rows, &mut vectors)?;
         table.push(&mut vectors)?;

@@ -14,7 +14,7 @@ use crate::store::EmbeddingTable;
 /// Each sample's K most similar of all others. Costs N² d / 2 multiplications; a few MB a thread beside the lists.
 pub(super) fn build(table: &EmbeddingTable, precision: Precision, size: Size, version: GraphVersion) -> ProximityGraph {
     let samples = table.len();
-    let kernel = Kernel::choose(precision, size.neighbors, samples - 1);
+    let kernel = Kernel::choose(precision, table.dimension(), size.neighbors, samples - 1);
     let length = if kernel.is_exact() { size.neighbors } else { with_margin(size.neighbors).min(samples - 1) };
     let mut lists = Lists::new(samples, length);
     let stripes = lists.stripes();

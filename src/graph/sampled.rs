@@ -28,7 +28,7 @@ pub(super) fn build(
     version: GraphVersion,
 ) -> ProximityGraph {
     let samples = table.len();
-    let kernel = Kernel::choose(config.precision, size.neighbors, size.candidates);
+    let kernel = Kernel::choose(config.precision, table.dimension(), size.neighbors, size.candidates);
     let mut generator = generator(seed, version, u64::MAX);
     let mut order: Vec<u32> = (0..samples as u32).collect();
     order.shuffle(&mut generator);

@@ -60,14 +60,15 @@ impl Kernel {
         Self { format, vectors }
     }
 
-    /// The format that a build in this precision uses. `Auto` takes i8 where the K neighbors of M candidates are few
-    /// enough that scoring them again in f32 costs less than i8 saves.
-    pub fn choose(precision: Precision, neighbors: usize, candidates: usize) -> Self {
+    /// The format that a build in this precision uses. `Auto` takes i8 where vectors are long enough that its rounding
+    /// averages out, and the K neighbors of M candidates few enough that scoring them again in f32 costs less than i8
+    /// saves.
+    pub fn choose(precision: Precision, dimension: usize, neighbors: usize, candidates: usize) -> Self {
         Self::new(match precision {
             Precision::F32 => Format::F32,
             Precision::Bf16 => Format::Bf16,
             Precision::I8 => Format::I8,
-            Precision::Auto if neighbors * I8_PAYS <= candidates => Format::I8,
+            Precision::Auto if dimension >= I8_SUITS && neighbors * I8_PAYS <= candidates => Format::I8,
             Precision::Auto => Format::F32,
         })
     }
@@ -178,6 +179,9 @@ fn reached_avx2(scores: &[Scores], row_thresholds: &[f32], column_thresholds: &S
 
 /// i8 pays where at least this many candidates stand behind each neighbor.
 const I8_PAYS: usize = 64;
+
+/// Components from which i8 finds the nearest: with fewer, many candidates look equally near to it.
+const I8_SUITS: usize = 64;
 
 #[cfg(test)]
 mod tests;
