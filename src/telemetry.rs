@@ -56,6 +56,10 @@ pub(crate) fn neighbors_topped_up(samples: usize, graph_version: GraphVersion) {
     warn!(samples, %graph_version, "the index reached too few neighbors of some samples; topped up uniformly");
 }
 
+pub(crate) fn rebuilt(kept: f64) {
+    info!(kept, "too few neighbors were kept for refinement to pay; the graph is built anew");
+}
+
 pub(crate) fn published(graph_version: GraphVersion, model_version: ModelVersion, step: u64, seconds: f64) {
     info!(%graph_version, %model_version, step, seconds, "published a snapshot");
 }

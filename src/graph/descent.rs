@@ -51,6 +51,29 @@ impl<'a> Descent<'a> {
         }
     }
 
+    /// Scores each sample and its old neighbors among themselves; of more than a panel holds, the others with the sample
+    /// alone.
+    pub fn join_old(&mut self, old: &ProximityGraph) {
+        let stripes = self.lists.stripes();
+        let table = self.table;
+        let init = || (product(), Vec::new());
+        self.order.par_iter().filter(|sample| (**sample as usize) < old.len()).for_each_init(init, |state, &sample| {
+            let (product, ids) = state;
+            let (near, far) = old.neighbors(SampleId(sample)).split_at(FORWARD.min(old.degree()));
+            ids.clear();
+            ids.push(sample);
+            ids.extend(near.iter().map(|id| id.0));
+            product.join_within(table, ids, &stripes);
+            if !far.is_empty() {
+                ids.clear();
+                ids.extend(far.iter().map(|id| id.0));
+                product.pack_rows(table, &[sample]);
+                product.pack_columns(table, ids);
+                product.join_across(&[sample], ids, &stripes);
+            }
+        });
+    }
+
     /// Joins each sample's neighbors until a pass changes few lists, or `passes` times. Gives the share of lists that the
     /// last pass changed.
     pub fn converge(&mut self, passes: usize) -> f64 {
@@ -58,35 +81,48 @@ impl<'a> Descent<'a> {
         for _ in 0..passes {
             let changed = self.lists.take_changed();
             share = changed.iter().filter(|changed| **changed).count() as f64 / changed.len() as f64;
-            if std::env::var("TRACE").is_ok() {
-                eprintln!("changed {share:.3}");
-            }
             if share < DONE {
                 break;
             }
             let forward = FORWARD.min(self.lists.length());
             let best = self.lists.best(forward);
             let reverse = reverse(&best, forward, self.table.len());
-            self.join_neighbors(&best, forward, &reverse);
+            self.join_neighbors(&best, forward, &reverse, &changed);
         }
         share
     }
 
-    /// Scores each sample, those it has for neighbors and some that have it for one among themselves.
-    fn join_neighbors(&mut self, best: &[SampleId], forward: usize, reverse: &[SampleId]) {
+    /// Scores each sample, those it has for neighbors and some that have it for one among themselves, where any of their
+    /// lists has changed.
+    fn join_neighbors(&mut self, best: &[SampleId], forward: usize, reverse: &[SampleId], changed: &[bool]) {
         let stripes = self.lists.stripes();
-        let init = || (product(), Vec::new());
-        self.order.par_iter().with_min_len(256).for_each_init(init, |(product, ids), &sample| {
+        let table = self.table;
+        let group = |sample: u32, ids: &mut Vec<u32>| {
             let index = sample as usize;
+            let members = best[index * forward..][..forward].iter().chain(&reverse[index * REVERSE..][..REVERSE]);
             ids.clear();
             ids.push(sample);
-            let members = best[index * forward..][..forward].iter().chain(&reverse[index * REVERSE..][..REVERSE]);
             for id in members.filter(|id| **id != EMPTY) {
                 if !ids.contains(&id.0) {
                     ids.push(id.0);
                 }
             }
-            product.join_within(self.table, ids, &stripes);
+            if !ids.iter().any(|&id| changed[id as usize]) {
+                ids.clear();
+            }
+            ids.iter().for_each(|&id| table.prefetch(SampleId(id)));
+        };
+        self.order.par_chunks(256).for_each_init(product, |product, samples| {
+            let (mut ids, mut next) = (Vec::new(), Vec::new());
+            group(samples[0], &mut next);
+            for place in 0..samples.len() {
+                std::mem::swap(&mut ids, &mut next);
+                // The next group's vectors are on their way while this one is scored.
+                if let Some(&sample) = samples.get(place + 1) {
+                    group(sample, &mut next);
+                }
+                product.join_within(table, &ids, &stripes);
+            }
         });
     }
 }
@@ -112,7 +148,7 @@ fn product() -> Product {
 }
 
 /// Trees before the first pass.
-const TREES: u64 = 4;
+const TREES: u64 = 16;
 
 /// Samples of a leaf, at most.
 const LEAF: usize = 768;
@@ -124,7 +160,7 @@ const FORWARD: usize = 15;
 const REVERSE: usize = 16;
 
 /// Passes at most.
-const PASSES: usize = 6;
+const PASSES: usize = 2;
 
 /// The share of changed lists at which another pass is not worth its time.
 const DONE: f64 = 0.05;

@@ -14,13 +14,13 @@ use crate::store::EmbeddingTable;
 /// standard error is below 0.01. Runs on the current rayon pool.
 ///
 /// # Panics
-/// Where graph and embeddings are not of the same samples.
+/// Where the graph has more samples than there are embeddings.
 #[must_use]
 pub fn recall(graph: &ProximityGraph, table: &EmbeddingTable, rows: usize, seed: u64) -> f64 {
-    assert_eq!(graph.len(), table.len(), "a graph and its embeddings have the same samples");
+    assert!(graph.len() <= table.len(), "each sample of a graph has an embedding");
     let mut generator = generator(seed, graph.version(), u64::MAX - 1);
     let rows: Vec<u32> =
-        index::sample(&mut generator, table.len(), rows.min(table.len())).iter().map(|row| row as u32).collect();
+        index::sample(&mut generator, graph.len(), rows.min(graph.len())).iter().map(|row| row as u32).collect();
     let found = |(row, nearest): (&u32, Vec<SampleId>)| {
         let neighbors = graph.neighbors(SampleId(*row));
         nearest.iter().filter(|id| neighbors.contains(id)).count()

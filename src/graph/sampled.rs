@@ -27,8 +27,20 @@ pub(super) fn build(
     seed: u64,
     version: GraphVersion,
 ) -> ProximityGraph {
-    let samples = table.len();
     let kernel = Kernel::choose(config.precision, table.dimension(), size.neighbors, size.candidates);
+    build_by_parts(table, kernel, size, seed, version, part(table, size, kernel))
+}
+
+/// The same, with `part` samples packed at a time, a multiple of [`COLUMNS`].
+fn build_by_parts(
+    table: &EmbeddingTable,
+    kernel: Kernel,
+    size: Size,
+    seed: u64,
+    version: GraphVersion,
+    part: usize,
+) -> ProximityGraph {
+    let samples = table.len();
     let mut generator = generator(seed, version, u64::MAX);
     let mut order: Vec<u32> = (0..samples as u32).collect();
     order.shuffle(&mut generator);
@@ -41,7 +53,6 @@ pub(super) fn build(
     let mut lists = Lists::new(samples, size.neighbors);
     let stripes = lists.stripes();
     let mut columns = Columns::default();
-    let part = part(table, size, kernel);
     for start in (0..samples).step_by(part) {
         let end = samples.min(start + part);
         let share = |end: usize| (end as u128 * (size.candidates as u128 + 1) / samples as u128) as usize;
@@ -239,3 +250,45 @@ const OVERHEAD: usize = 20;
 
 /// Bytes of a part that are never too many.
 const SMALL: usize = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+    use crate::config::{Precision, Similarity};
+    use crate::sample::ModelVersion;
+
+    /// With M = K every candidate is kept: in parts, too, each other sample is one as often as any.
+    #[test]
+    fn candidates_are_uniform_in_parts_and_in_every_format() {
+        let (len, candidates, builds) = (150usize, 70usize, 400u64);
+        let mut generator = rand::rngs::ChaCha8Rng::seed_from_u64(1);
+        let vectors = (0..len * 8).map(|_| generator.random_range(-1f32..1.0)).collect();
+        let table = EmbeddingTable::new(vectors, 8, Similarity::Cosine, ModelVersion(1)).unwrap();
+        let config = GraphConfig { candidates, neighbors: candidates, ..GraphConfig::default() };
+        let size = Size::new(len, &config);
+        for precision in [Precision::F32, Precision::I8, Precision::Bf16] {
+            let kernel = Kernel::choose(precision, 8, candidates, candidates);
+            let mut counts = vec![0f64; len * len];
+            for seed in 0..builds {
+                let graph = build_by_parts(&table, kernel, size, seed, GraphVersion(1), 48);
+                for row in 0..len {
+                    let mut found = graph.neighbors(SampleId::new(row)).to_vec();
+                    found.iter().for_each(|id| counts[row * len + id.index()] += 1.0);
+                    found.sort_unstable();
+                    found.dedup();
+                    assert_eq!(found.len(), candidates, "a candidate twice");
+                }
+            }
+            let p = candidates as f64 / (len - 1) as f64;
+            let (mean, variance) = (builds as f64 * p, builds as f64 * p * (1.0 - p));
+            let others = (0..len * len).filter(|at| at / len != at % len);
+            let deviations: Vec<f64> = others.map(|at| (counts[at] - mean).powi(2) / variance).collect();
+            assert!((0..len).all(|row| counts[row * len + row] == 0.0), "a sample neighbors itself");
+            let spread = deviations.iter().sum::<f64>() / deviations.len() as f64;
+            assert!((0.9..1.1).contains(&spread), "{precision:?}: {spread}");
+            assert!(deviations.iter().all(|d| *d < 36.0), "{precision:?}: a sample is preferred");
+        }
+    }
+}

@@ -189,6 +189,17 @@ impl EmbeddingTable {
         room
     }
 
+    /// Asks for one sample's embedding to be brought into the caches.
+    #[inline]
+    pub(crate) fn prefetch(&self, id: SampleId) {
+        let numbers = id.index() * self.dimension..(id.index() + 1) * self.dimension;
+        match &self.vectors {
+            Vectors::F32(vectors) => prefetch(&vectors[numbers]),
+            Vectors::F16(vectors) => prefetch(&vectors[numbers]),
+            Vectors::I8 { numbers: vectors, .. } => prefetch(&vectors[numbers]),
+        }
+    }
+
     /// Copies one sample's embedding to `vector` [dimension].
     ///
     /// # Panics

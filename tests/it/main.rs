@@ -13,6 +13,7 @@ mod graph_statistics;
 mod hnsw;
 mod layers;
 mod mini_batches;
+mod nearest;
 mod run;
 mod store;
 mod support;

@@ -1,0 +1,74 @@
+use super::descent::Descent;
+use super::recall::recall;
+use super::{ProximityGraph, Size};
+use crate::config::{GraphBuilder, GraphConfig};
+use crate::sample::GraphVersion;
+use crate::store::EmbeddingTable;
+use crate::telemetry;
+
+/// What became of a graph over new embeddings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refined {
+    /// The kNN graph over them, nearly exact.
+    pub graph: ProximityGraph,
+    /// The share of exact neighbors that the old graph still had, 0 to 1, by a sample of 256 rows.
+    pub kept: f64,
+    /// The same of the new graph.
+    pub recall: f64,
+    /// Whether too few were kept, and the graph was built anew.
+    pub rebuilt: bool,
+}
+
+/// Carries a kNN graph over to new embeddings of the same samples, and of samples that have come since, which stand
+/// behind them: the limit M → N of the paper's graph, for less than building it.
+///
+/// Likely neighbors are scored anew: the leaves of a few random projection trees, each sample's old neighbors, and then
+/// what these lead to. Where the old graph kept fewer than half of the neighbors, that would not pay: the graph is built
+/// by NN-descent from nothing, which telemetry says. Of `config` only K counts. The graph does not depend on the number
+/// of threads, and needs the memory that [`build`](super::build()) does.
+///
+/// Not for moderate M: there the paper's candidates must be drawn anew, or each refresh would raise M; that is what
+/// [`build`](super::build()) does at less cost.
+///
+/// # Panics
+/// As [`build`](super::build()), and where the old graph has more samples than there are embeddings.
+#[must_use]
+pub fn refine(
+    old: &ProximityGraph,
+    table: &EmbeddingTable,
+    config: &GraphConfig,
+    seed: u64,
+    version: GraphVersion,
+) -> Refined {
+    assert!(old.len() <= table.len(), "samples may come, not go");
+    let size = Size::new(table.len(), config);
+    let _span = telemetry::graph(table.len(), table.len() - 1, size.neighbors, version).entered();
+    let kept = recall(old, table, GAUGE, seed);
+    let rebuilt = kept < PAYS;
+    let graph = if rebuilt {
+        telemetry::rebuilt(kept);
+        let config = GraphConfig { builder: GraphBuilder::NnDescent, ..config.clone() };
+        super::build(table, &config, seed, version)
+    } else {
+        let mut descent = Descent::new(table, size.neighbors);
+        // The more has changed, the more is looked at.
+        let trees = 1 + ((1.0 - kept) * TREES_PER_SHARE) as u64;
+        descent.join_leaves(trees, seed, version);
+        descent.join_old(old);
+        descent.converge(if kept > LITTLE { 1 } else { 2 });
+        descent.lists.into_graph(size.neighbors, version)
+    };
+    let recall = recall(&graph, table, GAUGE, seed);
+    Refined { graph, kept, recall, rebuilt }
+}
+
+/// Rows of the gauge.
+const GAUGE: usize = 256;
+
+/// Below this share of kept neighbors, building costs no more.
+const PAYS: f64 = 0.5;
+
+/// Above it, one pass is enough.
+const LITTLE: f64 = 0.9;
+
+const TREES_PER_SHARE: f64 = 20.0;

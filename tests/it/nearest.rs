@@ -1,0 +1,135 @@
+//! The kNN graph, made in every way, against brute force.
+
+use prosampler::config::{GraphBuilder, GraphConfig, Precision, Similarity, Storage};
+use prosampler::graph::{self, ProximityGraph, refine};
+use prosampler::store::EmbeddingTable;
+use prosampler::{ComputePool, GraphVersion, ModelVersion, SampleId};
+
+use crate::support::{table, vectors};
+
+const K: usize = 10;
+
+fn config(builder: GraphBuilder, precision: Precision) -> GraphConfig {
+    GraphConfig { builder, precision, candidates: K, neighbors: K, ..GraphConfig::default() }
+}
+
+fn build(table: &EmbeddingTable, builder: GraphBuilder, precision: Precision) -> ProximityGraph {
+    graph::build(table, &config(builder, precision), 1, GraphVersion(1))
+}
+
+/// The share of `exact`'s neighbors that `graph` has.
+fn share(graph: &ProximityGraph, exact: &ProximityGraph) -> f64 {
+    let found = |id: SampleId| exact.neighbors(id).iter().filter(|n| graph.neighbors(id).contains(n)).count();
+    (0..graph.len()).map(|i| found(SampleId::new(i))).sum::<usize>() as f64 / (graph.len() * K) as f64
+}
+
+#[test]
+fn every_way_finds_the_nearest() {
+    let table = table(3000, 96, 30, 4);
+    let exact = graph::exact(&table, K, GraphVersion(1));
+    for (builder, precision, least) in [
+        (GraphBuilder::Exact, Precision::F32, 0.9999),
+        (GraphBuilder::Exact, Precision::I8, 0.999),
+        (GraphBuilder::Exact, Precision::Bf16, 0.999),
+        (GraphBuilder::NnDescent, Precision::Auto, 0.97),
+    ] {
+        let graph = build(&table, builder, precision);
+        let found = share(&graph, &exact);
+        println!("{builder:?} in {precision:?}: {found}");
+        assert!(found >= least, "{builder:?} in {precision:?}: {found}");
+        for id in (0..graph.len()).map(SampleId::new) {
+            assert!(!graph.neighbors(id).contains(&id));
+            for (&neighbor, similarity) in graph.neighbors(id).iter().zip(graph.similarities(id)) {
+                assert!((similarity - table.similarity_of(id, neighbor)).abs() < 1e-5);
+            }
+        }
+    }
+}
+
+#[test]
+fn recall_is_the_share_of_exact_neighbors() {
+    let table = table(700, 12, 9, 2);
+    let exact = graph::exact(&table, K, GraphVersion(1));
+    assert!(graph::recall(&exact, &table, 700, 3) > 0.999);
+    let sampled = graph::build(
+        &table,
+        &GraphConfig { candidates: 300, ..config(GraphBuilder::Sampled, Precision::F32) },
+        1,
+        GraphVersion(1),
+    );
+    let expected = share(&sampled, &exact);
+    assert!((graph::recall(&sampled, &table, 700, 3) - expected).abs() < 1e-3, "{expected}");
+}
+
+#[test]
+fn the_number_of_threads_does_not_matter() {
+    let before = table(2500, 96, 20, 5);
+    let after = moved(&before, 0.1, 0);
+    let with = |threads: usize| {
+        let pool = ComputePool::new(threads).unwrap();
+        pool.install(|| {
+            let exact = build(&before, GraphBuilder::Exact, Precision::Auto);
+            let near = build(&before, GraphBuilder::NnDescent, Precision::Auto);
+            let sampled = GraphConfig { candidates: 900, ..config(GraphBuilder::Sampled, Precision::I8) };
+            let sampled = graph::build(&before, &sampled, 1, GraphVersion(1));
+            let refined = refine(&exact, &after, &config(GraphBuilder::Sampled, Precision::Auto), 1, GraphVersion(2));
+            (exact, near, sampled, refined)
+        })
+    };
+    let one = with(1);
+    assert!(one == with(2));
+    assert!(one == with(4));
+}
+
+/// The same samples after a training step or so, and `more` new ones.
+fn moved(table: &EmbeddingTable, by: f32, more: usize) -> EmbeddingTable {
+    let (len, d) = (table.len(), table.dimension());
+    let noise = vectors(len + more, d, 1, 77);
+    let near = |i: usize| table.get(SampleId::new(i % len)).into_owned();
+    let old = (0..len + more).flat_map(near).zip(noise);
+    let moved = old.map(|(x, noise)| x + by * noise).collect();
+    EmbeddingTable::new(moved, d, Similarity::Cosine, ModelVersion(2)).unwrap()
+}
+
+#[test]
+fn refining_follows_the_embeddings_and_takes_new_samples_in() {
+    let before = table(3000, 96, 30, 6);
+    let old = build(&before, GraphBuilder::Exact, Precision::F32);
+    let after = moved(&before, 0.02, 100);
+    let exact = graph::exact(&after, K, GraphVersion(2));
+    let refined = refine(&old, &after, &config(GraphBuilder::Sampled, Precision::Auto), 1, GraphVersion(2));
+    let found = share(&refined.graph, &exact);
+    println!("kept {}, recall {} by its gauge, {found} in truth", refined.kept, refined.recall);
+    assert!(!refined.rebuilt && refined.kept < 0.99);
+    assert!(found >= 0.96 && (found - refined.recall).abs() < 0.02);
+    assert_eq!(refined.graph.len(), 3100);
+}
+
+#[test]
+fn a_graph_that_kept_little_is_built_anew() {
+    let before = table(2000, 96, 20, 6);
+    let old = build(&before, GraphBuilder::Exact, Precision::F32);
+    let refined =
+        refine(&old, &table(2000, 96, 20, 99), &config(GraphBuilder::Sampled, Precision::Auto), 1, GraphVersion(2));
+    assert!(refined.rebuilt && refined.kept < 0.5 && refined.recall > 0.95, "{} {}", refined.kept, refined.recall);
+}
+
+#[test]
+fn smaller_storage_keeps_the_neighbors() {
+    let all = vectors(2000, 96, 20, 8);
+    let full = EmbeddingTable::new(all.clone(), 96, Similarity::Cosine, ModelVersion(1)).unwrap();
+    let exact = graph::exact(&full, K, GraphVersion(1));
+    for (storage, bytes, off, least) in [(Storage::F16, 192, 1e-3, 0.99), (Storage::I8, 100, 1e-2, 0.93)] {
+        let mut table = EmbeddingTable::with_capacity(2000, 96, storage, Similarity::Cosine, ModelVersion(1)).unwrap();
+        all.clone().chunks_mut(96 * 300).for_each(|part| table.push(part).unwrap());
+        assert_eq!((table.len(), table.storage(), table.bytes_per_sample()), (2000, storage, bytes));
+        for (a, b) in (0..2000).map(SampleId::new).zip((0..2000).rev().map(SampleId::new)) {
+            assert!((table.similarity_of(a, b) - full.similarity_of(a, b)).abs() < off);
+        }
+        for builder in [GraphBuilder::Exact, GraphBuilder::NnDescent] {
+            let found = share(&build(&table, builder, Precision::Auto), &exact);
+            println!("{storage:?} by {builder:?}: {found}");
+            assert!(found >= least, "{storage:?} by {builder:?}: {found}");
+        }
+    }
+}
