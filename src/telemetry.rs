@@ -56,6 +56,10 @@ pub(crate) fn neighbors_topped_up(samples: usize, graph_version: GraphVersion) {
     warn!(samples, %graph_version, "the index reached too few neighbors of some samples; topped up uniformly");
 }
 
+pub(crate) fn nearly_exact(samples: usize) {
+    info!(samples, "all others are candidates, but many: nearest neighbors by NN-descent; set graph.builder for exact");
+}
+
 pub(crate) fn rebuilt(kept: f64) {
     info!(kept, "too few neighbors were kept for refinement to pay; the graph is built anew");
 }

@@ -144,7 +144,7 @@ fn show(mini_batch: &MiniBatch, column: Option<&str>, label: Option<&str>) {
     let (labels, Some(texts)) = (values(label), values(column)) else { return };
     println!("the first mini-batch, {SHOWN} of its samples:");
     for (i, text) in texts.iter().enumerate() {
-        let label = labels.as_ref().map(|l| format!("{:<18}", l[i])).unwrap_or_default();
+        let label = labels.as_ref().map(|l| format!("{:<20}", l[i])).unwrap_or_default();
         let cut: String = text.chars().take(WIDTH).collect();
         println!("  {label}{cut}{}", if cut.len() < text.len() { "…" } else { "" });
     }

@@ -47,8 +47,8 @@ pub enum GraphBuilder {
     Sampled,
     /// The K most similar of all others: the limit M → N. M is ignored. Costs N² · d / 2 multiplications.
     Exact,
-    /// About the K most similar of all others, by NN-descent: for data so large that `exact` takes too long. M is
-    /// ignored.
+    /// About the K most similar of all others, by NN-descent, for data so large that `exact` takes too long: about 97
+    /// of 100 for embeddings of sentences. M is ignored.
     NnDescent,
     /// About the K most similar of all others, by a hierarchical navigable small world, instant-distance's. M is
     /// ignored. Slower than `exact` up to some hundred thousand samples, and than `nn_descent` beyond. Costs some 20,000

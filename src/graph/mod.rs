@@ -54,11 +54,12 @@ use crate::telemetry;
 ///
 /// [`GraphBuilder::Sampled`], the default, is the paper's: each sample's K most similar of M uniform others, without
 /// itself and without duplicates, for N M d multiplications. M ≥ N − 1 asks for the kNN graph, which the other builders
-/// make too; it is exact up to EXACT_UP_TO samples and [nearly so](GraphBuilder::NnDescent) beyond. K ≥ N gives all
-/// others.
+/// make too; up to 100,000 samples it is made by [`GraphBuilder::Exact`], beyond by [`GraphBuilder::NnDescent`]. K ≥ N
+/// gives all others.
 ///
-/// Needs at most a tenth of the memory of embeddings and graph beside these (or 64 MB, where that is more). Runs on the
-/// current rayon pool; except with [`GraphBuilder::Hnsw`], the graph does not depend on the number of threads.
+/// Memory beside embeddings and graph: `Sampled` needs at most a tenth of these (or 64 MB, where that is more), `Exact`
+/// K + 40 bytes a sample in i8, `NnDescent` about 150 bytes a sample. Runs on the current rayon pool; except with
+/// [`GraphBuilder::Hnsw`], the graph does not depend on the number of threads.
 ///
 /// # Panics
 /// For fewer than two samples, K = 0 or K > M: [`PipelineConfig`](crate::config::PipelineConfig) and
@@ -71,14 +72,17 @@ pub fn build(table: &EmbeddingTable, config: &GraphConfig, seed: u64, version: G
         GraphBuilder::Sampled if size.candidates < table.len() - 1 => {
             sampled::build(table, config, size, seed, version)
         }
-        GraphBuilder::Sampled if table.len() > EXACT_UP_TO => descent::build(table, size, seed, version),
+        GraphBuilder::Sampled if table.len() > EXACT_UP_TO => {
+            telemetry::nearly_exact(table.len());
+            descent::build(table, size, seed, version)
+        }
         GraphBuilder::Sampled | GraphBuilder::Exact => all_pairs::build(table, config.precision, size, version),
         GraphBuilder::NnDescent => descent::build(table, size, seed, version),
         GraphBuilder::Hnsw => hnsw::build(table, config, seed, version),
     }
 }
 
-/// Where NN-descent overtakes all pairs.
+/// Here NN-descent takes half the time of all pairs, for 97 of 100 neighbors (d = 384, K = 16, AVX2, two threads).
 const EXACT_UP_TO: usize = 100_000;
 
 /// M and K, cut down to what the data set can give: a sample has only N − 1 others.

@@ -36,7 +36,7 @@ struct Splitter<'a> {
 impl Splitter<'_> {
     fn split(&self, ids: &mut [u32], first: usize, node: u64) -> Vec<Range<usize>> {
         if ids.len() <= self.largest {
-            return vec![first..first + ids.len()];
+            return std::iter::once(first..first + ids.len()).collect();
         }
         let mut generator = generator(self.seed, self.version, self.tree << 40 | node);
         let mut any = || self.table.get(SampleId(ids[generator.random_range(0..ids.len())]));

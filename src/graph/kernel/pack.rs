@@ -99,7 +99,8 @@ impl Columns {
                 words.iter_mut().for_each(|w| *w = ((*w | 0x8080_8080) - 0x4040_4040) ^ 0x8080_8080);
             }
             words.resize(COLUMNS * self.width, 0);
-            (factors.fill(0.0), starts.fill(0));
+            factors.fill(0.0);
+        starts.fill(0);
             factors[..row_factors.len()].copy_from_slice(row_factors);
             kernel.finish_panel(&words, self.width, panel, starts);
         }
@@ -148,7 +149,8 @@ impl Kernel {
     ) {
         let width = self.width(table.dimension());
         scratch.words.resize(COLUMNS * width, 0);
-        (factors.fill(0.0), starts.fill(0));
+        factors.fill(0.0);
+        starts.fill(0);
         for (c, words) in scratch.words.chunks_exact_mut(width).enumerate() {
             match ids.get(c) {
                 Some(&id) => factors[c] = self.encode(table.vector(SampleId(id), &mut scratch.vector), words, 0),
