@@ -100,7 +100,7 @@ impl Columns {
             }
             words.resize(COLUMNS * self.width, 0);
             factors.fill(0.0);
-        starts.fill(0);
+            starts.fill(0);
             factors[..row_factors.len()].copy_from_slice(row_factors);
             kernel.finish_panel(&words, self.width, panel, starts);
         }
