@@ -1,7 +1,7 @@
 //! The full kNN graph, K = 16, at equal recall.
 
 use prosampler::GraphVersion;
-use prosampler::config::GraphConfig;
+use prosampler::config::{GraphBuilder, GraphConfig, Precision};
 use prosampler::graph;
 
 use super::data::{Data, Truth};
@@ -74,8 +74,18 @@ fn compare(bench: &mut Bench, data: &Data, figure: &str, fast: &[&str], slow: &[
     let truth = bench.pool.install(|| Truth::new(&data.table, K, 1000));
     let recall = |run: &Run| truth.recall(&data.table, |_, row| &run.ids[row * K..][..K]);
 
-    let config = GraphConfig { candidates: data.table.len(), neighbors: K, ..GraphConfig::default() };
-    let mut ours = [Ours { name: "prosampler", config, recall: 0.0, times: Times::default() }];
+    let way = |name, builder, precision| Ours {
+        name,
+        config: GraphConfig { builder, precision, candidates: K, neighbors: K, ..GraphConfig::default() },
+        recall: 0.0,
+        times: Times::default(),
+    };
+    let mut ours = vec![way("prosampler nn_descent", GraphBuilder::NnDescent, Precision::Auto)];
+    // All pairs of a million samples take most of an hour.
+    if data.table.len() <= 200_000 {
+        ours.push(way("prosampler exact, i8", GraphBuilder::Exact, Precision::I8));
+        ours.push(way("prosampler exact, f32", GraphBuilder::Exact, Precision::F32));
+    }
     for way in &mut ours {
         way.recall = recall(&way.run(bench, data));
     }

@@ -1,7 +1,7 @@
-//! What drift leaves of a graph, and what it costs to build it anew.
+//! What drift leaves of a graph, and what it costs to refine it or to build it anew. The ratio is refining to building.
 
 use prosampler::GraphVersion;
-use prosampler::config::GraphConfig;
+use prosampler::config::{GraphBuilder, GraphConfig};
 use prosampler::graph;
 
 use super::data::{Data, Truth};
@@ -16,8 +16,9 @@ const CHANGES: [f64; 3] = [0.05, 0.15, 0.30];
 
 pub fn run(bench: &mut Bench) {
     let before = Data::sentences(&bench.folder, bench.rows).table;
-    let config = GraphConfig { candidates: before.len(), neighbors: K, ..GraphConfig::default() };
-    let old = Run::ours(bench, || graph::build(&before, &config, SEED, GraphVersion(1)));
+    let config = GraphConfig { builder: GraphBuilder::Exact, candidates: K, neighbors: K, ..GraphConfig::default() };
+    let old_graph = bench.pool.install(|| graph::build(&before, &config, SEED, GraphVersion(1)));
+    let old = Run::ours(bench, || old_graph.clone());
     let drift = bench.pool.install(|| Drift::new(&before, K));
     head("recall@16");
     for change in CHANGES {
@@ -28,6 +29,14 @@ pub fn run(bench: &mut Bench) {
         let mut times = Times::default();
         let new = Run::ours(bench, || graph::build(&after, &config, SEED, GraphVersion(2)));
         times.push(&new);
-        row("  built anew", &times, recall(&new), None);
+        row("  built anew, exactly", &times, recall(&new), None);
+        let mut refined = Times::default();
+        let run = Run::ours(bench, || graph::refine(&old_graph, &after, &config, SEED, GraphVersion(2)).graph);
+        refined.push(&run);
+        row("  refined", &refined, recall(&run), Some(refined.median() / times.median()));
+        if change == CHANGES[1] {
+            bench.figure("refine.cost_share", refined.median() / times.median(), "share");
+            bench.figure("refine.recall", recall(&run), "share");
+        }
     }
 }

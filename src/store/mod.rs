@@ -20,6 +20,7 @@
 //! ```
 
 mod build;
+mod dot;
 mod embeddings;
 pub(crate) mod ipc;
 
@@ -29,8 +30,8 @@ use arrow::array::RecordBatch;
 use arrow::compute::interleave_record_batch;
 use arrow::datatypes::SchemaRef;
 
+pub(crate) use self::dot::{dot, prefetch};
 pub use self::embeddings::EmbeddingTable;
-pub(crate) use self::embeddings::{dot, prefetch};
 use crate::config::StoreConfig;
 use crate::error::{Error, Result};
 use crate::sample::SampleId;
