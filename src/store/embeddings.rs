@@ -201,7 +201,7 @@ impl EmbeddingTable {
         }
     }
 
-    /// Copies one sample's embedding to `vector` [dimension].
+    /// Copies one sample's embedding to `vector`, d numbers.
     ///
     /// # Panics
     /// Where there is no such sample, or `vector` has another length.
@@ -230,7 +230,7 @@ impl EmbeddingTable {
         dot(&self.get(a), &self.get(b))
     }
 
-    /// The similarities of `vector` [dimension] with each of `ids`, in their order, appended to `similarities`.
+    /// The similarities of `vector`, d numbers, with each of `ids`, appended to `similarities` in their order.
     ///
     /// # Panics
     /// Where there is no such sample.
