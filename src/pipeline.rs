@@ -181,6 +181,7 @@ impl PipelineBuilder {
         columns.extend(encoder.columns().iter().filter(|c| !payload.contains(c)).cloned());
         let total = source.rows();
         let mut stored = |done| progress(Progress { stage: Stage::Store, done, total });
+        stored(0);
         let store = Store::build(source.as_ref(), &columns, &config.store, &mut stored).await?;
         enough(source.uri(), store.len(), &config.walk)?;
 
@@ -190,6 +191,7 @@ impl PipelineBuilder {
             let store = store.clone();
             move || {
                 let mut encoded = |done| progress(Progress { stage: Stage::Encode, done, total });
+                encoded(0);
                 let table = encode_all(&encoder, &store, storage, similarity, ModelVersion(1), &mut encoded)?;
                 Ok((table, progress))
             }
