@@ -10,6 +10,7 @@ use rand::{Rng, RngExt};
 
 use crate::graph::ProximityGraph;
 use crate::sample::SampleId;
+use crate::store::prefetch;
 
 /// One move.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -108,7 +109,7 @@ impl<'a, R: Rng> Path<'a, R> {
                     if self.restarts(at) {
                         continue;
                     }
-                    prefetch(self.step(at));
+                    prefetch(std::slice::from_ref(self.step(at)));
                 }
             }
             self.segments[open] = at;
@@ -153,19 +154,6 @@ impl<'a, R: Rng> Path<'a, R> {
             self.numbered += DRAW;
         }
     }
-}
-
-/// Asks for memory that is needed soon.
-#[inline]
-fn prefetch(id: &SampleId) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: SSE, which has it, is part of x86-64; it reads nothing, and would fault nowhere.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(id).cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = id;
 }
 
 /// Segments walked at the same time: about as many cache lines as a core fetches at once.
