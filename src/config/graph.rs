@@ -10,8 +10,9 @@ pub struct GraphConfig {
     /// What chooses the neighbors. Default `sampled`.
     pub builder: GraphBuilder,
     /// M in the paper: how many others, drawn uniformly, a sample's neighbors are chosen from; K to 2³² − 1, default
-    /// 1000. The hardness dial: M = K gives random neighbors, M ≥ N − 1 the exact nearest ones, with the most false
-    /// negatives. Building costs N · M · d multiplications. Of no effect for `hnsw`, but for its being a bound of K.
+    /// 1000. The hardness dial: M = K gives random neighbors, M ≥ N − 1 the nearest ones, with the most false
+    /// negatives. Building costs N · M · d multiplications. The other builders
+    /// ignore it, but for its being a bound of K.
     pub candidates: usize,
     /// K in the paper: out-neighbors of each sample; 1 to M, default 100. The graph takes 8 K bytes a sample.
     pub neighbors: usize,

@@ -49,9 +49,10 @@ pub trait Encoder: Send + Sync + 'static {
         positions(uri, schema, self.columns()).map(drop)
     }
 
-    /// Writes the vectors of `rows` to `vectors` [rows × dimension], row-major, all zeros before. `rows` holds [`columns`](Self::columns)
-    /// in that order, at most 8,192 rows. Runs inside the compute pool, one call at a time: parallel iterators of rayon
-    /// use the pool, and blocking is fine. Vectors need not have unit length; they must be finite.
+    /// Writes the vectors of `rows` to `vectors` [rows × dimension], row-major, all zeros before. `rows` holds
+    /// [`columns`](Self::columns) in that order, at most 8,192 rows. Runs inside the compute pool, one call at a time:
+    /// parallel iterators of rayon use the pool, and blocking is fine. Vectors need not have unit length; they must be
+    /// finite.
     ///
     /// # Errors
     /// Its own, best as [`Error::Encode`].
