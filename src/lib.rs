@@ -9,6 +9,7 @@ pub mod config;
 pub mod encode;
 mod error;
 pub mod graph;
+mod memory;
 mod pipeline;
 pub mod refresh;
 pub mod report;

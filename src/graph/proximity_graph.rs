@@ -1,6 +1,7 @@
 use arrow::buffer::ScalarBuffer;
 
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::sample::{GraphVersion, SampleId};
 
 /// K out-neighbors for each sample, most similar first; equally similar ones by id.
@@ -42,6 +43,7 @@ impl ProximityGraph {
     ) -> Self {
         // Collected in place: a vector's own iterator gives its allocation to items of equal size.
         let neighbors: Vec<u32> = neighbors.into_iter().map(|id| id.0).collect();
+        memory::to_huge_pages(&neighbors);
         Self { neighbors: neighbors.into(), similarities: similarities.into(), degree, version }
     }
 

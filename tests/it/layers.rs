@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support::path;
 
-const LEAVES: [&str; 5] = ["compute", "config", "error", "sample", "telemetry"];
+const LEAVES: [&str; 6] = ["compute", "config", "error", "memory", "sample", "telemetry"];
 const STAGES: [&str; 9] = ["source", "store", "encode", "graph", "walk", "refresh", "stream", "pipeline", "report"];
 
 #[test]
