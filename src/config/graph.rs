@@ -48,11 +48,11 @@ pub enum GraphBuilder {
     Sampled,
     /// The K most similar of all others: the limit M → N. M is ignored. Costs N² · d / 2 multiplications.
     Exact,
-    /// About the K most similar of all others, by NN-descent, for data so large that `exact` takes too long: about 97
-    /// of 100 for embeddings of sentences. M is ignored.
+    /// About the K most similar of all others, by NN-descent, for data so large that `exact` takes too long: 97 to
+    /// 99 of 100 for embeddings of sentences. M is ignored.
     NnDescent,
     /// About the K most similar of all others, by a hierarchical navigable small world, instant-distance's. M is
-    /// ignored. Slower than `exact` up to some hundred thousand samples, and than `nn_descent` beyond. Costs some 20,000
+    /// ignored. Slower than `exact` up to a million samples, and than `nn_descent` everywhere. Costs some 20,000
     /// to 60,000 similarities and about 340 bytes a sample while it is built. Reproducible with `compute.threads` = 1
     /// only.
     Hnsw,

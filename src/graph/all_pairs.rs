@@ -37,7 +37,7 @@ pub(super) fn build(table: &EmbeddingTable, precision: Precision, size: Size, ve
     );
     drop(stripes);
     if !kernel.is_exact() {
-        lists.score_again(table);
+        lists.score_again(table, &parts.concat());
     }
     lists.into_graph(size.neighbors, version)
 }

@@ -81,13 +81,18 @@ impl Lists {
         best
     }
 
-    /// Replaces scores that are not similarities by these.
-    pub fn score_again(&mut self, table: &EmbeddingTable) {
-        let lists = self.ids.par_chunks_exact(self.length).zip(self.scores.par_chunks_exact_mut(self.length));
-        lists.enumerate().for_each_init(Vec::new, |similarities, (row, (ids, scores))| {
-            similarities.clear();
-            table.similarities_with(&table.get(SampleId::new(row)), ids, similarities);
-            scores.copy_from_slice(similarities);
+    /// Replaces scores that are not similarities by these. Best in an `order` of all samples that has near ones near each
+    /// other.
+    pub fn score_again(&mut self, table: &EmbeddingTable, order: &[u32]) {
+        let stripes = self.stripes();
+        order.par_chunks(TURN).for_each_init(Vec::new, |similarities, samples| {
+            for &sample in samples {
+                stripes.with(sample, |list| {
+                    similarities.clear();
+                    table.similarities_with(&table.get(SampleId(sample)), list.ids, similarities);
+                    list.scores.copy_from_slice(similarities);
+                });
+            }
         });
     }
 
@@ -133,8 +138,18 @@ impl Stripes<'_> {
 
     /// Offers a candidate, which may be there already, to `sample`. Gives the threshold then.
     pub fn offer(&self, sample: u32, score: f32, id: u32) -> f32 {
+        self.offer_all(sample, std::iter::once((score, id)))
+    }
+
+    /// Slots of a list.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Offers some candidates.
+    pub fn offer_all(&self, sample: u32, candidates: impl Iterator<Item = (f32, u32)>) -> f32 {
         self.with(sample, |mut list| {
-            if list.offer(score, SampleId(id)) {
+            if candidates.fold(false, |taken, (score, id)| list.offer(score, SampleId(id)) || taken) {
                 self.thresholds[sample as usize].store(list.scores[0].to_bits(), Relaxed);
                 self.changed[sample as usize].store(true, Relaxed);
             }
@@ -198,6 +213,9 @@ impl List<'_> {
 fn worse(a: (f32, SampleId), b: (f32, SampleId)) -> bool {
     a.0 < b.0 || (a.0 == b.0 && a.1 > b.1)
 }
+
+/// Samples that a thread takes at a time.
+const TURN: usize = 64;
 
 /// Samples behind one lock.
 const STRIPE: usize = 1024;

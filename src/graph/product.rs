@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::kernel::{COLUMNS, Columns, Kernel, ROWS, Rows, Scores};
 use super::lists::Stripes;
+use super::top_k::TopK;
 use crate::store::EmbeddingTable;
 
 /// The buffers of a blocked product; a thread reuses one.
@@ -14,6 +15,7 @@ pub(super) struct Product {
     scores: Vec<Scores>,
     reached: Vec<u16>,
     thresholds: Thresholds,
+    best: Vec<TopK>,
 }
 
 /// What a score must reach to be looked at, by row or by column; filled up with ∞.
@@ -31,6 +33,7 @@ impl Product {
             scores: vec![[0.0; COLUMNS]; BLOCK],
             reached: vec![0; BLOCK],
             thresholds: Thresholds { rows: Vec::new(), columns: Vec::new() },
+            best: Vec::new(),
         }
     }
 
@@ -45,16 +48,36 @@ impl Product {
     /// Packs these samples and offers all of them to each other.
     pub fn join_within(&mut self, table: &EmbeddingTable, ids: &[u32], stripes: &Stripes<'_>) {
         self.pack_rows(table, ids);
+        self.join_packed(ids, stripes);
+    }
+
+    /// The same for samples that are packed already: those in these `places` of `packed`.
+    pub fn join_packed_within(&mut self, packed: &Rows, places: &[u32], ids: &[u32], stripes: &Stripes<'_>) {
+        self.rows.copy(packed, places);
+        self.join_packed(ids, stripes);
+    }
+
+    fn join_packed(&mut self, ids: &[u32], stripes: &Stripes<'_>) {
         self.columns.pack_rows(self.kernel, &self.rows, ids.len());
         let start = |id: &u32| stripes.threshold(*id);
+        let mut best = std::mem::take(&mut self.best);
+        if best.len() < ids.len() {
+            best.resize_with(ids.len(), || TopK::new(stripes.length()));
+        }
         self.run(ids.iter().map(start), ids.iter().map(start), true, |thresholds, r, c, score| {
             for (own, other) in [(r, c), (c, r)] {
                 if score >= thresholds.rows[own] {
-                    let raised = stripes.offer(ids[own], score, ids[other]);
+                    best[own].push(score, ids[other]);
+                    let raised = thresholds.rows[own].max(best[own].threshold());
                     (thresholds.rows[own], thresholds.columns[own]) = (raised, raised);
                 }
             }
         });
+        // Collected first, so that each list is locked once.
+        for (&id, best) in ids.iter().zip(&mut best).filter(|(_, best)| !best.is_empty()) {
+            stripes.offer_all(id, best.drain());
+        }
+        self.best = best;
     }
 
     /// Offers packed rows to packed columns, and the other way round; no sample is in both.
@@ -87,7 +110,8 @@ impl Product {
             let block = first..row_count.min(first + BLOCK);
             for panel in if within { first / COLUMNS } else { 0 }..column_count.div_ceil(COLUMNS) {
                 let count = COLUMNS.min(column_count - panel * COLUMNS);
-                self.tile(block.clone(), panel, count, within, &mut look);
+                let end = if within { block.end.min((panel + 1) * COLUMNS) } else { block.end };
+                self.tile(block.start..end, panel, count, within, &mut look);
             }
         }
     }

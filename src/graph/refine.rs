@@ -11,9 +11,9 @@ use crate::telemetry;
 pub struct Refined {
     /// The kNN graph over them, nearly exact.
     pub graph: ProximityGraph,
-    /// The share of exact neighbors that the old graph still had, 0 to 1, by a sample of 256 rows.
+    /// The share of exact neighbors that the old graph still had, 0 to 1, by a sample of 128 rows.
     pub kept: f64,
-    /// The same of the new graph.
+    /// The same of the new graph, by a sample of 256 rows.
     pub recall: f64,
     /// Whether too few were kept, and the graph was built anew.
     pub rebuilt: bool,
@@ -22,10 +22,13 @@ pub struct Refined {
 /// Carries a kNN graph over to new embeddings of the same samples, and of samples that have come since, which stand
 /// behind them: the limit M → N of the paper's graph, for less than building it.
 ///
-/// Likely neighbors are scored anew: the leaves of a few random projection trees, each sample's old neighbors, and then
-/// what these lead to. Where the old graph kept fewer than half of the neighbors, that would not pay: the graph is built
-/// by NN-descent from nothing, which telemetry says. Of `config` only K counts. The graph does not depend on the number
-/// of threads, and needs the memory that [`build`](super::build()) does.
+/// Likely neighbors are scored anew: each sample, its old neighbors and those that it was one of among themselves, and
+/// a few random groups of near samples. Where the old graph kept fewer than three quarters of the neighbors, that would
+/// not pay: the graph is built by NN-descent from nothing, which telemetry says. Of `config`, K and the precision count.
+/// The graph does not depend on the number of threads, and needs the memory that [`build`](super::build()) does.
+///
+/// Measured (N = 100,000, d = 384, K = 16, AVX2, two threads; all pairs take 12.7 s): with 93 % kept 2.3 s to a recall
+/// of 0.99, with 84 % 2.9 s to 0.98, with less 3.5 s to 0.976 by building.
 ///
 /// Not for moderate M: there the paper's candidates must be drawn anew, or each refresh would raise M; that is what
 /// [`build`](super::build()) does at less cost.
@@ -43,20 +46,18 @@ pub fn refine(
     assert!(old.len() <= table.len(), "samples may come, not go");
     let size = Size::new(table.len(), config);
     let _span = telemetry::graph(table.len(), table.len() - 1, size.neighbors, version).entered();
-    let kept = recall(old, table, GAUGE, seed);
+    let kept = recall(old, table, GLANCE, seed);
     let rebuilt = kept < PAYS;
     let graph = if rebuilt {
         telemetry::rebuilt(kept);
         let config = GraphConfig { builder: GraphBuilder::NnDescent, ..config.clone() };
         super::build(table, &config, seed, version)
     } else {
-        let mut descent = Descent::new(table, size.neighbors);
+        let mut descent = Descent::new(table, config.precision, size);
         // The more has changed, the more is looked at.
-        let trees = 1 + ((1.0 - kept) * TREES_PER_SHARE) as u64;
-        descent.join_leaves(trees, seed, version);
+        descent.join_groups(1 + ((1.0 - kept) * GROUPS_PER_SHARE) as usize, seed, version);
         descent.join_old(old);
-        descent.converge(if kept > LITTLE { 1 } else { 2 });
-        descent.lists.into_graph(size.neighbors, version)
+        descent.into_graph(version)
     };
     let recall = recall(&graph, table, GAUGE, seed);
     Refined { graph, kept, recall, rebuilt }
@@ -65,10 +66,11 @@ pub fn refine(
 /// Rows of the gauge.
 const GAUGE: usize = 256;
 
+/// Rows to decide by.
+const GLANCE: usize = 128;
+
 /// Below this share of kept neighbors, building costs no more.
-const PAYS: f64 = 0.5;
+const PAYS: f64 = 0.75;
 
-/// Above it, one pass is enough.
-const LITTLE: f64 = 0.9;
-
-const TREES_PER_SHARE: f64 = 20.0;
+/// Groups that each sample joins for all its neighbors changed.
+const GROUPS_PER_SHARE: f64 = 10.0;

@@ -29,6 +29,10 @@ impl TopK {
         }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
     /// Brings the threshold up to date.
     pub fn shrink(&mut self) {
         if self.kept.len() >= self.k {

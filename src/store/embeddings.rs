@@ -6,6 +6,7 @@ use half::slice::HalfFloatSliceExt;
 use super::dot::{dot, prefetch};
 use crate::config::{Similarity, Storage};
 use crate::error::{Error, Result};
+use crate::memory::to_huge_pages;
 use crate::sample::{ModelVersion, SampleId};
 
 /// The embeddings of all samples, made by one model version; never changed once made.
@@ -50,6 +51,7 @@ impl EmbeddingTable {
         for (index, vector) in vectors.chunks_exact_mut(dimension).enumerate() {
             prepare(SampleId::new(index), vector, similarity)?;
         }
+        to_huge_pages(&vectors);
         Ok(Self { vectors: Vectors::F32(vectors), dimension, similarity, model_version })
     }
 
@@ -69,9 +71,9 @@ impl EmbeddingTable {
         }
         let numbers = samples * dimension;
         let vectors = match storage {
-            Storage::F32 => Vectors::F32(Vec::with_capacity(numbers)),
-            Storage::F16 => Vectors::F16(Vec::with_capacity(numbers)),
-            Storage::I8 => Vectors::I8 { numbers: Vec::with_capacity(numbers), factors: Vec::with_capacity(samples) },
+            Storage::F32 => Vectors::F32(huge(numbers)),
+            Storage::F16 => Vectors::F16(huge(numbers)),
+            Storage::I8 => Vectors::I8 { numbers: huge(numbers), factors: Vec::with_capacity(samples) },
         };
         Ok(Self { vectors, dimension, similarity, model_version })
     }
@@ -277,6 +279,12 @@ impl EmbeddingTable {
         let total: f64 = sum.iter().map(|s| s * s).sum();
         ((total - squares) / (n * (n - 1.0))) as f32
     }
+}
+
+fn huge<T>(capacity: usize) -> Vec<T> {
+    let mut vec = Vec::with_capacity(capacity);
+    to_huge_pages(vec.spare_capacity_mut());
+    vec
 }
 
 /// Checks one vector and scales it for its similarity.

@@ -17,3 +17,4 @@ mod nearest;
 mod run;
 mod store;
 mod support;
+mod updates;

@@ -95,7 +95,7 @@ fn moved(table: &EmbeddingTable, by: f32, more: usize) -> EmbeddingTable {
 fn refining_follows_the_embeddings_and_takes_new_samples_in() {
     let before = table(3000, 96, 30, 6);
     let old = build(&before, GraphBuilder::Exact, Precision::F32);
-    let after = moved(&before, 0.02, 100);
+    let after = moved(&before, 0.015, 100);
     let exact = graph::exact(&after, K, GraphVersion(2));
     let refined = refine(&old, &after, &config(GraphBuilder::Sampled, Precision::Auto), 1, GraphVersion(2));
     let found = share(&refined.graph, &exact);

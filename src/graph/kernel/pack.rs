@@ -44,8 +44,24 @@ impl Rows {
         self.words.resize(len * self.width, 0);
         self.factors.resize(len, 0.0);
         let slots = self.words.chunks_exact_mut(self.width).zip(&mut self.factors);
-        for ((words, factor), &id) in slots.zip(ids) {
+        for (place, ((words, factor), &id)) in slots.zip(ids).enumerate() {
+            if let Some(&soon) = ids.get(place + AHEAD) {
+                table.prefetch(SampleId(soon));
+            }
             *factor = kernel.encode(table.vector(SampleId(id), &mut self.room), words, ROW_SHIFT);
+        }
+    }
+
+    /// Takes those in these places of other rows.
+    pub fn copy(&mut self, rows: &Self, places: &[u32]) {
+        self.width = rows.width;
+        let len = places.len().next_multiple_of(ROWS);
+        self.words.resize(len * self.width, 0);
+        self.factors.resize(len, 0.0);
+        let slots = self.words.chunks_exact_mut(self.width).zip(&mut self.factors);
+        for ((words, factor), &place) in slots.zip(places) {
+            words.copy_from_slice(&rows.words[place as usize * self.width..][..self.width]);
+            *factor = rows.factors[place as usize];
         }
     }
 
@@ -163,8 +179,11 @@ impl Kernel {
     /// Deals the words of a panel's vectors out to its lines.
     fn finish_panel(self, words: &[u32], width: usize, panel: &mut [u32], starts: &mut [i32]) {
         if self.format == Format::I8 {
-            for (start, words) in starts.iter_mut().zip(words.chunks_exact(width)) {
-                *start = -ROW_SHIFT * words.iter().map(|w| sum_of_bytes(*w)).sum::<i32>();
+            match self.vectors {
+                // SAFETY: `running` has seen the feature.
+                #[cfg(target_arch = "x86_64")]
+                Vectors::Avx512 | Vectors::Avx2 => unsafe { starts_avx2(words, width, starts) },
+                Vectors::Portable => starts_of(words, width, starts),
             }
         }
         self.transpose(words, width, panel);
@@ -238,8 +257,19 @@ fn encode(format: Format, vector: &[f32], words: &mut [u32], shift: i32) -> f32 
     }
 }
 
-fn sum_of_bytes(word: u32) -> i32 {
-    word.to_ne_bytes().into_iter().map(|b| i32::from(b as i8)).sum()
+#[inline(always)]
+fn starts_of(words: &[u32], width: usize, starts: &mut [i32]) {
+    for (start, words) in starts.iter_mut().zip(words.chunks_exact(width)) {
+        // Shifts of a whole word at a time, which become vector instructions.
+        let byte = |word: u32, place: u32| (word << (24 - 8 * place)).cast_signed() >> 24;
+        *start = -ROW_SHIFT * words.iter().map(|&w| (0..4).map(|place| byte(w, place)).sum::<i32>()).sum::<i32>();
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn starts_avx2(words: &[u32], width: usize, starts: &mut [i32]) {
+    starts_of(words, width, starts);
 }
 
 /// The upper half of a finite number, rounded half to even.
@@ -291,6 +321,9 @@ unsafe fn transpose_avx2(words: &[u32], width: usize, panel: &mut [u32]) -> usiz
     }
     done
 }
+
+/// Vectors between asking for one and packing it.
+const AHEAD: usize = 4;
 
 /// What the numbers of rows have too much in i8.
 const ROW_SHIFT: i32 = 64;
