@@ -7,6 +7,7 @@
 
 mod data;
 mod drift;
+mod kernel;
 mod knn;
 mod measure;
 mod peak;
@@ -26,8 +27,9 @@ const SEED: u64 = 7;
 type Section = fn(&mut Bench);
 
 /// Name, whether it takes more than minutes, and what it does.
-const SECTIONS: [(&str, bool, Section); 5] = [
+const SECTIONS: [(&str, bool, Section); 6] = [
     ("peak", false, peak::run),
+    ("kernel", false, kernel::run),
     ("sampled", false, sampled::run),
     ("knn", false, knn::sentences),
     ("refine", false, refine::run),

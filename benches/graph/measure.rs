@@ -45,6 +45,10 @@ impl Run {
 pub struct Times(Vec<f64>);
 
 impl Times {
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
     pub fn push(&mut self, run: &Run) {
         self.0.push(run.seconds);
     }

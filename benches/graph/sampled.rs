@@ -6,7 +6,7 @@ use prosampler::graph;
 
 use super::data::Data;
 use super::measure::{Run, Times, head, row, turns};
-use super::{Bench, SEED, THREADS, peak};
+use super::{Bench, SEED};
 
 /// Rows are independent of each other in the paper's code, so a share of them tells the time of all.
 const SHARE: f64 = 0.02;
@@ -50,8 +50,4 @@ pub fn run(bench: &mut Bench) {
         bench.figure(&format!("sampled.{figure}"), ratio, "ratio");
     }
     row("prosampler", &all, similarity, None);
-    let operations = (data.table.len() * (m + 1) * data.table.dimension() * 2) as f64;
-    let share = operations / all.median() / 1e9 / peak::gflops(THREADS);
-    println!("share of the f32 peak, choosing the K best included: {share:.2}");
-    bench.figure("kernel_f32.share_of_peak", share, "share");
 }

@@ -49,7 +49,10 @@ fn imports(stage: &str) -> Vec<(PathBuf, String)> {
             }
         }
     }
-    assert!(["memory", "sample"].contains(&stage) || !imports.is_empty(), "found no imports in {stage}: does this test still look?");
+    assert!(
+        ["memory", "sample"].contains(&stage) || !imports.is_empty(),
+        "found no imports in {stage}: does this test still look?"
+    );
     imports
 }
 
