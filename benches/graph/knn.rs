@@ -93,7 +93,8 @@ fn compare(bench: &mut Bench, data: &Data, figure: &str, fast: &[&str], slow: &[
     head("recall@16");
     // Time and ratio of the fastest peer that is good enough.
     let mut fastest = (f64::INFINITY, None);
-    for job in fast.iter().chain(slow.iter().filter(|_| bench.all)) {
+    let jobs = fast.iter().chain(slow.iter().filter(|_| bench.all)).filter(|job| job.contains(&bench.only));
+    for job in jobs.collect::<Vec<_>>() {
         let first = bench.peers.run(job, data, K);
         let theirs = recall(&first);
         // The fastest of ours that is as good.

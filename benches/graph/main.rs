@@ -1,7 +1,8 @@
 //! Graph building against its peers, two threads each, in one run. `make bench-graph` sets the peers up.
 //!
-//! `cargo bench --bench graph -- [SECTION…] [--all] [--rows N]`: without sections those that take minutes, with `--all`
-//! the slow sections and the slow peers too; `--rows` cuts the data, to see that everything works. Times exclude
+//! `cargo bench --bench graph -- [SECTION…] [--all] [--peers TEXT] [--rows N]`: without sections those that take minutes,
+//! with `--all` the slow sections and the slow peers too; `--peers` leaves out the kNN libraries whose names lack the
+//! text; `--rows` cuts the data, to see that everything works. Times exclude
 //! reading, writing, compiling and starting Python. A peer and ours take turns and medians are compared; what takes half
 //! a minute or more runs once.
 
@@ -42,6 +43,8 @@ struct Bench {
     peers: Peers,
     /// The slow peers too.
     all: bool,
+    /// What the names of kNN libraries must have in them.
+    only: String,
     rows: Option<usize>,
     /// Printed at the end.
     figures: Vec<String>,
@@ -58,20 +61,21 @@ fn main() {
         println!("graph: peers are not set up; run `make bench-graph`");
         return;
     };
-    let (mut all, mut rows, mut names) = (false, None, Vec::new());
+    let (mut all, mut only, mut rows, mut names) = (false, String::new(), None, Vec::new());
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
             // Cargo's own.
             "--bench" => {}
             "--all" => all = true,
+            "--peers" => only = words.next().expect("--peers takes a text"),
             "--rows" => rows = Some(words.next().and_then(|n| n.parse().ok()).expect("--rows takes a number")),
             name if SECTIONS.iter().any(|section| section.0 == name) => names.push(word),
             name => panic!("no section {name}; there are {:?}", SECTIONS.map(|section| section.0)),
         }
     }
     let (pool, peers) = (ComputePool::new(THREADS).expect("pool"), Peers::start(&folder));
-    let mut bench = Bench { pool, folder, peers, all, rows, figures: Vec::new() };
+    let mut bench = Bench { pool, folder, peers, all, only, rows, figures: Vec::new() };
     for (name, slow, run) in SECTIONS {
         if names.iter().any(|n| n == name) || names.is_empty() && (all || !slow) {
             println!("\n{name}");
