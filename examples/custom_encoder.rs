@@ -8,7 +8,7 @@ use futures::TryStreamExt;
 use prosampler::arrow::array::{AsArray, RecordBatch};
 use prosampler::encode::Encoder;
 use prosampler::report::Observer;
-use prosampler::source::ParquetSource;
+use prosampler::source::FileSource;
 use prosampler::{Pipeline, Result, config::WalkConfig};
 
 /// Adds ±1 to one of `dimension` buckets for each word of a string column.
@@ -60,7 +60,7 @@ impl Encoder for WordHashing {
 async fn main() -> Result<()> {
     let walk = WalkConfig { batch_size: 128, ..WalkConfig::default() };
     let mut stream = Pipeline::builder()
-        .source(ParquetSource::open("data/wordnet/glosses.parquet").await?)
+        .source(FileSource::open("data/wordnet/glosses.parquet").await?)
         .columns(["definition", "label"])
         .encoder(WordHashing::new("definition", 64))
         .walk(walk.clone())

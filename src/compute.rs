@@ -67,10 +67,13 @@ impl ComputePool {
 }
 
 pub(crate) fn died(task: &'static str, panic: &(dyn Any + Send)) -> Error {
-    let message = panic
+    Error::TaskDied { task, message: panic_message(panic) }
+}
+
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    panic
         .downcast_ref::<&str>()
         .map(ToString::to_string)
         .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "panicked without a message".into());
-    Error::TaskDied { task, message }
+        .unwrap_or_else(|| "panicked without a message".into())
 }

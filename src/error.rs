@@ -83,6 +83,20 @@ pub enum Error {
         uri: String,
     },
 
+    /// A filter that is no condition.
+    #[error(
+        "cannot read the filter `{filter}`: {expected} is expected {}; write for example split = 'train' and length >= 16",
+        place(after)
+    )]
+    Filter {
+        /// The filter as given.
+        filter: String,
+        /// What of it was understood.
+        after: String,
+        /// What should come next.
+        expected: String,
+    },
+
     /// A column that is asked for is not there.
     #[error("column `{column}` not found in `{uri}`; it has {}", quoted(available))]
     MissingColumn {
@@ -276,6 +290,10 @@ pub(crate) fn quoted<S: AsRef<str>>(names: &[S]) -> String {
 
 fn said(cause: Option<&Cause>) -> String {
     cause.map(|c| format!(" (ONNX Runtime says: {c})")).unwrap_or_default()
+}
+
+fn place(after: &str) -> String {
+    if after.is_empty() { "at its begin".into() } else { format!("after `{after}`") }
 }
 
 fn bullets(lines: &[String]) -> String {

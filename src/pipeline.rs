@@ -13,7 +13,7 @@ use crate::encode::{Encoder, encode_all};
 use crate::error::{Error, Result};
 use crate::refresh::Worker;
 use crate::sample::ModelVersion;
-use crate::source::{ParquetSource, Source};
+use crate::source::{self, Source};
 use crate::store::Store;
 use crate::stream::{MiniBatchStream, Producer};
 use crate::walk::mini_batches_per_epoch;
@@ -158,8 +158,8 @@ impl PipelineBuilder {
         check(&config, source.is_some())?;
         let pool = ComputePool::new(config.compute.threads)?;
         let source = match source {
-            Some(source) => source,
-            None => Box::new(ParquetSource::open_all(config.source.uri.clone()).await?),
+            Some(source) => source::filtered(source, config.source.filter.as_deref())?,
+            None => source::open(&config.source).await?,
         };
         let schema = source.schema();
         let all = || schema.fields().iter().map(|f| f.name().clone()).collect();

@@ -30,8 +30,17 @@ pub(crate) fn mini_batch(epoch: u64, step: u64) -> Span {
     debug_span!("mini_batch", epoch, step)
 }
 
+pub(crate) fn rows_skipped(rows: Option<usize>, reason: &dyn Display) {
+    let rows = rows.map_or_else(|| "an unknown number".into(), |rows| rows.to_string());
+    warn!(rows, %reason, "skipped rows of a damaged part");
+}
+
 pub(crate) fn cache_opened(path: &Path) {
     info!(path = %path.display(), "opened the cache of an earlier run");
+}
+
+pub(crate) fn cache_awaited(path: &Path) {
+    info!(path = %path.display(), "another process is building this cache; waiting for it");
 }
 
 pub(crate) fn cache_discarded(path: &Path, reason: &dyn Display) {

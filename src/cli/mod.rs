@@ -1,5 +1,6 @@
 //! The `prosampler` command, one file a command.
 
+mod inspect;
 mod progress;
 mod run;
 
@@ -24,6 +25,8 @@ struct Cli {
 enum Command {
     /// Runs a pipeline file: reads, embeds, builds the graph, streams mini-batches, and says how hard they are.
     Run(run::Run),
+    /// Says what is in a file, folder or pattern: columns, types, nulls, a few rows, and what the columns can serve as.
+    Inspect(inspect::Inspect),
 }
 
 /// Parses the command line, runs the command, and prints what went wrong.
@@ -44,6 +47,7 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(run) => runtime.block_on(run.run()),
+        Command::Inspect(inspect) => runtime.block_on(inspect.run()),
     };
     // Work in the compute pool cannot be stopped half-way; do not wait for it.
     runtime.shutdown_background();

@@ -7,15 +7,33 @@ use super::read::layer;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct SourceConfig {
-    /// A Parquet file, a folder of `*.parquet` files, a shell pattern, or a list of these. Files are read in the order
-    /// of the list, and by name within a folder or pattern; that order gives the sample ids. Required.
+    /// A Parquet file, an Arrow IPC file or stream, a folder of these (`*.parquet`, `*.arrow`, `*.arrows`, `*.feather`,
+    /// `*.ipc`), a shell pattern, or a list of all that. Files are read in the order of the list, and by name within a
+    /// folder or pattern; that order gives the sample ids. Required.
     #[serde(deserialize_with = "one_or_many")]
     pub uri: Vec<String>,
     /// The columns that mini-batches carry, in this order. Default: all. The encoder's columns are read in any case.
     pub columns: Option<Vec<String>>,
+    /// Only rows for which this holds are samples: comparisons of a column with a value, joined by `and`, such as
+    /// `split = 'train' and length >= 16`; see [`FilteredSource`](crate::source::FilteredSource). Default: all rows.
+    pub filter: Option<String>,
+    /// What to do with damaged parts of files. Default `fail`.
+    pub on_corrupt: OnCorrupt,
 }
 
-layer!(SourceConfig: uri, columns);
+/// What to do with a damaged part of a file: a row group of Parquet, an Arrow IPC file from its first damaged record
+/// batch on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnCorrupt {
+    /// Stop with an error that names file, row group and column.
+    #[default]
+    Fail,
+    /// Go on behind it. What was skipped is logged and counted.
+    Skip,
+}
+
+layer!(SourceConfig: uri, columns, filter, on_corrupt);
 
 impl Check for SourceConfig {
     const SECTION: &'static str = "source";

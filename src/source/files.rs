@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// The files that `uris` name: each a file, a folder of `*.parquet` files or a shell pattern.
+/// The files that `uris` name: each a file, a folder of files with one of the endings, or a shell pattern.
 pub(super) fn list(uris: &[String]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for uri in uris {
         let found = expand(uri)?;
         if found.is_empty() {
-            let hint = "; no Parquet file matches (folders are searched for *.parquet, not below)".into();
+            let hint = format!("; no file matches (folders are searched for *.{}, not below)", ENDINGS.join(", *."));
             return Err(Error::NotFound { uri: uri.clone(), hint });
         }
         files.extend(found);
@@ -28,7 +28,9 @@ fn expand(uri: &str) -> Result<Vec<PathBuf>> {
         None => uri,
     };
     if Path::new(path).is_dir() {
-        return matching(uri, &format!("{}/*.parquet", glob::Pattern::escape(path)));
+        let mut files = matching(uri, &format!("{}/*", glob::Pattern::escape(path)))?;
+        files.retain(|file| file.extension().is_some_and(|e| ENDINGS.iter().any(|ending| e == *ending)));
+        return Ok(files);
     }
     if Path::new(path).exists() {
         return Ok(vec![path.into()]);
@@ -71,3 +73,6 @@ fn nearby(path: &Path) -> String {
         None => "; check the path".to_owned(),
     }
 }
+
+/// What files of a folder are called that are data.
+const ENDINGS: [&str; 5] = ["parquet", "arrow", "arrows", "feather", "ipc"];

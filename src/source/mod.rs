@@ -1,8 +1,8 @@
 //! "Here is a uri, give me record batches."
 //!
 //! A [`Source`] is read from front to back, once, into the [store](crate::store); nothing ever gathers rows from it.
-//! [`ParquetSource`] reads files, [`MemorySource`] holds record batches that are already there, and anything else that
-//! can be read in a fixed order is a `Source` of your own.
+//! [`FileSource`] reads Parquet and Arrow IPC, [`MemorySource`] holds record batches that are already there,
+//! [`FilteredSource`] leaves rows out, and anything else that can be read in a fixed order is a `Source` of your own.
 //!
 //! ```
 //! use futures::TryStreamExt;
@@ -18,7 +18,10 @@
 //! # }
 //! ```
 
+mod file;
 mod files;
+mod filter;
+mod ipc;
 mod memory;
 mod parquet;
 
@@ -26,8 +29,10 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use futures::stream::BoxStream;
 
+pub use self::file::FileSource;
+pub use self::filter::FilteredSource;
 pub use self::memory::MemorySource;
-pub use self::parquet::ParquetSource;
+use crate::config::SourceConfig;
 use crate::error::{Error, Result};
 
 /// Record batches, one after another, until the end or an error.
@@ -58,6 +63,23 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// [`Error::MissingColumn`]; what goes wrong later comes as an item of the stream.
     fn read(&self, columns: &[String]) -> Result<RecordBatches>;
+}
+
+/// The source that these settings name.
+///
+/// # Errors
+/// Those of [`FileSource::open_all`] and [`FilteredSource::new`].
+pub async fn open(config: &SourceConfig) -> Result<Box<dyn Source>> {
+    let files = FileSource::open_all(config.uri.clone()).await?.on_corrupt(config.on_corrupt);
+    filtered(Box::new(files), config.filter.as_deref())
+}
+
+/// The rows for which `filter` holds, all where there is none.
+pub(crate) fn filtered(source: Box<dyn Source>, filter: Option<&str>) -> Result<Box<dyn Source>> {
+    Ok(match filter {
+        Some(filter) => Box::new(FilteredSource::new(source, filter)?),
+        None => source,
+    })
 }
 
 /// The positions of `columns` in `schema`.

@@ -1,5 +1,6 @@
 //! One pass over a source, into a cache file.
 
+use std::fs::{File, TryLockError};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,27 +33,77 @@ pub(super) async fn build(
     let fingerprint = source.fingerprint().map(|f| hash(&f, &schema));
     let path = config.cache_dir.as_ref().zip(fingerprint.as_ref()).map(|(dir, f)| dir.join(format!("{f}.arrow")));
 
-    if let Some(path) = &path
-        && let Some(batches) = open_cached(path, &schema, span.clone()).await?
-    {
-        let store = Store::new(source.uri(), schema, batches)?;
-        progress(store.len());
-        return Ok(store);
+    let mut lock = None;
+    if let Some(path) = &path {
+        let mut cached = open_cached(path, &schema, span.clone()).await?;
+        if cached.is_none() {
+            lock = Some(BuildLock::acquire(path, span.clone()).await?);
+            // Another process may have built it in the meantime.
+            cached = open_cached(path, &schema, span.clone()).await?;
+        }
+        if let Some(batches) = cached {
+            let store = Store::new(source.uri(), schema, batches)?;
+            progress(store.len());
+            return Ok(store);
+        }
     }
 
     let stream = source.read(columns)?;
     let (tx, rx) = mpsc::channel(2);
-    let dir = config.cache_dir.clone();
     let task = {
         let (schema, span) = (schema.clone(), span.clone());
-        move || span.in_scope(|| write(rx, schema, dir, path))
+        move || span.in_scope(|| write(rx, schema, path))
     };
     let writer = tokio::task::spawn_blocking(task);
     let sent = send(stream, tx, progress).instrument(span).await;
     let written = writer.await.map_err(|e| Error::TaskDied { task: "store", message: e.to_string() })?;
     // Where the source failed, the writer saw its input cut short: the source's error is the cause.
     sent?;
+    drop(lock);
     Store::new(source.uri(), schema, written?)
+}
+
+/// Held while a cache is built: another process that wants the same one waits, and then opens it. The system gives it
+/// back when the process ends, however that happens.
+struct BuildLock {
+    _file: File,
+}
+
+impl BuildLock {
+    async fn acquire(path: &Path, span: Span) -> Result<Self> {
+        let path = path.to_owned();
+        let acquire = move || span.in_scope(|| Self::acquire_blocking(&path));
+        tokio::task::spawn_blocking(acquire)
+            .await
+            .map_err(|e| Error::TaskDied { task: "store", message: e.to_string() })?
+    }
+
+    fn acquire_blocking(path: &Path) -> Result<Self> {
+        let lock = path.with_extension("lock");
+        let io = |action| {
+            let path = lock.clone();
+            move |cause| Error::Io { action, path, cause }
+        };
+        let dir = path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(dir).map_err(io("create a file in the folder of"))?;
+        let file = File::create(&lock).map_err(io("create"))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                telemetry::cache_awaited(path);
+                file.lock().map_err(io("lock"))?;
+            }
+            Err(TryLockError::Error(cause)) => return Err(io("lock")(cause)),
+        }
+        // What a process that was killed has left behind.
+        let unfinished = ipc::unfinished(path);
+        for entry in std::fs::read_dir(dir).map_err(io("list the folder of"))?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&unfinished) {
+                std::fs::remove_file(entry.path()).map_err(io("clean up beside"))?;
+            }
+        }
+        Ok(Self { _file: file })
+    }
 }
 
 async fn open_cached(path: &Path, schema: &SchemaRef, span: Span) -> Result<Option<Vec<RecordBatch>>> {
@@ -107,10 +158,9 @@ async fn send(
 fn write(
     mut rx: mpsc::Receiver<Result<RecordBatch>>,
     schema: SchemaRef,
-    dir: Option<PathBuf>,
     path: Option<PathBuf>,
 ) -> Result<Vec<RecordBatch>> {
-    let mut writer = IpcWriter::create(dir.as_deref(), &schema)?;
+    let mut writer = IpcWriter::create(path.as_deref(), &schema)?;
     let mut coalescer = BatchCoalescer::new(schema.clone(), ROWS_PER_BATCH);
     let failed = |cause| Error::Arrow { action: "join record batches", cause };
     while let Some(batch) = rx.blocking_recv() {

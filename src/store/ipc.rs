@@ -29,15 +29,16 @@ pub(crate) struct IpcWriter {
 }
 
 impl IpcWriter {
-    /// A new file under a temporary name in `dir`, or among the system's temporary files.
-    pub fn create(dir: Option<&Path>, schema: &SchemaRef) -> Result<Self> {
-        let in_dir = |dir: &Path| {
+    /// A new file under a temporary name beside `target`, or among the system's temporary files.
+    pub fn create(target: Option<&Path>, schema: &SchemaRef) -> Result<Self> {
+        let beside = |target: &Path| {
+            let dir = folder(target);
             std::fs::create_dir_all(dir)?;
-            tempfile::Builder::new().prefix(".building-").tempfile_in(dir)
+            tempfile::Builder::new().prefix(&unfinished(target)).tempfile_in(dir)
         };
-        let file = dir.map_or_else(NamedTempFile::new, in_dir).map_err(|cause| Error::Io {
+        let file = target.map_or_else(NamedTempFile::new, beside).map_err(|cause| Error::Io {
             action: "create a file in",
-            path: dir.map_or_else(std::env::temp_dir, Path::to_owned),
+            path: target.map_or_else(std::env::temp_dir, |target| folder(target).to_owned()),
             cause,
         })?;
         let path = file.path().to_owned();
@@ -67,10 +68,18 @@ impl IpcWriter {
     }
 }
 
+/// How the names of unfinished files for `target` begin.
+pub(crate) fn unfinished(target: &Path) -> String {
+    format!(".building-{}-", target.file_stem().unwrap_or_default().to_string_lossy())
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Writes a file of one record batch: `path` is the whole new file or what it was before. Missing folders are made.
 pub(crate) fn save(path: &Path, batch: &RecordBatch) -> Result<()> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-    let mut writer = IpcWriter::create(Some(dir.unwrap_or(Path::new("."))), &batch.schema())?;
+    let mut writer = IpcWriter::create(Some(path), &batch.schema())?;
     writer.write(batch)?;
     writer.finish(Some(path)).map(drop)
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use prosampler::arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use prosampler::config::{EncodeConfig, PipelineConfig, WalkConfig};
 use prosampler::encode::OnnxEncoder;
-use prosampler::source::{MemorySource, ParquetSource};
+use prosampler::source::{FileSource, MemorySource};
 use prosampler::{Error, Pipeline};
 use tempfile::TempDir;
 
@@ -32,22 +32,22 @@ fn assert_says(message: &str, parts: &[&str]) {
 async fn no_such_file() {
     let dir = TempDir::new().unwrap();
     write_parquet(&dir.path().join("glosses.parquet"), &rows(3), 10);
-    let open = |name: &str| ParquetSource::open(dir.path().join(name).display().to_string());
+    let open = |name: &str| FileSource::open(dir.path().join(name).display().to_string());
     let error = open("gloses.parquet").await.unwrap_err().to_string();
     assert_says(&error, &["no such file", "gloses.parquet`", "did you mean", "glosses.parquet`?"]);
     let error = open("nowhere/x.parquet").await.unwrap_err().to_string();
     assert_says(&error, &["the folder", "nowhere` does not exist either"]);
     let error = open("*.arrow").await.unwrap_err().to_string();
-    assert_says(&error, &["no Parquet file matches"]);
-    let error = ParquetSource::open("s3://bucket/key").await.unwrap_err().to_string();
+    assert_says(&error, &["no file matches"]);
+    let error = FileSource::open("s3://bucket/key").await.unwrap_err().to_string();
     assert_says(&error, &["s3://bucket/key", "not supported by this version", "copy the files"]);
 }
 
 #[tokio::test]
 async fn empty_folder() {
     let dir = TempDir::new().unwrap();
-    let error = ParquetSource::open(dir.path().display().to_string()).await.unwrap_err();
-    assert_says(&error.to_string(), &["no Parquet file matches"]);
+    let error = FileSource::open(dir.path().display().to_string()).await.unwrap_err();
+    assert_says(&error.to_string(), &["no file matches"]);
 }
 
 #[tokio::test]
@@ -99,12 +99,15 @@ async fn broken_parquet() {
     let file = dir.path().join("a.parquet");
     write_parquet(&file, &rows(1000), 250);
     let whole = fs::read(&file).unwrap();
-    let open = || ParquetSource::open(file.display().to_string());
+    let open = || FileSource::open(file.display().to_string());
 
     fs::write(&file, &whole[..whole.len() - 100]).unwrap();
-    assert_says(&open().await.unwrap_err().to_string(), &["a.parquet", "damaged or not Parquet", "write it again"]);
+    assert_says(
+        &open().await.unwrap_err().to_string(),
+        &["a.parquet", "damaged or not Parquet or Arrow IPC", "write it again"],
+    );
     fs::write(&file, "hello").unwrap();
-    assert_says(&open().await.unwrap_err().to_string(), &["a.parquet", "damaged or not Parquet"]);
+    assert_says(&open().await.unwrap_err().to_string(), &["a.parquet", "damaged or not Parquet or Arrow IPC"]);
 
     // Whole pages of the third row group's texts, overwritten.
     let metadata =
@@ -123,7 +126,7 @@ async fn files_that_disagree() {
     write_parquet(&dir.path().join("a.parquet"), &rows(10), 10);
     let other = RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(vec![1])) as ArrayRef)]).unwrap();
     write_parquet(&dir.path().join("b.parquet"), &other, 10);
-    let error = ParquetSource::open(dir.path().display().to_string()).await.unwrap_err().to_string();
+    let error = FileSource::open(dir.path().display().to_string()).await.unwrap_err().to_string();
     assert_says(&error, &["b.parquet", "(n: Int64)", "(n: UInt32, text: Utf8)", "must agree"]);
 }
 
@@ -231,9 +234,9 @@ fn a_cache_folder_that_cannot_be() {
     let parquet = dir.path().join("a.parquet");
     write_parquet(&parquet, &rows(300), 100);
     let error = runtime.block_on(async {
-        let source = ParquetSource::open(parquet.display().to_string()).await.unwrap();
+        let source = FileSource::open(parquet.display().to_string()).await.unwrap();
         let store = prosampler::config::StoreConfig { cache_dir: Some(below.into()) };
         pipeline(300, 10).source(source).store(store).start().await.unwrap_err().to_string()
     });
-    assert_says(&error, &["cannot create a file in", "cache`"]);
+    assert_says(&error, &["cannot create a file in the folder of", "cache/"]);
 }

@@ -6,7 +6,7 @@ use prosampler::arrow::array::{ArrayRef, AsArray, FixedSizeListArray, Float64Arr
 use prosampler::arrow::datatypes::{DataType, Field};
 use prosampler::config::{EncodeConfig, Pooling, Similarity, Storage, StoreConfig};
 use prosampler::encode::{ColumnEncoder, Encoder, OnnxEncoder, encode_all};
-use prosampler::source::{MemorySource, ParquetSource, Source};
+use prosampler::source::{FileSource, MemorySource, Source};
 use prosampler::store::{EmbeddingTable, Store};
 use prosampler::{ComputePool, ModelVersion, SampleId, graph};
 use serde_json::Value;
@@ -135,7 +135,7 @@ fn probe(table: &EmbeddingTable, labels: &[String]) -> f64 {
 /// The shipped encoder knows more than which words a text has: 4,000 definitions, labels by nearest neighbors.
 #[tokio::test]
 async fn the_shipped_encoder_beats_a_bag_of_words() {
-    let source = ParquetSource::open(path("data/wordnet/glosses.parquet").display().to_string()).await.unwrap();
+    let source = FileSource::open(path("data/wordnet/glosses.parquet").display().to_string()).await.unwrap();
     let columns = ["definition".to_owned(), "label".to_owned()];
     let whole = Store::build(&source, &columns, &StoreConfig::default(), &mut |_| {}).await.unwrap();
     let ids: Vec<_> = (0..4000).map(|i| SampleId::new(i * 29)).collect();

@@ -15,6 +15,7 @@ mod layers;
 mod mini_batches;
 mod nearest;
 mod run;
+mod sources;
 mod store;
 mod support;
 mod updates;

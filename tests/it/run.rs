@@ -9,7 +9,7 @@ use prosampler::arrow::array::AsArray;
 use prosampler::arrow::datatypes::UInt32Type;
 use prosampler::arrow::ipc::reader::StreamReader;
 use prosampler::config::StoreConfig;
-use prosampler::source::ParquetSource;
+use prosampler::source::FileSource;
 use prosampler::store::Store;
 use tempfile::TempDir;
 
@@ -22,7 +22,7 @@ fn pipeline() -> TempDir {
     let dir = TempDir::new().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let rows = runtime.block_on(async {
-        let source = ParquetSource::open(path("data/wordnet/glosses.parquet").display().to_string()).await.unwrap();
+        let source = FileSource::open(path("data/wordnet/glosses.parquet").display().to_string()).await.unwrap();
         let columns = ["label".to_owned(), "definition".to_owned()];
         let store = Store::build(&source, &columns, &StoreConfig::default(), &mut |_| {}).await.unwrap();
         store.gather(&(0..SAMPLES).map(SampleId).collect::<Vec<_>>()).unwrap()

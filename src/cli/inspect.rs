@@ -1,0 +1,118 @@
+use arrow::array::{Array, RecordBatch};
+use arrow::datatypes::{DataType, Field};
+use arrow::util::display::array_value_to_string;
+use clap::Args;
+use futures::TryStreamExt;
+
+use super::progress::thousands;
+use crate::config::{OnCorrupt, SourceConfig};
+use crate::source::{FileSource, Source, open};
+use crate::{Error, Result};
+
+#[derive(Debug, Args)]
+pub(super) struct Inspect {
+    /// Files, folders or shell patterns, as `source.uri` takes them.
+    #[arg(required = true)]
+    uri: Vec<String>,
+
+    /// Only rows for which this holds, as `source.filter` takes it.
+    #[arg(long)]
+    filter: Option<String>,
+
+    /// Rows to show.
+    #[arg(long, default_value_t = 3)]
+    rows: usize,
+
+    /// Rows to count nulls in.
+    #[arg(long, default_value_t = 100_000)]
+    scan: usize,
+}
+
+impl Inspect {
+    pub async fn run(self) -> Result<()> {
+        let files = FileSource::open_all(self.uri.clone()).await?;
+        println!("{}", files.uri());
+        for (path, kind, parts) in files.files().take(FILES) {
+            println!("  {}: {kind}, {parts} {}", path.display(), if kind == "Parquet" { "row groups" } else { "part" });
+        }
+        let more = files.files().count().saturating_sub(FILES);
+        if more > 0 {
+            println!("  and {more} more files");
+        }
+        if let Some(rows) = files.rows() {
+            println!("  {} rows", thousands(rows as u64));
+        }
+
+        let config =
+            SourceConfig { uri: self.uri, filter: self.filter, on_corrupt: OnCorrupt::Fail, ..SourceConfig::default() };
+        let source = open(&config).await?;
+        let schema = source.schema();
+        let names: Vec<_> = schema.fields().iter().map(|f| f.name().clone()).collect();
+        let mut batches = source.read(&names)?;
+        let (mut scanned, mut nulls, mut shown) = (0, vec![0; names.len()], Vec::new());
+        while scanned < self.scan.max(self.rows)
+            && let Some(batch) = batches.try_next().await?
+        {
+            let missing = self.rows.saturating_sub(shown.iter().map(RecordBatch::num_rows).sum());
+            if missing > 0 {
+                shown.push(batch.slice(0, missing.min(batch.num_rows())));
+            }
+            scanned += batch.num_rows();
+            batch.columns().iter().zip(&mut nulls).for_each(|(column, nulls)| *nulls += column.logical_null_count());
+        }
+
+        println!("\ncolumns, with nulls in the first {} rows", thousands(scanned as u64));
+        let width = names.iter().map(|n| n.chars().count()).max().unwrap_or(0);
+        for (field, nulls) in schema.fields().iter().zip(nulls) {
+            let nulls = if nulls == 0 { "no nulls".to_owned() } else { format!("{} nulls", thousands(nulls as u64)) };
+            println!("  {:<width$}  {}, {nulls}: {}", field.name(), field.data_type(), serves(field));
+        }
+        println!("\nrows");
+        for batch in &shown {
+            for row in 0..batch.num_rows() {
+                for (name, column) in names.iter().zip(batch.columns()) {
+                    println!("  {name:<width$}  {}", show(column, row)?);
+                }
+                println!();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a column may be used for.
+fn serves(field: &Field) -> &'static str {
+    fn plain(data_type: &DataType) -> &DataType {
+        if let DataType::Dictionary(_, value) = data_type { plain(value) } else { data_type }
+    }
+    match plain(field.data_type()) {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "text (encode.column), label, filter",
+        DataType::FixedSizeList(item, _) | DataType::List(item) | DataType::LargeList(item)
+            if item.data_type().is_floating() =>
+        {
+            "vectors (ColumnEncoder)"
+        }
+        data_type if data_type.is_integer() || *data_type == DataType::Boolean => "label (report.label), filter",
+        data_type if data_type.is_numeric() || data_type.is_temporal() => "filter",
+        _ => "carried to the trainer as it is",
+    }
+}
+
+/// One value, cut to a line.
+fn show(column: &dyn Array, row: usize) -> Result<String> {
+    let text = match column.data_type() {
+        _ if column.is_null(row) => "null".to_owned(),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+            "(bytes)".to_owned()
+        }
+        _ => array_value_to_string(column, row).map_err(|cause| Error::Arrow { action: "show a value", cause })?,
+    };
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(WIDTH + 1).collect();
+    Ok(if line.chars().count() > WIDTH { line.chars().take(WIDTH - 1).chain(['…']).collect() } else { line })
+}
+
+/// Files that are listed.
+const FILES: usize = 10;
+
+/// Characters of a value.
+const WIDTH: usize = 100;
