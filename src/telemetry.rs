@@ -39,6 +39,10 @@ pub(crate) fn cache_opened(path: &Path) {
     info!(path = %path.display(), "opened the cache of an earlier run");
 }
 
+pub(crate) fn read_at_random(bytes: usize) {
+    info!(bytes, "the rows are read at random: they take more than half of the memory, or the settings say so");
+}
+
 pub(crate) fn cache_awaited(path: &Path) {
     info!(path = %path.display(), "another process is building this cache; waiting for it");
 }

@@ -41,7 +41,7 @@ pub use self::graph::{GraphBuilder, GraphConfig, Precision, Similarity};
 pub use self::refresh::RefreshConfig;
 pub use self::report::ReportConfig;
 pub use self::source::{OnCorrupt, SourceConfig};
-pub use self::store::StoreConfig;
+pub use self::store::{Advice, StoreConfig};
 pub use self::stream::StreamConfig;
 pub use self::walk::{SamplerKind, WalkConfig};
 use crate::error::{Error, Result};

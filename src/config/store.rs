@@ -13,9 +13,25 @@ pub struct StoreConfig {
     /// A later run over the same files and columns opens it instead of reading them again. Default: none, and the
     /// rows go to a temporary file that vanishes with the run.
     pub cache_dir: Option<PathBuf>,
+    /// What the system is told about how the rows are read. Default `auto`.
+    pub advice: Advice,
 }
 
-layer!(StoreConfig: cache_dir);
+/// What the system is told about how the rows are read; on Linux only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Advice {
+    /// `random` where the rows take more than half of the memory that is available to the process, `normal` otherwise.
+    #[default]
+    Auto,
+    /// Nothing: it reads ahead around each row, and the whole file is soon in memory.
+    Normal,
+    /// That rows are read at random, and each mini-batch's rows before they are gathered. Ten times as fast for rows
+    /// of 3 kB that are not in memory, slower for rows that are.
+    Random,
+}
+
+layer!(StoreConfig: cache_dir, advice);
 
 impl Check for StoreConfig {
     const SECTION: &'static str = "store";

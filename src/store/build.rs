@@ -42,7 +42,7 @@ pub(super) async fn build(
             cached = open_cached(path, &schema, span.clone()).await?;
         }
         if let Some(batches) = cached {
-            let store = Store::new(source.uri(), schema, batches)?;
+            let store = Store::new(source.uri(), schema, batches, config.advice)?;
             progress(store.len());
             return Ok(store);
         }
@@ -60,7 +60,7 @@ pub(super) async fn build(
     // Where the source failed, the writer saw its input cut short: the source's error is the cause.
     sent?;
     drop(lock);
-    Store::new(source.uri(), schema, written?)
+    Store::new(source.uri(), schema, written?, config.advice)
 }
 
 /// Held while a cache is built: another process that wants the same one waits, and then opens it. The system gives it

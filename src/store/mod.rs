@@ -2,7 +2,8 @@
 //!
 //! A source is read once into an uncompressed Arrow IPC file, which is then memory-mapped: rows are gathered from it
 //! at random about a thousand times faster than from Parquet, and the operating system decides what stays in memory.
-//! Building keeps a few record batches in memory, whatever the data's size. Not for data that changes: a changed file
+//! Building keeps some record batches in memory (about 60,000 rows), whatever the data's size. Data larger than memory are
+//! gathered by asking the system for the rows of a mini-batch all at once ([`Advice`]). Not for data that changes: a changed file
 //! is read again, from the start.
 //!
 //! ```
@@ -19,6 +20,7 @@
 //! # }
 //! ```
 
+mod advice;
 mod build;
 mod dot;
 mod embeddings;
@@ -32,7 +34,7 @@ use arrow::datatypes::SchemaRef;
 
 pub(crate) use self::dot::{dot, prefetch};
 pub use self::embeddings::EmbeddingTable;
-use crate::config::StoreConfig;
+use crate::config::{Advice, StoreConfig};
 use crate::error::{Error, Result};
 use crate::sample::SampleId;
 use crate::source::{Source, positions};
@@ -46,6 +48,8 @@ pub struct Store {
     /// Each of `ROWS_PER_BATCH` rows, but for the last.
     batches: Arc<[RecordBatch]>,
     len: usize,
+    /// Rows are asked for before they are read.
+    asks: bool,
 }
 
 impl Store {
@@ -65,12 +69,13 @@ impl Store {
         build::build(source, columns, config, progress, span).await
     }
 
-    fn new(uri: &str, schema: SchemaRef, batches: Vec<RecordBatch>) -> Result<Self> {
+    fn new(uri: &str, schema: SchemaRef, batches: Vec<RecordBatch>, advice: Advice) -> Result<Self> {
         let len = batches.iter().map(RecordBatch::num_rows).sum();
         if len > u32::MAX as usize {
             return Err(Error::TooManySamples { uri: uri.to_owned() });
         }
-        Ok(Self { uri: uri.into(), schema, batches: batches.into(), len })
+        let asks = advice::advise(&batches, advice);
+        Ok(Self { uri: uri.into(), schema, batches: batches.into(), len, asks })
     }
 
     /// Rows.
@@ -111,7 +116,12 @@ impl Store {
 
     /// The rows in their order, in large record batches, each with the id of its first row.
     pub fn record_batches(&self) -> impl Iterator<Item = (SampleId, &RecordBatch)> {
-        self.batches.iter().enumerate().map(|(i, b)| (SampleId::new(i * ROWS_PER_BATCH), b))
+        let ask = |&(_, batch): &(SampleId, &RecordBatch)| {
+            if self.asks {
+                advice::ask_for_all(batch);
+            }
+        };
+        self.batches.iter().enumerate().map(|(i, b)| (SampleId::new(i * ROWS_PER_BATCH), b)).inspect(ask)
     }
 
     /// The rows of these samples, in this order, copied together into one record batch. Blocks while pages come in
@@ -127,6 +137,9 @@ impl Store {
             return Ok(RecordBatch::new_empty(self.schema()));
         }
         let places: Vec<_> = ids.iter().map(|id| (id.index() / ROWS_PER_BATCH, id.index() % ROWS_PER_BATCH)).collect();
+        if self.asks {
+            advice::ask_for(&self.batches, &places);
+        }
         let batches: Vec<_> = self.batches.iter().collect();
         interleave_record_batch(&batches, &places).map_err(|cause| Error::Arrow { action: "gather rows", cause })
     }

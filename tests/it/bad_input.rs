@@ -235,7 +235,7 @@ fn a_cache_folder_that_cannot_be() {
     write_parquet(&parquet, &rows(300), 100);
     let error = runtime.block_on(async {
         let source = FileSource::open(parquet.display().to_string()).await.unwrap();
-        let store = prosampler::config::StoreConfig { cache_dir: Some(below.into()) };
+        let store = prosampler::config::StoreConfig { cache_dir: Some(below.into()), ..Default::default() };
         pipeline(300, 10).source(source).store(store).start().await.unwrap_err().to_string()
     });
     assert_says(&error, &["cannot create a file in the folder of", "cache/"]);

@@ -13,7 +13,7 @@ use prosampler::arrow::compute::concat_batches;
 use prosampler::arrow::datatypes::{Int64Type, SchemaRef, UInt32Type};
 use prosampler::arrow::ipc::writer::{FileWriter, StreamWriter};
 use prosampler::arrow::util::display::array_value_to_string;
-use prosampler::config::{OnCorrupt, SourceConfig, StoreConfig};
+use prosampler::config::{Advice, OnCorrupt, SourceConfig, StoreConfig};
 use prosampler::source::{self, FileSource, FilteredSource, MemorySource, RecordBatches, Source};
 use prosampler::store::Store;
 use prosampler::{Error, Result, SampleId};
@@ -57,6 +57,20 @@ async fn every_format_gives_the_same_rows() {
             }
         }
     }
+}
+
+/// Asking for rows before they are read changes nothing but the time it takes, whatever types they have.
+#[tokio::test]
+async fn advice_does_not_change_the_rows() {
+    let source = open(path("tests/data/formats/rows.parquet")).await.unwrap();
+    let names: Vec<_> = source.schema().fields().iter().map(|f| f.name().clone()).collect();
+    let ids: Vec<_> = (0..60).rev().chain(7..19).map(SampleId).collect();
+    let mut gathered = Vec::new();
+    for advice in [Advice::Normal, Advice::Random, Advice::Auto] {
+        let config = StoreConfig { advice, ..StoreConfig::default() };
+        gathered.push(Store::build(&source, &names, &config, &mut |_| {}).await.unwrap().gather(&ids).unwrap());
+    }
+    assert!(gathered[0] == gathered[1] && gathered[0] == gathered[2]);
 }
 
 /// Row groups are read at the same time, and yet in order, those of several files and formats together.
@@ -234,7 +248,7 @@ impl Source for Slow {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_that_want_one_cache_build_it_once() {
     let dir = TempDir::new().unwrap();
-    let config = StoreConfig { cache_dir: Some(dir.path().into()) };
+    let config = StoreConfig { cache_dir: Some(dir.path().into()), ..StoreConfig::default() };
     let reads = Arc::new(AtomicUsize::new(0));
     let build = || {
         let (source, config) = (Slow(source(100), reads.clone()), config.clone());
@@ -254,17 +268,65 @@ async fn two_that_want_one_cache_build_it_once() {
     assert!(cache.exists() && !left.exists());
 }
 
+/// Killed at whatever moment, the next start finds a whole cache or none, and nothing half-written stays.
+#[test]
+#[cfg(unix)]
+fn a_killed_run_leaves_nothing_half_written() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("p.toml"), wordnet()).unwrap();
+    let files = || fs::read_dir(dir.path().join("cache")).into_iter().flatten().map(|e| e.unwrap().path());
+    let unfinished = |path: &std::path::PathBuf| path.display().to_string().contains(".building-");
+    let mut hit = 0;
+    for round in 0..20 {
+        let before: Vec<_> = files().filter(unfinished).collect();
+        let mut run = Command::new(env!("CARGO_BIN_EXE_prosampler"));
+        let mut run = run.args(["run", "p.toml"]).current_dir(dir.path()).spawn().unwrap();
+        while !files().any(|path| unfinished(&path) && !before.contains(&path)) {
+            assert!(run.try_wait().unwrap().is_none(), "it ended before it built anything");
+            std::thread::yield_now();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(12 * round));
+        run.kill().unwrap();
+        run.wait().unwrap();
+        hit += usize::from(files().any(|path| unfinished(&path)));
+        if let Some(whole) = files().find(|path| path.extension().is_some_and(|e| e == "arrow")) {
+            let file = fs::File::open(&whole).unwrap();
+            let rows: usize = prosampler::arrow::ipc::reader::FileReader::try_new(file, None)
+                .unwrap()
+                .map(|batch| batch.unwrap().num_rows())
+                .sum();
+            assert_eq!(rows, 117_659);
+            fs::remove_file(whole).unwrap();
+        }
+    }
+    println!("{hit} of 20 kills while building");
+    assert!(hit > 0, "no kill came in time");
+    let columns = ["synset", "label", "words", "definition", "examples"].map(str::to_owned);
+    let config = StoreConfig { cache_dir: Some(dir.path().join("cache")), ..StoreConfig::default() };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let store = runtime.block_on(async {
+        let source = open(path("data/wordnet/glosses.parquet")).await.unwrap();
+        Store::build(&source, &columns, &config, &mut |_| {}).await.unwrap()
+    });
+    assert_eq!(store.len(), 117_659);
+    assert!(!files().any(|path| unfinished(&path)));
+}
+
+/// A pipeline file over WordNet, with a cache.
+fn wordnet() -> String {
+    format!(
+        "source.uri = \"{}\"\nstore.cache_dir = \"cache\"\n[encode]\nmodel = \"{}\"\ncolumn = \"definition\"\n",
+        path("data/wordnet/glosses.parquet").display(),
+        path("data/models/gloss-encoder/model.onnx").display(),
+    )
+}
+
 /// The disk is full for whatever grows beyond 40 kB.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_full_disk_leaves_no_half_of_a_cache() {
     let dir = TempDir::new().unwrap();
-    let pipeline = format!(
-        "source.uri = \"{}\"\nstore.cache_dir = \"cache\"\n[encode]\nmodel = \"{}\"\ncolumn = \"definition\"\n",
-        path("data/wordnet/glosses.parquet").display(),
-        path("data/models/gloss-encoder/model.onnx").display(),
-    );
-    fs::write(dir.path().join("p.toml"), pipeline).unwrap();
+    fs::write(dir.path().join("p.toml"), wordnet()).unwrap();
     let command = format!("ulimit -f 80; trap '' XFSZ; exec {} run p.toml", env!("CARGO_BIN_EXE_prosampler"));
     let output = Command::new("sh").args(["-c", &command]).current_dir(dir.path()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -82,7 +82,7 @@ struct Files {
 impl Files {
     fn new() -> Self {
         let dir = TempDir::new().unwrap();
-        let config = StoreConfig { cache_dir: Some(dir.path().join("cache")) };
+        let config = StoreConfig { cache_dir: Some(dir.path().join("cache")), ..StoreConfig::default() };
         Self { dir, config }
     }
 

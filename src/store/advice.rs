@@ -1,0 +1,141 @@
+//! What the operating system is told about the mapped rows.
+//!
+//! It reads whole stretches of a file around each row that is touched: right where all of the file will end up in
+//! memory, and many times too much where it cannot. Then each row's own pages are asked for, all of a mini-batch at
+//! once, so that the disk works on many at a time.
+
+use std::ops::Range;
+
+use arrow::array::{Array, ArrayData, RecordBatch};
+use arrow::datatypes::DataType;
+
+use crate::config::Advice;
+use crate::telemetry;
+
+/// Tells the system that rows will be read at random, where that is so. Whether they are to be asked for.
+pub(super) fn advise(batches: &[RecordBatch], advice: Advice) -> bool {
+    let buffers = || batches.iter().flat_map(RecordBatch::columns).flat_map(|column| stretches(&column.to_data()));
+    let size: usize = buffers().map(|stretch| stretch.len()).sum();
+    let random = match advice {
+        Advice::Normal => false,
+        Advice::Random => true,
+        Advice::Auto => available().is_some_and(|available| size > available / 2),
+    };
+    if random {
+        telemetry::read_at_random(size);
+        buffers().for_each(|stretch| tell(stretch, Tell::Random));
+    }
+    random
+}
+
+/// Asks for the pages of these rows, each a record batch and a place in it.
+pub(super) fn ask_for(batches: &[RecordBatch], rows: &[(usize, usize)]) {
+    for &(batch, row) in rows {
+        for column in batches[batch].columns() {
+            values(&column.to_data(), row..row + 1);
+        }
+    }
+}
+
+/// Asks for a whole record batch.
+pub(super) fn ask_for_all(batch: &RecordBatch) {
+    let buffers = batch.columns().iter().flat_map(|column| stretches(&column.to_data()));
+    buffers.for_each(|stretch| tell(stretch, Tell::WillNeed));
+}
+
+/// All buffers of an array, as addresses.
+fn stretches(data: &ArrayData) -> Vec<Range<usize>> {
+    let own = data.buffers().iter().map(|buffer| buffer.as_ptr() as usize..buffer.as_ptr() as usize + buffer.len());
+    own.chain(data.child_data().iter().flat_map(stretches)).collect()
+}
+
+/// Asks for the values of some rows.
+fn values(data: &ArrayData, rows: Range<usize>) {
+    let rows = rows.start + data.offset()..rows.end + data.offset();
+    let bytes = |buffer: usize, width: usize| {
+        let start = data.buffers()[buffer].as_ptr() as usize;
+        ask(start + rows.start * width..start + rows.end * width);
+    };
+    match data.data_type() {
+        DataType::Utf8 | DataType::Binary => texts::<i32>(data, &rows),
+        DataType::LargeUtf8 | DataType::LargeBinary => texts::<i64>(data, &rows),
+        DataType::List(_) | DataType::Map(..) => values(&data.child_data()[0], items::<i32>(data, &rows)),
+        DataType::LargeList(_) => values(&data.child_data()[0], items::<i64>(data, &rows)),
+        DataType::FixedSizeList(_, length) => {
+            let length = usize::try_from(*length).unwrap_or(0);
+            values(&data.child_data()[0], rows.start * length..rows.end * length);
+        }
+        DataType::Struct(_) => data.child_data().iter().for_each(|child| values(child, rows.clone())),
+        DataType::FixedSizeBinary(width) => bytes(0, usize::try_from(*width).unwrap_or(0)),
+        other => {
+            if let Some(width) = other.primitive_width() {
+                bytes(0, width);
+            }
+        }
+    }
+}
+
+/// Values shorter than this share their page with many others, which keep it in memory.
+const NARROW: usize = 64;
+
+fn texts<O: Offset>(data: &ArrayData, rows: &Range<usize>) {
+    let (start, items) = (data.buffers()[1].as_ptr() as usize, items::<O>(data, rows));
+    ask(start + items.start..start + items.end);
+}
+
+fn ask(bytes: Range<usize>) {
+    if bytes.len() >= NARROW {
+        tell(bytes, Tell::WillNeed);
+    }
+}
+
+/// What rows of variable length point to.
+fn items<O: Offset>(data: &ArrayData, rows: &Range<usize>) -> Range<usize> {
+    let offsets = data.buffers()[0].typed_data::<O>();
+    offsets[rows.start].index()..offsets[rows.end].index()
+}
+
+trait Offset: arrow::datatypes::ArrowNativeType {
+    fn index(self) -> usize {
+        self.as_usize()
+    }
+}
+
+impl Offset for i32 {}
+impl Offset for i64 {}
+
+#[derive(Clone, Copy)]
+enum Tell {
+    Random,
+    WillNeed,
+}
+
+#[cfg(target_os = "linux")]
+fn tell(bytes: Range<usize>, what: Tell) {
+    const PAGE: usize = 4096;
+    let start = bytes.start / PAGE * PAGE;
+    let advice = match what {
+        Tell::Random => libc::MADV_RANDOM,
+        Tell::WillNeed => libc::MADV_WILLNEED,
+    };
+    if !bytes.is_empty() {
+        // SAFETY: pages of a live mapping, which the advice does not change; where it is refused, reads are slower.
+        unsafe { libc::madvise(start as *mut libc::c_void, bytes.end - start, advice) };
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn tell(_: Range<usize>, _: Tell) {}
+
+/// Bytes of memory that the system, or the container, still has for the pages of files. `None` where it does not say.
+fn available() -> Option<usize> {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let number = |path: &str| read(path)?.trim().parse::<usize>().ok();
+    let line = |text: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()
+    };
+    let machine = line(&read("/proc/meminfo")?)? * 1024;
+    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    Some(limits.iter().filter_map(|path| number(path)).fold(machine, usize::min))
+}
