@@ -40,7 +40,11 @@ impl Check for SourceConfig {
 
     fn check(&self, check: &mut Checker<'_>) {
         let given = !self.uri.is_empty() && self.uri.iter().all(|u| !u.trim().is_empty());
-        check.require(given, "uri", "is required; give a Parquet file, a folder, a pattern, or a list of these");
+        check.require(
+            given,
+            "uri",
+            "is required; give a Parquet or Arrow IPC file, a folder, a pattern, or a list of these",
+        );
     }
 }
 

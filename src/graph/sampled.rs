@@ -65,7 +65,8 @@ fn build_by_parts(
         let panel_len = |panel: usize| COLUMNS.min(ids.len() - panel * COLUMNS);
         let deal = Deal::new(columns.panels(), panel_len, wanted, blocks, &mut generator);
         let is_last = share(end) == share(samples);
-        let round = Round { table, kernel, columns: &columns, ids, deal, wanted, is_last, stripes: &stripes };
+        let is_first = share(start) == 0;
+        let round = Round { table, kernel, columns: &columns, ids, deal, wanted, is_first, is_last, stripes: &stripes };
         rows.par_chunks(block_rows).zip(own_seen.par_chunks_mut(block_rows)).enumerate().for_each_init(
             || Scratch::new(kernel, size, block_rows),
             |scratch, (block, (rows, own_seen))| round.block(block, rows, own_seen, scratch),
@@ -107,6 +108,8 @@ struct Round<'a, 's> {
     deal: Deal,
     /// Candidates that each block draws of this part.
     wanted: usize,
+    /// No earlier part has left anything.
+    is_first: bool,
     /// Of all parts' candidates together, the last one is the spare.
     is_last: bool,
     stripes: &'a Stripes<'s>,
@@ -214,6 +217,9 @@ impl Round<'_, '_> {
 
     /// What earlier parts left of a row's best.
     fn load(&self, row: u32, best: &mut TopK) {
+        if self.is_first {
+            return;
+        }
         self.stripes.with(row, |list| list.candidates().for_each(|(score, id)| best.push(score, id.0)));
         best.shrink();
     }

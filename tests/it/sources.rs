@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -280,7 +280,7 @@ fn a_killed_run_leaves_nothing_half_written() {
     for round in 0..20 {
         let before: Vec<_> = files().filter(unfinished).collect();
         let mut run = Command::new(env!("CARGO_BIN_EXE_prosampler"));
-        let mut run = run.args(["run", "p.toml"]).current_dir(dir.path()).spawn().unwrap();
+        let mut run = run.args(["run", "p.toml"]).current_dir(dir.path()).stderr(Stdio::null()).spawn().unwrap();
         while !files().any(|path| unfinished(&path) && !before.contains(&path)) {
             assert!(run.try_wait().unwrap().is_none(), "it ended before it built anything");
             std::thread::yield_now();
