@@ -52,7 +52,7 @@ pub enum GraphBuilder {
     /// 99 of 100 for embeddings of sentences. M is ignored.
     NnDescent,
     /// About the K most similar of all others, by a hierarchical navigable small world, instant-distance's. M is
-    /// ignored. Slower than `exact` up to a million samples, and than `nn_descent` everywhere. Costs some 20,000
+    /// ignored. Much slower than `exact` at 100,000 samples. Costs some 20,000
     /// to 60,000 similarities and about 340 bytes a sample while it is built. Reproducible with `compute.threads` = 1
     /// only.
     Hnsw,

@@ -27,8 +27,9 @@ pub struct Refined {
 /// not pay: the graph is built by NN-descent from nothing, which telemetry says. Of `config`, K and the precision count.
 /// The graph does not depend on the number of threads, and needs the memory that [`build`](super::build()) does.
 ///
-/// Measured (N = 100,000, d = 384, K = 16, AVX2, two threads; all pairs take 12.7 s): with 93 % kept 2.3 s to a recall
-/// of 0.99, with 84 % 2.9 s to 0.98, with less 3.5 s to 0.976 by building.
+/// Measured once each (N = 100,000, d = 384, K = 16, AVX2, two threads, gauges included; all pairs take 13 to 14 s): with
+/// 95 % kept 2.5 s to a recall of 0.994, with 85 % 2.3 s to 0.985, with 70 % 4.7 s to 0.980 by building. The bound of three
+/// quarters lies between what was tried: at 64 % refining took as long as building and found less.
 ///
 /// Not for moderate M: there the paper's candidates must be drawn anew, or each refresh would raise M; that is what
 /// [`build`](super::build()) does at less cost.
