@@ -1,5 +1,4 @@
-//! Groups of near samples: each joins the nearest of some leaders, which are samples drawn at random (the ball carving
-//! of PiPNN: Rubel and others, 2026; HCNNG: Muñoz and others, 2019).
+//! Groups of near samples: each joins the nearest of some leaders, which are samples drawn at random.
 
 use rand::seq::index;
 use rayon::prelude::*;
@@ -57,7 +56,7 @@ impl Grouping<'_> {
                 // So many alike that no leader parts them.
                 group.chunks(self.typical).map(<[_]>::to_vec).collect()
             } else {
-                self.split(group, 1, node * LEADERS as u64 + number as u64)
+                self.split(group, 1, node.wrapping_mul(LEADERS as u64).wrapping_add(number as u64))
             }
         };
         groups.retain(|group| !group.is_empty());
