@@ -8,7 +8,8 @@ demo: setup
 
 ## Passes the tests.
 test: setup
-	cargo test --quiet
+	./scripts/moto.sh
+	cargo test --quiet --all-features
 
 ## Fetches ONNX Runtime's shared library, once.
 setup:

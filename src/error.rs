@@ -51,6 +51,27 @@ pub enum Error {
         cause: Cause,
     },
 
+    /// A file is no longer what it was when its rows got their sample ids.
+    #[error("`{uri}` {change} since its rows were read; start anew, or put back what was there (new files may come)")]
+    SourceChanged {
+        /// The file.
+        uri: String,
+        /// `is gone` or `has changed`.
+        change: &'static str,
+    },
+
+    /// An object store or a web server refused, or could not be reached, retries included.
+    #[error("cannot {action} `{uri}`: {cause}; check the connection, the credentials and `source.options`")]
+    Remote {
+        /// The object, or where objects were looked for.
+        uri: String,
+        /// What was tried: `find`, `list`, `read`.
+        action: &'static str,
+        /// The store's reason.
+        #[source]
+        cause: Cause,
+    },
+
     /// The operating system refused.
     #[error("cannot {action} `{}`: {cause}", path.display())]
     Io {

@@ -35,6 +35,11 @@ pub(crate) fn rows_skipped(rows: Option<usize>, reason: &dyn Display) {
     warn!(rows, %reason, "skipped rows of a damaged part");
 }
 
+#[cfg(feature = "cloud")]
+pub(crate) fn remote_fault(reason: &dyn Display) {
+    warn!(%reason, "a request to an object store failed; it is sent again while retries are left");
+}
+
 pub(crate) fn cache_opened(path: &Path) {
     info!(path = %path.display(), "opened the cache of an earlier run");
 }

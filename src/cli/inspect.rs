@@ -5,8 +5,8 @@ use clap::Args;
 use futures::TryStreamExt;
 
 use super::progress::thousands;
-use crate::config::{OnCorrupt, SourceConfig};
-use crate::source::{FileSource, Source, open};
+use crate::config::SourceConfig;
+use crate::source::{FileSource, Source, filtered};
 use crate::{Error, Result};
 
 #[derive(Debug, Args)]
@@ -30,10 +30,10 @@ pub(super) struct Inspect {
 
 impl Inspect {
     pub async fn run(self) -> Result<()> {
-        let files = FileSource::open_all(self.uri.clone()).await?;
+        let files = FileSource::open_all(&SourceConfig { uri: self.uri, ..SourceConfig::default() }).await?;
         println!("{}", files.uri());
-        for (path, kind, parts) in files.files().take(FILES) {
-            println!("  {}: {kind}, {parts} {}", path.display(), if kind == "Parquet" { "row groups" } else { "part" });
+        for (uri, kind, parts) in files.files().take(FILES) {
+            println!("  {uri}: {kind}, {parts} {}", if kind == "Parquet" { "row groups" } else { "part" });
         }
         let more = files.files().count().saturating_sub(FILES);
         if more > 0 {
@@ -43,9 +43,7 @@ impl Inspect {
             println!("  {} rows", thousands(rows as u64));
         }
 
-        let config =
-            SourceConfig { uri: self.uri, filter: self.filter, on_corrupt: OnCorrupt::Fail, ..SourceConfig::default() };
-        let source = open(&config).await?;
+        let source = filtered(Box::new(files), self.filter.as_deref())?;
         let schema = source.schema();
         let names: Vec<_> = schema.fields().iter().map(|f| f.name().clone()).collect();
         let mut batches = source.read(&names)?;

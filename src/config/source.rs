@@ -1,15 +1,18 @@
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Deserializer};
 
 use super::faults::{Check, Checker};
 use super::read::layer;
 
 /// `[source]`: where the rows come from.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct SourceConfig {
     /// A Parquet file, an Arrow IPC file or stream, a folder of these (`*.parquet`, `*.arrow`, `*.arrows`, `*.feather`,
     /// `*.ipc`), a shell pattern, or a list of all that. Files are read in the order of the list, and by name within a
-    /// folder or pattern; that order gives the sample ids. Required.
+    /// folder or pattern; that order gives the sample ids. With the cargo feature `cloud` also `s3://`, `gs://`, `az://`,
+    /// and single files at `http(s)://`. Required.
     #[serde(deserialize_with = "one_or_many")]
     pub uri: Vec<String>,
     /// The columns that mini-batches carry, in this order. Default: all. The encoder's columns are read in any case.
@@ -19,6 +22,27 @@ pub struct SourceConfig {
     pub filter: Option<String>,
     /// What to do with damaged parts of files. Default `fail`.
     pub on_corrupt: OnCorrupt,
+    /// Options of an object store, such as `region`, `endpoint` or `timeout`, named as the crate object_store names
+    /// them. They take precedence over the store's usual environment variables, where credentials are better kept.
+    /// Default: none.
+    #[serde(deserialize_with = "scalars")]
+    pub options: BTreeMap<String, String>,
+    /// How often a request to an object store is sent again, with growing random pauses, when it fails for a passing
+    /// reason. 0 to 100, default 10; in any case not longer than three minutes.
+    pub retries: usize,
+}
+
+impl Default for SourceConfig {
+    fn default() -> Self {
+        Self {
+            uri: Vec::new(),
+            columns: None,
+            filter: None,
+            on_corrupt: OnCorrupt::Fail,
+            options: BTreeMap::new(),
+            retries: 10,
+        }
+    }
 }
 
 /// What to do with a damaged part of a file: a row group of Parquet, an Arrow IPC file from its first damaged record
@@ -33,7 +57,7 @@ pub enum OnCorrupt {
     Skip,
 }
 
-layer!(SourceConfig: uri, columns, filter, on_corrupt);
+layer!(SourceConfig: uri, columns, filter, on_corrupt, options, retries);
 
 impl Check for SourceConfig {
     const SECTION: &'static str = "source";
@@ -45,6 +69,7 @@ impl Check for SourceConfig {
             "uri",
             "is required; give a Parquet or Arrow IPC file, a folder, a pattern, or a list of these",
         );
+        check.require(self.retries <= 100, "retries", "must be 0 to 100; 10 is plenty");
     }
 }
 
@@ -59,4 +84,22 @@ fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
         OneOrMany::One(uri) => vec![uri],
         OneOrMany::Many(uris) => uris,
     })
+}
+
+/// Options are texts; numbers and truth values may be written as such.
+fn scalars<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a text, a number or a truth value")]
+    enum Scalar {
+        Text(String),
+        Bool(bool),
+        Number(i64),
+    }
+    let options = BTreeMap::<String, Scalar>::deserialize(deserializer)?;
+    let text = |value| match value {
+        Scalar::Text(text) => text,
+        Scalar::Bool(value) => value.to_string(),
+        Scalar::Number(value) => value.to_string(),
+    };
+    Ok(options.into_iter().map(|(key, value)| (key, text(value))).collect())
 }

@@ -1,99 +1,63 @@
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::Read;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::UNIX_EPOCH;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 
-use super::ipc::IpcFile;
+use super::data_file::{DataFile, Listening};
+use super::location::Location;
 use super::memory::same_columns;
-use super::parquet::ParquetFile;
-use super::{RecordBatches, Source, files, positions};
-use crate::compute::panic_message;
-use crate::config::OnCorrupt;
-use crate::error::{Cause, Error, Result};
+use super::{Access, Fingerprint, RecordBatches, Shard, Source, files, positions};
+use crate::config::{OnCorrupt, SourceConfig};
+use crate::error::{Error, Result};
 use crate::telemetry;
 
-/// Files on disk: Parquet, and Arrow IPC files and streams. Which of them a file is, its first bytes tell.
+/// Files of Parquet, and of Arrow IPC in both its forms, on disk or (with the cargo feature `cloud`) in an object store
+/// or on a web server. Which format a file has, its first bytes tell.
 ///
 /// Opening reads footers and schemas only. Parts are read in parallel, in order: row groups of Parquet, whole files of
 /// Arrow IPC; up to four at a time, each at most four record batches of 2,048 rows ahead, on tokio's blocking threads.
-#[derive(Clone, Debug)]
+/// Objects are fetched in blocks of 8 MiB, of which one a column and part is kept, and only where columns in use lie.
+/// Requests that fail for a passing reason (5xx, throttling, reset, timeout) are sent again, with exponential backoff
+/// and jitter, each counted.
+#[derive(Clone)]
 pub struct FileSource {
     uri: String,
+    uris: Vec<String>,
+    access: Access,
     schema: SchemaRef,
     files: Vec<Arc<DataFile>>,
     on_corrupt: OnCorrupt,
     skipped: Arc<AtomicUsize>,
 }
 
-#[derive(Debug)]
-struct DataFile {
-    path: PathBuf,
-    /// Size in bytes and time of the last change in nanoseconds since 1970: what a cache's validity hangs on.
-    version: (u64, u128),
-    format: Format,
-}
-
-#[derive(Debug)]
-enum Format {
-    Parquet(ParquetFile),
-    Ipc(IpcFile),
-}
-
-/// What goes on after a record batch was handed over.
-pub(super) enum Listening {
-    Yes,
-    /// Nobody takes any more.
-    No,
-}
-
-/// Takes a record batch.
-pub(super) type Emit<'a> = &'a mut dyn FnMut(RecordBatch) -> Listening;
-
 impl FileSource {
     /// Opens a file, a folder's files with the endings `parquet`, `arrow`, `arrows`, `feather` or `ipc`, or all that
     /// match a shell pattern.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::UnsupportedSource`], [`Error::Corrupt`] for what is neither Parquet nor Arrow IPC,
-    /// and [`Error::SchemaDrift`] where files differ in their columns.
+    /// As [`open_all`](Self::open_all).
     pub async fn open(uri: impl Into<String>) -> Result<Self> {
-        Self::open_all(vec![uri.into()]).await
+        Self::open_all(&SourceConfig { uri: vec![uri.into()], ..SourceConfig::default() }).await
     }
 
-    /// Opens several uris as one source, in this order.
+    /// Opens the uris of `config` as one source, in their order; its `filter` and `columns` are not looked at.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
-    pub async fn open_all(uris: Vec<String>) -> Result<Self> {
-        let open = move || {
-            let open = |path| DataFile::open(path).map(Arc::new);
-            let files = files::list(&uris)?.into_iter().map(open).collect::<Result<Vec<_>>>()?;
-            let schema = files[0].schema();
-            for file in &files {
-                same_columns(&file.path.display().to_string(), &schema, &file.schema())?;
-            }
-            let (on_corrupt, skipped) = Default::default();
-            Ok(Self { uri: uris.join(", "), schema, files, on_corrupt, skipped })
-        };
-        tokio::task::spawn_blocking(open)
-            .await
-            .map_err(|e| Error::TaskDied { task: "source", message: e.to_string() })?
-    }
-
-    /// What to do with a damaged part; default [`OnCorrupt::Fail`].
-    #[must_use]
-    pub fn on_corrupt(mut self, on_corrupt: OnCorrupt) -> Self {
-        self.on_corrupt = on_corrupt;
-        self
+    /// [`Error::NotFound`], [`Error::UnsupportedSource`], [`Error::Corrupt`] for what is neither Parquet nor Arrow IPC,
+    /// [`Error::SchemaDrift`] where files differ in their columns, [`Error::Remote`] for a store that cannot be reached.
+    pub async fn open_all(config: &SourceConfig) -> Result<Self> {
+        let access = Access::new(config);
+        let locations = files::list(&config.uri, &access).await?;
+        let files: Vec<_> = opened(locations).await?;
+        let schema = files[0].schema();
+        same_schema(&schema, &files)?;
+        let (uri, uris, skipped) = (config.uri.join(", "), config.uri.clone(), Arc::default());
+        Ok(Self { uri, uris, access, schema, files, on_corrupt: config.on_corrupt, skipped })
     }
 
     /// Rows that were in damaged parts and skipped so far, where their number is known: in Parquet it is.
@@ -102,9 +66,37 @@ impl FileSource {
         self.skipped.load(Relaxed)
     }
 
-    /// The files, each with what it is and the number of its parts.
-    pub fn files(&self) -> impl Iterator<Item = (&Path, &'static str, usize)> {
-        self.files.iter().map(|file| (file.path.as_path(), file.kind(), file.parts()))
+    /// Requests to object stores that failed for a passing reason so far, and so were sent again while retries were
+    /// left.
+    #[must_use]
+    pub fn faults(&self) -> usize {
+        self.access.faults.load(Relaxed)
+    }
+
+    /// The files, each with its uri, what it is, and the number of its parts.
+    pub fn files(&self) -> impl Iterator<Item = (String, &'static str, usize)> {
+        self.files.iter().map(|file| (file.location.uri(), file.kind(), file.parts()))
+    }
+}
+
+/// Opens files, some at the same time.
+async fn opened(locations: Vec<Location>) -> Result<Vec<Arc<DataFile>>> {
+    let open = |location| async {
+        tokio::task::spawn_blocking(|| DataFile::open(location).map(Arc::new))
+            .await
+            .map_err(|e| Error::TaskDied { task: "source", message: e.to_string() })?
+    };
+    futures::stream::iter(locations).map(open).buffered(OPENING).try_collect().await
+}
+
+fn same_schema(schema: &SchemaRef, files: &[Arc<DataFile>]) -> Result<()> {
+    files.iter().try_for_each(|file| same_columns(&file.location.uri(), schema, &file.schema()))
+}
+
+/// Options may hold credentials, and files have long footers: neither is shown.
+impl std::fmt::Debug for FileSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FileSource").field("uri", &self.uri).field("files", &self.files.len()).finish_non_exhaustive()
     }
 }
 
@@ -121,13 +113,32 @@ impl Source for FileSource {
         self.files.iter().map(|file| file.rows()).sum()
     }
 
-    fn fingerprint(&self) -> Option<String> {
-        let one = |file: &Arc<DataFile>| {
-            let path = std::path::absolute(&file.path).unwrap_or_else(|_| file.path.clone());
-            format!("{} {} {}", path.display(), file.version.0, file.version.1)
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        let shards = self.files.iter().map(|file| file.location.shard()).collect();
+        let uris: Vec<_> = self.uris.iter().map(|uri| files::absolute(uri)).collect();
+        Some(Fingerprint { settings: format!("{uris:?} {:?}", self.on_corrupt), shards })
+    }
+
+    fn added(&self, known: Vec<Shard>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {
+        let added = async move {
+            let mut locations = files::list(&self.uris, &self.access).await?;
+            for Shard { uri, version } in &known {
+                let change = match locations.iter().map(Location::shard).find(|found| found.uri == *uri) {
+                    None => "is gone",
+                    Some(found) if found.version != *version => "has changed",
+                    Some(_) => continue,
+                };
+                return Err(Error::SourceChanged { uri: uri.clone(), change });
+            }
+            locations.retain(|location| !known.contains(&location.shard()));
+            if locations.is_empty() {
+                return Ok(None);
+            }
+            let files = opened(locations).await?;
+            same_schema(&self.schema, &files)?;
+            Ok(Some(Box::new(Self { files, ..self.clone() }) as Box<dyn Source>))
         };
-        let files: Vec<_> = self.files.iter().map(one).collect();
-        Some(format!("{:?}\n{}", self.on_corrupt, files.join("\n")))
+        added.boxed()
     }
 
     fn read(&self, columns: &[String]) -> Result<RecordBatches> {
@@ -200,87 +211,11 @@ impl Reading {
     }
 }
 
-impl DataFile {
-    fn open(path: PathBuf) -> Result<Self> {
-        let io = |action| {
-            let path = path.clone();
-            move |cause| Error::Io { action, path, cause }
-        };
-        let mut file = File::open(&path).map_err(io("open"))?;
-        let about = file.metadata().map_err(io("inspect"))?;
-        let modified = about.modified().map_err(io("inspect"))?;
-        let version = (about.len(), modified.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos());
-        let mut begin = Vec::new();
-        file.by_ref().take(8).read_to_end(&mut begin).map_err(io("read"))?;
-        let format = match &begin[..] {
-            [b'A', b'R', b'R', b'O', b'W', b'1', ..] => Format::Ipc(guarded(&path, || IpcFile::open(&path, true))?),
-            [0xff, 0xff, 0xff, 0xff, ..] => Format::Ipc(guarded(&path, || IpcFile::open(&path, false))?),
-            [b'P', b'A', b'R', b'1', ..] => Format::Parquet(guarded(&path, || ParquetFile::open(&path))?),
-            [] => return Err(corrupt(&path, String::new(), "the file is empty".into())),
-            _ => {
-                let cause = "it begins like neither of the two".into();
-                return Err(corrupt(&path, String::new(), cause));
-            }
-        };
-        Ok(Self { path, version, format })
-    }
-
-    fn kind(&self) -> &'static str {
-        match &self.format {
-            Format::Parquet(_) => "Parquet",
-            Format::Ipc(file) if file.is_file() => "Arrow IPC file",
-            Format::Ipc(_) => "Arrow IPC stream",
-        }
-    }
-
-    fn schema(&self) -> SchemaRef {
-        match &self.format {
-            Format::Parquet(file) => file.schema(),
-            Format::Ipc(file) => file.schema(),
-        }
-    }
-
-    fn parts(&self) -> usize {
-        match &self.format {
-            Format::Parquet(file) => file.row_groups(),
-            Format::Ipc(_) => 1,
-        }
-    }
-
-    fn part_rows(&self, part: usize) -> Option<usize> {
-        match &self.format {
-            Format::Parquet(file) => file.row_group_rows(part),
-            Format::Ipc(_) => None,
-        }
-    }
-
-    fn rows(&self) -> Option<usize> {
-        (0..self.parts()).map(|part| self.part_rows(part)).sum()
-    }
-
-    fn read(&self, part: usize, columns: &[usize], emit: Emit<'_>) -> Result<Listening> {
-        guarded(&self.path, || match &self.format {
-            Format::Parquet(file) => file.read(&self.path, part, columns, emit),
-            Format::Ipc(file) => file.read(&self.path, columns, emit),
-        })
-    }
-}
-
-/// Decoders panic on some damaged files; that must not look like the end of the data.
-fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|panic| Err(corrupt(path, String::new(), panic_message(panic.as_ref()).into())))
-}
-
-pub(super) fn corrupt(path: &Path, place: String, cause: Cause) -> Error {
-    Error::Corrupt { uri: path.display().to_string(), place, expected: "Parquet or Arrow IPC", cause }
-}
+/// Files that are opened at the same time.
+const OPENING: usize = 16;
 
 /// Parts that are read at the same time.
 const IN_FLIGHT: usize = 4;
 
 /// Record batches that a part is read ahead.
 const AHEAD: usize = 4;
-
-/// Rows of a record batch.
-pub(super) const ROWS: usize = 2048;

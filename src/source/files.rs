@@ -2,13 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
+use super::Access;
+use super::location::Location;
+#[cfg(feature = "cloud")]
+use super::object::Remote;
 use crate::error::{Error, Result};
 
 /// The files that `uris` name: each a file, a folder of files with one of the endings, or a shell pattern.
-pub(super) fn list(uris: &[String]) -> Result<Vec<PathBuf>> {
+pub(super) async fn list(uris: &[String], access: &Access) -> Result<Vec<Location>> {
+    let mut remote = Remote::new(access);
     let mut files = Vec::new();
     for uri in uris {
-        let found = expand(uri)?;
+        let found = match uri.split_once("://") {
+            Some((scheme, _)) if scheme != "file" => remote.list(uri).await?,
+            _ => local(uri.clone()).await?,
+        };
         if found.is_empty() {
             let hint = format!("; no file matches (folders are searched for *.{}, not below)", ENDINGS.join(", *."));
             return Err(Error::NotFound { uri: uri.clone(), hint });
@@ -18,15 +26,38 @@ pub(super) fn list(uris: &[String]) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// What there is without the cargo feature `cloud`.
+#[cfg(not(feature = "cloud"))]
+struct Remote;
+
+#[cfg(not(feature = "cloud"))]
+impl Remote {
+    fn new(_: &Access) -> Self {
+        Self
+    }
+
+    async fn list(&mut self, uri: &str) -> Result<Vec<Location>> {
+        let reason = "it needs a build with the cargo feature `cloud`; or copy the files to a local folder".to_owned();
+        Err(Error::UnsupportedSource { uri: uri.to_owned(), reason })
+    }
+}
+
+/// The uri as it holds from any working directory.
+pub(super) fn absolute(uri: &str) -> String {
+    let path = uri.strip_prefix("file://").unwrap_or(uri);
+    if path.contains("://") {
+        return path.to_owned();
+    }
+    std::path::absolute(path).map_or_else(|_| path.to_owned(), |path| path.display().to_string())
+}
+
+async fn local(uri: String) -> Result<Vec<Location>> {
+    let locate = move || expand(&uri)?.into_iter().map(Location::file).collect();
+    tokio::task::spawn_blocking(locate).await.map_err(|e| Error::TaskDied { task: "source", message: e.to_string() })?
+}
+
 fn expand(uri: &str) -> Result<Vec<PathBuf>> {
-    let path = match uri.split_once("://") {
-        Some(("file", path)) => path,
-        Some((scheme, _)) => {
-            let reason = format!("`{scheme}://` is not supported by this version; copy the files to a local folder");
-            return Err(Error::UnsupportedSource { uri: uri.to_owned(), reason });
-        }
-        None => uri,
-    };
+    let path = uri.strip_prefix("file://").unwrap_or(uri);
     if Path::new(path).is_dir() {
         let mut files = matching(uri, &format!("{}/*", glob::Pattern::escape(path)))?;
         files.retain(|file| file.extension().is_some_and(|e| ENDINGS.iter().any(|ending| e == *ending)));
@@ -75,4 +106,4 @@ fn nearby(path: &Path) -> String {
 }
 
 /// What files of a folder are called that are data.
-const ENDINGS: [&str; 5] = ["parquet", "arrow", "arrows", "feather", "ipc"];
+pub(super) const ENDINGS: [&str; 5] = ["parquet", "arrow", "arrows", "feather", "ipc"];

@@ -5,9 +5,10 @@ use arrow::compute::kernels::cmp;
 use arrow::compute::{CastOptions, and, cast, cast_with_options, filter_record_batch};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::error::ArrowError;
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryFutureExt};
 
-use super::{RecordBatches, Source, positions};
+use super::{Fingerprint, RecordBatches, Shard, Source, positions};
 use crate::error::{Error, Result};
 
 /// The rows of another source for which a condition holds, such as `split = 'train' and length >= 16`.
@@ -77,8 +78,17 @@ impl Source for FilteredSource {
         self.source.schema()
     }
 
-    fn fingerprint(&self) -> Option<String> {
-        self.source.fingerprint().map(|fingerprint| format!("{fingerprint}\nfilter {}", self.text))
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        let of_all = self.source.fingerprint()?;
+        Some(Fingerprint { settings: format!("{} where {}", of_all.settings, self.text), ..of_all })
+    }
+
+    fn added(&self, known: Vec<Shard>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {
+        let filter = |source| {
+            let (text, conditions) = (self.text.clone(), self.conditions.clone());
+            Box::new(Self { source, text, conditions }) as Box<dyn Source>
+        };
+        self.source.added(known).map_ok(move |added| added.map(filter)).boxed()
     }
 
     fn read(&self, columns: &[String]) -> Result<RecordBatches> {

@@ -18,15 +18,27 @@
 //! # }
 //! ```
 
+#[cfg(feature = "cloud")]
+mod blocks;
+mod data_file;
 mod file;
 mod files;
 mod filter;
 mod ipc;
+mod location;
 mod memory;
+#[cfg(feature = "cloud")]
+mod object;
 mod parquet;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 pub use self::file::FileSource;
@@ -51,10 +63,19 @@ pub trait Source: Send + Sync + 'static {
         None
     }
 
-    /// A text that changes whenever the rows may have changed (paths, sizes, times of change). `None`, the default,
-    /// keeps the rows from being cached beyond the run.
-    fn fingerprint(&self) -> Option<String> {
+    /// What its rows hang on. `None`, the default, keeps them from being cached beyond the run.
+    fn fingerprint(&self) -> Option<Fingerprint> {
         None
+    }
+
+    /// Looks again: a source of the shards that have come since, `None` where there are none (the default) or they
+    /// cannot be told apart.
+    ///
+    /// # Errors
+    /// [`Error::SourceChanged`] where one of the `known` shards is no longer there as it was; those of opening.
+    fn added(&self, known: Vec<Shard>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {
+        let _ = known;
+        std::future::ready(Ok(None)).boxed()
     }
 
     /// Reads these columns of all rows, in the source's order. CPU work and blocking IO must not run on the thread
@@ -65,13 +86,46 @@ pub trait Source: Send + Sync + 'static {
     fn read(&self, columns: &[String]) -> Result<RecordBatches>;
 }
 
+/// What the rows of a source hang on: where this is the same, they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// Where they are looked for, and what leaves some of them out: a filter.
+    pub settings: String,
+    /// What they were read from, in order.
+    pub shards: Vec<Shard>,
+}
+
+/// One file of a source.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Shard {
+    /// Where it is, from anywhere.
+    pub uri: String,
+    /// A text that changes whenever its content may have changed: size, and time of change or tag. One line.
+    pub version: String,
+}
+
+/// How to reach object stores, and what went wrong there so far.
+#[derive(Clone)]
+struct Access {
+    #[cfg_attr(not(feature = "cloud"), expect(dead_code, reason = "nothing is far away then"))]
+    options: BTreeMap<String, String>,
+    #[cfg_attr(not(feature = "cloud"), expect(dead_code, reason = "nothing is far away then"))]
+    retries: usize,
+    faults: Arc<AtomicUsize>,
+}
+
+impl Access {
+    fn new(config: &SourceConfig) -> Self {
+        Self { options: config.options.clone(), retries: config.retries, faults: Arc::default() }
+    }
+}
+
 /// The source that these settings name.
 ///
 /// # Errors
 /// Those of [`FileSource::open_all`] and [`FilteredSource::new`].
 pub async fn open(config: &SourceConfig) -> Result<Box<dyn Source>> {
-    let files = FileSource::open_all(config.uri.clone()).await?.on_corrupt(config.on_corrupt);
-    filtered(Box::new(files), config.filter.as_deref())
+    filtered(Box::new(FileSource::open_all(config).await?), config.filter.as_deref())
 }
 
 /// The rows for which `filter` holds, all where there is none.

@@ -1,16 +1,14 @@
 //! One Parquet file, row group by row group.
 
-use std::fs::File;
-use std::path::Path;
+use std::ops::Range;
 
 use arrow::datatypes::SchemaRef;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
-};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 
-use super::file::{Emit, Listening, ROWS, corrupt};
-use crate::error::{Cause, Error, Result};
+use super::data_file::{Emit, Listening, ROWS, corrupt};
+use super::location::{Input, Location};
+use crate::error::Result;
 
 #[derive(Clone, Debug)]
 pub(super) struct ParquetFile {
@@ -18,9 +16,9 @@ pub(super) struct ParquetFile {
 }
 
 impl ParquetFile {
-    pub fn open(path: &Path) -> Result<Self> {
-        let metadata = ArrowReaderMetadata::load(&open(path)?, ArrowReaderOptions::new());
-        Ok(Self { metadata: metadata.map_err(|e| corrupt(path, String::new(), e.into()))? })
+    pub fn open(location: &Location, input: &Input) -> Result<Self> {
+        let metadata = ArrowReaderMetadata::load(input, ArrowReaderOptions::new());
+        Ok(Self { metadata: metadata.map_err(|e| corrupt(location, String::new(), e.into()))? })
     }
 
     pub fn schema(&self) -> SchemaRef {
@@ -35,11 +33,32 @@ impl ParquetFile {
         usize::try_from(self.metadata.metadata().row_group(row_group).num_rows()).ok()
     }
 
-    pub fn read(&self, path: &Path, row_group: usize, columns: &[usize], emit: Emit<'_>) -> Result<Listening> {
+    /// Where the column chunks of these columns lie in the file.
+    pub fn spans(&self, row_group: usize, columns: &[usize]) -> Vec<Range<u64>> {
+        let mask = self.mask(columns);
+        let chunks = self.metadata.metadata().row_group(row_group).columns().iter().enumerate();
+        let used = chunks.filter(|(leaf, _)| mask.leaf_included(*leaf)).map(|(_, chunk)| chunk.byte_range());
+        used.map(|(start, length)| start..start.saturating_add(length)).collect()
+    }
+
+    pub fn read(
+        &self,
+        location: &Location,
+        input: Input,
+        row_group: usize,
+        columns: &[usize],
+        emit: Emit<'_>,
+    ) -> Result<Listening> {
+        let damaged = |cause| corrupt(location, String::new(), cause);
         let order = order_of(columns);
-        for batch in self.reader(path, row_group, columns)? {
-            let batch = batch.and_then(|b| b.project(&order));
-            let batch = batch.map_err(|e| self.corrupt_column(path, row_group, columns, e.into()))?;
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(input, self.metadata.clone())
+            .with_row_groups(vec![row_group])
+            .with_projection(self.mask(columns))
+            .with_batch_size(ROWS)
+            .build()
+            .map_err(|e| damaged(e.into()))?;
+        for batch in reader {
+            let batch = batch.and_then(|b| b.project(&order)).map_err(|e| damaged(e.into()))?;
             if let Listening::No = emit(batch) {
                 return Ok(Listening::No);
             }
@@ -47,35 +66,22 @@ impl ParquetFile {
         Ok(Listening::Yes)
     }
 
-    fn reader(&self, path: &Path, row_group: usize, columns: &[usize]) -> Result<ParquetRecordBatchReader> {
-        let mask = ProjectionMask::roots(self.metadata.parquet_schema(), columns.iter().copied());
-        ParquetRecordBatchReaderBuilder::new_with_metadata(open(path)?, self.metadata.clone())
-            .with_row_groups(vec![row_group])
-            .with_projection(mask)
-            .with_batch_size(ROWS)
-            .build()
-            .map_err(|e| self.corrupt_column(path, row_group, columns, e.into()))
+    fn mask(&self, columns: &[usize]) -> ProjectionMask {
+        ProjectionMask::roots(self.metadata.parquet_schema(), columns.iter().copied())
     }
 
     /// Reads the columns of a damaged row group one by one, to name the one that is damaged.
-    fn corrupt_column(&self, path: &Path, row_group: usize, columns: &[usize], cause: Cause) -> Error {
+    pub fn damaged(&self, location: &Location, row_group: usize, columns: &[usize]) -> Option<&str> {
         let damaged = |column: &&usize| {
-            let mask = ProjectionMask::roots(self.metadata.parquet_schema(), [**column]);
-            let Ok(file) = File::open(path) else { return false };
-            ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
+            let Ok(input) = location.open(&self.spans(row_group, &[**column]), 1) else { return false };
+            ParquetRecordBatchReaderBuilder::new_with_metadata(input, self.metadata.clone())
                 .with_row_groups(vec![row_group])
-                .with_projection(mask)
+                .with_projection(self.mask(&[**column]))
                 .build()
                 .map_or(true, |mut reader| reader.any(|batch| batch.is_err()))
         };
-        let column = columns.iter().find(damaged).map(|&c| self.metadata.schema().field(c).name());
-        let column = column.map(|c| format!(", column `{c}`")).unwrap_or_default();
-        corrupt(path, format!(", row group {row_group}{column}"), cause)
+        columns.iter().find(damaged).map(|&c| self.metadata.schema().field(c).name().as_str())
     }
-}
-
-fn open(path: &Path) -> Result<File> {
-    File::open(path).map_err(|cause| Error::Io { action: "open", path: path.into(), cause })
 }
 
 /// A projected reader gives columns in the file's order; these positions in its output restore the order asked for.

@@ -13,8 +13,8 @@ use crate::config::Advice;
 use crate::telemetry;
 
 /// Tells the system that rows will be read at random, where that is so. Whether they are to be asked for.
-pub(super) fn advise(batches: &[RecordBatch], advice: Advice) -> bool {
-    let buffers = || batches.iter().flat_map(RecordBatch::columns).flat_map(|column| stretches(&column.to_data()));
+pub(super) fn advise<'a>(batches: impl Iterator<Item = &'a RecordBatch> + Clone, advice: Advice) -> bool {
+    let buffers = || batches.clone().flat_map(RecordBatch::columns).flat_map(|column| stretches(&column.to_data()));
     let size: usize = buffers().map(|stretch| stretch.len()).sum();
     let random = match advice {
         Advice::Normal => false,
@@ -29,7 +29,7 @@ pub(super) fn advise(batches: &[RecordBatch], advice: Advice) -> bool {
 }
 
 /// Asks for the pages of these rows, each a record batch and a place in it.
-pub(super) fn ask_for(batches: &[RecordBatch], rows: &[(usize, usize)]) {
+pub(super) fn ask_for(batches: &[&RecordBatch], rows: &[(usize, usize)]) {
     for &(batch, row) in rows {
         for column in batches[batch].columns() {
             values(&column.to_data(), row..row + 1);

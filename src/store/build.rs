@@ -1,8 +1,8 @@
-//! One pass over a source, into a cache file.
+//! Passes over a source, each into a cache file: one over all of it, and one over what has been added since.
 
-use std::fs::{File, TryLockError};
+use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -13,128 +13,179 @@ use tokio::sync::mpsc;
 use tracing::{Instrument, Span};
 
 use super::ipc::{self, IpcWriter};
-use super::{ROWS_PER_BATCH, Store};
-use crate::config::StoreConfig;
+use super::lock::BuildLock;
+use super::{ROWS_PER_BATCH, Segment, Store};
+use crate::config::{Advice, StoreConfig};
 use crate::error::{Error, Result};
-use crate::source::{Source, positions};
+use crate::source::{Fingerprint, RecordBatches, Shard, Source, positions};
 use crate::telemetry;
 
-pub(super) async fn build(
-    source: &dyn Source,
-    columns: &[String],
-    config: &StoreConfig,
-    progress: &mut (dyn FnMut(usize) + Send),
+/// How a store is made from its source, and what its files are called.
+#[derive(Debug)]
+pub(super) struct Recipe {
+    columns: Vec<String>,
+    /// As stored.
+    pub schema: SchemaRef,
+    pub advice: Advice,
+    /// Folder, and the begin of the names.
+    cache: Option<(PathBuf, String)>,
     span: Span,
-) -> Result<Store> {
-    let positions = positions(source.uri(), &source.schema(), columns)?;
-    let selected =
-        source.schema().project(&positions).map_err(|cause| Error::Arrow { action: "select columns", cause })?;
-    let schema = Arc::new(plain(&selected));
-    let fingerprint = source.fingerprint().map(|f| hash(&f, &schema));
-    let path = config.cache_dir.as_ref().zip(fingerprint.as_ref()).map(|(dir, f)| dir.join(format!("{f}.arrow")));
-
-    let mut lock = None;
-    if let Some(path) = &path {
-        let mut cached = open_cached(path, &schema, span.clone()).await?;
-        if cached.is_none() {
-            lock = Some(BuildLock::acquire(path, span.clone()).await?);
-            // Another process may have built it in the meantime.
-            cached = open_cached(path, &schema, span.clone()).await?;
-        }
-        if let Some(batches) = cached {
-            let store = Store::new(source.uri(), schema, batches, config.advice)?;
-            progress(store.len());
-            return Ok(store);
-        }
-    }
-
-    let stream = source.read(columns)?;
-    let (tx, rx) = mpsc::channel(2);
-    let task = {
-        let (schema, span) = (schema.clone(), span.clone());
-        move || span.in_scope(|| write(rx, schema, path))
-    };
-    let writer = tokio::task::spawn_blocking(task);
-    let sent = send(stream, tx, progress).instrument(span).await;
-    let written = writer.await.map_err(|e| Error::TaskDied { task: "store", message: e.to_string() })?;
-    // Where the source failed, the writer saw its input cut short: the source's error is the cause.
-    sent?;
-    drop(lock);
-    Store::new(source.uri(), schema, written?, config.advice)
 }
 
-/// Held while a cache is built: another process that wants the same one waits, and then opens it. The system gives it
-/// back when the process ends, however that happens.
-struct BuildLock {
-    _file: File,
-}
+/// Hears how many rows are in.
+type Progress<'a> = &'a mut (dyn FnMut(usize) + Send);
 
-impl BuildLock {
-    async fn acquire(path: &Path, span: Span) -> Result<Self> {
-        let path = path.to_owned();
-        let acquire = move || span.in_scope(|| Self::acquire_blocking(&path));
-        tokio::task::spawn_blocking(acquire)
-            .await
-            .map_err(|e| Error::TaskDied { task: "store", message: e.to_string() })?
+impl Recipe {
+    pub fn new(source: &dyn Source, columns: &[String], config: &StoreConfig) -> Result<Self> {
+        let positions = positions(source.uri(), &source.schema(), columns)?;
+        let selected = source.schema().project(&positions);
+        let selected = selected.map_err(|cause| Error::Arrow { action: "select columns", cause })?;
+        let schema = Arc::new(plain(&selected));
+        let key = source.fingerprint().map(|of| key(&of.settings, &schema));
+        let cache = config.cache_dir.clone().zip(key);
+        let span = telemetry::store(source.uri());
+        Ok(Self { columns: columns.to_vec(), schema, advice: config.advice, cache, span })
     }
 
-    fn acquire_blocking(path: &Path) -> Result<Self> {
-        let lock = path.with_extension("lock");
-        let io = |action| {
-            let path = lock.clone();
-            move |cause| Error::Io { action, path, cause }
+    /// Opens what is cached, and reads the rest.
+    pub async fn build(self, source: &dyn Source, progress: Progress<'_>) -> Result<Store> {
+        let shards = source.fingerprint().map(|Fingerprint { shards, .. }| shards).unwrap_or_default();
+        let complete = |segments: &[Segment]| {
+            let known: usize = segments.iter().map(|segment| segment.shards.len()).sum();
+            !segments.is_empty() && known == shards.len()
         };
-        let dir = path.parent().unwrap_or(Path::new("."));
-        std::fs::create_dir_all(dir).map_err(io("create a file in the folder of"))?;
-        let file = File::create(&lock).map_err(io("create"))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                telemetry::cache_awaited(path);
-                file.lock().map_err(io("lock"))?;
-            }
-            Err(TryLockError::Error(cause)) => return Err(io("lock")(cause)),
+        let mut segments = self.open(&shards).await?;
+        if complete(&segments) {
+            progress(segments.iter().map(Segment::len).sum());
+            return Store::new(source.uri(), segments, self);
         }
-        // What a process that was killed has left behind.
-        let unfinished = ipc::unfinished(path);
-        for entry in std::fs::read_dir(dir).map_err(io("list the folder of"))?.flatten() {
-            if entry.file_name().to_string_lossy().starts_with(&unfinished) {
-                std::fs::remove_file(entry.path()).map_err(io("clean up beside"))?;
+        let lock = self.lock().await?;
+        if lock.is_some() {
+            // Another process may have built it in the meantime.
+            segments = self.open(&shards).await?;
+        }
+        if !segments.is_empty() && !complete(&segments) {
+            match source.added(known(&segments)).await? {
+                Some(added) => segments.push(self.read(added.as_ref(), &segments, progress).await?),
+                None => segments.clear(),
             }
         }
-        Ok(Self { _file: file })
+        if segments.is_empty() {
+            segments.push(self.read(source, &[], progress).await?);
+        }
+        Store::new(source.uri(), segments, self)
+    }
+
+    /// Reads what has been added to the source since these segments were read; `None` where that is nothing.
+    pub async fn grow(&self, source: &dyn Source, segments: &[Segment]) -> Result<Option<Segment>> {
+        let Some(added) = source.added(known(segments)).await? else { return Ok(None) };
+        let _lock = self.lock().await?;
+        let shards = added.fingerprint().map(|Fingerprint { shards, .. }| shards).unwrap_or_default();
+        let next = self.open_one(segments.len(), shards.iter().cloned().collect()).await?;
+        if let Some(segment) = next.filter(|segment| segment.shards == shards) {
+            // Another process has read it.
+            return Ok(Some(segment));
+        }
+        self.read(added.as_ref(), segments, &mut |_| {}).await.map(Some)
+    }
+
+    async fn lock(&self) -> Result<Option<BuildLock>> {
+        let Some((dir, key)) = &self.cache else { return Ok(None) };
+        BuildLock::acquire(dir, key, self.span.clone()).await.map(Some)
+    }
+
+    /// The segments in the cache, up to the first that cannot be used.
+    async fn open(&self, shards: &[Shard]) -> Result<Vec<Segment>> {
+        let mut unread: HashSet<_> = shards.iter().cloned().collect();
+        let mut segments = Vec::new();
+        while let Some(segment) = self.open_one(segments.len(), unread.clone()).await? {
+            unread.retain(|shard| !segment.shards.contains(shard));
+            segments.push(segment);
+        }
+        Ok(segments)
+    }
+
+    /// A segment of the cache, if it holds rows of these shards.
+    async fn open_one(&self, number: usize, shards: HashSet<Shard>) -> Result<Option<Segment>> {
+        let Some(path) = self.path(number) else { return Ok(None) };
+        let (schema, span) = (self.schema.clone(), self.span.clone());
+        let open = move || {
+            let opened = path.exists().then(|| ipc::open(&path))?;
+            let usable = opened.map_err(|error| error.to_string()).and_then(|(found, batches)| {
+                let segment = Segment { shards: shards_of(&found), batches };
+                match found.fields() == schema.fields() {
+                    false => Err("it has other columns".to_owned()),
+                    true if segment.shards.is_empty() || !segment.shards.iter().all(|s| shards.contains(s)) => {
+                        Err("the files that it was read from have changed or gone".to_owned())
+                    }
+                    true => Ok(segment),
+                }
+            });
+            match &usable {
+                Ok(_) => telemetry::cache_opened(&path),
+                Err(reason) => telemetry::cache_discarded(&path, reason),
+            }
+            usable.ok()
+        };
+        tokio::task::spawn_blocking(move || span.in_scope(open))
+            .await
+            .map_err(|e| Error::TaskDied { task: "store", message: e.to_string() })
+    }
+
+    /// Reads a source into the segment that comes next.
+    async fn read(&self, source: &dyn Source, before: &[Segment], progress: Progress<'_>) -> Result<Segment> {
+        let shards = source.fingerprint().map(|Fingerprint { shards, .. }| shards).unwrap_or_default();
+        let stream = source.read(&self.columns)?;
+        let (tx, rx) = mpsc::channel(2);
+        let target = self.path(before.len());
+        let schema = Arc::new(self.schema.as_ref().clone().with_metadata(metadata(&shards)));
+        let later: Vec<_> = (before.len() + 1..).map_while(|n| self.path(n).filter(|path| path.exists())).collect();
+        let span = self.span.clone();
+        let task = move || {
+            span.in_scope(|| {
+                // What was added to a segment that is no more.
+                for path in later.into_iter().rev() {
+                    std::fs::remove_file(&path).map_err(|cause| Error::Io { action: "remove", path, cause })?;
+                }
+                write(rx, schema, target)
+            })
+        };
+        let writer = tokio::task::spawn_blocking(task);
+        let rows = before.iter().map(Segment::len).sum();
+        let sent = send(stream, tx, rows, progress).instrument(self.span.clone()).await;
+        let written = writer.await.map_err(|e| Error::TaskDied { task: "store", message: e.to_string() })?;
+        // Where the source failed, the writer saw its input cut short: the source's error is the cause.
+        sent?;
+        Ok(Segment { shards, batches: written? })
+    }
+
+    fn path(&self, number: usize) -> Option<PathBuf> {
+        self.cache.as_ref().map(|(dir, key)| dir.join(format!("{key}-{number}.arrow")))
     }
 }
 
-async fn open_cached(path: &Path, schema: &SchemaRef, span: Span) -> Result<Option<Vec<RecordBatch>>> {
-    let (path, schema) = (path.to_owned(), schema.clone());
-    let open = move || {
-        span.in_scope(|| match path.exists().then(|| ipc::open(&path)) {
-            None => None,
-            Some(Ok((found, batches))) if found.fields() == schema.fields() => {
-                telemetry::cache_opened(&path);
-                Some(batches)
-            }
-            Some(Ok(_)) => {
-                telemetry::cache_discarded(&path, &"it has other columns");
-                None
-            }
-            Some(Err(error)) => {
-                telemetry::cache_discarded(&path, &error);
-                None
-            }
-        })
-    };
-    tokio::task::spawn_blocking(open).await.map_err(|e| Error::TaskDied { task: "store", message: e.to_string() })
+fn known(segments: &[Segment]) -> Vec<Shard> {
+    segments.iter().flat_map(|segment| segment.shards.clone()).collect()
+}
+
+fn metadata(shards: &[Shard]) -> std::collections::HashMap<String, String> {
+    let line = |shard: &Shard| format!("{}\t{}", shard.version, shard.uri);
+    [(SHARDS.to_owned(), shards.iter().map(line).collect::<Vec<_>>().join("\n"))].into()
+}
+
+fn shards_of(schema: &Schema) -> Vec<Shard> {
+    let lines = schema.metadata().get(SHARDS).into_iter().flat_map(|text| text.lines());
+    let shard = |(version, uri): (&str, &str)| Shard { uri: uri.to_owned(), version: version.to_owned() };
+    lines.filter_map(|line| line.split_once('\t')).map(shard).collect()
 }
 
 /// Hands the source's record batches to the writer. A writer that is gone has its own error to report.
 async fn send(
-    mut stream: crate::source::RecordBatches,
+    mut stream: RecordBatches,
     tx: mpsc::Sender<Result<RecordBatch>>,
-    progress: &mut (dyn FnMut(usize) + Send),
+    mut rows: usize,
+    progress: Progress<'_>,
 ) -> Result<()> {
-    let mut rows = 0;
     while let Some(item) = stream.next().await {
         let batch = match item {
             Ok(batch) => batch,
@@ -197,9 +248,12 @@ fn to_plain(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
         .map_err(|cause| Error::Arrow { action: "store a record batch", cause })
 }
 
-/// A name for a cache file. Another Rust release may hash differently; the cache is then built anew.
-fn hash(fingerprint: &str, schema: &Schema) -> String {
+/// A name for cache files. Another Rust release may hash differently; the cache is then built anew.
+fn key(settings: &str, schema: &Schema) -> String {
     let mut hasher = DefaultHasher::new();
-    (fingerprint, format!("{schema:?}"), ROWS_PER_BATCH).hash(&mut hasher);
+    (settings, format!("{:?}", schema.fields()), ROWS_PER_BATCH).hash(&mut hasher);
     format!("{:016x}", hasher.finish())
 }
+
+/// Under what the schema of a cache file names the shards that it was read from.
+const SHARDS: &str = "prosampler.shards";

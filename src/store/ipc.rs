@@ -34,7 +34,8 @@ impl IpcWriter {
         let beside = |target: &Path| {
             let dir = folder(target);
             std::fs::create_dir_all(dir)?;
-            tempfile::Builder::new().prefix(&unfinished(target)).tempfile_in(dir)
+            let stem = target.file_stem().unwrap_or_default().to_string_lossy();
+            tempfile::Builder::new().prefix(&unfinished(&stem)).tempfile_in(dir)
         };
         let file = target.map_or_else(NamedTempFile::new, beside).map_err(|cause| Error::Io {
             action: "create a file in",
@@ -68,9 +69,9 @@ impl IpcWriter {
     }
 }
 
-/// How the names of unfinished files for `target` begin.
-pub(crate) fn unfinished(target: &Path) -> String {
-    format!(".building-{}-", target.file_stem().unwrap_or_default().to_string_lossy())
+/// How the names of unfinished files begin, for files whose names begin with `stem`.
+pub(crate) fn unfinished(stem: &str) -> String {
+    format!(".building-{stem}-")
 }
 
 fn folder(path: &Path) -> &Path {

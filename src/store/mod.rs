@@ -3,8 +3,9 @@
 //! A source is read once into an uncompressed Arrow IPC file, which is then memory-mapped: rows are gathered from it
 //! at random about a thousand times faster than from Parquet, and the operating system decides what stays in memory.
 //! Building keeps some record batches in memory (about 60,000 rows), whatever the data's size. Data larger than memory are
-//! gathered by asking the system for the rows of a mini-batch all at once ([`Advice`]). Not for data that changes: a changed file
-//! is read again, from the start.
+//! gathered by asking the system for the rows of a mini-batch all at once
+//! ([`store.advice`](crate::config::Advice)). Files may be added while a store is in use; not for files that change:
+//! then all are read again, from the start.
 //!
 //! ```
 //! use prosampler::arrow::array::{AsArray, Int64Array, RecordBatch};
@@ -25,6 +26,7 @@ mod build;
 mod dot;
 mod embeddings;
 pub(crate) mod ipc;
+mod lock;
 
 use std::sync::Arc;
 
@@ -32,29 +34,46 @@ use arrow::array::RecordBatch;
 use arrow::compute::interleave_record_batch;
 use arrow::datatypes::SchemaRef;
 
+use self::build::Recipe;
 pub(crate) use self::dot::{dot, prefetch};
 pub use self::embeddings::EmbeddingTable;
-use crate::config::{Advice, StoreConfig};
+use crate::config::StoreConfig;
 use crate::error::{Error, Result};
 use crate::sample::SampleId;
-use crate::source::{Source, positions};
-use crate::telemetry;
+use crate::source::{Shard, Source, positions};
 
 /// All rows of a data set, by [`SampleId`]. Cloning shares them.
 #[derive(Clone, Debug)]
 pub struct Store {
     uri: Arc<str>,
     schema: SchemaRef,
-    /// Each of `ROWS_PER_BATCH` rows, but for the last.
-    batches: Arc<[RecordBatch]>,
+    segments: Arc<[Segment]>,
+    /// First row and first record batch of each segment.
+    starts: Arc<[(usize, usize)]>,
     len: usize,
     /// Rows are asked for before they are read.
     asks: bool,
+    recipe: Arc<Recipe>,
+}
+
+/// What one pass over a source has read.
+#[derive(Clone, Debug)]
+struct Segment {
+    shards: Vec<Shard>,
+    /// Each of `ROWS_PER_BATCH` rows, but for the last.
+    batches: Vec<RecordBatch>,
+}
+
+impl Segment {
+    fn len(&self) -> usize {
+        self.batches.iter().map(RecordBatch::num_rows).sum()
+    }
 }
 
 impl Store {
     /// Reads `columns` of all rows of `source`, or opens the cache of an earlier run over the same source and columns
-    /// if `config` names a folder for it. Dictionary columns are stored plain. `progress` hears how many rows are in.
+    /// if `config` names a folder for it; files that have been added since are read, and come last. Dictionary columns
+    /// are stored plain. `progress` hears how many rows are in.
     ///
     /// # Errors
     /// Whatever the source reports, [`Error::Io`] where the cache cannot be written (nothing half-written is ever
@@ -65,17 +84,38 @@ impl Store {
         config: &StoreConfig,
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Self> {
-        let span = telemetry::store(source.uri());
-        build::build(source, columns, config, progress, span).await
+        Recipe::new(source, columns, config)?.build(source, progress).await
     }
 
-    fn new(uri: &str, schema: SchemaRef, batches: Vec<RecordBatch>, advice: Advice) -> Result<Self> {
-        let len = batches.iter().map(RecordBatch::num_rows).sum();
-        if len > u32::MAX as usize {
-            return Err(Error::TooManySamples { uri: uri.to_owned() });
+    /// This store and the rows of files that `source`, which it was built from, has gained since; `None` where it has
+    /// gained none. Every sample keeps its id, and nothing that is here already is read or copied. Not for what
+    /// [`select`](Self::select) gave, which would gain columns.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build); [`Error::SourceChanged`] where a file is gone or has changed.
+    pub async fn grow(&self, source: &dyn Source) -> Result<Option<Self>> {
+        let Some(segment) = self.recipe.grow(source, &self.segments).await? else { return Ok(None) };
+        let segments = self.segments.iter().cloned().chain([segment]).collect();
+        Self::of(self.uri.clone(), segments, self.recipe.clone()).map(Some)
+    }
+
+    fn new(uri: &str, segments: Vec<Segment>, recipe: Recipe) -> Result<Self> {
+        Self::of(uri.into(), segments, Arc::new(recipe))
+    }
+
+    fn of(uri: Arc<str>, segments: Vec<Segment>, recipe: Arc<Recipe>) -> Result<Self> {
+        let (mut starts, mut len, mut batches) = (Vec::new(), 0, 0);
+        for segment in &segments {
+            starts.push((len, batches));
+            len += segment.len();
+            batches += segment.batches.len();
         }
-        let asks = advice::advise(&batches, advice);
-        Ok(Self { uri: uri.into(), schema, batches: batches.into(), len, asks })
+        if len > u32::MAX as usize {
+            return Err(Error::TooManySamples { uri: uri.to_string() });
+        }
+        let asks = advice::advise(segments.iter().flat_map(|segment| &segment.batches), recipe.advice);
+        let schema = recipe.schema.clone();
+        Ok(Self { uri, schema, segments: segments.into(), starts: starts.into(), len, asks, recipe })
     }
 
     /// Rows.
@@ -109,9 +149,13 @@ impl Store {
     pub fn select(&self, columns: &[String]) -> Result<Self> {
         let positions = positions(&self.uri, &self.schema, columns)?;
         let failed = |cause| Error::Arrow { action: "select columns", cause };
-        let batches = self.batches.iter().map(|b| b.project(&positions)).collect::<Result<Vec<_>, _>>();
+        let select = |segment: &Segment| {
+            let batches = segment.batches.iter().map(|b| b.project(&positions)).collect::<Result<_, _>>();
+            Ok(Segment { batches: batches.map_err(failed)?, shards: segment.shards.clone() })
+        };
+        let segments = self.segments.iter().map(select).collect::<Result<_>>()?;
         let schema = Arc::new(self.schema.project(&positions).map_err(failed)?);
-        Ok(Self { schema, batches: batches.map_err(failed)?.into(), ..self.clone() })
+        Ok(Self { schema, segments, ..self.clone() })
     }
 
     /// The rows in their order, in large record batches, each with the id of its first row.
@@ -121,7 +165,11 @@ impl Store {
                 advice::ask_for_all(batch);
             }
         };
-        self.batches.iter().enumerate().map(|(i, b)| (SampleId::new(i * ROWS_PER_BATCH), b)).inspect(ask)
+        let numbered = self.segments.iter().zip(self.starts.iter()).flat_map(|(segment, (first, _))| {
+            let batches = segment.batches.iter().enumerate();
+            batches.map(move |(i, batch)| (SampleId::new(first + i * ROWS_PER_BATCH), batch))
+        });
+        numbered.inspect(ask)
     }
 
     /// The rows of these samples, in this order, copied together into one record batch. Blocks while pages come in
@@ -136,12 +184,29 @@ impl Store {
         if ids.is_empty() {
             return Ok(RecordBatch::new_empty(self.schema()));
         }
-        let places: Vec<_> = ids.iter().map(|id| (id.index() / ROWS_PER_BATCH, id.index() % ROWS_PER_BATCH)).collect();
+        let places: Vec<_> = ids.iter().map(|id| self.place(id.index())).collect();
+        // Only what is in use: large data sets have thousands of record batches.
+        let mut used: Vec<_> = places.iter().map(|(batch, _)| *batch).collect();
+        used.sort_unstable();
+        used.dedup();
+        let batches: Vec<_> = used.iter().map(|&batch| self.batch(batch)).collect();
+        let place = |(batch, row)| (used.partition_point(|&used| used < batch), row);
+        let places: Vec<_> = places.into_iter().map(place).collect();
         if self.asks {
-            advice::ask_for(&self.batches, &places);
+            advice::ask_for(&batches, &places);
         }
-        let batches: Vec<_> = self.batches.iter().collect();
         interleave_record_batch(&batches, &places).map_err(|cause| Error::Arrow { action: "gather rows", cause })
+    }
+
+    /// The record batch, counted through all segments, and the row within that a sample is.
+    fn place(&self, id: usize) -> (usize, usize) {
+        let (first, batches) = self.starts[self.starts.partition_point(|(first, _)| *first <= id) - 1];
+        (batches + (id - first) / ROWS_PER_BATCH, (id - first) % ROWS_PER_BATCH)
+    }
+
+    fn batch(&self, number: usize) -> &RecordBatch {
+        let segment = self.starts.partition_point(|(_, first)| *first <= number) - 1;
+        &self.segments[segment].batches[number - self.starts[segment].1]
     }
 }
 

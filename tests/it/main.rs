@@ -1,6 +1,8 @@
 //! One binary, one promise a file.
 
 mod bad_input;
+#[cfg(feature = "cloud")]
+mod cloud;
 mod config;
 mod coverage;
 mod determinism;

@@ -14,7 +14,7 @@ use prosampler::arrow::datatypes::{Int64Type, SchemaRef, UInt32Type};
 use prosampler::arrow::ipc::writer::{FileWriter, StreamWriter};
 use prosampler::arrow::util::display::array_value_to_string;
 use prosampler::config::{Advice, OnCorrupt, SourceConfig, StoreConfig};
-use prosampler::source::{self, FileSource, FilteredSource, MemorySource, RecordBatches, Source};
+use prosampler::source::{self, FileSource, FilteredSource, Fingerprint, MemorySource, RecordBatches, Shard, Source};
 use prosampler::store::Store;
 use prosampler::{Error, Result, SampleId};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
@@ -146,7 +146,9 @@ async fn damaged_row_groups_are_skipped_where_that_is_asked_for() {
     let source = open(&file).await.unwrap();
     let error = read(&source).await.unwrap_err().to_string();
     assert!(error.contains("a.parquet`, row group 2, column `text`"), "{error}");
-    let source = source.on_corrupt(OnCorrupt::Skip);
+    let uri = vec![file.display().to_string()];
+    let config = SourceConfig { uri, on_corrupt: OnCorrupt::Skip, ..SourceConfig::default() };
+    let source = FileSource::open_all(&config).await.unwrap();
     let left = read(&source).await.unwrap();
     let expected: Vec<u32> = (0..500).chain(750..1000).collect();
     assert_eq!(left["n"].as_primitive::<UInt32Type>().values(), &expected[..]);
@@ -231,8 +233,9 @@ impl Source for Slow {
         self.0.schema()
     }
 
-    fn fingerprint(&self) -> Option<String> {
-        Some("slow".into())
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        let shard = Shard { uri: "slow".into(), version: "1".into() };
+        Some(Fingerprint { settings: String::new(), shards: vec![shard] })
     }
 
     fn read(&self, columns: &[String]) -> Result<RecordBatches> {

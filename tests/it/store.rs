@@ -138,8 +138,56 @@ async fn a_cache_is_used_again_until_source_or_columns_change() {
     // The same size, but changed since.
     let data = fs::File::options().write(true).open(files.dir.path().join("a.parquet")).unwrap();
     data.set_modified(SystemTime::now() + Duration::from_secs(9)).unwrap();
-    files.open(&["n"]).await;
+    let written = fs::metadata(&first[0]).unwrap().modified().unwrap();
+    files.open(&["n", "text"]).await;
+    assert_eq!(files.caches().len(), 2);
+    assert_ne!(fs::metadata(&first[0]).unwrap().modified().unwrap(), written, "it was not written again");
+}
+
+/// In use or from one run to the next: new files come last, whatever their names, and what was there is not touched.
+#[tokio::test]
+async fn new_files_are_appended() {
+    let files = Files::new();
+    for (name, first) in [("b.parquet", 0), ("d.parquet", 100)] {
+        files.write(name, &rows(200).slice(first, 100));
+    }
+    let source = FileSource::open(files.dir.path().display().to_string()).await.unwrap();
+    let columns = ["n".to_owned(), "text".to_owned()];
+    let store = Store::build(&source, &columns, &files.config, &mut |_| {}).await.unwrap();
+    assert!(store.grow(&source).await.unwrap().is_none());
+    let before = fs::metadata(&files.caches()[0]).unwrap().modified().unwrap();
+
+    files.write("c.parquet", &rows(250).slice(200, 50));
+    let grown = store.grow(&source).await.unwrap().unwrap();
+    files.write("a.parquet", &rows(9000).slice(250, 8750));
+    let grown = grown.grow(&source).await.unwrap().unwrap();
+    assert_eq!((store.len(), grown.len()), (200, 9000));
+    let expected: Vec<u32> = (0..9000).collect();
+    let all: Vec<_> = grown.record_batches().flat_map(|(_, batch)| numbers(batch)).collect();
+    assert_eq!(all, expected);
+    assert!(grown.record_batches().all(|(first, batch)| numbers(batch)[0] == first.0));
+
+    // The next run finds all three; the one after a fourth file, too.
     assert_eq!(files.caches().len(), 3);
+    let all: Vec<_> = expected.iter().rev().copied().map(SampleId).collect();
+    assert_eq!(numbers(&files.open(&["n", "text"]).await.gather(&all).unwrap())[..3], [8999, 8998, 8997]);
+    files.write("aa.parquet", &rows(9010).slice(9000, 10));
+    assert_eq!(
+        numbers(&files.open(&["n", "text"]).await.gather(&[SampleId(9009), SampleId(8999)]).unwrap()),
+        [9009, 8999]
+    );
+    assert_eq!(fs::metadata(&files.caches()[0]).unwrap().modified().unwrap(), before, "the first was written again");
+
+    // A file that changes is an error while in use, and all is read anew by the next run.
+    files.write("c.parquet", &rows(50));
+    let error = grown.grow(&source).await.unwrap_err().to_string();
+    assert!(error.contains("c.parquet` has changed since its rows were read; start anew"), "{error}");
+    assert_eq!(files.open(&["n", "text"]).await.len(), 9010);
+    fs::remove_file(files.dir.path().join("d.parquet")).unwrap();
+    let error = grown.grow(&source).await.unwrap_err().to_string();
+    assert!(error.contains("d.parquet` is gone") || error.contains("c.parquet` has changed"), "{error}");
+    assert_eq!(numbers(&files.open(&["n", "text"]).await.gather(&[SampleId(0)]).unwrap()), [250]);
+    assert_eq!(files.caches().len(), 1, "segments of files that are no longer used");
 }
 
 #[tokio::test]

@@ -1,0 +1,173 @@
+//! Where a shard lies, and its bytes: a file of this machine or, with the cargo feature `cloud`, an object that is
+//! fetched in ranges.
+
+use std::fs::File;
+use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use bytes::Bytes;
+use parquet::errors::Result as ParquetResult;
+use parquet::file::reader::{ChunkReader, Length};
+
+use super::Shard;
+#[cfg(feature = "cloud")]
+use super::{blocks::Blocks, object::Object};
+use crate::error::{Error, Result};
+
+#[derive(Clone, Debug)]
+pub(super) enum Location {
+    File {
+        path: PathBuf,
+        version: String,
+    },
+    #[cfg(feature = "cloud")]
+    Object(Object),
+}
+
+/// The bytes of a shard. Blocks while they come in.
+#[derive(Debug)]
+pub(super) enum Input {
+    File(File),
+    #[cfg(feature = "cloud")]
+    Object(Blocks),
+}
+
+impl Location {
+    pub fn file(path: PathBuf) -> Result<Self> {
+        let version = version(&path).map_err(|cause| Error::Io { action: "open", path: path.clone(), cause })?;
+        Ok(Self::File { path, version })
+    }
+
+    /// What to call it in messages.
+    pub fn uri(&self) -> String {
+        match self {
+            Self::File { path, .. } => path.display().to_string(),
+            #[cfg(feature = "cloud")]
+            Self::Object(object) => object.uri.clone(),
+        }
+    }
+
+    pub fn shard(&self) -> Shard {
+        match self {
+            Self::File { path, version } => {
+                let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+                Shard { uri: absolute.display().to_string(), version: version.clone() }
+            }
+            #[cfg(feature = "cloud")]
+            Self::Object(object) => Shard { uri: object.uri.clone(), version: object.version() },
+        }
+    }
+
+    /// Its bytes, of which these ranges will be read; `at_once` of them side by side.
+    pub fn open(&self, spans: &[Range<u64>], at_once: usize) -> Result<Input> {
+        match self {
+            Self::File { path, version: expected } => {
+                let changed = |change| Error::SourceChanged { uri: self.uri(), change };
+                let io = |cause: std::io::Error| match cause.kind() {
+                    ErrorKind::NotFound => changed("is gone"),
+                    _ => Error::Io { action: "open", path: path.clone(), cause },
+                };
+                if version(path).map_err(io)? != *expected {
+                    return Err(changed("has changed"));
+                }
+                let _ = (spans, at_once);
+                Ok(Input::File(File::open(path).map_err(io)?))
+            }
+            #[cfg(feature = "cloud")]
+            Self::Object(object) => Ok(Input::Object(Blocks::new(object.clone(), spans, at_once))),
+        }
+    }
+
+    /// Its bytes, of which begin and end are read.
+    pub fn open_ends(&self) -> Result<Input> {
+        let end = match self {
+            Self::File { .. } => 0,
+            #[cfg(feature = "cloud")]
+            Self::Object(object) => object.size,
+        };
+        self.open(&[0..end.min(BEGIN), end.saturating_sub(END).max(end.min(BEGIN))..end], 2)
+    }
+}
+
+/// Size in bytes, and time of the last change in nanoseconds since 1970.
+fn version(path: &Path) -> std::io::Result<String> {
+    let about = path.metadata()?;
+    let modified = about.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(format!("{} {}", about.len(), modified.as_nanos()))
+}
+
+impl Input {
+    /// Another reader of the same bytes, at `start`.
+    fn at(&self, start: u64) -> std::io::Result<Self> {
+        let mut other = match self {
+            Self::File(file) => Self::File(file.try_clone()?),
+            #[cfg(feature = "cloud")]
+            Self::Object(blocks) => Self::Object(blocks.clone()),
+        };
+        other.seek(SeekFrom::Start(start))?;
+        Ok(other)
+    }
+
+    /// What to ask, once a decoder has failed, for the reason if the bytes did not come.
+    #[cfg(feature = "cloud")]
+    pub fn failure(&self) -> super::blocks::Failure {
+        match self {
+            Self::File(_) => super::blocks::Failure::default(),
+            Self::Object(blocks) => blocks.failure(),
+        }
+    }
+}
+
+impl Read for Input {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Self::File(file) => file.read(buffer),
+            #[cfg(feature = "cloud")]
+            Self::Object(blocks) => blocks.read(buffer),
+        }
+    }
+}
+
+impl Seek for Input {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        match self {
+            Self::File(file) => file.seek(to),
+            #[cfg(feature = "cloud")]
+            Self::Object(blocks) => blocks.seek(to),
+        }
+    }
+}
+
+impl Length for Input {
+    fn len(&self) -> u64 {
+        match self {
+            Self::File(file) => Length::len(file),
+            #[cfg(feature = "cloud")]
+            Self::Object(blocks) => blocks.len(),
+        }
+    }
+}
+
+impl ChunkReader for Input {
+    type T = BufReader<Self>;
+
+    fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
+        Ok(BufReader::new(self.at(start)?))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
+        match self {
+            Self::File(file) => file.get_bytes(start, length),
+            #[cfg(feature = "cloud")]
+            Self::Object(blocks) => Ok(blocks.range(start, length)?),
+        }
+    }
+}
+
+/// Bytes of a begin, which tell the format.
+const BEGIN: u64 = 4096;
+
+/// Bytes of an end, where most footers fit.
+const END: u64 = 512 << 10;

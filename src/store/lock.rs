@@ -1,0 +1,54 @@
+//! One builder a cache.
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+
+use tracing::Span;
+
+use super::ipc;
+use crate::error::{Error, Result};
+use crate::telemetry;
+
+/// Held while a cache is built: another process that wants the same one waits, and then opens it. The system gives it
+/// back when the process ends, however that happens.
+#[derive(Debug)]
+pub(super) struct BuildLock {
+    _file: File,
+}
+
+impl BuildLock {
+    /// The lock of the caches in `dir` whose names begin with `key`.
+    pub async fn acquire(dir: &Path, key: &str, span: Span) -> Result<Self> {
+        let (dir, key) = (dir.to_owned(), key.to_owned());
+        let acquire = move || span.in_scope(|| Self::acquire_blocking(&dir, &key));
+        tokio::task::spawn_blocking(acquire)
+            .await
+            .map_err(|e| Error::TaskDied { task: "store", message: e.to_string() })?
+    }
+
+    fn acquire_blocking(dir: &Path, key: &str) -> Result<Self> {
+        let lock = dir.join(format!("{key}.lock"));
+        let io = |action| {
+            let path = lock.clone();
+            move |cause| Error::Io { action, path, cause }
+        };
+        std::fs::create_dir_all(dir).map_err(io("create a file in the folder of"))?;
+        let file = File::create(&lock).map_err(io("create"))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                telemetry::cache_awaited(&lock);
+                file.lock().map_err(io("lock"))?;
+            }
+            Err(TryLockError::Error(cause)) => return Err(io("lock")(cause)),
+        }
+        // What a process that was killed has left behind.
+        let unfinished = ipc::unfinished(key);
+        for entry in std::fs::read_dir(dir).map_err(io("list the folder of"))?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&unfinished) {
+                std::fs::remove_file(entry.path()).map_err(io("clean up beside"))?;
+            }
+        }
+        Ok(Self { _file: file })
+    }
+}
