@@ -31,6 +31,20 @@ impl ComputePool {
             .map_err(|e| Error::TaskDied { task: "compute pool", message: e.to_string() })
     }
 
+    /// A pool whose threads give way to all others of the machine: what a trainer does not use.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn in_background(threads: usize) -> Result<Self> {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|i| format!("prosampler-bg-{i}"))
+            .start_handler(|_| give_way())
+            .build()
+            .map(|pool| Self(Arc::new(pool)))
+            .map_err(|e| Error::TaskDied { task: "compute pool", message: e.to_string() })
+    }
+
     /// Threads in the pool.
     #[must_use]
     pub fn threads(&self) -> usize {
@@ -65,6 +79,19 @@ impl ComputePool {
         }
     }
 }
+
+/// Lowers the priority of the current thread, where threads have one of their own: on Linux.
+fn give_way() {
+    #[cfg(target_os = "linux")]
+    // SAFETY: a plain system call; 0 is the calling thread. Lowering is always allowed, and harmless where it fails.
+    unsafe {
+        libc::setpriority(libc::PRIO_PROCESS, 0, NICE);
+    }
+}
+
+/// How much way background threads give: a thread of normal priority gets nine times as much of a core.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 10;
 
 pub(crate) fn died(task: &'static str, panic: &(dyn Any + Send)) -> Error {
     Error::TaskDied { task, message: panic_message(panic) }

@@ -1,6 +1,7 @@
 //! One error type, its variants named by cause; every message names the thing and ends with the remedy.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::config::Faults;
 use crate::sample::SampleId;
@@ -279,6 +280,23 @@ pub enum Error {
         cause: arrow::error::ArrowError,
     },
 
+    /// A newer model whose vectors cannot stand beside those of the run.
+    #[error(
+        "encoder `{encoder}` gives vectors of {found} numbers where the run has {expected}; export it with the same output, or start anew"
+    )]
+    Dimension {
+        /// The encoder's name.
+        encoder: String,
+        /// d of the newer model.
+        found: usize,
+        /// d of the run.
+        expected: usize,
+    },
+
+    /// Work that was given up, since something newer has come or nobody needs it any more.
+    #[error("given up: a newer model has come, or the run has ended")]
+    Cancelled,
+
     /// A background task panicked; nothing more will come from it.
     #[error("the {task} task died: {message}; this is a defect, please report it")]
     TaskDied {
@@ -289,13 +307,15 @@ pub enum Error {
     },
 
     /// A background refresh failed; the stream goes on with the old snapshot.
-    #[error("the refresh at step {step} failed: {cause}")]
+    #[error("the refresh at step {step} failed ({failures} in a row): {cause}")]
     Refresh {
         /// The delivered mini-batches at its start.
         step: u64,
+        /// Refreshes that failed without one in between that did not.
+        failures: u32,
         /// Why.
         #[source]
-        cause: Box<Self>,
+        cause: Arc<Self>,
     },
 }
 

@@ -1,22 +1,23 @@
 //! Wires the stages, and owns the tasks.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures::FutureExt;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::compute::ComputePool;
+use crate::compute::{ComputePool, died};
 use crate::config::{
     ComputeConfig, Faults, GraphConfig, PipelineConfig, RefreshConfig, StoreConfig, StreamConfig, WalkConfig,
 };
 use crate::encode::{Encoder, encode_all};
 use crate::error::{Error, Result};
-use crate::refresh::Worker;
+use crate::refresh::{Recipe, Worker};
 use crate::sample::ModelVersion;
 use crate::source::{self, Source};
 use crate::store::Store;
-use crate::stream::{MiniBatchStream, Producer};
-use crate::walk::mini_batches_per_epoch;
+use crate::stream::{MiniBatch, MiniBatchStream, Producer};
 
 /// From a source and an encoder to a stream of hard-negative mini-batches.
 ///
@@ -193,25 +194,47 @@ impl PipelineBuilder {
                 let mut encoded = |done| progress(Progress { stage: Stage::Encode, done, total });
                 encoded(0);
                 let table = encode_all(&encoder, &store, storage, similarity, ModelVersion(1), &mut encoded)?;
-                Ok((table, progress))
+                Ok((encoder, table, progress))
             }
         };
-        let (embeddings, mut progress) = pool.run("encode", embed).await?;
+        let (encoder, embeddings, mut progress) = pool.run("encode", embed).await?;
         progress(Progress { stage: Stage::Graph, done: 0, total });
-        let (worker, published) = Worker::start(embeddings, config.graph.clone(), config.seed, pool).await?;
-        progress(Progress { stage: Stage::Graph, done: store.len(), total });
-
-        let rows = store.select(&payload)?;
-        let (tx, rx) = mpsc::channel(config.stream.prefetch);
         let (delivered, heard) = watch::channel(0);
+        let share = (config.refresh.budget * pool.threads() as f64).round().max(1.0);
+        let background = ComputePool::in_background(share as usize)?;
+        let recipe = Recipe {
+            source,
+            payload,
+            storage,
+            graph: config.graph,
+            refresh: config.refresh,
+            seed: config.seed,
+            pool: background,
+        };
+        let (worker, handle) = Worker::start(recipe, &pool, embeddings, store, encoder, heard).await?;
+        let done = handle.snapshot().embeddings.len();
+        progress(Progress { stage: Stage::Graph, done, total });
+
+        let (tx, rx) = mpsc::channel(config.stream.prefetch);
         let mut tasks = JoinSet::new();
-        let epochs = (mini_batches_per_epoch(store.len(), &config.walk), config.stream.epochs);
-        let producer = Producer::new(published.clone(), rows.clone(), config.walk, &config.stream, config.seed);
+        tasks.spawn(supervise(worker, tx.downgrade()));
+        let (producer, shape) = Producer::new(handle.published(), config.walk, &config.stream, config.seed);
         tasks.spawn(producer.run(tx));
-        if let Some(every) = config.refresh.every_steps {
-            tasks.spawn(worker.run(every, heard));
-        }
-        Ok(MiniBatchStream::new(rx, delivered, tasks, published, &rows, epochs))
+        Ok(MiniBatchStream::new(rx, delivered, tasks, handle, shape))
+    }
+}
+
+/// Runs the worker, and lets the stream end with what ended it.
+async fn supervise(worker: Worker, tx: mpsc::WeakSender<Result<MiniBatch>>) {
+    let ended = AssertUnwindSafe(worker.run()).catch_unwind().await;
+    let error = match ended {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error,
+        Err(panic) => died("refresh", panic.as_ref()),
+    };
+    if let Some(tx) = tx.upgrade() {
+        // Nobody there to hear it: then nobody needs to.
+        let _ = tx.send(Err(error)).await;
     }
 }
 

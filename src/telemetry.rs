@@ -86,8 +86,33 @@ pub(crate) fn published(graph_version: GraphVersion, model_version: ModelVersion
     info!(%graph_version, %model_version, step, seconds, "published a snapshot");
 }
 
+pub(crate) fn drifted(cosine_shift: f64, overlap: f64, model_version: ModelVersion) {
+    info!(cosine_shift, overlap, %model_version, "a newer model; how far its vectors for a few samples lie from the old");
+}
+
+pub(crate) fn refresh_skipped(step: u64, reason: &'static str) {
+    info!(step, reason, "skipped a refresh");
+}
+
+pub(crate) fn refresh_cancelled(step: u64) {
+    info!(step, "gave up a refresh: a newer model has come");
+}
+
+pub(crate) fn pushes_dropped(samples: usize) {
+    warn!(samples, "dropped pushed vectors: a newer model has embedded all samples since");
+}
+
+pub(crate) fn samples_added(samples: usize, total: usize) {
+    info!(samples, total, "the source has gained samples");
+}
+
+pub(crate) fn refined(kept: f64, recall: f64) {
+    info!(kept, recall, "refined the graph");
+}
+
+/// The error says itself what it means for the run.
 pub(crate) fn refresh_failed(step: u64, reason: &dyn Display) {
-    warn!(step, %reason, "the refresh failed; the stream goes on with the old snapshot");
+    warn!(step, %reason, "a refresh failed; the old snapshot stays");
 }
 
 pub(crate) fn topped_up(epoch: u64, step: u64, uniform_top_ups: u32) {

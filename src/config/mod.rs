@@ -38,7 +38,7 @@ pub use self::compute::ComputeConfig;
 pub use self::encode::{EncodeConfig, Pooling, Storage};
 pub use self::faults::{Fault, Faults};
 pub use self::graph::{GraphBuilder, GraphConfig, Precision, Similarity};
-pub use self::refresh::RefreshConfig;
+pub use self::refresh::{OnRefreshError, Overtaken, RefreshConfig};
 pub use self::report::ReportConfig;
 pub use self::source::{OnCorrupt, SourceConfig};
 pub use self::store::{Advice, StoreConfig};

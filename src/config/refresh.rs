@@ -3,21 +3,90 @@ use serde::Deserialize;
 use super::faults::{Check, Checker};
 use super::read::layer;
 
-/// `[refresh]`: when the graph is made anew, in the background.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+/// `[refresh]`: when embeddings and graph are made anew, in the background. Any of the triggers starts a refresh; those
+/// that fire while one is under way are one refresh after it. Without a trigger, the first graph stays.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct RefreshConfig {
-    /// A refresh begins each time this many more mini-batches have been delivered (t in the paper); at least 1.
-    /// Default: none, and the first graph stays. Those due while one is under way are one refresh after it.
+    /// Trigger: this many more mini-batches have been delivered (t in the paper); at least 1. Default: none.
     pub every_steps: Option<u64>,
+    /// Trigger: this much time has passed since the last refresh began, in seconds, more than 0. Default: none.
+    pub every_seconds: Option<f64>,
+    /// Trigger: the model's file has changed, and stopped changing for half a second. Default false.
+    pub watch_model: bool,
+    /// Share of the compute threads that a refresh may use, above 0 and at most 1, at least one thread; default 1. The
+    /// threads give way to all others of the machine in any case (on Linux).
+    pub budget: f64,
+    /// Samples that a newer model embeds first, to see how far it has drifted; 2 to 8,192, default 256. A data set with
+    /// fewer is embedded whole.
+    pub probe: usize,
+    /// A newer model whose vectors for the probe have turned by less than this on average (1 − cosine, 0 to 2) is not
+    /// used: the refresh is skipped, and counted. Default 0: every newer model is.
+    pub skip_below: f64,
+    /// What becomes of a refresh whose model is overtaken by a newer one. Default `finish`.
+    pub overtaken: Overtaken,
+    /// What a failed refresh means for the run; the old graph stays in either case. Default `keep`.
+    pub on_error: OnRefreshError,
+    /// With `on_error = "fail"`: how many refreshes must fail in a row for the run to fail; at least 1, default 1.
+    pub max_failures: u32,
+    /// The graph of a refresh that begins at step s is used from exactly step s + `swap_at_step` on, and the stream
+    /// waits for it if it must: what a run yields then depends on no clock, as far as `every_steps` is the only trigger.
+    /// Default: none, and a graph is used as soon as it is there, and never waited for.
+    pub swap_at_step: Option<u64>,
 }
 
-layer!(RefreshConfig: every_steps);
+/// What becomes of a refresh whose model is overtaken by a newer one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Overtaken {
+    /// It runs to its end, and one with the newest model begins then: graphs come at a steady pace.
+    #[default]
+    Finish,
+    /// It is given up, and one with the newest model begins: for models that come more seldom than a refresh takes.
+    Restart,
+}
+
+/// What a failed refresh means for the run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnRefreshError {
+    /// It goes on with the old graph; the failure is logged and counted.
+    #[default]
+    Keep,
+    /// It ends with that error after `max_failures` in a row.
+    Fail,
+}
+
+impl Default for RefreshConfig {
+    fn default() -> Self {
+        Self {
+            every_steps: None,
+            every_seconds: None,
+            watch_model: false,
+            budget: 1.0,
+            probe: 256,
+            skip_below: 0.0,
+            overtaken: Overtaken::Finish,
+            on_error: OnRefreshError::Keep,
+            max_failures: 1,
+            swap_at_step: None,
+        }
+    }
+}
+
+layer!(RefreshConfig: every_steps, every_seconds, watch_model, budget, probe, skip_below, overtaken, on_error,
+    max_failures, swap_at_step);
 
 impl Check for RefreshConfig {
     const SECTION: &'static str = "refresh";
 
     fn check(&self, check: &mut Checker<'_>) {
         check.require(self.every_steps != Some(0), "every_steps", "must be at least 1; leave it out for no refresh");
+        let seconds = self.every_seconds.is_none_or(|s| s > 0.0 && s.is_finite());
+        check.require(seconds, "every_seconds", "must be more than 0; leave it out for no refresh");
+        check.require(self.budget > 0.0 && self.budget <= 1.0, "budget", "must be above 0 and at most 1");
+        check.require((2..=8192).contains(&self.probe), "probe", "must lie between 2 and 8,192");
+        check.require((0.0..=2.0).contains(&self.skip_below), "skip_below", "must lie between 0 and 2");
+        check.require(self.max_failures >= 1, "max_failures", "must be at least 1");
     }
 }

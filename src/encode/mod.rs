@@ -15,6 +15,7 @@ mod onnx;
 #[cfg(feature = "onnx")]
 pub mod runtime;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch};
@@ -49,6 +50,20 @@ pub trait Encoder: Send + Sync + 'static {
         positions(uri, schema, self.columns()).map(drop)
     }
 
+    /// The file that a newer model would be in, for the run to watch; `None`, the default, where there is none.
+    fn model_file(&self) -> Option<&Path> {
+        None
+    }
+
+    /// An encoder of the model that has come since this one was opened, tried and ready; `None`, the default, where
+    /// none has. Called by each refresh, in the compute pool; it may block.
+    ///
+    /// # Errors
+    /// Where one has come and cannot be used: the refresh then fails, and this encoder stays.
+    fn newer(&self) -> Result<Option<Arc<dyn Encoder>>> {
+        Ok(None)
+    }
+
     /// Writes the vectors of `rows` to `vectors` [rows × dimension], row-major, all zeros before. `rows` holds
     /// [`columns`](Self::columns) in that order, at most 8,192 rows. Runs inside the compute pool, one call at a time:
     /// parallel iterators of rayon use the pool, and blocking is fine. Vectors need not have unit length; they must be
@@ -74,19 +89,38 @@ pub fn encode_all(
     progress: &mut dyn FnMut(usize),
 ) -> Result<EmbeddingTable> {
     let _span = telemetry::encode(encoder.name(), store.len(), model_version).entered();
-    let store = store.select(encoder.columns())?;
     let dimension = encoder.dimension();
     let mut table = EmbeddingTable::with_capacity(store.len(), dimension, storage, similarity, model_version)?;
+    encode_rest(encoder, store, &mut table, progress)?;
+    Ok(table)
+}
+
+/// Embeds those samples of `store` that `table` does not have yet: the last ones.
+///
+/// # Errors
+/// As [`encode_all`].
+pub(crate) fn encode_rest(
+    encoder: &dyn Encoder,
+    store: &Store,
+    table: &mut EmbeddingTable,
+    progress: &mut dyn FnMut(usize),
+) -> Result<()> {
+    let store = store.select(encoder.columns())?;
     let mut vectors = Vec::new();
     for (first, rows) in store.record_batches() {
+        let known = table.len().saturating_sub(first.index());
+        if known >= rows.num_rows() {
+            continue;
+        }
+        let (first, rows) = (SampleId::new(first.index() + known), &rows.slice(known, rows.num_rows() - known));
         refuse_nulls(first, rows)?;
         vectors.clear();
-        vectors.resize(rows.num_rows() * dimension, 0f32);
+        vectors.resize(rows.num_rows() * encoder.dimension(), 0f32);
         encoder.encode(rows, &mut vectors)?;
         table.push(&mut vectors)?;
         progress(first.index() + rows.num_rows());
     }
-    Ok(table)
+    Ok(())
 }
 
 fn refuse_nulls(first: SampleId, rows: &RecordBatch) -> Result<()> {
@@ -117,6 +151,14 @@ impl<E: Encoder + ?Sized> Encoder for Arc<E> {
 
     fn accepts(&self, uri: &str, schema: &Schema) -> Result<()> {
         (**self).accepts(uri, schema)
+    }
+
+    fn model_file(&self) -> Option<&Path> {
+        (**self).model_file()
+    }
+
+    fn newer(&self) -> Result<Option<Arc<dyn Encoder>>> {
+        (**self).newer()
     }
 
     fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()> {

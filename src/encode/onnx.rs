@@ -1,5 +1,6 @@
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
@@ -31,6 +32,9 @@ pub struct OnnxEncoder {
     dimension: usize,
     batch_rows: usize,
     batch_tokens: usize,
+    config: EncodeConfig,
+    /// Of the file, when it was opened.
+    version: (u64, Option<SystemTime>),
 }
 
 /// An input that the model declares.
@@ -73,6 +77,7 @@ impl OnnxEncoder {
             let hint = "; give an ONNX model as `encode.model` (--model)".into();
             return Err(Error::NotFound { uri: path.display().to_string(), hint });
         }
+        let version = version(&path)?;
         let beside = || path.with_file_name("tokenizer.json");
         let tokenizer = config.tokenizer.clone().unwrap_or_else(beside);
         let text = TextFeature::open(&tokenizer, column, config.max_tokens)?;
@@ -96,6 +101,8 @@ impl OnnxEncoder {
             dimension: 0,
             batch_rows: config.batch_rows,
             batch_tokens: config.batch_tokens,
+            config: config.clone(),
+            version,
         };
         encoder.dimension = encoder.probe()?;
         telemetry::model_opened(&encoder.path, encoder.dimension, "cpu", encoder.sessions.len());
@@ -202,6 +209,17 @@ impl Encoder for OnnxEncoder {
 
     fn accepts(&self, uri: &str, schema: &Schema) -> Result<()> {
         self.text.accepts(uri, schema)
+    }
+
+    fn model_file(&self) -> Option<&Path> {
+        Some(&self.path)
+    }
+
+    fn newer(&self) -> Result<Option<Arc<dyn Encoder>>> {
+        if version(&self.path)? == self.version {
+            return Ok(None);
+        }
+        Ok(Some(Arc::new(Self::open(&self.config)?)))
     }
 
     fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()> {
@@ -356,3 +374,9 @@ fn fault(path: &Path, reason: String, cause: Option<Cause>) -> Error {
 }
 
 const PREFERRED_OUTPUTS: [&str; 3] = ["sentence_embedding", "last_hidden_state", "token_embeddings"];
+
+/// Size and time of the last change.
+fn version(path: &Path) -> Result<(u64, Option<SystemTime>)> {
+    let about = path.metadata().map_err(|cause| Error::Io { action: "look at", path: path.into(), cause })?;
+    Ok((about.len(), about.modified().ok()))
+}

@@ -88,6 +88,39 @@ pub fn build(table: &EmbeddingTable, config: &GraphConfig, seed: u64, version: G
     }
 }
 
+/// The graph for a refresh: over new embeddings of the samples of `old`, and of any that have come behind them.
+///
+/// Where `config` asks for the kNN graph of so many samples that [`build`](build()) would not score all pairs, `old` is
+/// [refined](refine()); else the graph is built anew.
+///
+/// # Panics
+/// As [`build`](build()) and [`refine`](refine()).
+#[must_use]
+pub fn renew(
+    old: &ProximityGraph,
+    table: &EmbeddingTable,
+    config: &GraphConfig,
+    seed: u64,
+    version: GraphVersion,
+) -> ProximityGraph {
+    let nearly_exact = match config.builder {
+        GraphBuilder::NnDescent => true,
+        GraphBuilder::Sampled => config.candidates >= table.len() - 1 && table.len() > EXACT_UP_TO,
+        GraphBuilder::Exact | GraphBuilder::Hnsw => false,
+    };
+    if !nearly_exact {
+        return build(table, config, seed, version);
+    }
+    let refined = refine(old, table, config, seed, version);
+    telemetry::refined(refined.kept, refined.recall);
+    refined.graph
+}
+
+/// Whether [`build`](build()) gives the same neighbors for the same embeddings, whatever the version.
+pub(crate) fn is_settled(config: &GraphConfig, samples: usize) -> bool {
+    config.builder != GraphBuilder::Sampled || config.candidates >= samples - 1
+}
+
 /// NN-descent takes as long as all pairs at 15,000 to 25,000 samples, for d = 128 and 384 and K = 16 and 64; here it takes
 /// half as long, and the difference begins to matter: 1.9 s instead of 4.3 s for d = 384 and K = 16, with 98.5 of 100
 /// neighbors (AVX2, two threads).

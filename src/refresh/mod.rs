@@ -1,12 +1,20 @@
-//! Builds the graph anew in the background, and publishes it.
+//! Embeds and builds anew in the background, and publishes what comes of it.
 //!
-//! A [`Snapshot`] is embeddings and graph together, never changed once published. The worker publishes, the stream
-//! reads whichever is newest between two mini-batches and never waits. While a refresh runs, two graphs are in memory;
-//! the old one goes when its last reader drops it. In this version a refresh draws fresh candidates for the embeddings
-//! that are there: re-embedding by a newer model comes later.
+//! A [`Snapshot`] is rows, embeddings and graph together, never changed once published. A worker publishes, the stream
+//! reads whichever is newest between two mini-batches and never waits, unless
+//! [`swap_at_step`](crate::config::RefreshConfig::swap_at_step) asks for that. A refresh looks for a newer model and for
+//! new files, embeds what is new or all, carries the graph over, and swaps. Meanwhile two snapshots are in memory, at
+//! most; the old one goes when its last reader drops it. What fails leaves the old one in place.
 
+mod drift;
+mod handle;
 mod snapshot;
+mod watch;
+mod work;
 mod worker;
 
-pub use self::snapshot::{Published, Snapshot};
+pub use self::drift::Drift;
+pub use self::handle::{RefreshCounts, RefreshHandle, Refreshed};
+pub use self::snapshot::{AgeSummary, Ages, Published, Snapshot};
+pub(crate) use self::work::Recipe;
 pub(crate) use self::worker::Worker;

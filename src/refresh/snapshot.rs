@@ -1,11 +1,12 @@
+use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::{HnswIndex, ProximityGraph};
 use crate::sample::{GraphVersion, ModelVersion, SampleId};
-use crate::store::EmbeddingTable;
+use crate::store::{EmbeddingTable, Store};
 
 /// Embeddings and the graph over them, published together.
 #[derive(Debug)]
@@ -14,14 +15,85 @@ pub struct Snapshot {
     pub embeddings: Arc<EmbeddingTable>,
     /// Their neighbors.
     pub graph: ProximityGraph,
-    /// Mini-batches that had been delivered when the embeddings were made: staleness counts from here.
-    pub embedded_at_step: u64,
+    /// When the embeddings were made.
+    pub ages: Ages,
+    /// All columns that are stored, for encoders.
+    pub(crate) store: Store,
+    /// What mini-batches carry.
+    pub(crate) rows: Store,
     index: OnceLock<HnswIndex>,
 }
 
+/// When embeddings were made, in delivered mini-batches.
+#[derive(Clone, Debug)]
+pub struct Ages {
+    /// At the last pass over all samples.
+    pub embedded_at_step: u64,
+    /// Of each sample by a push, or [`NEVER`](Self::NEVER); empty where nothing was pushed since that pass.
+    pub(super) pushed_at_step: Arc<[u64]>,
+}
+
+/// How old embeddings are, in steps.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AgeSummary {
+    /// The mean over all samples.
+    pub mean: f64,
+    /// 95 of 100 are no older.
+    pub p95: u64,
+    /// Samples whose vector was not pushed since the last pass over all.
+    pub never_pushed: usize,
+}
+
+impl Ages {
+    /// Not pushed.
+    pub(super) const NEVER: u64 = u64::MAX;
+
+    pub(super) fn all_at(embedded_at_step: u64) -> Self {
+        Self { embedded_at_step, pushed_at_step: [].into() }
+    }
+
+    fn made_at(&self, id: SampleId) -> u64 {
+        let pushed = self.pushed_at_step.get(id.index()).copied().filter(|&at| at != Self::NEVER);
+        pushed.unwrap_or(self.embedded_at_step)
+    }
+
+    /// The mean age of these samples' embeddings at `step`, in whole steps.
+    pub(crate) fn mean(&self, ids: &[SampleId], step: u64) -> u64 {
+        if self.pushed_at_step.is_empty() || ids.is_empty() {
+            return step.saturating_sub(self.embedded_at_step);
+        }
+        ids.iter().map(|&id| step.saturating_sub(self.made_at(id))).sum::<u64>() / ids.len() as u64
+    }
+}
+
 impl Snapshot {
-    pub(super) fn new(embeddings: Arc<EmbeddingTable>, graph: ProximityGraph, embedded_at_step: u64) -> Self {
-        Self { embeddings, graph, embedded_at_step, index: OnceLock::new() }
+    pub(super) fn new(
+        embeddings: Arc<EmbeddingTable>,
+        graph: ProximityGraph,
+        ages: Ages,
+        store: Store,
+        payload: &[String],
+    ) -> Result<Self> {
+        let rows = store.select(payload)?;
+        Ok(Self { embeddings, graph, ages, store, rows, index: OnceLock::new() })
+    }
+
+    /// How old the embeddings are at `step`. O(samples log samples) where some were pushed.
+    #[must_use]
+    pub fn age(&self, step: u64) -> AgeSummary {
+        let mut ages: Vec<u64> = match self.ages.pushed_at_step.is_empty() {
+            true => vec![step.saturating_sub(self.ages.embedded_at_step)],
+            false => {
+                (0..self.embeddings.len()).map(|i| step.saturating_sub(self.ages.made_at(SampleId::new(i)))).collect()
+            }
+        };
+        ages.sort_unstable();
+        let pushed = self.ages.pushed_at_step.iter().filter(|at| **at != Ages::NEVER).count();
+        AgeSummary {
+            mean: ages.iter().sum::<u64>() as f64 / ages.len().max(1) as f64,
+            p95: ages.get((ages.len() * 95).div_ceil(100).saturating_sub(1)).copied().unwrap_or(0),
+            never_pushed: self.embeddings.len() - pushed,
+        }
     }
 
     /// The index over these embeddings that [`search`](Self::search) asks. The first call builds it, in the current
@@ -47,7 +119,7 @@ impl Snapshot {
         self.index().search(vector, k)
     }
 
-    /// The model that made the embeddings.
+    /// The model that made the embeddings. Vectors that a trainer pushed count as another.
     #[must_use]
     pub fn model_version(&self) -> ModelVersion {
         self.embeddings.model_version()
@@ -62,32 +134,71 @@ impl Snapshot {
 
 /// The reading end: always the newest snapshot. Cloning shares it.
 #[derive(Clone, Debug)]
-pub struct Published(watch::Receiver<Arc<Snapshot>>);
+pub struct Published(watch::Receiver<Timeline>);
+
+/// Snapshots, each with the step from which it is used, oldest first; without `swap_at_step` always one, from step 0.
+#[derive(Clone, Debug)]
+struct Timeline {
+    snapshots: VecDeque<(u64, Arc<Snapshot>)>,
+    /// From this step on it is not settled yet which snapshot is used.
+    settled_before: u64,
+}
 
 impl Published {
     /// The newest snapshot. Never waits for a refresh.
     #[must_use]
     pub fn current(&self) -> Arc<Snapshot> {
-        self.0.borrow().clone()
+        self.0.borrow().newest()
+    }
+
+    /// The snapshot to use for mini-batch `step`, waiting until that is settled.
+    pub(crate) async fn at(&mut self, step: u64) -> Result<Arc<Snapshot>> {
+        let timeline = self.0.wait_for(|timeline| step < timeline.settled_before).await;
+        let ended = |_| Error::TaskDied { task: "refresh", message: "it ended while the stream waited for it".into() };
+        let timeline = timeline.map_err(ended)?;
+        let used = timeline.snapshots.iter().rev().find(|(from, _)| *from <= step);
+        Ok(used.map_or_else(|| timeline.newest(), |(_, snapshot)| snapshot.clone()))
+    }
+}
+
+impl Timeline {
+    fn newest(&self) -> Arc<Snapshot> {
+        self.snapshots[self.snapshots.len() - 1].1.clone()
     }
 }
 
 /// The publishing end.
 #[derive(Debug)]
-pub(crate) struct Publisher(watch::Sender<Arc<Snapshot>>);
+pub(crate) struct Publisher(watch::Sender<Timeline>);
 
 impl Publisher {
     pub fn new(first: Snapshot) -> (Self, Published) {
-        let (tx, rx) = watch::channel(Arc::new(first));
+        let snapshots = [(0, Arc::new(first))].into();
+        let (tx, rx) = watch::channel(Timeline { snapshots, settled_before: u64::MAX });
         (Self(tx), Published(rx))
     }
 
     pub fn current(&self) -> Arc<Snapshot> {
-        self.0.borrow().clone()
+        self.0.borrow().newest()
     }
 
     /// One atomic swap: readers see the old one or the new one, whole.
     pub fn publish(&self, snapshot: Snapshot) {
-        self.0.send_replace(Arc::new(snapshot));
+        self.0.send_modify(|timeline| timeline.snapshots = [(0, Arc::new(snapshot))].into());
+    }
+
+    /// To be used from step `from` on. Those that no step from `delivered` on uses are dropped.
+    pub fn publish_from(&self, from: u64, snapshot: Snapshot, delivered: u64) {
+        self.0.send_modify(|timeline| {
+            timeline.snapshots.push_back((from, Arc::new(snapshot)));
+            while timeline.snapshots.get(1).is_some_and(|(from, _)| *from <= delivered) {
+                timeline.snapshots.pop_front();
+            }
+        });
+    }
+
+    /// No refresh that is to come is used before `step`.
+    pub fn settle(&self, step: u64) {
+        self.0.send_modify(|timeline| timeline.settled_before = step);
     }
 }

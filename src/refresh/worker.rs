@@ -1,66 +1,233 @@
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant as Clock;
 use tracing::Instrument;
 
-use super::snapshot::{Published, Publisher, Snapshot};
+use super::handle::{Call, Counters, Pushed, RefreshHandle, Refreshed};
+use super::snapshot::{Ages, Publisher, Snapshot};
+use super::watch::ModelWatch;
+use super::work::{CancelOnDrop, Outcome, Recipe};
 use crate::compute::ComputePool;
-use crate::config::GraphConfig;
+use crate::config::{OnRefreshError, Overtaken};
+use crate::encode::Encoder;
 use crate::error::{Error, Result};
 use crate::graph;
 use crate::sample::GraphVersion;
+use crate::store::{EmbeddingTable, Store};
 use crate::telemetry;
 
 /// Makes snapshots, the first one and all that follow.
-#[derive(Debug)]
 pub(crate) struct Worker {
-    pool: ComputePool,
-    graph: GraphConfig,
-    seed: u64,
+    recipe: Arc<Recipe>,
+    encoder: Arc<dyn Encoder>,
     publisher: Publisher,
+    delivered: watch::Receiver<u64>,
+    calls: mpsc::UnboundedReceiver<Call>,
+    model: Option<ModelWatch>,
+    pushed: Arc<Mutex<Pushed>>,
+    counters: Arc<Counters>,
+    failures: u32,
+    /// When the last refresh began.
+    begun: Clock,
+}
+
+/// What started a refresh.
+enum Trigger {
+    /// So many delivered mini-batches: the step that was due.
+    Steps(u64),
+    Time,
+    Model,
+    Call(Call),
 }
 
 impl Worker {
     /// Builds and publishes the first snapshot.
     pub async fn start(
-        embeddings: crate::store::EmbeddingTable,
-        graph: GraphConfig,
-        seed: u64,
-        pool: ComputePool,
-    ) -> Result<(Self, Published)> {
-        let (config, begun) = (graph.clone(), Instant::now());
-        let first = move || {
-            let graph = graph::build(&embeddings, &config, seed, GraphVersion(1));
-            Ok(Snapshot::new(embeddings.into(), graph, 0))
+        recipe: Recipe,
+        pool: &ComputePool,
+        embeddings: EmbeddingTable,
+        store: Store,
+        encoder: Arc<dyn Encoder>,
+        delivered: watch::Receiver<u64>,
+    ) -> Result<(Self, RefreshHandle)> {
+        let begun = Instant::now();
+        let model = match encoder.model_file() {
+            Some(path) if recipe.refresh.watch_model => Some(ModelWatch::new(path)?),
+            _ => None,
+        };
+        let recipe = Arc::new(recipe);
+        let first = {
+            let recipe = recipe.clone();
+            move || {
+                let graph = graph::build(&embeddings, &recipe.graph, recipe.seed, GraphVersion(1));
+                Snapshot::new(embeddings.into(), graph, Ages::all_at(0), store, &recipe.payload)
+            }
         };
         let first = pool.run("graph", first).await?;
         telemetry::published(first.graph_version(), first.model_version(), 0, begun.elapsed().as_secs_f64());
         let (publisher, published) = Publisher::new(first);
-        Ok((Self { pool, graph, seed, publisher }, published))
+        if let (Some(every), Some(lag)) = (recipe.refresh.every_steps, recipe.refresh.swap_at_step) {
+            publisher.settle(every.saturating_add(lag));
+        }
+        let (tx, calls) = mpsc::unbounded_channel();
+        let (pushed, counters) = <(Arc<Mutex<Pushed>>, Arc<Counters>)>::default();
+        let handle = RefreshHandle {
+            calls: tx,
+            pushed: pushed.clone(),
+            counters: counters.clone(),
+            published,
+            delivered: delivered.clone(),
+        };
+        let worker = Self {
+            recipe,
+            encoder,
+            publisher,
+            delivered,
+            calls,
+            model,
+            pushed,
+            counters,
+            failures: 0,
+            begun: Clock::now(),
+        };
+        Ok((worker, handle))
     }
 
-    /// Refreshes each time `every` more mini-batches have been delivered, until nobody delivers any more.
-    pub async fn run(self, every: u64, mut delivered: watch::Receiver<u64>) {
-        let mut due = every;
-        while let Ok(step) = delivered.wait_for(|&delivered| delivered >= due).await.map(|step| *step) {
-            if let Err(error) = self.refresh(step).instrument(telemetry::refresh(step)).await {
-                telemetry::refresh_failed(step, &Error::Refresh { step, cause: Box::new(error) });
+    /// Refreshes whenever a trigger fires, until nobody delivers any more. The error is the one that ends the run.
+    pub async fn run(mut self) -> Result<()> {
+        let every = self.recipe.refresh.every_steps;
+        let pause = self.recipe.refresh.every_seconds.map(Duration::from_secs_f64);
+        let mut due = every.unwrap_or(u64::MAX);
+        let mut overtaken = false;
+        loop {
+            let trigger = if std::mem::take(&mut overtaken) {
+                Trigger::Model
+            } else {
+                match self.next(due, pause.map(|pause| self.begun + pause)).await {
+                    Some(trigger) => trigger,
+                    None => return Ok(()),
+                }
+            };
+            self.begun = Clock::now();
+            let step = match trigger {
+                Trigger::Steps(due) => due,
+                _ => *self.delivered.borrow(),
+            };
+            let result = self.refresh(step, &mut overtaken).instrument(telemetry::refresh(step)).await;
+            if let (Trigger::Steps(_), Some(every)) = (&trigger, every) {
+                // With `swap_at_step` none may be left out, however late it is.
+                let from = if self.recipe.refresh.swap_at_step.is_some() { due } else { *self.delivered.borrow() };
+                due = from.max(due).saturating_add(every);
             }
-            due = step + every;
+            if let Some(lag) = self.recipe.refresh.swap_at_step {
+                self.publisher.settle(due.saturating_add(lag));
+            }
+            let config = &self.recipe.refresh;
+            let mut fatal = None;
+            if let Err(Error::Refresh { step, failures, cause }) = &result {
+                telemetry::refresh_failed(*step, cause);
+                if config.on_error == OnRefreshError::Fail && *failures >= config.max_failures {
+                    fatal = Some(Error::Refresh { step: *step, failures: *failures, cause: cause.clone() });
+                }
+            }
+            if let Trigger::Call(call) = trigger {
+                // A caller that is gone has no use for the answer.
+                let _ = call.send(result);
+            }
+            if let Some(error) = fatal {
+                return Err(error);
+            }
         }
     }
 
-    async fn refresh(&self, step: u64) -> Result<()> {
-        let (old, config, seed) = (self.publisher.current(), self.graph.clone(), self.seed);
-        let begun = Instant::now();
-        let work = move || {
-            let version = GraphVersion(old.graph_version().0 + 1);
-            let graph = graph::build(&old.embeddings, &config, seed, version);
-            Ok(Snapshot::new(old.embeddings.clone(), graph, old.embedded_at_step))
+    /// The next trigger that fires; `None` at the end of the run.
+    async fn next(&mut self, due: u64, at: Option<Clock>) -> Option<Trigger> {
+        let time = async {
+            match at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
         };
-        let new = self.pool.run("refresh", work).await?;
-        telemetry::published(new.graph_version(), new.model_version(), step, begun.elapsed().as_secs_f64());
-        self.publisher.publish(new);
-        Ok(())
+        tokio::select! {
+            biased;
+            delivered = self.delivered.wait_for(|&delivered| delivered >= due) => {
+                delivered.is_ok().then_some(Trigger::Steps(due))
+            }
+            // The stream keeps a handle, so calls end no earlier than the run.
+            call = self.calls.recv() => call.map(Trigger::Call),
+            () = changed(&mut self.model) => Some(Trigger::Model),
+            () = time => Some(Trigger::Time),
+        }
     }
+
+    /// One refresh, from the search for what is new to its publication.
+    async fn refresh(&mut self, step: u64, overtaken: &mut bool) -> Result<Refreshed> {
+        let (begun, old) = (Instant::now(), self.publisher.current());
+        let pushed = Arc::new(std::mem::take(&mut *self.pushed.lock().unwrap_or_else(PoisonError::into_inner)));
+        let cancel = CancelOnDrop(Arc::default());
+        let work = self.recipe.refresh(old.clone(), self.encoder.clone(), pushed.clone(), step, cancel.0.clone());
+        let restart = self.recipe.refresh.overtaken == Overtaken::Restart;
+        let result = tokio::select! {
+            result = work => result,
+            () = changed(&mut self.model), if restart => {
+                *overtaken = true;
+                Err(Error::Cancelled)
+            }
+        };
+        drop(cancel);
+        match result {
+            Ok(Outcome { report, snapshot, encoder }) => {
+                self.failures = 0;
+                self.encoder = encoder;
+                let Some(snapshot) = snapshot else {
+                    count(&self.counters.skipped);
+                    return Ok(report);
+                };
+                count(&self.counters.published);
+                let (graph, model) = (snapshot.graph_version(), snapshot.model_version());
+                telemetry::published(graph, model, step, begun.elapsed().as_secs_f64());
+                match self.recipe.refresh.swap_at_step {
+                    None => self.publisher.publish(snapshot),
+                    Some(lag) => {
+                        self.publisher.publish_from(step.saturating_add(lag), snapshot, *self.delivered.borrow());
+                    }
+                }
+                Ok(report)
+            }
+            Err(error) => {
+                // Work that was given up may hold it a little longer.
+                let pushed = Arc::try_unwrap(pushed).unwrap_or_else(|pushed| (*pushed).clone());
+                let dimension = old.embeddings.dimension();
+                self.pushed.lock().unwrap_or_else(PoisonError::into_inner).restore(pushed, dimension);
+                if matches!(error, Error::Cancelled) {
+                    count(&self.counters.cancelled);
+                    telemetry::refresh_cancelled(step);
+                    return Err(error);
+                }
+                self.failures += 1;
+                count(&self.counters.failed);
+                Err(Error::Refresh { step, failures: self.failures, cause: Arc::new(error) })
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").field("failures", &self.failures).finish_non_exhaustive()
+    }
+}
+
+async fn changed(model: &mut Option<ModelWatch>) {
+    match model {
+        Some(model) => model.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Relaxed);
 }

@@ -90,25 +90,70 @@ impl EmbeddingTable {
         let first = self.len();
         for (index, vector) in vectors.chunks_exact_mut(self.dimension).enumerate() {
             let sample = SampleId::new(first + index);
-            prepare(sample, vector, self.similarity)?;
             match &mut self.vectors {
-                Vectors::F32(kept) => kept.extend_from_slice(vector),
-                Vectors::F16(kept) => {
-                    let start = kept.len();
-                    kept.extend(vector.iter().map(|&x| f16::from_f32(x)));
-                    if let Some(component) = kept[start..].iter().position(|x| !x.is_finite()) {
-                        return Err(Error::NotFinite { sample, component, value: f32::INFINITY });
-                    }
-                }
+                Vectors::F32(kept) => kept.resize(kept.len() + vector.len(), 0.0),
+                Vectors::F16(kept) => kept.resize(kept.len() + vector.len(), f16::ZERO),
                 Vectors::I8 { numbers, factors } => {
-                    let largest = vector.iter().fold(0f32, |largest, x| largest.max(x.abs()));
-                    let scale = if largest > 0.0 { LARGEST_I8 / largest } else { 0.0 };
-                    numbers.extend(vector.iter().map(|x| (x * scale).round_ties_even() as i8));
-                    factors.push(largest / LARGEST_I8);
+                    numbers.resize(numbers.len() + vector.len(), 0);
+                    factors.push(0.0);
                 }
+            }
+            self.replace(sample, vector)?;
+        }
+        Ok(())
+    }
+
+    /// Puts another vector of d numbers in the place of one sample's; it is scaled in place and rounded as by
+    /// [`push`](Self::push).
+    ///
+    /// # Errors
+    /// As [`push`](Self::push), and [`Error::UnknownSample`].
+    pub fn replace(&mut self, sample: SampleId, vector: &mut [f32]) -> Result<()> {
+        let (d, len) = (self.dimension, self.len());
+        if vector.len() != d {
+            return Err(Error::Shape { found: vector.len(), dimension: d });
+        }
+        if sample.index() >= len {
+            return Err(Error::UnknownSample { sample, len });
+        }
+        prepare(sample, vector, self.similarity)?;
+        let place = sample.index() * d..(sample.index() + 1) * d;
+        match &mut self.vectors {
+            Vectors::F32(kept) => kept[place].copy_from_slice(vector),
+            Vectors::F16(kept) => {
+                kept[place.clone()].convert_from_f32_slice(vector);
+                if let Some(component) = kept[place].iter().position(|x| !x.is_finite()) {
+                    return Err(Error::NotFinite { sample, component, value: f32::INFINITY });
+                }
+            }
+            Vectors::I8 { numbers, factors } => {
+                let largest = vector.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+                let scale = if largest > 0.0 { LARGEST_I8 / largest } else { 0.0 };
+                let scaled = vector.iter().map(|x| (x * scale).round_ties_even() as i8);
+                numbers[place].iter_mut().zip(scaled).for_each(|(number, x)| *number = x);
+                factors[sample.index()] = largest / LARGEST_I8;
             }
         }
         Ok(())
+    }
+
+    /// A copy with room for `samples`, as another model version: the start of a table of which most stays as it is.
+    #[must_use]
+    pub fn fork(&self, samples: usize, model_version: ModelVersion) -> Self {
+        fn copied<T: Copy>(from: &[T], capacity: usize) -> Vec<T> {
+            let mut to = huge(capacity.max(from.len()));
+            to.extend_from_slice(from);
+            to
+        }
+        let numbers = samples * self.dimension;
+        let vectors = match &self.vectors {
+            Vectors::F32(vectors) => Vectors::F32(copied(vectors, numbers)),
+            Vectors::F16(vectors) => Vectors::F16(copied(vectors, numbers)),
+            Vectors::I8 { numbers: vectors, factors } => {
+                Vectors::I8 { numbers: copied(vectors, numbers), factors: copied(factors, samples) }
+            }
+        };
+        Self { vectors, model_version, ..*self }
     }
 
     /// Samples.

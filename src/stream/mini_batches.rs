@@ -1,5 +1,6 @@
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 
 use arrow::datatypes::SchemaRef;
@@ -9,8 +10,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::MiniBatch;
+use super::producer::Shape;
 use crate::error::{Error, Result};
-use crate::refresh::{Published, Snapshot};
+use crate::refresh::{RefreshHandle, Snapshot};
 
 /// The running pipeline, seen from the trainer: a stream of mini-batches.
 ///
@@ -20,11 +22,9 @@ use crate::refresh::{Published, Snapshot};
 pub struct MiniBatchStream {
     rx: mpsc::Receiver<Result<MiniBatch>>,
     delivered: watch::Sender<u64>,
-    total: u64,
-    per_epoch: u64,
-    published: Published,
+    shape: Arc<Shape>,
+    handle: RefreshHandle,
     schema: SchemaRef,
-    samples: usize,
     done: bool,
     tasks: JoinSet<()>,
 }
@@ -34,24 +34,29 @@ impl MiniBatchStream {
         rx: mpsc::Receiver<Result<MiniBatch>>,
         delivered: watch::Sender<u64>,
         tasks: JoinSet<()>,
-        published: Published,
-        store: &crate::store::Store,
-        (per_epoch, epochs): (u64, u64),
+        handle: RefreshHandle,
+        shape: Arc<Shape>,
     ) -> Self {
-        let (schema, samples, total) = (store.schema(), store.len(), per_epoch.saturating_mul(epochs));
-        Self { rx, delivered, total, per_epoch, published, schema, samples, done: false, tasks }
+        let schema = handle.snapshot().rows.schema();
+        Self { rx, delivered, shape, handle, schema, done: false, tasks }
     }
 
-    /// Mini-batches in an epoch: always the same.
+    /// Reaches into the run: refreshes at will, and vectors from the trainer.
+    #[must_use]
+    pub fn handle(&self) -> RefreshHandle {
+        self.handle.clone()
+    }
+
+    /// Mini-batches in the epoch that is being made: always the same, unless the source gains samples.
     #[must_use]
     pub fn mini_batches_per_epoch(&self) -> u64 {
-        self.per_epoch
+        self.shape.per_epoch.load(Relaxed)
     }
 
-    /// Samples in the data set.
+    /// Samples in the data set, as the newest snapshot has it.
     #[must_use]
     pub fn samples(&self) -> usize {
-        self.samples
+        self.snapshot().rows.len()
     }
 
     /// The columns of the rows.
@@ -69,14 +74,14 @@ impl MiniBatchStream {
     /// The newest snapshot: what the next mini-batch to be made will use.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.published.current()
+        self.handle.snapshot()
     }
 
     /// Ends the stream; what its tasks left behind when they ended early is an error.
     fn end(&mut self) -> Option<Result<MiniBatch>> {
         self.done = true;
         self.tasks.abort_all();
-        (self.delivered() < self.total)
+        (self.delivered() < self.shape.total.load(Relaxed))
             .then(|| Err(Error::TaskDied { task: "producer", message: "it ended before its last mini-batch".into() }))
     }
 }
@@ -107,8 +112,9 @@ impl Stream for MiniBatchStream {
         if self.done {
             return (0, Some(0));
         }
-        // An error ends the stream early, so nothing is certain but the most there can be.
-        (0, usize::try_from(self.total - self.delivered()).ok())
+        // An error ends the stream early, so nothing is certain but the most there can be, as of now.
+        let left = self.shape.total.load(Relaxed).saturating_sub(self.delivered());
+        (0, usize::try_from(left).ok())
     }
 }
 

@@ -1,20 +1,22 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use tokio::sync::mpsc;
 
 use super::MiniBatch;
 use crate::compute::died;
 use crate::config::{StreamConfig, WalkConfig};
 use crate::error::{Error, Result};
-use crate::refresh::Published;
-use crate::store::Store;
+use crate::refresh::{Published, Snapshot};
 use crate::telemetry;
-use crate::walk::EpochSampler;
+use crate::walk::{EpochSampler, mini_batches_per_epoch};
 
 /// Makes mini-batches, one after another.
 #[derive(Debug)]
 pub(crate) struct Producer {
     published: Published,
-    store: Store,
     walk: WalkConfig,
+    shape: Arc<Shape>,
     seed: u64,
     epochs: u64,
     epoch: u64,
@@ -22,18 +24,46 @@ pub(crate) struct Producer {
     sampler: EpochSampler,
 }
 
+/// How long a run is, as far as that is known: an epoch may have more samples than the one before.
+#[derive(Debug, Default)]
+pub(crate) struct Shape {
+    pub per_epoch: AtomicU64,
+    pub total: AtomicU64,
+}
+
 impl Producer {
-    pub fn new(published: Published, store: Store, walk: WalkConfig, stream: &StreamConfig, seed: u64) -> Self {
-        let sampler = EpochSampler::new(store.len(), &walk, seed, 0);
-        Self { published, store, walk, seed, epochs: stream.epochs, epoch: 0, step: 0, sampler }
+    pub fn new(published: Published, walk: WalkConfig, stream: &StreamConfig, seed: u64) -> (Self, Arc<Shape>) {
+        let samples = published.current().rows.len();
+        let sampler = EpochSampler::new(samples, &walk, seed, 0);
+        let shape = Arc::new(Shape::default());
+        let epochs = stream.epochs;
+        let producer = Self { published, walk, shape: shape.clone(), seed, epochs, epoch: 0, step: 0, sampler };
+        producer.begin(samples);
+        (producer, shape)
+    }
+
+    /// Tells how long the epoch will be that begins here.
+    fn begin(&self, samples: usize) {
+        let per_epoch = mini_batches_per_epoch(samples, &self.walk);
+        self.shape.per_epoch.store(per_epoch, Relaxed);
+        let left = self.epochs.saturating_sub(self.epoch);
+        self.shape.total.store(self.step.saturating_add(per_epoch.saturating_mul(left)), Relaxed);
     }
 
     /// Sends mini-batches until the last epoch ends, an error occurs, or nobody receives any more.
     pub async fn run(mut self, tx: mpsc::Sender<Result<MiniBatch>>) {
         loop {
+            let snapshot = match self.published.at(self.step).await {
+                Ok(snapshot) => snapshot,
+                Err(error) => {
+                    // Nobody there to hear it: then nobody needs to.
+                    let _ = tx.send(Err(error)).await;
+                    return;
+                }
+            };
             // Gathering blocks on pages that are not in memory, hence the blocking thread; see `compute`.
             let made = tokio::task::spawn_blocking(move || {
-                let next = self.next();
+                let next = self.next(&snapshot);
                 (self, next)
             });
             let item = match made.await {
@@ -52,6 +82,7 @@ impl Producer {
                 }
             };
             let Some(item) = item else {
+                self.shape.total.store(self.step, Relaxed);
                 telemetry::finished(self.epochs, self.step);
                 return;
             };
@@ -62,9 +93,8 @@ impl Producer {
         }
     }
 
-    fn next(&mut self) -> Result<Option<MiniBatch>> {
+    fn next(&mut self, snapshot: &Snapshot) -> Result<Option<MiniBatch>> {
         let _span = telemetry::mini_batch(self.epoch, self.step).entered();
-        let snapshot = self.published.current();
         let draw = loop {
             if let Some(draw) = self.sampler.next(&snapshot.graph) {
                 break draw;
@@ -73,18 +103,20 @@ impl Producer {
             if self.epoch >= self.epochs {
                 return Ok(None);
             }
-            self.sampler = EpochSampler::new(self.store.len(), &self.walk, self.seed, self.epoch);
+            // Samples that have come are in from here on.
+            self.sampler = EpochSampler::new(snapshot.rows.len(), &self.walk, self.seed, self.epoch);
+            self.begin(snapshot.rows.len());
         };
         if draw.counts.uniform_top_ups > 0 {
             telemetry::topped_up(self.epoch, self.step, draw.counts.uniform_top_ups);
         }
         let mini_batch = MiniBatch {
-            rows: self.store.gather(&draw.ids)?,
+            rows: snapshot.rows.gather(&draw.ids)?,
             epoch: self.epoch,
             step: self.step,
             model_version: snapshot.model_version(),
             graph_version: snapshot.graph_version(),
-            staleness: self.step.saturating_sub(snapshot.embedded_at_step),
+            staleness: snapshot.ages.mean(&draw.ids, self.step),
             similarity: snapshot.embeddings.mean_similarity(&draw.ids),
             counts: draw.counts,
             ids: draw.ids,

@@ -16,8 +16,13 @@ pub(super) struct Fresh {
 
 impl Fresh {
     pub fn all(samples: usize) -> Self {
-        // Bits past the last sample are never asked for.
-        let bits = vec![u64::MAX; samples.div_ceil(64)];
+        let mut bits = vec![u64::MAX; samples.div_ceil(64)];
+        // A graph may have gained samples since: they are for the next epoch.
+        if !samples.is_multiple_of(64)
+            && let Some(last) = bits.last_mut()
+        {
+            *last = (1 << (samples % 64)) - 1;
+        }
         Self { bits, len: samples, left: (0..samples).map(SampleId::new).collect() }
     }
 
@@ -28,7 +33,7 @@ impl Fresh {
     /// Draws `id`; false where it was drawn before.
     #[inline]
     pub fn take(&mut self, id: SampleId) -> bool {
-        let bits = &mut self.bits[id.index() / 64];
+        let Some(bits) = self.bits.get_mut(id.index() / 64) else { return false };
         let bit = 1 << (id.index() % 64);
         let fresh = *bits & bit != 0;
         *bits &= !bit;

@@ -22,7 +22,7 @@ async fn start() -> MiniBatchStream {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_stream_ends_its_tasks_and_frees_its_snapshot() {
     let mut stream = pipeline(SAMPLES, BATCH_SIZE)
-        .refresh(RefreshConfig { every_steps: Some(2) })
+        .refresh(RefreshConfig { every_steps: Some(2), ..RefreshConfig::default() })
         .stream(StreamConfig { prefetch: 2, epochs: 1000 })
         .start()
         .await
@@ -92,7 +92,10 @@ async fn a_stream_knows_its_length() {
 async fn encoding_happens_once_for_all_refreshes() {
     let encoder = TestEncoder::new(SAMPLES);
     let calls = encoder.calls.clone();
-    let stream = pipeline(SAMPLES, BATCH_SIZE).encoder(encoder).refresh(RefreshConfig { every_steps: Some(5) }).start();
+    let stream = pipeline(SAMPLES, BATCH_SIZE)
+        .encoder(encoder)
+        .refresh(RefreshConfig { every_steps: Some(5), ..RefreshConfig::default() })
+        .start();
     assert_eq!(stream.await.unwrap().count().await, 40);
     assert_eq!(calls.load(Ordering::Relaxed), 1);
 }

@@ -16,6 +16,7 @@ mod hnsw;
 mod layers;
 mod mini_batches;
 mod nearest;
+mod refresh;
 mod run;
 mod sources;
 mod store;

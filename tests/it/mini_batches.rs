@@ -50,7 +50,7 @@ async fn as_a_record_batch_it_is_complete() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refresh_is_published_between_mini_batches_and_loses_nothing() {
-    let config = RefreshConfig { every_steps: Some(4) };
+    let config = RefreshConfig { every_steps: Some(4), ..RefreshConfig::default() };
     let mut stream = pipeline(SAMPLES, 20).refresh(config).start().await.unwrap();
     let mut versions = Vec::new();
     let mut seen = HashSet::new();

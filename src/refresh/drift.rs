@@ -1,0 +1,70 @@
+use rand::SeedableRng;
+use rand::rngs::ChaCha8Rng;
+use rand::seq::index::sample;
+
+use crate::encode::Encoder;
+use crate::error::{Error, Result};
+use crate::sample::{ModelVersion, SampleId};
+use crate::store::{EmbeddingTable, Store};
+
+/// How far a newer model's vectors lie from those in use, by a few samples that are the same all run long.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Drift {
+    /// The mean of 1 − cosine between a sample's two vectors: 0 for none, 1 for no relation.
+    pub cosine_shift: f64,
+    /// The share of each sample's ten nearest among the probe (or a quarter, if fewer) that still are, 0 to 1.
+    pub overlap: f64,
+}
+
+impl Drift {
+    /// Embeds the probe with `encoder`, and compares.
+    pub(super) fn measure(
+        encoder: &dyn Encoder,
+        store: &Store,
+        old: &EmbeddingTable,
+        probe: usize,
+        seed: u64,
+    ) -> Result<Self> {
+        let mut generator = ChaCha8Rng::seed_from_u64(seed);
+        let ids: Vec<_> = sample(&mut generator, old.len(), probe.min(old.len())).iter().map(SampleId::new).collect();
+        let rows = store.select(encoder.columns())?.gather(&ids)?;
+        let mut vectors = vec![0f32; ids.len() * encoder.dimension()];
+        encoder.encode(&rows, &mut vectors)?;
+        let new = EmbeddingTable::new(vectors, encoder.dimension(), old.similarity(), ModelVersion(0));
+        let new = new.map_err(|error| match error {
+            Error::NotFinite { sample, component, value } => {
+                Error::NotFinite { sample: ids[sample.index()], component, value }
+            }
+            Error::BadLength { sample, length, similarity } => {
+                Error::BadLength { sample: ids[sample.index()], length, similarity }
+            }
+            other => other,
+        })?;
+
+        let shift = ids.iter().enumerate().map(|(i, &id)| 1.0 - cosine(&old.get(id), &new.get(SampleId::new(i))));
+        let count = (ids.len() / 4).clamp(1, 10);
+        let places: Vec<_> = (0..ids.len()).map(SampleId::new).collect();
+        let kept = (0..ids.len()).map(|i| {
+            let before = nearest(old, &ids, i, count);
+            let after = nearest(&new, &places, i, count);
+            before.iter().filter(|place| after.contains(place)).count() as f64 / count as f64
+        });
+        let n = ids.len().max(1) as f64;
+        Ok(Self { cosine_shift: shift.sum::<f64>() / n, overlap: kept.sum::<f64>() / n })
+    }
+}
+
+/// The places in `ids` of the `count` nearest to the one at `place`.
+fn nearest(table: &EmbeddingTable, ids: &[SampleId], place: usize, count: usize) -> Vec<usize> {
+    let mut similarities = Vec::new();
+    table.similarities_with(&table.get(ids[place]), ids, &mut similarities);
+    let mut places: Vec<_> = (0..ids.len()).filter(|&other| other != place).collect();
+    places.sort_by(|&a, &b| similarities[b].total_cmp(&similarities[a]));
+    places.truncate(count);
+    places
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(f64::MIN_POSITIVE)
+}

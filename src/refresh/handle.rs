@@ -1,0 +1,168 @@
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::drift::Drift;
+use super::snapshot::{Published, Snapshot};
+use crate::error::{Error, Result};
+use crate::sample::{GraphVersion, ModelVersion, SampleId};
+
+/// Reaches into a running pipeline: refreshes at will, and vectors from the trainer. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct RefreshHandle {
+    pub(super) calls: mpsc::UnboundedSender<Call>,
+    pub(super) pushed: Arc<Mutex<Pushed>>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) published: Published,
+    pub(super) delivered: watch::Receiver<u64>,
+}
+
+/// Someone waits for a refresh.
+pub(super) type Call = oneshot::Sender<Result<Refreshed>>;
+
+/// What a refresh did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refreshed {
+    /// Which graph is in use now.
+    pub graph_version: GraphVersion,
+    /// Which model made the embeddings.
+    pub model_version: ModelVersion,
+    /// Whether there was nothing to do: the graph in use is the one before.
+    pub skipped: bool,
+    /// Where there was a newer model: how far it had drifted.
+    pub drift: Option<Drift>,
+    /// Samples that have come.
+    pub added: usize,
+    /// Samples whose vector was pushed.
+    pub pushed: usize,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+}
+
+/// How refreshes have ended so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RefreshCounts {
+    /// With a new snapshot.
+    pub published: u64,
+    /// Without, since nothing would have changed, or too little.
+    pub skipped: u64,
+    /// With an error.
+    pub failed: u64,
+    /// Given up for a newer model.
+    pub cancelled: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub published: AtomicU64,
+    pub skipped: AtomicU64,
+    pub failed: AtomicU64,
+    pub cancelled: AtomicU64,
+}
+
+/// Vectors from the trainer that the next refresh takes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pushed {
+    /// Where in `vectors`, and at which step.
+    places: HashMap<SampleId, (usize, u64)>,
+    vectors: Vec<f32>,
+}
+
+impl RefreshHandle {
+    /// Starts a refresh, once the one that may be under way has ended, and returns when its snapshot is published, or
+    /// why there is none.
+    ///
+    /// # Errors
+    /// [`Error::Refresh`] with the cause; the run goes on with the old snapshot. [`Error::Cancelled`] where the run has
+    /// ended.
+    pub async fn refresh_now(&self) -> Result<Refreshed> {
+        let (tx, rx) = oneshot::channel();
+        self.calls.send(tx).map_err(|_| Error::Cancelled)?;
+        rx.await.unwrap_or(Err(Error::Cancelled))
+    }
+
+    /// Vectors that the trainer has just made, `vectors` [ids × dimension], row-major: the paper's way, without any
+    /// inference here. The next refresh puts them in the place of those samples' embeddings; a later push for a sample
+    /// replaces an earlier one. Copies them; 4 d bytes a sample until then.
+    ///
+    /// # Errors
+    /// [`Error::Shape`], [`Error::UnknownSample`], [`Error::NotFinite`]: nothing is taken then.
+    pub fn push_embeddings(&self, ids: &[SampleId], vectors: &[f32]) -> Result<()> {
+        let table = self.published.current().embeddings.clone();
+        let (dimension, len) = (table.dimension(), table.len());
+        if vectors.len() != ids.len() * dimension {
+            return Err(Error::Shape { found: vectors.len(), dimension });
+        }
+        for (&sample, vector) in ids.iter().zip(vectors.chunks_exact(dimension)) {
+            if sample.index() >= len {
+                return Err(Error::UnknownSample { sample, len });
+            }
+            if let Some(component) = vector.iter().position(|x| !x.is_finite()) {
+                return Err(Error::NotFinite { sample, component, value: vector[component] });
+            }
+        }
+        let step = *self.delivered.borrow();
+        let mut pushed = self.pushed.lock().unwrap_or_else(PoisonError::into_inner);
+        let Pushed { places, vectors: kept } = &mut *pushed;
+        for (&id, vector) in ids.iter().zip(vectors.chunks_exact(dimension)) {
+            let place = places.entry(id).or_insert((kept.len(), step));
+            place.1 = step;
+            if place.0 == kept.len() {
+                kept.extend_from_slice(vector);
+            } else {
+                kept[place.0..][..dimension].copy_from_slice(vector);
+            }
+        }
+        Ok(())
+    }
+
+    /// How refreshes have ended so far.
+    #[must_use]
+    pub fn counts(&self) -> RefreshCounts {
+        RefreshCounts {
+            published: self.counters.published.load(Relaxed),
+            skipped: self.counters.skipped.load(Relaxed),
+            failed: self.counters.failed.load(Relaxed),
+            cancelled: self.counters.cancelled.load(Relaxed),
+        }
+    }
+
+    pub(crate) fn published(&self) -> Published {
+        self.published.clone()
+    }
+
+    /// The newest snapshot.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.published.current()
+    }
+}
+
+impl Pushed {
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Each sample with its vector and the step of its push, in the order of ids.
+    pub fn vectors(&self, dimension: usize) -> impl Iterator<Item = (SampleId, &[f32], u64)> {
+        let mut places: Vec<_> = self.places.iter().map(|(&id, &(place, step))| (id, place, step)).collect();
+        places.sort_unstable();
+        places.into_iter().map(move |(id, place, step)| (id, &self.vectors[place..][..dimension], step))
+    }
+
+    /// Takes back what a refresh that failed had taken; what was pushed since is newer.
+    pub fn restore(&mut self, older: Self, dimension: usize) {
+        let newer = std::mem::replace(self, older);
+        for (id, vector, step) in newer.vectors(dimension) {
+            let place = self.places.entry(id).or_insert((self.vectors.len(), step));
+            place.1 = step;
+            if place.0 == self.vectors.len() {
+                self.vectors.extend_from_slice(vector);
+            } else {
+                self.vectors[place.0..][..dimension].copy_from_slice(vector);
+            }
+        }
+    }
+}
