@@ -28,11 +28,14 @@ pub(super) fn advise(batches: &[RecordBatch], advice: Advice) -> bool {
     random
 }
 
-/// Asks for the pages of these rows, each a record batch and a place in it.
+/// Asks for the pages of these rows, each a record batch and a place in it. Where values of variable length are must be
+/// read to ask for them, so this is asked for before, of all rows at once too.
 pub(super) fn ask_for(batches: &[RecordBatch], rows: &[(usize, usize)]) {
-    for &(batch, row) in rows {
-        for column in batches[batch].columns() {
-            values(&column.to_data(), row..row + 1);
+    for what in [narrow, values] {
+        for &(batch, row) in rows {
+            for column in batches[batch].columns() {
+                what(&column.to_data(), row..row + 1);
+            }
         }
     }
 }
@@ -47,6 +50,20 @@ pub(super) fn ask_for_all(batch: &RecordBatch) {
 fn stretches(data: &ArrayData) -> Vec<Range<usize>> {
     let own = data.buffers().iter().map(|buffer| buffer.as_ptr() as usize..buffer.as_ptr() as usize + buffer.len());
     own.chain(data.child_data().iter().flat_map(stretches)).collect()
+}
+
+/// Asks for the offsets of some rows, or for their values where these are as narrow.
+fn narrow(data: &ArrayData, rows: Range<usize>) {
+    let (rows, width) = match data.data_type() {
+        DataType::Utf8 | DataType::Binary | DataType::List(_) | DataType::Map(..) => (rows.start..rows.end + 1, 4),
+        DataType::LargeUtf8 | DataType::LargeBinary | DataType::LargeList(_) => (rows.start..rows.end + 1, 8),
+        DataType::Struct(_) => return data.child_data().iter().for_each(|child| narrow(child, rows.clone())),
+        other => (rows, other.primitive_width().unwrap_or(0)),
+    };
+    if let Some(buffer) = data.buffers().first() {
+        let start = buffer.as_ptr() as usize + data.offset() * width;
+        tell(start + rows.start * width..start + rows.end * width, Tell::WillNeed);
+    }
 }
 
 /// Asks for the values of some rows.
