@@ -5,6 +5,7 @@
 //! once, so that the disk works on many at a time.
 
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use arrow::array::{Array, ArrayData, RecordBatch};
 use arrow::datatypes::DataType;
@@ -146,13 +147,27 @@ fn tell(_: Range<usize>, _: Tell) {}
 
 /// Bytes of memory that the system, or the container, still has for the pages of files. `None` where it does not say.
 fn available() -> Option<usize> {
-    let read = |path: &str| std::fs::read_to_string(path).ok();
-    let number = |path: &str| read(path)?.trim().parse::<usize>().ok();
+    let number = |path: &Path| std::fs::read_to_string(path).ok()?.trim().parse::<usize>().ok();
     let line = |text: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
         line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()
     };
-    let machine = line(&read("/proc/meminfo")?)? * 1024;
-    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    Some(limits.iter().filter_map(|path| number(path)).fold(machine, usize::min))
+    let machine = line(&std::fs::read_to_string("/proc/meminfo").ok()?)? * 1024;
+    Some(limits().iter().filter_map(|path| number(path)).fold(machine, usize::min))
+}
+
+/// Where the limits of this process's control groups stand, from its own up to the root, for both versions of them.
+fn limits() -> Vec<PathBuf> {
+    let of = |line: &str| {
+        let (controllers, group) = line.split_once(':')?.1.split_once(':')?;
+        let (root, file) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            _ if controllers.split(',').any(|c| c == "memory") => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            _ => return None,
+        };
+        let group = Path::new(root).join(group.trim_start_matches('/'));
+        Some(group.ancestors().take_while(|folder| folder.starts_with(root)).map(|f| f.join(file)).collect::<Vec<_>>())
+    };
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    groups.lines().filter_map(of).flatten().collect()
 }
