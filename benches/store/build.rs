@@ -13,25 +13,38 @@ use tokio::runtime::Runtime;
 
 use super::{Rates, pages};
 
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 
 pub fn run(folder: &Path) -> Vec<String> {
+    let parquet = parquet(folder);
+    println!("the Parquet file is in memory");
+    let memory = rounds(folder, &|| pages::load(&parquet));
+    println!("the Parquet file is on disk");
+    let disk = rounds(folder, &|| pages::evict(&parquet));
+    let [memory, disk] = [("", memory), ("_from_disk", disk)]
+        .map(|(place, [scan, build])| build.figure(&format!("build.vs_parquet_scan{place}"), &scan));
+    vec![memory, disk]
+}
+
+/// Scans and builds, each after `prepare`.
+fn rounds(folder: &Path, prepare: &dyn Fn()) -> [Rates; 2] {
     let [mut scan, mut build] = <[Rates; 2]>::default();
-    pages::load(&parquet(folder));
     for _ in 0..ROUNDS {
+        prepare();
         let begun = Instant::now();
         let rows = read(&parquet(folder));
         scan.push(rows, begun.elapsed().as_secs_f64());
 
         // It may not be there.
         let _ = fs::remove_dir_all(cache(folder));
+        prepare();
         let begun = Instant::now();
         assert_eq!(open(folder, &cache(folder), Advice::Auto).len(), rows);
         build.push(rows, begun.elapsed().as_secs_f64());
     }
-    scan.print("Parquet, decoded on one thread");
-    build.print("prosampler, built and synced to disk");
-    vec![build.figure("build.vs_parquet_scan", &scan)]
+    scan.print("  Parquet, decoded on one thread");
+    build.print("  prosampler, built and synced to disk");
+    [scan, build]
 }
 
 /// From front to back, all columns, in record batches of the reader's default size.

@@ -93,6 +93,6 @@ pub fn gather(store: &Store, mini_batches: usize, seed: u64) -> f64 {
 }
 
 fn cached_file(cache: &Path) -> PathBuf {
-    let files = fs::read_dir(cache).expect("cache").map(|entry| entry.expect("entry").path());
-    files.into_iter().find(|path| path.extension().is_some_and(|e| e == "arrow")).expect("a cached file")
+    let mut files = fs::read_dir(cache).expect("cache").map(|entry| entry.expect("entry").path());
+    files.find(|path| path.extension().is_some_and(|e| e == "arrow")).expect("a cached file")
 }

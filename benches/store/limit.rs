@@ -39,10 +39,10 @@ pub fn run(folder: &Path) -> Option<String> {
     assert!(output.status.success(), "the child ended with {}", output.status);
     let words = String::from_utf8(output.stdout).expect("text");
     let numbers: Vec<f64> = words.split_whitespace().map(|word| word.parse().expect("number")).collect();
-    let &[resident, anonymous, random, normal] = &numbers[..] else { panic!("{words}") };
+    let &[resident, anonymous, auto, normal] = &numbers[..] else { panic!("{words}") };
 
     println!("under a limit of {:.0} MB, half of the rows, {how}", limit as f64 / MB);
-    println!("{:<44} {random:>10.0}", "  prosampler, advice = random");
+    println!("{:<44} {auto:>10.0}", "  prosampler, advice = auto");
     println!("{:<44} {normal:>10.0}", "  prosampler, advice = normal");
     println!("  resident at most {:.0} MB, of it anonymous {:.0} MB", resident / MB, anonymous / MB);
     if let Some(peak) = group.and_then(|group| group.peak()) {
@@ -64,7 +64,7 @@ pub fn child(folder: &Path) {
             }
         });
         let cache = folder.join("limited");
-        let rates = [(Advice::Random, 400), (Advice::Normal, 10)].map(|(advice, mini_batches)| {
+        let rates = [(Advice::Auto, 400), (Advice::Normal, 10)].map(|(advice, mini_batches)| {
             let store = build::open(folder, &cache, advice);
             (mini_batches * BATCH_SIZE) as f64 / gather(&store, mini_batches, 1)
         });
