@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all of their own set-up.
 
-.PHONY: demo test setup bench bench-encode bench-graph bench-walk
+.PHONY: demo test setup bench bench-encode bench-graph bench-store bench-walk
 
 ## Streams hard-negative mini-batches out of WordNet, and says how hard they are.
 demo: setup
@@ -16,7 +16,7 @@ setup:
 	@./scripts/onnxruntime.sh
 
 ## All benchmarks; each ends with its figures.
-bench: bench-encode bench-graph bench-walk
+bench: bench-encode bench-graph bench-store bench-walk
 
 ## Embedding speed against Python onnxruntime and sentence-transformers, in one run.
 bench-encode: setup
@@ -29,3 +29,7 @@ bench-walk:
 ## Graph building against PyTorch and kNN libraries, in one run. ARGS="SECTION… --all" chooses.
 bench-graph:
 	./benches/peers/graph.sh $(ARGS)
+
+## Building a store and gathering from it, against HF datasets, Lance and MosaicML, in one run. ARGS="--rows N" for fewer.
+bench-store:
+	./benches/peers/store.sh $(ARGS)

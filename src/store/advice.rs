@@ -5,6 +5,7 @@
 //! once, so that the disk works on many at a time.
 
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use arrow::array::{Array, ArrayData, RecordBatch};
 use arrow::datatypes::DataType;
@@ -28,11 +29,14 @@ pub(super) fn advise<'a>(batches: impl Iterator<Item = &'a RecordBatch> + Clone,
     random
 }
 
-/// Asks for the pages of these rows, each a record batch and a place in it.
+/// Asks for the pages of these rows, each a record batch and a place in it. Where values of variable length are must be
+/// read to ask for them, so this is asked for before, of all rows at once too.
 pub(super) fn ask_for(batches: &[&RecordBatch], rows: &[(usize, usize)]) {
-    for &(batch, row) in rows {
-        for column in batches[batch].columns() {
-            values(&column.to_data(), row..row + 1);
+    for what in [narrow, values] {
+        for &(batch, row) in rows {
+            for column in batches[batch].columns() {
+                what(&column.to_data(), row..row + 1);
+            }
         }
     }
 }
@@ -47,6 +51,20 @@ pub(super) fn ask_for_all(batch: &RecordBatch) {
 fn stretches(data: &ArrayData) -> Vec<Range<usize>> {
     let own = data.buffers().iter().map(|buffer| buffer.as_ptr() as usize..buffer.as_ptr() as usize + buffer.len());
     own.chain(data.child_data().iter().flat_map(stretches)).collect()
+}
+
+/// Asks for the offsets of some rows, or for their values where these are as narrow.
+fn narrow(data: &ArrayData, rows: Range<usize>) {
+    let (rows, width) = match data.data_type() {
+        DataType::Utf8 | DataType::Binary | DataType::List(_) | DataType::Map(..) => (rows.start..rows.end + 1, 4),
+        DataType::LargeUtf8 | DataType::LargeBinary | DataType::LargeList(_) => (rows.start..rows.end + 1, 8),
+        DataType::Struct(_) => return data.child_data().iter().for_each(|child| narrow(child, rows.clone())),
+        other => (rows, other.primitive_width().unwrap_or(0)),
+    };
+    if let Some(buffer) = data.buffers().first() {
+        let start = buffer.as_ptr() as usize + data.offset() * width;
+        tell(start + rows.start * width..start + rows.end * width, Tell::WillNeed);
+    }
 }
 
 /// Asks for the values of some rows.
@@ -129,13 +147,27 @@ fn tell(_: Range<usize>, _: Tell) {}
 
 /// Bytes of memory that the system, or the container, still has for the pages of files. `None` where it does not say.
 fn available() -> Option<usize> {
-    let read = |path: &str| std::fs::read_to_string(path).ok();
-    let number = |path: &str| read(path)?.trim().parse::<usize>().ok();
+    let number = |path: &Path| std::fs::read_to_string(path).ok()?.trim().parse::<usize>().ok();
     let line = |text: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
         line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()
     };
-    let machine = line(&read("/proc/meminfo")?)? * 1024;
-    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    Some(limits.iter().filter_map(|path| number(path)).fold(machine, usize::min))
+    let machine = line(&std::fs::read_to_string("/proc/meminfo").ok()?)? * 1024;
+    Some(limits().iter().filter_map(|path| number(path)).fold(machine, usize::min))
+}
+
+/// Where the limits of this process's control groups stand, from its own up to the root, for both versions of them.
+fn limits() -> Vec<PathBuf> {
+    let of = |line: &str| {
+        let (controllers, group) = line.split_once(':')?.1.split_once(':')?;
+        let (root, file) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            _ if controllers.split(',').any(|c| c == "memory") => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            _ => return None,
+        };
+        let group = Path::new(root).join(group.trim_start_matches('/'));
+        Some(group.ancestors().take_while(|folder| folder.starts_with(root)).map(|f| f.join(file)).collect::<Vec<_>>())
+    };
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    groups.lines().filter_map(of).flatten().collect()
 }
