@@ -293,6 +293,13 @@ pub enum Error {
         expected: usize,
     },
 
+    /// A state that cannot be resumed.
+    #[error("cannot resume: {reason}")]
+    State {
+        /// What is missing or different, and the remedy.
+        reason: String,
+    },
+
     /// Work that was given up, since something newer has come or nobody needs it any more.
     #[error("given up: a newer model has come, or the run has ended")]
     Cancelled,

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![warn(clippy::unwrap_used)]
 
+pub mod checkpoint;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
@@ -22,6 +23,7 @@ pub mod walk;
 
 pub use arrow;
 
+pub use self::checkpoint::State;
 pub use self::compute::ComputePool;
 pub use self::config::PipelineConfig;
 pub use self::error::{Cause, Error, Result};

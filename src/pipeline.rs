@@ -1,5 +1,6 @@
 //! Wires the stages, and owns the tasks.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -7,13 +8,15 @@ use futures::FutureExt;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::checkpoint::{Checkpoints, Kept, State};
 use crate::compute::{ComputePool, died};
 use crate::config::{
-    ComputeConfig, Faults, GraphConfig, PipelineConfig, RefreshConfig, StoreConfig, StreamConfig, WalkConfig,
+    CheckpointConfig, ComputeConfig, Faults, GraphConfig, PipelineConfig, RefreshConfig, Resume, StoreConfig,
+    StreamConfig, WalkConfig,
 };
 use crate::encode::{Encoder, encode_all};
 use crate::error::{Error, Result};
-use crate::refresh::{Recipe, Worker};
+use crate::refresh::{First, Recipe, Worker};
 use crate::sample::ModelVersion;
 use crate::source::{self, Source};
 use crate::store::Store;
@@ -36,7 +39,7 @@ impl Pipeline {
     /// unless they are given before.
     #[must_use]
     pub fn from_config(config: PipelineConfig) -> PipelineBuilder {
-        PipelineBuilder { config, source: None, encoder: None, progress: Box::new(|_| {}) }
+        PipelineBuilder { config, source: None, encoder: None, state: None, progress: Box::new(|_| {}) }
     }
 }
 
@@ -67,6 +70,7 @@ pub struct PipelineBuilder {
     config: PipelineConfig,
     source: Option<Box<dyn Source>>,
     encoder: Option<Arc<dyn Encoder>>,
+    state: Option<State>,
     progress: Box<dyn FnMut(Progress) + Send>,
 }
 
@@ -141,6 +145,21 @@ impl PipelineBuilder {
         self
     }
 
+    /// What the run leaves on disk to be resumed from.
+    #[must_use]
+    pub fn checkpoint(mut self, checkpoint: CheckpointConfig) -> Self {
+        self.config.checkpoint = checkpoint;
+        self
+    }
+
+    /// Goes on from a [`state`](MiniBatchStream::state) of an earlier run over the same rows and settings, with its
+    /// [`checkpoint.dir`](CheckpointConfig).
+    #[must_use]
+    pub fn resume(mut self, state: State) -> Self {
+        self.state = Some(state);
+        self
+    }
+
     /// Hears how far the start has come. Called from several threads, one at a time; it should return quickly.
     #[must_use]
     pub fn on_progress(mut self, progress: impl FnMut(Progress) + Send + 'static) -> Self {
@@ -155,7 +174,7 @@ impl PipelineBuilder {
     /// [`Error::Config`] for settings out of range or without a source or encoder; [`Error::TooFewSamples`] for an
     /// empty data set, a single sample, or fewer than a mini-batch holds; whatever source, store and encoder report.
     pub async fn start(self) -> Result<MiniBatchStream> {
-        let Self { config, source, encoder, mut progress } = self;
+        let Self { config, source, encoder, state, mut progress } = self;
         check(&config, source.is_some())?;
         let pool = ComputePool::new(config.compute.threads)?;
         let source = match source {
@@ -186,20 +205,27 @@ impl PipelineBuilder {
         let store = Store::build(source.as_ref(), &columns, &config.store, &mut stored).await?;
         enough(source.uri(), store.len(), &config.walk)?;
 
+        let pending = config.refresh.swap_at_step.unwrap_or(0) / config.refresh.every_steps.unwrap_or(u64::MAX);
+        let checkpoints = Checkpoints::new(&config.checkpoint, usize::try_from(pending).unwrap_or(0));
+        let settings = fingerprint(&config);
+        let (store, state, kept) = reopen(store, state, checkpoints.clone(), &config, &settings).await?;
         let (storage, similarity) = (config.encode.storage, config.graph.similarity);
         let total = Some(store.len());
         let embed = {
             let store = store.clone();
             move || {
+                if let Some(kept) = kept {
+                    return Ok((encoder, First::Resumed(kept), progress));
+                }
                 let mut encoded = |done| progress(Progress { stage: Stage::Encode, done, total });
                 encoded(0);
                 let table = encode_all(&encoder, &store, storage, similarity, ModelVersion(1), &mut encoded)?;
-                Ok((encoder, table, progress))
+                Ok((encoder, First::Embedded(table), progress))
             }
         };
-        let (encoder, embeddings, mut progress) = pool.run("encode", embed).await?;
+        let (encoder, first, mut progress) = pool.run("encode", embed).await?;
         progress(Progress { stage: Stage::Graph, done: 0, total });
-        let (delivered, heard) = watch::channel(0);
+        let (delivered, heard) = watch::channel(state.as_ref().map_or(0, |state| state.step));
         let share = (config.refresh.budget * pool.threads() as f64).round().max(1.0);
         let background = ComputePool::in_background(share as usize)?;
         let recipe = Recipe {
@@ -210,18 +236,72 @@ impl PipelineBuilder {
             refresh: config.refresh,
             seed: config.seed,
             pool: background,
+            checkpoints: checkpoints.clone(),
         };
-        let (worker, handle) = Worker::start(recipe, &pool, embeddings, store, encoder, heard).await?;
-        let done = handle.snapshot().embeddings.len();
+        let (worker, handle) = Worker::start(recipe, &pool, first, store, encoder, heard).await?;
+        let snapshot = handle.snapshot();
+        let done = snapshot.embeddings.len();
         progress(Progress { stage: Stage::Graph, done, total });
 
         let (tx, rx) = mpsc::channel(config.stream.prefetch);
         let mut tasks = JoinSet::new();
         tasks.spawn(supervise(worker, tx.downgrade()));
-        let (producer, shape) = Producer::new(handle.published(), config.walk, &config.stream, config.seed);
+        let (published, resumed) = (handle.published(), state.clone());
+        let producer =
+            move || Producer::new(published, config.walk, &config.stream, config.seed, resumed.as_ref(), checkpoints);
+        let (producer, shape) = pool.run("producer", producer).await?;
         tasks.spawn(producer.run(tx));
-        Ok(MiniBatchStream::new(rx, delivered, tasks, handle, shape))
+        let state = state.unwrap_or_else(|| State {
+            seed: config.seed,
+            step: 0,
+            epoch: 0,
+            epoch_began_at_step: 0,
+            graph_version: snapshot.graph_version().0,
+            graph_used_from_step: 0,
+            rows: snapshot.store.fingerprint(),
+            settings,
+        });
+        Ok(MiniBatchStream::new(rx, delivered, tasks, handle, shape, state))
     }
+}
+
+/// A text for the settings that mini-batches depend on.
+fn fingerprint(config: &PipelineConfig) -> String {
+    let mut hasher = DefaultHasher::new();
+    format!("{:?}", (&config.graph, &config.walk, config.encode.storage)).hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+/// What a state stands on: the rows as they were, and the snapshot.
+async fn reopen(
+    store: Store,
+    state: Option<State>,
+    checkpoints: Option<Checkpoints>,
+    config: &PipelineConfig,
+    settings: &str,
+) -> Result<(Store, Option<State>, Option<Box<Kept>>)> {
+    let refused = |reason: &str| Error::State { reason: reason.to_owned() };
+    let (Some(mut state), Some(checkpoints)) = (state.clone(), checkpoints.clone()) else {
+        if state.is_some() {
+            return Err(refused("there is no checkpoint.dir; name the one of the run that the state is of"));
+        }
+        if let Some(checkpoints) = checkpoints {
+            checkpoints.must_be_empty()?;
+        }
+        return Ok((store, None, None));
+    };
+    state.check(config.seed, settings)?;
+    let latest = config.checkpoint.resume == Resume::Latest;
+    let version = (!latest).then_some(state.graph_version);
+    let kept = tokio::task::spawn_blocking(move || checkpoints.open(version)).await;
+    let kept = kept.map_err(|e| Error::TaskDied { task: "checkpoint", message: e.to_string() })??;
+    if latest {
+        state.step = state.epoch_began_at_step;
+        (state.graph_version, state.graph_used_from_step) = (kept.graph.version().0, state.step);
+    }
+    let changed = || refused("the rows are not those of the run that the state is of; start anew");
+    let store = store.as_it_was(&state.rows, kept.graph.len()).ok_or_else(changed)?;
+    Ok((store, Some(state), Some(Box::new(kept))))
 }
 
 /// Runs the worker, and lets the stream end with what ended it.

@@ -65,7 +65,7 @@ fn produced_is_delivered_and_prefetch_and_one_in_hand() {
     runtime.block_on(async {
         for prefetch in [1, 4] {
             begun.0.store(0, Ordering::SeqCst);
-            let config = StreamConfig { prefetch, epochs: 3 };
+            let config = StreamConfig { prefetch, epochs: 3, ..StreamConfig::default() };
             let mut stream = pipeline(SAMPLES, BATCH_SIZE).stream(config).start().await.unwrap();
             settles_at(&begun, prefetch + 1).await;
             for delivered in 1..=7 {

@@ -18,6 +18,7 @@
 //! # Ok::<(), prosampler::Error>(())
 //! ```
 
+mod checkpoint;
 mod compute;
 mod encode;
 mod faults;
@@ -34,6 +35,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+pub use self::checkpoint::{CheckpointConfig, Resume};
 pub use self::compute::ComputeConfig;
 pub use self::encode::{EncodeConfig, Pooling, Storage};
 pub use self::faults::{Fault, Faults};
@@ -67,6 +69,8 @@ pub struct PipelineConfig {
     pub refresh: RefreshConfig,
     /// How mini-batches are handed out.
     pub stream: StreamConfig,
+    /// What a run leaves on disk to be resumed from.
+    pub checkpoint: CheckpointConfig,
     /// How many threads do the heavy work.
     pub compute: ComputeConfig,
     /// What the summary of `prosampler run` looks at.

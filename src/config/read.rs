@@ -201,6 +201,7 @@ impl PipelineConfig {
         check(&self.walk, &mut faults);
         check(&self.refresh, &mut faults);
         check(&self.stream, &mut faults);
+        check(&self.checkpoint, &mut faults);
         check(&self.compute, &mut faults);
         check(&self.report, &mut faults);
         if let (Some(label), Some(columns)) = (&self.report.label, &self.source.columns)
@@ -209,11 +210,16 @@ impl PipelineConfig {
             let message = format!("`{label}` is not among source.columns; add it there");
             faults.push(Fault { key: "report.label".into(), line: None, message });
         }
+        let (size, ranks) = (self.walk.batch_size, self.stream.world_size);
+        if ranks > 1 && !size.is_multiple_of(ranks) {
+            let message = format!("does not divide walk.batch_size ({size}) into equal shares; choose one that does");
+            faults.push(Fault { key: "stream.world_size".into(), line: None, message });
+        }
         faults
     }
 
     fn make_relative_to(&mut self, base: &Path) {
-        let paths = self.store.cache_dir.iter_mut().chain(&mut self.encode.model);
+        let paths = self.store.cache_dir.iter_mut().chain(&mut self.checkpoint.dir).chain(&mut self.encode.model);
         for path in paths.chain(&mut self.encode.tokenizer).chain(&mut self.encode.runtime) {
             *path = base.join(&*path);
         }
@@ -277,6 +283,7 @@ mod tests {
         all::<crate::config::WalkConfig>();
         all::<crate::config::RefreshConfig>();
         all::<crate::config::StreamConfig>();
+        all::<crate::config::CheckpointConfig>();
         all::<crate::config::ComputeConfig>();
         all::<crate::config::ReportConfig>();
     }

@@ -12,15 +12,22 @@ pub struct StreamConfig {
     pub prefetch: usize,
     /// Epochs before the stream ends, at least 1; default 1.
     pub epochs: u64,
+    /// Which share of every mini-batch this process takes, 0 to `world_size` − 1; default 0. Processes with the same
+    /// seed, data and settings draw the same mini-batches, whatever their rank, as far as their graphs are the same: use
+    /// [`swap_at_step`](super::RefreshConfig::swap_at_step) with refreshes.
+    pub rank: usize,
+    /// Processes that share every mini-batch, at least 1; default 1. Must divide `walk.batch_size`. All get equally many
+    /// samples: of a smaller last mini-batch, those that remain are left out.
+    pub world_size: usize,
 }
 
 impl Default for StreamConfig {
     fn default() -> Self {
-        Self { prefetch: 4, epochs: 1 }
+        Self { prefetch: 4, epochs: 1, rank: 0, world_size: 1 }
     }
 }
 
-layer!(StreamConfig: prefetch, epochs);
+layer!(StreamConfig: prefetch, epochs, rank, world_size);
 
 impl Check for StreamConfig {
     const SECTION: &'static str = "stream";
@@ -28,5 +35,7 @@ impl Check for StreamConfig {
     fn check(&self, check: &mut Checker<'_>) {
         check.require((1..=65_536).contains(&self.prefetch), "prefetch", "must lie between 1 and 65,536");
         check.require(self.epochs >= 1, "epochs", "must be at least 1");
+        check.require(self.world_size >= 1, "world_size", "must be at least 1");
+        check.require(self.rank < self.world_size.max(1), "rank", "must be less than stream.world_size");
     }
 }

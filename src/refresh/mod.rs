@@ -17,4 +17,4 @@ pub use self::drift::Drift;
 pub use self::handle::{RefreshCounts, RefreshHandle, Refreshed};
 pub use self::snapshot::{AgeSummary, Ages, Published, Snapshot};
 pub(crate) use self::work::Recipe;
-pub(crate) use self::worker::Worker;
+pub(crate) use self::worker::{First, Worker};

@@ -3,6 +3,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 
+use crate::checkpoint::Kept;
 use crate::error::{Error, Result};
 use crate::graph::{HnswIndex, ProximityGraph};
 use crate::sample::{GraphVersion, ModelVersion, SampleId};
@@ -17,6 +18,10 @@ pub struct Snapshot {
     pub graph: ProximityGraph,
     /// When the embeddings were made.
     pub ages: Ages,
+    /// When the refresh began that made this.
+    pub(crate) begun_at_step: u64,
+    /// The first graph over these embeddings.
+    pub(super) embeddings_of: GraphVersion,
     /// All columns that are stored, for encoders.
     pub(crate) store: Store,
     /// What mini-batches carry.
@@ -71,11 +76,31 @@ impl Snapshot {
         embeddings: Arc<EmbeddingTable>,
         graph: ProximityGraph,
         ages: Ages,
+        (embeddings_of, begun_at_step): (GraphVersion, u64),
         store: Store,
         payload: &[String],
     ) -> Result<Self> {
         let rows = store.select(payload)?;
-        Ok(Self { embeddings, graph, ages, store, rows, index: OnceLock::new() })
+        Ok(Self { embeddings, graph, ages, begun_at_step, embeddings_of, store, rows, index: OnceLock::new() })
+    }
+
+    /// As it goes to a checkpoint.
+    pub(super) fn kept(&self) -> Kept {
+        Kept {
+            graph: self.graph.clone(),
+            embeddings: self.embeddings.clone(),
+            embeddings_of: self.embeddings_of.0,
+            begun_at_step: self.begun_at_step,
+            embedded_at_step: self.ages.embedded_at_step,
+            pushed_at_step: self.ages.pushed_at_step.clone(),
+        }
+    }
+
+    /// As it comes from one.
+    pub(super) fn of_kept(kept: Kept, store: Store, payload: &[String]) -> Result<Self> {
+        let Kept { graph, embeddings, embeddings_of, begun_at_step, embedded_at_step, pushed_at_step } = kept;
+        let ages = Ages { embedded_at_step, pushed_at_step };
+        Self::new(embeddings, graph, ages, (GraphVersion(embeddings_of), begun_at_step), store, payload)
     }
 
     /// How old the embeddings are at `step`. O(samples log samples) where some were pushed.

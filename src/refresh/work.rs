@@ -9,6 +9,7 @@ use arrow::array::RecordBatch;
 use super::drift::Drift;
 use super::handle::{Pushed, Refreshed};
 use super::snapshot::{Ages, Snapshot};
+use crate::checkpoint::Checkpoints;
 use crate::compute::ComputePool;
 use crate::config::{GraphConfig, RefreshConfig, Storage};
 use crate::encode::{Encoder, encode_all, encode_rest};
@@ -28,6 +29,7 @@ pub(crate) struct Recipe {
     pub refresh: RefreshConfig,
     pub seed: u64,
     pub pool: ComputePool,
+    pub checkpoints: Option<Checkpoints>,
 }
 
 /// What came of it.
@@ -54,7 +56,7 @@ impl Recipe {
         old: Arc<Snapshot>,
         encoder: Arc<dyn Encoder>,
         pushed: Arc<Pushed>,
-        step: u64,
+        (step, resumed): (u64, bool),
         cancelled: Arc<AtomicBool>,
     ) -> Result<Outcome> {
         let begun = Instant::now();
@@ -64,7 +66,7 @@ impl Recipe {
         }
         let recipe = self.clone();
         let work = move || {
-            let mut outcome = recipe.work(&old, store, encoder, &pushed, step, cancelled)?;
+            let mut outcome = recipe.work(&old, store, encoder, &pushed, (step, resumed), cancelled)?;
             outcome.report.seconds = begun.elapsed().as_secs_f64();
             Ok(outcome)
         };
@@ -77,7 +79,7 @@ impl Recipe {
         store: Store,
         encoder: Arc<dyn Encoder>,
         pushed: &Pushed,
-        step: u64,
+        (step, resumed): (u64, bool),
         cancelled: Arc<AtomicBool>,
     ) -> Result<Outcome> {
         let added = store.len() - old.store.len();
@@ -90,7 +92,7 @@ impl Recipe {
             pushed: 0,
             seconds: 0.0,
         };
-        let newer = self.newer(old, encoder.as_ref(), &mut report)?;
+        let newer = self.newer(old, &encoder, resumed, &mut report)?;
         let encoder_now = newer.clone().unwrap_or_else(|| encoder.clone());
         let watched = Watched { encoder: encoder_now.clone(), cancelled };
         let next = ModelVersion(old.model_version().0 + 1);
@@ -121,13 +123,29 @@ impl Recipe {
         watched.go_on()?;
         report.skipped = false;
         (report.graph_version, report.model_version) = (version, embeddings.model_version());
-        let snapshot = Some(Snapshot::new(embeddings, graph, ages, store, &self.payload)?);
-        Ok(Outcome { report, snapshot, encoder: encoder_now })
+        let same = Arc::ptr_eq(&embeddings, &old.embeddings);
+        let origin = (if same { old.embeddings_of } else { version }, step);
+        let snapshot = Snapshot::new(embeddings, graph, ages, origin, store, &self.payload)?;
+        if let Some(checkpoints) = &self.checkpoints {
+            checkpoints.save(&snapshot.kept())?;
+        }
+        Ok(Outcome { report, snapshot: Some(snapshot), encoder: encoder_now })
     }
 
-    /// The newer model, if there is one that fits and has drifted far enough.
-    fn newer(&self, old: &Snapshot, encoder: &dyn Encoder, report: &mut Refreshed) -> Result<Option<Arc<dyn Encoder>>> {
-        let Some(newer) = encoder.newer()? else { return Ok(None) };
+    /// The newer model, if there is one that fits and has drifted far enough. After a resume that may be the one that was
+    /// opened, since the embeddings are older.
+    fn newer(
+        &self,
+        old: &Snapshot,
+        encoder: &Arc<dyn Encoder>,
+        resumed: bool,
+        report: &mut Refreshed,
+    ) -> Result<Option<Arc<dyn Encoder>>> {
+        let (newer, least) = match encoder.newer()? {
+            Some(newer) => (newer, 0.0),
+            None if resumed => (encoder.clone(), SAME),
+            None => return Ok(None),
+        };
         let (found, expected) = (newer.dimension(), old.embeddings.dimension());
         if found != expected {
             return Err(Error::Dimension { encoder: newer.name().to_owned(), found, expected });
@@ -136,9 +154,12 @@ impl Recipe {
         let drift = Drift::measure(newer.as_ref(), &old.store, &old.embeddings, probe, self.seed)?;
         telemetry::drifted(drift.cosine_shift, drift.overlap, old.model_version());
         report.drift = Some(drift);
-        Ok((drift.cosine_shift >= self.refresh.skip_below).then_some(newer))
+        Ok((drift.cosine_shift >= self.refresh.skip_below.max(least)).then_some(newer))
     }
 }
+
+/// A model whose vectors have not turned by more than storing them in i8 may turn them is the same.
+const SAME: f64 = 1e-3;
 
 /// Puts pushed vectors in their places.
 fn push(table: &mut EmbeddingTable, pushed: &Pushed, ages: &Ages) -> Result<Ages> {

@@ -10,6 +10,7 @@ use super::handle::{Call, Counters, Pushed, RefreshHandle, Refreshed};
 use super::snapshot::{Ages, Publisher, Snapshot};
 use super::watch::ModelWatch;
 use super::work::{CancelOnDrop, Outcome, Recipe};
+use crate::checkpoint::Kept;
 use crate::compute::ComputePool;
 use crate::config::{OnRefreshError, Overtaken};
 use crate::encode::Encoder;
@@ -32,6 +33,16 @@ pub(crate) struct Worker {
     failures: u32,
     /// When the last refresh began.
     begun: Clock,
+    /// The step at which the next one begins.
+    due: u64,
+    /// The encoder may be newer than the embeddings.
+    resumed: bool,
+}
+
+/// What the first snapshot is made of.
+pub(crate) enum First {
+    Embedded(EmbeddingTable),
+    Resumed(Box<Kept>),
 }
 
 /// What started a refresh.
@@ -48,7 +59,7 @@ impl Worker {
     pub async fn start(
         recipe: Recipe,
         pool: &ComputePool,
-        embeddings: EmbeddingTable,
+        first: First,
         store: Store,
         encoder: Arc<dyn Encoder>,
         delivered: watch::Receiver<u64>,
@@ -59,18 +70,29 @@ impl Worker {
             _ => None,
         };
         let recipe = Arc::new(recipe);
+        let resumed = matches!(first, First::Resumed(_));
         let first = {
             let recipe = recipe.clone();
-            move || {
-                let graph = graph::build(&embeddings, &recipe.graph, recipe.seed, GraphVersion(1));
-                Snapshot::new(embeddings.into(), graph, Ages::all_at(0), store, &recipe.payload)
+            move || match first {
+                First::Resumed(kept) => Snapshot::of_kept(*kept, store, &recipe.payload),
+                First::Embedded(embeddings) => {
+                    let (version, ages) = (GraphVersion(1), Ages::all_at(0));
+                    let graph = graph::build(&embeddings, &recipe.graph, recipe.seed, version);
+                    let first = Snapshot::new(embeddings.into(), graph, ages, (version, 0), store, &recipe.payload)?;
+                    if let Some(checkpoints) = &recipe.checkpoints {
+                        checkpoints.save(&first.kept())?;
+                    }
+                    Ok(first)
+                }
             }
         };
         let first = pool.run("graph", first).await?;
-        telemetry::published(first.graph_version(), first.model_version(), 0, begun.elapsed().as_secs_f64());
+        let step = *delivered.borrow();
+        telemetry::published(first.graph_version(), first.model_version(), step, begun.elapsed().as_secs_f64());
+        let due = recipe.refresh.every_steps.map_or(u64::MAX, |every| first.begun_at_step.saturating_add(every));
         let (publisher, published) = Publisher::new(first);
-        if let (Some(every), Some(lag)) = (recipe.refresh.every_steps, recipe.refresh.swap_at_step) {
-            publisher.settle(every.saturating_add(lag));
+        if let Some(lag) = recipe.refresh.swap_at_step {
+            publisher.settle(due.saturating_add(lag));
         }
         let (tx, calls) = mpsc::unbounded_channel();
         let (pushed, counters) = <(Arc<Mutex<Pushed>>, Arc<Counters>)>::default();
@@ -92,6 +114,8 @@ impl Worker {
             counters,
             failures: 0,
             begun: Clock::now(),
+            due,
+            resumed,
         };
         Ok((worker, handle))
     }
@@ -100,13 +124,12 @@ impl Worker {
     pub async fn run(mut self) -> Result<()> {
         let every = self.recipe.refresh.every_steps;
         let pause = self.recipe.refresh.every_seconds.map(Duration::from_secs_f64);
-        let mut due = every.unwrap_or(u64::MAX);
         let mut overtaken = false;
         loop {
             let trigger = if std::mem::take(&mut overtaken) {
                 Trigger::Model
             } else {
-                match self.next(due, pause.map(|pause| self.begun + pause)).await {
+                match self.next(self.due, pause.map(|pause| self.begun + pause)).await {
                     Some(trigger) => trigger,
                     None => return Ok(()),
                 }
@@ -119,11 +142,11 @@ impl Worker {
             let result = self.refresh(step, &mut overtaken).instrument(telemetry::refresh(step)).await;
             if let (Trigger::Steps(_), Some(every)) = (&trigger, every) {
                 // With `swap_at_step` none may be left out, however late it is.
-                let from = if self.recipe.refresh.swap_at_step.is_some() { due } else { *self.delivered.borrow() };
-                due = from.max(due).saturating_add(every);
+                let from = if self.recipe.refresh.swap_at_step.is_some() { self.due } else { *self.delivered.borrow() };
+                self.due = from.max(self.due).saturating_add(every);
             }
             if let Some(lag) = self.recipe.refresh.swap_at_step {
-                self.publisher.settle(due.saturating_add(lag));
+                self.publisher.settle(self.due.saturating_add(lag));
             }
             let config = &self.recipe.refresh;
             let mut fatal = None;
@@ -168,7 +191,13 @@ impl Worker {
         let (begun, old) = (Instant::now(), self.publisher.current());
         let pushed = Arc::new(std::mem::take(&mut *self.pushed.lock().unwrap_or_else(PoisonError::into_inner)));
         let cancel = CancelOnDrop(Arc::default());
-        let work = self.recipe.refresh(old.clone(), self.encoder.clone(), pushed.clone(), step, cancel.0.clone());
+        let work = self.recipe.refresh(
+            old.clone(),
+            self.encoder.clone(),
+            pushed.clone(),
+            (step, self.resumed),
+            cancel.0.clone(),
+        );
         let restart = self.recipe.refresh.overtaken == Overtaken::Restart;
         let result = tokio::select! {
             result = work => result,
@@ -181,6 +210,7 @@ impl Worker {
         match result {
             Ok(Outcome { report, snapshot, encoder }) => {
                 self.failures = 0;
+                self.resumed = false;
                 self.encoder = encoder;
                 let Some(snapshot) = snapshot else {
                     count(&self.counters.skipped);

@@ -15,14 +15,14 @@ use crate::sample::{ModelVersion, SampleId};
 /// similarity every embedding has unit length, so that a dot product is the cosine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EmbeddingTable {
-    vectors: Vectors,
-    dimension: usize,
-    similarity: Similarity,
-    model_version: ModelVersion,
+    pub(super) vectors: Vectors,
+    pub(super) dimension: usize,
+    pub(super) similarity: Similarity,
+    pub(super) model_version: ModelVersion,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Vectors {
+pub(super) enum Vectors {
     F32(Vec<f32>),
     F16(Vec<f16>),
     /// Component = number × factor of its vector.

@@ -25,9 +25,11 @@ mod advice;
 mod build;
 mod dot;
 mod embeddings;
+mod embeddings_file;
 pub(crate) mod ipc;
 mod lock;
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -116,6 +118,28 @@ impl Store {
         let asks = advice::advise(segments.iter().flat_map(|segment| &segment.batches), recipe.advice);
         let schema = recipe.schema.clone();
         Ok(Self { uri, schema, segments: segments.into(), starts: starts.into(), len, asks, recipe })
+    }
+
+    /// A text for the rows as they are; another one where ids may name other rows.
+    pub(crate) fn fingerprint(&self) -> String {
+        self.fingerprint_of(self.segments.len())
+    }
+
+    fn fingerprint_of(&self, segments: usize) -> String {
+        let mut hasher = std::hash::DefaultHasher::new();
+        for segment in &self.segments[..segments] {
+            segment.shards.hash(&mut hasher);
+            segment.len().hash(&mut hasher);
+        }
+        format!("{:016x}", hasher.finish())
+    }
+
+    /// This store when it had `len` rows, if it had that fingerprint before: without what it has gained since.
+    pub(crate) fn as_it_was(&self, fingerprint: &str, len: usize) -> Option<Self> {
+        let before = (1..=self.segments.len()).find(|&segments| self.fingerprint_of(segments) == fingerprint)?;
+        let ends = self.starts.iter().map(|(first, _)| *first).skip(1).chain([self.len]);
+        let segments = 1 + ends.enumerate().position(|(i, end)| i + 1 >= before && end == len)?;
+        Self::of(self.uri.clone(), self.segments[..segments].to_vec(), self.recipe.clone()).ok()
     }
 
     /// Rows.

@@ -10,7 +10,7 @@ use crate::walk::WalkCounts;
 /// B samples that are hard to tell apart, with their rows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MiniBatch {
-    /// The samples, all distinct.
+    /// The samples, all distinct: this rank's share of the mini-batch.
     pub ids: Vec<SampleId>,
     /// Their rows, in the same order.
     pub rows: RecordBatch,
@@ -24,7 +24,7 @@ pub struct MiniBatch {
     pub graph_version: GraphVersion,
     /// Steps since the embeddings were made.
     pub staleness: u64,
-    /// Mean similarity over all pairs, by those embeddings: how hard it is.
+    /// Mean similarity over all pairs of the mini-batch, those of other ranks too, by those embeddings: how hard it is.
     pub similarity: f32,
     /// What happened on the walk.
     pub counts: WalkCounts,

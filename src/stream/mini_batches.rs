@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use super::MiniBatch;
 use super::producer::Shape;
+use crate::checkpoint::State;
 use crate::error::{Error, Result};
 use crate::refresh::{RefreshHandle, Snapshot};
 
@@ -27,6 +28,7 @@ pub struct MiniBatchStream {
     schema: SchemaRef,
     done: bool,
     tasks: JoinSet<()>,
+    state: State,
 }
 
 impl MiniBatchStream {
@@ -36,15 +38,23 @@ impl MiniBatchStream {
         tasks: JoinSet<()>,
         handle: RefreshHandle,
         shape: Arc<Shape>,
+        state: State,
     ) -> Self {
         let schema = handle.snapshot().rows.schema();
-        Self { rx, delivered, shape, handle, schema, done: false, tasks }
+        Self { rx, delivered, shape, handle, schema, done: false, tasks, state }
     }
 
     /// Reaches into the run: refreshes at will, and vectors from the trainer.
     #[must_use]
     pub fn handle(&self) -> RefreshHandle {
         self.handle.clone()
+    }
+
+    /// Where the run stands, for [`resume`](crate::PipelineBuilder::resume): after the mini-batches that were taken from
+    /// the stream, whatever is ready behind them. Of use with [`checkpoint.dir`](crate::config::CheckpointConfig) only.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state.clone()
     }
 
     /// Mini-batches in the epoch that is being made: always the same, unless the source gains samples.
@@ -96,6 +106,7 @@ impl Stream for MiniBatchStream {
         let item = ready!(self.rx.poll_recv(cx));
         Poll::Ready(match item {
             Some(Ok(mini_batch)) => {
+                self.state.advance(mini_batch.epoch, mini_batch.step, mini_batch.graph_version);
                 self.delivered.send_modify(|delivered| *delivered += 1);
                 Some(Ok(mini_batch))
             }

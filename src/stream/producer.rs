@@ -4,10 +4,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tokio::sync::mpsc;
 
 use super::MiniBatch;
+use crate::checkpoint::{Checkpoints, State};
 use crate::compute::died;
 use crate::config::{StreamConfig, WalkConfig};
 use crate::error::{Error, Result};
 use crate::refresh::{Published, Snapshot};
+use crate::sample::GraphVersion;
 use crate::telemetry;
 use crate::walk::{EpochSampler, mini_batches_per_epoch};
 
@@ -22,6 +24,11 @@ pub(crate) struct Producer {
     epoch: u64,
     step: u64,
     sampler: EpochSampler,
+    /// What the sampler drew from last.
+    graph_version: GraphVersion,
+    checkpoints: Option<Checkpoints>,
+    rank: usize,
+    world_size: usize,
 }
 
 /// How long a run is, as far as that is known: an epoch may have more samples than the one before.
@@ -32,22 +39,58 @@ pub(crate) struct Shape {
 }
 
 impl Producer {
-    pub fn new(published: Published, walk: WalkConfig, stream: &StreamConfig, seed: u64) -> (Self, Arc<Shape>) {
-        let samples = published.current().rows.len();
-        let sampler = EpochSampler::new(samples, &walk, seed, 0);
+    /// Begins with what a state says, or at the first epoch. Blocks where there is a state.
+    pub fn new(
+        published: Published,
+        walk: WalkConfig,
+        stream: &StreamConfig,
+        seed: u64,
+        state: Option<&State>,
+        checkpoints: Option<Checkpoints>,
+    ) -> Result<(Self, Arc<Shape>)> {
+        let snapshot = published.current();
+        let mut samples = snapshot.rows.len();
+        let (epoch, step) = state.map_or((0, 0), |state| (state.epoch, state.step));
+        let mut sampler = EpochSampler::new(samples, &walk, seed, epoch);
+        if let Some(state) = state {
+            if let (true, Some(checkpoints)) = (state.graph_used_from_step > state.epoch_began_at_step, &checkpoints) {
+                let left = checkpoints.open_left(state.graph_used_from_step)?;
+                samples = left.samples;
+                sampler = EpochSampler::from_left(&left, &walk, seed, epoch);
+            }
+            for _ in state.graph_used_from_step..state.step {
+                sampler.next(&snapshot.graph);
+            }
+        }
         let shape = Arc::new(Shape::default());
-        let epochs = stream.epochs;
-        let producer = Self { published, walk, shape: shape.clone(), seed, epochs, epoch: 0, step: 0, sampler };
+        let StreamConfig { epochs, rank, world_size, .. } = *stream;
+        let graph_version = snapshot.graph_version();
+        let shape_too = shape.clone();
+        let producer = Self {
+            published,
+            walk,
+            shape,
+            seed,
+            epochs,
+            epoch,
+            step,
+            sampler,
+            graph_version,
+            checkpoints,
+            rank,
+            world_size,
+        };
         producer.begin(samples);
-        (producer, shape)
+        Ok((producer, shape_too))
     }
 
     /// Tells how long the epoch will be that begins here.
     fn begin(&self, samples: usize) {
-        let per_epoch = mini_batches_per_epoch(samples, &self.walk);
+        let dropped = (1..self.world_size).contains(&(samples % self.walk.batch_size)) && !self.walk.drop_last;
+        let per_epoch = mini_batches_per_epoch(samples, &self.walk) - u64::from(dropped);
         self.shape.per_epoch.store(per_epoch, Relaxed);
-        let left = self.epochs.saturating_sub(self.epoch);
-        self.shape.total.store(self.step.saturating_add(per_epoch.saturating_mul(left)), Relaxed);
+        let left = per_epoch.saturating_mul(self.epochs.saturating_sub(self.epoch));
+        self.shape.total.store((self.step - self.sampler.drawn()).saturating_add(left), Relaxed);
     }
 
     /// Sends mini-batches until the last epoch ends, an error occurs, or nobody receives any more.
@@ -95,9 +138,19 @@ impl Producer {
 
     fn next(&mut self, snapshot: &Snapshot) -> Result<Option<MiniBatch>> {
         let _span = telemetry::mini_batch(self.epoch, self.step).entered();
+        if snapshot.graph_version() != self.graph_version {
+            let left = self.sampler.pause();
+            if let Some(checkpoints) = &self.checkpoints {
+                checkpoints.save_left(self.step, &left)?;
+            }
+            self.graph_version = snapshot.graph_version();
+        }
         let draw = loop {
-            if let Some(draw) = self.sampler.next(&snapshot.graph) {
-                break draw;
+            match self.sampler.next(&snapshot.graph) {
+                Some(draw) if draw.ids.len() >= self.world_size => break draw,
+                // Too few for all ranks, or the end of the epoch.
+                Some(_) => continue,
+                None => {}
             }
             self.epoch += 1;
             if self.epoch >= self.epochs {
@@ -110,8 +163,10 @@ impl Producer {
         if draw.counts.uniform_top_ups > 0 {
             telemetry::topped_up(self.epoch, self.step, draw.counts.uniform_top_ups);
         }
+        let share = draw.ids.len() / self.world_size;
+        let ids = draw.ids[self.rank * share..][..share].to_vec();
         let mini_batch = MiniBatch {
-            rows: snapshot.rows.gather(&draw.ids)?,
+            rows: snapshot.rows.gather(&ids)?,
             epoch: self.epoch,
             step: self.step,
             model_version: snapshot.model_version(),
@@ -119,7 +174,7 @@ impl Producer {
             staleness: snapshot.ages.mean(&draw.ids, self.step),
             similarity: snapshot.embeddings.mean_similarity(&draw.ids),
             counts: draw.counts,
-            ids: draw.ids,
+            ids,
         };
         self.step += 1;
         Ok(Some(mini_batch))

@@ -26,6 +26,20 @@ impl Fresh {
         Self { bits, len: samples, left: (0..samples).map(SampleId::new).collect() }
     }
 
+    /// Bits and number of those left, of which one order is as good as another: from here on they stand in theirs.
+    pub fn pause(&mut self) -> Vec<u64> {
+        *self = Self::of(std::mem::take(&mut self.bits));
+        self.bits.clone()
+    }
+
+    pub fn of(bits: Vec<u64>) -> Self {
+        let set =
+            |word: usize, bits: u64| (0..64).filter(move |bit| bits >> bit & 1 == 1).map(move |bit| word * 64 + bit);
+        let left: Vec<_> =
+            bits.iter().enumerate().flat_map(|(word, &bits)| set(word, bits)).map(SampleId::new).collect();
+        Self { len: left.len(), bits, left }
+    }
+
     pub fn len(&self) -> usize {
         self.len
     }

@@ -68,15 +68,46 @@ pub struct EpochSampler {
     config: WalkConfig,
     seed: u64,
     epoch: u64,
+    samples: usize,
     drawn: u64,
     fresh: Fresh,
+}
+
+/// What is left of an epoch at some point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Samples of the epoch.
+    pub samples: usize,
+    /// Mini-batches drawn.
+    pub drawn: u64,
+    /// A bit for each sample, set while it is left.
+    pub bits: Vec<u64>,
 }
 
 impl EpochSampler {
     /// The mini-batches of `epoch`, from 0, over a data set of `samples`.
     #[must_use]
     pub fn new(samples: usize, config: &WalkConfig, seed: u64, epoch: u64) -> Self {
-        Self { config: config.clone(), seed, epoch, drawn: 0, fresh: Fresh::all(samples) }
+        Self { config: config.clone(), seed, epoch, samples, drawn: 0, fresh: Fresh::all(samples) }
+    }
+
+    /// What is left at this point. Drawing on gives the same as drawing on from [`from_left`](Self::from_left): the order
+    /// in which samples happened to be drawn before no longer matters. O(samples).
+    pub fn pause(&mut self) -> Left {
+        Left { samples: self.samples, drawn: self.drawn, bits: self.fresh.pause() }
+    }
+
+    /// Goes on with what was left of an epoch.
+    #[must_use]
+    pub fn from_left(left: &Left, config: &WalkConfig, seed: u64, epoch: u64) -> Self {
+        let fresh = Fresh::of(left.bits.clone());
+        Self { config: config.clone(), seed, epoch, samples: left.samples, drawn: left.drawn, fresh }
+    }
+
+    /// Mini-batches drawn so far.
+    #[must_use]
+    pub fn drawn(&self) -> u64 {
+        self.drawn
     }
 
     /// The next mini-batch, of `batch_size` distinct samples that no earlier one had; the last one may be smaller.

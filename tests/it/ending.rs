@@ -23,7 +23,7 @@ async fn start() -> MiniBatchStream {
 async fn a_dropped_stream_ends_its_tasks_and_frees_its_snapshot() {
     let mut stream = pipeline(SAMPLES, BATCH_SIZE)
         .refresh(RefreshConfig { every_steps: Some(2), ..RefreshConfig::default() })
-        .stream(StreamConfig { prefetch: 2, epochs: 1000 })
+        .stream(StreamConfig { prefetch: 2, epochs: 1000, ..StreamConfig::default() })
         .start()
         .await
         .unwrap();

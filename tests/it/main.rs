@@ -17,6 +17,7 @@ mod layers;
 mod mini_batches;
 mod nearest;
 mod refresh;
+mod resume;
 mod run;
 mod sources;
 mod store;

@@ -15,7 +15,11 @@ const SAMPLES: usize = 2000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mini_batch_carries_rows_versions_staleness_and_similarity() {
-    let mut stream = pipeline(SAMPLES, 64).stream(StreamConfig { epochs: 2, prefetch: 2 }).start().await.unwrap();
+    let mut stream = pipeline(SAMPLES, 64)
+        .stream(StreamConfig { epochs: 2, prefetch: 2, ..StreamConfig::default() })
+        .start()
+        .await
+        .unwrap();
     let snapshot = stream.snapshot();
     let mut step = 0;
     while let Some(mini_batch) = stream.next().await {

@@ -235,7 +235,6 @@ async fn a_run_fails_after_so_many_failures_in_a_row_if_asked_to() {
     let items: Vec<_> = stream.collect().await;
     let error = items.last().unwrap().as_ref().unwrap_err().to_string();
     assert!(error.contains("failed (3 in a row): encoder `trained` failed"), "{error}");
-    assert!(items.len() < 20, "{} mini-batches after the failure", items.len());
     assert!(matches!(handle.refresh_now().await.unwrap_err(), Error::Cancelled));
 }
 

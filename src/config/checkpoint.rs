@@ -1,0 +1,50 @@
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::faults::{Check, Checker};
+use super::read::layer;
+
+/// `[checkpoint]`: what a run leaves on disk, so that another can go on where it ended, however it ended.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct CheckpointConfig {
+    /// Folder for snapshots, made if missing, one a run. Each takes 8 K bytes a sample, and where its embeddings are
+    /// others than the last one's, theirs. Default: none, and no run can be resumed.
+    pub dir: Option<PathBuf>,
+    /// Snapshots that are kept, the newest ones; at least 2, default 4. A state that is older than the oldest of them
+    /// cannot be resumed exactly.
+    pub keep: usize,
+    /// How a run goes on from a state. Default `exact`.
+    pub resume: Resume,
+}
+
+/// How a run goes on from a state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resume {
+    /// With the mini-batches that would have come, from the graph that was in use. What refreshes do after that is as
+    /// it would have been with [`swap_at_step`](super::RefreshConfig::swap_at_step).
+    #[default]
+    Exact,
+    /// With the newest graph that is there, and the state's epoch from its beginning.
+    Latest,
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        Self { dir: None, keep: 4, resume: Resume::Exact }
+    }
+}
+
+layer!(CheckpointConfig: dir, keep, resume);
+
+impl Check for CheckpointConfig {
+    const SECTION: &'static str = "checkpoint";
+
+    fn check(&self, check: &mut Checker<'_>) {
+        let given = self.dir.as_ref().is_none_or(|d| !d.as_os_str().is_empty());
+        check.require(given, "dir", "is empty; name a folder, or leave the key out");
+        check.require(self.keep >= 2, "keep", "must be at least 2");
+    }
+}

@@ -1,0 +1,98 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float16Array, Float32Array, Int8Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Float16Type, Float32Type, Int8Type, Schema};
+
+use super::embeddings::{EmbeddingTable, Vectors};
+use super::ipc;
+use crate::config::Similarity;
+use crate::error::{Error, Result};
+use crate::sample::ModelVersion;
+
+impl EmbeddingTable {
+    /// Saves the table as an uncompressed Arrow IPC file of one record batch: `embedding`, a list of d numbers for each
+    /// sample, in the type that the table keeps; and `factor` for i8, by which they are to be multiplied.
+    ///
+    /// Writes to a temporary name in the folder of `path`, which it makes if need be, and renames when the file is
+    /// complete on disk. Copies the numbers once. Blocks meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; `path` is then what it was before.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let (numbers, factors): (ArrayRef, _) = match &self.vectors {
+            Vectors::F32(vectors) => (Arc::new(Float32Array::from_iter_values(vectors.iter().copied())), None),
+            Vectors::F16(vectors) => (Arc::new(Float16Array::from_iter_values(vectors.iter().copied())), None),
+            Vectors::I8 { numbers, factors } => {
+                (Arc::new(Int8Array::from_iter_values(numbers.iter().copied())), Some(factors.clone()))
+            }
+        };
+        let item = Arc::new(Field::new_list_field(numbers.data_type().clone(), false));
+        let width = i32::try_from(self.dimension).unwrap_or(i32::MAX);
+        let batch = FixedSizeListArray::try_new(item, width, numbers, None).and_then(|embeddings| {
+            let mut columns = vec![Arc::new(embeddings) as ArrayRef];
+            columns.extend(factors.map(|factors| Arc::new(Float32Array::from(factors)) as ArrayRef));
+            let names = ["embedding", "factor"];
+            let fields = columns.iter().zip(names).map(|(c, name)| Field::new(name, c.data_type().clone(), false));
+            let metadata = [
+                (FORMAT_VERSION, FORMAT.to_owned()),
+                (MODEL_VERSION, self.model_version.to_string()),
+                (SIMILARITY, self.similarity.name().to_owned()),
+            ];
+            let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
+            RecordBatch::try_new(Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), metadata)), columns)
+        });
+        ipc::save(path.as_ref(), &batch.map_err(|cause| Error::Arrow { action: "save embeddings", cause })?)
+    }
+
+    /// Reads a saved table into memory. Blocks meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Corrupt`] for a file that is damaged or something else.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let (schema, batches) = ipc::open(path)?;
+        decode(&schema, &batches).map_err(|reason| Error::Corrupt {
+            uri: path.display().to_string(),
+            place: String::new(),
+            expected: "embeddings that this version reads",
+            cause: reason.into(),
+        })
+    }
+}
+
+fn decode(schema: &Schema, batches: &[RecordBatch]) -> Result<EmbeddingTable, String> {
+    let key = |key| schema.metadata().get(key).map_or("", String::as_str);
+    if key(FORMAT_VERSION) != FORMAT {
+        return Err(format!("its format version is `{}`, not {FORMAT}", key(FORMAT_VERSION)));
+    }
+    let model_version = key(MODEL_VERSION).parse().map(ModelVersion).map_err(|_| "it has no model version")?;
+    let similarity = [Similarity::Cosine, Similarity::Dot].into_iter().find(|s| s.name() == key(SIMILARITY));
+    let similarity = similarity.ok_or("it has no similarity")?;
+    let [batch] = batches else {
+        return Err(format!("it has {} record batches, not one", batches.len()));
+    };
+    let embeddings = batch.column_by_name("embedding").and_then(|c| c.as_fixed_size_list_opt());
+    let embeddings = embeddings.ok_or("it has no `embedding`s")?;
+    let values = embeddings.values();
+    let vectors = match values.data_type() {
+        DataType::Float32 => Vectors::F32(values.as_primitive::<Float32Type>().values().to_vec()),
+        DataType::Float16 => Vectors::F16(values.as_primitive::<Float16Type>().values().to_vec()),
+        DataType::Int8 => {
+            let factors = batch.column_by_name("factor").and_then(|c| c.as_primitive_opt::<Float32Type>());
+            let factors = factors.ok_or("its numbers have no `factor`")?.values().to_vec();
+            Vectors::I8 { numbers: values.as_primitive::<Int8Type>().values().to_vec(), factors }
+        }
+        other => return Err(format!("its embeddings are {other}")),
+    };
+    let dimension = usize::try_from(embeddings.value_length()).unwrap_or(0).max(1);
+    Ok(EmbeddingTable { vectors, dimension, similarity, model_version })
+}
+
+/// Keys of the schema's metadata.
+const FORMAT_VERSION: &str = "format_version";
+const MODEL_VERSION: &str = "model_version";
+const SIMILARITY: &str = "similarity";
+
+/// Raised where older readers would misread a file.
+const FORMAT: &str = "1";

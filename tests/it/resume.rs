@@ -1,0 +1,282 @@
+//! A run that ends anywhere goes on as if it had not.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use prosampler::config::{CheckpointConfig, RefreshConfig, Resume, Similarity, Storage, StoreConfig, StreamConfig};
+use prosampler::source::FileSource;
+use prosampler::store::EmbeddingTable;
+use prosampler::{Error, MiniBatchStream, ModelVersion, PipelineBuilder, Result, State};
+use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+use tempfile::TempDir;
+
+use crate::support::{pipeline, rows, vectors, walk_config, write_parquet};
+
+const SAMPLES: usize = 700;
+const BATCH_SIZE: usize = 24;
+const EPOCHS: u64 = 3;
+
+fn builder(dir: &Path) -> PipelineBuilder {
+    let refresh = RefreshConfig { every_steps: Some(7), swap_at_step: Some(3), ..RefreshConfig::default() };
+    pipeline(SAMPLES, BATCH_SIZE)
+        .refresh(refresh)
+        .stream(StreamConfig { epochs: EPOCHS, ..StreamConfig::default() })
+        .checkpoint(CheckpointConfig { dir: Some(dir.into()), ..CheckpointConfig::default() })
+}
+
+/// What of a mini-batch must be the same.
+type Seen = (u64, u64, u64, u64, Vec<u32>, f32);
+
+async fn take(stream: &mut MiniBatchStream, n: usize) -> Vec<Seen> {
+    let mut seen = Vec::new();
+    while seen.len() < n
+        && let Some(m) = stream.try_next().await.unwrap()
+    {
+        let ids = m.ids.iter().map(|id| id.0).collect();
+        seen.push((m.step, m.epoch, m.graph_version.0, m.staleness, ids, m.similarity));
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resumed_run_is_the_uninterrupted_one() {
+    let dir = TempDir::new().unwrap();
+    let whole = take(&mut builder(&dir.path().join("whole")).start().await.unwrap(), usize::MAX).await;
+    assert_eq!(whole.len(), 90);
+    assert!(whole.iter().any(|seen| seen.2 > 10));
+
+    // A checkpoint folder changes nothing.
+    let refresh = RefreshConfig { every_steps: Some(7), swap_at_step: Some(3), ..RefreshConfig::default() };
+    let stream = StreamConfig { epochs: EPOCHS, ..StreamConfig::default() };
+    let plain = pipeline(SAMPLES, BATCH_SIZE).refresh(refresh).stream(stream);
+    assert_eq!(take(&mut plain.start().await.unwrap(), usize::MAX).await, whole);
+
+    let mut generator = ChaCha8Rng::seed_from_u64(11);
+    for round in 0..6 {
+        let dir = dir.path().join(round.to_string());
+        let mut all = Vec::new();
+        let mut state: Option<State> = None;
+        loop {
+            let builder = builder(&dir);
+            let mut stream = match state {
+                // In whatever format the trainer keeps it.
+                Some(state) => {
+                    let json = serde_json::to_string(&state).unwrap();
+                    builder.resume(serde_json::from_str(&json).unwrap()).start().await.unwrap()
+                }
+                None => builder.start().await.unwrap(),
+            };
+            let more = take(&mut stream, generator.random_range(1..25)).await;
+            let ended = more.is_empty();
+            all.extend(more);
+            state = Some(stream.state());
+            assert_eq!(state.as_ref().unwrap().step, all.len() as u64);
+            if ended {
+                break;
+            }
+        }
+        assert!(all == whole, "round {round}");
+    }
+}
+
+/// The other half of the test below: a trainer in a process of its own. It tells what it got, and keeps its state.
+#[tokio::test(flavor = "multi_thread")]
+async fn trainer_that_is_killed() {
+    let Some(dir) = std::env::var_os("PROSAMPLER_TEST_TRAINER").map(PathBuf::from) else { return };
+    let kept = dir.join("state.json");
+    let builder = builder(&dir.join("checkpoints"));
+    let mut stream = match std::fs::read(&kept) {
+        Ok(state) => builder.resume(serde_json::from_slice(&state).unwrap()).start().await.unwrap(),
+        Err(_) => {
+            // Killed before its first state: there is nothing to go on from.
+            let _ = std::fs::remove_dir_all(dir.join("checkpoints"));
+            builder.start().await.unwrap()
+        }
+    };
+    loop {
+        let seen = take(&mut stream, 1).await;
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "seen {}", serde_json::to_string(&seen).unwrap()).unwrap();
+        out.flush().unwrap();
+        std::fs::write(dir.join("state.tmp"), serde_json::to_vec(&stream.state()).unwrap()).unwrap();
+        std::fs::rename(dir.join("state.tmp"), &kept).unwrap();
+        if seen.is_empty() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_run_is_the_uninterrupted_one() {
+    let dir = TempDir::new().unwrap();
+    let whole = take(&mut builder(&dir.path().join("whole")).start().await.unwrap(), usize::MAX).await;
+    let mut generator = ChaCha8Rng::seed_from_u64(12);
+    let mut kills = 0;
+    while kills < 20 {
+        let dir = TempDir::new().unwrap();
+        let mut seen: Vec<Option<Seen>> = vec![None; whole.len()];
+        loop {
+            let mut trainer = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "resume::trainer_that_is_killed", "--nocapture"])
+                .env("PROSAMPLER_TEST_TRAINER", dir.path())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            let lines = BufReader::new(trainer.stdout.take().unwrap()).lines();
+            let reader = std::thread::spawn(move || {
+                let told = |line: String| line.strip_prefix("seen ").map(ToOwned::to_owned);
+                lines.map_while(Result::ok).filter_map(told).collect::<Vec<_>>()
+            });
+            std::thread::sleep(Duration::from_millis(generator.random_range(20..160)));
+            let ended = trainer.try_wait().unwrap();
+            trainer.kill().unwrap();
+            trainer.wait().unwrap();
+            for line in reader.join().unwrap() {
+                // The last line may be half of one.
+                let Ok(more) = serde_json::from_str::<Vec<Seen>>(&line) else { continue };
+                for one in more {
+                    let place = one.0 as usize;
+                    assert!(seen[place].as_ref().is_none_or(|before| *before == one), "another step {place}");
+                    seen[place] = Some(one);
+                }
+            }
+            match ended {
+                Some(status) => {
+                    assert!(status.success(), "a resumed run failed");
+                    break;
+                }
+                None => kills += 1,
+            }
+        }
+        let seen: Vec<_> = seen.into_iter().map(Option::unwrap).collect();
+        assert!(seen == whole);
+    }
+    println!("{kills} kills");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn states_that_cannot_be_resumed_say_why() {
+    let dir = TempDir::new().unwrap();
+    let mut stream = builder(dir.path()).start().await.unwrap();
+    take(&mut stream, 5).await;
+    let early = stream.state();
+    take(&mut stream, 60).await;
+    let late = stream.state();
+    drop(stream);
+    let refused = async |builder: PipelineBuilder| match builder.start().await {
+        Err(error @ Error::State { .. }) => error.to_string(),
+        other => panic!("{other:?}"),
+    };
+    let message = refused(builder(dir.path())).await;
+    assert!(message.contains("holds snapshots of another run; resume that, clear the folder"), "{message}");
+    let message = refused(builder(dir.path()).resume(early.clone())).await;
+    assert!(message.contains("has no graph 1 any more; set checkpoint.resume = \"latest\""), "{message}");
+    let message = refused(builder(dir.path()).seed(8).resume(late.clone())).await;
+    assert!(message.contains("another seed"), "{message}");
+    let message = refused(builder(dir.path()).walk(walk_config(25)).resume(late.clone())).await;
+    assert!(message.contains("other settings"), "{message}");
+    let message = refused(builder(dir.path()).checkpoint(CheckpointConfig::default()).resume(late.clone())).await;
+    assert!(message.contains("no checkpoint.dir"), "{message}");
+    let message = refused(builder(dir.path()).source(crate::support::source(650)).resume(late.clone())).await;
+    assert!(message.contains("the rows are not those"), "{message}");
+
+    // The newest graph, and the epoch once more.
+    let newest =
+        CheckpointConfig { dir: Some(dir.path().into()), resume: Resume::Latest, ..CheckpointConfig::default() };
+    let mut stream = builder(dir.path()).checkpoint(newest).resume(early).start().await.unwrap();
+    let first = take(&mut stream, 1).await.remove(0);
+    assert_eq!((first.0, first.1), (0, 0));
+    assert!(first.2 > 5);
+}
+
+/// What a source has gained is there after a resume, under the ids that it had.
+#[tokio::test(flavor = "multi_thread")]
+async fn grown_data_are_resumed() {
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    write_parquet(&data.join("b.parquet"), &rows(SAMPLES).slice(0, 400), 100);
+    let cache_dir = Some(dir.path().join("cache"));
+    let start = async |state: Option<State>| {
+        let source = FileSource::open(data.display().to_string()).await.unwrap();
+        let store = StoreConfig { cache_dir: cache_dir.clone(), ..StoreConfig::default() };
+        let checkpoint =
+            CheckpointConfig { dir: Some(dir.path().join("checkpoints")), keep: 50, ..CheckpointConfig::default() };
+        let builder = builder(dir.path()).checkpoint(checkpoint).source(source).store(store);
+        match state {
+            Some(state) => builder.resume(state),
+            None => builder,
+        }
+        .start()
+        .await
+        .unwrap()
+    };
+    let mut stream = start(None).await;
+    take(&mut stream, 3).await;
+    write_parquet(&data.join("a.parquet"), &rows(SAMPLES).slice(400, 300), 100);
+    let mut whole = take(&mut stream, 30).await;
+    let state = stream.state();
+    assert_eq!(stream.samples(), SAMPLES);
+    whole.extend(take(&mut stream, usize::MAX).await);
+    drop(stream);
+    let mut resumed = start(Some(state)).await;
+    assert_eq!(take(&mut resumed, usize::MAX).await, whole[30..]);
+}
+
+#[test]
+fn embeddings_are_saved_in_every_storage() {
+    let dir = TempDir::new().unwrap();
+    for storage in [Storage::F32, Storage::F16, Storage::I8] {
+        for similarity in [Similarity::Cosine, Similarity::Dot] {
+            let mut table = EmbeddingTable::with_capacity(90, 7, storage, similarity, ModelVersion(4)).unwrap();
+            table.push(&mut vectors(90, 7, 3, 1)).unwrap();
+            let path = dir.path().join("embeddings.arrow");
+            table.save(&path).unwrap();
+            assert_eq!(EmbeddingTable::open(&path).unwrap(), table);
+            let whole = std::fs::read(&path).unwrap();
+            std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+            let error = EmbeddingTable::open(&path).unwrap_err().to_string();
+            assert!(error.contains("embeddings.arrow`"), "{error}");
+        }
+    }
+}
+
+/// The shares of all ranks are the mini-batches of one, and as many for each.
+#[tokio::test(flavor = "multi_thread")]
+async fn ranks_share_the_same_mini_batches() {
+    let run = async |rank, world_size| {
+        let builder = pipeline(SAMPLES + 2, BATCH_SIZE).stream(StreamConfig {
+            epochs: 2,
+            rank,
+            world_size,
+            ..StreamConfig::default()
+        });
+        let mut stream = builder.start().await.unwrap();
+        let expected = stream.mini_batches_per_epoch() * 2;
+        let seen = take(&mut stream, usize::MAX).await;
+        assert_eq!(seen.len() as u64, expected);
+        seen
+    };
+    // 702 = 29 × 24 + 6: the last mini-batch has one for each of four ranks, and two over.
+    let one = run(0, 1).await;
+    for world_size in [2, 4] {
+        let mut shares = Vec::new();
+        for rank in 0..world_size {
+            shares.push(run(rank, world_size).await);
+        }
+        for (step, whole) in one.iter().enumerate() {
+            let share = whole.4.len() / world_size;
+            let together: Vec<u32> = shares.iter().flat_map(|rank| rank[step].4.clone()).collect();
+            assert_eq!(together, whole.4[..share * world_size]);
+            assert!(shares.iter().all(|rank| rank[step].4.len() == share && rank[step].5 == whole.5));
+        }
+    }
+    // Eight ranks: six are too few for a share each.
+    let eight = run(5, 8).await;
+    assert_eq!((one.len(), eight.len()), (60, 58));
+}
