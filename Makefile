@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all of their own set-up.
 
-.PHONY: demo test setup bench bench-encode bench-graph bench-store bench-walk
+.PHONY: demo test setup bench bench-encode bench-graph bench-refresh bench-store bench-walk
 
 ## Streams hard-negative mini-batches out of WordNet, and says how hard they are.
 demo: setup
@@ -16,7 +16,7 @@ setup:
 	@./scripts/onnxruntime.sh
 
 ## All benchmarks; each ends with its figures.
-bench: bench-encode bench-graph bench-store bench-walk
+bench: bench-encode bench-graph bench-refresh bench-store bench-walk
 
 ## Embedding speed against Python onnxruntime and sentence-transformers, in one run.
 bench-encode: setup
@@ -33,3 +33,7 @@ bench-graph:
 ## Building a store and gathering from it, against HF datasets, Lance and MosaicML, in one run. ARGS="--rows N" for fewer.
 bench-store:
 	./benches/peers/store.sh $(ARGS)
+
+## How long a trainer waits for its next mini-batch, idle and during a refresh.
+bench-refresh:
+	cargo bench --quiet --bench refresh

@@ -12,6 +12,7 @@ use futures::TryStreamExt;
 
 use super::progress::{StageBars, mini_batch_bar, thousands};
 use crate::config::PipelineConfig;
+use crate::refresh::RefreshCounts;
 use crate::report::Observer;
 use crate::{Error, MiniBatch, MiniBatchStream, Pipeline, Result};
 
@@ -101,7 +102,15 @@ impl Run {
         let pretended = Duration::from_millis(self.step_ms * stream.delivered());
         let streaming = elapsed.saturating_sub(pretended).as_secs_f64().max(1e-9);
         let rate = (summary.samples as f64 / streaming) as u64;
-        println!("{:<34}{:>10} rows/s\n", "streamed, training steps aside", thousands(rate));
+        println!("{:<34}{:>10} rows/s", "streamed, training steps aside", thousands(rate));
+        let refreshes = stream.handle().counts();
+        if refreshes != RefreshCounts::default() {
+            println!(
+                "{:<34}{:>10} published, {} skipped, {} failed, {} given up",
+                "refreshes", refreshes.published, refreshes.skipped, refreshes.failed, refreshes.cancelled,
+            );
+        }
+        println!();
         show(&first, config.encode.column.as_deref(), label);
         println!("{summary}");
         Ok(())

@@ -53,7 +53,7 @@ use crate::error::{Error, Result};
 #[serde(default)]
 pub struct PipelineConfig {
     /// The random seed of candidates and walks, 0 to 2⁶³ − 1; default 0. Same seed, data, model and settings: same
-    /// mini-batches, on any number of threads, up to the step of the first background refresh.
+    /// mini-batches, on any number of threads, up to the first background refresh, and beyond with `swap_at_step`.
     pub seed: u64,
     /// Where the rows come from.
     pub source: SourceConfig,

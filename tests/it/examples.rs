@@ -31,3 +31,13 @@ fn custom_encoder() {
     let numbers: Vec<f64> = line.split_whitespace().filter_map(|w| w.parse().ok()).collect();
     assert!(numbers[0] > 1.2 * numbers[1], "{output}");
 }
+
+#[test]
+fn hot_reload() {
+    let output = run("hot_reload");
+    let before = output.lines().position(|l| l.contains("a newer model is there")).unwrap();
+    let lines: Vec<Vec<_>> = output.lines().map(|l| l.split_whitespace().collect()).collect();
+    let versions = |line: &Vec<&str>| (line.len() == 7).then(|| (line[1].to_owned(), line[2].to_owned()));
+    let [first, last] = [lines[..before].iter().find_map(versions), lines[before..].iter().rev().find_map(versions)];
+    assert_eq!((first, last), (Some(("1".into(), "1".into())), Some(("2".into(), "2".into()))), "{output}");
+}
