@@ -6,6 +6,7 @@
 //! a second, and goes on. Every file is complete or not there, so a run may be killed at any time.
 
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,11 +14,11 @@ use arrow::array::{AsArray, RecordBatch, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
 use serde::{Deserialize, Serialize};
 
-use crate::config::CheckpointConfig;
+use crate::config::{CheckpointConfig, PipelineConfig, Resume};
 use crate::error::{Error, Result};
 use crate::graph::ProximityGraph;
 use crate::sample::GraphVersion;
-use crate::store::{EmbeddingTable, ipc};
+use crate::store::{EmbeddingTable, Store, ipc};
 use crate::walk::Left;
 
 /// Where a run stands: what the trainer keeps, in any format that serde writes. The same for all ranks.
@@ -190,6 +191,45 @@ impl State {
         }
         (self.step, self.graph_version) = (step + 1, graph_version.0);
     }
+}
+
+/// A text for the settings that mini-batches depend on.
+pub(crate) fn fingerprint(config: &PipelineConfig) -> String {
+    let mut hasher = DefaultHasher::new();
+    format!("{:?}", (&config.graph, &config.walk, config.encode.storage)).hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+/// What a state stands on: the rows as they were, and the snapshot.
+pub(crate) async fn reopen(
+    store: Store,
+    state: Option<State>,
+    checkpoints: Option<Checkpoints>,
+    config: &PipelineConfig,
+    settings: &str,
+) -> Result<(Store, Option<State>, Option<Box<Kept>>)> {
+    let refused = |reason: &str| Error::State { reason: reason.to_owned() };
+    let (Some(mut state), Some(checkpoints)) = (state.clone(), checkpoints.clone()) else {
+        if state.is_some() {
+            return Err(refused("there is no checkpoint.dir; name the one of the run that the state is of"));
+        }
+        if let Some(checkpoints) = checkpoints {
+            checkpoints.must_be_empty()?;
+        }
+        return Ok((store, None, None));
+    };
+    state.check(config.seed, settings)?;
+    let latest = config.checkpoint.resume == Resume::Latest;
+    let version = (!latest).then_some(state.graph_version);
+    let kept = tokio::task::spawn_blocking(move || checkpoints.open(version)).await;
+    let kept = kept.map_err(|e| Error::TaskDied { task: "checkpoint", message: e.to_string() })??;
+    if latest {
+        state.step = state.epoch_began_at_step;
+        (state.graph_version, state.graph_used_from_step) = (kept.graph.version().0, state.step);
+    }
+    let changed = || refused("the rows are not those of the run that the state is of; start anew");
+    let store = store.as_it_was(&state.rows, kept.graph.len()).ok_or_else(changed)?;
+    Ok((store, Some(state), Some(Box::new(kept))))
 }
 
 fn save_numbers(path: &std::path::Path, numbers: &[u64], more: [u64; 2]) -> Result<()> {

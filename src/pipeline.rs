@@ -1,6 +1,5 @@
 //! Wires the stages, and owns the tasks.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -8,11 +7,11 @@ use futures::FutureExt;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::checkpoint::{Checkpoints, Kept, State};
+use crate::checkpoint::{self, Checkpoints, State};
 use crate::compute::{ComputePool, died};
 use crate::config::{
-    CheckpointConfig, ComputeConfig, Faults, GraphConfig, PipelineConfig, RefreshConfig, Resume, StoreConfig,
-    StreamConfig, WalkConfig,
+    CheckpointConfig, ComputeConfig, Faults, GraphConfig, PipelineConfig, RefreshConfig, StoreConfig, StreamConfig,
+    WalkConfig,
 };
 use crate::encode::{Encoder, encode_all};
 use crate::error::{Error, Result};
@@ -207,8 +206,8 @@ impl PipelineBuilder {
 
         let pending = config.refresh.swap_at_step.unwrap_or(0) / config.refresh.every_steps.unwrap_or(u64::MAX);
         let checkpoints = Checkpoints::new(&config.checkpoint, usize::try_from(pending).unwrap_or(0));
-        let settings = fingerprint(&config);
-        let (store, state, kept) = reopen(store, state, checkpoints.clone(), &config, &settings).await?;
+        let settings = checkpoint::fingerprint(&config);
+        let (store, state, kept) = checkpoint::reopen(store, state, checkpoints.clone(), &config, &settings).await?;
         let (storage, similarity) = (config.encode.storage, config.graph.similarity);
         let total = Some(store.len());
         let embed = {
@@ -263,45 +262,6 @@ impl PipelineBuilder {
         });
         Ok(MiniBatchStream::new(rx, delivered, tasks, handle, shape, state))
     }
-}
-
-/// A text for the settings that mini-batches depend on.
-fn fingerprint(config: &PipelineConfig) -> String {
-    let mut hasher = DefaultHasher::new();
-    format!("{:?}", (&config.graph, &config.walk, config.encode.storage)).hash(&mut hasher);
-    format!("{:016x}", hasher.finish())
-}
-
-/// What a state stands on: the rows as they were, and the snapshot.
-async fn reopen(
-    store: Store,
-    state: Option<State>,
-    checkpoints: Option<Checkpoints>,
-    config: &PipelineConfig,
-    settings: &str,
-) -> Result<(Store, Option<State>, Option<Box<Kept>>)> {
-    let refused = |reason: &str| Error::State { reason: reason.to_owned() };
-    let (Some(mut state), Some(checkpoints)) = (state.clone(), checkpoints.clone()) else {
-        if state.is_some() {
-            return Err(refused("there is no checkpoint.dir; name the one of the run that the state is of"));
-        }
-        if let Some(checkpoints) = checkpoints {
-            checkpoints.must_be_empty()?;
-        }
-        return Ok((store, None, None));
-    };
-    state.check(config.seed, settings)?;
-    let latest = config.checkpoint.resume == Resume::Latest;
-    let version = (!latest).then_some(state.graph_version);
-    let kept = tokio::task::spawn_blocking(move || checkpoints.open(version)).await;
-    let kept = kept.map_err(|e| Error::TaskDied { task: "checkpoint", message: e.to_string() })??;
-    if latest {
-        state.step = state.epoch_began_at_step;
-        (state.graph_version, state.graph_used_from_step) = (kept.graph.version().0, state.step);
-    }
-    let changed = || refused("the rows are not those of the run that the state is of; start anew");
-    let store = store.as_it_was(&state.rows, kept.graph.len()).ok_or_else(changed)?;
-    Ok((store, Some(state), Some(Box::new(kept))))
 }
 
 /// Runs the worker, and lets the stream end with what ended it.
