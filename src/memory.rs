@@ -20,3 +20,10 @@ pub(crate) fn to_huge_pages<T>(items: &[T]) {
 
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn to_huge_pages<T>(_: &[T]) {}
+
+/// An empty vector whose items will be on such pages.
+pub(crate) fn huge<T>(capacity: usize) -> Vec<T> {
+    let mut vec = Vec::with_capacity(capacity);
+    to_huge_pages(vec.spare_capacity_mut());
+    vec
+}

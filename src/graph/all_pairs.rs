@@ -21,18 +21,16 @@ pub(super) fn build(table: &EmbeddingTable, precision: Precision, size: Size, ve
     // Large enough that packing a part is little beside multiplying it; small enough for all threads to have work.
     let part = (samples / (16 * rayon::current_num_threads())).clamp(MIN_PART, MAX_PART);
     let parts: Vec<Vec<u32>> = (0..samples as u32).collect::<Vec<_>>().chunks(part).map(<[_]>::to_vec).collect();
-    let pairs: Vec<_> = (0..parts.len()).flat_map(|i| (i..parts.len()).map(move |j| (i, j))).collect();
+    // First, as it collects what it offers: then all lists are full, and take little more.
+    parts.par_iter().for_each_init(|| Product::new(kernel), |product, part| product.join_within(table, part, &stripes));
+    let pairs: Vec<_> = (0..parts.len()).flat_map(|i| (i + 1..parts.len()).map(move |j| (i, j))).collect();
     pairs.into_par_iter().for_each_init(
         || Product::new(kernel),
         |product, (i, j)| {
             let (rows, columns) = (&parts[i], &parts[j]);
-            if i == j {
-                product.join_within(table, rows, &stripes);
-            } else {
-                product.pack_rows(table, rows);
-                product.pack_columns(table, columns);
-                product.join_across(rows, columns, &stripes);
-            }
+            product.pack_rows(table, rows);
+            product.pack_columns(table, columns);
+            product.join_across(rows, columns, &stripes);
         },
     );
     drop(stripes);

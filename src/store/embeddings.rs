@@ -6,7 +6,7 @@ use half::slice::HalfFloatSliceExt;
 use super::dot::{dot, prefetch};
 use crate::config::{Similarity, Storage};
 use crate::error::{Error, Result};
-use crate::memory::to_huge_pages;
+use crate::memory::{huge, to_huge_pages};
 use crate::sample::{ModelVersion, SampleId};
 
 /// The embeddings of all samples, made by one model version; never changed once made.
@@ -324,12 +324,6 @@ impl EmbeddingTable {
         let total: f64 = sum.iter().map(|s| s * s).sum();
         ((total - squares) / (n * (n - 1.0))) as f32
     }
-}
-
-fn huge<T>(capacity: usize) -> Vec<T> {
-    let mut vec = Vec::with_capacity(capacity);
-    to_huge_pages(vec.spare_capacity_mut());
-    vec
 }
 
 /// Checks one vector and scales it for its similarity.

@@ -33,7 +33,8 @@ fn avx512(rows: &[u32], panel: &[u32], width: usize, scores: &mut [Scores]) {
             for (r, sum) in sums.iter_mut().enumerate() {
                 // SAFETY: r < TILE, and w < width by the lengths that `scores` has checked.
                 let x = _mm512_set1_epi32(unsafe { *rows.get_unchecked(r * width + w) }.cast_signed());
-                *sum = _mm512_dpbf16_ps(*sum, halves(x), line);
+                // In this place, `x` is broadcast by the instruction itself.
+                *sum = _mm512_dpbf16_ps(*sum, line, halves(x));
             }
         }
         for (scores, sum) in scores.iter_mut().zip(sums) {
@@ -43,14 +44,44 @@ fn avx512(rows: &[u32], panel: &[u32], width: usize, scores: &mut [Scores]) {
     }
 }
 
-/// The plain loops, compiled with vectors of 8. No faster than f32, but half its memory traffic.
+/// 4 rows × 2 registers of 8, the halves of a word one after the other: as fast as f32, at half its memory traffic.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn avx2(rows: &[u32], panel: &[u32], width: usize, scores: &mut [Scores]) {
-    portable(rows, panel, width, scores);
+    use std::arch::x86_64::{
+        __m256, __m256i, _mm256_and_si256, _mm256_castsi256_ps, _mm256_fmadd_ps, _mm256_loadu_si256, _mm256_set1_epi32,
+        _mm256_setzero_ps, _mm256_slli_epi32, _mm256_storeu_ps,
+    };
+    const TILE: usize = 4;
+    let upper = _mm256_set1_epi32(-0x1_0000);
+    let halves = |words: __m256i| -> [__m256; 2] {
+        [_mm256_slli_epi32::<16>(words), _mm256_and_si256(words, upper)].map(|half| _mm256_castsi256_ps(half))
+    };
+    for (rows, scores) in rows.chunks_exact(TILE * width).zip(scores.as_chunks_mut::<TILE>().0) {
+        let mut sums = [[_mm256_setzero_ps(); 2]; TILE];
+        for (w, line) in panel.as_chunks::<COLUMNS>().0.iter().enumerate() {
+            // SAFETY: 16 words are two registers of 8.
+            let load = |i: usize| halves(unsafe { _mm256_loadu_si256(line.as_ptr().cast::<__m256i>().add(i)) });
+            let line = [load(0), load(1)];
+            for (r, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: r < TILE, and w < width by the lengths that `scores` has checked.
+                let x = halves(_mm256_set1_epi32(unsafe { *rows.get_unchecked(r * width + w) }.cast_signed()));
+                for half in 0..2 {
+                    for (sum, words) in sums.iter_mut().zip(line) {
+                        *sum = _mm256_fmadd_ps(x[half], words[half], *sum);
+                    }
+                }
+            }
+        }
+        for (scores, sums) in scores.iter_mut().zip(sums) {
+            for (part, sum) in scores.as_chunks_mut::<8>().0.iter_mut().zip(sums) {
+                // SAFETY: 8 numbers have room in 8 places.
+                unsafe { _mm256_storeu_ps(part.as_mut_ptr(), sum) };
+            }
+        }
+    }
 }
 
-#[inline(always)]
 fn portable(rows: &[u32], panel: &[u32], width: usize, scores: &mut [Scores]) {
     let first = |word: u32| f32::from_bits(word << 16);
     let second = |word: u32| f32::from_bits(word & 0xffff_0000);

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::{COLUMNS, Format, Kernel, ROWS, Vectors};
+use crate::memory::huge;
 use crate::sample::SampleId;
 use crate::store::EmbeddingTable;
 
@@ -78,7 +79,12 @@ impl Rows {
 impl Columns {
     /// Takes these samples' vectors in place of what was there, filled up with zeros to whole panels. In parallel.
     pub fn pack_parallel(&mut self, kernel: Kernel, table: &EmbeddingTable, ids: &[u32]) {
-        self.resize(kernel.width(table.dimension()), ids.len());
+        let width = kernel.width(table.dimension());
+        let words = ids.len().next_multiple_of(COLUMNS) * width;
+        if self.words.capacity() < words {
+            self.words = huge(words);
+        }
+        self.resize(width, ids.len());
         let panels = self.words.par_chunks_exact_mut(COLUMNS * self.width);
         let rest = self.factors.par_chunks_exact_mut(COLUMNS).zip(self.starts.par_chunks_exact_mut(COLUMNS));
         panels.zip(rest).zip(ids.par_chunks(COLUMNS)).for_each_init(
