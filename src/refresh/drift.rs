@@ -31,15 +31,7 @@ impl Drift {
         let mut vectors = vec![0f32; ids.len() * encoder.dimension()];
         encoder.encode(&rows, &mut vectors)?;
         let new = EmbeddingTable::new(vectors, encoder.dimension(), old.similarity(), ModelVersion(0));
-        let new = new.map_err(|error| match error {
-            Error::NotFinite { sample, component, value } => {
-                Error::NotFinite { sample: ids[sample.index()], component, value }
-            }
-            Error::BadLength { sample, length, similarity } => {
-                Error::BadLength { sample: ids[sample.index()], length, similarity }
-            }
-            other => other,
-        })?;
+        let new = new.map_err(|error| named(error, &ids))?;
 
         let shift = ids.iter().enumerate().map(|(i, &id)| 1.0 - cosine(&old.get(id), &new.get(SampleId::new(i))));
         let count = (ids.len() / 4).clamp(1, 10);
@@ -51,6 +43,19 @@ impl Drift {
         });
         let n = ids.len().max(1) as f64;
         Ok(Self { cosine_shift: shift.sum::<f64>() / n, overlap: kept.sum::<f64>() / n })
+    }
+}
+
+/// An error about the vectors of these samples that were put into a table of their own, with the sample's own name.
+pub(super) fn named(error: Error, ids: &[SampleId]) -> Error {
+    match error {
+        Error::NotFinite { sample, component, value } => {
+            Error::NotFinite { sample: ids[sample.index()], component, value }
+        }
+        Error::BadLength { sample, length, similarity } => {
+            Error::BadLength { sample: ids[sample.index()], length, similarity }
+        }
+        other => other,
     }
 }
 

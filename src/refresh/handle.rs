@@ -4,10 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::drift::Drift;
+use super::drift::{Drift, named};
 use super::snapshot::{Published, Snapshot};
 use crate::error::{Error, Result};
 use crate::sample::{GraphVersion, ModelVersion, SampleId};
+use crate::store::EmbeddingTable;
 
 /// Reaches into a running pipeline: refreshes at will, and vectors from the trainer. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -88,21 +89,21 @@ impl RefreshHandle {
     /// replaces an earlier one. Copies them; 4 d bytes a sample until then.
     ///
     /// # Errors
-    /// [`Error::Shape`], [`Error::UnknownSample`], [`Error::NotFinite`]: nothing is taken then.
+    /// [`Error::Shape`], [`Error::UnknownSample`], [`Error::NotFinite`], [`Error::BadLength`]: nothing is taken then.
     pub fn push_embeddings(&self, ids: &[SampleId], vectors: &[f32]) -> Result<()> {
         let table = self.published.current().embeddings.clone();
         let (dimension, len) = (table.dimension(), table.len());
         if vectors.len() != ids.len() * dimension {
             return Err(Error::Shape { found: vectors.len(), dimension });
         }
-        for (&sample, vector) in ids.iter().zip(vectors.chunks_exact(dimension)) {
-            if sample.index() >= len {
-                return Err(Error::UnknownSample { sample, len });
-            }
-            if let Some(component) = vector.iter().position(|x| !x.is_finite()) {
-                return Err(Error::NotFinite { sample, component, value: vector[component] });
-            }
+        if let Some(&sample) = ids.iter().find(|id| id.index() >= len) {
+            return Err(Error::UnknownSample { sample, len });
         }
+        // What no table takes would make every refresh fail from here on.
+        let (storage, similarity) = (table.storage(), table.similarity());
+        let mut tried =
+            EmbeddingTable::with_capacity(ids.len(), dimension, storage, similarity, table.model_version())?;
+        tried.push(&mut vectors.to_vec()).map_err(|error| named(error, ids))?;
         let step = *self.delivered.borrow();
         let mut pushed = self.pushed.lock().unwrap_or_else(PoisonError::into_inner);
         let Pushed { places, vectors: kept } = &mut *pushed;

@@ -342,6 +342,7 @@ async fn pushed_vectors_take_the_place_of_embeddings() {
         (vec![SampleId(0)], vec![1.0; DIMENSION + 1], "9 numbers do not make whole rows of 8"),
         (vec![SampleId(SAMPLES as u32)], vec![1.0; DIMENSION], "sample 600 does not exist"),
         (vec![SampleId(5)], vec![f32::NAN; DIMENSION], "the embedding of sample 5 is not finite"),
+        (vec![SampleId(6)], vec![0.0; DIMENSION], "the embedding of sample 6 has length 0"),
     ] {
         let error = handle.push_embeddings(&ids, &vectors).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
