@@ -15,6 +15,7 @@ use crate::config::{
 };
 use crate::encode::{Encoder, encode_all};
 use crate::error::{Error, Result};
+use crate::progress::{Progress, Stage};
 use crate::refresh::{First, Recipe, Worker};
 use crate::sample::ModelVersion;
 use crate::source::{self, Source};
@@ -40,28 +41,6 @@ impl Pipeline {
     pub fn from_config(config: PipelineConfig) -> PipelineBuilder {
         PipelineBuilder { config, source: None, encoder: None, state: None, progress: Box::new(|_| {}) }
     }
-}
-
-/// How far a start has come: `done` of `total` samples in one stage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// What is under way.
-    pub stage: Stage,
-    /// Samples done.
-    pub done: usize,
-    /// Samples in all, where known.
-    pub total: Option<usize>,
-}
-
-/// What a start consists of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Reading the source into the store.
-    Store,
-    /// Embedding the samples.
-    Encode,
-    /// Building the first graph.
-    Graph,
 }
 
 /// A pipeline that has not started. Setters take over a whole stage's settings.
@@ -205,7 +184,8 @@ impl PipelineBuilder {
         enough(source.uri(), store.len(), &config.walk)?;
 
         let pending = config.refresh.swap_at_step.unwrap_or(0) / config.refresh.every_steps.unwrap_or(u64::MAX);
-        let checkpoints = Checkpoints::new(&config.checkpoint, usize::try_from(pending).unwrap_or(0));
+        let pending = usize::try_from(pending).unwrap_or(0);
+        let checkpoints = Checkpoints::take(&config.checkpoint, pending, config.stream.rank).await?;
         let settings = checkpoint::fingerprint(&config);
         let (store, state, kept) = checkpoint::reopen(store, state, checkpoints.clone(), &config, &settings).await?;
         let (storage, similarity) = (config.encode.storage, config.graph.similarity);
@@ -228,7 +208,7 @@ impl PipelineBuilder {
         let share = (config.refresh.budget * pool.threads() as f64).round().max(1.0);
         let background = ComputePool::in_background(share as usize)?;
         let recipe = Recipe {
-            source,
+            source: source.into(),
             payload,
             storage,
             graph: config.graph,
@@ -248,7 +228,7 @@ impl PipelineBuilder {
         let (published, resumed) = (handle.published(), state.clone());
         let producer =
             move || Producer::new(published, config.walk, &config.stream, config.seed, resumed.as_ref(), checkpoints);
-        let (producer, shape) = pool.run("producer", producer).await?;
+        let (producer, shared) = pool.run("producer", producer).await?;
         tasks.spawn(producer.run(tx));
         let state = state.unwrap_or_else(|| State {
             seed: config.seed,
@@ -260,7 +240,7 @@ impl PipelineBuilder {
             rows: snapshot.store.fingerprint(),
             settings,
         });
-        Ok(MiniBatchStream::new(rx, delivered, tasks, handle, shape, state))
+        Ok(MiniBatchStream::new(rx, delivered, tasks, handle, shared, state))
     }
 }
 

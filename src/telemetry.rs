@@ -86,6 +86,10 @@ pub(crate) fn published(graph_version: GraphVersion, model_version: ModelVersion
     info!(%graph_version, %model_version, step, seconds, "published a snapshot");
 }
 
+pub(crate) fn refresh_took(store: f64, model: f64, encode: f64, graph: f64, checkpoint: f64) {
+    info!(store, model, encode, graph, checkpoint, "seconds of a refresh, stage by stage");
+}
+
 pub(crate) fn drifted(cosine_shift: f64, overlap: f64, model_version: ModelVersion) {
     info!(cosine_shift, overlap, %model_version, "a newer model; how far its vectors for a few samples lie from the old");
 }
@@ -117,6 +121,14 @@ pub(crate) fn refresh_failed(step: u64, reason: &dyn Display) {
 
 pub(crate) fn topped_up(epoch: u64, step: u64, uniform_top_ups: u32) {
     debug!(epoch, step, uniform_top_ups, "the walk ran out of steps; topped up uniformly");
+}
+
+pub(crate) fn delivered(step: u64, waited: f64, staleness: u64, similarity: f32) {
+    debug!(step, waited, staleness, similarity, "delivered a mini-batch");
+}
+
+pub(crate) fn unsaved(step: u64, reason: &dyn Display) {
+    warn!(step, %reason, "could not note in the checkpoint folder what was left of the epoch; the run goes on");
 }
 
 pub(crate) fn finished(epochs: u64, steps: u64) {

@@ -3,6 +3,7 @@
 mod inspect;
 mod progress;
 mod run;
+mod state;
 
 use std::process::ExitCode;
 

@@ -97,6 +97,7 @@ fn merge(config: &mut PipelineConfig, input: &Input<'_>, seen: &mut Seen, faults
             "walk" => section.table(&mut config.walk),
             "refresh" => section.table(&mut config.refresh),
             "stream" => section.table(&mut config.stream),
+            "checkpoint" => section.table(&mut config.checkpoint),
             "compute" => section.table(&mut config.compute),
             "report" => section.table(&mut config.report),
             _ => section.unknown(name.to_owned(), name, line, sections),
@@ -286,5 +287,15 @@ mod tests {
         all::<crate::config::CheckpointConfig>();
         all::<crate::config::ComputeConfig>();
         all::<crate::config::ReportConfig>();
+    }
+
+    #[test]
+    fn every_section_is_read() {
+        for section in fields::<PipelineConfig>().iter().filter(|&&name| name != "seed") {
+            let (mut seen, mut faults) = <(Seen, Vec<Fault>)>::default();
+            let input = Input { text: &format!("{section} = {{}}"), has_lines: false };
+            merge(&mut PipelineConfig::default(), &input, &mut seen, &mut faults);
+            assert!(faults.is_empty(), "{section}: {faults:?}");
+        }
     }
 }

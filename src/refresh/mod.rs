@@ -8,13 +8,15 @@
 
 mod drift;
 mod handle;
+mod report;
 mod snapshot;
 mod watch;
 mod work;
 mod worker;
 
 pub use self::drift::Drift;
-pub use self::handle::{RefreshCounts, RefreshHandle, Refreshed};
+pub use self::handle::RefreshHandle;
+pub use self::report::{RefreshCounts, RefreshSeconds, Refreshed};
 pub use self::snapshot::{AgeSummary, Ages, Published, Snapshot};
 pub(crate) use self::work::Recipe;
 pub(crate) use self::worker::{First, Worker};

@@ -1,9 +1,11 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::MiniBatch;
+use super::counts::Shared;
 use crate::checkpoint::{Checkpoints, State};
 use crate::compute::died;
 use crate::config::{StreamConfig, WalkConfig};
@@ -18,7 +20,7 @@ use crate::walk::{EpochSampler, mini_batches_per_epoch};
 pub(crate) struct Producer {
     published: Published,
     walk: WalkConfig,
-    shape: Arc<Shape>,
+    shared: Arc<Shared>,
     seed: u64,
     epochs: u64,
     epoch: u64,
@@ -31,13 +33,6 @@ pub(crate) struct Producer {
     world_size: usize,
 }
 
-/// How long a run is, as far as that is known: an epoch may have more samples than the one before.
-#[derive(Debug, Default)]
-pub(crate) struct Shape {
-    pub per_epoch: AtomicU64,
-    pub total: AtomicU64,
-}
-
 impl Producer {
     /// Begins with what a state says, or at the first epoch. Blocks where there is a state.
     pub fn new(
@@ -47,7 +42,7 @@ impl Producer {
         seed: u64,
         state: Option<&State>,
         checkpoints: Option<Checkpoints>,
-    ) -> Result<(Self, Arc<Shape>)> {
+    ) -> Result<(Self, Arc<Shared>)> {
         let snapshot = published.current();
         let mut samples = snapshot.rows.len();
         let (epoch, step) = state.map_or((0, 0), |state| (state.epoch, state.step));
@@ -62,14 +57,14 @@ impl Producer {
                 sampler.next(&snapshot.graph);
             }
         }
-        let shape = Arc::new(Shape::default());
+        let shared = Arc::new(Shared::default());
         let StreamConfig { epochs, rank, world_size, .. } = *stream;
         let graph_version = snapshot.graph_version();
-        let shape_too = shape.clone();
+        let shared_too = shared.clone();
         let producer = Self {
             published,
             walk,
-            shape,
+            shared,
             seed,
             epochs,
             epoch,
@@ -81,16 +76,16 @@ impl Producer {
             world_size,
         };
         producer.begin(samples);
-        Ok((producer, shape_too))
+        Ok((producer, shared_too))
     }
 
     /// Tells how long the epoch will be that begins here.
     fn begin(&self, samples: usize) {
         let dropped = (1..self.world_size).contains(&(samples % self.walk.batch_size)) && !self.walk.drop_last;
         let per_epoch = mini_batches_per_epoch(samples, &self.walk) - u64::from(dropped);
-        self.shape.per_epoch.store(per_epoch, Relaxed);
+        self.shared.per_epoch.store(per_epoch, Relaxed);
         let left = per_epoch.saturating_mul(self.epochs.saturating_sub(self.epoch));
-        self.shape.total.store((self.step - self.sampler.drawn()).saturating_add(left), Relaxed);
+        self.shared.total.store((self.step - self.sampler.drawn()).saturating_add(left), Relaxed);
     }
 
     /// Sends mini-batches until the last epoch ends, an error occurs, or nobody receives any more.
@@ -125,14 +120,15 @@ impl Producer {
                 }
             };
             let Some(item) = item else {
-                self.shape.total.store(self.step, Relaxed);
+                self.shared.total.store(self.step, Relaxed);
                 telemetry::finished(self.epochs, self.step);
                 return;
             };
-            let failed = item.is_err();
+            let (failed, begun) = (item.is_err(), Instant::now());
             if tx.send(item).await.is_err() || failed {
                 return;
             }
+            self.shared.waited(begun.elapsed());
         }
     }
 
@@ -140,8 +136,12 @@ impl Producer {
         let _span = telemetry::mini_batch(self.epoch, self.step).entered();
         if snapshot.graph_version() != self.graph_version {
             let left = self.sampler.pause();
-            if let Some(checkpoints) = &self.checkpoints {
-                checkpoints.save_left(self.step, &left)?;
+            if let Some(checkpoints) = &self.checkpoints
+                && let Err(error) = checkpoints.save_left(self.step, &left)
+            {
+                // A training run is worth more than a point to resume it from.
+                self.shared.unsaved();
+                telemetry::unsaved(self.step, &error);
             }
             self.graph_version = snapshot.graph_version();
         }
