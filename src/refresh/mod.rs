@@ -4,7 +4,7 @@
 //! reads whichever is newest between two mini-batches and never waits, unless
 //! [`swap_at_step`](crate::config::RefreshConfig::swap_at_step) asks for that. A refresh looks for a newer model and for
 //! new files, embeds what is new or all, carries the graph over, and swaps. Meanwhile two snapshots are in memory, at
-//! most; the old one goes when its last reader drops it. What fails leaves the old one in place.
+//! most, and what building a graph takes; the old one goes when its last reader drops it. What fails leaves the old one in place.
 
 mod drift;
 mod handle;
