@@ -11,8 +11,8 @@ use super::handle::{Pushed, Refreshed};
 use super::snapshot::{Ages, Snapshot};
 use crate::checkpoint::Checkpoints;
 use crate::compute::ComputePool;
-use crate::config::{GraphConfig, RefreshConfig, Storage};
-use crate::encode::{Encoder, encode_all, encode_rest};
+use crate::config::{GraphConfig, OnBadSample, RefreshConfig, Storage};
+use crate::encode::{BadRow, BadSamples, Encoder, encode_present, encode_rest};
 use crate::error::{Error, Result};
 use crate::graph;
 use crate::sample::{GraphVersion, ModelVersion};
@@ -25,6 +25,7 @@ pub(crate) struct Recipe {
     pub source: Box<dyn Source>,
     pub payload: Vec<String>,
     pub storage: Storage,
+    pub on_bad_sample: OnBadSample,
     pub graph: GraphConfig,
     pub refresh: RefreshConfig,
     pub seed: u64,
@@ -96,6 +97,7 @@ impl Recipe {
         let encoder_now = newer.clone().unwrap_or_else(|| encoder.clone());
         let watched = Watched { encoder: encoder_now.clone(), cancelled };
         let next = ModelVersion(old.model_version().0 + 1);
+        let bad = BadSamples { on_bad_sample: self.on_bad_sample, known: old.embeddings.skipped() };
         let mut ages = old.ages.clone();
         let embeddings: Arc<EmbeddingTable> = if newer.is_some() {
             if pushed.len() > 0 {
@@ -103,21 +105,26 @@ impl Recipe {
             }
             ages = Ages::all_at(step);
             let similarity = self.graph.similarity;
-            encode_all(&watched, &store, self.storage, similarity, next, &mut |_| {})?.into()
+            encode_present(&watched, &store, bad, (self.storage, similarity, next), &mut |_| {})?.into()
         } else if added > 0 || pushed.len() > 0 {
             report.pushed = pushed.len();
             let version = if pushed.len() > 0 { next } else { old.model_version() };
             let mut table = old.embeddings.fork(store.len(), version);
-            encode_rest(&watched, &store, &mut table, &mut |_| {})?;
+            encode_rest(&watched, &store, bad, &mut table, &mut |_| {})?;
             ages = push(&mut table, pushed, &ages)?;
             table.into()
-        } else if graph::is_settled(&self.graph, store.len()) {
+        } else if graph::is_settled(&self.graph, old.embeddings.present()) {
             telemetry::refresh_skipped(step, "nothing has changed");
             return Ok(Outcome { report, snapshot: None, encoder });
         } else {
             old.embeddings.clone()
         };
         watched.go_on()?;
+        if embeddings.present() < 2 {
+            let reason = "are needed: the newer model's encoder cannot read the others".to_owned();
+            let (uri, found) = (store.uri().to_owned(), embeddings.present());
+            return Err(Error::TooFewSamples { uri, found, needed: 2, reason });
+        }
         let version = GraphVersion(old.graph_version().0 + 1);
         let graph = graph::renew(&old.graph, &embeddings, &self.graph, self.seed, version);
         watched.go_on()?;
@@ -204,5 +211,10 @@ impl Encoder for Watched {
     fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()> {
         self.go_on()?;
         self.encoder.encode(rows, vectors)
+    }
+
+    fn encode_readable(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Vec<BadRow>> {
+        self.go_on()?;
+        self.encoder.encode_readable(rows, vectors)
     }
 }
