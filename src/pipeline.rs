@@ -3,6 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use futures::FutureExt;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -13,13 +14,13 @@ use crate::config::{
     CheckpointConfig, ComputeConfig, Faults, GraphConfig, PipelineConfig, RefreshConfig, StoreConfig, StreamConfig,
     WalkConfig,
 };
-use crate::encode::{Encoder, encode_all};
+use crate::encode::{BadSamples, Encoder, encode_present};
 use crate::error::{Error, Result};
 use crate::progress::{Progress, Stage};
 use crate::refresh::{First, Recipe, Worker};
 use crate::sample::ModelVersion;
 use crate::source::{self, Source};
-use crate::store::Store;
+use crate::store::{EmbeddingTable, Store};
 use crate::stream::{MiniBatch, MiniBatchStream, Producer};
 
 /// From a source and an encoder to a stream of hard-negative mini-batches.
@@ -171,7 +172,7 @@ impl PipelineBuilder {
         }
         let encoder = match encoder {
             Some(encoder) => encoder,
-            None => open_encoder(&config, &pool).await?,
+            None => open_encoder(&config, schema.clone(), &pool).await?,
         };
         encoder.accepts(source.uri(), &schema)?;
 
@@ -189,6 +190,7 @@ impl PipelineBuilder {
         let settings = checkpoint::fingerprint(&config);
         let (store, state, kept) = checkpoint::reopen(store, state, checkpoints.clone(), &config, &settings).await?;
         let (storage, similarity) = (config.encode.storage, config.graph.similarity);
+        let (on_bad_sample, batch_size) = (config.encode.on_bad_sample, config.walk.batch_size);
         let total = Some(store.len());
         let embed = {
             let store = store.clone();
@@ -198,7 +200,10 @@ impl PipelineBuilder {
                 }
                 let mut encoded = |done| progress(Progress { stage: Stage::Encode, done, total });
                 encoded(0);
-                let table = encode_all(&encoder, &store, storage, similarity, ModelVersion(1), &mut encoded)?;
+                let settings = (storage, similarity, ModelVersion(1));
+                let bad = BadSamples { on_bad_sample, known: 0 };
+                let table = encode_present(&encoder, &store, bad, settings, &mut encoded)?;
+                enough_left(store.uri(), &table, batch_size)?;
                 Ok((encoder, First::Embedded(table), progress))
             }
         };
@@ -211,6 +216,7 @@ impl PipelineBuilder {
             source: source.into(),
             payload,
             storage,
+            on_bad_sample,
             graph: config.graph,
             refresh: config.refresh,
             seed: config.seed,
@@ -288,19 +294,24 @@ fn enough(uri: &str, found: usize, walk: &WalkConfig) -> Result<()> {
     Err(Error::TooFewSamples { uri: uri.to_owned(), found, needed: needed.max(2), reason: reason.to_owned() })
 }
 
-#[cfg(feature = "onnx")]
-async fn open_encoder(config: &PipelineConfig, pool: &ComputePool) -> Result<Arc<dyn Encoder>> {
+/// Refuses embeddings of which too few are left after those that were skipped.
+fn enough_left(uri: &str, table: &EmbeddingTable, batch_size: usize) -> Result<()> {
+    let (found, needed) = (table.present(), batch_size.max(2));
+    if found >= needed {
+        return Ok(());
+    }
+    let reason = format!(
+        "are needed (walk.batch_size), and {} more were skipped, since they cannot be encoded: the log names the first",
+        table.skipped()
+    );
+    let uri = format!("{uri}, as far as it can be encoded,");
+    Err(Error::TooFewSamples { uri, found, needed, reason })
+}
+
+async fn open_encoder(config: &PipelineConfig, schema: SchemaRef, pool: &ComputePool) -> Result<Arc<dyn Encoder>> {
     let mut encode = config.encode.clone();
     if encode.sessions == 0 {
         encode.sessions = pool.threads();
     }
-    let open = move || Ok(Arc::new(crate::encode::OnnxEncoder::open(&encode)?) as Arc<dyn Encoder>);
-    pool.run("model", open).await
-}
-
-#[cfg(not(feature = "onnx"))]
-async fn open_encoder(_: &PipelineConfig, _: &ComputePool) -> Result<Arc<dyn Encoder>> {
-    let message = "no encoder is given, and this build has none of its own (cargo feature `onnx`); call `encoder`";
-    let fault = crate::config::Fault { key: "encode".into(), line: None, message: message.into() };
-    Err(Faults { origin: "the settings".into(), faults: vec![fault] }.into())
+    pool.run("model", move || crate::encode::open(&encode, &schema)).await
 }

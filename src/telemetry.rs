@@ -8,7 +8,7 @@ use std::path::Path;
 
 use tracing::{Span, debug, debug_span, info, info_span, warn};
 
-use crate::sample::{GraphVersion, ModelVersion};
+use crate::sample::{GraphVersion, ModelVersion, SampleId};
 
 pub(crate) fn store(uri: &str) -> Span {
     info_span!("store", uri)
@@ -64,6 +64,10 @@ pub(crate) fn runtime_loaded(path: &Path, found_by: &str) {
 #[cfg(feature = "onnx")]
 pub(crate) fn model_opened(path: &Path, dimension: usize, provider: &str, sessions: usize) {
     info!(path = %path.display(), dimension, provider, sessions, "opened the model");
+}
+
+pub(crate) fn samples_skipped(skipped: usize, first: SampleId, column: &str, reason: &str) {
+    warn!(skipped, %first, column, reason, "skipped samples that cannot be encoded; the first is named");
 }
 
 pub(crate) fn neighbors_clipped(neighbors: usize, samples: usize) {

@@ -12,7 +12,7 @@ use futures::{Stream, TryStreamExt};
 
 use super::progress::{StageBars, mini_batch_bar, thousands};
 use super::state::StateFile;
-use crate::config::{Fault, Faults, PipelineConfig};
+use crate::config::{Fault, Faults, FeatureKind, PipelineConfig};
 use crate::refresh::RefreshCounts;
 use crate::report::Observer;
 use crate::source::SourceCounts;
@@ -23,13 +23,18 @@ pub(super) struct Run {
     /// The pipeline file.
     pipeline: PathBuf,
 
-    /// Another ONNX model than the file's; its tokenizer.json is looked for beside it.
+    /// Another ONNX model than the file's, also for views without one of their own; the tokenizer.json of a model of
+    /// texts is looked for beside it.
     #[arg(long)]
     model: Option<PathBuf>,
 
-    /// The tokenizer that belongs to the model.
+    /// The tokenizer that belongs to the model, for texts.
     #[arg(long)]
     tokenizer: Option<PathBuf>,
+
+    /// Another column to embed than the file's: texts, images or vectors.
+    #[arg(long)]
+    column: Option<String>,
 
     /// Another setting than the file's, for example graph.neighbors=50. May be given again.
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -59,6 +64,9 @@ impl Run {
         }
         if self.tokenizer.is_some() {
             config.encode.tokenizer = self.tokenizer;
+        }
+        if self.column.is_some() {
+            config.encode.column = self.column;
         }
         let begun = Instant::now();
         let mut bars = StageBars::new();
@@ -166,7 +174,8 @@ impl Run {
             println!("{:<34}{:>10} graphs from which no run can be resumed", "checkpoints", thousands(unsaved));
         }
         println!();
-        show(&first, config.encode.column.as_deref(), label);
+        let column = config.encode.column.as_deref().filter(|_| config.encode.kind() == FeatureKind::Text);
+        show(&first, column, label);
         println!("{summary}");
         Ok(())
     }

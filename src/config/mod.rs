@@ -22,6 +22,7 @@ mod checkpoint;
 mod compute;
 mod encode;
 mod faults;
+mod features;
 mod graph;
 mod read;
 mod refresh;
@@ -37,8 +38,9 @@ use serde::Deserialize;
 
 pub use self::checkpoint::{CheckpointConfig, Resume};
 pub use self::compute::ComputeConfig;
-pub use self::encode::{EncodeConfig, Pooling, Storage};
+pub use self::encode::{Combine, EncodeConfig, FeatureKind, OnBadSample, Pooling, Storage, ViewConfig};
 pub use self::faults::{Fault, Faults};
+pub use self::features::{GraphInputConfig, ImageConfig, ImageSize, Layout, PixelOrder, TensorConfig};
 pub use self::graph::{GraphBuilder, GraphConfig, Precision, Similarity};
 pub use self::refresh::{OnRefreshError, Overtaken, RefreshConfig};
 pub use self::report::ReportConfig;

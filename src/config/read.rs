@@ -15,7 +15,7 @@ use super::faults::{Check, Checker, Fault, Faults};
 use crate::error::quoted;
 
 /// Where a section came from, to name lines.
-struct Input<'a> {
+pub(super) struct Input<'a> {
     text: &'a str,
     /// Overrides have no lines.
     has_lines: bool,
@@ -29,7 +29,7 @@ impl Input<'_> {
 
 /// Keys that were given, and those whose value was refused (whose checks would only confuse).
 #[derive(Default)]
-struct Seen {
+pub(super) struct Seen {
     lines: HashMap<String, Option<usize>>,
     refused: Vec<String>,
 }
@@ -105,7 +105,7 @@ fn merge(config: &mut PipelineConfig, input: &Input<'_>, seen: &mut Seen, faults
     }
 }
 
-struct Section<'a, 'i> {
+pub(super) struct Section<'a, 'i> {
     name: &'a str,
     line: Option<usize>,
     value: &'a Spanned<DeValue<'i>>,
@@ -122,7 +122,7 @@ impl<'i> Section<'_, 'i> {
         }
     }
 
-    fn table<T: Check + DeserializeOwned + Layer>(&mut self, target: &mut T) {
+    pub(super) fn table<T: DeserializeOwned + Layer>(&mut self, target: &mut T) {
         let Some(table) = self.value.get_ref().as_table() else {
             let message = format!("is a {}, not a section; write [{}]", self.value.get_ref().type_str(), self.name);
             return self.fault(self.name.to_owned(), self.line, &message);
@@ -137,6 +137,10 @@ impl<'i> Section<'_, 'i> {
                 continue;
             }
             self.seen.lines.insert(path.clone(), line);
+            let nested = Section { name: &path, line, value, input: self.input, seen: self.seen, faults: self.faults };
+            if target.descend(name, nested) {
+                continue;
+            }
             let mut single = DeTable::new();
             single.insert(key.clone(), value.clone());
             let single = Spanned::new(self.value.span(), DeValue::Table(single));
@@ -147,6 +151,23 @@ impl<'i> Section<'_, 'i> {
                     self.fault(path, line, e.message());
                 }
             }
+        }
+    }
+
+    /// A list of tables, each laid over its type's default.
+    pub(super) fn tables<T: Default + DeserializeOwned + Layer>(&mut self, target: &mut Vec<T>) {
+        let Some(tables) = self.value.get_ref().as_array() else {
+            let message = format!("is a {}, not a list; write [[{}]]", self.value.get_ref().type_str(), self.name);
+            return self.fault(self.name.to_owned(), self.line, &message);
+        };
+        target.clear();
+        for (place, value) in tables.iter().enumerate() {
+            let name = format!("{}[{place}]", self.name);
+            let line = self.input.line(value.span().start);
+            let mut one = T::default();
+            Section { name: &name, line, value, input: self.input, seen: self.seen, faults: self.faults }
+                .table(&mut one);
+            target.push(one);
         }
     }
 
@@ -171,11 +192,16 @@ impl<'i> Section<'_, 'i> {
 /// Settings of one stage that can take a single field over from another value of their type.
 pub(super) trait Layer {
     fn take(&mut self, field: &str, from: Self);
+
+    /// Lays what `section` says over a field that is a table, or a list of tables, itself; false for any other.
+    fn descend(&mut self, _field: &str, _section: Section<'_, '_>) -> bool {
+        false
+    }
 }
 
 /// Implements [`Layer`] by field name, so that an override changes one setting and leaves the others.
 macro_rules! layer {
-    ($type:ty: $($field:ident),+) => {
+    ($type:ty: $($field:ident),+ $(; tables $($table:ident),*; lists $($list:ident),*)?) => {
         impl crate::config::read::Layer for $type {
             fn take(&mut self, field: &str, from: Self) {
                 match field {
@@ -183,6 +209,15 @@ macro_rules! layer {
                     _ => debug_assert!(false, "layer! lacks `{field}`"),
                 }
             }
+
+            $(fn descend(&mut self, field: &str, mut section: crate::config::read::Section<'_, '_>) -> bool {
+                match field {
+                    $(stringify!($table) => section.table(self.$table.get_or_insert_default()),)*
+                    $(stringify!($list) => section.tables(&mut self.$list),)*
+                    _ => return false,
+                }
+                true
+            })?
         }
     };
 }
@@ -221,7 +256,8 @@ impl PipelineConfig {
 
     fn make_relative_to(&mut self, base: &Path) {
         let paths = self.store.cache_dir.iter_mut().chain(&mut self.checkpoint.dir).chain(&mut self.encode.model);
-        for path in paths.chain(&mut self.encode.tokenizer).chain(&mut self.encode.runtime) {
+        let views = self.encode.views.iter_mut().flat_map(|view| view.model.iter_mut().chain(&mut view.tokenizer));
+        for path in paths.chain(&mut self.encode.tokenizer).chain(&mut self.encode.runtime).chain(views) {
             *path = base.join(&*path);
         }
         for uri in &mut self.source.uri {
@@ -280,6 +316,10 @@ mod tests {
         all::<crate::config::SourceConfig>();
         all::<crate::config::StoreConfig>();
         all::<crate::config::EncodeConfig>();
+        all::<crate::config::ViewConfig>();
+        all::<crate::config::ImageConfig>();
+        all::<crate::config::TensorConfig>();
+        all::<crate::config::GraphInputConfig>();
         all::<crate::config::GraphConfig>();
         all::<crate::config::WalkConfig>();
         all::<crate::config::RefreshConfig>();

@@ -52,7 +52,7 @@ impl RefreshHandle {
     /// replaces an earlier one. Copies them; 4 d bytes a sample until then.
     ///
     /// # Errors
-    /// [`Error::Shape`], [`Error::UnknownSample`], [`Error::NotFinite`], [`Error::BadLength`]: nothing is taken then.
+    /// [`Error::Shape`], [`Error::UnknownSample`], [`Error::SkippedSample`], [`Error::NotFinite`], [`Error::BadLength`]: nothing is taken then.
     pub fn push_embeddings(&self, ids: &[SampleId], vectors: &[f32]) -> Result<()> {
         let table = self.published.current().embeddings.clone();
         let (dimension, len) = (table.dimension(), table.len());
@@ -61,6 +61,9 @@ impl RefreshHandle {
         }
         if let Some(&sample) = ids.iter().find(|id| id.index() >= len) {
             return Err(Error::UnknownSample { sample, len });
+        }
+        if let Some(&sample) = ids.iter().find(|id| table.is_skipped(**id)) {
+            return Err(Error::SkippedSample { sample });
         }
         // What no table takes would make every refresh fail from here on.
         let (storage, similarity) = (table.storage(), table.similarity());

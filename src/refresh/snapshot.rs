@@ -4,10 +4,12 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 
 use crate::checkpoint::Kept;
+use crate::config::WalkConfig;
 use crate::error::{Error, Result};
 use crate::graph::{HnswIndex, ProximityGraph};
 use crate::sample::{GraphVersion, ModelVersion, SampleId};
 use crate::store::{EmbeddingTable, Store};
+use crate::walk::{EpochSampler, Left};
 
 /// Embeddings and the graph over them, published together.
 #[derive(Debug)]
@@ -117,7 +119,7 @@ impl Snapshot {
         AgeSummary {
             mean: ages.iter().sum::<u64>() as f64 / ages.len().max(1) as f64,
             p95: ages.get((ages.len() * 95).div_ceil(100).saturating_sub(1)).copied().unwrap_or(0),
-            never_pushed: self.embeddings.len() - pushed,
+            never_pushed: self.embeddings.present() - pushed,
         }
     }
 
@@ -142,6 +144,12 @@ impl Snapshot {
     /// usable length.
     pub fn search(&self, vector: &[f32], k: usize) -> Result<Vec<(SampleId, f32)>> {
         self.index().search(vector, k)
+    }
+
+    /// The mini-batches of an epoch over all samples but those that were skipped.
+    pub(crate) fn epoch(&self, walk: &WalkConfig, seed: u64, epoch: u64) -> EpochSampler {
+        let left = Left { samples: self.embeddings.len(), drawn: 0, bits: self.embeddings.present_bits() };
+        EpochSampler::from_left(&left, walk, seed, epoch)
     }
 
     /// The model that made the embeddings. Vectors that a trainer pushed count as another.

@@ -11,8 +11,8 @@ use super::report::{Lap, RefreshSeconds, Refreshed, Told};
 use super::snapshot::{Ages, Snapshot};
 use crate::checkpoint::Checkpoints;
 use crate::compute::ComputePool;
-use crate::config::{GraphConfig, RefreshConfig, Storage};
-use crate::encode::{Encoder, encode_all, encode_rest};
+use crate::config::{GraphConfig, OnBadSample, RefreshConfig, Storage};
+use crate::encode::{BadRow, BadSamples, Encoder, encode_present, encode_rest};
 use crate::error::{Error, Result};
 use crate::graph;
 use crate::progress::Stage;
@@ -26,6 +26,7 @@ pub(crate) struct Recipe {
     pub source: Arc<dyn Source>,
     pub payload: Vec<String>,
     pub storage: Storage,
+    pub on_bad_sample: OnBadSample,
     pub graph: GraphConfig,
     pub refresh: RefreshConfig,
     pub seed: u64,
@@ -94,21 +95,23 @@ impl Recipe {
         let watched = Watched { encoder: encoder_now.clone(), cancelled: task.cancelled.clone() };
         let next = ModelVersion(old.model_version().0 + 1);
         let mut encoded = |done| told.reach(Stage::Encode, done, total);
+        let bad = BadSamples { on_bad_sample: self.on_bad_sample, known: old.embeddings.skipped() };
         let mut ages = old.ages.clone();
         let embeddings: Arc<EmbeddingTable> = if newer.is_some() {
             if pushed.len() > 0 {
                 telemetry::pushes_dropped(pushed.len());
             }
             ages = Ages::all_at(*step);
-            encode_all(&watched, &store, self.storage, self.graph.similarity, next, &mut encoded)?.into()
+            let form = (self.storage, self.graph.similarity, next);
+            encode_present(&watched, &store, bad, form, &mut encoded)?.into()
         } else if report.added > 0 || pushed.len() > 0 {
             report.pushed = pushed.len();
             let version = if pushed.len() > 0 { next } else { old.model_version() };
             let mut table = old.embeddings.fork(total, version);
-            encode_rest(&watched, &store, &mut table, &mut encoded)?;
+            encode_rest(&watched, &store, bad, &mut table, &mut encoded)?;
             ages = push(&mut table, pushed, &ages)?;
             table.into()
-        } else if graph::is_settled(&self.graph, total) {
+        } else if graph::is_settled(&self.graph, old.embeddings.present()) {
             telemetry::refresh_skipped(*step, "nothing has changed");
             return Ok(Outcome { report, snapshot: None, encoder: encoder.clone() });
         } else {
@@ -116,6 +119,11 @@ impl Recipe {
         };
         report.seconds.encode = lap.seconds();
         watched.go_on()?;
+        if embeddings.present() < 2 {
+            let reason = "are needed: the newer model's encoder cannot read the others".to_owned();
+            let (uri, found) = (store.uri().to_owned(), embeddings.present());
+            return Err(Error::TooFewSamples { uri, found, needed: 2, reason });
+        }
         told.reach(Stage::Graph, 0, total);
         let version = GraphVersion(old.graph_version().0 + 1);
         let graph = graph::renew(&old.graph, &embeddings, &self.graph, self.seed, version);
@@ -200,5 +208,10 @@ impl Encoder for Watched {
     fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()> {
         self.go_on()?;
         self.encoder.encode(rows, vectors)
+    }
+
+    fn encode_readable(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Vec<BadRow>> {
+        self.go_on()?;
+        self.encoder.encode_readable(rows, vectors)
     }
 }

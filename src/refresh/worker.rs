@@ -66,10 +66,9 @@ impl Worker {
         delivered: watch::Receiver<u64>,
     ) -> Result<(Self, RefreshHandle)> {
         let begun = Instant::now();
-        let model = match encoder.model_file() {
-            Some(path) if recipe.refresh.watch_model => Some(ModelWatch::new(path)?),
-            _ => None,
-        };
+        let files = encoder.model_files();
+        let watch = recipe.refresh.watch_model && !files.is_empty();
+        let model = if watch { Some(ModelWatch::new(&files)?) } else { None };
         let recipe = Arc::new(recipe);
         let resumed = matches!(first, First::Resumed(_));
         let first = {

@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::refresh::Snapshot;
 use crate::sample::GraphVersion;
 use crate::stream::MiniBatch;
-use crate::walk::{EpochSampler, WalkCounts};
+use crate::walk::WalkCounts;
 
 /// Collects what a summary needs: a few numbers for each mini-batch, and 4 bytes a sample for labels.
 #[derive(Clone, Debug)]
@@ -73,7 +73,7 @@ impl Observer {
     pub fn summary(&self, snapshot: &Snapshot) -> Summary {
         let config = WalkConfig { sampler: SamplerKind::Uniform, ..self.walk.clone() };
         let (mut similarity, mut shared) = (Vec::new(), Vec::new());
-        let mut epochs = (0..).map(|epoch| EpochSampler::new(snapshot.graph.len(), &config, self.seed, epoch));
+        let mut epochs = (0..).map(|epoch| snapshot.epoch(&config, self.seed, epoch));
         while similarity.len() < self.sizes.len() {
             let Some(mut epoch) = epochs.next() else { break };
             while similarity.len() < self.sizes.len()
@@ -91,6 +91,7 @@ impl Observer {
             walked,
             uniform,
             samples: self.sizes.iter().sum(),
+            skipped: snapshot.embeddings.skipped(),
             counts: self.counts,
             staleness: self.staleness,
             graph_versions: self.graph_versions.clone(),

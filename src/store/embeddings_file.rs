@@ -2,17 +2,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float16Array, Float32Array, Int8Array, RecordBatch};
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, Float16Type, Float32Type, Int8Type, Schema};
 
 use super::embeddings::{EmbeddingTable, Vectors};
 use super::ipc;
 use crate::config::Similarity;
 use crate::error::{Error, Result};
-use crate::sample::ModelVersion;
+use crate::sample::{ModelVersion, SampleId};
 
 impl EmbeddingTable {
     /// Saves the table as an uncompressed Arrow IPC file of one record batch: `embedding`, a list of d numbers for each
-    /// sample, in the type that the table keeps; and `factor` for i8, by which they are to be multiplied.
+    /// sample, in the type that the table keeps, null where it was skipped; and `factor` for i8, by which they are to be
+    /// multiplied.
     ///
     /// Writes to a temporary name in the folder of `path`, which it makes if need be, and renames when the file is
     /// complete on disk. Copies the numbers once. Blocks meanwhile.
@@ -29,11 +31,14 @@ impl EmbeddingTable {
         };
         let item = Arc::new(Field::new_list_field(numbers.data_type().clone(), false));
         let width = i32::try_from(self.dimension).unwrap_or(i32::MAX);
-        let batch = FixedSizeListArray::try_new(item, width, numbers, None).and_then(|embeddings| {
+        let present = |_| (0..self.len()).map(|i| !self.is_skipped(SampleId::new(i))).collect::<NullBuffer>();
+        let nulls = Some(()).filter(|()| self.skipped() > 0).map(present);
+        let batch = FixedSizeListArray::try_new(item, width, numbers, nulls).and_then(|embeddings| {
             let mut columns = vec![Arc::new(embeddings) as ArrayRef];
             columns.extend(factors.map(|factors| Arc::new(Float32Array::from(factors)) as ArrayRef));
             let names = ["embedding", "factor"];
-            let fields = columns.iter().zip(names).map(|(c, name)| Field::new(name, c.data_type().clone(), false));
+            let fields =
+                columns.iter().zip(names).map(|(c, name)| Field::new(name, c.data_type().clone(), c.is_nullable()));
             let metadata = [
                 (FORMAT_VERSION, FORMAT.to_owned()),
                 (MODEL_VERSION, self.model_version.to_string()),
@@ -86,7 +91,11 @@ fn decode(schema: &Schema, batches: &[RecordBatch]) -> Result<EmbeddingTable, St
         other => return Err(format!("its embeddings are {other}")),
     };
     let dimension = usize::try_from(embeddings.value_length()).unwrap_or(0).max(1);
-    Ok(EmbeddingTable { vectors, dimension, similarity, model_version })
+    let mut skipped = vec![0; if embeddings.null_count() > 0 { embeddings.len().div_ceil(64) } else { 0 }];
+    for sample in (0..embeddings.len()).filter(|&sample| embeddings.is_null(sample)) {
+        skipped[sample / 64] |= 1 << (sample % 64);
+    }
+    Ok(EmbeddingTable { vectors, dimension, similarity, model_version, skipped })
 }
 
 /// Keys of the schema's metadata.
@@ -95,4 +104,4 @@ const MODEL_VERSION: &str = "model_version";
 const SIMILARITY: &str = "similarity";
 
 /// Raised where older readers would misread a file.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";

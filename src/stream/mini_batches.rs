@@ -76,6 +76,13 @@ impl MiniBatchStream {
         self.snapshot().rows.len()
     }
 
+    /// Those of them that could not be read and are in no mini-batch
+    /// ([`OnBadSample::Skip`](crate::config::OnBadSample::Skip)).
+    #[must_use]
+    pub fn skipped(&self) -> usize {
+        self.snapshot().embeddings.skipped()
+    }
+
     /// The columns of the rows.
     #[must_use]
     pub fn schema(&self) -> SchemaRef {

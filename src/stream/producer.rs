@@ -44,9 +44,9 @@ impl Producer {
         checkpoints: Option<Checkpoints>,
     ) -> Result<(Self, Arc<Shared>)> {
         let snapshot = published.current();
-        let mut samples = snapshot.rows.len();
+        let mut samples = snapshot.embeddings.present();
         let (epoch, step) = state.map_or((0, 0), |state| (state.epoch, state.step));
-        let mut sampler = EpochSampler::new(samples, &walk, seed, epoch);
+        let mut sampler = snapshot.epoch(&walk, seed, epoch);
         if let Some(state) = state {
             if let (true, Some(checkpoints)) = (state.graph_used_from_step > state.epoch_began_at_step, &checkpoints) {
                 let left = checkpoints.open_left(state.graph_used_from_step)?;
@@ -157,8 +157,8 @@ impl Producer {
                 return Ok(None);
             }
             // Samples that have come are in from here on.
-            self.sampler = EpochSampler::new(snapshot.rows.len(), &self.walk, self.seed, self.epoch);
-            self.begin(snapshot.rows.len());
+            self.sampler = snapshot.epoch(&self.walk, self.seed, self.epoch);
+            self.begin(snapshot.embeddings.present());
         };
         if draw.counts.uniform_top_ups > 0 {
             telemetry::topped_up(self.epoch, self.step, draw.counts.uniform_top_ups);
