@@ -200,6 +200,28 @@ pub enum Error {
         cause: Cause,
     },
 
+    /// None of the execution providers that the settings list can be used.
+    #[error("cannot run `{}` on any of encode.providers: {}", path.display(), failures.join("; "))]
+    NoProvider {
+        /// The model.
+        path: PathBuf,
+        /// Each provider, why not, and the remedy.
+        failures: Vec<String>,
+    },
+
+    /// A model that needs more memory than there is, for a single sample.
+    #[error(
+        "model `{}` runs out of memory; free some, raise encode.cuda.memory_limit, or cut samples shorter ({cause})",
+        path.display()
+    )]
+    ModelMemory {
+        /// The model.
+        path: PathBuf,
+        /// ONNX Runtime's reason.
+        #[source]
+        cause: Cause,
+    },
+
     /// A model that cannot be opened, or does not fit its use.
     #[error("model `{}` {reason}{}", path.display(), said(cause.as_ref()))]
     Model {

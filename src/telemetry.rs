@@ -70,6 +70,16 @@ pub(crate) fn samples_skipped(skipped: usize, first: SampleId, column: &str, rea
     warn!(skipped, %first, column, reason, "skipped samples that cannot be encoded; the first is named");
 }
 
+#[cfg(feature = "onnx")]
+pub(crate) fn provider_failed(provider: &str, reason: &str, next: &str) {
+    warn!(provider, reason, next, "an execution provider cannot be used; the next one is tried");
+}
+
+#[cfg(feature = "onnx")]
+pub(crate) fn halved(rows: usize) {
+    warn!(rows, "the model ran out of memory; batches of this many samples are tried from here on");
+}
+
 pub(crate) fn neighbors_clipped(neighbors: usize, samples: usize) {
     warn!(neighbors, samples, "fewer other samples than neighbors; every sample neighbors all others");
 }

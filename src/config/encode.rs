@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::faults::{Check, Checker};
 use super::features::{GraphInputConfig, ImageConfig, TensorConfig};
+use super::providers::{CudaConfig, Provider};
 use super::read::layer;
 
 /// `[encode]`: how rows become embeddings, as a rule through an ONNX model.
@@ -97,16 +98,23 @@ pub struct EncodeConfig {
     /// The model's output to take. Default: `sentence_embedding`, else `last_hidden_state`, else `token_embeddings`,
     /// else its only one.
     pub output: Option<String>,
-    /// Samples that go through the model at once, 1 to 65,536; default 32. Fewer for large models: small batches of
-    /// like lengths stay in the processor's caches. Batches of images take `batch_rows` × channels × height × width × 4
+    /// What the model runs on: the first of these that works, which the log names. Default `["cpu"]`. `["cuda"]` alone
+    /// fails where CUDA cannot be used, and says why; `["cuda", "cpu"]` goes on without, with a warning.
+    pub providers: Vec<Provider>,
+    /// Settings of the GPU.
+    pub cuda: Option<CudaConfig>,
+    /// Samples that go through the model at once, up to 65,536; 0, the default, means 32 on the CPU and 1,024 on a GPU.
+    /// Fewer for large models: small batches of like lengths stay in the processor's caches. Where a model runs out of
+    /// memory, batches are halved, with a warning. Batches of images take `batch_rows` × channels × height × width × 4
     /// bytes for each thread, 19 MB by default for 224 × 224 pixels in color, and one image is decoded at a time.
     pub batch_rows: usize,
-    /// Tokens, padding included, that go through the model at once, 1 to 2²⁴; default 512. Long texts go in smaller
+    /// Tokens, padding included, that go through the model at once, up to 2²⁴; 0, the default, means 512 on the CPU and
+    /// 65,536 on a GPU. Long texts go in smaller
     /// batches, at least one at a time. For tensors the numbers of the longest input count, for graphs nodes and edges;
     /// images and inputs of a fixed size are limited by `batch_rows` alone.
     pub batch_tokens: usize,
-    /// Copies of the model that run side by side, each on one thread; 0, the default, means one for each thread of the
-    /// compute pool. Each takes the model's size in memory. Views with the same model share them.
+    /// Copies of the model that run side by side, on a CPU each on one thread; 0, the default, means one for each thread
+    /// of the compute pool, or one on each GPU. Each takes the model's size in memory. Views with the same model share them.
     pub sessions: usize,
     /// What to do with a sample that cannot be read: a broken image, a null, an edge to a node that is not there. Default
     /// `fail`.
@@ -277,8 +285,10 @@ impl Default for EncodeConfig {
             pooling: Pooling::Mean,
             normalize: false,
             output: None,
-            batch_rows: 32,
-            batch_tokens: 512,
+            providers: vec![Provider::Cpu],
+            cuda: None,
+            batch_rows: 0,
+            batch_tokens: 0,
             sessions: 0,
             on_bad_sample: OnBadSample::Fail,
             storage: Storage::F32,
@@ -316,8 +326,8 @@ impl EncodeConfig {
 }
 
 layer!(EncodeConfig: feature, model, tokenizer, column, pair_column, prefix, max_tokens, pooling, normalize, output,
-    batch_rows, batch_tokens, sessions, on_bad_sample, storage, runtime, image, tensor, graph, views, combine;
-    tables image, tensor, graph; lists views);
+    providers, cuda, batch_rows, batch_tokens, sessions, on_bad_sample, storage, runtime, image, tensor, graph, views, combine;
+    tables image, tensor, graph, cuda; lists views);
 layer!(ViewConfig: feature, model, tokenizer, column, pair_column, prefix, max_tokens, pooling, output, image, tensor,
     graph; tables image, tensor, graph; lists);
 
@@ -326,8 +336,14 @@ impl Check for EncodeConfig {
 
     fn check(&self, check: &mut Checker<'_>) {
         let range = |low: usize, high: usize, value: usize| (low..=high).contains(&value);
-        check.require(range(1, 65_536, self.batch_rows), "batch_rows", "must lie between 1 and 65,536");
-        check.require(range(1, 1 << 24, self.batch_tokens), "batch_tokens", "must lie between 1 and 16,777,216");
+        check.require(range(0, 65_536, self.batch_rows), "batch_rows", "must lie between 0 (automatic) and 65,536");
+        let message = "must lie between 0 (automatic) and 16,777,216";
+        check.require(range(0, 1 << 24, self.batch_tokens), "batch_tokens", message);
+        let message = "is empty; list what the model may run on, \"cpu\" at least";
+        check.require(!self.providers.is_empty(), "providers", message);
+        if let Some(cuda) = &self.cuda {
+            cuda.check(&mut Checker { section: CudaConfig::SECTION, faults: check.faults });
+        }
         check.require(range(0, 1024, self.sessions), "sessions", "must lie between 0 (one a thread) and 1,024");
         self.check_feature(check);
         for (place, view) in self.views.iter().enumerate() {

@@ -24,6 +24,7 @@ mod encode;
 mod faults;
 mod features;
 mod graph;
+mod providers;
 mod read;
 mod refresh;
 mod report;
@@ -42,6 +43,7 @@ pub use self::encode::{Combine, EncodeConfig, FeatureKind, OnBadSample, Pooling,
 pub use self::faults::{Fault, Faults};
 pub use self::features::{GraphInputConfig, ImageConfig, ImageSize, Layout, PixelOrder, TensorConfig};
 pub use self::graph::{GraphBuilder, GraphConfig, Precision, Similarity};
+pub use self::providers::{Arena, Convolutions, CudaConfig, Provider};
 pub use self::refresh::{OnRefreshError, Overtaken, RefreshConfig};
 pub use self::report::ReportConfig;
 pub use self::source::{OnCorrupt, SourceConfig};

@@ -257,7 +257,9 @@ impl PipelineConfig {
     fn make_relative_to(&mut self, base: &Path) {
         let paths = self.store.cache_dir.iter_mut().chain(&mut self.checkpoint.dir).chain(&mut self.encode.model);
         let views = self.encode.views.iter_mut().flat_map(|view| view.model.iter_mut().chain(&mut view.tokenizer));
-        for path in paths.chain(&mut self.encode.tokenizer).chain(&mut self.encode.runtime).chain(views) {
+        let engines = self.encode.cuda.iter_mut().flat_map(|cuda| &mut cuda.tensorrt_cache);
+        let encode = self.encode.tokenizer.iter_mut().chain(&mut self.encode.runtime);
+        for path in paths.chain(encode).chain(views).chain(engines) {
             *path = base.join(&*path);
         }
         for uri in &mut self.source.uri {

@@ -10,6 +10,8 @@ mod batching;
 mod column;
 mod combined;
 #[cfg(feature = "onnx")]
+pub mod cuda;
+#[cfg(feature = "onnx")]
 mod features;
 #[cfg(feature = "onnx")]
 mod inputs;
@@ -18,6 +20,8 @@ mod model;
 #[cfg(feature = "onnx")]
 mod onnx;
 mod pooling;
+#[cfg(feature = "onnx")]
+mod provider;
 #[cfg(feature = "onnx")]
 pub mod runtime;
 
@@ -32,6 +36,8 @@ pub use self::column::ColumnEncoder;
 pub use self::combined::CombinedEncoder;
 #[cfg(feature = "onnx")]
 pub use self::onnx::OnnxEncoder;
+#[cfg(feature = "onnx")]
+pub use self::provider::probe_provider;
 use crate::config::{EncodeConfig, Fault, Faults, FeatureKind, OnBadSample, Similarity, Storage};
 use crate::error::{Error, Result};
 use crate::sample::{ModelVersion, SampleId};

@@ -6,11 +6,10 @@ use std::time::SystemTime;
 
 use ort::session::Session;
 use ort::value::ValueType;
-use rayon::prelude::*;
 
 use super::inputs::{Declared, Input};
-use super::runtime::Runtime;
-use crate::config::EncodeConfig;
+use super::provider::open_sessions;
+use crate::config::{EncodeConfig, Provider};
 use crate::error::{Cause, Error, Result};
 
 /// A model's sessions, each on one thread: on a CPU, small batches side by side beat one session on all threads.
@@ -18,6 +17,8 @@ pub(super) struct Model {
     pub path: PathBuf,
     pub inputs: Vec<Declared>,
     pub outputs: Vec<String>,
+    /// What it runs on.
+    pub provider: Provider,
     sessions: Vec<Mutex<Session>>,
     /// Of the file, when it was opened.
     version: Version,
@@ -48,17 +49,12 @@ impl Models {
 
 impl Model {
     fn open(path: &Path, config: &EncodeConfig, version: Version) -> Result<Self> {
-        let runtime = Runtime::load(config.runtime.as_deref())?;
-        let first = open_session(&runtime, path)?;
+        let (sessions, provider) = open_sessions(path, config)?;
+        let first = &sessions[0];
         let inputs = first.inputs().iter().map(|i| Declared::new(i.name(), i.dtype())).collect();
         let outputs = first.outputs().iter().map(|o| o.name().to_owned()).collect();
-        let count = match config.sessions {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            given => given,
-        };
-        let more = (1..count).into_par_iter().map(|_| open_session(&runtime, path)).collect::<Result<Vec<_>>>()?;
-        let sessions = std::iter::once(first).chain(more).map(Mutex::new).collect();
-        Ok(Self { path: path.to_owned(), inputs, outputs, sessions, version })
+        let sessions = sessions.into_iter().map(Mutex::new).collect();
+        Ok(Self { path: path.to_owned(), inputs, outputs, provider, sessions, version })
     }
 
     /// Whether the file has changed since.
@@ -78,7 +74,13 @@ impl Model {
         output: &str,
         take: impl FnOnce(&[i64], &[f32]) -> Result<T>,
     ) -> Result<T> {
-        let failed = |e: ort::Error| self.fault("cannot be run".into(), Some(e.message().to_owned().into()));
+        let failed = |e: ort::Error| {
+            let cause: Cause = e.message().to_owned().into();
+            match is_out_of_memory(e.message()) {
+                true => Error::ModelMemory { path: self.path.clone(), cause },
+                false => self.fault("cannot be run".into(), Some(cause)),
+            }
+        };
         let mut values = Vec::with_capacity(self.inputs.len());
         for input in inputs {
             if let Some(declared) = self.inputs.iter().find(|declared| declared.name == input.name) {
@@ -103,22 +105,12 @@ impl Model {
     }
 }
 
-fn open_session(runtime: &Runtime, path: &Path) -> Result<Session> {
-    let open = || {
-        Session::builder(runtime.environment())?
-            .with_intra_threads(1)?
-            .with_inter_threads(1)?
-            .with_intra_op_spinning(false)?
-            .with_inter_op_spinning(false)?
-            // Every batch has another shape, so remembered layouts would only pile up.
-            .with_memory_pattern(false)?
-            .commit_from_file(path)
-    };
-    open().map_err(|e: ort::Error| {
-        let reason = "cannot be opened as an ONNX model; export it again, and see whether its opset is one that this \
-                      ONNX Runtime knows";
-        fault(path, reason.into(), Some(e.message().to_owned().into()))
-    })
+/// By what ONNX Runtime's arena and CUDA say; there is no code for it.
+fn is_out_of_memory(message: &str) -> bool {
+    let message = message.to_lowercase();
+    ["failed to allocate memory", "out of memory", "available memory of", "cudaerrormemoryallocation"]
+        .iter()
+        .any(|sign| message.contains(sign))
 }
 
 fn fault(path: &Path, reason: String, cause: Option<Cause>) -> Error {

@@ -1,22 +1,23 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use rayon::prelude::*;
 
-use super::features::{self, Batch, Feature};
+use super::features::{self, Batch, Feature, Samples};
 use super::inputs;
 use super::model::{Model, Models};
 use super::pooling::{normalize, pool};
 use super::{BadRow, Encoder, refuse};
-use crate::config::{EncodeConfig, Fault, Faults, FeatureKind, Pooling};
+use crate::config::{EncodeConfig, Fault, Faults, FeatureKind, Pooling, Provider};
 use crate::error::{Error, Result, quoted};
 use crate::source::positions;
 use crate::telemetry;
 
-/// Runs rows through an ONNX model on ONNX Runtime's CPU execution provider: texts, images, tensors or graphs, as
-/// [`EncodeConfig`] says.
+/// Runs rows through an ONNX model on ONNX Runtime: texts, images, tensors or graphs, on CPU or GPU, as [`EncodeConfig`]
+/// says.
 ///
 /// As many copies of the model as there are threads, each on one thread, over small batches of like lengths: on a CPU
 /// that beats one copy on all threads. Nearly all the time is spent in the model. The vectors do not depend on the
@@ -28,7 +29,10 @@ pub struct OnnxEncoder {
     feature: Box<dyn Feature>,
     output: String,
     dimension: usize,
-    batch_rows: usize,
+    /// Lowered where the model ran out of memory.
+    batch_rows: AtomicUsize,
+    batch_tokens: usize,
+    halvings: AtomicU64,
     config: EncodeConfig,
 }
 
@@ -57,6 +61,9 @@ impl OnnxEncoder {
         let output = choose_output(&model, config.output.as_deref())?;
         // A model for one sample at a time, as some exports are.
         let single = config.kind() != FeatureKind::Graph && model.inputs.iter().any(|i| i.dimension(0) == Some(1));
+        let automatic = if model.provider == Provider::Cpu { CPU_BATCH } else { GPU_BATCH };
+        let or = |given: usize, automatic: usize| if given == 0 { automatic } else { given };
+        let (batch_rows, batch_tokens) = (or(config.batch_rows, automatic.0), or(config.batch_tokens, automatic.1));
         let mut encoder = Self {
             name: path.display().to_string(),
             model,
@@ -64,11 +71,14 @@ impl OnnxEncoder {
             feature,
             output,
             dimension: 0,
-            batch_rows: if single { 1 } else { config.batch_rows },
+            batch_rows: AtomicUsize::new(if single { 1 } else { batch_rows }),
+            batch_tokens,
+            halvings: AtomicU64::new(0),
             config: config.clone(),
         };
         encoder.dimension = encoder.probe()?;
-        telemetry::model_opened(&encoder.model.path, encoder.dimension, "cpu", encoder.model.sessions());
+        let (provider, sessions) = (encoder.model.provider, encoder.model.sessions());
+        telemetry::model_opened(&encoder.model.path, encoder.dimension, provider.name(), sessions);
         Ok(encoder)
     }
 
@@ -104,6 +114,39 @@ impl OnnxEncoder {
             }
             Ok(vectors)
         })
+    }
+
+    /// What it runs on.
+    #[must_use]
+    pub fn provider(&self) -> Provider {
+        self.model.provider
+    }
+
+    /// How often a batch was halved since the model had run out of memory.
+    #[must_use]
+    pub fn halvings(&self) -> u64 {
+        self.halvings.load(Relaxed)
+    }
+
+    /// Rows that go through the model together, or in halves where it has not enough memory for all.
+    fn encode_group(&self, samples: &dyn Samples, group: &[usize]) -> Result<Vec<(Batch, Vec<f32>)>> {
+        let mut batch = samples.batch(group)?;
+        if batch.rows.is_empty() {
+            return Ok(vec![(batch, Vec::new())]);
+        }
+        match self.run(&mut batch) {
+            Err(Error::ModelMemory { .. }) if group.len() > 1 => {
+                let (first, second) = group.split_at(group.len().div_ceil(2));
+                self.halvings.fetch_add(1, Relaxed);
+                if self.batch_rows.fetch_min(first.len(), Relaxed) > first.len() {
+                    telemetry::halved(first.len());
+                }
+                let mut encoded = self.encode_group(samples, first)?;
+                encoded.extend(self.encode_group(samples, second)?);
+                Ok(encoded)
+            }
+            vectors => Ok(vec![(batch, vectors?)]),
+        }
     }
 
     fn unfit(&self, shape: &[i64], rows: usize, longest: Option<usize>) -> String {
@@ -155,15 +198,11 @@ impl Encoder for OnnxEncoder {
 
     fn encode_readable(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Vec<BadRow>> {
         let samples = self.feature.prepare(rows)?;
-        let groups = samples.groups(self.batch_rows, self.config.batch_tokens);
-        let encode = |group: &Vec<usize>| {
-            let mut batch = samples.batch(group)?;
-            let vectors = if batch.rows.is_empty() { Vec::new() } else { self.run(&mut batch)? };
-            Ok((batch, vectors))
-        };
+        let groups = samples.groups(self.batch_rows.load(Relaxed), self.batch_tokens);
+        let encode = |group: &Vec<usize>| self.encode_group(samples.as_ref(), group);
         let encoded = groups.par_iter().with_max_len(1).map(encode).collect::<Result<Vec<_>>>()?;
         let mut bad = Vec::new();
-        for (batch, encoded) in encoded {
+        for (batch, encoded) in encoded.into_iter().flatten() {
             if encoded.len() != batch.rows.len() * self.dimension {
                 let reason = format!(
                     "gave vectors of {} numbers after vectors of {}; its output dimension must be fixed",
@@ -236,5 +275,9 @@ fn choose_output(model: &Model, wanted: Option<&str>) -> Result<String> {
         model.fault(reason, None)
     })
 }
+
+/// Rows and tokens that go through the model at once: what stays in a processor's caches, and what fills a GPU.
+const CPU_BATCH: (usize, usize) = (32, 512);
+const GPU_BATCH: (usize, usize) = (1024, 65_536);
 
 const PREFERRED_OUTPUTS: [&str; 3] = ["sentence_embedding", "last_hidden_state", "token_embeddings"];

@@ -16,6 +16,7 @@ mod hnsw;
 mod layers;
 mod mini_batches;
 mod nearest;
+mod providers;
 mod refresh;
 mod resume;
 mod run;
