@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use futures::TryStreamExt;
 use prosampler::arrow::array::{
-    ArrayRef, AsArray, BinaryArray, Int64Array, ListArray, RecordBatch, StringArray, UInt32Array,
+    Array, ArrayRef, AsArray, BinaryArray, Int64Array, ListArray, RecordBatch, StringArray, UInt32Array,
 };
 use prosampler::arrow::datatypes::{Int64Type, UInt32Type};
 use prosampler::config::{
@@ -21,8 +21,7 @@ use prosampler::{Error, MiniBatchStream, ModelVersion, PipelineBuilder, Result, 
 use tempfile::TempDir;
 
 use crate::support::{
-    DIMENSION, TestEncoder, assert_says, graph_config, path, pipeline, read_parquet, rows, source, vectors,
-    walk_config, write_parquet,
+    DIMENSION, TestEncoder, assert_says, graph_config, path, pipeline, read_parquet, vectors, write_parquet,
 };
 
 const SAMPLES: usize = 500;
@@ -357,17 +356,18 @@ async fn tensors_of_the_wrong_length() {
     let (error, bad) = judged(config.clone(), columns(good(), whole(&[&[0, 1], &[0, 1, 2], &[1, 1]]))).await;
     assert_says(&error, &["sample 1 cannot be encoded: column `codes` has 3 numbers where the model takes 2"]);
     assert_eq!(bad, [1]);
-    let (error, bad) = judged(config.clone(), columns(whole(&[&[1, 2], &[3], &[]]), whole(&[&[0, 1]; 3]))).await;
+    let (error, bad) =
+        judged(config.clone(), columns(whole(&[&[1, 2], &[3], &[]]), whole(&[&[0, 1], &[0, 1], &[0, 1]]))).await;
     assert_says(&error, &["sample 2 cannot be encoded: column `signal` has no numbers"]);
     assert_eq!(bad, [2]);
     let nulls = ListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![Some(1)]), Some(vec![Some(2), None])]);
-    let (error, _) = judged(config.clone(), columns(Arc::new(nulls), whole(&[&[0, 1]; 2]))).await;
+    let (error, _) = judged(config.clone(), columns(Arc::new(nulls), whole(&[&[0, 1], &[0, 1]]))).await;
     assert_says(&error, &["sample 1 cannot be encoded: column `signal` has a null within"]);
     let floats = ListArray::from_iter_primitive::<prosampler::arrow::datatypes::Float64Type, _, _>([
         Some(vec![Some(1.0)]),
         Some(vec![Some(f64::NAN)]),
     ]);
-    let (error, _) = judged(config, columns(Arc::new(floats), whole(&[&[0, 1]; 2]))).await;
+    let (error, _) = judged(config, columns(Arc::new(floats), whole(&[&[0, 1], &[0, 1]]))).await;
     assert_says(&error, &["sample 1 cannot be encoded: column `signal` has a value of NaN"]);
 }
 

@@ -36,7 +36,7 @@ fn allowed(name: &str) -> f32 {
 fn assert_like_pillow(rows: &RecordBatch, found: &[Vec<f32>], expected: &str, step: f32) {
     let names = rows["name"].as_string::<i32>();
     for ((name, found), expected) in names.iter().zip(found).zip(lists(rows, expected)) {
-        let worst = difference(&[found.clone()], &[expected]) / step;
+        let worst = difference(std::slice::from_ref(found), &[expected]) / step;
         println!("{}: {worst:.3} steps", name.unwrap());
         assert!(worst <= allowed(name.unwrap()), "{}: {worst} steps", name.unwrap());
     }

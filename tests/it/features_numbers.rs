@@ -52,7 +52,10 @@ fn states_of_tensors_are_pooled() {
         |pooling| encode(&OnnxEncoder::open(&EncodeConfig { pooling, ..tensor("tensor_states", &[]) }).unwrap(), &rows);
     for ((mean, last), n) in pooled(Pooling::Mean).iter().zip(pooled(Pooling::Last)).zip(lengths) {
         let squares = (n - 1.0) * (2.0 * n - 1.0) / 6.0;
-        assert!(difference(&[mean.clone()], &[vec![(n - 1.0) / 2.0, squares, 1.0]]) < 1e-4, "{mean:?} for {n}");
+        assert!(
+            difference(std::slice::from_ref(mean), &[vec![(n - 1.0) / 2.0, squares, 1.0]]) < 1e-4,
+            "{mean:?} for {n}"
+        );
         assert_eq!(last, [n - 1.0, (n - 1.0) * (n - 1.0), 1.0]);
     }
 }

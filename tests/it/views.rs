@@ -39,7 +39,7 @@ fn means_and_concatenations_are_exact() {
     let third = 1.0 / 3.0;
     let expected = [vec![0.6, 0.8, 0.0, 0.0, 1.0, 0.6, 0.8], vec![0.0, 1.0, third, 2.0 * third, 2.0 * third, 0.0, 1.0]];
     assert!(difference(&encode(&both, &rows), &expected) < 1e-6);
-    let error = open(&views(&["a", "c"], Combine::Mean), &rows.schema()).unwrap_err().to_string();
+    let error = open(&views(&["a", "c"], Combine::Mean), &rows.schema()).map(|_| ()).unwrap_err().to_string();
     assert_says(
         &error,
         &["encoder `c` gives vectors of 3 numbers where the first view has 2", "encode.combine = \"concat\""],
