@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 use crate::checkpoint::{self, Checkpoints, State};
 use crate::compute::{ComputePool, died};
 use crate::config::{
-    CheckpointConfig, ComputeConfig, Faults, GraphConfig, PipelineConfig, RefreshConfig, StoreConfig, StreamConfig,
-    WalkConfig,
+    CheckpointConfig, ComputeConfig, EncodeConfig, Faults, GraphConfig, PipelineConfig, RefreshConfig, StoreConfig,
+    StreamConfig, WalkConfig,
 };
 use crate::encode::{BadSamples, Encoder, encode_present};
 use crate::error::{Error, Result};
@@ -72,6 +72,14 @@ impl PipelineBuilder {
     #[must_use]
     pub fn encoder(mut self, encoder: impl Encoder) -> Self {
         self.encoder = Some(Arc::new(encoder));
+        self
+    }
+
+    /// How rows become embeddings; of these settings `storage` and `on_bad_sample` count for an
+    /// [`encoder`](Self::encoder) that is given too.
+    #[must_use]
+    pub fn encode(mut self, encode: EncodeConfig) -> Self {
+        self.config.encode = encode;
         self
     }
 
@@ -300,11 +308,11 @@ fn enough_left(uri: &str, table: &EmbeddingTable, batch_size: usize) -> Result<(
     if found >= needed {
         return Ok(());
     }
+    let skipped = table.skipped();
     let reason = format!(
-        "are needed (walk.batch_size), and {} more were skipped, since they cannot be encoded: the log names the first",
-        table.skipped()
+        "are needed (walk.batch_size): {skipped} others were skipped, since they cannot be encoded; the log names the first"
     );
-    let uri = format!("{uri}, as far as it can be encoded,");
+    let uri = uri.to_owned();
     Err(Error::TooFewSamples { uri, found, needed, reason })
 }
 

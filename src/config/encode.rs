@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::faults::{Check, Checker};
+use super::faults::{Check, Checker, Fault};
 use super::features::{GraphInputConfig, ImageConfig, TensorConfig};
 use super::providers::{CudaConfig, Provider};
 use super::read::layer;
@@ -347,10 +347,21 @@ impl Check for EncodeConfig {
         check.require(range(0, 1024, self.sessions), "sessions", "must lie between 0 (one a thread) and 1,024");
         self.check_feature(check);
         for (place, view) in self.views.iter().enumerate() {
-            let section = format!("encode.views[{place}]");
+            let (section, before) = (format!("encode.views[{place}]"), check.faults.len());
             view.over(self).check_feature(&mut Checker { section: &section, faults: check.faults });
+            // What is wrong in the settings of all is said once.
+            let own = check.faults.split_off(before);
+            let is_new = |fault: &Fault| !check.faults.iter().any(|f| same_setting(&f.key, &fault.key));
+            let own: Vec<_> = own.into_iter().filter(is_new).collect();
+            check.faults.extend(own);
         }
     }
+}
+
+/// Whether a key of a view is that of all views.
+fn same_setting(of_all: &str, of_view: &str) -> bool {
+    let rest = of_view.split_once("].").map_or(of_view, |(_, rest)| rest);
+    of_all.strip_prefix("encode.") == Some(rest)
 }
 
 impl EncodeConfig {

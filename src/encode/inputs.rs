@@ -182,5 +182,5 @@ pub(super) fn check(kind: &str, declared: &[Declared], given: &[Given]) -> Resul
     };
     let (must, may) = (describe(true).join(" and "), describe(false).join(", "));
     let may = if may.is_empty() { may } else { format!(" and, if it likes, {may}") };
-    Err(format!("{complaint}; a model of {kind} takes {must}{may}: export it with these names, or set encode.feature"))
+    Err(format!("{complaint}; for {kind} it takes {must}{may}: export it with these names, or set encode.feature"))
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::SystemTime;
 
 use ort::session::Session;
-use ort::value::ValueType;
+use ort::value::{TensorElementType, ValueType};
 
 use super::inputs::{Declared, Input};
 use super::provider::open_sessions;
@@ -92,7 +92,7 @@ impl Model {
         let mut session = self.sessions[worker].lock().unwrap_or_else(PoisonError::into_inner);
         let outputs = session.run(values).map_err(failed)?;
         let output = &outputs[output];
-        if let ValueType::Tensor { ty: ort::value::TensorElementType::Float16, .. } = output.dtype() {
+        if let ValueType::Tensor { ty: TensorElementType::Float16, .. } = output.dtype() {
             let (shape, states) = output.try_extract_tensor::<half::f16>().map_err(failed)?;
             return take(shape, &states.iter().map(|x| x.to_f32()).collect::<Vec<_>>());
         }

@@ -86,8 +86,7 @@ impl OnnxEncoder {
     fn probe(&self) -> Result<usize> {
         let vector = self.run(&mut self.feature.probe()?)?;
         if vector.is_empty() || vector.iter().any(|x| !x.is_finite()) {
-            let reason =
-                format!("gives no finite vector for a sample of {}; export it again, in f32", self.feature.kind());
+            let reason = "gives no finite vector for a first sample; export it again, in f32".to_owned();
             return Err(self.model.fault(reason, None));
         }
         Ok(vector.len())

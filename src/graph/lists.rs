@@ -103,7 +103,8 @@ impl Lists {
         let lists = self.ids.par_chunks_exact_mut(length).zip(self.scores.par_chunks_exact_mut(length));
         lists.enumerate().for_each_init(Vec::new, |keys, (row, (ids, scores))| {
             if ids.iter().all(|id| *id == EMPTY) {
-                (ids.fill(SampleId::new(row)), scores.fill(0.0));
+                ids.fill(SampleId::new(row));
+                scores.fill(0.0);
                 return;
             }
             sort(ids, scores, keys);

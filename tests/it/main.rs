@@ -1,6 +1,7 @@
 //! One binary, one promise a file.
 
 mod bad_input;
+mod bad_samples;
 #[cfg(feature = "cloud")]
 mod cloud;
 mod config;
@@ -9,6 +10,9 @@ mod determinism;
 mod encoders;
 mod ending;
 mod examples;
+mod features_images;
+mod features_numbers;
+mod features_texts;
 mod graph;
 mod graph_file;
 mod graph_statistics;
@@ -24,3 +28,4 @@ mod sources;
 mod store;
 mod support;
 mod updates;
+mod views;

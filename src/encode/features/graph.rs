@@ -205,7 +205,7 @@ impl GraphFeature {
 
 impl Feature for GraphFeature {
     fn kind(&self) -> &'static str {
-        "graphs"
+        "a graph"
     }
 
     fn given(&self) -> Vec<Given> {

@@ -186,7 +186,7 @@ impl ImageFeature {
 
 impl Feature for ImageFeature {
     fn kind(&self) -> &'static str {
-        "images"
+        "an image"
     }
 
     fn given(&self) -> Vec<Given> {

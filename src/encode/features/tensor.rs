@@ -133,7 +133,7 @@ impl Shape {
 
 impl Feature for TensorFeature {
     fn kind(&self) -> &'static str {
-        "tensors"
+        "a tensor"
     }
 
     fn given(&self) -> Vec<Given> {
