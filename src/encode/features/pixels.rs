@@ -74,7 +74,8 @@ impl Pixels {
         Self { channels, values, ..self }
     }
 
-    /// Bilinear, over as many pixels as a pixel stands for: what Pillow and torchvision do by default.
+    /// Bilinear, over as many pixels as a pixel stands for, which Pillow and torchvision do by default: in bytes within one
+    /// of theirs, by rounding.
     pub fn resize(self, [height, width]: [usize; 2], resizer: &mut Resizer) -> Result<Self, String> {
         if [self.height, self.width] == [height, width] {
             return Ok(self);
