@@ -28,17 +28,25 @@ fn exact() -> ImageConfig {
     ImageConfig { size: Some(ImageSize::Exact([8, 6])), ..ImageConfig::default() }
 }
 
-/// What may differ, in steps of 1/255: nothing without loss, and rounding within decoder and resizer of JPEG and WebP.
+/// What may differ, in steps of 1/255: without loss one now and then, by rounding in the resizer; another one in the
+/// decoders of JPEG and WebP.
 fn allowed(name: &str) -> f32 {
-    if name.starts_with("png") || name == "webp, lossless" { 0.01 } else { 2.01 }
+    if name.starts_with("png") || name == "webp, lossless" { 1.01 } else { 2.01 }
 }
 
-fn assert_like_pillow(rows: &RecordBatch, found: &[Vec<f32>], expected: &str, step: f32) {
+fn assert_like_pillow(rows: &RecordBatch, found: &[Vec<f32>], expected: &str, steps: [f32; 3]) {
     let names = rows["name"].as_string::<i32>();
     for ((name, found), expected) in names.iter().zip(found).zip(lists(rows, expected)) {
-        let worst = difference(std::slice::from_ref(found), &[expected]) / step;
-        println!("{}: {worst:.3} steps", name.unwrap());
-        assert!(worst <= allowed(name.unwrap()), "{}: {worst} steps", name.unwrap());
+        let name = name.unwrap();
+        let plane = found.len() / 3;
+        let differences =
+            || found.iter().zip(&expected).enumerate().map(|(at, (a, b))| (a - b).abs() / steps[at / plane]);
+        let (worst, mean) = (differences().fold(0.0, f32::max), differences().sum::<f32>() / found.len() as f32);
+        println!("{name}: at most {worst:.3} steps, {mean:.3} on average");
+        assert!(
+            worst <= allowed(name) && mean < if allowed(name) > 2.0 { 1.0 } else { 0.03 },
+            "{name}: {worst}, {mean}"
+        );
     }
 }
 
@@ -47,7 +55,7 @@ fn decoded_and_resized_like_pillow() {
     let rows = images();
     assert!(rows.num_rows() >= 11);
     let found = encode(&open("image_any", "image", exact()), &rows);
-    assert_like_pillow(&rows, &found, "stretched", 1.0 / 255.0);
+    assert_like_pillow(&rows, &found, "stretched", [1.0 / 255.0; 3]);
     assert_eq!(found, encode(&open("image_any", "hf", exact()), &rows), "a struct with bytes is the same");
 }
 
@@ -61,7 +69,8 @@ fn cut_and_normalized_like_torchvision() {
         ..ImageConfig::default()
     };
     let rows = images();
-    assert_like_pillow(&rows, &encode(&open("image_any", "image", image), &rows), "cropped", 1.0 / 255.0 / 0.224);
+    let steps = [0.229, 0.224, 0.225].map(|std| 1.0 / 255.0 / std);
+    assert_like_pillow(&rows, &encode(&open("image_any", "image", image), &rows), "cropped", steps);
 }
 
 /// Gray, in f16 in and out, and a size that only the model knows, as well as the name of its input.
@@ -87,16 +96,16 @@ fn channels_last_is_the_same_in_another_order() {
     }
 }
 
+/// From the same pixels to 1e-5; from encoded images as far as the pixels agree.
 #[test]
 fn vectors_are_those_of_onnxruntime() {
     let rows = images();
-    let names = rows["name"].as_string::<i32>();
+    let (order, height, width) = (PixelOrder::Chw, Some(8), Some(6));
+    let pixels = ImageConfig { scale: 1.0, order, height, width, ..ImageConfig::default() };
+    let expected = lists(&rows, "vector");
+    assert!(difference(&encode(&open("image_conv", "stretched", pixels), &rows), &expected) < 1e-5);
     let found = encode(&open("image_conv", "image", ImageConfig::default()), &rows);
-    for ((name, found), expected) in names.iter().zip(found).zip(lists(&rows, "vector")) {
-        // Beyond 1e-5 it is the decoder of lossy formats.
-        let bound = if allowed(name.unwrap()) < 1.0 { 1e-5 } else { 2e-2 };
-        assert!(difference(&[found], &[expected]) < bound, "{}", name.unwrap());
-    }
+    assert!(difference(&found, &expected) < 2e-2);
 }
 
 #[test]
@@ -107,7 +116,7 @@ fn raw_pixels_of_every_shape() {
     let planes = ImageConfig { order: PixelOrder::Chw, ..exact() };
     for (column, image) in [("flat", flat), ("nested", exact()), ("planes", planes)] {
         let worst = difference(&encode(&open("image_any", column, image), &rows), &expected) * 255.0;
-        assert!(worst < 0.01, "{column}: {worst} steps");
+        assert!(worst < 1.01, "{column}: {worst} steps");
     }
     let floats = ImageConfig { scale: 1.0, ..ImageConfig::default() };
     let worst = difference(&encode(&open("image_f16", "floats", floats), &rows), &lists(&rows, "resized_floats"));

@@ -74,8 +74,15 @@ impl Pixels {
         Self { channels, values, ..self }
     }
 
-    /// Bilinear, over as many pixels as a pixel stands for: what Pillow and torchvision do by default.
+    /// Bilinear, over as many pixels as a pixel stands for, which Pillow and torchvision do by default: in bytes within one
+    /// of theirs, by rounding.
     pub fn resize(self, [height, width]: [usize; 2], resizer: &mut Resizer) -> Result<Self, String> {
+        // As Pillow does: first the rows, then the columns, bytes rounded in between.
+        let rows = self.height;
+        self.resize_at_once([rows, width], resizer)?.resize_at_once([height, width], resizer)
+    }
+
+    fn resize_at_once(self, [height, width]: [usize; 2], resizer: &mut Resizer) -> Result<Self, String> {
         if [self.height, self.width] == [height, width] {
             return Ok(self);
         }
