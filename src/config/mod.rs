@@ -23,6 +23,8 @@ mod compute;
 mod encode;
 mod faults;
 mod graph;
+mod guards;
+mod pairs;
 mod read;
 mod refresh;
 mod report;
@@ -40,12 +42,14 @@ pub use self::compute::ComputeConfig;
 pub use self::encode::{EncodeConfig, Pooling, Storage};
 pub use self::faults::{Fault, Faults};
 pub use self::graph::{GraphBuilder, GraphConfig, Precision, Similarity};
+pub use self::guards::GuardsConfig;
+pub use self::pairs::{GraphOver, PairsConfig};
 pub use self::refresh::{OnRefreshError, Overtaken, RefreshConfig};
 pub use self::report::ReportConfig;
 pub use self::source::{OnCorrupt, SourceConfig};
 pub use self::store::{Advice, StoreConfig};
 pub use self::stream::StreamConfig;
-pub use self::walk::{SamplerKind, WalkConfig};
+pub use self::walk::{Coverage, RestartProbability, SamplerKind, WalkConfig};
 use crate::error::{Error, Result};
 
 /// All settings of one run: what a pipeline file holds.
@@ -61,10 +65,14 @@ pub struct PipelineConfig {
     pub store: StoreConfig,
     /// How rows become embeddings.
     pub encode: EncodeConfig,
+    /// Which columns are an anchor and its positive, where rows are pairs.
+    pub pairs: PairsConfig,
     /// How embeddings become a proximity graph.
     pub graph: GraphConfig,
     /// How mini-batches are drawn from the graph.
     pub walk: WalkConfig,
+    /// What keeps likely false negatives out of them.
+    pub guards: GuardsConfig,
     /// When the graph is made anew.
     pub refresh: RefreshConfig,
     /// How mini-batches are handed out.

@@ -19,6 +19,8 @@ pub struct EmbeddingTable {
     pub(super) dimension: usize,
     pub(super) similarity: Similarity,
     pub(super) model_version: ModelVersion,
+    /// Of each sample's anchor and positive, where rows are pairs; empty where they are not.
+    pub(super) pair_similarities: Vec<f32>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -52,7 +54,8 @@ impl EmbeddingTable {
             prepare(SampleId::new(index), vector, similarity)?;
         }
         to_huge_pages(&vectors);
-        Ok(Self { vectors: Vectors::F32(vectors), dimension, similarity, model_version })
+        let (vectors, pair_similarities) = (Vectors::F32(vectors), Vec::new());
+        Ok(Self { vectors, dimension, similarity, model_version, pair_similarities })
     }
 
     /// An empty table with room for `samples`, to be filled by [`push`](Self::push).
@@ -75,7 +78,7 @@ impl EmbeddingTable {
             Storage::F16 => Vectors::F16(huge(numbers)),
             Storage::I8 => Vectors::I8 { numbers: huge(numbers), factors: Vec::with_capacity(samples) },
         };
-        Ok(Self { vectors, dimension, similarity, model_version })
+        Ok(Self { vectors, dimension, similarity, model_version, pair_similarities: Vec::new() })
     }
 
     /// Appends `vectors` [samples × dimension] after those that are there; they are scaled in place to unit length for
@@ -153,7 +156,21 @@ impl EmbeddingTable {
                 Vectors::I8 { numbers: copied(vectors, numbers), factors: copied(factors, samples) }
             }
         };
-        Self { vectors, model_version, ..*self }
+        let pair_similarities = self.pair_similarities.clone();
+        Self { vectors, model_version, pair_similarities, ..*self }
+    }
+
+    /// Appends how similar the anchor and the positive of each sample are, where rows are pairs: for those that
+    /// [`push`](Self::push) appended. 4 bytes a sample.
+    pub fn push_pair_similarities(&mut self, similarities: &[f32]) {
+        self.pair_similarities.extend_from_slice(similarities);
+    }
+
+    /// How similar the anchor and the positive of a sample are, where rows are pairs.
+    #[inline]
+    #[must_use]
+    pub fn pair_similarity(&self, id: SampleId) -> Option<f32> {
+        self.pair_similarities.get(id.index()).copied()
     }
 
     /// Samples.

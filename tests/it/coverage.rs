@@ -50,7 +50,8 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let graph = hostile(kind, len);
-        let config = WalkConfig { batch_size, restart_probability, drop_last, sampler };
+        let restart_probability = restart_probability.into();
+        let config = WalkConfig { batch_size, restart_probability, drop_last, sampler, ..WalkConfig::default() };
         let mut epoch = EpochSampler::new(len, &config, seed, 3);
         let mut seen = HashSet::new();
         let mut count = 0;
@@ -86,7 +87,7 @@ fn a_star_tops_up_by_new_starts_and_says_so() {
 #[test]
 fn restarts_come_with_their_probability() {
     let graph = hostile(4, 4000);
-    let config = WalkConfig { restart_probability: 0.3, ..walk_config(200) };
+    let config = WalkConfig { restart_probability: 0.3.into(), ..walk_config(200) };
     let mut epoch = EpochSampler::new(4000, &config, 11, 0);
     let mut counts = WalkCounts::default();
     while let Some(draw) = epoch.next(&graph) {
