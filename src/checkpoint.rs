@@ -178,7 +178,7 @@ impl State {
         if self.seed == seed && self.settings == settings {
             return Ok(());
         }
-        let reason = "it was made with another seed, or other settings of graph, walk or encode.storage; give the same";
+        let reason = "it was made with another seed, or other settings of graph, walk, guards, pairs or encode.storage; give the same";
         Err(Error::State { reason: reason.to_owned() })
     }
 
@@ -196,7 +196,8 @@ impl State {
 /// A text for the settings that mini-batches depend on.
 pub(crate) fn fingerprint(config: &PipelineConfig) -> String {
     let mut hasher = DefaultHasher::new();
-    format!("{:?}", (&config.graph, &config.walk, config.encode.storage)).hash(&mut hasher);
+    format!("{:?}", (&config.graph, &config.walk, &config.guards, &config.pairs, config.encode.storage))
+        .hash(&mut hasher);
     format!("{:016x}", hasher.finish())
 }
 

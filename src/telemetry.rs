@@ -119,6 +119,19 @@ pub(crate) fn topped_up(epoch: u64, step: u64, uniform_top_ups: u32) {
     debug!(epoch, step, uniform_top_ups, "the walk ran out of steps; topped up uniformly");
 }
 
+/// The first one is a warning.
+pub(crate) fn short(epoch: u64, step: u64, missing: u32, first: bool) {
+    if first {
+        warn!(epoch, step, missing, "guards left a mini-batch short: no other sample may come with its own");
+    } else {
+        debug!(epoch, step, missing, "guards left a mini-batch short");
+    }
+}
+
+pub(crate) fn unplaced(epoch: u64, samples: usize) {
+    warn!(epoch, samples, "guards kept samples out of the epoch: no mini-batch of it could have them");
+}
+
 pub(crate) fn finished(epochs: u64, steps: u64) {
     info!(epochs, steps, "the stream has ended");
 }

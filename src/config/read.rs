@@ -217,7 +217,8 @@ impl PipelineConfig {
         }
         let (skipped, neighbors) = (self.guards.skip_nearest, self.graph.neighbors);
         if skipped > 0 && skipped >= neighbors {
-            let message = format!("is {skipped}, but samples have {neighbors} neighbors; skip fewer, or raise graph.neighbors");
+            let message =
+                format!("is {skipped}, but samples have {neighbors} neighbors; skip fewer, or raise graph.neighbors");
             faults.push(Fault { key: "guards.skip_nearest".into(), line: None, message });
         }
         if self.guards.max_relative_to_positive.is_some() && self.pairs.columns().is_none() {

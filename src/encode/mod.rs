@@ -2,7 +2,7 @@
 //!
 //! An [`Encoder`] turns record batches into embeddings; [`encode_all`] runs one over a whole [`Store`] and checks what
 //! comes back. `OnnxEncoder` runs text columns through ONNX Runtime, [`ColumnEncoder`] reads vectors that are in the
-//! data already, and anything else that makes vectors is an `Encoder` of your own (see
+//! data already, [`PairEncoder`] joins two of them for rows that are pairs, and anything else that makes vectors is an `Encoder` of your own (see
 //! `examples/custom_encoder.rs`).
 
 #[cfg(feature = "onnx")]
@@ -12,6 +12,7 @@ mod column;
 mod features;
 #[cfg(feature = "onnx")]
 mod onnx;
+mod pairs;
 #[cfg(feature = "onnx")]
 pub mod runtime;
 
@@ -24,6 +25,7 @@ use arrow::datatypes::Schema;
 pub use self::column::ColumnEncoder;
 #[cfg(feature = "onnx")]
 pub use self::onnx::OnnxEncoder;
+pub use self::pairs::PairEncoder;
 use crate::config::{Similarity, Storage};
 use crate::error::{Error, Result};
 use crate::sample::{ModelVersion, SampleId};
@@ -72,6 +74,15 @@ pub trait Encoder: Send + Sync + 'static {
     /// # Errors
     /// Its own, best as [`Error::Encode`].
     fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()>;
+
+    /// [`encode`](Self::encode), and for rows that are an anchor and its positive how similar the two are, a number a
+    /// row; `None`, the default, where rows are no pairs.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    fn encode_pairs(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Option<Vec<f32>>> {
+        self.encode(rows, vectors).map(|()| None)
+    }
 }
 
 /// Embeds all samples of `store`. `progress` hears how many are done. Blocks, for minutes where the model is large:
@@ -116,8 +127,9 @@ pub(crate) fn encode_rest(
         refuse_nulls(first, rows)?;
         vectors.clear();
         vectors.resize(rows.num_rows() * encoder.dimension(), 0f32);
-        encoder.encode(rows, &mut vectors)?;
+        let pairs = encoder.encode_pairs(rows, &mut vectors)?;
         table.push(&mut vectors)?;
+        table.push_pair_similarities(&pairs.unwrap_or_default());
         progress(first.index() + rows.num_rows());
     }
     Ok(())
@@ -163,5 +175,9 @@ impl<E: Encoder + ?Sized> Encoder for Arc<E> {
 
     fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()> {
         (**self).encode(rows, vectors)
+    }
+
+    fn encode_pairs(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Option<Vec<f32>>> {
+        (**self).encode_pairs(rows, vectors)
     }
 }

@@ -8,7 +8,7 @@ use arrow::array::RecordBatch;
 
 use super::drift::Drift;
 use super::handle::{Pushed, Refreshed};
-use super::snapshot::{Ages, Snapshot};
+use super::snapshot::{Ages, Selection, Snapshot};
 use crate::checkpoint::Checkpoints;
 use crate::compute::ComputePool;
 use crate::config::{GraphConfig, RefreshConfig, Storage};
@@ -23,7 +23,7 @@ use crate::telemetry;
 /// What a refresh needs to know; the same all run long.
 pub(crate) struct Recipe {
     pub source: Box<dyn Source>,
-    pub payload: Vec<String>,
+    pub selection: Selection,
     pub storage: Storage,
     pub graph: GraphConfig,
     pub refresh: RefreshConfig,
@@ -125,7 +125,9 @@ impl Recipe {
         (report.graph_version, report.model_version) = (version, embeddings.model_version());
         let same = Arc::ptr_eq(&embeddings, &old.embeddings);
         let origin = (if same { old.embeddings_of } else { version }, step);
-        let snapshot = Snapshot::new(embeddings, graph, ages, origin, store, &self.payload)?;
+        // Who shares a value with whom changes with the rows only.
+        let groups = (added == 0).then(|| old.guards.groups().clone());
+        let snapshot = Snapshot::new(embeddings, graph, ages, origin, store, &self.selection, groups)?;
         if let Some(checkpoints) = &self.checkpoints {
             checkpoints.save(&snapshot.kept())?;
         }
@@ -204,5 +206,10 @@ impl Encoder for Watched {
     fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()> {
         self.go_on()?;
         self.encoder.encode(rows, vectors)
+    }
+
+    fn encode_pairs(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Option<Vec<f32>>> {
+        self.go_on()?;
+        self.encoder.encode_pairs(rows, vectors)
     }
 }

@@ -29,7 +29,8 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// Looks at `keys`, each one or more columns that count as one value. A sample without a value
+    /// Looks at `keys`, each some columns that count as one value; without any, no two
+    /// samples share it. A sample without a value
     /// (a null) is in no group of that key. A key of one list column groups by items. Reads the columns once; blocks meanwhile.
     ///
     /// # Errors
@@ -39,6 +40,11 @@ impl Groups {
         let mut groups = Self { first_members: vec![0], first_groups: vec![0], ..Self::default() };
         let mut memberships: Vec<(SampleId, u32)> = Vec::new();
         for key in keys {
+            if key.is_empty() {
+                groups.most_together.push(store.len());
+                groups.first_groups.push(groups.len() as u32);
+                continue;
+            }
             let (mut hashes, nulls) = hashes(store, key)?;
             let mut values = 0;
             hashes.sort_unstable();
@@ -97,6 +103,12 @@ impl Groups {
         &self.members[range(group as usize)]
     }
 
+    /// How many keys were looked at.
+    #[must_use]
+    pub fn keys(&self) -> usize {
+        self.most_together.len()
+    }
+
     /// The groups of a key.
     #[must_use]
     pub fn of_key(&self, key: usize) -> Range<u32> {
@@ -111,8 +123,10 @@ impl Groups {
     }
 }
 
+type Hashes = (Vec<(u32, SampleId)>, Option<usize>);
+
 /// A number for every value of a key, with its sample; and, but for lists, how many samples have none.
-fn hashes(store: &Store, key: &[String]) -> Result<(Vec<(u32, SampleId)>, Option<usize>)> {
+fn hashes(store: &Store, key: &[String]) -> Result<Hashes> {
     let store = store.select(key)?;
     let schema = store.schema();
     let listed = key.len() == 1 && is_list(schema.field(0).data_type());

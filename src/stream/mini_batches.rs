@@ -40,7 +40,7 @@ impl MiniBatchStream {
         shape: Arc<Shape>,
         state: State,
     ) -> Self {
-        let schema = handle.snapshot().rows.schema();
+        let schema = handle.snapshot().schema(shape.negatives);
         Self { rx, delivered, shape, handle, schema, done: false, tasks, state }
     }
 
@@ -57,10 +57,19 @@ impl MiniBatchStream {
         self.state.clone()
     }
 
-    /// Mini-batches in the epoch that is being made: always the same, unless the source gains samples.
+    /// Mini-batches in the epoch that is being made: always the same, unless the source gains samples. Guards may end an
+    /// epoch earlier, where no two of the samples left may come together; with the [paper's
+    /// coverage](crate::config::Coverage::Paper) an epoch has more, and how many shows at its end.
     #[must_use]
     pub fn mini_batches_per_epoch(&self) -> u64 {
         self.shape.per_epoch.load(Relaxed)
+    }
+
+    /// Samples that guards have kept out of the epochs that have ended, in all: see
+    /// [`EpochSampler`](crate::walk::EpochSampler).
+    #[must_use]
+    pub fn unplaced(&self) -> u64 {
+        self.shape.unplaced.load(Relaxed)
     }
 
     /// Samples in the data set, as the newest snapshot has it.
@@ -125,7 +134,7 @@ impl Stream for MiniBatchStream {
         }
         // An error ends the stream early, so nothing is certain but the most there can be, as of now.
         let left = self.shape.total.load(Relaxed).saturating_sub(self.delivered());
-        (0, usize::try_from(left).ok())
+        (0, usize::try_from(left).ok().filter(|_| !self.shape.is_open))
     }
 }
 

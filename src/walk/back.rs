@@ -1,5 +1,6 @@
 use super::epoch::Fresh;
 use crate::graph::ProximityGraph;
+use crate::memory::huge;
 use crate::sample::{GraphVersion, SampleId};
 use crate::store::prefetch;
 
@@ -32,14 +33,16 @@ impl BackEdges {
         let last = (first + reach).min(graph.degree());
         let edges = || fresh.iter().flat_map(|id| graph.neighbors(id)[first..last].iter().map(move |to| (id, to)));
         // Counted at the place after the next, the starts come out right when the lists are filled.
-        let mut starts = vec![0u32; graph.len() + 2];
+        let mut starts = huge(graph.len() + 2);
+        starts.resize(graph.len() + 2, 0u32);
         edges().for_each(|(_, to)| starts[to.index() + 2] += 1);
         let mut sum = 0;
         for start in &mut starts {
             sum += *start;
             *start = sum;
         }
-        let mut from = vec![SampleId(0); sum as usize];
+        let mut from = huge(sum as usize);
+        from.resize(sum as usize, SampleId(0));
         for (id, to) in edges() {
             let place = &mut starts[to.index() + 1];
             from[*place as usize] = id;

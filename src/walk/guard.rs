@@ -122,7 +122,11 @@ impl<'a> Watch<'a> {
         let notes = &*self.notes;
         if let Some(&group) = self.guards.groups.groups_of(id).iter().find(|&&group| notes.taken.has(group as usize)) {
             let copies = self.guards.groups.of_key(0).contains(&group);
-            return Some(if copies { |counts| &mut counts.refused_duplicates } else { |counts| &mut counts.refused_distinct });
+            return Some(if copies {
+                |counts| &mut counts.refused_duplicates
+            } else {
+                |counts| &mut counts.refused_distinct
+            });
         }
         if notes.near.has(id.index()) || self.nearest(id).iter().any(|near| notes.members.has(near.index())) {
             return Some(|counts| &mut counts.refused_nearest);

@@ -209,6 +209,12 @@ impl EpochSampler {
         self.drawn
     }
 
+    /// Samples of the epoch.
+    #[must_use]
+    pub fn samples(&self) -> usize {
+        self.samples
+    }
+
     /// Samples that no mini-batch has had yet.
     #[must_use]
     pub fn left(&self) -> usize {
@@ -250,17 +256,19 @@ impl EpochSampler {
             };
             self.notes = notes;
             let found = draw.ids.len() >= least;
-            // Those of all samples are free for the next one in any case.
-            if let Some(fresh) = self.all.as_mut().or(if found { None } else { Some(&mut self.fresh) }) {
-                draw.ids.iter().for_each(|&id| fresh.put_back(id));
+            for &id in &draw.ids {
+                // Of all samples they are free for the next one in any case.
+                if let Some(all) = &mut self.all {
+                    all.put_back(id);
+                }
+                if !found {
+                    self.fresh.put_back(id);
+                } else if self.all.is_some() {
+                    self.fresh.take(id);
+                }
             }
             if found {
                 self.drawn += 1;
-                if self.all.is_some() {
-                    for &id in &draw.ids {
-                        self.fresh.take(id);
-                    }
-                }
                 if let Some(due) = &mut self.due {
                     due.drawn(&draw.ids);
                 }
@@ -324,8 +332,9 @@ impl EpochSampler {
     ) -> Draw {
         let alpha = self.config.restart_probability.at(self.epoch);
         let (fresh, unseen) = match &mut self.all {
-            Some(all) => (all, Some(&mut self.fresh)),
-            None => (&mut self.fresh, None),
+            // The last one has nothing but what is left.
+            Some(all) if size == self.config.batch_size => (all, Some(&mut self.fresh)),
+            _ => (&mut self.fresh, None),
         };
         let mut filling = Filling::new(size, fresh, unseen, admission);
         for &id in due {

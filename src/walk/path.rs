@@ -164,7 +164,7 @@ impl<'a, R: Rng> Path<'a, R> {
         match stage {
             Stage::Out => {
                 let to = *self.step(at);
-                if number % ONWARD == 0 {
+                if number.is_multiple_of(ONWARD) {
                     return Ok(to);
                 }
                 back.prefetch_list(to);
@@ -282,8 +282,8 @@ mod tests {
                     let from = if restarted { start } else { place };
                     place = graph.neighbors(from)[SKIP + (scaled >> 32) as usize];
                     let list = &lists[place.index()];
-                    if back.is_some() && turn % ONWARD != 0 && !list.is_empty() {
-                        place = list[(u64::from(turn) * list.len() as u64 >> 32) as usize];
+                    if back.is_some() && !turn.is_multiple_of(ONWARD) && !list.is_empty() {
+                        place = list[((u64::from(turn) * list.len() as u64) >> 32) as usize];
                     }
                     assert_eq!(path.next(), Move { to: place, restarted }, "move {step} at α = {alpha}");
                     if step % 777 == 0 {
@@ -291,6 +291,65 @@ mod tests {
                         path.begin(start);
                         place = start;
                     }
+                }
+            }
+        }
+    }
+
+    /// How often a walk is where, against the stationary distribution of its chain, which power iteration gives.
+    #[test]
+    fn visits_are_the_stationary_distribution() {
+        const LEN: usize = 40;
+        const DEGREE: usize = 10;
+        const MOVES: usize = 1_000_000;
+        let mut generator = ChaCha8Rng::seed_from_u64(5);
+        // Squares of uniform numbers: low ids are hubs.
+        let neighbor = |_| SampleId::new((generator.random::<f64>().powi(2) * LEN as f64) as usize);
+        let neighbors: Vec<_> = (0..LEN * DEGREE).map(neighbor).collect();
+        let graph = ProximityGraph::new(neighbors, vec![0.0; LEN * DEGREE], DEGREE, GraphVersion(1)).unwrap();
+        let mut fresh = Fresh::all(LEN);
+        (0..LEN).filter(|id| id % 4 == 1).for_each(|id| assert!(fresh.take(SampleId::new(id))));
+        let edges = BackEdges::new(&graph, &fresh, 0);
+        let start = SampleId(7);
+        for back in [None, Some(&edges)] {
+            // A move from each place, as probabilities of arriving anywhere.
+            let ranks = back.map_or(0..DEGREE, BackEdges::ranks);
+            let mut out = vec![[0f64; LEN]; LEN];
+            for (from, out) in out.iter_mut().enumerate() {
+                for to in &graph.neighbors(SampleId::new(from))[ranks.clone()] {
+                    let share = 1.0 / ranks.len() as f64;
+                    let near = |id: SampleId| graph.neighbors(id)[ranks.clone()].iter().filter(|n| *n == to).count();
+                    let list: Vec<_> = fresh.iter().flat_map(|id| std::iter::repeat_n(id, near(id))).collect();
+                    let onward = if back.is_some() && !list.is_empty() { 1.0 / f64::from(ONWARD) } else { 1.0 };
+                    out[to.index()] += share * onward;
+                    for id in &list {
+                        out[id.index()] += share * (1.0 - onward) / list.len() as f64;
+                    }
+                }
+            }
+            for alpha in [0.05, 0.3, 0.9] {
+                let mut expected = [1.0 / LEN as f64; LEN];
+                for _ in 0..2_000 {
+                    let mut next = [0f64; LEN];
+                    for from in 0..LEN {
+                        for to in 0..LEN {
+                            let arrives = alpha * out[start.index()][to] + (1.0 - alpha) * out[from][to];
+                            next[to] += expected[from] * arrives;
+                        }
+                    }
+                    expected = next;
+                }
+                let mut path = Path::new(&graph, back, 0, start, alpha, ChaCha8Rng::seed_from_u64(11));
+                let mut visits = [0u32; LEN];
+                (0..MOVES).for_each(|_| visits[path.next().to.index()] += 1);
+                for (id, (&visits, expected)) in visits.iter().zip(expected).enumerate() {
+                    let share = f64::from(visits) / MOVES as f64;
+                    // Visits in a row are not independent: moves between restarts count as one.
+                    let deviation = (expected * (1.0 - expected) / (MOVES as f64 * alpha)).sqrt();
+                    assert!(
+                        (share - expected).abs() <= 5.0 * deviation,
+                        "{id} at α = {alpha}: {share}, not {expected}"
+                    );
                 }
             }
         }
