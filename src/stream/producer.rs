@@ -101,7 +101,7 @@ impl Producer {
         let per_epoch = mini_batches_per_epoch(samples, &self.walk) - u64::from(dropped);
         self.shape.per_epoch.store(per_epoch, Relaxed);
         let left = per_epoch.saturating_mul(self.epochs.saturating_sub(self.epoch));
-        self.shape.total.store((self.step - self.sampler.drawn()).saturating_add(left), Relaxed);
+        self.shape.total.store(self.step.saturating_sub(self.sampler.drawn()).saturating_add(left), Relaxed);
     }
 
     /// Sends mini-batches until the last epoch ends, an error occurs, or nobody receives any more.
