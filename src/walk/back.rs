@@ -20,7 +20,7 @@ pub(super) struct BackEdges {
     first: usize,
     last: usize,
     graph_version: GraphVersion,
-    /// Samples that were fresh then.
+    /// Samples that were fresh when last looked at.
     fresh: usize,
 }
 
@@ -52,9 +52,33 @@ impl BackEdges {
         Self { starts, from, first, last, graph_version: graph.version(), fresh: fresh.len() }
     }
 
-    /// Whether they still pay: at least half of them are edges of fresh samples.
-    pub fn are_of(&self, graph: &ProximityGraph, fresh: &Fresh) -> bool {
-        self.graph_version == graph.version() && 2 * fresh.len() > self.fresh
+    /// Whether they are of this graph.
+    pub fn are_of(&self, graph: &ProximityGraph) -> bool {
+        self.graph_version == graph.version() && self.starts.len() == graph.len() + 1
+    }
+
+    /// Forgets those of samples that are not fresh any more, where these are an eighth: over an epoch that takes a
+    /// fraction of the time of making them.
+    pub fn keep_fresh(&mut self, fresh: &Fresh) {
+        if 8 * fresh.len() > 7 * self.fresh {
+            return;
+        }
+        let (mut begin, mut kept) = (0, 0);
+        for to in 0..self.starts.len() - 1 {
+            let end = self.starts[to + 1] as usize;
+            self.starts[to] = kept as u32;
+            for place in begin..end {
+                let id = self.from[place];
+                self.from[kept] = id;
+                kept += usize::from(fresh.contains(id));
+            }
+            begin = end;
+        }
+        if let Some(last) = self.starts.last_mut() {
+            *last = kept as u32;
+        }
+        self.from.truncate(kept);
+        self.fresh = fresh.len();
     }
 
     /// The neighbors that have back edges, by rank.

@@ -302,8 +302,10 @@ impl EpochSampler {
     fn look_back(&mut self, graph: &ProximityGraph, skip: usize) {
         let late = self.fresh.len() < self.samples - self.samples / EARLY;
         let walks = self.config.sampler == SamplerKind::RandomWalk && self.config.coverage == Coverage::Exact;
-        if late && walks && !self.back.as_ref().is_some_and(|back| back.are_of(graph, &self.fresh)) {
-            self.back = Some(BackEdges::new(graph, &self.fresh, skip));
+        match &mut self.back {
+            Some(back) if back.are_of(graph) => back.keep_fresh(&self.fresh),
+            back if late && walks => *back = Some(BackEdges::new(graph, &self.fresh, skip)),
+            _ => {}
         }
     }
 
@@ -375,7 +377,7 @@ pub fn mini_batches_per_epoch(samples: usize, config: &WalkConfig) -> u64 {
 }
 
 /// Of an epoch, as a divisor: what walks find by themselves before they go back along edges.
-const EARLY: usize = 16;
+const EARLY: usize = 64;
 
 /// Mini-batches begun anew where guards let in too few, before the epoch ends.
 const ATTEMPTS: usize = 8;
