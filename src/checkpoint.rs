@@ -210,8 +210,8 @@ impl State {
         if self.seed == seed && self.settings == settings {
             return Ok(());
         }
-        let reason = "it was made with another seed, or other settings of graph, walk, encode.storage or encode.on_bad_sample; \
-                      give the same";
+        let reason = "it was made with another seed, or other settings of graph, walk, guards, pairs, encode.storage or \
+                      encode.on_bad_sample; give the same";
         Err(Error::State { reason: reason.to_owned() })
     }
 
@@ -229,8 +229,8 @@ impl State {
 /// A text for the settings that mini-batches depend on.
 pub(crate) fn fingerprint(config: &PipelineConfig) -> String {
     let mut hasher = DefaultHasher::new();
-    format!("{:?}", (&config.graph, &config.walk, config.encode.storage, config.encode.on_bad_sample))
-        .hash(&mut hasher);
+    let encode = (config.encode.storage, config.encode.on_bad_sample);
+    format!("{:?}", (&config.graph, &config.walk, &config.guards, &config.pairs, encode)).hash(&mut hasher);
     format!("{:016x}", hasher.finish())
 }
 

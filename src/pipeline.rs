@@ -11,14 +11,14 @@ use tokio::task::JoinSet;
 use crate::checkpoint::{self, Checkpoints, State};
 use crate::compute::{ComputePool, died};
 use crate::config::{
-    CheckpointConfig, ComputeConfig, EncodeConfig, Faults, GraphConfig, PipelineConfig, RefreshConfig, StoreConfig,
-    StreamConfig, WalkConfig,
+    CheckpointConfig, ComputeConfig, EncodeConfig, Fault, Faults, GraphConfig, GuardsConfig, PairsConfig,
+    PipelineConfig, RefreshConfig, StoreConfig, StreamConfig, WalkConfig,
 };
 use crate::encode::{BadSamples, Encoder, encode_present};
 use crate::error::{Error, Result};
 use crate::progress::{Progress, Stage};
-use crate::refresh::{First, Recipe, Worker};
-use crate::sample::ModelVersion;
+use crate::refresh::{First, Recipe, Selection, Snapshot, Worker, negative};
+use crate::sample::{ModelVersion, SampleId};
 use crate::source::{self, Source};
 use crate::store::{EmbeddingTable, Store};
 use crate::stream::{MiniBatch, MiniBatchStream, Producer};
@@ -111,6 +111,21 @@ impl PipelineBuilder {
         self
     }
 
+    /// Which columns are an anchor and its positive. An [`encoder`](Self::encoder) that is given embeds both, best as a
+    /// [`PairEncoder`](crate::encode::PairEncoder).
+    #[must_use]
+    pub fn pairs(mut self, pairs: PairsConfig) -> Self {
+        self.config.pairs = pairs;
+        self
+    }
+
+    /// What keeps likely false negatives out of mini-batches.
+    #[must_use]
+    pub fn guards(mut self, guards: GuardsConfig) -> Self {
+        self.config.guards = guards;
+        self
+    }
+
     /// When the graph is made anew.
     #[must_use]
     pub fn refresh(mut self, refresh: RefreshConfig) -> Self {
@@ -183,9 +198,15 @@ impl PipelineBuilder {
             None => open_encoder(&config, schema.clone(), &pool).await?,
         };
         encoder.accepts(source.uri(), &schema)?;
+        let selection = selection(&config, &payload, encoder.columns())?;
+        crate::source::positions(source.uri(), &schema, &selection.distinct.concat())?;
 
-        let mut columns = payload.clone();
-        columns.extend(encoder.columns().iter().filter(|c| !payload.contains(c)).cloned());
+        let mut columns = payload;
+        for column in encoder.columns().iter().chain(selection.distinct.iter().flatten()).chain(&selection.negative) {
+            if !columns.contains(column) {
+                columns.push(column.clone());
+            }
+        }
         let total = source.rows();
         let mut stored = |done| progress(Progress { stage: Stage::Store, done, total });
         stored(0);
@@ -222,7 +243,7 @@ impl PipelineBuilder {
         let background = ComputePool::in_background(share as usize)?;
         let recipe = Recipe {
             source: source.into(),
-            payload,
+            selection,
             storage,
             on_bad_sample,
             graph: config.graph,
@@ -233,6 +254,7 @@ impl PipelineBuilder {
         };
         let (worker, handle) = Worker::start(recipe, &pool, first, store, encoder, heard).await?;
         let snapshot = handle.snapshot();
+        together(&snapshot, &config.walk, &config.guards)?;
         let done = snapshot.embeddings.len();
         progress(Progress { stage: Stage::Graph, done, total });
 
@@ -285,6 +307,48 @@ fn check(config: &PipelineConfig, has_source: bool) -> Result<(), Faults> {
     Faults::none_or("the settings", faults)
 }
 
+/// Which columns mini-batches carry, and of which no two samples of one may share the value.
+fn selection(config: &PipelineConfig, payload: &[String], encoded: &[String]) -> Result<Selection> {
+    let PipelineConfig { guards, pairs, walk, .. } = config;
+    let content = if guards.duplicates { encoded.to_vec() } else { Vec::new() };
+    let distinct = pairs.columns().into_iter().map(|[_, positive]| positive).chain(&guards.distinct);
+    let distinct = std::iter::once(content).chain(distinct.map(|column| vec![column.clone()])).collect();
+    let positive = pairs.positive.as_ref().or(encoded.first()).filter(|_| walk.negatives > 0);
+    let taken = |column: &&String| (1..=walk.negatives).any(|i| **column == negative(i));
+    if let Some(column) = payload.iter().find(taken) {
+        let message =
+            format!("gives explicit negatives the name of the column `{column}`; leave it out of source.columns");
+        return Err(fault("walk.negatives", message));
+    }
+    Ok(Selection { payload: payload.to_vec(), negative: positive.cloned(), guards: guards.clone(), distinct })
+}
+
+/// Refuses columns with fewer values than a mini-batch has samples, since none could ever be full, and the measure of
+/// pairs where there is none.
+fn together(snapshot: &Snapshot, walk: &WalkConfig, guards: &GuardsConfig) -> Result<()> {
+    if guards.max_relative_to_positive.is_some() && snapshot.embeddings.pair_similarity(SampleId(0)).is_none() {
+        let message =
+            "the encoder does not tell how similar pairs are; make a PairEncoder of it, or take the bound out";
+        return Err(fault("guards.max_relative_to_positive", message.into()));
+    }
+    let groups = snapshot.guards.groups();
+    let first = groups.keys() - guards.distinct.len();
+    for (i, column) in guards.distinct.iter().enumerate() {
+        let (most, size) = (groups.most_together(first + i), walk.batch_size);
+        if most < size {
+            let why = format!("`{column}` has {most} values, so no mini-batch of {size} has distinct ones");
+            let message = format!("{why}; lower walk.batch_size to {most}, or take the column out");
+            return Err(fault("guards.distinct", message));
+        }
+    }
+    Ok(())
+}
+
+fn fault(key: &str, message: String) -> Error {
+    let fault = Fault { key: key.to_owned(), line: None, message };
+    Faults { origin: "the settings".into(), faults: vec![fault] }.into()
+}
+
 fn enough(uri: &str, found: usize, walk: &WalkConfig) -> Result<()> {
     let needed = match found {
         0 => 1,
@@ -321,5 +385,6 @@ async fn open_encoder(config: &PipelineConfig, schema: SchemaRef, pool: &Compute
     if encode.sessions == 0 {
         encode.sessions = pool.threads();
     }
-    pool.run("model", move || crate::encode::open(&encode, &schema)).await
+    let pairs = config.pairs.clone();
+    pool.run("model", move || crate::encode::open_of(&encode, &pairs, &schema)).await
 }

@@ -133,7 +133,7 @@ pub(crate) fn refresh_failed(step: u64, reason: &dyn Display) {
     warn!(step, %reason, "a refresh failed; the old snapshot stays");
 }
 
-pub(crate) fn topped_up(epoch: u64, step: u64, uniform_top_ups: u32) {
+pub(crate) fn topped_up(epoch: u64, step: u64, uniform_top_ups: u64) {
     debug!(epoch, step, uniform_top_ups, "the walk ran out of steps; topped up uniformly");
 }
 
@@ -143,6 +143,19 @@ pub(crate) fn delivered(step: u64, waited: f64, staleness: u64, similarity: f32)
 
 pub(crate) fn unsaved(step: u64, reason: &dyn Display) {
     warn!(step, %reason, "could not note in the checkpoint folder what was left of the epoch; the run goes on");
+}
+
+/// The first one is a warning.
+pub(crate) fn short(epoch: u64, step: u64, missing: u64, first: bool) {
+    if first {
+        warn!(epoch, step, missing, "guards left a mini-batch short: no other sample may come with its own");
+    } else {
+        debug!(epoch, step, missing, "guards left a mini-batch short");
+    }
+}
+
+pub(crate) fn unplaced(epoch: u64, samples: usize) {
+    warn!(epoch, samples, "guards kept samples out of the epoch: no mini-batch of it could have them");
 }
 
 pub(crate) fn finished(epochs: u64, steps: u64) {

@@ -93,8 +93,10 @@ fn merge(config: &mut PipelineConfig, input: &Input<'_>, seen: &mut Seen, faults
             "source" => section.table(&mut config.source),
             "store" => section.table(&mut config.store),
             "encode" => section.table(&mut config.encode),
+            "pairs" => section.table(&mut config.pairs),
             "graph" => section.table(&mut config.graph),
             "walk" => section.table(&mut config.walk),
+            "guards" => section.table(&mut config.guards),
             "refresh" => section.table(&mut config.refresh),
             "stream" => section.table(&mut config.stream),
             "checkpoint" => section.table(&mut config.checkpoint),
@@ -233,8 +235,10 @@ impl PipelineConfig {
         check(&self.source, &mut faults);
         check(&self.store, &mut faults);
         check(&self.encode, &mut faults);
+        check(&self.pairs, &mut faults);
         check(&self.graph, &mut faults);
         check(&self.walk, &mut faults);
+        check(&self.guards, &mut faults);
         check(&self.refresh, &mut faults);
         check(&self.stream, &mut faults);
         check(&self.checkpoint, &mut faults);
@@ -245,6 +249,16 @@ impl PipelineConfig {
         {
             let message = format!("`{label}` is not among source.columns; add it there");
             faults.push(Fault { key: "report.label".into(), line: None, message });
+        }
+        let (skipped, neighbors) = (self.guards.skip_nearest, self.graph.neighbors);
+        if skipped > 0 && skipped >= neighbors {
+            let message =
+                format!("is {skipped}, but samples have {neighbors} neighbors; skip fewer, or raise graph.neighbors");
+            faults.push(Fault { key: "guards.skip_nearest".into(), line: None, message });
+        }
+        if self.guards.max_relative_to_positive.is_some() && self.pairs.columns().is_none() {
+            let message = "needs pairs; name pairs.anchor and pairs.positive, or use guards.max_similarity".into();
+            faults.push(Fault { key: "guards.max_relative_to_positive".into(), line: None, message });
         }
         let (size, ranks) = (self.walk.batch_size, self.stream.world_size);
         if ranks > 1 && !size.is_multiple_of(ranks) {
@@ -324,6 +338,8 @@ mod tests {
         all::<crate::config::GraphInputConfig>();
         all::<crate::config::GraphConfig>();
         all::<crate::config::WalkConfig>();
+        all::<crate::config::GuardsConfig>();
+        all::<crate::config::PairsConfig>();
         all::<crate::config::RefreshConfig>();
         all::<crate::config::StreamConfig>();
         all::<crate::config::CheckpointConfig>();

@@ -5,7 +5,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 
 use super::pooling::normalize;
-use super::{BadRow, Encoder, refuse};
+use super::{BadRow, Encoded, Encoder, refuse};
 use crate::config::Combine;
 use crate::error::{Error, Result};
 use crate::source::positions;
@@ -86,17 +86,17 @@ impl Encoder for CombinedEncoder {
     }
 
     fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()> {
-        refuse(&self.name, self.encode_readable(rows, vectors)?)
+        refuse(&self.name, self.encode_readable(rows, vectors)?.bad)
     }
 
-    fn encode_readable(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Vec<BadRow>> {
+    fn encode_readable(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Encoded> {
         let (mut bad, mut start): (Vec<BadRow>, usize) = (Vec::new(), 0);
         for encoder in &self.encoders {
             let d = encoder.dimension();
             let own = positions("the rows", &rows.schema(), encoder.columns())?;
             let rows = rows.project(&own).map_err(|cause| Error::Arrow { action: "select columns", cause })?;
             let mut part = vec![0f32; rows.num_rows() * d];
-            bad.extend(encoder.encode_readable(&rows, &mut part)?);
+            bad.extend(encoder.encode_readable(&rows, &mut part)?.bad);
             normalize(&mut part, d);
             let share = match self.combine {
                 Combine::Mean => 1.0 / self.encoders.len() as f32,
@@ -112,7 +112,7 @@ impl Encoder for CombinedEncoder {
         for bad in &bad {
             vectors[bad.row * self.dimension..][..self.dimension].fill(0.0);
         }
-        Ok(bad)
+        Ok(Encoded { bad, ..Encoded::default() })
     }
 }
 

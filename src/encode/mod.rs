@@ -2,8 +2,9 @@
 //!
 //! An [`Encoder`] turns record batches into embeddings; [`encode_all`] runs one over a whole [`Store`] and checks what
 //! comes back. `OnnxEncoder` runs texts, images, tensors or graphs through ONNX Runtime, [`ColumnEncoder`] reads vectors
-//! that are in the data already, [`CombinedEncoder`] makes one vector of several encoders', and anything else that makes
-//! vectors is an `Encoder` of your own (see `examples/custom_encoder.rs`). [`open`] gives the one that settings ask for.
+//! that are in the data already, [`CombinedEncoder`] makes one vector of several encoders', [`PairEncoder`] joins two for
+//! rows that are pairs, and anything else that makes vectors is an `Encoder` of your own (see
+//! `examples/custom_encoder.rs`). [`open`] gives the one that settings ask for.
 
 #[cfg(feature = "onnx")]
 mod batching;
@@ -19,6 +20,7 @@ mod inputs;
 mod model;
 #[cfg(feature = "onnx")]
 mod onnx;
+mod pairs;
 mod pooling;
 #[cfg(feature = "onnx")]
 mod provider;
@@ -36,9 +38,10 @@ pub use self::column::ColumnEncoder;
 pub use self::combined::CombinedEncoder;
 #[cfg(feature = "onnx")]
 pub use self::onnx::OnnxEncoder;
+pub use self::pairs::PairEncoder;
 #[cfg(feature = "onnx")]
 pub use self::provider::probe_provider;
-use crate::config::{EncodeConfig, Fault, Faults, FeatureKind, OnBadSample, Similarity, Storage};
+use crate::config::{EncodeConfig, Fault, Faults, FeatureKind, OnBadSample, PairsConfig, Similarity, Storage};
 use crate::error::{Error, Result};
 use crate::sample::{ModelVersion, SampleId};
 use crate::source::positions;
@@ -94,13 +97,23 @@ pub trait Encoder: Send + Sync + 'static {
     fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()>;
 
     /// [`encode`](Self::encode), but rows that cannot be read are no error: their vectors stay zeros, and they are given
-    /// with the reason, in order. By default there are no such rows.
+    /// with the reason; and of rows that are pairs, how similar the two are. By default there is neither.
     ///
     /// # Errors
     /// As [`encode`](Self::encode), for all that is not the fault of single rows.
-    fn encode_readable(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Vec<BadRow>> {
-        self.encode(rows, vectors).map(|()| Vec::new())
+    fn encode_readable(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Encoded> {
+        self.encode(rows, vectors).map(|()| Encoded::default())
     }
+}
+
+/// What comes of rows beside their vectors.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Encoded {
+    /// Rows that cannot be read, in order.
+    pub bad: Vec<BadRow>,
+    /// Where rows are an anchor and its positive: how similar the two are, a number a row, whatever for bad ones.
+    /// Empty where they are not.
+    pub pair_similarities: Vec<f32>,
 }
 
 /// A row that an encoder cannot read.
@@ -125,9 +138,32 @@ fn refuse(encoder: &str, bad: Vec<BadRow>) -> Result<()> {
 /// # Errors
 /// Those of the encoder; [`Error::Config`] where this build has none for the feature.
 pub fn open(config: &EncodeConfig, schema: &Schema) -> Result<Arc<dyn Encoder>> {
-    let views: Vec<_> = config.views.iter().map(|view| view.over(config)).collect();
+    open_of(config, &PairsConfig::default(), schema)
+}
+
+/// The same, for rows that may be pairs: anchor and positive are then in the place of `column`, in views that name none
+/// too.
+pub(crate) fn open_of(config: &EncodeConfig, pairs: &PairsConfig, schema: &Schema) -> Result<Arc<dyn Encoder>> {
     #[cfg(feature = "onnx")]
     let models = model::Models::default();
+    #[cfg(not(feature = "onnx"))]
+    let models = ();
+    let Some(columns) = pairs.columns() else { return open_views(config, schema, &models) };
+    let [anchor, positive] = columns.map(|column| {
+        let config = EncodeConfig { column: Some(column.clone()), ..config.clone() };
+        open_views(&config, schema, &models)
+    });
+    Ok(Arc::new(PairEncoder::new(anchor?, positive?, pairs.graph_over)?))
+}
+
+#[cfg(feature = "onnx")]
+type Models = model::Models;
+#[cfg(not(feature = "onnx"))]
+type Models = ();
+
+#[cfg_attr(not(feature = "onnx"), expect(unused_variables, reason = "there are no models then"))]
+fn open_views(config: &EncodeConfig, schema: &Schema, models: &Models) -> Result<Arc<dyn Encoder>> {
+    let views: Vec<_> = config.views.iter().map(|view| view.over(config)).collect();
     let open = |config: &EncodeConfig| -> Result<Arc<dyn Encoder>> {
         let fault = |key: &str, message: &str| -> Error {
             let fault = Fault { key: format!("encode{key}"), line: None, message: message.into() };
@@ -140,7 +176,7 @@ pub fn open(config: &EncodeConfig, schema: &Schema) -> Result<Arc<dyn Encoder>> 
             return Ok(Arc::new(ColumnEncoder::new(schema, column)?));
         }
         #[cfg(feature = "onnx")]
-        return Ok(Arc::new(OnnxEncoder::open_among(config, &models)?));
+        return Ok(Arc::new(OnnxEncoder::open_among(config, models)?));
         #[cfg(not(feature = "onnx"))]
         let message = "no encoder is given, and this build runs no models (cargo feature `onnx`); call `encoder`, or set \
                        encode.feature = \"vector\"";
@@ -218,7 +254,7 @@ pub(crate) fn encode_rest(
         }
         vectors.clear();
         vectors.resize(rows.num_rows() * encoder.dimension(), 0f32);
-        let unread = encode_without_nulls(encoder, rows, &mut vectors)?;
+        let Encoded { bad: unread, pair_similarities } = encode_without_nulls(encoder, rows, &mut vectors)?;
         if let (None, Some(BadRow { row, column, reason })) = (&example, unread.first().cloned()) {
             let sample = SampleId::new(first.index() + row);
             if bad.on_bad_sample == OnBadSample::Fail {
@@ -228,6 +264,7 @@ pub(crate) fn encode_rest(
         }
         let skipped: Vec<_> = unread.iter().map(|bad| bad.row).collect();
         table.push_except(&mut vectors, &skipped)?;
+        table.push_pair_similarities(&pair_similarities);
         progress(first.index() + rows.num_rows());
     }
     match (table.skipped(), example) {
@@ -240,7 +277,7 @@ pub(crate) fn encode_rest(
 }
 
 /// Encodes the rows without nulls, which encoders need not know; the others are as bad as those that cannot be read.
-fn encode_without_nulls(encoder: &dyn Encoder, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Vec<BadRow>> {
+fn encode_without_nulls(encoder: &dyn Encoder, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Encoded> {
     let is_null = |row: usize| rows.columns().iter().position(|column| column.is_null(row));
     if rows.columns().iter().all(|column| column.null_count() == 0) {
         return encoder.encode_readable(rows, vectors);
@@ -259,13 +296,19 @@ fn encode_without_nulls(encoder: &dyn Encoder, rows: &RecordBatch, vectors: &mut
     let rows = filter_record_batch(rows, &mask).map_err(|cause| Error::Arrow { action: "leave nulls out", cause })?;
     let d = encoder.dimension();
     let mut part = vec![0f32; kept.len() * d];
-    let unread = if kept.is_empty() { Vec::new() } else { encoder.encode_readable(&rows, &mut part)? };
+    let empty = kept.is_empty();
+    let encoded = if empty { Encoded::default() } else { encoder.encode_readable(&rows, &mut part)? };
     for (&row, vector) in kept.iter().zip(part.chunks_exact(d)) {
         vectors[row * d..][..d].copy_from_slice(vector);
     }
-    bad.extend(unread.into_iter().map(|bad| BadRow { row: kept[bad.row], ..bad }));
+    bad.extend(encoded.bad.into_iter().map(|bad| BadRow { row: kept[bad.row], ..bad }));
     bad.sort_by_key(|bad| bad.row);
-    Ok(bad)
+    let pairs = !encoded.pair_similarities.is_empty();
+    let mut pair_similarities = vec![0.0; if pairs { mask.len() } else { 0 }];
+    for (&row, similarity) in kept.iter().zip(encoded.pair_similarities) {
+        pair_similarities[row] = similarity;
+    }
+    Ok(Encoded { bad, pair_similarities })
 }
 
 fn refuse_nulls(first: SampleId, rows: &RecordBatch) -> Result<()> {
@@ -314,7 +357,7 @@ impl<E: Encoder + ?Sized> Encoder for Arc<E> {
         (**self).encode(rows, vectors)
     }
 
-    fn encode_readable(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Vec<BadRow>> {
+    fn encode_readable(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Encoded> {
         (**self).encode_readable(rows, vectors)
     }
 }

@@ -10,7 +10,7 @@ use super::features::{self, Batch, Feature, Samples};
 use super::inputs;
 use super::model::{Model, Models};
 use super::pooling::{normalize, pool};
-use super::{BadRow, Encoder, refuse};
+use super::{Encoded, Encoder, refuse};
 use crate::config::{EncodeConfig, Fault, Faults, FeatureKind, Pooling, Provider};
 use crate::error::{Error, Result, quoted};
 use crate::source::positions;
@@ -192,10 +192,10 @@ impl Encoder for OnnxEncoder {
     }
 
     fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()> {
-        refuse(&self.name, self.encode_readable(rows, vectors)?)
+        refuse(&self.name, self.encode_readable(rows, vectors)?.bad)
     }
 
-    fn encode_readable(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Vec<BadRow>> {
+    fn encode_readable(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Encoded> {
         let samples = self.feature.prepare(rows)?;
         let groups = samples.groups(self.batch_rows.load(Relaxed), self.batch_tokens);
         let encode = |group: &Vec<usize>| self.encode_group(samples.as_ref(), group);
@@ -216,7 +216,7 @@ impl Encoder for OnnxEncoder {
             bad.extend(batch.bad);
         }
         bad.sort_by_key(|bad| bad.row);
-        Ok(bad)
+        Ok(Encoded { bad, ..Encoded::default() })
     }
 }
 

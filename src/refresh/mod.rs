@@ -18,5 +18,6 @@ pub use self::drift::Drift;
 pub use self::handle::RefreshHandle;
 pub use self::report::{RefreshCounts, RefreshSeconds, Refreshed};
 pub use self::snapshot::{AgeSummary, Ages, Published, Snapshot};
+pub(crate) use self::snapshot::{Selection, negative};
 pub(crate) use self::work::Recipe;
 pub(crate) use self::worker::{First, Worker};

@@ -8,11 +8,11 @@ use arrow::array::RecordBatch;
 use super::drift::Drift;
 use super::handle::Pushed;
 use super::report::{Lap, RefreshSeconds, Refreshed, Told};
-use super::snapshot::{Ages, Snapshot};
+use super::snapshot::{Ages, Selection, Snapshot};
 use crate::checkpoint::Checkpoints;
 use crate::compute::ComputePool;
 use crate::config::{GraphConfig, OnBadSample, RefreshConfig, Storage};
-use crate::encode::{BadRow, BadSamples, Encoder, encode_present, encode_rest};
+use crate::encode::{BadSamples, Encoded, Encoder, encode_present, encode_rest};
 use crate::error::{Error, Result};
 use crate::graph;
 use crate::progress::Stage;
@@ -24,7 +24,7 @@ use crate::telemetry;
 /// What a refresh needs to know; the same all run long.
 pub(crate) struct Recipe {
     pub source: Arc<dyn Source>,
-    pub payload: Vec<String>,
+    pub selection: Selection,
     pub storage: Storage,
     pub on_bad_sample: OnBadSample,
     pub graph: GraphConfig,
@@ -133,7 +133,9 @@ impl Recipe {
         (report.graph_version, report.model_version) = (version, embeddings.model_version());
         let same = Arc::ptr_eq(&embeddings, &old.embeddings);
         let origin = (if same { old.embeddings_of } else { version }, *step);
-        let snapshot = Snapshot::new(embeddings, graph, ages, origin, store, &self.payload)?;
+        // Who shares a value with whom changes with the rows only.
+        let groups = (report.added == 0).then(|| old.guards.groups().clone());
+        let snapshot = Snapshot::new(embeddings, graph, ages, origin, store, &self.selection, groups)?;
         if let Some(checkpoints) = &self.checkpoints {
             checkpoints.save(&snapshot.kept())?;
         }
@@ -210,7 +212,7 @@ impl Encoder for Watched {
         self.encoder.encode(rows, vectors)
     }
 
-    fn encode_readable(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Vec<BadRow>> {
+    fn encode_readable(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Encoded> {
         self.go_on()?;
         self.encoder.encode_readable(rows, vectors)
     }

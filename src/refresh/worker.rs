@@ -74,11 +74,12 @@ impl Worker {
         let first = {
             let recipe = recipe.clone();
             move || match first {
-                First::Resumed(kept) => Snapshot::of_kept(*kept, store, &recipe.payload),
+                First::Resumed(kept) => Snapshot::of_kept(*kept, store, &recipe.selection),
                 First::Embedded(embeddings) => {
                     let (version, ages) = (GraphVersion(1), Ages::all_at(0));
                     let graph = graph::build(&embeddings, &recipe.graph, recipe.seed, version);
-                    let first = Snapshot::new(embeddings.into(), graph, ages, (version, 0), store, &recipe.payload)?;
+                    let (embeddings, selection) = (embeddings.into(), &recipe.selection);
+                    let first = Snapshot::new(embeddings, graph, ages, (version, 0), store, selection, None)?;
                     if let Some(checkpoints) = &recipe.checkpoints {
                         checkpoints.save(&first.kept())?;
                     }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use self::labels::Labels;
 pub use self::summary::{Measure, Summary};
-use crate::config::{SamplerKind, WalkConfig};
+use crate::config::{Coverage, SamplerKind, WalkConfig};
 use crate::error::Result;
 use crate::refresh::Snapshot;
 use crate::sample::GraphVersion;
@@ -71,7 +71,8 @@ impl Observer {
     /// The summary, beside as many mini-batches of a uniform sampler, measured with the embeddings of `snapshot`.
     #[must_use]
     pub fn summary(&self, snapshot: &Snapshot) -> Summary {
-        let config = WalkConfig { sampler: SamplerKind::Uniform, ..self.walk.clone() };
+        let sampler = SamplerKind::Uniform;
+        let config = WalkConfig { sampler, coverage: Coverage::Exact, negatives: 0, ..self.walk.clone() };
         let (mut similarity, mut shared) = (Vec::new(), Vec::new());
         let mut epochs = (0..).map(|epoch| snapshot.epoch(&config, self.seed, epoch));
         while similarity.len() < self.sizes.len() {

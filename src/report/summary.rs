@@ -85,6 +85,20 @@ impl fmt::Display for Summary {
             f,
             "{:<12} {} moves, {} restarts, {} new starts, {} uniform top-ups",
             "walks", counts.moves, counts.restarts, counts.new_starts, counts.uniform_top_ups
+        )?;
+        if counts.refused() == 0 && counts.short == 0 {
+            return Ok(());
+        }
+        write!(
+            f,
+            "\n{:<12} refused {} duplicates, {} with the same value, {} nearest, {} similar, {} relative to pairs; {} places left empty",
+            "guards",
+            counts.refused_duplicates,
+            counts.refused_distinct,
+            counts.refused_nearest,
+            counts.refused_similar,
+            counts.refused_relative,
+            counts.short
         )
     }
 }

@@ -22,6 +22,8 @@ pub struct EmbeddingTable {
     pub(super) model_version: ModelVersion,
     /// A bit for each sample, set where it was skipped; may end early.
     pub(super) skipped: Vec<u64>,
+    /// Of each sample's anchor and positive, where rows are pairs; empty where they are not.
+    pub(super) pair_similarities: Vec<f32>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -55,7 +57,8 @@ impl EmbeddingTable {
             prepare(SampleId::new(index), vector, similarity)?;
         }
         to_huge_pages(&vectors);
-        Ok(Self { vectors: Vectors::F32(vectors), dimension, similarity, model_version, skipped: Vec::new() })
+        let (vectors, skipped, pair_similarities) = (Vectors::F32(vectors), Vec::new(), Vec::new());
+        Ok(Self { vectors, dimension, similarity, model_version, skipped, pair_similarities })
     }
 
     /// An empty table with room for `samples`, to be filled by [`push`](Self::push).
@@ -78,7 +81,8 @@ impl EmbeddingTable {
             Storage::F16 => Vectors::F16(huge(numbers)),
             Storage::I8 => Vectors::I8 { numbers: huge(numbers), factors: Vec::with_capacity(samples) },
         };
-        Ok(Self { vectors, dimension, similarity, model_version, skipped: Vec::new() })
+        let (skipped, pair_similarities) = Default::default();
+        Ok(Self { vectors, dimension, similarity, model_version, skipped, pair_similarities })
     }
 
     /// Appends `vectors` [samples × dimension] after those that are there; they are scaled in place to unit length for
@@ -171,7 +175,21 @@ impl EmbeddingTable {
                 Vectors::I8 { numbers: copied(vectors, numbers), factors: copied(factors, samples) }
             }
         };
-        Self { vectors, model_version, skipped: self.skipped.clone(), ..*self }
+        let (skipped, pair_similarities) = (self.skipped.clone(), self.pair_similarities.clone());
+        Self { vectors, model_version, skipped, pair_similarities, ..*self }
+    }
+
+    /// Appends how similar the anchor and the positive of each sample are, where rows are pairs: for those that
+    /// [`push`](Self::push) appended. 4 bytes a sample.
+    pub fn push_pair_similarities(&mut self, similarities: &[f32]) {
+        self.pair_similarities.extend_from_slice(similarities);
+    }
+
+    /// How similar the anchor and the positive of a sample are, where rows are pairs.
+    #[inline]
+    #[must_use]
+    pub fn pair_similarity(&self, id: SampleId) -> Option<f32> {
+        self.pair_similarities.get(id.index()).copied()
     }
 
     /// Whether a sample was skipped: it could not be read, and has no embedding.

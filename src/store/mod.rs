@@ -26,6 +26,7 @@ mod build;
 mod dot;
 mod embeddings;
 mod embeddings_file;
+mod groups;
 pub(crate) mod ipc;
 mod lock;
 
@@ -39,6 +40,7 @@ use arrow::datatypes::SchemaRef;
 use self::build::Recipe;
 pub(crate) use self::dot::{dot, prefetch};
 pub use self::embeddings::EmbeddingTable;
+pub use self::groups::Groups;
 use crate::config::StoreConfig;
 use crate::error::{Error, Result};
 use crate::sample::SampleId;

@@ -16,6 +16,9 @@ pub struct StreamCounts {
     pub staleness: u64,
     /// What happened on the walks to the mini-batches taken.
     pub walks: WalkCounts,
+    /// Samples that guards have kept out of the epochs that have ended, in all: see
+    /// [`EpochSampler`](crate::walk::EpochSampler).
+    pub unplaced: u64,
     /// Graphs that could not be noted in the checkpoint folder when they came into use: from the mini-batches drawn
     /// from them, and only from those, no run can be resumed exactly.
     pub unsaved: u64,
@@ -28,11 +31,21 @@ pub(crate) struct Shared {
     /// samples than the one before.
     pub per_epoch: AtomicU64,
     pub total: AtomicU64,
+    /// Samples that guards have kept out of epochs.
+    pub unplaced: AtomicU64,
+    /// Epochs may be longer than they say.
+    pub is_open: bool,
+    /// Explicit negatives of each sample.
+    pub negatives: usize,
     waited_micros: AtomicU64,
     unsaved: AtomicU64,
 }
 
 impl Shared {
+    pub fn new(is_open: bool, negatives: usize) -> Self {
+        Self { is_open, negatives, ..Self::default() }
+    }
+
     /// The producer has waited.
     pub fn waited(&self, time: Duration) {
         self.waited_micros.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Relaxed);
@@ -45,6 +58,7 @@ impl Shared {
     /// The stream's own counts, and the producer's.
     pub fn complete(&self, counts: &StreamCounts) -> StreamCounts {
         let producer_wait = Duration::from_micros(self.waited_micros.load(Relaxed));
-        StreamCounts { producer_wait, unsaved: self.unsaved.load(Relaxed), ..*counts }
+        let (unplaced, unsaved) = (self.unplaced.load(Relaxed), self.unsaved.load(Relaxed));
+        StreamCounts { producer_wait, unplaced, unsaved, ..*counts }
     }
 }

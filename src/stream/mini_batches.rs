@@ -46,7 +46,7 @@ impl MiniBatchStream {
         shared: Arc<Shared>,
         state: State,
     ) -> Self {
-        let schema = handle.snapshot().rows.schema();
+        let schema = handle.snapshot().schema(shared.negatives);
         let (counts, waits_since) = Default::default();
         Self { rx, delivered, shared, handle, schema, done: false, tasks, state, counts, waits_since }
     }
@@ -64,7 +64,9 @@ impl MiniBatchStream {
         self.state.clone()
     }
 
-    /// Mini-batches in the epoch that is being made: always the same, unless the source gains samples.
+    /// Mini-batches in the epoch that is being made: always the same, unless the source gains samples. Guards may end an
+    /// epoch earlier, where no two of the samples left may come together; with the [paper's
+    /// coverage](crate::config::Coverage::Paper) an epoch has more, and how many shows at its end.
     #[must_use]
     pub fn mini_batches_per_epoch(&self) -> u64 {
         self.shared.per_epoch.load(Relaxed)
@@ -162,7 +164,7 @@ impl Stream for MiniBatchStream {
         }
         // An error ends the stream early, so nothing is certain but the most there can be, as of now.
         let left = self.shared.total.load(Relaxed).saturating_sub(self.delivered());
-        (0, usize::try_from(left).ok())
+        (0, usize::try_from(left).ok().filter(|_| !self.shared.is_open))
     }
 }
 

@@ -8,12 +8,12 @@ use super::MiniBatch;
 use super::counts::Shared;
 use crate::checkpoint::{Checkpoints, State};
 use crate::compute::died;
-use crate::config::{StreamConfig, WalkConfig};
+use crate::config::{Coverage, StreamConfig, WalkConfig};
 use crate::error::{Error, Result};
 use crate::refresh::{Published, Snapshot};
 use crate::sample::GraphVersion;
 use crate::telemetry;
-use crate::walk::{EpochSampler, mini_batches_per_epoch};
+use crate::walk::{Draw, EpochSampler, mini_batches_per_epoch};
 
 /// Makes mini-batches, one after another.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub(crate) struct Producer {
     checkpoints: Option<Checkpoints>,
     rank: usize,
     world_size: usize,
+    /// Of a short mini-batch.
+    warned: bool,
 }
 
 impl Producer {
@@ -54,10 +56,11 @@ impl Producer {
                 sampler = EpochSampler::from_left(&left, &walk, seed, epoch);
             }
             for _ in state.graph_used_from_step..state.step {
-                sampler.next(&snapshot.graph);
+                next(&mut sampler, &snapshot, stream.world_size);
             }
         }
-        let shared = Arc::new(Shared::default());
+        let is_open = walk.coverage == Coverage::Paper;
+        let shared = Arc::new(Shared::new(is_open, walk.negatives));
         let StreamConfig { epochs, rank, world_size, .. } = *stream;
         let graph_version = snapshot.graph_version();
         let shared_too = shared.clone();
@@ -74,6 +77,7 @@ impl Producer {
             checkpoints,
             rank,
             world_size,
+            warned: false,
         };
         producer.begin(samples);
         Ok((producer, shared_too))
@@ -81,11 +85,12 @@ impl Producer {
 
     /// Tells how long the epoch will be that begins here.
     fn begin(&self, samples: usize) {
-        let dropped = (1..self.world_size).contains(&(samples % self.walk.batch_size)) && !self.walk.drop_last;
+        let short = (1..self.world_size).contains(&(samples % self.walk.batch_size));
+        let dropped = short && !self.walk.drop_last && !self.shared.is_open;
         let per_epoch = mini_batches_per_epoch(samples, &self.walk) - u64::from(dropped);
         self.shared.per_epoch.store(per_epoch, Relaxed);
         let left = per_epoch.saturating_mul(self.epochs.saturating_sub(self.epoch));
-        self.shared.total.store((self.step - self.sampler.drawn()).saturating_add(left), Relaxed);
+        self.shared.total.store(self.step.saturating_sub(self.sampler.drawn()).saturating_add(left), Relaxed);
     }
 
     /// Sends mini-batches until the last epoch ends, an error occurs, or nobody receives any more.
@@ -146,12 +151,10 @@ impl Producer {
             self.graph_version = snapshot.graph_version();
         }
         let draw = loop {
-            match self.sampler.next(&snapshot.graph) {
-                Some(draw) if draw.ids.len() >= self.world_size => break draw,
-                // Too few for all ranks, or the end of the epoch.
-                Some(_) => continue,
-                None => {}
+            if let Some(draw) = next(&mut self.sampler, snapshot, self.world_size) {
+                break draw;
             }
+            self.end_epoch();
             self.epoch += 1;
             if self.epoch >= self.epochs {
                 return Ok(None);
@@ -160,13 +163,20 @@ impl Producer {
             self.sampler = snapshot.epoch(&self.walk, self.seed, self.epoch);
             self.begin(snapshot.embeddings.present());
         };
+        if draw.counts.short > 0 {
+            telemetry::short(self.epoch, self.step, draw.counts.short, !self.warned);
+            self.warned = true;
+        }
         if draw.counts.uniform_top_ups > 0 {
             telemetry::topped_up(self.epoch, self.step, draw.counts.uniform_top_ups);
         }
         let share = draw.ids.len() / self.world_size;
         let ids = draw.ids[self.rank * share..][..share].to_vec();
+        let count = draw.negatives.len() / draw.ids.len().max(1);
+        let negatives = draw.negatives[self.rank * share * count..][..share * count].to_vec();
         let mini_batch = MiniBatch {
-            rows: snapshot.rows.gather(&ids)?,
+            rows: snapshot.gather(&ids, &negatives)?,
+            negatives,
             epoch: self.epoch,
             step: self.step,
             model_version: snapshot.model_version(),
@@ -179,4 +189,25 @@ impl Producer {
         self.step += 1;
         Ok(Some(mini_batch))
     }
+
+    /// Counts whom guards have kept out of the epoch.
+    fn end_epoch(&self) {
+        // Of the paper's coverage one may remain, with `drop_last` a rest.
+        let rest = match (self.walk.coverage, self.walk.drop_last) {
+            (Coverage::Paper, _) => return,
+            (Coverage::Exact, true) => self.sampler.samples() % self.walk.batch_size,
+            (Coverage::Exact, false) => 0,
+        };
+        let unplaced = self.sampler.left().saturating_sub(rest);
+        if unplaced > 0 {
+            self.shared.unplaced.fetch_add(unplaced as u64, Relaxed);
+            telemetry::unplaced(self.epoch, unplaced);
+        }
+    }
+}
+
+/// The next mini-batch that has a sample for every rank.
+fn next(sampler: &mut EpochSampler, snapshot: &Snapshot, world_size: usize) -> Option<Draw> {
+    std::iter::from_fn(|| sampler.next_guarded(&snapshot.graph, &snapshot.guards))
+        .find(|draw| draw.ids.len() >= world_size)
 }

@@ -14,7 +14,7 @@ use prosampler::config::{
     CheckpointConfig, EncodeConfig, GraphBuilder, GraphConfig, GraphInputConfig, ImageConfig, ImageSize, OnBadSample,
     StreamConfig, TensorConfig,
 };
-use prosampler::encode::{BadRow, Encoder, encode_all, open};
+use prosampler::encode::{BadRow, Encoded, Encoder, encode_all, open};
 use prosampler::source::MemorySource;
 use prosampler::store::{EmbeddingTable, Store};
 use prosampler::{Error, MiniBatchStream, ModelVersion, PipelineBuilder, Result, SampleId, graph};
@@ -63,11 +63,11 @@ impl Encoder for Picky {
     }
 
     fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()> {
-        assert_eq!(self.encode_readable(rows, vectors)?, [], "rows that cannot be read are asked for");
+        assert_eq!(self.encode_readable(rows, vectors)?.bad, [], "rows that cannot be read are asked for");
         Ok(())
     }
 
-    fn encode_readable(&self, rows: &RecordBatch, all: &mut [f32]) -> Result<Vec<BadRow>> {
+    fn encode_readable(&self, rows: &RecordBatch, all: &mut [f32]) -> Result<Encoded> {
         let table = vectors(2 * SAMPLES, DIMENSION, 10, 3 + self.version);
         let mut bad = Vec::new();
         let numbers = rows.column(0).as_primitive::<UInt32Type>();
@@ -79,7 +79,7 @@ impl Encoder for Picky {
                 vector.copy_from_slice(&table[n as usize * DIMENSION..][..DIMENSION]);
             }
         }
-        Ok(bad)
+        Ok(Encoded { bad, ..Encoded::default() })
     }
 }
 
@@ -276,7 +276,7 @@ async fn judged(config: EncodeConfig, columns: Vec<(&str, ArrayRef)>) -> (String
     let error = encode_all(&encoder, &store, Default::default(), Default::default(), ModelVersion(1), &mut |_| {});
     let mut vectors = vec![0f32; batch.num_rows() * encoder.dimension()];
     let places: Vec<_> = encoder.columns().iter().map(|c| batch.schema().index_of(c).unwrap()).collect();
-    let bad = encoder.encode_readable(&batch.project(&places).unwrap(), &mut vectors).unwrap();
+    let bad = encoder.encode_readable(&batch.project(&places).unwrap(), &mut vectors).unwrap().bad;
     let bad: Vec<_> = bad.iter().map(|bad| bad.row as u32).collect();
     for (row, vector) in (0..).zip(vectors.chunks(encoder.dimension())) {
         assert_eq!(bad.contains(&row), vector.iter().all(|x| *x == 0.0), "row {row}");
