@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 import torch
 
 from common import DATA, MODELS, arguments, held_out, knn_accuracy, retrieval, write_probe
-from text_model import Batches, Encoder, Exported, Pair, baselines, export_checked, pad, train_tokenizer
+from text_model import Batches, Encoder, Exported, Pair, baselines, drop, export_checked, pad, train_tokenizer
 from training import fit, info_nce
 
 VOCABULARY = 8192
@@ -43,11 +43,6 @@ REFERENCE = [
     "32 °F — the temperature (0 °C) at which water freezes!",
     "日本 and emoji 🙂 are unknown to it",
 ]
-
-
-def drop(row: list[int], share: float, rng: np.random.Generator) -> list[int]:
-    kept = [token for token, r in zip(row, rng.random(len(row))) if r >= share]
-    return kept or row
 
 
 class Synset:

@@ -58,6 +58,12 @@ def pad(rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
     return ids, (ids != PAD).astype(np.int64)
 
 
+def drop(row: list[int], share: float, rng: np.random.Generator) -> list[int]:
+    """A row of token ids, `share` of them left out at random, but never all."""
+    kept = [token for token, r in zip(row, rng.random(len(row))) if r >= share]
+    return kept or row
+
+
 class Layer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
