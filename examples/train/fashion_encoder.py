@@ -186,7 +186,7 @@ def main() -> None:
         __doc__,
         data=DATA / "fashion-mnist/images.parquet",
         out=MODELS / "fashion-encoder",
-        steps=1000,
+        steps=800,
         batch=256,
         lr=2e-3,
         temperature=0.2,
@@ -200,7 +200,7 @@ def main() -> None:
     if not args.probe_only:
         training = torch.from_numpy(pixels[[not held_out(i) for i in ids]])
         torch.manual_seed(args.seed)
-        model = Encoder()
+        model = Encoder().to(memory_format=torch.channels_last)  # a fifth faster
         queue: list[Tensor] = []
 
         def loss() -> Tensor:
