@@ -15,7 +15,7 @@ One row a molecule, in B3DB's order, those that RDKit cannot parse left out:
 The numbers are those of `torch_geometric.utils.from_smiles`. The input is in the Python package `qc-b3db`:
 
     pip download --no-deps qc-b3db && python -m zipfile -e qc_b3db-*.whl b3db
-    python examples/train/b3db.py --data "$(find b3db -name 'B3DB_classification.tsv*')"
+    python examples/train/b3db.py --data b3db/B3DB/B3DB_classification.tsv
 
 Takes a few seconds.
 """

@@ -64,11 +64,11 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """`pixel_values` [batch, 1, 28, 28] -> embeddings [batch, 64] of unit length."""
+    """`pixel_values` [batch, channels, height, width] -> embeddings [batch, 64] of unit length."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 1) -> None:
         super().__init__()
-        self.blocks = nn.Sequential(Block(1, 32), Block(32, 64), Block(64, 128))
+        self.blocks = nn.Sequential(Block(channels, 32), Block(32, 64), Block(64, 128))
         self.out = nn.Linear(128, WIDTH)
         self.head = nn.Sequential(
             nn.BatchNorm1d(WIDTH), nn.ReLU(), nn.Linear(WIDTH, 128), nn.ReLU(), nn.Linear(128, WIDTH)
@@ -85,11 +85,12 @@ class Encoder(nn.Module):
         return unit_rows(self.head(self.features(pixel_values)))
 
 
-def read(path: Path) -> tuple[pa.Table, np.ndarray]:
-    """The rows, and their pixels [rows, 1, 28, 28] f32 from 0 to 1."""
+def read(path: Path, column: str = "image") -> tuple[pa.Table, np.ndarray]:
+    """The rows, and their pixels [rows, channels, height, width] f32 from 0 to 1. All images are of one size."""
     table = pq.read_table(path)
-    images = [np.asarray(Image.open(io.BytesIO(image))) for image in table["image"].to_pylist()]
-    return table, np.stack(images)[:, None].astype(np.float32) / 255
+    images = np.stack([np.asarray(Image.open(io.BytesIO(image))) for image in table[column].to_pylist()])
+    images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+    return table, images.astype(np.float32) / 255
 
 
 def normalize(pixels: Tensor) -> Tensor:
@@ -97,7 +98,7 @@ def normalize(pixels: Tensor) -> Tensor:
 
 
 def view(pixels: Tensor) -> Tensor:
-    """A random view of each image: pixels [n, 1, h, w] from 0 to 1 -> normalized [n, 1, h, w]."""
+    """A random view of each image: pixels [n, channels, h, w] from 0 to 1 -> the same, normalized."""
     n, _, height, width = pixels.shape
 
     def between(low: float, high: float, *shape: int) -> Tensor:

@@ -71,21 +71,23 @@ class Layer(nn.Module):
         self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
         self.up, self.down = nn.Linear(WIDTH, HIDDEN), nn.Linear(HIDDEN, WIDTH)
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor, dropout: float) -> Tensor:
         batch, sequence, _ = x.shape
         q, k, v = (
             t.reshape(batch, sequence, HEADS, -1).transpose(1, 2) for t in self.qkv(self.norm1(x)).chunk(3, dim=-1)
         )
         attention = torch.softmax(q @ k.transpose(2, 3) * (WIDTH // HEADS) ** -0.5 + bias, dim=-1)
-        x = x + self.out((attention @ v).transpose(1, 2).reshape(batch, sequence, WIDTH))
-        return x + self.down(F.gelu(self.up(self.norm2(x))))
+        mixed = self.out((attention @ v).transpose(1, 2).reshape(batch, sequence, WIDTH))
+        x = x + F.dropout(mixed, dropout, self.training)
+        return x + F.dropout(self.down(F.gelu(self.up(self.norm2(x)))), dropout, self.training)
 
 
 class Encoder(nn.Module):
     """`input_ids`, `attention_mask` [batch, sequence] -> embeddings [batch, 128] of unit length."""
 
-    def __init__(self, vocabulary: int) -> None:
+    def __init__(self, vocabulary: int, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = dropout
         self.token, self.position = nn.Embedding(vocabulary, WIDTH), nn.Embedding(MAX_TOKENS, WIDTH)
         self.layers, self.norm = nn.ModuleList(Layer() for _ in range(LAYERS)), nn.LayerNorm(WIDTH)
         nn.init.normal_(self.token.weight, std=0.05)
@@ -95,9 +97,9 @@ class Encoder(nn.Module):
         # A longer text than the model was trained on does not fail: its tail shares the last position.
         positions = torch.arange(input_ids.shape[1]).clamp(max=MAX_TOKENS - 1)
         mask = attention_mask.to(torch.float32)
-        x = self.token(input_ids) + self.position(positions)
+        x = F.dropout(self.token(input_ids) + self.position(positions), self.dropout, self.training)
         for layer in self.layers:
-            x = layer(x, (1.0 - mask)[:, None, None, :] * -1e9)
+            x = layer(x, (1.0 - mask)[:, None, None, :] * -1e9, self.dropout)
         mean = (self.norm(x) * mask[:, :, None]).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1.0)
         return mean / mean.square().sum(dim=1, keepdim=True).sqrt().clamp(min=1e-9)
 

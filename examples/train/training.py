@@ -30,8 +30,19 @@ def unit(x: Tensor) -> Tensor:
     return x / x.square().sum(dim=1, keepdim=True).sqrt().clamp(min=1e-9)
 
 
-def fit(model: nn.Module, loss: Callable[[], Tensor], steps: int, lr: float, weight_decay: float = 0.01) -> None:
-    """Takes `steps` steps of AdamW on what `loss` returns at each call, the learning rate rising for a tenth of them to `lr`."""
+def fit(
+    model: nn.Module,
+    loss: Callable[[], Tensor],
+    steps: int,
+    lr: float,
+    weight_decay: float = 0.01,
+    every: int = 100,
+    score: Callable[[], str] | None = None,
+) -> None:
+    """Takes `steps` steps of AdamW on what `loss` returns at each call, the learning rate rising for a tenth of them to `lr`.
+
+    Prints the loss `every` so many steps, and what `score` says of the model, which is in evaluation mode meanwhile.
+    """
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
     began, mean_loss = time.time(), 0.0
@@ -43,8 +54,13 @@ def fit(model: nn.Module, loss: Callable[[], Tensor], steps: int, lr: float, wei
         optimizer.step()
         schedule.step()
         mean_loss += (value.item() - mean_loss) / min(step + 1, 100)
-        if (step + 1) % 100 == 0:
-            print(f"step {step + 1:5}  loss {mean_loss:.3f}  {time.time() - began:.0f} s", flush=True)
+        if (step + 1) % every == 0 or (score and step + 1 == steps):
+            told = ""
+            if score:
+                model.eval()
+                told = "  " + score()
+                model.train()
+            print(f"step {step + 1:5}  loss {mean_loss:.3f}  {time.time() - began:.0f} s{told}", flush=True)
 
 
 def export(model: nn.Module, inputs: dict[str, Tensor], axes: dict[str, dict], output: str, path: Path) -> None:
