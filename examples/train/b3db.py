@@ -1,4 +1,4 @@
-"""Makes `data/b3db/molecules.parquet` from B3DB, molecules with what is known of their passage of the blood–brain barrier.
+"""Makes `data/b3db/molecules.parquet` from B3DB: molecules, and whether they pass the blood–brain barrier.
 
 One row a molecule, in B3DB's order, those that RDKit cannot parse left out:
 
@@ -6,8 +6,8 @@ One row a molecule, in B3DB's order, those that RDKit cannot parse left out:
     smiles           string               as B3DB writes it
     label            string               `BBB+` passes, `BBB-` does not
     num_nodes        int32                heavy atoms, n
-    node_features    list<list<int32>>    [n, 9]: atomic number, chirality, degree, formal charge + 5, hydrogens, radical electrons,
-                                          hybridization, aromatic, in a ring
+    node_features    list<list<int32>>    [n, 9]: atomic number, chirality, degree, formal charge + 5, hydrogens,
+                                          radical electrons, hybridization, aromatic, in a ring
     edge_sources     list<int32>          [e]: each bond twice, there and back
     edge_targets     list<int32>          [e]
     edge_attributes  list<list<int32>>    [e, 3]: bond type, stereo, conjugated

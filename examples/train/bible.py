@@ -13,8 +13,8 @@ Both are in the public domain. The inputs are SWORD modules, which Debian packag
     for package in sword-text-*.deb; do dpkg -x "$package" sword; done
     python examples/train/bible.py --data sword/usr/share/sword
 
-Takes a few seconds. Headings, notes, speakers and the numbers of Strong's lexicon are left out. Verses are paired by their number
-alone: where the two count differently (the end of Romans, say), they are no pair, or a wrong one.
+Takes a few seconds. Headings, notes, speakers and the numbers of Strong's lexicon are left out. Verses are paired by
+their number alone: where the two count differently (the end of Romans, say), they are no pair, or a wrong one.
 """
 
 import html
@@ -28,16 +28,16 @@ import pyarrow as pa
 
 from common import DATA, arguments, write_parquet
 
-BOOKS = """Gen Exod Lev Num Deut Josh Judg Ruth 1Sam 2Sam 1Kgs 2Kgs 1Chr 2Chr Ezra Neh Esth Job Ps Prov Eccl Song Isa Jer Lam Ezek
-Dan Hos Joel Amos Obad Jonah Mic Nah Hab Zeph Hag Zech Mal Matt Mark Luke John Acts Rom 1Cor 2Cor Gal Eph Phil Col 1Thess 2Thess
-1Tim 2Tim Titus Phlm Heb Jas 1Pet 2Pet 1John 2John 3John Jude Rev""".split()  # noqa: SIM905
+BOOKS = """Gen Exod Lev Num Deut Josh Judg Ruth 1Sam 2Sam 1Kgs 2Kgs 1Chr 2Chr Ezra Neh Esth Job Ps Prov Eccl
+Song Isa Jer Lam Ezek Dan Hos Joel Amos Obad Jonah Mic Nah Hab Zeph Hag Zech Mal Matt Mark Luke John Acts Rom
+1Cor 2Cor Gal Eph Phil Col 1Thess 2Thess 1Tim 2Tim Titus Phlm Heb Jas 1Pet 2Pet 1John 2John 3John Jude Rev""".split()  # noqa: SIM905
 
 DROPPED = re.compile(r"<(note|title|speaker)\b[^>]*>.*?</\1>", re.DOTALL)
 CHAPTER = re.compile(r'<chapter [^>]*osisID="(\w+\.\d+)" sID=')
 
 
 def entries(module: Path, testament: str) -> Iterator[str]:
-    """A testament's entries in the order of the module: headings of book and chapter, and verses, some of them empty."""
+    """A testament's entries in the module's order: headings of book and chapter, and verses, some of them empty."""
     verses, blocks, texts = ((module / f"{testament}.{suffix}").read_bytes() for suffix in ("bzv", "bzs", "bzz"))
     books = [
         zlib.decompress(texts[start : start + size]) if size else b""

@@ -1,4 +1,4 @@
-"""What the scripts of this folder share: writing data, the contrastive loss and training loop, the export to ONNX, and measures."""
+"""What the scripts of this folder share, but for `training.py`: the command line, writing of files, and measures."""
 
 import argparse
 import json
@@ -61,8 +61,10 @@ def rounded(vector: np.ndarray) -> list[float]:
 def knn_accuracy(
     vectors: np.ndarray, labels: np.ndarray, k: int = 10, bank: tuple[np.ndarray, np.ndarray] | None = None
 ) -> float:
-    """Share of the rows of `vectors` [n, d] whose label [n] is the majority of their `k` nearest by dot product: among `bank`'s
-    vectors [m, d] and labels [m], or else among themselves, each without itself."""
+    """Share of the rows of `vectors` [n, d] whose label [n] is the majority of their `k` nearest by dot product.
+
+    These are among `bank`'s vectors [m, d] and labels [m], or else among `vectors` themselves, each without itself.
+    """
     scores = vectors @ (bank[0] if bank else vectors).T
     known = bank[1] if bank else labels
     if bank is None:

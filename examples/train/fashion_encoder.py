@@ -10,12 +10,13 @@ Makes, in `--out`:
     probe.json      the table that is printed at the end
 and, beside `--data`, `embeddings.parquet`: `id`, `label` and `embedding` (64 × f16) of every image, in the same order.
 
-Training is contrastive, as in SimCLR: two random views of an image should find each other among all views of a mini-batch. A view is a
-random crop of 50 to 100 % of the area, mirrored or not, its contrast and brightness shifted, a square of it erased. The head that the loss
-sees, one hidden layer above the embedding, is left out of the export. Labels take no part.
+Training is contrastive, as in SimCLR: two random views of an image should find each other among all views of a
+mini-batch. A view is a random crop of 50 to 100 % of the area, mirrored or not, its contrast and brightness shifted, a
+square of it erased. The head that the loss sees, one hidden layer above the embedding, is left out of the export.
+Labels take no part.
 
-One image in ten, chosen by a hash of its id, is never trained on. The probe gives each of these the label of the majority of its 10
-nearest (cosine) among the images that were trained on.
+One image in ten, chosen by a hash of its id, is never trained on. The probe gives each of these the label of the
+majority of its 10 nearest (cosine) among the images that were trained on.
 
 Takes about 10 minutes on two CPU cores.
 """

@@ -4,18 +4,20 @@
     python examples/train/gloss_encoder.py                 # train, export, probe
     python examples/train/gloss_encoder.py --probe-only    # probe the exported model (1 minute)
 
-Makes, in `--out`, `model.onnx`, `tokenizer.json` (8,192 pieces) and `reference.json`, which `text_model.py` describes, and `probe.json`,
-the table that is printed at the end.
+Makes, in `--out`, `model.onnx`, `tokenizer.json` (8,192 pieces) and `reference.json`, which `text_model.py` describes,
+and `probe.json`, the table that is printed at the end.
 
-Training is contrastive: a definition should find, among a mini-batch's, what else WordNet says about the same synset (its words,
-an example, both, or another wording of the definition), and the reverse. The `label` column takes no part.
+Training is contrastive: a definition should find, among a mini-batch's, what else WordNet says about the same synset
+(its words, an example, both, or another wording of the definition), and the reverse. The `label` column takes no part.
 
 One synset in ten, chosen by a hash of its id, is never trained on; both probes look at these alone:
     kNN        label of a definition by majority of its 10 nearest (cosine) among 5,000, itself left out
-    retrieval  find the definition of a synset by its first example, or by its words, among all held-out ones with examples
+    retrieval  find the definition of a synset by its first example, or by its words, among all held-out ones with
+               examples
 Hashed words cost nothing to train: an encoder that does not beat them at its own width has learned nothing of use.
 
-Takes about 15 minutes on two CPU cores, and 3 GB of memory. The same seed, thread count and machine give the same model.
+Takes about 15 minutes on two CPU cores, and 3 GB of memory. The same seed, thread count and machine give the same
+model.
 """
 
 import zlib
@@ -37,8 +39,8 @@ REFERENCE = [
     "move swiftly on foot so that both feet leave the ground at each stride",
     "in a proficient manner",
     (
-        "any of numerous trees or shrubs of the genus Acer, bearing winged seeds in pairs; north temperate zone; grown for timber, "
-        "for sap that is boiled down to syrup, and for the colors of their leaves in autumn"
+        "any of numerous trees or shrubs of the genus Acer, bearing winged seeds in pairs; north temperate zone; grown "
+        "for timber, for sap that is boiled down to syrup, and for the colors of their leaves in autumn"
     ),
     "32 °F — the temperature (0 °C) at which water freezes!",
     "日本 and emoji 🙂 are unknown to it",
@@ -103,9 +105,17 @@ def probe(rows: list[dict], encoder: Exported, path: Path) -> None:
 
 def main() -> None:
     args = arguments(
-        __doc__, data=DATA / "wordnet/glosses.parquet", out=MODELS / "gloss-encoder", steps=2000, batch=256, lr=2e-3, temperature=0.05,
-        seed=0, threads=2, probe_only=False,
-    )  # fmt: skip
+        __doc__,
+        data=DATA / "wordnet/glosses.parquet",
+        out=MODELS / "gloss-encoder",
+        steps=2000,
+        batch=256,
+        lr=2e-3,
+        temperature=0.05,
+        seed=0,
+        threads=2,
+        probe_only=False,
+    )
     torch.set_num_threads(args.threads)
     rows = pq.read_table(args.data).to_pylist()
     if not args.probe_only:

@@ -1,10 +1,10 @@
-"""GraphCL with hard negatives: trains a graph encoder on mini-batches from `prosampler`, and prints a kNN score as it goes.
+"""GraphCL with hard negatives: trains a graph encoder on mini-batches from `prosampler`, with a kNN score on the way.
 
     python examples/train/graphcl.py --sampler random_walk     # or knn, or uniform
     python examples/train/graphcl.py --data graphs.parquet
 
-`--data` has the columns of `data/b3db/molecules.parquet`: node and edge categories as PyTorch Geometric numbers those of molecules.
-`--label` is used for the score alone. Encoder and views are those of `molecule_encoder.py`.
+`--data` has the columns of `data/b3db/molecules.parquet`: node and edge categories as PyTorch Geometric numbers those
+of molecules. `--label` is used for the score alone. Encoder and views are those of `molecule_encoder.py`.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""What the trainers `simclr.py`, `simcse.py` and `graphcl.py` share: mini-batches from `prosampler`, a score, and options.
+"""What `simclr.py`, `simcse.py` and `graphcl.py` share: mini-batches from `prosampler`, a score, and options.
 
 The Python package is built from this repository: `pip install .`
 """
@@ -18,10 +18,10 @@ from training import fit
 
 
 class Sampler:
-    """Mini-batches of rows, over embeddings that the trainer makes as it goes: the paper's way, without any inference besides.
+    """Mini-batches of rows, over embeddings that the trainer makes as it goes: the paper's way.
 
-    The first graph is made of `embeddings` [rows, d]. Every `--refresh-steps` mini-batches another is made in the background, of the
-    vectors that were pushed since.
+    The first graph is made of `embeddings` [rows, d]. Every `--refresh-steps` mini-batches another is made in the
+    background, of the vectors that were pushed since.
     """
 
     def __init__(self, embeddings: Tensor, args: argparse.Namespace) -> None:
@@ -57,7 +57,7 @@ class Sampler:
 
 
 class Probe:
-    """kNN accuracy on rows that are not trained on: 2,000 of one in ten at most, their 10 nearest among 8,000 others at most."""
+    """kNN accuracy of one row in ten, at most 2,000, by the 10 nearest among at most 8,000 that are trained on."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = np.unique(labels, return_inverse=True)[1]
@@ -111,8 +111,8 @@ def train(
 ) -> None:
     """Trains `model` on mini-batches of `--sampler`.
 
-    `embed` makes what is probed and `project` what the graph is made of at first, both [rows, d] of unit length; `loss` returns the loss
-    of a mini-batch, and the vectors that take the place of `project`'s.
+    `embed` makes what is probed and `project` what the graph is made of at first, both [rows, d] of unit length; `loss`
+    returns the loss of a mini-batch, and the vectors that take the place of `project`'s.
     """
     model.eval()
     sampler = Sampler(in_batches(project, probe.training), args)

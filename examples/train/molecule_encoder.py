@@ -1,4 +1,4 @@
-"""Trains the small graph encoder in `data/models/molecule-encoder` on B3DB's molecules, exports it to ONNX and probes it.
+"""Trains the small graph encoder in `data/models/molecule-encoder` on B3DB, exports it to ONNX and probes it.
 
     python examples/train/molecule_encoder.py                 # train, export, probe
     python examples/train/molecule_encoder.py --probe-only    # probe the exported model
@@ -7,17 +7,18 @@ Makes, in `--out`:
     model.onnx      a disjoint union of graphs, in PyTorch Geometric's names, all int64:
                         x [nodes, 9], edge_index [2, edges], edge_attr [edges, 3], batch [nodes], ptr [graphs + 1]
                     -> embedding [graphs, 128] f32 of unit length
-                    (weights stored as f16, computed in f32; plain ONNX operators; the number of graphs is read from `ptr`)
+                    (weights stored as f16, computed in f32; the number of graphs is read from `ptr`)
     reference.json  five molecules by id, with their embeddings, to check another runtime against
     probe.json      the table that is printed at the end
 
-The encoder is a graph isomorphism network with edge attributes (GINE): four rounds of messages, the sum over nodes after each, and a
-linear map of these to 128 numbers. Training is contrastive, as in GraphCL: two random views of a molecule should find each other among
-all views of a mini-batch. A view lacks a tenth to a third of the nodes, or keeps what a random walk has seen, or has nodes or edges whose
-features are hidden. The head that the loss sees is left out of the export. Labels take no part.
+The encoder is a graph isomorphism network with edge attributes (GINE): four rounds of messages, the sum over nodes
+after each, and a linear map of these to 128 numbers. Training is contrastive, as in GraphCL: two random views of a
+molecule should find each other among all views of a mini-batch. A view lacks a tenth to a third of the nodes, or keeps
+what a random walk has seen, or has nodes or edges whose features are hidden. The head that the loss sees is left out of
+the export. Labels take no part.
 
-One molecule in ten, chosen by a hash of its id, is never trained on. The probe gives each of these the label of the majority of its 10
-nearest (cosine) among the molecules that were trained on.
+One molecule in ten, chosen by a hash of its id, is never trained on. The probe gives each of these the label of the
+majority of its 10 nearest (cosine) among the molecules that were trained on.
 
 Takes about 5 minutes on two CPU cores.
 """
@@ -83,14 +84,14 @@ def tensors(graphs: list[Graph]) -> list[Tensor]:
 def sum_rows(rows: Tensor, to: Tensor, count: Tensor) -> Tensor:
     """`rows` [n, d] added up where `to` [n] says, as [len(count), d].
 
-    Exports as ScatterElements. ScatterND would be the shorter way, but ONNX Runtime adds it up on several threads that race.
+    Exports as ScatterElements. ScatterND would be shorter, but ONNX Runtime adds it up on several threads that race.
     """
     zeros = torch.zeros_like(count)[:, None].expand(-1, rows.shape[1]).to(rows.dtype)
     return zeros.scatter_add(0, to[:, None].expand(-1, rows.shape[1]), rows)
 
 
 class Categories(nn.Module):
-    """Embeds rows of small numbers: [n, columns] -> [n, 128], the sum of an embedding a column. Columns share one table."""
+    """Embeds rows of small numbers [n, columns] as the sum [n, 128] of an embedding a column, all in one table."""
 
     def __init__(self, values: list[int]) -> None:
         super().__init__()

@@ -1,10 +1,11 @@
-"""SimCLR with hard negatives: trains an image encoder on mini-batches from `prosampler`, and prints a kNN score as it goes.
+"""SimCLR with hard negatives: trains an image encoder on mini-batches from `prosampler`, with a kNN score on the way.
 
     python examples/train/simclr.py --sampler random_walk     # or knn, or uniform
     python examples/train/simclr.py --data images.parquet --image jpeg
 
-The images of `--image`, encoded and all of one size, are held in memory; `--label` is used for the score alone. Encoder and views are those
-of `fashion_encoder.py`. The loss is NT-Xent among all views of a mini-batch, so which images share one decides how hard it is.
+The images of `--image`, encoded and all of one size, are held in memory; `--label` is used for the score alone. Encoder
+and views are those of `fashion_encoder.py`. The loss is NT-Xent among all views of a mini-batch, so which images share
+one decides how hard it is.
 """
 
 import numpy as np

@@ -1,11 +1,11 @@
-"""SimCSE with hard negatives: trains a text encoder on mini-batches from `prosampler`, and prints a kNN score as it goes.
+"""SimCSE with hard negatives: trains a text encoder on mini-batches from `prosampler`, with a kNN score on the way.
 
     python examples/train/simcse.py --sampler random_walk     # or knn, or uniform
     python examples/train/simcse.py --data pairs.parquet --text anchor --positive positive --label book
 
-Without `--positive` a text is its own positive: it goes through the encoder twice, and dropout makes the difference. With it, the text of
-that column is the positive. `--label` is used for the score alone. The encoder is that of `text_model.py`, trained from nothing, and so is
-its tokenizer.
+Without `--positive` a text is its own positive: it goes through the encoder twice, and dropout makes the difference.
+With it, the text of that column is the positive. `--label` is used for the score alone. The encoder is that of
+`text_model.py`, trained from nothing, and so is its tokenizer.
 """
 
 import numpy as np

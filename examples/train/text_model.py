@@ -2,8 +2,8 @@
 
 Two pre-norm transformer layers over WordPiece tokens, 128 wide, mean over the mask, unit length; exported with
 
-    model.onnx      input_ids, attention_mask [batch, sequence] int64 -> sentence_embedding [batch, 128] f32 of unit length
-                    (weights stored as f16, computed in f32; zeros where a row's mask is all zero; any padding, same vector)
+    model.onnx      input_ids, attention_mask [batch, sequence] int64 -> sentence_embedding [batch, 128] f32 of length 1
+                    (weights stored as f16, computed in f32; zeros where a row's mask is all zero; any padding, same)
     tokenizer.json  lower-cased WordPiece, [CLS] text [SEP]; trained on the training texts
     reference.json  some texts with their token ids and embeddings, to check another runtime against
 """
@@ -158,7 +158,8 @@ def export_checked(model: Encoder, folder: Path, texts: list[str], reference: li
     to_torch, to_alone = np.abs(ours - theirs).max(), np.abs(ours - alone).max()
     to_unit = np.abs(np.linalg.norm(ours, axis=1) - 1).max()
     print(
-        f"{len(texts)} texts, largest differences: to torch {to_torch:.1e}, padded to lone {to_alone:.1e}, length to one {to_unit:.1e}"
+        f"{len(texts)} texts, largest differences: to torch {to_torch:.1e}, padded to lone {to_alone:.1e}, "
+        f"length to one {to_unit:.1e}"
     )
     assert to_torch <= 2e-3 and to_alone <= 1e-5 and not encoder.run(ids, mask * 0).any()
     rows = [[CLS, *row[: MAX_TOKENS - 2], SEP] for row in encoder.tokens(reference)]
@@ -171,7 +172,7 @@ def export_checked(model: Encoder, folder: Path, texts: list[str], reference: li
 
 
 class Hashed:
-    """Bags of lower-cased words, each hashed to one of `width` signed coordinates; those that no text of `texts` uses are left out."""
+    """Bags of lower-cased words, each hashed to one of `width` signed coordinates, less those that no text uses."""
 
     def __init__(self, width: int, texts: list[str], idf_from: list[str] | None = None) -> None:
         used = {zlib.crc32(word.encode()) % width for text in texts for word in self.words(text)}

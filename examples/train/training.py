@@ -19,7 +19,7 @@ def info_nce(a: Tensor, b: Tensor, temperature: float) -> Tensor:
 
 
 def nt_xent(a: Tensor, b: Tensor, temperature: float) -> Tensor:
-    """SimCLR's loss: each of the 2n views should find its other view among the 2n − 1 others. `a`, `b` [n, d] of unit length."""
+    """SimCLR's loss: each of 2n views should find its other among the 2n − 1 others. `a`, `b` [n, d] of unit length."""
     views = torch.cat([a, b])
     scores = (views @ views.T / temperature).fill_diagonal_(-torch.inf)
     return F.cross_entropy(scores, torch.arange(len(views)).roll(len(a)))
@@ -39,7 +39,7 @@ def fit(
     every: int = 100,
     score: Callable[[], str] | None = None,
 ) -> None:
-    """Takes `steps` steps of AdamW on what `loss` returns at each call, the learning rate rising for a tenth of them to `lr`.
+    """Takes `steps` steps of AdamW on what `loss` returns at each call; for a tenth of them the rate rises to `lr`.
 
     Prints the loss `every` so many steps, and what `score` says of the model, which is in evaluation mode meanwhile.
     """
@@ -64,15 +64,22 @@ def fit(
 
 
 def export(model: nn.Module, inputs: dict[str, Tensor], axes: dict[str, dict], output: str, path: Path) -> None:
-    """Writes `model` as ONNX, opset 20, its weights as f16, each followed by a Cast that the runtime folds when it loads the file.
+    """Writes `model` as ONNX, opset 20, its weights as f16, each with a Cast that the runtime folds on loading.
 
     `inputs` are examples by name, in the order of the model's arguments; `axes` names the axes of each that may differ.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     program = torch.onnx.export(
-        model.eval(), tuple(inputs.values()), dynamo=True, opset_version=20, input_names=list(inputs), output_names=[output],
-        dynamic_shapes=axes, optimize=True, verbose=False,
-    )  # fmt: skip
+        model.eval(),
+        tuple(inputs.values()),
+        dynamo=True,
+        opset_version=20,
+        input_names=list(inputs),
+        output_names=[output],
+        dynamic_shapes=axes,
+        optimize=True,
+        verbose=False,
+    )
     proto = program.model_proto
     graph, casts = proto.graph, []
     for tensor in graph.initializer:

@@ -1,13 +1,13 @@
-"""Trains the small text encoder in `data/models/verse-encoder` on pairs of Bible verses, exports it to ONNX and probes it.
+"""Trains the small text encoder in `data/models/verse-encoder` on Bible verses, exports it to ONNX and probes it.
 
     python examples/train/verse_encoder.py                 # train, export, probe
     python examples/train/verse_encoder.py --probe-only    # probe the exported model
 
-Makes, in `--out`, `model.onnx`, `tokenizer.json` (4,096 pieces) and `reference.json`, which `text_model.py` describes, and `probe.json`,
-the table that is printed at the end.
+Makes, in `--out`, `model.onnx`, `tokenizer.json` (4,096 pieces) and `reference.json`, which `text_model.py` describes,
+and `probe.json`, the table that is printed at the end.
 
-Training is contrastive: a verse of the King James Version should find, among a mini-batch's, the same verse of the World English
-Bible, and the reverse. A tenth of the tokens is dropped from either side at random. `book` takes no part.
+Training is contrastive: a verse of the King James Version should find, among a mini-batch's, the same verse of the
+World English Bible, and the reverse. A tenth of the tokens is dropped from either side at random. `book` takes no part.
 
 One verse in ten, chosen by a hash of its id, is never trained on; both probes look at these alone:
     retrieval  find a verse of the World English Bible by that of the King James Version, among all held-out ones
