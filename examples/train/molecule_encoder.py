@@ -18,9 +18,10 @@ what a random walk has seen, or has nodes or edges whose features are hidden. Th
 the export. Labels take no part.
 
 One molecule in ten, chosen by a hash of its id, is never trained on. The probe gives each of these the label of the
-majority of its 10 nearest (cosine) among the molecules that were trained on.
+majority of its 10 nearest (cosine) among the molecules that were trained on, and says how alike their Morgan
+fingerprints are.
 
-Takes about 5 minutes on two CPU cores.
+Takes about 10 minutes on two CPU cores.
 """
 
 from pathlib import Path
@@ -221,6 +222,16 @@ def fingerprints(smiles: list[str]) -> np.ndarray:
     return np.stack([generator.GetFingerprintAsNumPy(Chem.MolFromSmiles(text)) for text in smiles]).astype(np.float32)
 
 
+def tanimoto(scores: np.ndarray, queries: np.ndarray, bank: np.ndarray, k: int = 10) -> float:
+    """Mean Tanimoto similarity of fingerprints `queries` [n, bits] and the `k` of `bank` [m, bits] that score best.
+
+    `scores` are [n, m].
+    """
+    nearest = np.argpartition(-scores, k, axis=1)[:, :k]
+    both = np.einsum("nb,nkb->nk", queries, bank[nearest])
+    return float((both / (queries.sum(axis=1)[:, None] + bank.sum(axis=1)[nearest] - both)).mean())
+
+
 def probe(table: pa.Table, graphs: list[Graph], encoder: Exported, path: Path) -> None:
     labels = np.unique(table["label"].to_numpy(), return_inverse=True)[1]
     held = np.array([held_out(i) for i in table["id"].to_pylist()])
@@ -229,20 +240,24 @@ def probe(table: pa.Table, graphs: list[Graph], encoder: Exported, path: Path) -
     with torch.no_grad():
         random = torch.cat([untrained(*tensors(graphs[i : i + 256])) for i in range(0, len(graphs), 256)]).numpy()
     atoms = np.stack([np.bincount(graph.x[:, 0], minlength=NODE_VALUES[0]) for graph in graphs]).astype(np.float32)
+    bits = fingerprints(table["smiles"].to_pylist())
     encoders = {
         "molecule-encoder, 128": encoder(graphs),
         "the same, untrained, 128": random,
         "counts of elements, 119": unit(atoms),
-        "Morgan fingerprints, 2048": unit(fingerprints(table["smiles"].to_pylist())),
+        "Morgan fingerprints, 2048": unit(bits),
     }
-    results = [
-        {
-            "encoder": name,
-            "knn_accuracy": knn_accuracy(vectors[held], labels[held], bank=(vectors[~held], labels[~held])),
-        }
-        for name, vectors in encoders.items()
-    ]
+    results = []
+    for name, vectors in encoders.items():
+        queries, bank = vectors[held], vectors[~held]
+        accuracy = knn_accuracy(queries, labels[held], bank=(bank, labels[~held]))
+        results.append(
+            {"encoder": name, "knn_accuracy": accuracy, "tanimoto": tanimoto(queries @ bank.T, bits[held], bits[~held])}
+        )
     facts = {"held_out": int(held.sum()), "trained_on": int((~held).sum())}
+    facts["tanimoto_of_any"] = tanimoto(
+        np.random.default_rng(0).random((held.sum(), (~held).sum())), bits[held], bits[~held]
+    )
     facts["most_frequent_label"] = float(np.bincount(labels[held]).max() / held.sum())
     write_probe(facts, results, path)
 
