@@ -22,7 +22,7 @@ def main() -> None:
     args = options(__doc__, data=DATA / "fashion-mnist/images.parquet", image="image", lr=2e-3, batch=256)
     table, pixels = read(args.data, args.image)
     images = torch.from_numpy(pixels)
-    model = Encoder(tuple(images.shape[1:]))
+    model = Encoder(images.shape[1])
 
     def embed(rows: np.ndarray) -> Tensor:
         return model(normalize(images[rows]))
