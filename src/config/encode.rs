@@ -195,29 +195,29 @@ pub enum Combine {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct ViewConfig {
-    /// As in [`EncodeConfig`], like all others.
+    /// See [`EncodeConfig::feature`].
     pub feature: Option<FeatureKind>,
-    #[allow(missing_docs)]
+    /// See [`EncodeConfig::model`].
     pub model: Option<PathBuf>,
-    #[allow(missing_docs)]
+    /// See [`EncodeConfig::tokenizer`].
     pub tokenizer: Option<PathBuf>,
-    #[allow(missing_docs)]
+    /// See [`EncodeConfig::column`].
     pub column: Option<String>,
-    #[allow(missing_docs)]
+    /// See [`EncodeConfig::pair_column`].
     pub pair_column: Option<String>,
-    #[allow(missing_docs)]
+    /// See [`EncodeConfig::prefix`].
     pub prefix: Option<String>,
-    #[allow(missing_docs)]
+    /// See [`EncodeConfig::max_tokens`].
     pub max_tokens: Option<usize>,
-    #[allow(missing_docs)]
+    /// See [`EncodeConfig::pooling`].
     pub pooling: Option<Pooling>,
-    #[allow(missing_docs)]
+    /// See [`EncodeConfig::output`].
     pub output: Option<String>,
-    #[allow(missing_docs)]
+    /// See [`EncodeConfig::image`].
     pub image: Option<ImageConfig>,
-    #[allow(missing_docs)]
+    /// See [`EncodeConfig::tensor`].
     pub tensor: Option<TensorConfig>,
-    #[allow(missing_docs)]
+    /// See [`EncodeConfig::graph`].
     pub graph: Option<GraphInputConfig>,
 }
 

@@ -166,7 +166,7 @@ impl Check for TensorConfig {
 /// `[encode.graph]`: how columns become a graph in each row, for a model of graphs.
 ///
 /// The graphs of a batch become one disjoint union, in the names of PyTorch Geometric: `x` [nodes, features],
-/// `edge_index` [2, edges], source and target of each edge; where the model declares them `batch` [nodes], the graph of
+/// `edge_index` [2, edges], source and target of each edge; where the model declares them `batch` \[nodes\], the graph of
 /// each node, `ptr` [graphs + 1], the first node of each graph and the end, and `edge_attr` [edges, attributes]. The
 /// model gives [graphs, dimension].
 #[derive(Clone, Debug, PartialEq, Deserialize)]

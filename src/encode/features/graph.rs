@@ -79,6 +79,10 @@ impl Values {
         unit: &str,
     ) -> Result<usize, String> {
         let dimensions = lists.dimensions(row)?;
+        if numbers == 0 {
+            // None of them says how wide it would be.
+            return Ok(self.width.unwrap_or(1));
+        }
         let width = match (&dimensions[..], self.width, count) {
             (&[_, width], ..) => width,
             (_, Some(width), _) => width,
