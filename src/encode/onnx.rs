@@ -86,7 +86,8 @@ impl OnnxEncoder {
     fn probe(&self) -> Result<usize> {
         let vector = self.run(&mut self.feature.probe()?)?;
         if vector.is_empty() || vector.iter().any(|x| !x.is_finite()) {
-            let reason = "gives no finite vector for a first sample; export it again, in f32".to_owned();
+            let kind = self.feature.kind();
+            let reason = format!("gives no finite vector for a sample of {kind}; export it again, in f32");
             return Err(self.model.fault(reason, None));
         }
         Ok(vector.len())

@@ -6,7 +6,7 @@
 //! segments at the same time, each while the memory of the others is on its way, and hands the moves out in their order:
 //! the path is move for move that of one walker. Without restarts there is one segment, and every move waits.
 //!
-//! With [`BackEdges`] a move goes out along an edge as ever, and mostly back along another; see there.
+//! With [`BackEdges`] a move mostly goes back along an edge that leads to the place it leaves from; see there.
 
 use rand::{Rng, RngExt};
 
@@ -37,7 +37,7 @@ pub(super) struct Path<'a, R> {
     start: SampleId,
     /// The numbers and arrivals of moves, each at its position modulo `WINDOW`.
     numbers: [u32; WINDOW],
-    /// Where moves go back, empty without back edges.
+    /// More numbers, which say whether and where a move goes back; empty without back edges.
     returns: Vec<u32>,
     arrivals: [SampleId; WINDOW],
     /// Moves handed out; those found out; those with a number.
@@ -54,11 +54,9 @@ pub(super) struct Path<'a, R> {
 /// How far a move has come: what it waits for.
 #[derive(Clone, Copy, Debug)]
 enum Stage {
-    /// The neighbors of the place it leaves from.
-    Out,
-    /// Where the back edges of the place that it went out to lie.
-    Turn(SampleId),
-    /// The back edge.
+    /// The neighbors of the place it leaves from, or where the edges that lead there lie.
+    From,
+    /// The edge that it goes back along.
     Back(u32),
 }
 
@@ -88,7 +86,7 @@ impl<'a, R: Rng> Path<'a, R> {
             taken: 0,
             known: 0,
             numbered: 0,
-            segments: [(0, Stage::Out); SEGMENTS],
+            segments: [(0, Stage::From); SEGMENTS],
             open: 0,
             begun: 0,
         };
@@ -103,7 +101,7 @@ impl<'a, R: Rng> Path<'a, R> {
         self.arrivals[self.taken.wrapping_sub(1) % WINDOW] = start;
         self.known = self.taken;
         self.draw();
-        self.segments[0] = (self.taken, Stage::Out);
+        self.segments[0] = (self.taken, Stage::From);
         self.open = 1;
         self.begun = self.end_of_segment(self.taken + 1);
     }
@@ -124,7 +122,7 @@ impl<'a, R: Rng> Path<'a, R> {
         while self.open < SEGMENTS && self.begun < self.numbered {
             // The last segment may only have run out of numbers.
             if self.restarts(self.begun) {
-                self.segments[self.open] = (self.begun, Stage::Out);
+                self.segments[self.open] = (self.begun, Stage::From);
                 self.open += 1;
                 self.begun += 1;
             }
@@ -139,12 +137,12 @@ impl<'a, R: Rng> Path<'a, R> {
                     Ok(to) => {
                         self.arrivals[at % WINDOW] = to;
                         at += 1;
-                        stage = Stage::Out;
+                        stage = Stage::From;
                         if at < self.numbered {
                             if self.restarts(at) {
                                 continue;
                             }
-                            prefetch(std::slice::from_ref(self.step(at)));
+                            self.fetch(at);
                         }
                     }
                 }
@@ -159,31 +157,40 @@ impl<'a, R: Rng> Path<'a, R> {
     /// Where a move arrives, or what it waits for next.
     #[inline]
     fn arrive(&self, at: usize, stage: Stage) -> Result<SampleId, Stage> {
-        let Some(back) = self.back else { return Ok(*self.step(at)) };
-        let number = self.returns[at % WINDOW];
-        match stage {
-            Stage::Out => {
-                let to = *self.step(at);
-                if number.is_multiple_of(ONWARD) {
-                    return Ok(to);
-                }
-                back.prefetch_list(to);
-                Err(Stage::Turn(to))
-            }
+        match (self.back, stage) {
+            (Some(back), Stage::Back(place)) => Ok(back.from(place)),
             // Which edge is a matter of the upper bits, whether to go back one of the lowest three.
-            Stage::Turn(to) => match back.choose(to, number) {
-                None => Ok(to),
-                Some(place) => Err(Stage::Back(place)),
-            },
-            Stage::Back(place) => Ok(back.from(place)),
+            (Some(back), Stage::From) if self.goes_back(at) => back
+                .choose(self.from(at), self.returns[at % WINDOW])
+                .map_or_else(|| Ok(*self.step(at)), |place| Err(Stage::Back(place))),
+            _ => Ok(*self.step(at)),
         }
+    }
+
+    /// Asks for what a move waits for first.
+    #[inline]
+    fn fetch(&self, at: usize) {
+        match self.back {
+            Some(back) if self.goes_back(at) => back.prefetch_list(self.from(at)),
+            _ => prefetch(std::slice::from_ref(self.step(at))),
+        }
+    }
+
+    #[inline]
+    fn goes_back(&self, at: usize) -> bool {
+        !self.returns[at % WINDOW].is_multiple_of(ONWARD)
+    }
+
+    /// The place that a move leaves from.
+    #[inline]
+    fn from(&self, at: usize) -> SampleId {
+        if self.restarts(at) { self.start } else { self.arrivals[at.wrapping_sub(1) % WINDOW] }
     }
 
     /// The neighbor that a move goes to, as it lies in the graph.
     #[inline]
     fn step(&self, at: usize) -> &'a SampleId {
-        let from = if self.restarts(at) { self.start } else { self.arrivals[at.wrapping_sub(1) % WINDOW] };
-        &self.graph.neighbors(from)[self.first + (self.scaled(at) >> 32) as usize]
+        &self.graph.neighbors(self.from(at))[self.first + (self.scaled(at) >> 32) as usize]
     }
 
     #[inline]
@@ -225,7 +232,7 @@ const SEGMENTS: usize = 24;
 /// How far ahead, in moves: a power of two. Some hundred moves are found out in vain when a walk ends.
 const WINDOW: usize = 1024;
 
-/// With back edges, one move in as many goes out only.
+/// With back edges, one move in as many goes to a neighbor all the same.
 const ONWARD: u32 = 8;
 
 /// Numbers drawn at once.
@@ -284,7 +291,7 @@ mod tests {
                     let restarted = (scaled % (1 << 32)) as f64 / 2f64.powi(32) < alpha;
                     let from = if restarted { start } else { place };
                     place = graph.neighbors(from)[SKIP + (scaled >> 32) as usize];
-                    let list = &lists[place.index()];
+                    let list = &lists[from.index()];
                     if back.is_some() && !turn.is_multiple_of(ONWARD) && !list.is_empty() {
                         place = list[((u64::from(turn) * list.len() as u64) >> 32) as usize];
                     }
@@ -319,15 +326,15 @@ mod tests {
             let ranks = back.map_or(0..DEGREE, BackEdges::ranks);
             let mut out = vec![[0f64; LEN]; LEN];
             for (from, out) in out.iter_mut().enumerate() {
+                let near =
+                    |id: SampleId| graph.neighbors(id)[ranks.clone()].iter().filter(|n| n.index() == from).count();
+                let list: Vec<_> = fresh.iter().flat_map(|id| std::iter::repeat_n(id, near(id))).collect();
+                let onward = if back.is_some() && !list.is_empty() { 1.0 / f64::from(ONWARD) } else { 1.0 };
                 for to in &graph.neighbors(SampleId::new(from))[ranks.clone()] {
-                    let share = 1.0 / ranks.len() as f64;
-                    let near = |id: SampleId| graph.neighbors(id)[ranks.clone()].iter().filter(|n| *n == to).count();
-                    let list: Vec<_> = fresh.iter().flat_map(|id| std::iter::repeat_n(id, near(id))).collect();
-                    let onward = if back.is_some() && !list.is_empty() { 1.0 / f64::from(ONWARD) } else { 1.0 };
-                    out[to.index()] += share * onward;
-                    for id in &list {
-                        out[id.index()] += share * (1.0 - onward) / list.len() as f64;
-                    }
+                    out[to.index()] += onward / ranks.len() as f64;
+                }
+                for id in &list {
+                    out[id.index()] += (1.0 - onward) / list.len() as f64;
                 }
             }
             for alpha in [0.05, 0.3, 0.9] {
