@@ -15,7 +15,7 @@ use crate::config::{
 };
 use crate::encode::{Encoder, encode_all};
 use crate::error::{Error, Result};
-use crate::refresh::{First, Recipe, Worker};
+use crate::refresh::{CancelOnDrop, First, Recipe, Watched, Worker};
 use crate::sample::ModelVersion;
 use crate::source::{self, Source};
 use crate::store::Store;
@@ -167,7 +167,8 @@ impl PipelineBuilder {
     }
 
     /// Reads the source, embeds all samples, builds the first graph, and starts the stream. Must be called within a
-    /// tokio runtime, whose tasks the pipeline then is.
+    /// tokio runtime, whose tasks the pipeline then is. Dropping the future ends its work: embedding stops at the next
+    /// record batch.
     ///
     /// # Errors
     /// [`Error::Config`] for settings out of range or without a source or encoder; [`Error::TooFewSamples`] for an
@@ -210,15 +211,17 @@ impl PipelineBuilder {
         let (store, state, kept) = checkpoint::reopen(store, state, checkpoints.clone(), &config, &settings).await?;
         let (storage, similarity) = (config.encode.storage, config.graph.similarity);
         let total = Some(store.len());
+        let cancel = CancelOnDrop(Arc::default());
         let embed = {
-            let store = store.clone();
+            let (store, cancelled) = (store.clone(), cancel.0.clone());
             move || {
                 if let Some(kept) = kept {
                     return Ok((encoder, First::Resumed(kept), progress));
                 }
                 let mut encoded = |done| progress(Progress { stage: Stage::Encode, done, total });
                 encoded(0);
-                let table = encode_all(&encoder, &store, storage, similarity, ModelVersion(1), &mut encoded)?;
+                let watched = Watched { encoder: encoder.clone(), cancelled };
+                let table = encode_all(&watched, &store, storage, similarity, ModelVersion(1), &mut encoded)?;
                 Ok((encoder, First::Embedded(table), progress))
             }
         };

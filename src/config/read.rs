@@ -97,6 +97,7 @@ fn merge(config: &mut PipelineConfig, input: &Input<'_>, seen: &mut Seen, faults
             "walk" => section.table(&mut config.walk),
             "refresh" => section.table(&mut config.refresh),
             "stream" => section.table(&mut config.stream),
+            "checkpoint" => section.table(&mut config.checkpoint),
             "compute" => section.table(&mut config.compute),
             "report" => section.table(&mut config.report),
             _ => section.unknown(name.to_owned(), name, line, sections),

@@ -16,5 +16,5 @@ mod worker;
 pub use self::drift::Drift;
 pub use self::handle::{RefreshCounts, RefreshHandle, Refreshed};
 pub use self::snapshot::{AgeSummary, Ages, Published, Snapshot};
-pub(crate) use self::work::Recipe;
+pub(crate) use self::work::{CancelOnDrop, Recipe, Watched};
 pub(crate) use self::worker::{First, Worker};

@@ -18,6 +18,8 @@ pub struct MiniBatch {
     pub epoch: u64,
     /// Mini-batches before this one, over all epochs.
     pub step: u64,
+    /// Whether its epoch ends with it.
+    pub last: bool,
     /// The model whose embeddings the graph stands on.
     pub model_version: ModelVersion,
     /// The graph that was walked.

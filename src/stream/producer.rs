@@ -169,6 +169,7 @@ impl Producer {
             rows: snapshot.rows.gather(&ids)?,
             epoch: self.epoch,
             step: self.step,
+            last: self.sampler.drawn() == self.shape.per_epoch.load(Relaxed),
             model_version: snapshot.model_version(),
             graph_version: snapshot.graph_version(),
             staleness: snapshot.ages.mean(&draw.ids, self.step),

@@ -27,6 +27,7 @@ async fn a_mini_batch_carries_rows_versions_staleness_and_similarity() {
         let numbers = mini_batch.rows["n"].as_primitive::<UInt32Type>().values().to_vec();
         assert_eq!(numbers, mini_batch.ids.iter().map(|id| id.0).collect::<Vec<_>>());
         assert_eq!((mini_batch.step, mini_batch.epoch, mini_batch.staleness), (step, step / 32, step));
+        assert_eq!(mini_batch.last, step % 32 == 31);
         assert_eq!((mini_batch.model_version.0, mini_batch.graph_version.0), (1, 1));
         assert_eq!(mini_batch.similarity, snapshot.embeddings.mean_similarity(&mini_batch.ids));
         step += 1;
