@@ -57,3 +57,37 @@ def model_copy(tmp_path: Path) -> Path:
     for name in ("model.onnx", "tokenizer.json"):
         (tmp_path / name).write_bytes((MODEL.parent / name).read_bytes())
     return tmp_path / "model.onnx"
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained BERT of 0.3 M weights with the gloss encoder's tokenizer, as Hugging Face saves it."""
+    import torch
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny")
+    special = {name: f"[{name[:-6].upper()}]" for name in ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")}
+    file = str(MODEL.with_name("tokenizer.json"))
+    PreTrainedTokenizerFast(tokenizer_file=file, model_max_length=64, **special).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=8192, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny(tiny_folder: Path):
+    """A ``SentenceTransformer`` over it."""
+    from sentence_transformers import SentenceTransformer, models
+
+    transformer = models.Transformer(str(tiny_folder), max_seq_length=32)
+    return SentenceTransformer(modules=[transformer, models.Pooling(32)], device="cpu")
+
+
+@pytest.fixture
+def pairs(glosses: pa.Table):
+    """500 pairs: a synset's words and its definition."""
+    from datasets import Dataset
+
+    rows = glosses.slice(0, 500)
+    return Dataset.from_dict({"anchor": rows["definition"].to_pylist(), "positive": rows["words"].to_pylist()})

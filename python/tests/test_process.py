@@ -82,7 +82,7 @@ def test_ctrl_c_ends_a_start(table, none_left):
 
 
 def test_ctrl_c_ends_a_wait_for_a_mini_batch_and_the_stream_goes_on(glosses, model_copy):
-    many = pa.concat_tables([glosses] * 10)
+    many = pa.concat_tables([glosses] * 4)
     refresh = {"every_steps": 5, "swap_at_step": 1}
     encode = {"model": model_copy, "column": "definition"}
     with Pipeline(SMALL, data=many, encode=encode, refresh=refresh, compute={"threads": 1}).start() as stream:
