@@ -6,8 +6,8 @@
 ...     columns = mini_batch.to_torch()
 
 ``Pipeline`` takes a pipeline file, a dict, or keyword settings; every setting is described in the documentation of the
-Rust module ``prosampler::config``, under the same names. Adapters for trainers are modules of their own, so that nothing
-is imported that is not in use:
+Rust module ``prosampler::config``, under the same names. Adapters for trainers are modules of their own, so that
+nothing is imported that is not in use:
 
 - ``prosampler.torch``: a batch sampler and an ``IterableDataset`` for ``DataLoader``;
 - ``prosampler.sentence_transformers``, ``prosampler.transformers``, ``prosampler.lightning``: for these trainers;

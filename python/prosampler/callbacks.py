@@ -14,15 +14,15 @@ class HasHandle(Protocol):
     """A ``Stream``, or an adapter of ``prosampler.torch``."""
 
     @property
-    def handle(self) -> RefreshHandle: ...  # noqa: D102
+    def handle(self) -> RefreshHandle: ...
 
 
 class EncoderRefresh:
-    """Every n training steps: exports the encoder to the file that the run reads its model from, and asks for a refresh.
+    """Every n training steps: exports the encoder to the file that the run has its model from, and asks for a refresh.
 
-    With several processes, the first one exports and all refresh; each has a graph of its own, so they must swap graphs
-    at the same step: ``wait`` then, which is the default with several, and set ``refresh.swap_at_step`` to at least
-    ``stream.prefetch + 2``.
+    With several processes, the first one exports and all refresh; each has a graph of its own, so they must swap
+    graphs at the same step: ``wait`` then, which is the default with several, and set ``refresh.swap_at_step`` to at
+    least ``stream.prefetch + 2``.
 
     Args:
         run: the stream or sampler whose graph is to keep up.

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 class ArrowStream(Protocol):
     """Whatever exports a stream of record batches: tables of pyarrow, polars, duckdb, pandas, Lance, HF datasets."""
 
-    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...  # noqa: D105
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
 
 
 def arrow_stream(data: Any) -> ArrowStream:

@@ -15,9 +15,9 @@ _UNBOUNDED = 2**62
 class Epochs:
     """A stream that starts when it is first needed, and that each ``iter`` takes one epoch of.
 
-    Graph and embeddings live on from epoch to epoch. Epochs only go forward: one that was left in the middle is not gone
-    on with but by ``load_state_dict``; the next one begins instead. ``stream.epochs`` is without effect, the trainer
-    says how many there are.
+    Graph and embeddings live on from epoch to epoch. Epochs only go forward: one that was left in the middle is not
+    gone on with but by ``load_state_dict``; the next one begins instead. ``stream.epochs`` is without effect, the
+    trainer says how many there are.
 
     Args:
         pipeline: what to start.

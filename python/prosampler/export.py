@@ -1,9 +1,9 @@
 """The encoder under training as an ONNX file that a running pipeline picks up.
 
-``export_model(model, path)`` takes a ``SentenceTransformer``, a backbone of torchvision, or any ``torch.nn.Module`` with
-example inputs. The file's inputs are named, its batch axis is free, and its one output, ``sentence_embedding`` [batch,
-dimension], is pooled and of unit length. It is checked against torch on a batch of another size before it takes the place
-of the file before, by one rename: whoever watches ``path`` sees the old model or the new one, whole.
+``export_model(model, path)`` takes a ``SentenceTransformer``, a backbone of torchvision, or any ``torch.nn.Module``
+with example inputs. The file's inputs are named, its batch axis is free, and its one output, ``sentence_embedding``
+[batch, dimension], is pooled and of unit length. It is checked against torch on a batch of another size before it takes
+the place of the file before, by one rename: whoever watches ``path`` sees the old model or the new one, whole.
 """
 
 import logging
@@ -242,8 +242,8 @@ def _check(wrapped: _Pooled, examples: Mapping[str, torch.Tensor], path: Path, t
             apart = float(np.abs(found.astype(np.float32) - expected).max())
             if not apart <= tolerance:
                 raise ExportError(
-                    f"the export gives vectors that lie {apart:.2g} from torch's, more than the tolerance {tolerance:g}; "
-                    "look for what the module does differently in evaluation mode, or raise the tolerance"
+                    f"the export gives vectors {apart:.2g} from torch's, more than the tolerance {tolerance:g}; look "
+                    "for what the module does differently in evaluation mode, or raise the tolerance"
                 )
     except ExportError:
         raise
@@ -256,7 +256,7 @@ def _save_tokenizer(tokenizer: Any, scratch: Path, folder: Path) -> None:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise ExportError(
-            f"a {type(tokenizer).__name__} has no `tokenizer.json`; load the tokenizer with AutoTokenizer, use_fast=True"
+            f"a {type(tokenizer).__name__} has no `tokenizer.json`; load it with AutoTokenizer and use_fast=True"
         )
     backend.save(os.fspath(scratch / "tokenizer.json"))
     there = folder / "tokenizer.json"

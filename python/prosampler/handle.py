@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ._prosampler import Refreshed
 from ._prosampler import Refresh as _Refresh
+from ._prosampler import Refreshed
 from ._prosampler import RefreshHandle as _RefreshHandle
 from .errors import ArgumentError
 
@@ -114,7 +114,9 @@ class RefreshHandle:
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {how}" for how, count in self.counts().items())
-        return f"<prosampler.RefreshHandle: graph {self.graph_version}, model {self.model_version}; refreshes: {counts}>"
+        return (
+            f"<prosampler.RefreshHandle: graph {self.graph_version}, model {self.model_version}; refreshes: {counts}>"
+        )
 
 
 def _float32(vectors: Any) -> np.ndarray[Any, np.dtype[np.float32]]:

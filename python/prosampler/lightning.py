@@ -9,7 +9,7 @@ import torch
 from .callbacks import EncoderRefresh, HasHandle
 
 
-class RefreshCallback(lightning.Callback):  # type: ignore[misc]
+class RefreshCallback(lightning.Callback):
     """Every n steps: exports the encoder and refreshes the run.
 
     Args:

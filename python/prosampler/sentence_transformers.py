@@ -6,7 +6,7 @@
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from .transformers import RefreshCallback
 
 
 class HardNegatives:
-    """A batch sampler for ``SentenceTransformerTrainingArguments(batch_sampler=…)``, with the callback that belongs to it.
+    """A batch sampler for ``SentenceTransformerTrainingArguments(batch_sampler=…)``, and the callback that goes with it.
 
     The model is exported when this is made. The trainer asks it for a sampler over the data set, whose embeddings and
     graph are then made; ``callback`` keeps them up with the model. Batch size, ``drop_last`` and seed are those of the
@@ -66,13 +66,13 @@ class HardNegatives:
     ) -> HardNegativeBatchSampler:
         """Called by the trainer."""
         column = self.column or dataset.column_names[0]
-        own: dict[str, Mapping[str, Any]] = {
+        own = {
+            "seed": seed,
             "source": {"columns": [column]},
             "encode": {"model": self.path, "column": column, "max_tokens": self.max_tokens},
             "walk": {"batch_size": batch_size, "drop_last": drop_last},
         }
-        sections = {name: {**own.get(name, {}), **self.settings.get(name, {})} for name in {*own, *self.settings} - {"seed"}}
-        pipeline = Pipeline(data=dataset, seed=self.settings.get("seed", seed), **sections)
+        pipeline = Pipeline(own, data=dataset, **self.settings)
         self.sampler = HardNegativeBatchSampler(pipeline, rank=0, world_size=1)
         return self.sampler
 

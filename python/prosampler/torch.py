@@ -1,8 +1,8 @@
 """Hard negatives for PyTorch's ``DataLoader``.
 
-``HardNegativeBatchSampler`` gives indices, for a map-style data set whose rows are those of the pipeline's source, in the
-same order. ``HardNegativeDataset`` gives whole mini-batches out of the pipeline itself. Both work with ``num_workers=0``,
-and need no worker: mini-batches are made by threads of the pipeline, ahead of time. The batch sampler also works with
+``HardNegativeBatchSampler`` gives indices, for a map-style data set whose rows are those of the pipeline's source, in
+the same order. ``HardNegativeDataset`` gives whole mini-batches out of the pipeline itself. Both need no worker
+(``num_workers=0``): mini-batches are made by threads of the pipeline, ahead of time. The batch sampler also works with
 workers, which fetch the rows of its indices.
 """
 
@@ -127,7 +127,12 @@ class HardNegativeDataset(_Adapter, IterableDataset[Any]):
     """
 
     def __init__(
-        self, pipeline: Pipeline | Any = None, /, *, transform: Callable[[MiniBatch], Any] | None = None, **settings: Any
+        self,
+        pipeline: Pipeline | Any = None,
+        /,
+        *,
+        transform: Callable[[MiniBatch], Any] | None = None,
+        **settings: Any,
     ) -> None:
         super().__init__(pipeline, **settings)
         self._transform = transform or MiniBatch.to_torch

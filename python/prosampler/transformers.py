@@ -25,8 +25,6 @@ class RefreshCallback(TrainerCallback):
     ) -> None:
         self.core = EncoderRefresh(run, model, path, every_steps=every_steps, **options)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Called by the trainer."""
         self.core.step(state.global_step)

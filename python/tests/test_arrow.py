@@ -93,7 +93,9 @@ def test_columns_become_tensors_of_their_type(table):
     data = data.append_column("f16", pa.array(np.arange(n) % 100, pa.int32()).cast(pa.float32()).cast(pa.float16()))
     data = data.append_column("bool", pa.array([i % 3 == 0 for i in range(n)]))
     data = data.append_column("pair", pa.array([[i, -i] for i in range(n)], pa.list_(pa.int64())))
-    data = data.append_column("square", pa.array([[[i, 1], [2, 3]] for i in range(n)], pa.list_(pa.list_(pa.int32(), 2), 2)))
+    data = data.append_column(
+        "square", pa.array([[[i, 1], [2, 3]] for i in range(n)], pa.list_(pa.list_(pa.int32(), 2), 2))
+    )
     data = data.append_column("bytes", pa.array([bytes([i % 256]) for i in range(n)]))
     data = data.append_column("kind", pa.array([f"kind {i % 3}" for i in range(n)]).dictionary_encode())
     mini_batch = first(data)

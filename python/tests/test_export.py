@@ -40,7 +40,9 @@ def test_states_of_tokens_are_pooled_under_their_mask(tmp_path):
     model = Model().train()
     ids, mask = torch.randint(0, 50, (3, 5)), torch.ones(3, 5, dtype=torch.long)
     free = {"input_ids": (1,), "attention_mask": (1,)}
-    path = export_model(model, tmp_path / "new/model.onnx", {"input_ids": ids, "attention_mask": mask}, dynamic_axes=free)
+    path = export_model(
+        model, tmp_path / "new/model.onnx", {"input_ids": ids, "attention_mask": mask}, dynamic_axes=free
+    )
     # It is left as it was.
     assert model.training
     assert model.dropout.training

@@ -55,8 +55,12 @@ def test_text_from_files_through_the_installed_onnx_runtime():
         mini_batch = next(stream)
         assert mini_batch.column_names == ["definition"]
         assert "noun.plant" in repr(pipeline)
-        assert re.fullmatch(r"MiniBatch\(step 0, epoch 0, similarity 0\.\d+, .*32 rows: definition Utf8\)", repr(mini_batch))
-        assert re.match(r"<prosampler.Stream: [\d,]+ samples, \d+ mini-batches an epoch, epoch 0, step 1,", repr(stream))
+        assert re.fullmatch(
+            r"MiniBatch\(step 0, epoch 0, similarity 0\.\d+, .*32 rows: definition Utf8\)", repr(mini_batch)
+        )
+        assert re.match(
+            r"<prosampler.Stream: [\d,]+ samples, \d+ mini-batches an epoch, epoch 0, step 1,", repr(stream)
+        )
     assert repr(stream) == "<prosampler.Stream: closed>"
     with pytest.raises(prosampler.ClosedError):
         next(stream)
@@ -67,7 +71,12 @@ def test_all_faults_come_at_once_in_the_words_of_the_library():
         Pipeline({"graph": {"neighbours": 5}, "steam": {"prefetch": 1}}, walk={"batch_size": 1}, seed="many")
     message = str(error.value)
     assert message.startswith("5 faults in the settings:")
-    for part in ("did you mean `neighbors`?", "did you mean `stream`?", "at least 2 samples", "source.uri: is required"):
+    for part in (
+        "did you mean `neighbors`?",
+        "did you mean `stream`?",
+        "at least 2 samples",
+        "source.uri: is required",
+    ):
         assert part in message
     assert isinstance(error.value, ValueError)
     assert isinstance(error.value, prosampler.Error)
@@ -82,7 +91,11 @@ def test_all_faults_come_at_once_in_the_words_of_the_library():
         (lambda t: Pipeline(SMALL, data=t).start(), prosampler.ConfigError, "encode.model: is required"),
         (lambda t: start(t, source={"columns": ["x"]}), prosampler.SourceError, "`x` not found in `data`; it has `id`"),
         (
-            lambda t: Pipeline(SMALL, data=t, encode={"model": GLOSSES, "tokenizer": MODEL.with_name("tokenizer.json"), "column": "text"}).start(),
+            lambda t: Pipeline(
+                SMALL,
+                data=t,
+                encode={"model": GLOSSES, "tokenizer": MODEL.with_name("tokenizer.json"), "column": "text"},
+            ).start(),
             prosampler.Error,
             "glosses.parquet",
         ),

@@ -50,14 +50,14 @@ def test_a_training_with_the_batch_sampler(table, workers):
     losses, epochs = [], []
     for _ in range(3):
         seen = []
-        for ids, vectors in loader:
-            loss = loss_of(encoder, vectors)
+        for ids, rows in loader:
+            loss = loss_of(encoder, rows)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
             seen.append(ids.tolist())
-        assert sorted(sum(seen, [])) == list(range(1000))
+        assert sorted(i for ids in seen for i in ids) == list(range(1000))
         epochs.append(seen)
     assert epochs[0] != epochs[1] != epochs[2]
     assert sum(losses[-32:]) < 0.8 * sum(losses[:32])

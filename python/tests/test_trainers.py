@@ -86,7 +86,10 @@ def test_minilm_is_fine_tuned_and_followed(pairs, tmp_path):
 
 def test_hard_negatives_from_the_graph(pairs, tmp_path, tiny):
     path = export_model(tiny, tmp_path / "model.onnx")
-    settings = {"graph": {"builder": "exact", "neighbors": 20}, "encode": {"model": path, "column": "anchor", "max_tokens": 32}}
+    settings = {
+        "graph": {"builder": "exact", "neighbors": 20},
+        "encode": {"model": path, "column": "anchor", "max_tokens": 32},
+    }
     with Pipeline({**SMALL, **settings}, data=pairs).start() as stream:
         mined = mine_hard_negatives(pairs, stream, num_negatives=3, range_min=1)
         assert mined.column_names == ["anchor", "positive", "negative_1", "negative_2", "negative_3"]
@@ -98,7 +101,9 @@ def test_hard_negatives_from_the_graph(pairs, tmp_path, tiny):
         agree = 0
         for row in range(500):
             order = [pairs["positive"][i] for i in np.argsort(-scores[row])[1:21]]
-            distinct = dict.fromkeys(text for text in order if text not in (pairs["anchor"][row], pairs["positive"][row]))
+            distinct = dict.fromkeys(
+                text for text in order if text not in (pairs["anchor"][row], pairs["positive"][row])
+            )
             agree += [mined[f"negative_{i}"][row] for i in (1, 2, 3)] == list(distinct)[:3]
         # Some neighbors are as near as others but for rounding.
         assert agree > 480
