@@ -22,7 +22,7 @@ from .transformers import RefreshCallback
 
 
 class HardNegatives:
-    """A batch sampler for ``SentenceTransformerTrainingArguments(batch_sampler=…)``, and the callback that goes with it.
+    """A batch sampler for ``SentenceTransformerTrainingArguments(batch_sampler=…)``, and the callback beside it.
 
     The model is exported when this is made. The trainer asks it for a sampler over the data set, whose embeddings and
     graph are then made; ``callback`` keeps them up with the model. Batch size, ``drop_last`` and seed are those of the

@@ -49,7 +49,7 @@ mod abi {
     pub struct Managed {
         pub tensor: Tensor,
         pub manager: *mut c_void,
-        pub deleter: Option<unsafe extern "C" fn(*mut Managed)>,
+        pub deleter: Option<unsafe extern "C" fn(*mut Self)>,
     }
 }
 

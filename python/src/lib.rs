@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _prosampler {
     #[pymodule_export]
-    use super::handle::{Refresh, Refreshed, RefreshHandle};
+    use super::handle::{Refresh, RefreshHandle, Refreshed};
     #[pymodule_export]
     use super::log::take_log;
     #[pymodule_export]

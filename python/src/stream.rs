@@ -48,12 +48,14 @@ struct Started {
 
 enum Phase {
     Starting(JoinHandle<Result<MiniBatchStream>>),
-    Running {
-        stream: Box<MiniBatchStream>,
-        /// The next mini-batch, or the end, and the state before it.
-        next: Option<(Option<Result<prosampler::MiniBatch>>, State)>,
-    },
+    Running(Box<Live>),
     Failed,
+}
+
+struct Live {
+    stream: MiniBatchStream,
+    /// The next mini-batch, or the end, and the state before it.
+    next: Option<(Option<Result<prosampler::MiniBatch>>, State)>,
 }
 
 impl Phase {
@@ -63,18 +65,18 @@ impl Phase {
         let started = task.await;
         *self = Self::Failed;
         let died = |e: tokio::task::JoinError| prosampler::Error::TaskDied { task: "start", message: e.to_string() };
-        *self = Self::Running { stream: Box::new(started.map_err(died)??), next: None };
+        *self = Self::Running(Box::new(Live { stream: started.map_err(died)??, next: None }));
         Ok(())
     }
 
     /// Waits until the next mini-batch is there. May be dropped at any await.
     async fn ready(&mut self) -> Result<()> {
         self.start().await?;
-        if let Self::Running { stream, next } = self
-            && next.is_none()
+        if let Self::Running(live) = self
+            && live.next.is_none()
         {
-            let before = stream.state();
-            *next = Some((stream.next().await, before));
+            let before = live.stream.state();
+            live.next = Some((live.stream.next().await, before));
         }
         Ok(())
     }
@@ -169,7 +171,7 @@ impl RawStream {
         let started = running.wait(py, seconds, async |phase: &mut Phase| {
             phase.start().await?;
             Ok(match phase {
-                Phase::Running { stream, .. } => Some(Started { handle: stream.handle(), schema: stream.schema() }),
+                Phase::Running(live) => Some(Started { handle: live.stream.handle(), schema: live.stream.schema() }),
                 _ => None,
             })
         })?;
@@ -218,7 +220,7 @@ impl RawStream {
         let running = self.running(py)?;
         let mut phase = py.detach(|| running.phase.blocking_lock());
         let next = match &mut *phase {
-            Phase::Running { next, .. } => next.take(),
+            Phase::Running(live) => live.next.take(),
             _ => None,
         };
         match next {
@@ -297,7 +299,7 @@ impl RawStream {
     ) -> PyResult<T> {
         let running = self.running(py)?;
         let found = py.detach(|| match &*running.phase.blocking_lock() {
-            Phase::Running { stream, next } => Some(read(stream, next.as_ref().map(|(_, before)| before))),
+            Phase::Running(live) => Some(read(&live.stream, live.next.as_ref().map(|(_, before)| before))),
             _ => None,
         });
         found.ok_or_else(|| not_started(py))
