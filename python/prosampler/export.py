@@ -233,6 +233,9 @@ def _check(wrapped: _Pooled, examples: Mapping[str, torch.Tensor], path: Path, t
         session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
         for batch in (examples, {name: torch.cat([tensor, tensor[:1]]) for name, tensor in examples.items()}):
             expected = wrapped(*batch.values()).float().numpy()
+            if not np.isfinite(expected).all():
+                name = type(wrapped.module).__name__
+                raise ExportError(f"{name} gives vectors that are not finite; see whether the training has diverged")
             # An input that the output does not depend on is not in the file.
             declared = {declared.name for declared in session.get_inputs()}
             fed = {name: tensor.numpy() for name, tensor in batch.items() if name in declared}

@@ -91,6 +91,11 @@ class Restless(torch.nn.Module):
         return x + torch.rand_like(x)
 
 
+class Diverged(torch.nn.Module):
+    def forward(self, x):
+        return x * torch.nan
+
+
 class Branching(torch.nn.Module):
     def forward(self, x):
         return x if x.sum() > 0 else -x
@@ -100,6 +105,7 @@ class Branching(torch.nn.Module):
     ("model", "inputs", "part"),
     [
         (Restless(), {"x": torch.rand(3, 4)}, "from torch's, more than the tolerance"),
+        (Diverged(), {"x": torch.rand(3, 4)}, "not finite"),
         (Branching(), {"x": torch.rand(3, 4)}, "torch cannot export Branching"),
         (torch.nn.Linear(4, 3), None, "needs examples"),
         (torch.nn.Linear(4, 3), {"x": torch.rand(1, 4)}, "at least two rows"),

@@ -194,3 +194,78 @@ def test_two_processes_share_every_mini_batch(table, tmp_path):
     joined = [a + b for a, b in zip(one["steps"], two["steps"], strict=True)]
     with pipeline(table, stream={"epochs": 2}).start() as stream:
         assert joined == [mini_batch.ids for mini_batch in stream]
+
+
+def follow_rank(rank, world_size, folder, tiny_folder, texts):
+    """One of several processes that train an encoder, and whose runs follow it."""
+    from sentence_transformers import SentenceTransformer, models
+
+    from prosampler.callbacks import EncoderRefresh
+    from prosampler.export import export_model
+
+    store = torch.distributed.FileStore(f"{folder}/store", world_size)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=world_size)
+    torch.manual_seed(0)
+    transformer = models.Transformer(str(tiny_folder), max_seq_length=32)
+    encoder = SentenceTransformer(modules=[transformer, models.Pooling(32)], device="cpu")
+    path = f"{folder}/encoder/model.onnx"
+    if rank == 0:
+        export_model(encoder, path)
+    torch.distributed.barrier()
+    dataset = HardNegativeDataset(
+        SMALL,
+        data=table_of(texts),
+        encode={"model": path, "column": "text", "max_tokens": 32},
+        refresh={"swap_at_step": 6},
+        transform=lambda mini_batch: mini_batch,
+    )
+    refresh = EncoderRefresh(dataset, encoder, path, every_steps=5)
+    optimizer = torch.optim.Adam(encoder.parameters(), 1e-3)
+    seen = []
+    for mini_batch in dataset:
+        made = encoder(encoder.preprocess(mini_batch["text"].to_list()))["sentence_embedding"]
+        made = torch.nn.functional.normalize(made, dim=-1)
+        optimizer.zero_grad()
+        (made @ made.T).mean().backward()
+        for parameter in encoder.parameters():
+            if parameter.grad is not None:
+                torch.distributed.all_reduce(parameter.grad)
+        optimizer.step()
+        refresh.step(mini_batch.step + 1)
+        seen.append((mini_batch.ids, mini_batch.graph_version, mini_batch.model_version))
+    with open(f"{folder}/{rank}.json", "w") as file:
+        json.dump(seen, file)
+    dataset.close()
+    torch.distributed.destroy_process_group()
+
+
+def table_of(texts):
+    import pyarrow as pa
+
+    return pa.table({"text": texts})
+
+
+def test_two_processes_swap_graphs_at_the_same_step(glosses, tiny_folder, tmp_path):
+    texts = glosses["definition"].to_pylist()[:512]
+    torch.multiprocessing.spawn(follow_rank, (2, tmp_path, tiny_folder, texts), nprocs=2)
+    one, two = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert [versions for _, *versions in one] == [versions for _, *versions in two]
+    # A refresh after steps 5, 10 and 15, each used six steps later.
+    assert [graph for _, graph, _ in one] == [1] * 11 + [2] * 5
+    assert sorted(i for ids, *_ in one + two for i in ids) == list(range(512))
+
+
+def test_the_rank_is_that_of_accelerate_where_it_is_in_use(monkeypatch):
+    from accelerate import PartialState
+
+    from prosampler.torch import rank_and_world_size
+
+    PartialState._reset_state()
+    assert rank_and_world_size() == (0, 1)
+    assert not PartialState._shared_state
+    state = PartialState(cpu=True)
+    monkeypatch.setitem(PartialState._shared_state, "process_index", 2)
+    monkeypatch.setitem(PartialState._shared_state, "num_processes", 4)
+    assert state.process_index == 2
+    assert rank_and_world_size() == (2, 4)
+    PartialState._reset_state()
