@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all of their own set-up.
 
-.PHONY: demo test python-test setup bench bench-encode bench-graph bench-refresh bench-store bench-walk
+.PHONY: demo test python-test setup bench bench-encode bench-graph bench-quality bench-refresh bench-store bench-walk
 
 ## Streams hard-negative mini-batches out of WordNet, and says how hard they are.
 demo: setup
@@ -29,6 +29,10 @@ bench-encode: setup
 ## Samples a second of the random walk, against a hash set walk without coverage, in one run.
 bench-walk:
 	cargo bench --quiet --bench walk
+
+## How hard mini-batches are and how many false negatives they have, over M and α. ARGS="PIPELINE --plot FILE.svg".
+bench-quality: setup
+	cargo bench --quiet --bench quality -- $(ARGS)
 
 ## Graph building against PyTorch and kNN libraries, in one run. ARGS="SECTION… --all" chooses.
 bench-graph:

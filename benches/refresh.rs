@@ -50,7 +50,7 @@ async fn main() -> Result<()> {
             let handle = stream.handle();
             let refresh = tokio::spawn(async move { handle.refresh_now().await });
             train(&mut stream, step, &mut busy, |_| !refresh.is_finished()).await;
-            seconds.push(refresh.await.expect("a refresh")?.seconds);
+            seconds.push(refresh.await.expect("a refresh")?.seconds.total());
         }
         seconds.sort_by(f64::total_cmp);
         println!("a trainer that {trainer}; a refresh takes {:.1} s", seconds[ROUNDS / 2]);

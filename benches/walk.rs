@@ -52,7 +52,7 @@ fn measure(name: &str, graph: &ProximityGraph) -> [f64; 2] {
     println!("{name} graph, million a second:");
     println!("  samples, whole epoch    {:6.2}", millions(SAMPLES as f64, whole));
     println!("  samples, first half     {:6.2}", millions(SAMPLES as f64 / 2.0, half));
-    println!("  moves, whole epoch      {:6.2}", millions(counts.moves.into(), whole));
+    println!("  moves, whole epoch      {:6.2}", millions(counts.moves as f64, whole));
     println!("  samples, hash set       {:6.2}", millions(SAMPLES as f64, peer));
     println!("  of an epoch: {counts:?}");
     [SAMPLES as f64 / whole, peer / whole]
@@ -60,7 +60,7 @@ fn measure(name: &str, graph: &ProximityGraph) -> [f64; 2] {
 
 /// The time of half an epoch and of a whole one, with all that belongs to it.
 fn ours(graph: &ProximityGraph, seed: u64) -> (Duration, Duration, WalkCounts) {
-    let config = WalkConfig { batch_size: BATCH_SIZE, restart_probability: ALPHA, ..WalkConfig::default() };
+    let config = WalkConfig { batch_size: BATCH_SIZE, restart_probability: ALPHA.into(), ..WalkConfig::default() };
     let begun = Instant::now();
     let mut epoch = EpochSampler::new(graph.len(), &config, seed, 0);
     let (mut half, mut collected, mut counts) = (None, 0, WalkCounts::default());

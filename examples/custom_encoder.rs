@@ -58,7 +58,7 @@ impl Encoder for WordHashing {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let walk = WalkConfig { batch_size: 128, ..WalkConfig::default() };
+    let walk = WalkConfig { batch_size: 128, restart_probability: 0.5.into(), ..WalkConfig::default() };
     let mut stream = Pipeline::builder()
         .source(FileSource::open("data/wordnet/glosses.parquet").await?)
         .columns(["definition", "label"])

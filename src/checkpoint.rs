@@ -9,6 +9,7 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
@@ -56,29 +57,57 @@ pub(crate) struct Kept {
     pub pushed_at_step: Arc<[u64]>,
 }
 
-/// The folder.
+/// The folder. Rank 0 writes to it, the others only read.
 #[derive(Clone, Debug)]
 pub(crate) struct Checkpoints {
     dir: PathBuf,
     keep: usize,
+    /// Rank 0's, as long as the run lasts: two runs would remove each other's files.
+    lock: Option<Arc<fs::File>>,
 }
 
 impl Checkpoints {
     /// `pending` snapshots may be there that are not used yet.
-    pub fn new(config: &CheckpointConfig, pending: usize) -> Option<Self> {
-        Some(Self { dir: config.dir.clone()?, keep: config.keep.saturating_add(pending) })
+    pub async fn take(config: &CheckpointConfig, pending: usize, rank: usize) -> Result<Option<Self>> {
+        let Some(dir) = config.dir.clone() else { return Ok(None) };
+        let mut checkpoints = Self { dir, keep: config.keep.saturating_add(pending), lock: None };
+        if rank == 0 {
+            checkpoints.lock = Some(checkpoints.lock().await?);
+        }
+        Ok(Some(checkpoints))
+    }
+
+    /// Waits a while, since work of a run that was just dropped may still be under way.
+    async fn lock(&self) -> Result<Arc<fs::File>> {
+        let path = self.dir.join("lock");
+        let io = |action, cause| Error::Io { action, path: path.clone(), cause };
+        fs::create_dir_all(&self.dir).map_err(|cause| io("create the folder of", cause))?;
+        let file = fs::File::create(&path).map_err(|cause| io("create", cause))?;
+        for _ in 0..TRIES {
+            match file.try_lock() {
+                Ok(()) => return Ok(Arc::new(file)),
+                Err(fs::TryLockError::WouldBlock) => tokio::time::sleep(PAUSE).await,
+                Err(fs::TryLockError::Error(cause)) => return Err(io("lock", cause)),
+            }
+        }
+        Err(self.gone("is in use by a run that has not ended; end that, or name another"))
     }
 
     /// Refuses a folder that another run could be resumed from.
     pub fn must_be_empty(&self) -> Result<()> {
         match self.list("graph-")?.pop() {
-            None => Ok(()),
-            Some(_) => Err(self.gone("holds snapshots of another run; resume that, clear the folder, or name another")),
+            Some(_) if self.lock.is_some() => {
+                Err(self.gone("holds snapshots of another run; resume that, clear the folder, or name another"))
+            }
+            _ => Ok(()),
         }
     }
 
     /// Saves a snapshot, and removes those that are no longer kept.
     pub fn save(&self, kept: &Kept) -> Result<()> {
+        if self.lock.is_none() {
+            return Ok(());
+        }
         let (of, version) = (kept.embeddings_of, kept.graph.version().0);
         // What a run had made after the state that this one was resumed from.
         self.remove_all("graph", |numbers| numbers[0] >= version)?;
@@ -120,6 +149,9 @@ impl Checkpoints {
 
     /// Saves what is left of an epoch at `step`.
     pub fn save_left(&self, step: u64, left: &Left) -> Result<()> {
+        if self.lock.is_none() {
+            return Ok(());
+        }
         self.remove_all("left", |numbers| numbers[0] >= step)?;
         let path = self.dir.join(format!("left-{step}.arrow"));
         save_numbers(&path, &left.bits, [left.samples as u64, left.drawn])?;
@@ -178,7 +210,8 @@ impl State {
         if self.seed == seed && self.settings == settings {
             return Ok(());
         }
-        let reason = "it was made with another seed, or other settings of graph, walk or encode.storage; give the same";
+        let reason = "it was made with another seed, or other settings of graph, walk, guards, pairs, encode.storage or \
+                      encode.on_bad_sample; give the same";
         Err(Error::State { reason: reason.to_owned() })
     }
 
@@ -196,7 +229,8 @@ impl State {
 /// A text for the settings that mini-batches depend on.
 pub(crate) fn fingerprint(config: &PipelineConfig) -> String {
     let mut hasher = DefaultHasher::new();
-    format!("{:?}", (&config.graph, &config.walk, config.encode.storage)).hash(&mut hasher);
+    let encode = (config.encode.storage, config.encode.on_bad_sample);
+    format!("{:?}", (&config.graph, &config.walk, &config.guards, &config.pairs, encode)).hash(&mut hasher);
     format!("{:016x}", hasher.finish())
 }
 
@@ -231,6 +265,10 @@ pub(crate) async fn reopen(
     let store = store.as_it_was(&state.rows, kept.graph.len()).ok_or_else(changed)?;
     Ok((store, Some(state), Some(Box::new(kept))))
 }
+
+/// A lock is tried every 20 ms for five seconds.
+const TRIES: u32 = 250;
+const PAUSE: Duration = Duration::from_millis(20);
 
 fn save_numbers(path: &std::path::Path, numbers: &[u64], more: [u64; 2]) -> Result<()> {
     let metadata = [("a", more[0]), ("b", more[1])].map(|(key, value)| (key.to_owned(), value.to_string()));

@@ -167,6 +167,19 @@ pub enum Error {
         rows: usize,
     },
 
+    /// A value that the encoder cannot read.
+    #[error(
+        "{sample} cannot be encoded: column `{column}` {reason}; correct or remove that row, or set encode.on_bad_sample = \"skip\""
+    )]
+    BadSample {
+        /// The sample.
+        sample: SampleId,
+        /// The column at fault.
+        column: String,
+        /// What is wrong with its value.
+        reason: String,
+    },
+
     /// ONNX Runtime's shared library is nowhere to be found.
     #[error(
         "ONNX Runtime's shared library was not found; looked for:\n{}\ninstall it with `pip install onnxruntime` in the active Python environment, run `make setup` in a clone, or set `encode.runtime` or ORT_DYLIB_PATH to the file",
@@ -183,6 +196,28 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// The loader's reason.
+        #[source]
+        cause: Cause,
+    },
+
+    /// None of the execution providers that the settings list can be used.
+    #[error("cannot run `{}` on any of encode.providers: {}", path.display(), failures.join("; "))]
+    NoProvider {
+        /// The model.
+        path: PathBuf,
+        /// Each provider, why not, and the remedy.
+        failures: Vec<String>,
+    },
+
+    /// A model that needs more memory than there is, for a single sample.
+    #[error(
+        "model `{}` runs out of memory; free some, raise encode.cuda.memory_limit, or cut samples shorter ({cause})",
+        path.display()
+    )]
+    ModelMemory {
+        /// The model.
+        path: PathBuf,
+        /// ONNX Runtime's reason.
         #[source]
         cause: Cause,
     },
@@ -270,6 +305,13 @@ pub enum Error {
         len: usize,
     },
 
+    /// A vector for a sample that was skipped.
+    #[error("{sample} was skipped, since it could not be read; no vector stands for it: leave it out")]
+    SkippedSample {
+        /// The id.
+        sample: SampleId,
+    },
+
     /// An Arrow operation failed.
     #[error("cannot {action}: {cause}")]
     Arrow {
@@ -290,6 +332,19 @@ pub enum Error {
         /// d of the newer model.
         found: usize,
         /// d of the run.
+        expected: usize,
+    },
+
+    /// Views that cannot be averaged.
+    #[error(
+        "encoder `{encoder}` gives vectors of {found} numbers where the first view has {expected}, so they have no mean; set encode.combine = \"concat\", or take models of one dimension"
+    )]
+    Views {
+        /// The encoder's name.
+        encoder: String,
+        /// Its dimension.
+        found: usize,
+        /// That of the first view.
         expected: usize,
     },
 

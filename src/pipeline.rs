@@ -3,6 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use futures::FutureExt;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -10,15 +11,16 @@ use tokio::task::JoinSet;
 use crate::checkpoint::{self, Checkpoints, State};
 use crate::compute::{ComputePool, died};
 use crate::config::{
-    CheckpointConfig, ComputeConfig, Faults, GraphConfig, PipelineConfig, RefreshConfig, StoreConfig, StreamConfig,
-    WalkConfig,
+    CheckpointConfig, ComputeConfig, EncodeConfig, Fault, Faults, GraphConfig, GuardsConfig, PairsConfig,
+    PipelineConfig, RefreshConfig, StoreConfig, StreamConfig, WalkConfig,
 };
-use crate::encode::{Encoder, encode_all};
+use crate::encode::{BadSamples, Encoder, encode_present};
 use crate::error::{Error, Result};
-use crate::refresh::{CancelOnDrop, First, Recipe, Watched, Worker};
-use crate::sample::ModelVersion;
+use crate::progress::{Progress, Stage};
+use crate::refresh::{CancelOnDrop, First, Recipe, Selection, Snapshot, Watched, Worker, negative};
+use crate::sample::{ModelVersion, SampleId};
 use crate::source::{self, Source};
-use crate::store::Store;
+use crate::store::{EmbeddingTable, Store};
 use crate::stream::{MiniBatch, MiniBatchStream, Producer};
 
 /// From a source and an encoder to a stream of hard-negative mini-batches.
@@ -40,28 +42,6 @@ impl Pipeline {
     pub fn from_config(config: PipelineConfig) -> PipelineBuilder {
         PipelineBuilder { config, source: None, encoder: None, state: None, progress: Box::new(|_| {}) }
     }
-}
-
-/// How far a start has come: `done` of `total` samples in one stage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// What is under way.
-    pub stage: Stage,
-    /// Samples done.
-    pub done: usize,
-    /// Samples in all, where known.
-    pub total: Option<usize>,
-}
-
-/// What a start consists of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Reading the source into the store.
-    Store,
-    /// Embedding the samples.
-    Encode,
-    /// Building the first graph.
-    Graph,
 }
 
 /// A pipeline that has not started. Setters take over a whole stage's settings.
@@ -95,6 +75,14 @@ impl PipelineBuilder {
         self
     }
 
+    /// How rows become embeddings; of these settings `storage` and `on_bad_sample` count for an
+    /// [`encoder`](Self::encoder) that is given too.
+    #[must_use]
+    pub fn encode(mut self, encode: EncodeConfig) -> Self {
+        self.config.encode = encode;
+        self
+    }
+
     /// The random seed; default 0.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
@@ -120,6 +108,21 @@ impl PipelineBuilder {
     #[must_use]
     pub fn walk(mut self, walk: WalkConfig) -> Self {
         self.config.walk = walk;
+        self
+    }
+
+    /// Which columns are an anchor and its positive. An [`encoder`](Self::encoder) that is given embeds both, best as a
+    /// [`PairEncoder`](crate::encode::PairEncoder).
+    #[must_use]
+    pub fn pairs(mut self, pairs: PairsConfig) -> Self {
+        self.config.pairs = pairs;
+        self
+    }
+
+    /// What keeps likely false negatives out of mini-batches.
+    #[must_use]
+    pub fn guards(mut self, guards: GuardsConfig) -> Self {
+        self.config.guards = guards;
         self
     }
 
@@ -193,12 +196,18 @@ impl PipelineBuilder {
         }
         let encoder = match encoder {
             Some(encoder) => encoder,
-            None => open_encoder(&config, &pool).await?,
+            None => open_encoder(&config, schema.clone(), &pool).await?,
         };
         encoder.accepts(source.uri(), &schema)?;
+        let selection = selection(&config, &payload, encoder.columns())?;
+        crate::source::positions(source.uri(), &schema, &selection.distinct.concat())?;
 
-        let mut columns = payload.clone();
-        columns.extend(encoder.columns().iter().filter(|c| !payload.contains(c)).cloned());
+        let mut columns = payload;
+        for column in encoder.columns().iter().chain(selection.distinct.iter().flatten()).chain(&selection.negative) {
+            if !columns.contains(column) {
+                columns.push(column.clone());
+            }
+        }
         let total = source.rows();
         let mut stored = |done| progress(Progress { stage: Stage::Store, done, total });
         stored(0);
@@ -206,10 +215,12 @@ impl PipelineBuilder {
         enough(source.uri(), store.len(), &config.walk)?;
 
         let pending = config.refresh.swap_at_step.unwrap_or(0) / config.refresh.every_steps.unwrap_or(u64::MAX);
-        let checkpoints = Checkpoints::new(&config.checkpoint, usize::try_from(pending).unwrap_or(0));
+        let pending = usize::try_from(pending).unwrap_or(0);
+        let checkpoints = Checkpoints::take(&config.checkpoint, pending, config.stream.rank).await?;
         let settings = checkpoint::fingerprint(&config);
         let (store, state, kept) = checkpoint::reopen(store, state, checkpoints.clone(), &config, &settings).await?;
         let (storage, similarity) = (config.encode.storage, config.graph.similarity);
+        let (on_bad_sample, batch_size) = (config.encode.on_bad_sample, config.walk.batch_size);
         let total = Some(store.len());
         let cancel = CancelOnDrop(Arc::default());
         let embed = {
@@ -220,8 +231,11 @@ impl PipelineBuilder {
                 }
                 let mut encoded = |done| progress(Progress { stage: Stage::Encode, done, total });
                 encoded(0);
+                let settings = (storage, similarity, ModelVersion(1));
+                let bad = BadSamples { on_bad_sample, known: 0 };
                 let watched = Watched { encoder: encoder.clone(), cancelled };
-                let table = encode_all(&watched, &store, storage, similarity, ModelVersion(1), &mut encoded)?;
+                let table = encode_present(&watched, &store, bad, settings, &mut encoded)?;
+                enough_left(store.uri(), &table, batch_size)?;
                 Ok((encoder, First::Embedded(table), progress))
             }
         };
@@ -231,9 +245,10 @@ impl PipelineBuilder {
         let share = (config.refresh.budget * pool.threads() as f64).round().max(1.0);
         let background = ComputePool::in_background(share as usize)?;
         let recipe = Recipe {
-            source,
-            payload,
+            source: source.into(),
+            selection,
             storage,
+            on_bad_sample,
             graph: config.graph,
             refresh: config.refresh,
             seed: config.seed,
@@ -242,6 +257,7 @@ impl PipelineBuilder {
         };
         let (worker, handle) = Worker::start(recipe, &pool, first, store, encoder, heard).await?;
         let snapshot = handle.snapshot();
+        together(&snapshot, &config.walk, &config.guards)?;
         let done = snapshot.embeddings.len();
         progress(Progress { stage: Stage::Graph, done, total });
 
@@ -251,7 +267,7 @@ impl PipelineBuilder {
         let (published, resumed) = (handle.published(), state.clone());
         let producer =
             move || Producer::new(published, config.walk, &config.stream, config.seed, resumed.as_ref(), checkpoints);
-        let (producer, shape) = pool.run("producer", producer).await?;
+        let (producer, shared) = pool.run("producer", producer).await?;
         tasks.spawn(producer.run(tx));
         let state = state.unwrap_or_else(|| State {
             seed: config.seed,
@@ -263,7 +279,7 @@ impl PipelineBuilder {
             rows: snapshot.store.fingerprint(),
             settings,
         });
-        Ok(MiniBatchStream::new(rx, delivered, tasks, handle, shape, state))
+        Ok(MiniBatchStream::new(rx, delivered, tasks, handle, shared, state))
     }
 }
 
@@ -294,6 +310,48 @@ fn check(config: &PipelineConfig, has_source: bool) -> Result<(), Faults> {
     Faults::none_or("the settings", faults)
 }
 
+/// Which columns mini-batches carry, and of which no two samples of one may share the value.
+fn selection(config: &PipelineConfig, payload: &[String], encoded: &[String]) -> Result<Selection> {
+    let PipelineConfig { guards, pairs, walk, .. } = config;
+    let content = if guards.duplicates { encoded.to_vec() } else { Vec::new() };
+    let distinct = pairs.columns().into_iter().map(|[_, positive]| positive).chain(&guards.distinct);
+    let distinct = std::iter::once(content).chain(distinct.map(|column| vec![column.clone()])).collect();
+    let positive = pairs.positive.as_ref().or(encoded.first()).filter(|_| walk.negatives > 0);
+    let taken = |column: &&String| (1..=walk.negatives).any(|i| **column == negative(i));
+    if let Some(column) = payload.iter().find(taken) {
+        let message =
+            format!("gives explicit negatives the name of the column `{column}`; leave it out of source.columns");
+        return Err(fault("walk.negatives", message));
+    }
+    Ok(Selection { payload: payload.to_vec(), negative: positive.cloned(), guards: guards.clone(), distinct })
+}
+
+/// Refuses columns with fewer values than a mini-batch has samples, since none could ever be full, and the measure of
+/// pairs where there is none.
+fn together(snapshot: &Snapshot, walk: &WalkConfig, guards: &GuardsConfig) -> Result<()> {
+    if guards.max_relative_to_positive.is_some() && snapshot.embeddings.pair_similarity(SampleId(0)).is_none() {
+        let message =
+            "the encoder does not tell how similar pairs are; make a PairEncoder of it, or take the bound out";
+        return Err(fault("guards.max_relative_to_positive", message.into()));
+    }
+    let groups = snapshot.guards.groups();
+    let first = groups.keys() - guards.distinct.len();
+    for (i, column) in guards.distinct.iter().enumerate() {
+        let (most, size) = (groups.most_together(first + i), walk.batch_size);
+        if most < size {
+            let why = format!("`{column}` has {most} values, so no mini-batch of {size} has distinct ones");
+            let message = format!("{why}; lower walk.batch_size to {most}, or take the column out");
+            return Err(fault("guards.distinct", message));
+        }
+    }
+    Ok(())
+}
+
+fn fault(key: &str, message: String) -> Error {
+    let fault = Fault { key: key.to_owned(), line: None, message };
+    Faults { origin: "the settings".into(), faults: vec![fault] }.into()
+}
+
 fn enough(uri: &str, found: usize, walk: &WalkConfig) -> Result<()> {
     let needed = match found {
         0 => 1,
@@ -311,19 +369,25 @@ fn enough(uri: &str, found: usize, walk: &WalkConfig) -> Result<()> {
     Err(Error::TooFewSamples { uri: uri.to_owned(), found, needed: needed.max(2), reason: reason.to_owned() })
 }
 
-#[cfg(feature = "onnx")]
-async fn open_encoder(config: &PipelineConfig, pool: &ComputePool) -> Result<Arc<dyn Encoder>> {
+/// Refuses embeddings of which too few are left after those that were skipped.
+fn enough_left(uri: &str, table: &EmbeddingTable, batch_size: usize) -> Result<()> {
+    let (found, needed) = (table.present(), batch_size.max(2));
+    if found >= needed {
+        return Ok(());
+    }
+    let skipped = table.skipped();
+    let reason = format!(
+        "are needed (walk.batch_size): {skipped} others were skipped, since they cannot be encoded; the log names the first"
+    );
+    let uri = uri.to_owned();
+    Err(Error::TooFewSamples { uri, found, needed, reason })
+}
+
+async fn open_encoder(config: &PipelineConfig, schema: SchemaRef, pool: &ComputePool) -> Result<Arc<dyn Encoder>> {
     let mut encode = config.encode.clone();
     if encode.sessions == 0 {
         encode.sessions = pool.threads();
     }
-    let open = move || Ok(Arc::new(crate::encode::OnnxEncoder::open(&encode)?) as Arc<dyn Encoder>);
-    pool.run("model", open).await
-}
-
-#[cfg(not(feature = "onnx"))]
-async fn open_encoder(_: &PipelineConfig, _: &ComputePool) -> Result<Arc<dyn Encoder>> {
-    let message = "no encoder is given, and this build has none of its own (cargo feature `onnx`); call `encoder`";
-    let fault = crate::config::Fault { key: "encode".into(), line: None, message: message.into() };
-    Err(Faults { origin: "the settings".into(), faults: vec![fault] }.into())
+    let pairs = config.pairs.clone();
+    pool.run("model", move || crate::encode::open_of(&encode, &pairs, &schema)).await
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use tracing::{Span, debug, debug_span, info, info_span, warn};
 
-use crate::sample::{GraphVersion, ModelVersion};
+use crate::sample::{GraphVersion, ModelVersion, SampleId};
 
 pub(crate) fn store(uri: &str) -> Span {
     info_span!("store", uri)
@@ -66,6 +66,20 @@ pub(crate) fn model_opened(path: &Path, dimension: usize, provider: &str, sessio
     info!(path = %path.display(), dimension, provider, sessions, "opened the model");
 }
 
+pub(crate) fn samples_skipped(skipped: usize, first: SampleId, column: &str, reason: &str) {
+    warn!(skipped, %first, column, reason, "skipped samples that cannot be encoded; the first is named");
+}
+
+#[cfg(feature = "onnx")]
+pub(crate) fn provider_failed(provider: &str, reason: &str, next: &str) {
+    warn!(provider, reason, next, "an execution provider cannot be used; the next one is tried");
+}
+
+#[cfg(feature = "onnx")]
+pub(crate) fn halved(rows: usize) {
+    warn!(rows, "the model ran out of memory; batches of this many samples are tried from here on");
+}
+
 pub(crate) fn neighbors_clipped(neighbors: usize, samples: usize) {
     warn!(neighbors, samples, "fewer other samples than neighbors; every sample neighbors all others");
 }
@@ -84,6 +98,10 @@ pub(crate) fn rebuilt(kept: f64) {
 
 pub(crate) fn published(graph_version: GraphVersion, model_version: ModelVersion, step: u64, seconds: f64) {
     info!(%graph_version, %model_version, step, seconds, "published a snapshot");
+}
+
+pub(crate) fn refresh_took(store: f64, model: f64, encode: f64, graph: f64, checkpoint: f64) {
+    info!(store, model, encode, graph, checkpoint, "seconds of a refresh, stage by stage");
 }
 
 pub(crate) fn drifted(cosine_shift: f64, overlap: f64, model_version: ModelVersion) {
@@ -115,8 +133,29 @@ pub(crate) fn refresh_failed(step: u64, reason: &dyn Display) {
     warn!(step, %reason, "a refresh failed; the old snapshot stays");
 }
 
-pub(crate) fn topped_up(epoch: u64, step: u64, uniform_top_ups: u32) {
+pub(crate) fn topped_up(epoch: u64, step: u64, uniform_top_ups: u64) {
     debug!(epoch, step, uniform_top_ups, "the walk ran out of steps; topped up uniformly");
+}
+
+pub(crate) fn delivered(step: u64, waited: f64, staleness: u64, similarity: f32) {
+    debug!(step, waited, staleness, similarity, "delivered a mini-batch");
+}
+
+pub(crate) fn unsaved(step: u64, reason: &dyn Display) {
+    warn!(step, %reason, "could not note in the checkpoint folder what was left of the epoch; the run goes on");
+}
+
+/// The first one is a warning.
+pub(crate) fn short(epoch: u64, step: u64, missing: u64, first: bool) {
+    if first {
+        warn!(epoch, step, missing, "guards left a mini-batch short: no other sample may come with its own");
+    } else {
+        debug!(epoch, step, missing, "guards left a mini-batch short");
+    }
+}
+
+pub(crate) fn unplaced(epoch: u64, samples: usize) {
+    warn!(epoch, samples, "guards kept samples out of the epoch: no mini-batch of it could have them");
 }
 
 pub(crate) fn finished(epochs: u64, steps: u64) {

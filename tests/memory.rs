@@ -1,11 +1,20 @@
-//! What building a graph takes beside embeddings and graph, byte by byte. Alone in its process: it counts everything.
+//! What graphs, refreshes and streams take, byte by byte. One test at a time: everything is counted.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use prosampler::config::{GraphBuilder, GraphConfig, Precision, Similarity, Storage};
+use futures::StreamExt;
+use prosampler::arrow::array::{AsArray, RecordBatch, UInt32Array};
+use prosampler::arrow::datatypes::UInt32Type;
+use prosampler::config::{
+    GraphBuilder, GraphConfig, Precision, RefreshConfig, Similarity, Storage, StreamConfig, WalkConfig,
+};
+use prosampler::encode::Encoder;
+use prosampler::source::MemorySource;
 use prosampler::store::EmbeddingTable;
-use prosampler::{ComputePool, GraphVersion, ModelVersion, graph};
+use prosampler::{ComputePool, GraphVersion, ModelVersion, Pipeline, Result, graph};
 
 struct Counting;
 
@@ -30,14 +39,19 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+static ALONE: Mutex<()> = Mutex::new(());
+
 const SAMPLES: usize = 24_000;
 const DIMENSION: usize = 64;
 const K: usize = 16;
+/// Of embeddings and graph: f32 numbers; an id and a similarity for each neighbor.
+const SNAPSHOT: usize = SAMPLES * (4 * DIMENSION + 8 * K);
 /// A thread's buffers.
 const THREAD: usize = 6 << 20;
 
 #[test]
 fn building_needs_the_memory_that_it_says() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let pool = ComputePool::new(2).unwrap();
     for storage in [Storage::F32, Storage::I8] {
         let mut table =
@@ -69,4 +83,105 @@ fn building_needs_the_memory_that_it_says() {
             assert_eq!(graph.len(), SAMPLES);
         }
     }
+}
+
+/// A model that is another one whenever it is looked for.
+struct Restless {
+    columns: [String; 1],
+    version: u64,
+    newest: Arc<AtomicU64>,
+}
+
+impl Encoder for Restless {
+    fn name(&self) -> &str {
+        "restless"
+    }
+
+    fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    fn dimension(&self) -> usize {
+        DIMENSION
+    }
+
+    fn newer(&self) -> Result<Option<Arc<dyn Encoder>>> {
+        let version = self.newest.fetch_add(1, Relaxed) + 1;
+        Ok(Some(Arc::new(Self { columns: self.columns.clone(), version, newest: self.newest.clone() })))
+    }
+
+    fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()> {
+        for (n, vector) in
+            rows.column(0).as_primitive::<UInt32Type>().values().iter().zip(vectors.chunks_mut(DIMENSION))
+        {
+            for (i, x) in vector.iter_mut().enumerate() {
+                *x = (f64::from(*n + 1) * (1.0 + i as f64 * 0.37) + self.version as f64 * 0.1).sin() as f32;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Ten thousand steps and dozens of refreshes, each of which embeds all samples anew, for a trainer that is slower than
+/// the stream: memory is that of one snapshot between refreshes, of two and the graph's scratch within one, and it does
+/// not grow. A dropped stream leaves nothing.
+#[test]
+fn a_long_run_takes_no_more_memory_than_a_short_one() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let empty = NOW.load(Relaxed);
+    runtime.block_on(async {
+        let numbers = Arc::new(UInt32Array::from_iter_values(0..SAMPLES as u32));
+        let rows = RecordBatch::try_from_iter([("n", numbers as _)]).unwrap();
+        let encoder = Restless { columns: ["n".into()], version: 0, newest: Arc::default() };
+        let mut stream = Pipeline::builder()
+            .source(MemorySource::new(vec![rows]).unwrap())
+            .encoder(encoder)
+            .graph(GraphConfig { candidates: 200, neighbors: K, ..GraphConfig::default() })
+            .walk(WalkConfig { batch_size: 64, ..WalkConfig::default() })
+            .stream(StreamConfig { epochs: 1000, ..StreamConfig::default() })
+            .refresh(RefreshConfig { every_steps: Some(250), ..RefreshConfig::default() })
+            .start()
+            .await
+            .unwrap();
+        let handle = stream.handle();
+        let (mut least, mut most) = (Vec::new(), Vec::new());
+        for thousand in 0..10 {
+            let (mut low, published) = (usize::MAX, handle.counts().published);
+            PEAK.store(NOW.load(Relaxed), Relaxed);
+            for _ in 0..1000 {
+                stream.next().await.unwrap().unwrap();
+                tokio::time::sleep(Duration::from_micros(200)).await;
+                low = low.min(NOW.load(Relaxed) - empty);
+            }
+            least.push(low);
+            most.push(PEAK.load(Relaxed) - empty);
+            assert!(thousand == 0 || handle.counts().published > published, "no refresh in a thousand steps");
+        }
+        let mb =
+            |bytes: &Vec<usize>| bytes.iter().map(|b| format!("{:.1}", *b as f64 / 1e6)).collect::<Vec<_>>().join(" ");
+        println!(
+            "a snapshot is {:.1} MB; each thousand steps: least {} MB, most {} MB",
+            SNAPSHOT as f64 / 1e6,
+            mb(&least),
+            mb(&most)
+        );
+        println!("{:?}", handle.counts());
+        // The epoch's sampler, mini-batches that wait, and tasks.
+        let beside = 2 << 20;
+        assert!(least.iter().all(|&bytes| bytes < SNAPSHOT + beside), "{least:?}");
+        // `sampled` packs all embeddings where they are small, and encoding takes 8,192 rows at a time.
+        let scratch = SAMPLES * 4 * DIMENSION + 8192 * 4 * DIMENSION + 2 * THREAD;
+        assert!(most.iter().all(|&bytes| bytes < 2 * SNAPSHOT + scratch + beside), "{most:?}");
+        let (first, last) = (most[1].max(most[2]), most[8].max(most[9]));
+        assert!(last < first + (1 << 20), "{most:?}");
+        drop((stream, handle));
+        for _ in 0..500 {
+            if NOW.load(Relaxed) < empty + (128 << 10) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{} bytes are left of a stream that was dropped", NOW.load(Relaxed) - empty);
+    });
 }

@@ -6,29 +6,30 @@ One row a synset, in WordNet's own order (nouns, verbs, adjectives, adverbs; eac
     label       string   the lexicographer class, one of 45: `noun.animal`, `verb.motion`, `adj.all`, …
     words       string   the synset's words, joined by ", " (no word holds a comma)
     definition  string   the gloss up to its first example
-    examples    string   the gloss's example sentences, joined by " | " (no example holds that); null where there are none
+    examples    string   its example sentences, joined by " | " (no example holds that); null where there are none
 
-The input is the directory with `data.noun`, `data.verb`, `data.adj` and `data.adv`, which Debian packages as `wordnet-base`:
+The input is the folder of `data.noun`, `data.verb`, `data.adj` and `data.adv`, which Debian packages as `wordnet-base`:
 
     apt-get download wordnet-base && dpkg -x wordnet-base_*.deb wordnet
     python examples/train/wordnet.py --data wordnet/usr/share/wordnet
 
-Takes a few seconds. The notice at the head of `data.noun` is WordNet's licence; it becomes the LICENSE file word for word.
+Takes a few seconds. The notice at the head of `data.noun` is WordNet's licence; it becomes the LICENSE file as it is.
 """
 
-import argparse
 import re
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+
+from common import DATA, arguments, write_parquet
 
 # The lexicographer files in the order of their numbers, from the manual page lexnames(5WN).
-LABELS = """adj.all adj.pert adv.all noun.Tops noun.act noun.animal noun.artifact noun.attribute noun.body noun.cognition
-noun.communication noun.event noun.feeling noun.food noun.group noun.location noun.motive noun.object noun.person
-noun.phenomenon noun.plant noun.possession noun.process noun.quantity noun.relation noun.shape noun.state noun.substance
-noun.time verb.body verb.change verb.cognition verb.communication verb.competition verb.consumption verb.contact
-verb.creation verb.emotion verb.motion verb.perception verb.possession verb.social verb.stative verb.weather adj.ppl""".split()
+LABELS = """adj.all adj.pert adv.all noun.Tops noun.act noun.animal noun.artifact noun.attribute noun.body
+noun.cognition noun.communication noun.event noun.feeling noun.food noun.group noun.location noun.motive noun.object
+noun.person noun.phenomenon noun.plant noun.possession noun.process noun.quantity noun.relation noun.shape noun.state
+noun.substance noun.time verb.body verb.change verb.cognition verb.communication verb.competition verb.consumption
+verb.contact verb.creation verb.emotion verb.motion verb.perception verb.possession verb.social verb.stative
+verb.weather adj.ppl""".split()  # noqa: SIM905
 
 SCHEMA = pa.schema([(name, pa.string()) for name in ("synset", "label", "words", "definition", "examples")])
 NOTICE = re.compile(r"^  \d+ ?")  # the licence stands at the head of each file, one numbered line after another
@@ -52,11 +53,7 @@ def parse(line: str, part_of_speech: str) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="directory with WordNet's data.noun, data.verb, data.adj, data.adv")
-    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[2] / "data" / "wordnet")
-    args = parser.parse_args()
-
+    args = arguments(__doc__, data=Path("wordnet/usr/share/wordnet"), out=DATA / "wordnet")
     rows, notice = [], []
     for part_of_speech in ("noun", "verb", "adj", "adv"):
         lines = (args.data / f"data.{part_of_speech}").read_text(encoding="ascii").splitlines()
@@ -65,17 +62,7 @@ def main() -> None:
 
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "LICENSE").write_text("\n".join(notice) + "\n")
-    pq.write_table(
-        pa.Table.from_pylist(rows, SCHEMA),
-        args.out / "glosses.parquet",
-        row_group_size=16_384,
-        compression="zstd",
-        compression_level=19,
-        use_dictionary=["label"],
-        store_schema=False,
-    )
-    size = (args.out / "glosses.parquet").stat().st_size
-    print(f"{len(rows):,} rows, {size / 1e6:.2f} MB -> {args.out / 'glosses.parquet'}")
+    write_parquet(pa.Table.from_pylist(rows, SCHEMA), args.out / "glosses.parquet", dictionary=["label"])
 
 
 if __name__ == "__main__":

@@ -31,9 +31,11 @@ class Epochs:
         self._progress = progress
         self._stream: Stream | None = None
         self._state: dict[str, Any] | None = None
+        self._epoch = 0
+        """Of the mini-batch that was taken last."""
         self._within = False
+        """Whether that epoch may have more."""
         self._continues = False
-        self._next_epoch = 0
         self._target = 0
 
     @property
@@ -55,30 +57,27 @@ class Epochs:
 
     def __iter__(self) -> Iterator[MiniBatch]:
         # A generator, so nothing happens before the first mini-batch is asked for.
-        if not self._continues and self._within:
-            self._skip()
-        while self._next_epoch < self._target:
-            self._skip()
+        goes_on = self._continues and self._within
         self._continues = False
-        while True:
-            mini_batch = self._take()
-            if mini_batch is None:
+        if not goes_on:
+            while self._within:
+                self._take()
+            while (begun := self.stream.next_epoch()) is not None and begun < self._target:
+                self._epoch, self._within = begun, True
+                while self._within:
+                    self._take()
+            if begun is None:
                 return
+            self._epoch, self._within = begun, True
+        while (mini_batch := self._take()) is not None:
             yield mini_batch
-            if mini_batch.last:
-                return
 
     def _take(self) -> MiniBatch | None:
-        mini_batch = next(self.stream, None)
-        if mini_batch is not None:
-            self._within = not mini_batch.last
-            self._next_epoch = mini_batch.epoch + (1 if mini_batch.last else 0)
-        return mini_batch
-
-    def _skip(self) -> None:
-        """Takes what is left of an epoch, or a whole one."""
-        while (mini_batch := self._take()) is not None and not mini_batch.last:
-            pass
+        """The next mini-batch of this epoch."""
+        if self.stream.next_epoch() == self._epoch:
+            return next(self.stream)
+        self._within = False
+        return None
 
     def set_epoch(self, epoch: int) -> None:
         """The next ``iter`` begins with this epoch, from 0, or a later one where it has begun already."""
@@ -87,7 +86,7 @@ class Epochs:
     def state_dict(self) -> dict[str, Any]:
         """Where the run stands, for ``load_state_dict``: after the mini-batches that were taken."""
         state = self._state if self._stream is None else self._stream.state()
-        return {"stream": state, "within_epoch": self._within, "next_epoch": self._next_epoch}
+        return {"stream": state, "epoch": self._epoch, "within_epoch": self._within}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Goes on from a ``state_dict``, in the middle of its epoch; a stream that runs is ended.
@@ -95,11 +94,11 @@ class Epochs:
         The pipeline must have the ``checkpoint.dir`` of the run that the state is of.
         """
         try:
-            state, within, next_epoch = (state_dict[key] for key in ("stream", "within_epoch", "next_epoch"))
+            state, epoch, within = (state_dict[key] for key in ("stream", "epoch", "within_epoch"))
         except KeyError as key:
             raise StateError(f"cannot resume: the state has no {key}; give what state_dict() returned") from None
         self.close()
-        self._state, self._within, self._next_epoch = state, within, next_epoch
+        self._state, self._epoch, self._within = state, epoch, within
         self._continues = True
 
     def close(self) -> None:

@@ -37,6 +37,16 @@ class Stream:
             raise StopIteration
         return mini_batch
 
+    def next_epoch(self) -> int | None:
+        """The epoch of the next mini-batch, once that is there; ``None`` at the end. Takes nothing."""
+        while not self._raw.poll(TICK):
+            pass
+        epoch = self._raw.next_epoch()
+        if epoch is None:
+            # The end, or an error, which is raised here.
+            self._raw.take()
+        return epoch
+
     def __aiter__(self) -> Self:
         return self
 

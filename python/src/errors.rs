@@ -31,8 +31,14 @@ fn class(error: &Error) -> &'static str {
         | Error::Arrow { .. } => "SourceError",
         Error::Io { .. } => "FileError",
         Error::RuntimeMissing { .. } | Error::RuntimeLoad { .. } => "OnnxRuntimeError",
-        Error::Model { .. } | Error::Tokenizer { .. } | Error::Dimension { .. } => "ModelError",
-        Error::Encode { .. } | Error::NotFinite { .. } | Error::BadLength { .. } => "EncodeError",
+        Error::Model { .. }
+        | Error::ModelMemory { .. }
+        | Error::NoProvider { .. }
+        | Error::Tokenizer { .. }
+        | Error::Dimension { .. } => "ModelError",
+        Error::BadSample { .. } | Error::Encode { .. } | Error::NotFinite { .. } | Error::BadLength { .. } => {
+            "EncodeError"
+        }
         Error::Query { .. } | Error::Shape { .. } | Error::UnknownSample { .. } => "ArgumentError",
         Error::State { .. } => "StateError",
         Error::Refresh { .. } | Error::Cancelled => "RefreshError",

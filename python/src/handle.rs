@@ -149,7 +149,7 @@ impl Refreshed {
     /// How long it took.
     #[getter]
     fn seconds(&self) -> f64 {
-        self.0.seconds
+        self.0.seconds.total()
     }
 
     fn __repr__(&self) -> String {
@@ -158,7 +158,8 @@ impl Refreshed {
             true => format!("Refreshed(skipped, graph version {graph_version}, model version {model_version})"),
             false => format!(
                 "Refreshed(graph version {graph_version}, model version {model_version}, {pushed} pushed, \
-                 {seconds:.1} s)"
+                 {:.1} s)",
+                seconds.total()
             ),
         }
     }

@@ -36,6 +36,14 @@ impl MiniBatch {
         self.batch()
     }
 
+    /// Explicit hard negatives, a list of ``walk.negatives`` for each sample; ``None`` where no sample may come.
+    #[getter]
+    fn negatives(&self) -> Vec<Vec<Option<u32>>> {
+        let count = self.0.negatives.len() / self.0.ids.len().max(1);
+        let of_one = |ids: &[Option<prosampler::SampleId>]| ids.iter().map(|id| id.map(|id| id.0)).collect();
+        self.0.negatives.chunks_exact(count.max(1)).map(of_one).collect()
+    }
+
     /// The epoch, from 0.
     #[getter]
     fn epoch(&self) -> u64 {
@@ -46,12 +54,6 @@ impl MiniBatch {
     #[getter]
     fn step(&self) -> u64 {
         self.0.step
-    }
-
-    /// Whether its epoch ends with it.
-    #[getter]
-    fn last(&self) -> bool {
-        self.0.last
     }
 
     /// The model whose embeddings the graph stands on, from 1.

@@ -215,6 +215,19 @@ impl RawStream {
         Ok(())
     }
 
+    /// The epoch of the mini-batch that is there; none where that is the end, or an error.
+    fn next_epoch(&self, py: Python<'_>) -> PyResult<Option<u64>> {
+        let running = self.running(py)?;
+        let phase = py.detach(|| running.phase.blocking_lock());
+        Ok(match &*phase {
+            Phase::Running(live) => match &live.next {
+                Some((Some(Ok(mini_batch)), _)) => Some(mini_batch.epoch),
+                _ => None,
+            },
+            _ => None,
+        })
+    }
+
     /// The mini-batch that is there; none at the end.
     fn take(&self, py: Python<'_>) -> PyResult<Option<MiniBatch>> {
         let running = self.running(py)?;

@@ -24,7 +24,6 @@ def test_an_epoch_has_every_sample_once_and_is_harder_than_chance(table):
         for step, mini_batch in enumerate(stream):
             assert (mini_batch.step, mini_batch.epoch, mini_batch.staleness) == (step, 0, step)
             assert (mini_batch.model_version, mini_batch.graph_version) == (1, 1)
-            assert mini_batch.last == (step == 31)
             seen += mini_batch.ids
             rows = pa.record_batch(mini_batch)
             assert rows["id"].to_pylist() == mini_batch.ids

@@ -1,6 +1,5 @@
 """A small training in each trainer, whose encoder the run follows."""
 
-import itertools
 import pickle
 
 import numpy as np
@@ -199,15 +198,14 @@ def test_pushing_instead_of_exporting():
     sampler = HardNegativeDataset(SMALL, data=vectors(500), embeddings="vector", transform=lambda m: m)
     encoder = torch.nn.Linear(16, 16)
     optimizer = torch.optim.Adam(encoder.parameters(), 0.01)
-    for epoch, mini_batch in itertools.chain.from_iterable(((e, m) for m in sampler) for e in range(2)):
-        rows = mini_batch.to_torch()["vector"]
-        made = encoder(rows)
-        sampler.handle.push_embeddings(mini_batch.ids, made)
-        loss = ((made[:, None] - made[None]) ** 2).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if mini_batch.last:
-            refreshed = sampler.handle.refresh_now()
-            assert (refreshed.pushed, refreshed.model_version) == (500, epoch + 2)
+    for epoch in range(2):
+        for mini_batch in sampler:
+            made = encoder(mini_batch.to_torch()["vector"])
+            sampler.handle.push_embeddings(mini_batch.ids, made)
+            loss = ((made[:, None] - made[None]) ** 2).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        refreshed = sampler.handle.refresh_now()
+        assert (refreshed.pushed, refreshed.model_version) == (500, epoch + 2)
     sampler.close()

@@ -83,12 +83,26 @@ fn serves(field: &Field) -> &'static str {
     fn plain(data_type: &DataType) -> &DataType {
         if let DataType::Dictionary(_, value) = data_type { plain(value) } else { data_type }
     }
+    fn nested(data_type: &DataType) -> &DataType {
+        match data_type {
+            DataType::FixedSizeList(item, _) | DataType::List(item) | DataType::LargeList(item) => {
+                nested(item.data_type())
+            }
+            other => other,
+        }
+    }
     match plain(field.data_type()) {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "text (encode.column), label, filter",
         DataType::FixedSizeList(item, _) | DataType::List(item) | DataType::LargeList(item)
             if item.data_type().is_floating() =>
         {
-            "vectors (ColumnEncoder)"
+            "vectors (encode.feature = \"vector\"), tensors"
+        }
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "images (encode.feature = \"image\"), text",
+        DataType::FixedSizeList(item, _) | DataType::List(item) | DataType::LargeList(item)
+            if nested(item.data_type()).is_numeric() =>
+        {
+            "tensors, graphs, raw pixels (encode.feature)"
         }
         data_type if data_type.is_integer() || *data_type == DataType::Boolean => "label (report.label), filter",
         data_type if data_type.is_numeric() || data_type.is_temporal() => "filter",

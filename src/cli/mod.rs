@@ -1,8 +1,10 @@
 //! The `prosampler` command, one file a command.
 
+mod doctor;
 mod inspect;
 mod progress;
 mod run;
+mod state;
 
 use std::process::ExitCode;
 
@@ -27,6 +29,8 @@ enum Command {
     Run(run::Run),
     /// Says what is in a file, folder or pattern: columns, types, nulls, a few rows, and what the columns can serve as.
     Inspect(inspect::Inspect),
+    /// Says which ONNX Runtime is found, what it needs for CUDA, and which execution providers work.
+    Doctor(doctor::Doctor),
 }
 
 /// Parses the command line, runs the command, and prints what went wrong.
@@ -48,6 +52,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(run) => runtime.block_on(run.run()),
         Command::Inspect(inspect) => runtime.block_on(inspect.run()),
+        Command::Doctor(doctor) => doctor.run(),
     };
     // Work in the compute pool cannot be stopped half-way; do not wait for it.
     runtime.shutdown_background();

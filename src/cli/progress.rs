@@ -41,7 +41,7 @@ pub(super) fn mini_batch_bar(total: u64) -> ProgressBar {
 }
 
 fn bar(total: u64, name: &'static str) -> ProgressBar {
-    let style = ProgressStyle::with_template("{prefix:<12} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}");
+    let style = ProgressStyle::with_template("{prefix:<12} {wide_bar} {human_pos}/{human_len} {per_sec} {eta} {msg}");
     let bar = ProgressBar::new(total).with_prefix(name);
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar

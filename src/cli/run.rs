@@ -8,26 +8,33 @@ use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use arrow::ipc::writer::StreamWriter;
 use clap::Args;
-use futures::TryStreamExt;
+use futures::{Stream, TryStreamExt};
 
 use super::progress::{StageBars, mini_batch_bar, thousands};
-use crate::config::PipelineConfig;
+use super::state::StateFile;
+use crate::config::{Fault, Faults, FeatureKind, PipelineConfig};
 use crate::refresh::RefreshCounts;
 use crate::report::Observer;
-use crate::{Error, MiniBatch, MiniBatchStream, Pipeline, Result};
+use crate::source::SourceCounts;
+use crate::{Error, MiniBatch, MiniBatchStream, Pipeline, Progress, Result, Stage};
 
 #[derive(Debug, Args)]
 pub(super) struct Run {
     /// The pipeline file.
     pipeline: PathBuf,
 
-    /// Another ONNX model than the file's; its tokenizer.json is looked for beside it.
+    /// Another ONNX model than the file's, also for views without one of their own; the tokenizer.json of a model of
+    /// texts is looked for beside it.
     #[arg(long)]
     model: Option<PathBuf>,
 
-    /// The tokenizer that belongs to the model.
+    /// The tokenizer that belongs to the model, for texts.
     #[arg(long)]
     tokenizer: Option<PathBuf>,
+
+    /// Another column to embed than the file's: texts, images or vectors.
+    #[arg(long)]
+    column: Option<String>,
 
     /// Another setting than the file's, for example graph.neighbors=50. May be given again.
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -40,6 +47,11 @@ pub(super) struct Run {
     /// Writes the mini-batches to this file as an Arrow IPC stream, one record batch each.
     #[arg(long, short)]
     output: Option<PathBuf>,
+
+    /// Goes on from the state in this file if it is there, and keeps it there from then on, with the pipeline's
+    /// checkpoint.dir. Ctrl-C ends a run early; the same command goes on with it.
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
 }
 
 impl Run {
@@ -53,27 +65,54 @@ impl Run {
         if self.tokenizer.is_some() {
             config.encode.tokenizer = self.tokenizer;
         }
+        if self.column.is_some() {
+            config.encode.column = self.column;
+        }
         let begun = Instant::now();
         let mut bars = StageBars::new();
-        let builder = Pipeline::from_config(config.clone()).on_progress(move |progress| bars.show(progress));
+        let mut builder = Pipeline::from_config(config.clone()).on_progress(move |progress| bars.show(progress));
+        let mut state = self.state.map(StateFile::new);
+        if let Some(state) = &state {
+            must_keep_checkpoints(&config)?;
+            builder = match state.read()? {
+                Some(state) => builder.resume(state),
+                None => builder,
+            };
+        }
         let mut stream = builder.start().await?;
         let mut output = self.output.map(|path| Output::create(path, &stream)).transpose()?;
 
         let label = config.report.label.as_deref();
         let mut observer = Observer::new(stream.samples(), &config.walk, config.seed, label);
-        let bar = mini_batch_bar(stream.mini_batches_per_epoch().saturating_mul(config.stream.epochs));
+        let bar = mini_batch_bar(stream.size_hint().1.unwrap_or(usize::MAX) as u64);
         let mut first: Option<MiniBatch> = None;
         let mut waits = Waits::default();
+        let mut interrupted = false;
+        let mut ctrl_c = std::pin::pin!(tokio::signal::ctrl_c());
         let started = Instant::now();
         loop {
             let asked = Instant::now();
-            let Some(mini_batch) = stream.try_next().await? else { break };
+            let next = tokio::select! {
+                // First, or a stream that always has something would keep it from being heard.
+                biased;
+                interrupt = &mut ctrl_c => {
+                    interrupt.map_err(|cause| Error::TaskDied { task: "Ctrl-C", message: cause.to_string() })?;
+                    interrupted = true;
+                    None
+                }
+                next = stream.try_next() => next?,
+            };
+            let Some(mini_batch) = next else { break };
             waits.0.push(asked.elapsed());
             observer.observe(&mini_batch)?;
             if let Some(output) = &mut output {
                 output.write(&mini_batch)?;
             }
+            if let Some(state) = &mut state {
+                state.keep(|| stream.state())?;
+            }
             bar.inc(1);
+            bar.set_message(stream.handle().progress().map(under_way).unwrap_or_default());
             first.get_or_insert(mini_batch);
             if self.step_ms > 0 {
                 tokio::time::sleep(Duration::from_millis(self.step_ms)).await;
@@ -84,11 +123,22 @@ impl Run {
         if let Some(output) = output {
             output.finish()?;
         }
-        let Some(first) = first else { return Ok(()) };
+        if let Some(state) = &mut state {
+            state.write(&stream.state())?;
+        }
+        let Some(first) = first else {
+            let done = thousands(stream.delivered());
+            eprintln!(
+                "no mini-batch in this run; {done} before it{}",
+                if interrupted { "" } else { ", the whole run" }
+            );
+            return Ok(());
+        };
         let summary = observer.summary(&stream.snapshot());
         println!(
-            "\n{} mini-batches of {} out of {} samples",
-            thousands(stream.delivered()),
+            "\n{}{} mini-batches of {} out of {} samples",
+            if interrupted { "interrupted after " } else { "" },
+            thousands(stream.counts().delivered),
             config.walk.batch_size,
             thousands(stream.samples() as u64),
         );
@@ -99,7 +149,7 @@ impl Run {
             ms(waits.median()),
             ms(waits.most())
         );
-        let pretended = Duration::from_millis(self.step_ms * stream.delivered());
+        let pretended = Duration::from_millis(self.step_ms * stream.counts().delivered);
         let streaming = elapsed.saturating_sub(pretended).as_secs_f64().max(1e-9);
         let rate = (summary.samples as f64 / streaming) as u64;
         println!("{:<34}{:>10} rows/s", "streamed, training steps aside", thousands(rate));
@@ -110,10 +160,45 @@ impl Run {
                 "refreshes", refreshes.published, refreshes.skipped, refreshes.failed, refreshes.cancelled,
             );
         }
+        let source = stream.handle().source_counts();
+        if source != SourceCounts::default() {
+            println!(
+                "{:<34}{:>10} rows skipped, {} requests sent again",
+                "source",
+                thousands(source.skipped_rows as u64),
+                thousands(source.faults as u64),
+            );
+        }
+        let unsaved = stream.counts().unsaved;
+        if unsaved > 0 {
+            println!("{:<34}{:>10} graphs from which no run can be resumed", "checkpoints", thousands(unsaved));
+        }
         println!();
-        show(&first, config.encode.column.as_deref(), label);
+        let column = config.encode.column.as_deref().filter(|_| config.encode.kind() == FeatureKind::Text);
+        show(&first, column, label);
         println!("{summary}");
         Ok(())
+    }
+}
+
+/// A state alone is of no use.
+fn must_keep_checkpoints(config: &PipelineConfig) -> Result<()> {
+    if config.checkpoint.dir.is_some() {
+        return Ok(());
+    }
+    let message = "is required with --state; name a folder, for example by --set checkpoint.dir=run";
+    let fault = Fault { key: "checkpoint.dir".into(), line: None, message: message.into() };
+    Err(Faults { origin: "the settings".into(), faults: vec![fault] }.into())
+}
+
+/// What a background refresh is at.
+fn under_way(progress: Progress) -> String {
+    let Progress { stage, done, total } = progress;
+    match (stage, total) {
+        (Stage::Encode, Some(total)) => format!("refresh: embedding {} %", 100 * done / total.max(1)),
+        (Stage::Encode, None) => "refresh: embedding".to_owned(),
+        (Stage::Store, _) => "refresh: looking".to_owned(),
+        (Stage::Graph, _) => "refresh: graph".to_owned(),
     }
 }
 

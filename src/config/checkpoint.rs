@@ -10,7 +10,8 @@ use super::read::layer;
 #[serde(default)]
 pub struct CheckpointConfig {
     /// Folder for snapshots, made if missing, one a run. Each takes 8 K bytes a sample, and where its embeddings are
-    /// others than the last one's, theirs. Default: none, and no run can be resumed.
+    /// others than the last one's, theirs. Of several ranks, rank 0 writes it and all read it on resume: it must lie
+    /// where all can see it. Default: none, and no run can be resumed.
     pub dir: Option<PathBuf>,
     /// Snapshots that are kept, the newest ones; at least 2, default 4. A state that is older than the oldest of them
     /// cannot be resumed exactly.

@@ -2,45 +2,158 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::faults::{Check, Checker};
+use super::faults::{Check, Checker, Fault};
+use super::features::{GraphInputConfig, ImageConfig, TensorConfig};
+use super::providers::{CudaConfig, Provider};
 use super::read::layer;
 
-/// `[encode]`: how rows become embeddings, here text through an ONNX model.
+/// `[encode]`: how rows become embeddings, as a rule through an ONNX model.
+///
+/// What a model is given depends on the kind of [`feature`](Self::feature). Texts:
+///
+/// ```toml
+/// [encode]
+/// model = "model.onnx"              # takes input_ids, attention_mask, token_type_ids
+/// column = "definition"
+/// prefix = "passage: "
+/// ```
+///
+/// Pairs of texts: `pair_column = "answer"` in addition. Images, encoded or raw:
+///
+/// ```toml
+/// [encode]
+/// model = "model.onnx"              # takes pixel_values [batch, 3, 224, 224]
+/// column = "jpeg"
+/// [encode.image]
+/// size = 256                        # the shorter side
+/// crop = 224
+/// mean = [0.485, 0.456, 0.406]
+/// std = [0.229, 0.224, 0.225]
+/// ```
+///
+/// Numbers, whatever they mean:
+///
+/// ```toml
+/// [encode]
+/// model = "model.onnx"              # takes signal [batch, length] and signal_mask [batch, length]
+/// [encode.tensor]
+/// inputs = { signal = "samples" }
+/// ```
+///
+/// Graphs, molecules for example:
+///
+/// ```toml
+/// [encode]
+/// model = "model.onnx"              # takes x, edge_index, batch
+/// batch_tokens = 4096               # nodes and edges
+/// [encode.graph]
+/// node_features = "atoms"
+/// edge_sources = "bond_from"
+/// edge_targets = "bond_to"
+/// ```
+///
+/// Vectors that are in the data already, without a model:
+///
+/// ```toml
+/// [encode]
+/// feature = "vector"
+/// column = "embedding"
+/// ```
+///
+/// Several columns, or several models, for one embedding:
+///
+/// ```toml
+/// [encode]
+/// model = "model.onnx"
+/// combine = "concat"
+/// views = [{ column = "title" }, { column = "body", max_tokens = 512 }]
+/// ```
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct EncodeConfig {
-    /// The ONNX model. It takes `input_ids` and, if it declares them, `attention_mask` and `token_type_ids`, all
-    /// [batch, sequence]. Required for [`OnnxEncoder`](crate::encode::OnnxEncoder).
+    /// What the model reads. Default: the kind whose table, `[encode.image]`, `[encode.tensor]` or `[encode.graph]`, is
+    /// there; `text` without any.
+    pub feature: Option<FeatureKind>,
+    /// The ONNX model. Its inputs are matched by name with what the feature gives: text `input_ids` and, if declared,
+    /// `attention_mask` and `token_type_ids`, all [batch, sequence]; an image `pixel_values` (or the only input, whatever
+    /// its name); for the others see their tables. Required for [`OnnxEncoder`](crate::encode::OnnxEncoder).
     pub model: Option<PathBuf>,
-    /// The tokenizer that belongs to it. Default: `tokenizer.json` beside the model.
+    /// The tokenizer that belongs to it. Default: `tokenizer.json` beside the model. Text only.
     pub tokenizer: Option<PathBuf>,
-    /// The column that is embedded; a string column without nulls. Required likewise.
+    /// The column that is embedded: for text strings, or UTF-8 as binary values; for images see [`ImageConfig`]; for
+    /// vectors fixed-size lists of numbers. Required for these.
     pub column: Option<String>,
-    /// Tokens of a text that are looked at, 2 to 1,000,000, special ones included; the rest is cut off. Default 128.
-    /// At most what the model was trained for (often 256 or 512).
+    /// A second text for the tokenizer's pair input, as cross-encoders take it. Default: none. Text only.
+    pub pair_column: Option<String>,
+    /// Put before each text of `column`, as some models want it: `"query: "`. Default: nothing. Text only.
+    pub prefix: String,
+    /// Tokens of a text that are looked at, 2 to 1,000,000, special ones included; the rest is cut off, of a pair from the
+    /// longer one. Default 128. At most what the model was trained for (often 256 or 512). Text only.
     pub max_tokens: usize,
-    /// How token states [batch, sequence, dimension] become one vector; a model that gives [batch, dimension] is
-    /// taken as it is. Default `mean`.
+    /// How states [batch, sequence, dimension] become one vector; a model that gives [batch, dimension] is taken as it is.
+    /// Default `mean`.
     pub pooling: Pooling,
+    /// Whether vectors are brought to unit length. With cosine similarity they are in any case. Default false.
+    pub normalize: bool,
     /// The model's output to take. Default: `sentence_embedding`, else `last_hidden_state`, else `token_embeddings`,
     /// else its only one.
     pub output: Option<String>,
-    /// Texts that go through the model at once, 1 to 65,536; default 32. Fewer for large models: small batches of
-    /// like lengths stay in the processor's caches.
+    /// What the model runs on: the first of these that works, which the log names. Default `["cpu"]`. `["cuda"]` alone
+    /// fails where CUDA cannot be used, and says why; `["cuda", "cpu"]` goes on without, with a warning.
+    pub providers: Vec<Provider>,
+    /// Settings of the GPU.
+    pub cuda: Option<CudaConfig>,
+    /// Samples that go through the model at once, up to 65,536; 0, the default, means 32 on the CPU and 1,024 on a GPU.
+    /// Fewer for large models: small batches of like lengths stay in the processor's caches. Where a model runs out of
+    /// memory, batches are halved, with a warning. Batches of images take `batch_rows` × channels × height × width × 4
+    /// bytes for each thread, 19 MB by default for 224 × 224 pixels in color, and one image is decoded at a time.
     pub batch_rows: usize,
-    /// Tokens, padding included, that go through the model at once, 1 to 2²⁴; default 512. Long texts go in smaller
-    /// batches, at least one at a time.
+    /// Tokens, padding included, that go through the model at once, up to 2²⁴; 0, the default, means 512 on the CPU and
+    /// 65,536 on a GPU. Long texts go in smaller
+    /// batches, at least one at a time. For tensors the numbers of the longest input count, for graphs nodes and edges;
+    /// images and inputs of a fixed size are limited by `batch_rows` alone.
     pub batch_tokens: usize,
-    /// Copies of the model that run side by side, each on one thread; 0, the default, means one for each thread of the
-    /// compute pool. Each takes the model's size in memory.
+    /// Copies of the model that run side by side, on a CPU each on one thread; 0, the default, means one for each thread
+    /// of the compute pool, or one on each GPU. Each takes the model's size in memory. Views with the same model share them.
     pub sessions: usize,
+    /// What to do with a sample that cannot be read: a broken image, a null, an edge to a node that is not there. Default
+    /// `fail`.
+    pub on_bad_sample: OnBadSample,
     /// How the embeddings are kept in memory, whatever the encoder. Default `f32`.
     pub storage: Storage,
     /// ONNX Runtime's shared library. Default: searched, see [`encode::runtime`](crate::encode::runtime).
     pub runtime: Option<PathBuf>,
+    /// Settings of images.
+    pub image: Option<ImageConfig>,
+    /// Settings of tensors.
+    pub tensor: Option<TensorConfig>,
+    /// Settings of graphs.
+    pub graph: Option<GraphInputConfig>,
+    /// Several vectors of each sample, made into one: each view is these settings with some of its own. Default: none,
+    /// the settings are the only view.
+    pub views: Vec<ViewConfig>,
+    /// How the vectors of views become one. Default `mean`.
+    pub combine: Combine,
 }
 
-/// How the states of a text's tokens become one vector.
+/// What a model reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FeatureKind {
+    /// A string column, and perhaps another one, through a tokenizer.
+    #[default]
+    Text,
+    /// A column of images: [`ImageConfig`].
+    Image,
+    /// Columns of numbers: [`TensorConfig`].
+    Tensor,
+    /// Columns that describe a graph: [`GraphInputConfig`].
+    Graph,
+    /// No model: the column holds the vectors, as [`ColumnEncoder`](crate::encode::ColumnEncoder) reads them.
+    Vector,
+}
+
+/// How states [batch, sequence, dimension] become one vector.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pooling {
@@ -49,6 +162,100 @@ pub enum Pooling {
     Mean,
     /// The first token's state.
     Cls,
+    /// The last state that is not padding, as decoders have it.
+    Last,
+    /// The model does it: anything but [batch, dimension] is an error.
+    None,
+}
+
+/// What to do with a sample that cannot be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnBadSample {
+    /// Stop with an error that names the sample and the reason.
+    #[default]
+    Fail,
+    /// Go on without it: it is in no mini-batch, and no sample's neighbor. Skipped samples are counted, and the first is
+    /// logged with its reason. A vector that is not finite is the model's fault, and stops the run all the same.
+    Skip,
+}
+
+/// How the vectors of several views become one, each brought to unit length before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Combine {
+    /// Their mean; all must have the same dimension.
+    #[default]
+    Mean,
+    /// One after the other: the dimensions add up.
+    Concat,
+}
+
+/// One of `[[encode.views]]`: what is set here replaces the setting of `[encode]` with the same name, a table as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ViewConfig {
+    /// See [`EncodeConfig::feature`].
+    pub feature: Option<FeatureKind>,
+    /// See [`EncodeConfig::model`].
+    pub model: Option<PathBuf>,
+    /// See [`EncodeConfig::tokenizer`].
+    pub tokenizer: Option<PathBuf>,
+    /// See [`EncodeConfig::column`].
+    pub column: Option<String>,
+    /// See [`EncodeConfig::pair_column`].
+    pub pair_column: Option<String>,
+    /// See [`EncodeConfig::prefix`].
+    pub prefix: Option<String>,
+    /// See [`EncodeConfig::max_tokens`].
+    pub max_tokens: Option<usize>,
+    /// See [`EncodeConfig::pooling`].
+    pub pooling: Option<Pooling>,
+    /// See [`EncodeConfig::output`].
+    pub output: Option<String>,
+    /// See [`EncodeConfig::image`].
+    pub image: Option<ImageConfig>,
+    /// See [`EncodeConfig::tensor`].
+    pub tensor: Option<TensorConfig>,
+    /// See [`EncodeConfig::graph`].
+    pub graph: Option<GraphInputConfig>,
+}
+
+impl ViewConfig {
+    /// The settings of this view alone.
+    #[must_use]
+    pub fn over(&self, base: &EncodeConfig) -> EncodeConfig {
+        let mut config = EncodeConfig { views: Vec::new(), ..base.clone() };
+        let own = [self.image.is_some(), self.tensor.is_some(), self.graph.is_some()];
+        if self.feature.is_some() || own.contains(&true) {
+            (config.feature, config.image, config.tensor, config.graph) = (self.feature, None, None, None);
+        }
+        if self.model.is_some() {
+            // The base's tokenizer belongs to the base's model.
+            (config.model, config.tokenizer) = (self.model.clone(), None);
+        }
+        fn lay<T: Clone>(target: &mut T, own: Option<&T>) {
+            if let Some(own) = own {
+                target.clone_from(own);
+            }
+        }
+        fn lay_some<T: Clone>(target: &mut Option<T>, own: &Option<T>) {
+            if own.is_some() {
+                target.clone_from(own);
+            }
+        }
+        lay_some(&mut config.tokenizer, &self.tokenizer);
+        lay_some(&mut config.column, &self.column);
+        lay_some(&mut config.pair_column, &self.pair_column);
+        lay(&mut config.prefix, self.prefix.as_ref());
+        lay(&mut config.max_tokens, self.max_tokens.as_ref());
+        lay(&mut config.pooling, self.pooling.as_ref());
+        lay_some(&mut config.output, &self.output);
+        lay_some(&mut config.image, &self.image);
+        lay_some(&mut config.tensor, &self.tensor);
+        lay_some(&mut config.graph, &self.graph);
+        config
+    }
 }
 
 /// How an [`EmbeddingTable`](crate::store::EmbeddingTable) keeps its numbers.
@@ -68,31 +275,126 @@ pub enum Storage {
 impl Default for EncodeConfig {
     fn default() -> Self {
         Self {
+            feature: None,
             model: None,
             tokenizer: None,
             column: None,
+            pair_column: None,
+            prefix: String::new(),
             max_tokens: 128,
             pooling: Pooling::Mean,
+            normalize: false,
             output: None,
-            batch_rows: 32,
-            batch_tokens: 512,
+            providers: vec![Provider::Cpu],
+            cuda: None,
+            batch_rows: 0,
+            batch_tokens: 0,
             sessions: 0,
+            on_bad_sample: OnBadSample::Fail,
             storage: Storage::F32,
             runtime: None,
+            image: None,
+            tensor: None,
+            graph: None,
+            views: Vec::new(),
+            combine: Combine::Mean,
         }
     }
 }
 
-layer!(EncodeConfig: model, tokenizer, column, max_tokens, pooling, output, batch_rows, batch_tokens, sessions, storage, runtime);
+impl EncodeConfig {
+    /// What the model reads, as far as these settings alone tell; views may read something else.
+    #[must_use]
+    pub fn kind(&self) -> FeatureKind {
+        let kinds = [
+            (self.image.is_some(), FeatureKind::Image),
+            (self.tensor.is_some(), FeatureKind::Tensor),
+            (self.graph.is_some(), FeatureKind::Graph),
+        ];
+        let table = kinds.into_iter().find_map(|(present, kind)| present.then_some(kind));
+        self.feature.or(table).unwrap_or_default()
+    }
+
+    fn tables(&self) -> Vec<(&'static str, FeatureKind)> {
+        let kinds = [
+            (self.image.is_some(), "image", FeatureKind::Image),
+            (self.tensor.is_some(), "tensor", FeatureKind::Tensor),
+            (self.graph.is_some(), "graph", FeatureKind::Graph),
+        ];
+        kinds.into_iter().filter(|(present, ..)| *present).map(|(_, name, kind)| (name, kind)).collect()
+    }
+}
+
+layer!(EncodeConfig: feature, model, tokenizer, column, pair_column, prefix, max_tokens, pooling, normalize, output,
+    providers, cuda, batch_rows, batch_tokens, sessions, on_bad_sample, storage, runtime, image, tensor, graph, views, combine;
+    tables image, tensor, graph, cuda; lists views);
+layer!(ViewConfig: feature, model, tokenizer, column, pair_column, prefix, max_tokens, pooling, output, image, tensor,
+    graph; tables image, tensor, graph; lists);
 
 impl Check for EncodeConfig {
     const SECTION: &'static str = "encode";
 
     fn check(&self, check: &mut Checker<'_>) {
         let range = |low: usize, high: usize, value: usize| (low..=high).contains(&value);
-        check.require(range(2, 1_000_000, self.max_tokens), "max_tokens", "must lie between 2 and 1,000,000");
-        check.require(range(1, 65_536, self.batch_rows), "batch_rows", "must lie between 1 and 65,536");
-        check.require(range(1, 1 << 24, self.batch_tokens), "batch_tokens", "must lie between 1 and 16,777,216");
+        check.require(range(0, 65_536, self.batch_rows), "batch_rows", "must lie between 0 (automatic) and 65,536");
+        let message = "must lie between 0 (automatic) and 16,777,216";
+        check.require(range(0, 1 << 24, self.batch_tokens), "batch_tokens", message);
+        let message = "is empty; list what the model may run on, \"cpu\" at least";
+        check.require(!self.providers.is_empty(), "providers", message);
+        if let Some(cuda) = &self.cuda {
+            cuda.check(&mut Checker { section: CudaConfig::SECTION, faults: check.faults });
+        }
         check.require(range(0, 1024, self.sessions), "sessions", "must lie between 0 (one a thread) and 1,024");
+        self.check_feature(check);
+        for (place, view) in self.views.iter().enumerate() {
+            let (section, before) = (format!("encode.views[{place}]"), check.faults.len());
+            view.over(self).check_feature(&mut Checker { section: &section, faults: check.faults });
+            // What is wrong in the settings of all is said once.
+            let own = check.faults.split_off(before);
+            let is_new = |fault: &Fault| !check.faults.iter().any(|f| same_setting(&f.key, &fault.key));
+            let own: Vec<_> = own.into_iter().filter(is_new).collect();
+            check.faults.extend(own);
+        }
+    }
+}
+
+/// Whether a key of a view is that of all views.
+fn same_setting(of_all: &str, of_view: &str) -> bool {
+    let rest = of_view.split_once("].").map_or(of_view, |(_, rest)| rest);
+    of_all.strip_prefix("encode.") == Some(rest)
+}
+
+impl EncodeConfig {
+    /// What a view may set too.
+    fn check_feature(&self, check: &mut Checker<'_>) {
+        let fits = (2..=1_000_000).contains(&self.max_tokens);
+        check.require(fits, "max_tokens", "must lie between 2 and 1,000,000");
+        let tables = self.tables();
+        if let (None, [_, (second, _), ..]) = (self.feature, &tables[..]) {
+            check.require(false, second, "is a second kind of feature; say which as encode.feature, or remove a table");
+        }
+        for (name, kind) in &tables {
+            let fits = self.feature.is_none_or(|feature| feature == *kind);
+            check.require(fits, name, "belongs to another kind than encode.feature; change one of the two");
+        }
+        let is_text = self.kind() == FeatureKind::Text || !self.views.is_empty();
+        let for_text = |given: bool| is_text || !given;
+        let remedy = "is for text, but encode.feature is another kind; remove it";
+        check.require(for_text(self.tokenizer.is_some()), "tokenizer", remedy);
+        check.require(for_text(self.pair_column.is_some()), "pair_column", remedy);
+        check.require(for_text(!self.prefix.is_empty()), "prefix", remedy);
+        let mut nested = |section: &str, check_table: &dyn Fn(&mut Checker<'_>)| {
+            let section = format!("{}.{section}", check.section);
+            check_table(&mut Checker { section: &section, faults: check.faults });
+        };
+        if let Some(image) = &self.image {
+            nested("image", &|check| image.check(check));
+        }
+        if let Some(tensor) = &self.tensor {
+            nested("tensor", &|check| tensor.check(check));
+        }
+        if let Some(graph) = &self.graph {
+            nested("graph", &|check| graph.check(check));
+        }
     }
 }

@@ -55,7 +55,7 @@ impl fmt::Display for Faults {
 
 /// Collects the faults of one stage's settings.
 pub(crate) struct Checker<'a> {
-    pub section: &'static str,
+    pub section: &'a str,
     pub faults: &'a mut Vec<Fault>,
 }
 

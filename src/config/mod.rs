@@ -22,7 +22,11 @@ mod checkpoint;
 mod compute;
 mod encode;
 mod faults;
+mod features;
 mod graph;
+mod guards;
+mod pairs;
+mod providers;
 mod read;
 mod refresh;
 mod report;
@@ -37,15 +41,19 @@ use serde::Deserialize;
 
 pub use self::checkpoint::{CheckpointConfig, Resume};
 pub use self::compute::ComputeConfig;
-pub use self::encode::{EncodeConfig, Pooling, Storage};
+pub use self::encode::{Combine, EncodeConfig, FeatureKind, OnBadSample, Pooling, Storage, ViewConfig};
 pub use self::faults::{Fault, Faults};
+pub use self::features::{GraphInputConfig, ImageConfig, ImageSize, Layout, PixelOrder, TensorConfig};
 pub use self::graph::{GraphBuilder, GraphConfig, Precision, Similarity};
+pub use self::guards::GuardsConfig;
+pub use self::pairs::{GraphOver, PairsConfig};
+pub use self::providers::{Arena, Convolutions, CudaConfig, Provider};
 pub use self::refresh::{OnRefreshError, Overtaken, RefreshConfig};
 pub use self::report::ReportConfig;
 pub use self::source::{OnCorrupt, SourceConfig};
 pub use self::store::{Advice, StoreConfig};
 pub use self::stream::StreamConfig;
-pub use self::walk::{SamplerKind, WalkConfig};
+pub use self::walk::{Coverage, RestartProbability, SamplerKind, WalkConfig};
 use crate::error::{Error, Result};
 
 /// All settings of one run: what a pipeline file holds.
@@ -61,10 +69,14 @@ pub struct PipelineConfig {
     pub store: StoreConfig,
     /// How rows become embeddings.
     pub encode: EncodeConfig,
+    /// Which columns are an anchor and its positive, where rows are pairs.
+    pub pairs: PairsConfig,
     /// How embeddings become a proximity graph.
     pub graph: GraphConfig,
     /// How mini-batches are drawn from the graph.
     pub walk: WalkConfig,
+    /// What keeps likely false negatives out of them.
+    pub guards: GuardsConfig,
     /// When the graph is made anew.
     pub refresh: RefreshConfig,
     /// How mini-batches are handed out.

@@ -15,7 +15,7 @@ use super::faults::{Check, Checker, Fault, Faults};
 use crate::error::quoted;
 
 /// Where a section came from, to name lines.
-struct Input<'a> {
+pub(super) struct Input<'a> {
     text: &'a str,
     /// Overrides have no lines.
     has_lines: bool,
@@ -29,7 +29,7 @@ impl Input<'_> {
 
 /// Keys that were given, and those whose value was refused (whose checks would only confuse).
 #[derive(Default)]
-struct Seen {
+pub(super) struct Seen {
     lines: HashMap<String, Option<usize>>,
     refused: Vec<String>,
 }
@@ -93,8 +93,10 @@ fn merge(config: &mut PipelineConfig, input: &Input<'_>, seen: &mut Seen, faults
             "source" => section.table(&mut config.source),
             "store" => section.table(&mut config.store),
             "encode" => section.table(&mut config.encode),
+            "pairs" => section.table(&mut config.pairs),
             "graph" => section.table(&mut config.graph),
             "walk" => section.table(&mut config.walk),
+            "guards" => section.table(&mut config.guards),
             "refresh" => section.table(&mut config.refresh),
             "stream" => section.table(&mut config.stream),
             "checkpoint" => section.table(&mut config.checkpoint),
@@ -105,7 +107,7 @@ fn merge(config: &mut PipelineConfig, input: &Input<'_>, seen: &mut Seen, faults
     }
 }
 
-struct Section<'a, 'i> {
+pub(super) struct Section<'a, 'i> {
     name: &'a str,
     line: Option<usize>,
     value: &'a Spanned<DeValue<'i>>,
@@ -122,7 +124,7 @@ impl<'i> Section<'_, 'i> {
         }
     }
 
-    fn table<T: Check + DeserializeOwned + Layer>(&mut self, target: &mut T) {
+    pub(super) fn table<T: DeserializeOwned + Layer>(&mut self, target: &mut T) {
         let Some(table) = self.value.get_ref().as_table() else {
             let message = format!("is a {}, not a section; write [{}]", self.value.get_ref().type_str(), self.name);
             return self.fault(self.name.to_owned(), self.line, &message);
@@ -137,6 +139,10 @@ impl<'i> Section<'_, 'i> {
                 continue;
             }
             self.seen.lines.insert(path.clone(), line);
+            let nested = Section { name: &path, line, value, input: self.input, seen: self.seen, faults: self.faults };
+            if target.descend(name, nested) {
+                continue;
+            }
             let mut single = DeTable::new();
             single.insert(key.clone(), value.clone());
             let single = Spanned::new(self.value.span(), DeValue::Table(single));
@@ -147,6 +153,23 @@ impl<'i> Section<'_, 'i> {
                     self.fault(path, line, e.message());
                 }
             }
+        }
+    }
+
+    /// A list of tables, each laid over its type's default.
+    pub(super) fn tables<T: Default + DeserializeOwned + Layer>(&mut self, target: &mut Vec<T>) {
+        let Some(tables) = self.value.get_ref().as_array() else {
+            let message = format!("is a {}, not a list; write [[{}]]", self.value.get_ref().type_str(), self.name);
+            return self.fault(self.name.to_owned(), self.line, &message);
+        };
+        target.clear();
+        for (place, value) in tables.iter().enumerate() {
+            let name = format!("{}[{place}]", self.name);
+            let line = self.input.line(value.span().start);
+            let mut one = T::default();
+            Section { name: &name, line, value, input: self.input, seen: self.seen, faults: self.faults }
+                .table(&mut one);
+            target.push(one);
         }
     }
 
@@ -171,11 +194,16 @@ impl<'i> Section<'_, 'i> {
 /// Settings of one stage that can take a single field over from another value of their type.
 pub(super) trait Layer {
     fn take(&mut self, field: &str, from: Self);
+
+    /// Lays what `section` says over a field that is a table, or a list of tables, itself; false for any other.
+    fn descend(&mut self, _field: &str, _section: Section<'_, '_>) -> bool {
+        false
+    }
 }
 
 /// Implements [`Layer`] by field name, so that an override changes one setting and leaves the others.
 macro_rules! layer {
-    ($type:ty: $($field:ident),+) => {
+    ($type:ty: $($field:ident),+ $(; tables $($table:ident),*; lists $($list:ident),*)?) => {
         impl crate::config::read::Layer for $type {
             fn take(&mut self, field: &str, from: Self) {
                 match field {
@@ -183,6 +211,15 @@ macro_rules! layer {
                     _ => debug_assert!(false, "layer! lacks `{field}`"),
                 }
             }
+
+            $(fn descend(&mut self, field: &str, mut section: crate::config::read::Section<'_, '_>) -> bool {
+                match field {
+                    $(stringify!($table) => section.table(self.$table.get_or_insert_default()),)*
+                    $(stringify!($list) => section.tables(&mut self.$list),)*
+                    _ => return false,
+                }
+                true
+            })?
         }
     };
 }
@@ -198,8 +235,10 @@ impl PipelineConfig {
         check(&self.source, &mut faults);
         check(&self.store, &mut faults);
         check(&self.encode, &mut faults);
+        check(&self.pairs, &mut faults);
         check(&self.graph, &mut faults);
         check(&self.walk, &mut faults);
+        check(&self.guards, &mut faults);
         check(&self.refresh, &mut faults);
         check(&self.stream, &mut faults);
         check(&self.checkpoint, &mut faults);
@@ -211,6 +250,16 @@ impl PipelineConfig {
             let message = format!("`{label}` is not among source.columns; add it there");
             faults.push(Fault { key: "report.label".into(), line: None, message });
         }
+        let (skipped, neighbors) = (self.guards.skip_nearest, self.graph.neighbors);
+        if skipped > 0 && skipped >= neighbors {
+            let message =
+                format!("is {skipped}, but samples have {neighbors} neighbors; skip fewer, or raise graph.neighbors");
+            faults.push(Fault { key: "guards.skip_nearest".into(), line: None, message });
+        }
+        if self.guards.max_relative_to_positive.is_some() && self.pairs.columns().is_none() {
+            let message = "needs pairs; name pairs.anchor and pairs.positive, or use guards.max_similarity".into();
+            faults.push(Fault { key: "guards.max_relative_to_positive".into(), line: None, message });
+        }
         let (size, ranks) = (self.walk.batch_size, self.stream.world_size);
         if ranks > 1 && !size.is_multiple_of(ranks) {
             let message = format!("does not divide walk.batch_size ({size}) into equal shares; choose one that does");
@@ -221,7 +270,10 @@ impl PipelineConfig {
 
     fn make_relative_to(&mut self, base: &Path) {
         let paths = self.store.cache_dir.iter_mut().chain(&mut self.checkpoint.dir).chain(&mut self.encode.model);
-        for path in paths.chain(&mut self.encode.tokenizer).chain(&mut self.encode.runtime) {
+        let views = self.encode.views.iter_mut().flat_map(|view| view.model.iter_mut().chain(&mut view.tokenizer));
+        let engines = self.encode.cuda.iter_mut().flat_map(|cuda| &mut cuda.tensorrt_cache);
+        let encode = self.encode.tokenizer.iter_mut().chain(&mut self.encode.runtime);
+        for path in paths.chain(encode).chain(views).chain(engines) {
             *path = base.join(&*path);
         }
         for uri in &mut self.source.uri {
@@ -280,12 +332,28 @@ mod tests {
         all::<crate::config::SourceConfig>();
         all::<crate::config::StoreConfig>();
         all::<crate::config::EncodeConfig>();
+        all::<crate::config::ViewConfig>();
+        all::<crate::config::ImageConfig>();
+        all::<crate::config::TensorConfig>();
+        all::<crate::config::GraphInputConfig>();
         all::<crate::config::GraphConfig>();
         all::<crate::config::WalkConfig>();
+        all::<crate::config::GuardsConfig>();
+        all::<crate::config::PairsConfig>();
         all::<crate::config::RefreshConfig>();
         all::<crate::config::StreamConfig>();
         all::<crate::config::CheckpointConfig>();
         all::<crate::config::ComputeConfig>();
         all::<crate::config::ReportConfig>();
+    }
+
+    #[test]
+    fn every_section_is_read() {
+        for section in fields::<PipelineConfig>().iter().filter(|&&name| name != "seed") {
+            let (mut seen, mut faults) = <(Seen, Vec<Fault>)>::default();
+            let input = Input { text: &format!("{section} = {{}}"), has_lines: false };
+            merge(&mut PipelineConfig::default(), &input, &mut seen, &mut faults);
+            assert!(faults.is_empty(), "{section}: {faults:?}");
+        }
     }
 }

@@ -1,4 +1,7 @@
-use serde::Deserialize;
+use std::fmt;
+
+use serde::de::{Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
+use serde::{Deserialize, de};
 
 use super::faults::{Check, Checker};
 use super::read::layer;
@@ -13,7 +16,13 @@ pub struct WalkConfig {
     pub sampler: SamplerKind,
     /// α in the paper: the probability of going back to the start instead of on to a neighbor; 0 up to but not
     /// including 1, default 0.1. Larger values keep a mini-batch nearer to its start, at 1 / (1 − α) times the steps.
-    pub restart_probability: f64,
+    /// A number, or a schedule over epochs: `{ start = 0.2, end = 0.05, per_epoch = 0.02 }`.
+    pub restart_probability: RestartProbability,
+    /// How often a sample comes in an epoch. Default `exact`: once.
+    pub coverage: Coverage,
+    /// Explicit hard negatives of each sample beside those that the mini-batch has anyway, 0 to 1,000; default 0. They
+    /// come as columns `negative_1`, `negative_2`, …; see [`MiniBatch::negatives`](crate::MiniBatch::negatives).
+    pub negatives: usize,
     /// Leaves out an epoch's last mini-batch where it would be short. Default false: every sample exactly once.
     pub drop_last: bool,
 }
@@ -31,13 +40,107 @@ pub enum SamplerKind {
     Uniform,
 }
 
-impl Default for WalkConfig {
-    fn default() -> Self {
-        Self { batch_size: 256, sampler: SamplerKind::RandomWalk, restart_probability: 0.1, drop_last: false }
+/// How often a sample comes in an epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Coverage {
+    /// Every sample exactly once, as far as guards allow; an epoch has N / B mini-batches.
+    #[default]
+    Exact,
+    /// As the paper's reference code: a mini-batch starts at a sample that the epoch has not had, and collects whatever
+    /// it meets, had or not. Samples come once or more often, near hubs often; an epoch ends when fewer than B have not
+    /// come, with those as a small mini-batch if there are two, and has several times N / B mini-batches, how many is not known before. To
+    /// compare with.
+    Paper,
+}
+
+/// α, the same all run long or falling from epoch to epoch: epoch e has `start` − e · `per_epoch`, at least `end`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RestartProbability {
+    /// In epoch 0.
+    pub start: f64,
+    /// Where it stops falling, or with a negative `per_epoch` rising.
+    pub end: f64,
+    /// How much less each epoch has than the one before.
+    pub per_epoch: f64,
+}
+
+impl RestartProbability {
+    /// The same in every epoch.
+    #[must_use]
+    pub const fn constant(alpha: f64) -> Self {
+        Self { start: alpha, end: alpha, per_epoch: 0.0 }
+    }
+
+    /// In `epoch`, from 0.
+    #[must_use]
+    pub fn at(self, epoch: u64) -> f64 {
+        let alpha = self.start - self.per_epoch * epoch as f64;
+        alpha.clamp(self.start.min(self.end), self.start.max(self.end))
     }
 }
 
-layer!(WalkConfig: batch_size, sampler, restart_probability, drop_last);
+impl From<f64> for RestartProbability {
+    fn from(alpha: f64) -> Self {
+        Self::constant(alpha)
+    }
+}
+
+impl<'de> Deserialize<'de> for RestartProbability {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NumberOrSchedule;
+
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Schedule {
+            start: f64,
+            end: f64,
+            per_epoch: f64,
+        }
+
+        impl<'de> Visitor<'de> for NumberOrSchedule {
+            type Value = RestartProbability;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number or a schedule `{ start, end, per_epoch }`")
+            }
+
+            fn visit_f64<E: de::Error>(self, alpha: f64) -> Result<Self::Value, E> {
+                Ok(alpha.into())
+            }
+
+            fn visit_i64<E: de::Error>(self, alpha: i64) -> Result<Self::Value, E> {
+                Ok((alpha as f64).into())
+            }
+
+            fn visit_u64<E: de::Error>(self, alpha: u64) -> Result<Self::Value, E> {
+                Ok((alpha as f64).into())
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                let Schedule { start, end, per_epoch } = Schedule::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(RestartProbability { start, end, per_epoch })
+            }
+        }
+
+        deserializer.deserialize_any(NumberOrSchedule)
+    }
+}
+
+impl Default for WalkConfig {
+    fn default() -> Self {
+        Self {
+            batch_size: 256,
+            sampler: SamplerKind::RandomWalk,
+            restart_probability: RestartProbability::constant(0.1),
+            coverage: Coverage::Exact,
+            negatives: 0,
+            drop_last: false,
+        }
+    }
+}
+
+layer!(WalkConfig: batch_size, sampler, restart_probability, coverage, negatives, drop_last);
 
 impl Check for WalkConfig {
     const SECTION: &'static str = "walk";
@@ -46,9 +149,15 @@ impl Check for WalkConfig {
         let size = self.batch_size;
         let message = format!("is {size}, but a mini-batch needs at least 2 samples, or there is no negative");
         check.require(size >= 2, "batch_size", message);
-        let alpha = self.restart_probability;
+        let RestartProbability { start, end, per_epoch } = self.restart_probability;
+        let outside = [start, end].into_iter().find(|alpha| !(0.0..1.0).contains(alpha));
+        let alpha = outside.unwrap_or(start);
         let message =
             format!("is {alpha}; it must be at least 0 and below 1, or the walk never leaves its start (0.1 is usual)");
-        check.require((0.0..1.0).contains(&alpha), "restart_probability", message);
+        check.require(outside.is_none(), "restart_probability", message);
+        let towards = per_epoch.is_finite() && (start - end) * per_epoch >= 0.0 && (start == end || per_epoch != 0.0);
+        let message = format!("goes from {start} by {per_epoch} an epoch and never comes to {end}; give another step");
+        check.require(outside.is_some() || towards, "restart_probability", message);
+        check.require(self.negatives <= 1000, "negatives", "must lie between 0 and 1,000");
     }
 }

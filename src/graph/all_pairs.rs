@@ -13,14 +13,15 @@ use crate::store::EmbeddingTable;
 
 /// Each sample's K most similar of all others. Costs N² d / 2 multiplications; a few MB a thread beside the lists.
 pub(super) fn build(table: &EmbeddingTable, precision: Precision, size: Size, version: GraphVersion) -> ProximityGraph {
-    let samples = table.len();
+    let ids = table.present_ids();
+    let samples = ids.len();
     let kernel = Kernel::choose(precision, table.dimension(), size.neighbors, samples - 1);
     let length = if kernel.is_exact() { size.neighbors } else { with_margin(size.neighbors).min(samples - 1) };
-    let mut lists = Lists::new(samples, length);
+    let mut lists = Lists::new(table.len(), length);
     let stripes = lists.stripes();
     // Large enough that packing a part is little beside multiplying it; small enough for all threads to have work.
     let part = (samples / (16 * rayon::current_num_threads())).clamp(MIN_PART, MAX_PART);
-    let parts: Vec<Vec<u32>> = (0..samples as u32).collect::<Vec<_>>().chunks(part).map(<[_]>::to_vec).collect();
+    let parts: Vec<Vec<u32>> = ids.chunks(part).map(<[_]>::to_vec).collect();
     // First, as it collects what it offers: then all lists are full, and take little more.
     parts.par_iter().for_each_init(|| Product::new(kernel), |product, part| product.join_within(table, part, &stripes));
     let pairs: Vec<_> = (0..parts.len()).flat_map(|i| (i + 1..parts.len()).map(move |j| (i, j))).collect();

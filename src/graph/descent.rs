@@ -39,17 +39,17 @@ pub(super) struct Descent<'a> {
     kernel: Kernel,
     lists: Lists,
     neighbors: usize,
-    /// All samples, near ones near each other: what is gathered for one is still in the caches for the next.
+    /// All samples but those that were skipped, near ones near each other: what is gathered for one is still in the caches for the next.
     order: Vec<u32>,
 }
 
 impl<'a> Descent<'a> {
     pub fn new(table: &'a EmbeddingTable, precision: Precision, size: Size) -> Self {
-        let others = table.len() - 1;
+        let others = table.present() - 1;
         let kernel = Kernel::choose(precision, table.dimension(), 1, I8_ALWAYS);
         let length = if kernel.is_exact() { size.neighbors } else { with_margin(size.neighbors) };
         let lists = Lists::new(table.len(), length.max(FORWARD).min(others));
-        Self { table, kernel, lists, neighbors: size.neighbors, order: (0..table.len() as u32).collect() }
+        Self { table, kernel, lists, neighbors: size.neighbors, order: table.present_ids() }
     }
 
     /// Scores the samples of each group among themselves; each sample joins some.

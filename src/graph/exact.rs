@@ -16,9 +16,10 @@ use crate::store::EmbeddingTable;
 #[must_use]
 pub fn exact(table: &EmbeddingTable, neighbors: usize, version: GraphVersion) -> ProximityGraph {
     let config = GraphConfig { neighbors, candidates: neighbors.max(table.len()), ..GraphConfig::default() };
-    let size = Size::new(table.len(), &config);
+    let size = Size::new(table.present(), &config);
     let row = |row: usize| {
-        let others = (0..table.len()).filter(|&other| other != row);
+        let is_skipped = |row: usize| table.is_skipped(SampleId::new(row));
+        let others = (0..table.len()).filter(|&other| other != row && !is_skipped(other) && !is_skipped(row));
         best_of(table, SampleId::new(row), others, size.neighbors)
     };
     collect((0..table.len()).into_par_iter().map(row), size.neighbors, version)

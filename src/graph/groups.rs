@@ -27,7 +27,7 @@ impl Grouping<'_> {
     /// All samples in groups of at most four times the typical size, near ones together. Costs about N² d / `typical`
     /// multiplications, for millions of samples less: they are split twice.
     pub fn groups(&self) -> Vec<Vec<u32>> {
-        self.split((0..self.table.len() as u32).collect(), self.memberships, 1)
+        self.split(self.table.present_ids(), self.memberships, 1)
     }
 
     /// A group in smaller ones.

@@ -48,7 +48,7 @@ impl HnswIndex {
     /// [`Error::Query`] for a vector of another dimension, one that is not finite, or without a usable length.
     pub fn search(&self, vector: &[f32], k: usize) -> Result<Vec<(SampleId, f32)>> {
         let query = Vector { table: Arc::new(query(&self.table, vector)?), id: SampleId(0), rest: 0.0 };
-        let k = k.min(self.table.len());
+        let k = k.min(self.table.present());
         let mut found = Vec::new();
         if k <= EF_SEARCH {
             found.extend(nearest(&self.hnsw, &query, &mut Search::default()));
@@ -72,17 +72,21 @@ impl fmt::Debug for HnswIndex {
 ///
 /// A sample for which the index reaches fewer than K others gets uniform ones, counted in a warning.
 pub(super) fn build(table: &EmbeddingTable, config: &GraphConfig, seed: u64, version: GraphVersion) -> ProximityGraph {
-    let k = Size::new(table.len(), config).neighbors;
-    let _span = telemetry::graph(table.len(), table.len() - 1, k, version).entered();
+    let k = Size::new(table.present(), config).neighbors;
+    let present = table.present_ids();
+    let _span = telemetry::graph(present.len(), present.len() - 1, k, version).entered();
     let hnsw = index(table, EF_SEARCH.max(2 * k), generator(seed, version, u64::MAX).random());
     let topped_up = AtomicUsize::new(0);
     let row = |search: &mut Search, row: usize| {
         let id = SampleId::new(row);
+        if table.is_skipped(id) {
+            return Vec::new();
+        }
         let others = nearest(&hnsw, &Vector { table, id, rest: 0.0 }, search).filter(|(other, _)| *other != id);
         let mut list: Vec<_> = others.take(k).collect();
         if list.len() < k {
             topped_up.fetch_add(1, Ordering::Relaxed);
-            top_up(&mut list, table, id, k, &mut generator(seed, version, row as u64));
+            top_up(&mut list, table, (id, &present), k, &mut generator(seed, version, row as u64));
         }
         list.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         list
@@ -95,12 +99,18 @@ pub(super) fn build(table: &EmbeddingTable, config: &GraphConfig, seed: u64, ver
     graph
 }
 
-/// Fills the list of `id` up to `k` with uniform others. At least `k` others must be there.
-fn top_up(list: &mut Vec<(SampleId, f32)>, table: &EmbeddingTable, id: SampleId, k: usize, generator: &mut impl Rng) {
+/// Fills the list of `id`, one of `present`, up to `k` with uniform others of these. At least `k` others must be there.
+fn top_up(
+    list: &mut Vec<(SampleId, f32)>,
+    table: &EmbeddingTable,
+    (id, present): (SampleId, &[u32]),
+    k: usize,
+    generator: &mut impl Rng,
+) {
     let (missing, known) = (k - list.len(), list.iter().map(|(other, _)| *other).chain([id]).collect::<Vec<_>>());
     // At most K + 1 − `missing` of these are known.
-    let drawn = index::sample(generator, table.len(), k + 1);
-    let fresh = drawn.iter().map(SampleId::new).filter(|other| !known.contains(other));
+    let drawn = index::sample(generator, present.len(), k + 1);
+    let fresh = drawn.iter().map(|place| SampleId(present[place])).filter(|other| !known.contains(other));
     list.extend(fresh.take(missing).map(|other| (other, table.similarity_of(id, other))));
 }
 
@@ -150,7 +160,7 @@ fn query(table: &EmbeddingTable, vector: &[f32]) -> Result<EmbeddingTable> {
 }
 
 fn index<T: Deref<Target = EmbeddingTable> + Clone + Sync>(table: T, ef_search: usize, seed: u64) -> Hnsw<Vector<T>> {
-    let ids = || (0..table.len()).map(SampleId::new);
+    let ids = || (0..table.len()).map(SampleId::new).filter(|id| !table.is_skipped(*id));
     let square = |id| table.similarity_of(id, id);
     let longest = ids().map(square).fold(0f32, f32::max);
     let rest = |id| match table.similarity() {
@@ -189,7 +199,13 @@ mod tests {
                 let mut list: Vec<_> =
                     (0..found).map(|i| (SampleId::new(i), table.similarity_of(id, SampleId::new(i)))).collect();
                 let before = list.clone();
-                top_up(&mut list, &table, id, k, &mut generator(7, GraphVersion(1), found as u64));
+                top_up(
+                    &mut list,
+                    &table,
+                    (id, &table.present_ids()),
+                    k,
+                    &mut generator(7, GraphVersion(1), found as u64),
+                );
                 assert_eq!((list.len(), &list[..found]), (k, &before[..]));
                 assert!(list.iter().all(|&(other, similarity)| similarity == table.similarity_of(id, other)));
                 let mut ids: Vec<_> = list.iter().map(|(other, _)| *other).chain([id]).collect();

@@ -96,11 +96,17 @@ impl Lists {
         });
     }
 
-    /// The `degree` best of each list as a graph; all must be filled.
+    /// The `degree` best of each list as a graph. All must be filled, but for those of skipped samples, which are offered
+    /// nothing.
     pub fn into_graph(mut self, degree: usize, version: GraphVersion) -> ProximityGraph {
         let length = self.length;
         let lists = self.ids.par_chunks_exact_mut(length).zip(self.scores.par_chunks_exact_mut(length));
-        lists.for_each_init(Vec::new, |keys, (ids, scores)| {
+        lists.enumerate().for_each_init(Vec::new, |keys, (row, (ids, scores))| {
+            if ids.iter().all(|id| *id == EMPTY) {
+                ids.fill(SampleId::new(row));
+                scores.fill(0.0);
+                return;
+            }
             sort(ids, scores, keys);
             for (slot, &key) in keys.iter().enumerate() {
                 let (score, id) = candidate(key);

@@ -68,18 +68,16 @@ use crate::telemetry;
 /// current rayon pool; except with [`GraphBuilder::Hnsw`], the graph does not depend on the number of threads.
 ///
 /// # Panics
-/// For fewer than two samples, K = 0 or K > M: [`PipelineConfig`](crate::config::PipelineConfig) and
+/// For fewer than two samples that were not skipped, K = 0 or K > M: [`PipelineConfig`](crate::config::PipelineConfig) and
 /// [`Pipeline`](crate::Pipeline) refuse these with an error.
 #[must_use]
 pub fn build(table: &EmbeddingTable, config: &GraphConfig, seed: u64, version: GraphVersion) -> ProximityGraph {
-    let size = Size::new(table.len(), config);
-    let _span = telemetry::graph(table.len(), size.candidates, size.neighbors, version).entered();
+    let (present, size) = (table.present(), Size::new(table.present(), config));
+    let _span = telemetry::graph(present, size.candidates, size.neighbors, version).entered();
     match config.builder {
-        GraphBuilder::Sampled if size.candidates < table.len() - 1 => {
-            sampled::build(table, config, size, seed, version)
-        }
-        GraphBuilder::Sampled if table.len() > EXACT_UP_TO => {
-            telemetry::nearly_exact(table.len());
+        GraphBuilder::Sampled if size.candidates < present - 1 => sampled::build(table, config, size, seed, version),
+        GraphBuilder::Sampled if present > EXACT_UP_TO => {
+            telemetry::nearly_exact(present);
             descent::build(table, config.precision, size, seed, version)
         }
         GraphBuilder::Sampled | GraphBuilder::Exact => all_pairs::build(table, config.precision, size, version),
@@ -105,7 +103,7 @@ pub fn renew(
 ) -> ProximityGraph {
     let nearly_exact = match config.builder {
         GraphBuilder::NnDescent => true,
-        GraphBuilder::Sampled => config.candidates >= table.len() - 1 && table.len() > EXACT_UP_TO,
+        GraphBuilder::Sampled => config.candidates >= table.present() - 1 && table.present() > EXACT_UP_TO,
         GraphBuilder::Exact | GraphBuilder::Hnsw => false,
     };
     if !nearly_exact {

@@ -16,12 +16,14 @@ use crate::store::EmbeddingTable;
 /// As [`build`](super::build()).
 #[must_use]
 pub fn build_per_row(table: &EmbeddingTable, config: &GraphConfig, seed: u64, version: GraphVersion) -> ProximityGraph {
-    let size = Size::new(table.len(), config);
+    let size = Size::new(table.present(), config);
+    let present = table.present_ids();
     let row = |row: usize| {
         let mut generator = generator(seed, version, row as u64);
+        let Ok(place) = present.binary_search(&(row as u32)) else { return Vec::new() };
         // Among the N − 1 others: from the row's own place on, each stands for the next.
-        let others = index::sample(&mut generator, table.len() - 1, size.candidates);
-        let ids = others.iter().map(|other| other + usize::from(other >= row));
+        let others = index::sample(&mut generator, present.len() - 1, size.candidates);
+        let ids = others.iter().map(|other| present[other + usize::from(other >= place)] as usize);
         best_of(table, SampleId::new(row), ids, size.neighbors)
     };
     collect((0..table.len()).into_par_iter().map(row), size.neighbors, version)
@@ -51,7 +53,11 @@ pub(super) fn collect(
     version: GraphVersion,
 ) -> ProximityGraph {
     let (mut neighbors, mut similarities) = (Vec::new(), Vec::new());
-    for row in rows.collect::<Vec<_>>() {
+    for (id, mut row) in rows.collect::<Vec<_>>().into_iter().enumerate() {
+        if row.is_empty() {
+            // Skipped.
+            row.resize(degree, (SampleId::new(id), 0.0));
+        }
         neighbors.extend(row.iter().map(|(id, _)| *id));
         similarities.extend(row.iter().map(|(_, similarity)| *similarity));
     }

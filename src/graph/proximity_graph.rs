@@ -4,7 +4,8 @@ use crate::error::{Error, Result};
 use crate::memory;
 use crate::sample::{GraphVersion, SampleId};
 
-/// K out-neighbors for each sample, most similar first; equally similar ones by id.
+/// K out-neighbors for each sample, most similar first; equally similar ones by id. A sample that was skipped, having no
+/// embedding, is nobody's neighbor but its own, with similarity 0.
 ///
 /// Two flat arrays, 8 K bytes a sample: in memory where the graph was built, or mapped from a file. Cloning shares
 /// them.
@@ -79,6 +80,15 @@ impl ProximityGraph {
     #[must_use]
     pub fn neighbors(&self, id: SampleId) -> &[SampleId] {
         as_ids(&self.neighbors[id.index() * self.degree..][..self.degree])
+    }
+
+    /// Whether a sample was skipped: it neighbors itself alone.
+    ///
+    /// # Panics
+    /// Where there is no such sample.
+    #[must_use]
+    pub fn is_skipped(&self, id: SampleId) -> bool {
+        self.neighbors(id)[0] == id
     }
 
     /// The similarities of those neighbors, in the same order.

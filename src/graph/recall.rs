@@ -19,8 +19,9 @@ use crate::store::EmbeddingTable;
 pub fn recall(graph: &ProximityGraph, table: &EmbeddingTable, rows: usize, seed: u64) -> f64 {
     assert!(graph.len() <= table.len(), "each sample of a graph has an embedding");
     let mut generator = generator(seed, graph.version(), u64::MAX - 1);
-    let rows: Vec<u32> =
-        index::sample(&mut generator, graph.len(), rows.min(graph.len())).iter().map(|row| row as u32).collect();
+    let present: Vec<u32> = table.present_ids().into_iter().filter(|&id| (id as usize) < graph.len()).collect();
+    let places = index::sample(&mut generator, present.len(), rows.min(present.len()));
+    let rows: Vec<u32> = places.iter().map(|place| present[place]).collect();
     let found = |(row, nearest): (&u32, Vec<SampleId>)| {
         let neighbors = graph.neighbors(SampleId(*row));
         nearest.iter().filter(|id| neighbors.contains(id)).count()
@@ -33,13 +34,12 @@ pub fn recall(graph: &ProximityGraph, table: &EmbeddingTable, rows: usize, seed:
 fn nearest(table: &EmbeddingTable, rows: &[u32], k: usize) -> Vec<Vec<SampleId>> {
     let mut lists = Lists::new(rows.len(), k);
     let stripes = lists.stripes();
-    let parts: Vec<_> = (0..table.len()).step_by(PART).collect();
-    parts.into_par_iter().for_each_init(
+    let present = table.present_ids();
+    present.par_chunks(PART).for_each_init(
         || Product::new(Kernel::new(Format::F32)),
-        |product, start| {
-            let ids: Vec<u32> = (start as u32..table.len().min(start + PART) as u32).collect();
+        |product, ids| {
             product.pack_rows(table, rows);
-            product.pack_columns(table, &ids);
+            product.pack_columns(table, ids);
             let row_thresholds = (0..rows.len()).map(|row| stripes.threshold(row as u32));
             let column_thresholds = ids.iter().map(|_| f32::INFINITY);
             product.run(row_thresholds, column_thresholds, false, |thresholds, r, c, score| {

@@ -2,7 +2,7 @@ use super::descent::Descent;
 use super::recall::recall;
 use super::{ProximityGraph, Size};
 use crate::config::{GraphBuilder, GraphConfig};
-use crate::sample::GraphVersion;
+use crate::sample::{GraphVersion, SampleId};
 use crate::store::EmbeddingTable;
 use crate::telemetry;
 
@@ -15,7 +15,7 @@ pub struct Refined {
     pub kept: f64,
     /// The same of the new graph, by a sample of 256 rows.
     pub recall: f64,
-    /// Whether too few were kept, and the graph was built anew.
+    /// Whether too few were kept, or other samples were skipped, and the graph was built anew.
     pub rebuilt: bool,
 }
 
@@ -45,10 +45,11 @@ pub fn refine(
     version: GraphVersion,
 ) -> Refined {
     assert!(old.len() <= table.len(), "samples may come, not go");
-    let size = Size::new(table.len(), config);
-    let _span = telemetry::graph(table.len(), table.len() - 1, size.neighbors, version).entered();
+    let size = Size::new(table.present(), config);
+    let _span = telemetry::graph(table.present(), table.present() - 1, size.neighbors, version).entered();
     let kept = recall(old, table, GLANCE, seed);
-    let rebuilt = kept < PAYS;
+    let mut ids = (0..old.len()).map(SampleId::new);
+    let rebuilt = kept < PAYS || ids.any(|id| old.is_skipped(id) != table.is_skipped(id));
     let graph = if rebuilt {
         telemetry::rebuilt(kept);
         let config = GraphConfig { builder: GraphBuilder::NnDescent, ..config.clone() };

@@ -40,9 +40,9 @@ fn build_by_parts(
     version: GraphVersion,
     part: usize,
 ) -> ProximityGraph {
-    let samples = table.len();
+    let mut order = table.present_ids();
+    let samples = order.len();
     let mut generator = generator(seed, version, u64::MAX);
-    let mut order: Vec<u32> = (0..samples as u32).collect();
     order.shuffle(&mut generator);
     let mut rows = order.clone();
     rows.shuffle(&mut generator);
@@ -50,7 +50,7 @@ fn build_by_parts(
     let block_rows = block_rows(size.candidates);
     let blocks = samples.div_ceil(block_rows);
     let mut own_seen = vec![false; samples];
-    let mut lists = Lists::new(samples, size.neighbors);
+    let mut lists = Lists::new(table.len(), size.neighbors);
     let stripes = lists.stripes();
     let mut columns = Columns::default();
     for start in (0..samples).step_by(part) {

@@ -7,7 +7,8 @@ use crate::sample::SampleId;
 
 /// What a graph is like. Its `Display` is a few aligned lines.
 ///
-/// The in-degree of a sample is the number of samples that it is a neighbor of. All zero for a graph without samples.
+/// The in-degree of a sample is the number of samples that it is a neighbor of. All zero for a graph without samples; those
+/// that were skipped do not count.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GraphStatistics {
     /// N.
@@ -40,17 +41,19 @@ impl ProximityGraph {
     /// one thread for the rest; 8 bytes a sample while it runs.
     #[must_use]
     pub fn statistics(&self) -> GraphStatistics {
-        let (samples, edges) = (self.len(), self.neighbors.len());
+        let present: Vec<SampleId> = (0..self.len()).map(SampleId::new).filter(|id| !self.is_skipped(*id)).collect();
+        let (samples, edges) = (present.len(), present.len() * self.degree);
         if samples == 0 {
             return GraphStatistics { neighbors: self.degree, ..GraphStatistics::default() };
         }
-        let mut degrees = vec![0u32; samples];
-        self.neighbors.iter().for_each(|&id| degrees[id as usize] += 1);
+        let mut degrees = vec![0u32; self.len()];
+        present.iter().flat_map(|id| self.neighbors(*id)).for_each(|id| degrees[id.index()] += 1);
+        let mut degrees: Vec<u32> = present.iter().map(|id| degrees[id.index()]).collect();
         degrees.sort_unstable();
         let mean = self.degree as f64;
         let squares: f64 = degrees.iter().map(|&degree| (f64::from(degree) - mean).powi(2)).sum();
         let hubs: usize = degrees.iter().rev().take(samples.div_ceil(100)).map(|&degree| degree as usize).sum();
-        let (components, largest_component) = self.components();
+        let (components, largest_component) = self.components(self.len() - samples);
         GraphStatistics {
             samples,
             neighbors: self.degree,
@@ -61,19 +64,22 @@ impl ProximityGraph {
             hub_share: hubs as f64 / edges as f64,
             components,
             largest_component,
-            reciprocity: self.reciprocal() as f64 / edges as f64,
+            reciprocity: self.reciprocal(&present) as f64 / edges as f64,
             mean_similarity: self.similarities.iter().map(|&s| f64::from(s)).sum::<f64>() / edges as f64,
         }
     }
 
     /// Edges whose reverse is an edge.
-    fn reciprocal(&self) -> usize {
-        let ids = (0..self.len()).into_par_iter().map(SampleId::new);
-        ids.map(|id| self.neighbors(id).iter().filter(|&&other| self.neighbors(other).contains(&id)).count()).sum()
+    fn reciprocal(&self, present: &[SampleId]) -> usize {
+        present
+            .par_iter()
+            .map(|&id| self.neighbors(id).iter().filter(|&&other| self.neighbors(other).contains(&id)).count())
+            .sum()
     }
 
-    /// How many weakly connected components there are, and the samples in the largest, by union-find.
-    fn components(&self) -> (usize, usize) {
+    /// How many weakly connected components there are, without the `skipped` samples, and the samples in the largest, by
+    /// union-find.
+    fn components(&self, skipped: usize) -> (usize, usize) {
         let mut parents: Vec<u32> = (0..self.len() as u32).collect();
         for (row, neighbors) in self.neighbors.chunks_exact(self.degree).enumerate() {
             for &neighbor in neighbors {
@@ -86,7 +92,7 @@ impl ProximityGraph {
         for id in 0..parents.len() as u32 {
             sizes[root(&mut parents, id) as usize] += 1;
         }
-        (sizes.iter().filter(|&&size| size > 0).count(), sizes.into_iter().max().unwrap_or_default() as usize)
+        (sizes.iter().filter(|&&size| size > 0).count() - skipped, sizes.into_iter().max().unwrap_or_default() as usize)
     }
 }
 

@@ -26,18 +26,18 @@ pub fn insert(
     version: GraphVersion,
 ) -> ProximityGraph {
     assert!(old.len() <= table.len(), "the old graph has more samples than there are embeddings");
-    let size = Size::new(table.len(), config);
-    assert_eq!(old.degree(), config.neighbors.min(old.len() - 1), "the old graph has another K");
+    let size = Size::new(table.present(), config);
+    let present = table.present_ids();
+    let (before, come) = present.split_at(present.partition_point(|&id| (id as usize) < old.len()));
+    assert_eq!(old.degree(), config.neighbors.min(before.len() - 1), "the old graph has another K");
     let mut lists = Lists::new(table.len(), size.neighbors);
     let stripes = lists.stripes();
-    (0..old.len() as u32).into_par_iter().for_each(|sample| {
+    before.par_iter().for_each(|&sample| {
         let (ids, scores) = (old.neighbors(SampleId(sample)), old.similarities(SampleId(sample)));
         stripes.offer_all(sample, scores.iter().copied().zip(ids.iter().map(|id| id.0)));
     });
-    let parts = |ids: std::ops::Range<usize>| -> Vec<Vec<u32>> {
-        (ids.start as u32..ids.end as u32).collect::<Vec<_>>().chunks(PART).map(<[_]>::to_vec).collect()
-    };
-    let (new, all) = (parts(old.len()..table.len()), parts(0..old.len()));
+    let parts = |ids: &[u32]| -> Vec<Vec<u32>> { ids.chunks(PART).map(<[_]>::to_vec).collect() };
+    let (new, all) = (parts(come), parts(before));
     let pairs = (0..new.len()).flat_map(|i| (0..all.len() + i + 1).map(move |j| (i, j)));
     pairs.collect::<Vec<_>>().into_par_iter().for_each_init(
         || Product::new(Kernel::new(Format::F32)),
@@ -97,7 +97,7 @@ pub fn remove(
             ids.extend(own.iter().flat_map(|&id| old.neighbors(id)).copied());
             ids.sort_unstable();
             ids.dedup();
-            let is_new = |id: &SampleId| *id != sample && remains(id) && !own.contains(id);
+            let is_new = |id: &SampleId| *id != sample && remains(id) && !table.is_skipped(*id) && !own.contains(id);
             ids.retain(is_new);
             if known + ids.len() < degree {
                 ids.clear();

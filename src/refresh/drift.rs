@@ -26,7 +26,9 @@ impl Drift {
         seed: u64,
     ) -> Result<Self> {
         let mut generator = ChaCha8Rng::seed_from_u64(seed);
-        let ids: Vec<_> = sample(&mut generator, old.len(), probe.min(old.len())).iter().map(SampleId::new).collect();
+        let present = old.present_ids();
+        let places = sample(&mut generator, present.len(), probe.min(present.len()));
+        let ids: Vec<_> = places.iter().map(|place| SampleId(present[place])).collect();
         let rows = store.select(encoder.columns())?.gather(&ids)?;
         let mut vectors = vec![0f32; ids.len() * encoder.dimension()];
         encoder.encode(&rows, &mut vectors)?;

@@ -1,67 +1,30 @@
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::drift::{Drift, named};
+use super::drift::named;
+use super::report::{RefreshCounts, Refreshed, Told};
 use super::snapshot::{Published, Snapshot};
 use crate::error::{Error, Result};
-use crate::sample::{GraphVersion, ModelVersion, SampleId};
+use crate::progress::Progress;
+use crate::sample::SampleId;
+use crate::source::{Source, SourceCounts};
 use crate::store::EmbeddingTable;
 
 /// Reaches into a running pipeline: refreshes at will, and vectors from the trainer. Cloning shares it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RefreshHandle {
     pub(super) calls: mpsc::UnboundedSender<Call>,
     pub(super) pushed: Arc<Mutex<Pushed>>,
-    pub(super) counters: Arc<Counters>,
+    pub(super) told: Arc<Told>,
     pub(super) published: Published,
     pub(super) delivered: watch::Receiver<u64>,
+    pub(super) source: Arc<dyn Source>,
 }
 
 /// Someone waits for a refresh.
 pub(super) type Call = oneshot::Sender<Result<Refreshed>>;
-
-/// What a refresh did.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Refreshed {
-    /// Which graph is in use now.
-    pub graph_version: GraphVersion,
-    /// Which model made the embeddings.
-    pub model_version: ModelVersion,
-    /// Whether there was nothing to do: the graph in use is the one before.
-    pub skipped: bool,
-    /// Where there was a newer model: how far it had drifted.
-    pub drift: Option<Drift>,
-    /// Samples that have come.
-    pub added: usize,
-    /// Samples whose vector was pushed.
-    pub pushed: usize,
-    /// How long it took, in seconds.
-    pub seconds: f64,
-}
-
-/// How refreshes have ended so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RefreshCounts {
-    /// With a new snapshot.
-    pub published: u64,
-    /// Without, since nothing would have changed, or too little.
-    pub skipped: u64,
-    /// With an error.
-    pub failed: u64,
-    /// Given up for a newer model.
-    pub cancelled: u64,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub published: AtomicU64,
-    pub skipped: AtomicU64,
-    pub failed: AtomicU64,
-    pub cancelled: AtomicU64,
-}
 
 /// Vectors from the trainer that the next refresh takes.
 #[derive(Clone, Debug, Default)]
@@ -89,7 +52,7 @@ impl RefreshHandle {
     /// replaces an earlier one. Copies them; 4 d bytes a sample until then.
     ///
     /// # Errors
-    /// [`Error::Shape`], [`Error::UnknownSample`], [`Error::NotFinite`], [`Error::BadLength`]: nothing is taken then.
+    /// [`Error::Shape`], [`Error::UnknownSample`], [`Error::SkippedSample`], [`Error::NotFinite`], [`Error::BadLength`]: nothing is taken then.
     pub fn push_embeddings(&self, ids: &[SampleId], vectors: &[f32]) -> Result<()> {
         let table = self.published.current().embeddings.clone();
         let (dimension, len) = (table.dimension(), table.len());
@@ -98,6 +61,9 @@ impl RefreshHandle {
         }
         if let Some(&sample) = ids.iter().find(|id| id.index() >= len) {
             return Err(Error::UnknownSample { sample, len });
+        }
+        if let Some(&sample) = ids.iter().find(|id| table.is_skipped(**id)) {
+            return Err(Error::SkippedSample { sample });
         }
         // What no table takes would make every refresh fail from here on.
         let (storage, similarity) = (table.storage(), table.similarity());
@@ -122,12 +88,20 @@ impl RefreshHandle {
     /// How refreshes have ended so far.
     #[must_use]
     pub fn counts(&self) -> RefreshCounts {
-        RefreshCounts {
-            published: self.counters.published.load(Relaxed),
-            skipped: self.counters.skipped.load(Relaxed),
-            failed: self.counters.failed.load(Relaxed),
-            cancelled: self.counters.cancelled.load(Relaxed),
-        }
+        self.told.counts()
+    }
+
+    /// How far the refresh has come that is under way; `None` where none is.
+    #[must_use]
+    pub fn progress(&self) -> Option<Progress> {
+        self.told.progress()
+    }
+
+    /// What reading the source has got over: rows skipped when the newest snapshot's were read, in this run or the one
+    /// that cached them, and requests that this run sent again.
+    #[must_use]
+    pub fn source_counts(&self) -> SourceCounts {
+        SourceCounts { skipped_rows: self.snapshot().store.skipped_rows(), ..self.source.counts() }
     }
 
     pub(crate) fn published(&self) -> Published {
@@ -138,6 +112,12 @@ impl RefreshHandle {
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.published.current()
+    }
+}
+
+impl std::fmt::Debug for RefreshHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RefreshHandle").field("counts", &self.counts()).finish_non_exhaustive()
     }
 }
 

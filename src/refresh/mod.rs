@@ -4,17 +4,20 @@
 //! reads whichever is newest between two mini-batches and never waits, unless
 //! [`swap_at_step`](crate::config::RefreshConfig::swap_at_step) asks for that. A refresh looks for a newer model and for
 //! new files, embeds what is new or all, carries the graph over, and swaps. Meanwhile two snapshots are in memory, at
-//! most; the old one goes when its last reader drops it. What fails leaves the old one in place.
+//! most, and what building a graph takes; the old one goes when its last reader drops it. What fails leaves the old one in place.
 
 mod drift;
 mod handle;
+mod report;
 mod snapshot;
 mod watch;
 mod work;
 mod worker;
 
 pub use self::drift::Drift;
-pub use self::handle::{RefreshCounts, RefreshHandle, Refreshed};
+pub use self::handle::RefreshHandle;
+pub use self::report::{RefreshCounts, RefreshSeconds, Refreshed};
 pub use self::snapshot::{AgeSummary, Ages, Published, Snapshot};
+pub(crate) use self::snapshot::{Selection, negative};
 pub(crate) use self::work::{CancelOnDrop, Recipe, Watched};
 pub(crate) use self::worker::{First, Worker};

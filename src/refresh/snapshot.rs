@@ -1,13 +1,18 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::take;
+use arrow::datatypes::{Schema, SchemaRef};
 use tokio::sync::watch;
 
 use crate::checkpoint::Kept;
+use crate::config::{GuardsConfig, WalkConfig};
 use crate::error::{Error, Result};
 use crate::graph::{HnswIndex, ProximityGraph};
 use crate::sample::{GraphVersion, ModelVersion, SampleId};
-use crate::store::{EmbeddingTable, Store};
+use crate::store::{EmbeddingTable, Groups, Store};
+use crate::walk::{EpochSampler, Guards, Left};
 
 /// Embeddings and the graph over them, published together.
 #[derive(Debug)]
@@ -26,7 +31,27 @@ pub struct Snapshot {
     pub(crate) store: Store,
     /// What mini-batches carry.
     pub(crate) rows: Store,
+    /// The column of explicit negatives, if there are any.
+    pub(crate) negatives: Option<Store>,
+    /// What keeps samples apart.
+    pub(crate) guards: Guards,
     index: OnceLock<HnswIndex>,
+}
+
+/// Which columns mini-batches carry, and which keep samples apart.
+#[derive(Debug)]
+pub(crate) struct Selection {
+    pub payload: Vec<String>,
+    /// The column of explicit negatives.
+    pub negative: Option<String>,
+    pub guards: GuardsConfig,
+    /// What no two samples may share: the content first, then each column by itself.
+    pub distinct: Vec<Vec<String>>,
+}
+
+/// What the column of the i-th explicit negative is called, from 1.
+pub(crate) fn negative(i: usize) -> String {
+    format!("negative_{i}")
 }
 
 /// When embeddings were made, in delivered mini-batches.
@@ -78,10 +103,47 @@ impl Snapshot {
         ages: Ages,
         (embeddings_of, begun_at_step): (GraphVersion, u64),
         store: Store,
-        payload: &[String],
+        selection: &Selection,
+        groups: Option<Arc<Groups>>,
     ) -> Result<Self> {
-        let rows = store.select(payload)?;
-        Ok(Self { embeddings, graph, ages, begun_at_step, embeddings_of, store, rows, index: OnceLock::new() })
+        let rows = store.select(&selection.payload)?;
+        let negatives = selection.negative.as_ref().map(|column| store.select(std::slice::from_ref(column)));
+        let negatives = negatives.transpose()?;
+        let groups = match groups {
+            Some(groups) => groups,
+            None => Groups::of(&store, &selection.distinct)?.into(),
+        };
+        let guards = Guards::new(&selection.guards, groups, embeddings.clone());
+        let index = OnceLock::new();
+        Ok(Self { embeddings, graph, ages, begun_at_step, embeddings_of, store, rows, negatives, guards, index })
+    }
+
+    /// The columns of mini-batches with so many explicit negatives of each sample.
+    pub(crate) fn schema(&self, negatives: usize) -> SchemaRef {
+        let rows = self.rows.schema();
+        let column = self.negatives.as_ref().filter(|_| negatives > 0).map(Store::schema);
+        let column = column.iter().map(|schema| schema.field(0));
+        let named = column.flat_map(|field| (1..=negatives).map(move |i| (field, i)));
+        let more = named.map(|(field, i)| Arc::new(field.clone().with_name(negative(i)).with_nullable(true)));
+        Schema::new(rows.fields().iter().cloned().chain(more).collect::<Vec<_>>()).into()
+    }
+
+    /// The rows of these samples, and of so many explicit negatives of each, [ids × negatives], as columns.
+    pub(crate) fn gather(&self, ids: &[SampleId], negatives: &[Option<SampleId>]) -> Result<RecordBatch> {
+        let rows = self.rows.gather(ids)?;
+        let (Some(store), false) = (&self.negatives, ids.is_empty() || negatives.is_empty()) else { return Ok(rows) };
+        let count = negatives.len() / ids.len();
+        let found: Vec<_> = negatives.iter().copied().flatten().collect();
+        let column = store.gather(&found)?;
+        let mut next = 0..;
+        let places: Vec<Option<u32>> = negatives.iter().map(|id| id.and_then(|_| next.next())).collect();
+        let mut columns = rows.columns().to_vec();
+        let failed = |cause| Error::Arrow { action: "gather negatives", cause };
+        for i in 0..count {
+            let places: UInt32Array = places.iter().skip(i).step_by(count).copied().collect();
+            columns.push(take(column.column(0), &places, None).map_err(failed)?);
+        }
+        RecordBatch::try_new(self.schema(count), columns).map_err(failed)
     }
 
     /// As it goes to a checkpoint.
@@ -97,10 +159,10 @@ impl Snapshot {
     }
 
     /// As it comes from one.
-    pub(super) fn of_kept(kept: Kept, store: Store, payload: &[String]) -> Result<Self> {
+    pub(super) fn of_kept(kept: Kept, store: Store, selection: &Selection) -> Result<Self> {
         let Kept { graph, embeddings, embeddings_of, begun_at_step, embedded_at_step, pushed_at_step } = kept;
         let ages = Ages { embedded_at_step, pushed_at_step };
-        Self::new(embeddings, graph, ages, (GraphVersion(embeddings_of), begun_at_step), store, payload)
+        Self::new(embeddings, graph, ages, (GraphVersion(embeddings_of), begun_at_step), store, selection, None)
     }
 
     /// How old the embeddings are at `step`. O(samples log samples) where some were pushed.
@@ -117,7 +179,7 @@ impl Snapshot {
         AgeSummary {
             mean: ages.iter().sum::<u64>() as f64 / ages.len().max(1) as f64,
             p95: ages.get((ages.len() * 95).div_ceil(100).saturating_sub(1)).copied().unwrap_or(0),
-            never_pushed: self.embeddings.len() - pushed,
+            never_pushed: self.embeddings.present() - pushed,
         }
     }
 
@@ -142,6 +204,12 @@ impl Snapshot {
     /// usable length.
     pub fn search(&self, vector: &[f32], k: usize) -> Result<Vec<(SampleId, f32)>> {
         self.index().search(vector, k)
+    }
+
+    /// The mini-batches of an epoch over all samples but those that were skipped.
+    pub(crate) fn epoch(&self, walk: &WalkConfig, seed: u64, epoch: u64) -> EpochSampler {
+        let left = Left { samples: self.embeddings.len(), drawn: 0, bits: self.embeddings.present_bits() };
+        EpochSampler::from_left(&left, walk, seed, epoch)
     }
 
     /// The model that made the embeddings. Vectors that a trainer pushed count as another.

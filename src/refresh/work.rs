@@ -2,19 +2,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Instant;
 
 use arrow::array::RecordBatch;
 
 use super::drift::Drift;
-use super::handle::{Pushed, Refreshed};
-use super::snapshot::{Ages, Snapshot};
+use super::handle::Pushed;
+use super::report::{Lap, RefreshSeconds, Refreshed, Told};
+use super::snapshot::{Ages, Selection, Snapshot};
 use crate::checkpoint::Checkpoints;
 use crate::compute::ComputePool;
-use crate::config::{GraphConfig, RefreshConfig, Storage};
-use crate::encode::{Encoder, encode_all, encode_rest};
+use crate::config::{GraphConfig, OnBadSample, RefreshConfig, Storage};
+use crate::encode::{BadSamples, Encoded, Encoder, encode_present, encode_rest};
 use crate::error::{Error, Result};
 use crate::graph;
+use crate::progress::Stage;
 use crate::sample::{GraphVersion, ModelVersion};
 use crate::source::Source;
 use crate::store::{EmbeddingTable, Store};
@@ -22,14 +23,27 @@ use crate::telemetry;
 
 /// What a refresh needs to know; the same all run long.
 pub(crate) struct Recipe {
-    pub source: Box<dyn Source>,
-    pub payload: Vec<String>,
+    pub source: Arc<dyn Source>,
+    pub selection: Selection,
     pub storage: Storage,
+    pub on_bad_sample: OnBadSample,
     pub graph: GraphConfig,
     pub refresh: RefreshConfig,
     pub seed: u64,
     pub pool: ComputePool,
     pub checkpoints: Option<Checkpoints>,
+}
+
+/// What one refresh begins with.
+pub(super) struct Task {
+    pub old: Arc<Snapshot>,
+    pub encoder: Arc<dyn Encoder>,
+    /// The encoder may be newer than the embeddings.
+    pub resumed: bool,
+    pub pushed: Arc<Pushed>,
+    pub step: u64,
+    pub cancelled: Arc<AtomicBool>,
+    pub told: Arc<Told>,
 }
 
 /// What came of it.
@@ -51,99 +65,91 @@ impl Drop for CancelOnDrop {
 }
 
 impl Recipe {
-    pub(super) async fn refresh(
-        self: &Arc<Self>,
-        old: Arc<Snapshot>,
-        encoder: Arc<dyn Encoder>,
-        pushed: Arc<Pushed>,
-        (step, resumed): (u64, bool),
-        cancelled: Arc<AtomicBool>,
-    ) -> Result<Outcome> {
-        let begun = Instant::now();
+    pub(super) async fn refresh(self: &Arc<Self>, task: Task) -> Result<Outcome> {
+        let (mut lap, old) = (Lap::begin(), &task.old);
+        task.told.reach(Stage::Store, old.store.len(), old.store.len());
         let store = old.store.grow(self.source.as_ref()).await?.unwrap_or_else(|| old.store.clone());
         if store.len() > old.store.len() {
             telemetry::samples_added(store.len() - old.store.len(), store.len());
         }
+        let seconds = RefreshSeconds { store: lap.seconds(), ..RefreshSeconds::default() };
         let recipe = self.clone();
-        let work = move || {
-            let mut outcome = recipe.work(&old, store, encoder, &pushed, (step, resumed), cancelled)?;
-            outcome.report.seconds = begun.elapsed().as_secs_f64();
-            Ok(outcome)
-        };
-        self.pool.run("refresh", work).await
+        self.pool.run("refresh", move || recipe.work(&task, store, seconds)).await
     }
 
-    fn work(
-        &self,
-        old: &Snapshot,
-        store: Store,
-        encoder: Arc<dyn Encoder>,
-        pushed: &Pushed,
-        (step, resumed): (u64, bool),
-        cancelled: Arc<AtomicBool>,
-    ) -> Result<Outcome> {
-        let added = store.len() - old.store.len();
+    fn work(&self, task: &Task, store: Store, seconds: RefreshSeconds) -> Result<Outcome> {
+        let Task { old, encoder, pushed, step, told, .. } = task;
+        let (mut lap, total) = (Lap::begin(), store.len());
         let mut report = Refreshed {
             graph_version: old.graph_version(),
             model_version: old.model_version(),
             skipped: true,
             drift: None,
-            added,
+            added: total - old.store.len(),
             pushed: 0,
-            seconds: 0.0,
+            seconds,
         };
-        let newer = self.newer(old, &encoder, resumed, &mut report)?;
+        let newer = self.newer(task, &mut report)?;
+        report.seconds.model = lap.seconds();
         let encoder_now = newer.clone().unwrap_or_else(|| encoder.clone());
-        let watched = Watched { encoder: encoder_now.clone(), cancelled };
+        let watched = Watched { encoder: encoder_now.clone(), cancelled: task.cancelled.clone() };
         let next = ModelVersion(old.model_version().0 + 1);
+        let mut encoded = |done| told.reach(Stage::Encode, done, total);
+        let bad = BadSamples { on_bad_sample: self.on_bad_sample, known: old.embeddings.skipped() };
         let mut ages = old.ages.clone();
         let embeddings: Arc<EmbeddingTable> = if newer.is_some() {
             if pushed.len() > 0 {
                 telemetry::pushes_dropped(pushed.len());
             }
-            ages = Ages::all_at(step);
-            let similarity = self.graph.similarity;
-            encode_all(&watched, &store, self.storage, similarity, next, &mut |_| {})?.into()
-        } else if added > 0 || pushed.len() > 0 {
+            ages = Ages::all_at(*step);
+            let form = (self.storage, self.graph.similarity, next);
+            encode_present(&watched, &store, bad, form, &mut encoded)?.into()
+        } else if report.added > 0 || pushed.len() > 0 {
             report.pushed = pushed.len();
             let version = if pushed.len() > 0 { next } else { old.model_version() };
-            let mut table = old.embeddings.fork(store.len(), version);
-            encode_rest(&watched, &store, &mut table, &mut |_| {})?;
+            let mut table = old.embeddings.fork(total, version);
+            encode_rest(&watched, &store, bad, &mut table, &mut encoded)?;
             ages = push(&mut table, pushed, &ages)?;
             table.into()
-        } else if graph::is_settled(&self.graph, store.len()) {
-            telemetry::refresh_skipped(step, "nothing has changed");
-            return Ok(Outcome { report, snapshot: None, encoder });
+        } else if graph::is_settled(&self.graph, old.embeddings.present()) {
+            telemetry::refresh_skipped(*step, "nothing has changed");
+            return Ok(Outcome { report, snapshot: None, encoder: encoder.clone() });
         } else {
             old.embeddings.clone()
         };
+        report.seconds.encode = lap.seconds();
         watched.go_on()?;
+        if embeddings.present() < 2 {
+            let reason = "are needed: the newer model's encoder cannot read the others".to_owned();
+            let (uri, found) = (store.uri().to_owned(), embeddings.present());
+            return Err(Error::TooFewSamples { uri, found, needed: 2, reason });
+        }
+        told.reach(Stage::Graph, 0, total);
         let version = GraphVersion(old.graph_version().0 + 1);
         let graph = graph::renew(&old.graph, &embeddings, &self.graph, self.seed, version);
+        report.seconds.graph = lap.seconds();
         watched.go_on()?;
         report.skipped = false;
         (report.graph_version, report.model_version) = (version, embeddings.model_version());
         let same = Arc::ptr_eq(&embeddings, &old.embeddings);
-        let origin = (if same { old.embeddings_of } else { version }, step);
-        let snapshot = Snapshot::new(embeddings, graph, ages, origin, store, &self.payload)?;
+        let origin = (if same { old.embeddings_of } else { version }, *step);
+        // Who shares a value with whom changes with the rows only.
+        let groups = (report.added == 0).then(|| old.guards.groups().clone());
+        let snapshot = Snapshot::new(embeddings, graph, ages, origin, store, &self.selection, groups)?;
         if let Some(checkpoints) = &self.checkpoints {
             checkpoints.save(&snapshot.kept())?;
         }
+        report.seconds.checkpoint = lap.seconds();
         Ok(Outcome { report, snapshot: Some(snapshot), encoder: encoder_now })
     }
 
     /// The newer model, if there is one that fits and has drifted far enough. After a resume that may be the one that was
     /// opened, since the embeddings are older.
-    fn newer(
-        &self,
-        old: &Snapshot,
-        encoder: &Arc<dyn Encoder>,
-        resumed: bool,
-        report: &mut Refreshed,
-    ) -> Result<Option<Arc<dyn Encoder>>> {
+    fn newer(&self, task: &Task, report: &mut Refreshed) -> Result<Option<Arc<dyn Encoder>>> {
+        let Task { old, encoder, resumed, .. } = task;
         let (newer, least) = match encoder.newer()? {
             Some(newer) => (newer, 0.0),
-            None if resumed => (encoder.clone(), SAME),
+            None if *resumed => (encoder.clone(), SAME),
             None => return Ok(None),
         };
         let (found, expected) = (newer.dimension(), old.embeddings.dimension());
@@ -204,5 +210,10 @@ impl Encoder for Watched {
     fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()> {
         self.go_on()?;
         self.encoder.encode(rows, vectors)
+    }
+
+    fn encode_readable(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Encoded> {
+        self.go_on()?;
+        self.encoder.encode_readable(rows, vectors)
     }
 }

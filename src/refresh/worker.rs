@@ -6,10 +6,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant as Clock;
 use tracing::Instrument;
 
-use super::handle::{Call, Counters, Pushed, RefreshHandle, Refreshed};
+use super::handle::{Call, Pushed, RefreshHandle};
+use super::report::{RefreshSeconds, Refreshed, Told};
 use super::snapshot::{Ages, Publisher, Snapshot};
 use super::watch::ModelWatch;
-use super::work::{CancelOnDrop, Outcome, Recipe};
+use super::work::{CancelOnDrop, Outcome, Recipe, Task};
 use crate::checkpoint::Kept;
 use crate::compute::ComputePool;
 use crate::config::{OnRefreshError, Overtaken};
@@ -29,7 +30,7 @@ pub(crate) struct Worker {
     calls: mpsc::UnboundedReceiver<Call>,
     model: Option<ModelWatch>,
     pushed: Arc<Mutex<Pushed>>,
-    counters: Arc<Counters>,
+    told: Arc<Told>,
     failures: u32,
     /// When the last refresh began.
     begun: Clock,
@@ -65,20 +66,20 @@ impl Worker {
         delivered: watch::Receiver<u64>,
     ) -> Result<(Self, RefreshHandle)> {
         let begun = Instant::now();
-        let model = match encoder.model_file() {
-            Some(path) if recipe.refresh.watch_model => Some(ModelWatch::new(path)?),
-            _ => None,
-        };
+        let files = encoder.model_files();
+        let watch = recipe.refresh.watch_model && !files.is_empty();
+        let model = if watch { Some(ModelWatch::new(&files)?) } else { None };
         let recipe = Arc::new(recipe);
         let resumed = matches!(first, First::Resumed(_));
         let first = {
             let recipe = recipe.clone();
             move || match first {
-                First::Resumed(kept) => Snapshot::of_kept(*kept, store, &recipe.payload),
+                First::Resumed(kept) => Snapshot::of_kept(*kept, store, &recipe.selection),
                 First::Embedded(embeddings) => {
                     let (version, ages) = (GraphVersion(1), Ages::all_at(0));
                     let graph = graph::build(&embeddings, &recipe.graph, recipe.seed, version);
-                    let first = Snapshot::new(embeddings.into(), graph, ages, (version, 0), store, &recipe.payload)?;
+                    let (embeddings, selection) = (embeddings.into(), &recipe.selection);
+                    let first = Snapshot::new(embeddings, graph, ages, (version, 0), store, selection, None)?;
                     if let Some(checkpoints) = &recipe.checkpoints {
                         checkpoints.save(&first.kept())?;
                     }
@@ -95,13 +96,14 @@ impl Worker {
             publisher.settle(due.saturating_add(lag));
         }
         let (tx, calls) = mpsc::unbounded_channel();
-        let (pushed, counters) = <(Arc<Mutex<Pushed>>, Arc<Counters>)>::default();
+        let (pushed, told) = <(Arc<Mutex<Pushed>>, Arc<Told>)>::default();
         let handle = RefreshHandle {
             calls: tx,
             pushed: pushed.clone(),
-            counters: counters.clone(),
+            told: told.clone(),
             published,
             delivered: delivered.clone(),
+            source: recipe.source.clone(),
         };
         let worker = Self {
             recipe,
@@ -111,7 +113,7 @@ impl Worker {
             calls,
             model,
             pushed,
-            counters,
+            told,
             failures: 0,
             begun: Clock::now(),
             due,
@@ -188,16 +190,18 @@ impl Worker {
 
     /// One refresh, from the search for what is new to its publication.
     async fn refresh(&mut self, step: u64, overtaken: &mut bool) -> Result<Refreshed> {
-        let (begun, old) = (Instant::now(), self.publisher.current());
+        let old = self.publisher.current();
         let pushed = Arc::new(std::mem::take(&mut *self.pushed.lock().unwrap_or_else(PoisonError::into_inner)));
         let cancel = CancelOnDrop(Arc::default());
-        let work = self.recipe.refresh(
-            old.clone(),
-            self.encoder.clone(),
-            pushed.clone(),
-            (step, self.resumed),
-            cancel.0.clone(),
-        );
+        let work = self.recipe.refresh(Task {
+            old: old.clone(),
+            encoder: self.encoder.clone(),
+            resumed: self.resumed,
+            pushed: pushed.clone(),
+            step,
+            cancelled: cancel.0.clone(),
+            told: self.told.clone(),
+        });
         let restart = self.recipe.refresh.overtaken == Overtaken::Restart;
         let result = tokio::select! {
             result = work => result,
@@ -207,18 +211,21 @@ impl Worker {
             }
         };
         drop(cancel);
+        self.told.rest();
         match result {
             Ok(Outcome { report, snapshot, encoder }) => {
                 self.failures = 0;
                 self.resumed = false;
                 self.encoder = encoder;
                 let Some(snapshot) = snapshot else {
-                    count(&self.counters.skipped);
+                    count(&self.told.skipped);
                     return Ok(report);
                 };
-                count(&self.counters.published);
-                let (graph, model) = (snapshot.graph_version(), snapshot.model_version());
-                telemetry::published(graph, model, step, begun.elapsed().as_secs_f64());
+                count(&self.told.published);
+                let (graph, model, seconds) = (snapshot.graph_version(), snapshot.model_version(), report.seconds);
+                telemetry::published(graph, model, step, seconds.total());
+                let RefreshSeconds { store, model, encode, graph, checkpoint } = seconds;
+                telemetry::refresh_took(store, model, encode, graph, checkpoint);
                 match self.recipe.refresh.swap_at_step {
                     None => self.publisher.publish(snapshot),
                     Some(lag) => {
@@ -233,12 +240,12 @@ impl Worker {
                 let dimension = old.embeddings.dimension();
                 self.pushed.lock().unwrap_or_else(PoisonError::into_inner).restore(pushed, dimension);
                 if matches!(error, Error::Cancelled) {
-                    count(&self.counters.cancelled);
+                    count(&self.told.cancelled);
                     telemetry::refresh_cancelled(step);
                     return Err(error);
                 }
                 self.failures += 1;
-                count(&self.counters.failed);
+                count(&self.told.failed);
                 Err(Error::Refresh { step, failures: self.failures, cause: Arc::new(error) })
             }
         }

@@ -11,12 +11,12 @@ use std::collections::BTreeMap;
 
 use self::labels::Labels;
 pub use self::summary::{Measure, Summary};
-use crate::config::{SamplerKind, WalkConfig};
+use crate::config::{Coverage, SamplerKind, WalkConfig};
 use crate::error::Result;
 use crate::refresh::Snapshot;
 use crate::sample::GraphVersion;
 use crate::stream::MiniBatch;
-use crate::walk::{EpochSampler, WalkCounts};
+use crate::walk::WalkCounts;
 
 /// Collects what a summary needs: a few numbers for each mini-batch, and 4 bytes a sample for labels.
 #[derive(Clone, Debug)]
@@ -71,9 +71,10 @@ impl Observer {
     /// The summary, beside as many mini-batches of a uniform sampler, measured with the embeddings of `snapshot`.
     #[must_use]
     pub fn summary(&self, snapshot: &Snapshot) -> Summary {
-        let config = WalkConfig { sampler: SamplerKind::Uniform, ..self.walk.clone() };
+        let sampler = SamplerKind::Uniform;
+        let config = WalkConfig { sampler, coverage: Coverage::Exact, negatives: 0, ..self.walk.clone() };
         let (mut similarity, mut shared) = (Vec::new(), Vec::new());
-        let mut epochs = (0..).map(|epoch| EpochSampler::new(snapshot.graph.len(), &config, self.seed, epoch));
+        let mut epochs = (0..).map(|epoch| snapshot.epoch(&config, self.seed, epoch));
         while similarity.len() < self.sizes.len() {
             let Some(mut epoch) = epochs.next() else { break };
             while similarity.len() < self.sizes.len()
@@ -91,6 +92,7 @@ impl Observer {
             walked,
             uniform,
             samples: self.sizes.iter().sum(),
+            skipped: snapshot.embeddings.skipped(),
             counts: self.counts,
             staleness: self.staleness,
             graph_versions: self.graph_versions.clone(),

@@ -42,6 +42,8 @@ pub struct Summary {
     pub uniform: Measure,
     /// Samples delivered.
     pub samples: usize,
+    /// Samples of the data set that could not be read and are in none.
+    pub skipped: usize,
     /// What happened on the walks, in all.
     pub counts: WalkCounts,
     /// The most steps between embedding and use.
@@ -76,10 +78,27 @@ impl fmt::Display for Summary {
             self.graph_versions.iter().map(|(version, n)| format!("version {version} for {n}")).collect();
         writeln!(f, "\n{:<12} {} mini-batches", "graphs", graphs.join(", "))?;
         writeln!(f, "{:<12} at most {} steps", "staleness", self.staleness)?;
+        if self.skipped > 0 {
+            writeln!(f, "{:<12} {} samples that cannot be encoded", "skipped", self.skipped)?;
+        }
         write!(
             f,
             "{:<12} {} moves, {} restarts, {} new starts, {} uniform top-ups",
             "walks", counts.moves, counts.restarts, counts.new_starts, counts.uniform_top_ups
+        )?;
+        if counts.refused() == 0 && counts.short == 0 {
+            return Ok(());
+        }
+        write!(
+            f,
+            "\n{:<12} refused {} duplicates, {} with the same value, {} nearest, {} similar, {} relative to pairs; {} places left empty",
+            "guards",
+            counts.refused_duplicates,
+            counts.refused_distinct,
+            counts.refused_nearest,
+            counts.refused_similar,
+            counts.refused_relative,
+            counts.short
         )
     }
 }

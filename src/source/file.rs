@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::data_file::{DataFile, Listening};
 use super::location::Location;
 use super::memory::same_columns;
-use super::{Access, Fingerprint, RecordBatches, Shard, Source, files, positions};
+use super::{Access, Fingerprint, RecordBatches, Shard, Source, SourceCounts, files, positions};
 use crate::config::{OnCorrupt, SourceConfig};
 use crate::error::{Error, Result};
 use crate::telemetry;
@@ -60,19 +60,6 @@ impl FileSource {
         Ok(Self { uri, uris, access, schema, files, on_corrupt: config.on_corrupt, skipped })
     }
 
-    /// Rows that were in damaged parts and skipped so far, where their number is known: in Parquet it is.
-    #[must_use]
-    pub fn skipped_rows(&self) -> usize {
-        self.skipped.load(Relaxed)
-    }
-
-    /// Requests to object stores that failed for a passing reason so far, and so were sent again while retries were
-    /// left.
-    #[must_use]
-    pub fn faults(&self) -> usize {
-        self.access.faults.load(Relaxed)
-    }
-
     /// The files, each with its uri, what it is, and the number of its parts.
     pub fn files(&self) -> impl Iterator<Item = (String, &'static str, usize)> {
         self.files.iter().map(|file| (file.location.uri(), file.kind(), file.parts()))
@@ -117,6 +104,10 @@ impl Source for FileSource {
         let shards = self.files.iter().map(|file| file.location.shard()).collect();
         let uris: Vec<_> = self.uris.iter().map(|uri| files::absolute(uri)).collect();
         Some(Fingerprint { settings: format!("{uris:?} {:?}", self.on_corrupt), shards })
+    }
+
+    fn counts(&self) -> SourceCounts {
+        SourceCounts { skipped_rows: self.skipped.load(Relaxed), faults: self.access.faults.load(Relaxed) }
     }
 
     fn added(&self, known: Vec<Shard>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {

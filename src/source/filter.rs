@@ -8,7 +8,7 @@ use arrow::error::ArrowError;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryFutureExt};
 
-use super::{Fingerprint, RecordBatches, Shard, Source, positions};
+use super::{Fingerprint, RecordBatches, Shard, Source, SourceCounts, positions};
 use crate::error::{Error, Result};
 
 /// The rows of another source for which a condition holds, such as `split = 'train' and length >= 16`.
@@ -81,6 +81,10 @@ impl Source for FilteredSource {
     fn fingerprint(&self) -> Option<Fingerprint> {
         let of_all = self.source.fingerprint()?;
         Some(Fingerprint { settings: format!("{} where {}", of_all.settings, self.text), ..of_all })
+    }
+
+    fn counts(&self) -> SourceCounts {
+        self.source.counts()
     }
 
     fn added(&self, known: Vec<Shard>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {

@@ -78,12 +78,26 @@ pub trait Source: Send + Sync + 'static {
         std::future::ready(Ok(None)).boxed()
     }
 
+    /// What it has got over so far; default nothing.
+    fn counts(&self) -> SourceCounts {
+        SourceCounts::default()
+    }
+
     /// Reads these columns of all rows, in the source's order. CPU work and blocking IO must not run on the thread
     /// that polls.
     ///
     /// # Errors
     /// [`Error::MissingColumn`]; what goes wrong later comes as an item of the stream.
     fn read(&self, columns: &[String]) -> Result<RecordBatches>;
+}
+
+/// What a source has got over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourceCounts {
+    /// Rows that lay in damaged parts and were skipped, where their number is known: in Parquet it is.
+    pub skipped_rows: usize,
+    /// Requests to object stores that failed for a passing reason, and so were sent again while retries were left.
+    pub faults: usize,
 }
 
 /// What the rows of a source hang on: where this is the same, they are.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use arrow::array::RecordBatch;
 use arrow::compute::{BatchCoalescer, cast};
@@ -112,7 +113,8 @@ impl Recipe {
         let open = move || {
             let opened = path.exists().then(|| ipc::open(&path))?;
             let usable = opened.map_err(|error| error.to_string()).and_then(|(found, batches)| {
-                let segment = Segment { shards: shards_of(&found), batches };
+                let skipped_rows = found.metadata().get(SKIPPED).and_then(|n| n.parse().ok()).unwrap_or(0);
+                let segment = Segment { shards: shards_of(&found), skipped_rows, batches };
                 match found.fields() == schema.fields() {
                     false => Err("it has other columns".to_owned()),
                     true if segment.shards.is_empty() || !segment.shards.iter().all(|s| shards.contains(s)) => {
@@ -122,7 +124,12 @@ impl Recipe {
                 }
             });
             match &usable {
-                Ok(_) => telemetry::cache_opened(&path),
+                Ok(segment) => {
+                    telemetry::cache_opened(&path);
+                    if segment.skipped_rows > 0 {
+                        telemetry::rows_skipped(Some(segment.skipped_rows), &"they were skipped when it was read");
+                    }
+                }
                 Err(reason) => telemetry::cache_discarded(&path, reason),
             }
             usable.ok()
@@ -141,22 +148,25 @@ impl Recipe {
         let schema = Arc::new(self.schema.as_ref().clone().with_metadata(metadata(&shards)));
         let later: Vec<_> = (before.len() + 1..).map_while(|n| self.path(n).filter(|path| path.exists())).collect();
         let span = self.span.clone();
+        let (skipped, before_it) = (Arc::new(AtomicUsize::new(0)), source.counts().skipped_rows);
+        let skipped_too = skipped.clone();
         let task = move || {
             span.in_scope(|| {
                 // What was added to a segment that is no more.
                 for path in later.into_iter().rev() {
                     std::fs::remove_file(&path).map_err(|cause| Error::Io { action: "remove", path, cause })?;
                 }
-                write(rx, schema, target)
+                write(rx, schema, target, &skipped_too)
             })
         };
         let writer = tokio::task::spawn_blocking(task);
         let rows = before.iter().map(Segment::len).sum();
-        let sent = send(stream, tx, rows, progress).instrument(self.span.clone()).await;
+        let counts = || skipped.store(source.counts().skipped_rows - before_it, Relaxed);
+        let sent = send(stream, tx, rows, progress, counts).instrument(self.span.clone()).await;
         let written = writer.await.map_err(|e| Error::TaskDied { task: "store", message: e.to_string() })?;
         // Where the source failed, the writer saw its input cut short: the source's error is the cause.
         sent?;
-        Ok(Segment { shards, batches: written? })
+        Ok(Segment { shards, skipped_rows: skipped.load(Relaxed), batches: written? })
     }
 
     fn path(&self, number: usize) -> Option<PathBuf> {
@@ -179,12 +189,13 @@ fn shards_of(schema: &Schema) -> Vec<Shard> {
     lines.filter_map(|line| line.split_once('\t')).map(shard).collect()
 }
 
-/// Hands the source's record batches to the writer. A writer that is gone has its own error to report.
+/// Hands the source's record batches to the writer, and calls `ended` before it tells it of the end. A writer that is gone has its own error to report.
 async fn send(
     mut stream: RecordBatches,
     tx: mpsc::Sender<Result<RecordBatch>>,
     mut rows: usize,
     progress: Progress<'_>,
+    ended: impl FnOnce(),
 ) -> Result<()> {
     while let Some(item) = stream.next().await {
         let batch = match item {
@@ -203,6 +214,7 @@ async fn send(
         }
         progress(rows);
     }
+    ended();
     Ok(())
 }
 
@@ -210,6 +222,7 @@ fn write(
     mut rx: mpsc::Receiver<Result<RecordBatch>>,
     schema: SchemaRef,
     path: Option<PathBuf>,
+    skipped: &AtomicUsize,
 ) -> Result<Vec<RecordBatch>> {
     let mut writer = IpcWriter::create(path.as_deref(), &schema)?;
     let mut coalescer = BatchCoalescer::new(schema.clone(), ROWS_PER_BATCH);
@@ -224,6 +237,7 @@ fn write(
     while let Some(rest) = coalescer.next_completed_batch() {
         writer.write(&rest)?;
     }
+    writer.note(SKIPPED, skipped.load(Relaxed).to_string());
     writer.finish(path.as_deref())
 }
 
@@ -257,3 +271,6 @@ fn key(settings: &str, schema: &Schema) -> String {
 
 /// Under what the schema of a cache file names the shards that it was read from.
 const SHARDS: &str = "prosampler.shards";
+
+/// And its footer, how many rows of them are missing.
+const SKIPPED: &str = "prosampler.skipped_rows";

@@ -12,13 +12,18 @@ use crate::sample::{ModelVersion, SampleId};
 /// The embeddings of all samples, made by one model version; never changed once made.
 ///
 /// Row-major, d numbers a sample, kept as [`Storage`] says: 4 d bytes in f32, 2 d in f16, d + 4 in i8. With cosine
-/// similarity every embedding has unit length, so that a dot product is the cosine.
+/// similarity every embedding has unit length, so that a dot product is the cosine. Samples that could not be read and
+/// were skipped ([`OnBadSample`](crate::config::OnBadSample)) have a place, but no embedding: zeros stand there.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EmbeddingTable {
     pub(super) vectors: Vectors,
     pub(super) dimension: usize,
     pub(super) similarity: Similarity,
     pub(super) model_version: ModelVersion,
+    /// A bit for each sample, set where it was skipped; may end early.
+    pub(super) skipped: Vec<u64>,
+    /// Of each sample's anchor and positive, where rows are pairs; empty where they are not.
+    pub(super) pair_similarities: Vec<f32>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -52,7 +57,8 @@ impl EmbeddingTable {
             prepare(SampleId::new(index), vector, similarity)?;
         }
         to_huge_pages(&vectors);
-        Ok(Self { vectors: Vectors::F32(vectors), dimension, similarity, model_version })
+        let (vectors, skipped, pair_similarities) = (Vectors::F32(vectors), Vec::new(), Vec::new());
+        Ok(Self { vectors, dimension, similarity, model_version, skipped, pair_similarities })
     }
 
     /// An empty table with room for `samples`, to be filled by [`push`](Self::push).
@@ -75,7 +81,8 @@ impl EmbeddingTable {
             Storage::F16 => Vectors::F16(huge(numbers)),
             Storage::I8 => Vectors::I8 { numbers: huge(numbers), factors: Vec::with_capacity(samples) },
         };
-        Ok(Self { vectors, dimension, similarity, model_version })
+        let (skipped, pair_similarities) = Default::default();
+        Ok(Self { vectors, dimension, similarity, model_version, skipped, pair_similarities })
     }
 
     /// Appends `vectors` [samples × dimension] after those that are there; they are scaled in place to unit length for
@@ -84,6 +91,11 @@ impl EmbeddingTable {
     /// # Errors
     /// As [`new`](Self::new), and [`Error::NotFinite`] for what overflows f16 (65,504); the table is unusable then.
     pub fn push(&mut self, vectors: &mut [f32]) -> Result<()> {
+        self.push_except(vectors, &[])
+    }
+
+    /// [`push`](Self::push), but the vectors in these places, in order, are of samples that were skipped.
+    pub(crate) fn push_except(&mut self, vectors: &mut [f32], mut skipped: &[usize]) -> Result<()> {
         if !vectors.len().is_multiple_of(self.dimension) {
             return Err(Error::Shape { found: vectors.len(), dimension: self.dimension });
         }
@@ -98,7 +110,14 @@ impl EmbeddingTable {
                     factors.push(0.0);
                 }
             }
-            self.replace(sample, vector)?;
+            if let Some(rest) = skipped.strip_prefix(&[index]) {
+                skipped = rest;
+                let word = sample.index() / 64;
+                self.skipped.resize(self.skipped.len().max(word + 1), 0);
+                self.skipped[word] |= 1 << (sample.index() % 64);
+            } else {
+                self.replace(sample, vector)?;
+            }
         }
         Ok(())
     }
@@ -107,7 +126,7 @@ impl EmbeddingTable {
     /// [`push`](Self::push).
     ///
     /// # Errors
-    /// As [`push`](Self::push), and [`Error::UnknownSample`].
+    /// As [`push`](Self::push), and [`Error::UnknownSample`]; [`Error::SkippedSample`].
     pub fn replace(&mut self, sample: SampleId, vector: &mut [f32]) -> Result<()> {
         let (d, len) = (self.dimension, self.len());
         if vector.len() != d {
@@ -115,6 +134,9 @@ impl EmbeddingTable {
         }
         if sample.index() >= len {
             return Err(Error::UnknownSample { sample, len });
+        }
+        if self.is_skipped(sample) {
+            return Err(Error::SkippedSample { sample });
         }
         prepare(sample, vector, self.similarity)?;
         let place = sample.index() * d..(sample.index() + 1) * d;
@@ -153,10 +175,59 @@ impl EmbeddingTable {
                 Vectors::I8 { numbers: copied(vectors, numbers), factors: copied(factors, samples) }
             }
         };
-        Self { vectors, model_version, ..*self }
+        let (skipped, pair_similarities) = (self.skipped.clone(), self.pair_similarities.clone());
+        Self { vectors, model_version, skipped, pair_similarities, ..*self }
     }
 
-    /// Samples.
+    /// Appends how similar the anchor and the positive of each sample are, where rows are pairs: for those that
+    /// [`push`](Self::push) appended. 4 bytes a sample.
+    pub fn push_pair_similarities(&mut self, similarities: &[f32]) {
+        self.pair_similarities.extend_from_slice(similarities);
+    }
+
+    /// How similar the anchor and the positive of a sample are, where rows are pairs.
+    #[inline]
+    #[must_use]
+    pub fn pair_similarity(&self, id: SampleId) -> Option<f32> {
+        self.pair_similarities.get(id.index()).copied()
+    }
+
+    /// Whether a sample was skipped: it could not be read, and has no embedding.
+    #[inline]
+    #[must_use]
+    pub fn is_skipped(&self, id: SampleId) -> bool {
+        self.skipped.get(id.index() / 64).is_some_and(|bits| bits >> (id.index() % 64) & 1 == 1)
+    }
+
+    /// Samples that were skipped.
+    #[must_use]
+    pub fn skipped(&self) -> usize {
+        self.skipped.iter().map(|bits| bits.count_ones() as usize).sum()
+    }
+
+    /// Samples that have an embedding.
+    #[must_use]
+    pub fn present(&self) -> usize {
+        self.len() - self.skipped()
+    }
+
+    /// Their ids, in order.
+    pub(crate) fn present_ids(&self) -> Vec<u32> {
+        let ids = 0..self.len() as u32;
+        if self.skipped.is_empty() { ids.collect() } else { ids.filter(|&id| !self.is_skipped(SampleId(id))).collect() }
+    }
+
+    /// A bit for each sample, set where it has an embedding.
+    pub(crate) fn present_bits(&self) -> Vec<u64> {
+        let mut bits = vec![u64::MAX; self.len().div_ceil(64)];
+        if let (Some(last), rest @ 1..) = (bits.last_mut(), self.len() % 64) {
+            *last = (1 << rest) - 1;
+        }
+        bits.iter_mut().zip(&self.skipped).for_each(|(bits, skipped)| *bits &= !skipped);
+        bits
+    }
+
+    /// Samples, those that were skipped included.
     #[must_use]
     pub fn len(&self) -> usize {
         let numbers = match &self.vectors {
@@ -211,7 +282,7 @@ impl EmbeddingTable {
         self.model_version
     }
 
-    /// One sample's embedding; borrowed where the table keeps f32.
+    /// One sample's embedding, zeros where it was skipped; borrowed where the table keeps f32.
     ///
     /// # Panics
     /// Where there is no such sample.

@@ -2,17 +2,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float16Array, Float32Array, Int8Array, RecordBatch};
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, Float16Type, Float32Type, Int8Type, Schema};
 
 use super::embeddings::{EmbeddingTable, Vectors};
 use super::ipc;
 use crate::config::Similarity;
 use crate::error::{Error, Result};
-use crate::sample::ModelVersion;
+use crate::sample::{ModelVersion, SampleId};
 
 impl EmbeddingTable {
     /// Saves the table as an uncompressed Arrow IPC file of one record batch: `embedding`, a list of d numbers for each
-    /// sample, in the type that the table keeps; and `factor` for i8, by which they are to be multiplied.
+    /// sample, in the type that the table keeps, null where it was skipped; `factor` for i8, by which they are to be
+    /// multiplied; and `pair_similarity`, where rows are pairs.
     ///
     /// Writes to a temporary name in the folder of `path`, which it makes if need be, and renames when the file is
     /// complete on disk. Copies the numbers once. Blocks meanwhile.
@@ -29,11 +31,20 @@ impl EmbeddingTable {
         };
         let item = Arc::new(Field::new_list_field(numbers.data_type().clone(), false));
         let width = i32::try_from(self.dimension).unwrap_or(i32::MAX);
-        let batch = FixedSizeListArray::try_new(item, width, numbers, None).and_then(|embeddings| {
+        let present = |_| (0..self.len()).map(|i| !self.is_skipped(SampleId::new(i))).collect::<NullBuffer>();
+        let nulls = Some(()).filter(|()| self.skipped() > 0).map(present);
+        let batch = FixedSizeListArray::try_new(item, width, numbers, nulls).and_then(|embeddings| {
             let mut columns = vec![Arc::new(embeddings) as ArrayRef];
-            columns.extend(factors.map(|factors| Arc::new(Float32Array::from(factors)) as ArrayRef));
-            let names = ["embedding", "factor"];
-            let fields = columns.iter().zip(names).map(|(c, name)| Field::new(name, c.data_type().clone(), false));
+            let mut names = vec!["embedding"];
+            let pairs = Some(&self.pair_similarities).filter(|pairs| !pairs.is_empty());
+            for (name, numbers) in [("factor", factors), ("pair_similarity", pairs.cloned())] {
+                if let Some(numbers) = numbers {
+                    names.push(name);
+                    columns.push(Arc::new(Float32Array::from(numbers)));
+                }
+            }
+            let fields =
+                columns.iter().zip(names).map(|(c, name)| Field::new(name, c.data_type().clone(), c.is_nullable()));
             let metadata = [
                 (FORMAT_VERSION, FORMAT.to_owned()),
                 (MODEL_VERSION, self.model_version.to_string()),
@@ -75,18 +86,26 @@ fn decode(schema: &Schema, batches: &[RecordBatch]) -> Result<EmbeddingTable, St
     let embeddings = batch.column_by_name("embedding").and_then(|c| c.as_fixed_size_list_opt());
     let embeddings = embeddings.ok_or("it has no `embedding`s")?;
     let values = embeddings.values();
+    let floats = |name: &str| {
+        let column = batch.column_by_name(name).and_then(|c| c.as_primitive_opt::<Float32Type>());
+        column.map(|column| column.values().to_vec())
+    };
     let vectors = match values.data_type() {
         DataType::Float32 => Vectors::F32(values.as_primitive::<Float32Type>().values().to_vec()),
         DataType::Float16 => Vectors::F16(values.as_primitive::<Float16Type>().values().to_vec()),
         DataType::Int8 => {
-            let factors = batch.column_by_name("factor").and_then(|c| c.as_primitive_opt::<Float32Type>());
-            let factors = factors.ok_or("its numbers have no `factor`")?.values().to_vec();
+            let factors = floats("factor").ok_or("its numbers have no `factor`")?;
             Vectors::I8 { numbers: values.as_primitive::<Int8Type>().values().to_vec(), factors }
         }
         other => return Err(format!("its embeddings are {other}")),
     };
     let dimension = usize::try_from(embeddings.value_length()).unwrap_or(0).max(1);
-    Ok(EmbeddingTable { vectors, dimension, similarity, model_version })
+    let mut skipped = vec![0; if embeddings.null_count() > 0 { embeddings.len().div_ceil(64) } else { 0 }];
+    for sample in (0..embeddings.len()).filter(|&sample| embeddings.is_null(sample)) {
+        skipped[sample / 64] |= 1 << (sample % 64);
+    }
+    let pair_similarities = floats("pair_similarity").unwrap_or_default();
+    Ok(EmbeddingTable { vectors, dimension, similarity, model_version, skipped, pair_similarities })
 }
 
 /// Keys of the schema's metadata.
@@ -95,4 +114,4 @@ const MODEL_VERSION: &str = "model_version";
 const SIMILARITY: &str = "similarity";
 
 /// Raised where older readers would misread a file.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";

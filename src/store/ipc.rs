@@ -51,6 +51,11 @@ impl IpcWriter {
         self.writer.write(batch).map_err(|e| failed(&self.path, e))
     }
 
+    /// Says something about the whole, beside what the schema's metadata say.
+    pub fn note(&mut self, key: &str, value: String) {
+        self.writer.write_metadata(key, value);
+    }
+
     /// Completes the file, moves it to `target` if there is one, and maps it. Without a target the file has no name
     /// from here on, and its space is free again once the last mapping is gone.
     pub fn finish(mut self, target: Option<&Path>) -> Result<Vec<RecordBatch>> {
@@ -85,7 +90,7 @@ pub(crate) fn save(path: &Path, batch: &RecordBatch) -> Result<()> {
     writer.finish(Some(path)).map(drop)
 }
 
-/// Opens a finished file. All offsets and texts are checked, so a damaged file is an error and never a wild pointer.
+/// Opens a finished file; what was noted is among the schema's metadata. All offsets and texts are checked, so a damaged file is an error and never a wild pointer.
 pub(crate) fn open(path: &Path) -> Result<(SchemaRef, Vec<RecordBatch>)> {
     let file = File::open(path).map_err(|cause| Error::Io { action: "open", path: path.into(), cause })?;
     decode(map(&file, path)?).map_err(|e| failed(path, e))
@@ -111,7 +116,10 @@ fn decode_sound(buffer: &Buffer) -> Result<(SchemaRef, Vec<RecordBatch>), ArrowE
     let start = end.checked_sub(read_footer_length(trailer)?).ok_or_else(short)?;
     let footer = root_as_footer(&buffer[start..end]).map_err(|e| ArrowError::IpcError(e.to_string()))?;
     let schema = footer.schema().ok_or_else(|| ArrowError::IpcError("the footer has no schema".into()))?;
-    let schema: SchemaRef = Arc::new(try_fb_to_schema(schema)?);
+    let mut schema = try_fb_to_schema(schema)?;
+    let noted = footer.custom_metadata().into_iter().flatten();
+    schema.metadata.extend(noted.filter_map(|pair| Some((pair.key()?.to_owned(), pair.value()?.to_owned()))));
+    let schema: SchemaRef = Arc::new(schema);
     let decoder = FileDecoder::new(schema.clone(), footer.version()).with_require_alignment(true);
     let mut batches = Vec::new();
     for block in footer.recordBatches().iter().flatten() {

@@ -26,6 +26,7 @@ mod build;
 mod dot;
 mod embeddings;
 mod embeddings_file;
+mod groups;
 pub(crate) mod ipc;
 mod lock;
 
@@ -39,6 +40,7 @@ use arrow::datatypes::SchemaRef;
 use self::build::Recipe;
 pub(crate) use self::dot::{dot, prefetch};
 pub use self::embeddings::EmbeddingTable;
+pub use self::groups::Groups;
 use crate::config::StoreConfig;
 use crate::error::{Error, Result};
 use crate::sample::SampleId;
@@ -62,6 +64,8 @@ pub struct Store {
 #[derive(Clone, Debug)]
 struct Segment {
     shards: Vec<Shard>,
+    /// Rows of them that lay in damaged parts.
+    skipped_rows: usize,
     /// Each of `ROWS_PER_BATCH` rows, but for the last.
     batches: Vec<RecordBatch>,
 }
@@ -120,6 +124,13 @@ impl Store {
         Ok(Self { uri, schema, segments: segments.into(), starts: starts.into(), len, asks, recipe })
     }
 
+    /// Rows of the source that lay in damaged parts and are not here, where their number is known; see
+    /// [`on_corrupt`](crate::config::SourceConfig::on_corrupt). A cache knows them too.
+    #[must_use]
+    pub fn skipped_rows(&self) -> usize {
+        self.segments.iter().map(|segment| segment.skipped_rows).sum()
+    }
+
     /// A text for the rows as they are; another one where ids may name other rows.
     pub(crate) fn fingerprint(&self) -> String {
         self.fingerprint_of(self.segments.len())
@@ -175,7 +186,7 @@ impl Store {
         let failed = |cause| Error::Arrow { action: "select columns", cause };
         let select = |segment: &Segment| {
             let batches = segment.batches.iter().map(|b| b.project(&positions)).collect::<Result<_, _>>();
-            Ok(Segment { batches: batches.map_err(failed)?, shards: segment.shards.clone() })
+            Ok(Segment { batches: batches.map_err(failed)?, ..segment.clone() })
         };
         let segments = self.segments.iter().map(select).collect::<Result<_>>()?;
         let schema = Arc::new(self.schema.project(&positions).map_err(failed)?);

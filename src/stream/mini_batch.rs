@@ -12,14 +12,17 @@ use crate::walk::WalkCounts;
 pub struct MiniBatch {
     /// The samples, all distinct: this rank's share of the mini-batch.
     pub ids: Vec<SampleId>,
-    /// Their rows, in the same order.
+    /// Their rows, in the same order; with `walk.negatives` = n followed by columns `negative_1` to `negative_n`: of
+    /// the column of positives, where rows are pairs, and else of the first one that the encoder reads.
     pub rows: RecordBatch,
+    /// Explicit hard negatives [ids × n], n at a time for each sample: near it in the graph, none of the mini-batch, and
+    /// none that the guards keep apart from one of its samples. All differ where there are enough samples for that;
+    /// `None`, and null in `rows`, where no sample may come. Empty without `walk.negatives`.
+    pub negatives: Vec<Option<SampleId>>,
     /// The epoch, from 0.
     pub epoch: u64,
     /// Mini-batches before this one, over all epochs.
     pub step: u64,
-    /// Whether its epoch ends with it.
-    pub last: bool,
     /// The model whose embeddings the graph stands on.
     pub model_version: ModelVersion,
     /// The graph that was walked.

@@ -1,19 +1,22 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use futures::Stream;
 use futures::stream::FusedStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
-use super::MiniBatch;
-use super::producer::Shape;
+use super::counts::Shared;
+use super::{MiniBatch, StreamCounts};
 use crate::checkpoint::State;
 use crate::error::{Error, Result};
 use crate::refresh::{RefreshHandle, Snapshot};
+use crate::telemetry;
 
 /// The running pipeline, seen from the trainer: a stream of mini-batches.
 ///
@@ -23,12 +26,15 @@ use crate::refresh::{RefreshHandle, Snapshot};
 pub struct MiniBatchStream {
     rx: mpsc::Receiver<Result<MiniBatch>>,
     delivered: watch::Sender<u64>,
-    shape: Arc<Shape>,
+    shared: Arc<Shared>,
     handle: RefreshHandle,
     schema: SchemaRef,
     done: bool,
     tasks: JoinSet<()>,
     state: State,
+    counts: StreamCounts,
+    /// The trainer looked for a mini-batch, and none was there.
+    waits_since: Option<Instant>,
 }
 
 impl MiniBatchStream {
@@ -37,11 +43,12 @@ impl MiniBatchStream {
         delivered: watch::Sender<u64>,
         tasks: JoinSet<()>,
         handle: RefreshHandle,
-        shape: Arc<Shape>,
+        shared: Arc<Shared>,
         state: State,
     ) -> Self {
-        let schema = handle.snapshot().rows.schema();
-        Self { rx, delivered, shape, handle, schema, done: false, tasks, state }
+        let schema = handle.snapshot().schema(shared.negatives);
+        let (counts, waits_since) = Default::default();
+        Self { rx, delivered, shared, handle, schema, done: false, tasks, state, counts, waits_since }
     }
 
     /// Reaches into the run: refreshes at will, and vectors from the trainer.
@@ -57,16 +64,25 @@ impl MiniBatchStream {
         self.state.clone()
     }
 
-    /// Mini-batches in the epoch that is being made: always the same, unless the source gains samples.
+    /// Mini-batches in the epoch that is being made: always the same, unless the source gains samples. Guards may end an
+    /// epoch earlier, where no two of the samples left may come together; with the [paper's
+    /// coverage](crate::config::Coverage::Paper) an epoch has more, and how many shows at its end.
     #[must_use]
     pub fn mini_batches_per_epoch(&self) -> u64 {
-        self.shape.per_epoch.load(Relaxed)
+        self.shared.per_epoch.load(Relaxed)
     }
 
     /// Samples in the data set, as the newest snapshot has it.
     #[must_use]
     pub fn samples(&self) -> usize {
         self.snapshot().rows.len()
+    }
+
+    /// Those of them that could not be read and are in no mini-batch
+    /// ([`OnBadSample::Skip`](crate::config::OnBadSample::Skip)).
+    #[must_use]
+    pub fn skipped(&self) -> usize {
+        self.snapshot().embeddings.skipped()
     }
 
     /// The columns of the rows.
@@ -81,17 +97,34 @@ impl MiniBatchStream {
         *self.delivered.borrow()
     }
 
+    /// What has happened so far: how long who waited for whom, and what the walks met.
+    #[must_use]
+    pub fn counts(&self) -> StreamCounts {
+        self.shared.complete(&self.counts)
+    }
+
     /// The newest snapshot: what the next mini-batch to be made will use.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.handle.snapshot()
     }
 
+    fn deliver(&mut self, mini_batch: &MiniBatch, waited: Duration) {
+        let MiniBatch { epoch, step, graph_version, staleness, similarity, counts, .. } = *mini_batch;
+        telemetry::delivered(step, waited.as_secs_f64(), staleness, similarity);
+        self.counts.delivered += 1;
+        self.counts.trainer_wait += waited;
+        self.counts.staleness = self.counts.staleness.max(staleness);
+        self.counts.walks += counts;
+        self.state.advance(epoch, step, graph_version);
+        self.delivered.send_modify(|delivered| *delivered += 1);
+    }
+
     /// Ends the stream; what its tasks left behind when they ended early is an error.
     fn end(&mut self) -> Option<Result<MiniBatch>> {
         self.done = true;
         self.tasks.abort_all();
-        (self.delivered() < self.shape.total.load(Relaxed))
+        (self.delivered() < self.shared.total.load(Relaxed))
             .then(|| Err(Error::TaskDied { task: "producer", message: "it ended before its last mini-batch".into() }))
     }
 }
@@ -103,11 +136,17 @@ impl Stream for MiniBatchStream {
         if self.done {
             return Poll::Ready(None);
         }
-        let item = ready!(self.rx.poll_recv(cx));
+        let item = match self.rx.poll_recv(cx) {
+            Poll::Ready(item) => item,
+            Poll::Pending => {
+                self.waits_since.get_or_insert_with(Instant::now);
+                return Poll::Pending;
+            }
+        };
+        let waited = self.waits_since.take().map_or(Duration::ZERO, |since| since.elapsed());
         Poll::Ready(match item {
             Some(Ok(mini_batch)) => {
-                self.state.advance(mini_batch.epoch, mini_batch.step, mini_batch.graph_version);
-                self.delivered.send_modify(|delivered| *delivered += 1);
+                self.deliver(&mini_batch, waited);
                 Some(Ok(mini_batch))
             }
             Some(Err(error)) => {
@@ -124,8 +163,8 @@ impl Stream for MiniBatchStream {
             return (0, Some(0));
         }
         // An error ends the stream early, so nothing is certain but the most there can be, as of now.
-        let left = self.shape.total.load(Relaxed).saturating_sub(self.delivered());
-        (0, usize::try_from(left).ok())
+        let left = self.shared.total.load(Relaxed).saturating_sub(self.delivered());
+        (0, usize::try_from(left).ok().filter(|_| !self.shared.is_open))
     }
 }
 

@@ -1,24 +1,26 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::MiniBatch;
+use super::counts::Shared;
 use crate::checkpoint::{Checkpoints, State};
 use crate::compute::died;
-use crate::config::{StreamConfig, WalkConfig};
+use crate::config::{Coverage, StreamConfig, WalkConfig};
 use crate::error::{Error, Result};
 use crate::refresh::{Published, Snapshot};
 use crate::sample::GraphVersion;
 use crate::telemetry;
-use crate::walk::{EpochSampler, mini_batches_per_epoch};
+use crate::walk::{Draw, EpochSampler, mini_batches_per_epoch};
 
 /// Makes mini-batches, one after another.
 #[derive(Debug)]
 pub(crate) struct Producer {
     published: Published,
     walk: WalkConfig,
-    shape: Arc<Shape>,
+    shared: Arc<Shared>,
     seed: u64,
     epochs: u64,
     epoch: u64,
@@ -29,13 +31,8 @@ pub(crate) struct Producer {
     checkpoints: Option<Checkpoints>,
     rank: usize,
     world_size: usize,
-}
-
-/// How long a run is, as far as that is known: an epoch may have more samples than the one before.
-#[derive(Debug, Default)]
-pub(crate) struct Shape {
-    pub per_epoch: AtomicU64,
-    pub total: AtomicU64,
+    /// Of a short mini-batch.
+    warned: bool,
 }
 
 impl Producer {
@@ -47,11 +44,11 @@ impl Producer {
         seed: u64,
         state: Option<&State>,
         checkpoints: Option<Checkpoints>,
-    ) -> Result<(Self, Arc<Shape>)> {
+    ) -> Result<(Self, Arc<Shared>)> {
         let snapshot = published.current();
-        let mut samples = snapshot.rows.len();
+        let mut samples = snapshot.embeddings.present();
         let (epoch, step) = state.map_or((0, 0), |state| (state.epoch, state.step));
-        let mut sampler = EpochSampler::new(samples, &walk, seed, epoch);
+        let mut sampler = snapshot.epoch(&walk, seed, epoch);
         if let Some(state) = state {
             if let (true, Some(checkpoints)) = (state.graph_used_from_step > state.epoch_began_at_step, &checkpoints) {
                 let left = checkpoints.open_left(state.graph_used_from_step)?;
@@ -59,17 +56,18 @@ impl Producer {
                 sampler = EpochSampler::from_left(&left, &walk, seed, epoch);
             }
             for _ in state.graph_used_from_step..state.step {
-                sampler.next(&snapshot.graph);
+                next(&mut sampler, &snapshot, stream.world_size);
             }
         }
-        let shape = Arc::new(Shape::default());
+        let is_open = walk.coverage == Coverage::Paper;
+        let shared = Arc::new(Shared::new(is_open, walk.negatives));
         let StreamConfig { epochs, rank, world_size, .. } = *stream;
         let graph_version = snapshot.graph_version();
-        let shape_too = shape.clone();
+        let shared_too = shared.clone();
         let producer = Self {
             published,
             walk,
-            shape,
+            shared,
             seed,
             epochs,
             epoch,
@@ -79,18 +77,20 @@ impl Producer {
             checkpoints,
             rank,
             world_size,
+            warned: false,
         };
         producer.begin(samples);
-        Ok((producer, shape_too))
+        Ok((producer, shared_too))
     }
 
     /// Tells how long the epoch will be that begins here.
     fn begin(&self, samples: usize) {
-        let dropped = (1..self.world_size).contains(&(samples % self.walk.batch_size)) && !self.walk.drop_last;
+        let short = (1..self.world_size).contains(&(samples % self.walk.batch_size));
+        let dropped = short && !self.walk.drop_last && !self.shared.is_open;
         let per_epoch = mini_batches_per_epoch(samples, &self.walk) - u64::from(dropped);
-        self.shape.per_epoch.store(per_epoch, Relaxed);
+        self.shared.per_epoch.store(per_epoch, Relaxed);
         let left = per_epoch.saturating_mul(self.epochs.saturating_sub(self.epoch));
-        self.shape.total.store((self.step - self.sampler.drawn()).saturating_add(left), Relaxed);
+        self.shared.total.store(self.step.saturating_sub(self.sampler.drawn()).saturating_add(left), Relaxed);
     }
 
     /// Sends mini-batches until the last epoch ends, an error occurs, or nobody receives any more.
@@ -125,14 +125,15 @@ impl Producer {
                 }
             };
             let Some(item) = item else {
-                self.shape.total.store(self.step, Relaxed);
+                self.shared.total.store(self.step, Relaxed);
                 telemetry::finished(self.epochs, self.step);
                 return;
             };
-            let failed = item.is_err();
+            let (failed, begun) = (item.is_err(), Instant::now());
             if tx.send(item).await.is_err() || failed {
                 return;
             }
+            self.shared.waited(begun.elapsed());
         }
     }
 
@@ -140,36 +141,44 @@ impl Producer {
         let _span = telemetry::mini_batch(self.epoch, self.step).entered();
         if snapshot.graph_version() != self.graph_version {
             let left = self.sampler.pause();
-            if let Some(checkpoints) = &self.checkpoints {
-                checkpoints.save_left(self.step, &left)?;
+            if let Some(checkpoints) = &self.checkpoints
+                && let Err(error) = checkpoints.save_left(self.step, &left)
+            {
+                // A training run is worth more than a point to resume it from.
+                self.shared.unsaved();
+                telemetry::unsaved(self.step, &error);
             }
             self.graph_version = snapshot.graph_version();
         }
         let draw = loop {
-            match self.sampler.next(&snapshot.graph) {
-                Some(draw) if draw.ids.len() >= self.world_size => break draw,
-                // Too few for all ranks, or the end of the epoch.
-                Some(_) => continue,
-                None => {}
+            if let Some(draw) = next(&mut self.sampler, snapshot, self.world_size) {
+                break draw;
             }
+            self.end_epoch();
             self.epoch += 1;
             if self.epoch >= self.epochs {
                 return Ok(None);
             }
             // Samples that have come are in from here on.
-            self.sampler = EpochSampler::new(snapshot.rows.len(), &self.walk, self.seed, self.epoch);
-            self.begin(snapshot.rows.len());
+            self.sampler = snapshot.epoch(&self.walk, self.seed, self.epoch);
+            self.begin(snapshot.embeddings.present());
         };
+        if draw.counts.short > 0 {
+            telemetry::short(self.epoch, self.step, draw.counts.short, !self.warned);
+            self.warned = true;
+        }
         if draw.counts.uniform_top_ups > 0 {
             telemetry::topped_up(self.epoch, self.step, draw.counts.uniform_top_ups);
         }
         let share = draw.ids.len() / self.world_size;
         let ids = draw.ids[self.rank * share..][..share].to_vec();
+        let count = draw.negatives.len() / draw.ids.len().max(1);
+        let negatives = draw.negatives[self.rank * share * count..][..share * count].to_vec();
         let mini_batch = MiniBatch {
-            rows: snapshot.rows.gather(&ids)?,
+            rows: snapshot.gather(&ids, &negatives)?,
+            negatives,
             epoch: self.epoch,
             step: self.step,
-            last: self.sampler.drawn() == self.shape.per_epoch.load(Relaxed),
             model_version: snapshot.model_version(),
             graph_version: snapshot.graph_version(),
             staleness: snapshot.ages.mean(&draw.ids, self.step),
@@ -180,4 +189,25 @@ impl Producer {
         self.step += 1;
         Ok(Some(mini_batch))
     }
+
+    /// Counts whom guards have kept out of the epoch.
+    fn end_epoch(&self) {
+        // Of the paper's coverage one may remain, with `drop_last` a rest.
+        let rest = match (self.walk.coverage, self.walk.drop_last) {
+            (Coverage::Paper, _) => return,
+            (Coverage::Exact, true) => self.sampler.samples() % self.walk.batch_size,
+            (Coverage::Exact, false) => 0,
+        };
+        let unplaced = self.sampler.left().saturating_sub(rest);
+        if unplaced > 0 {
+            self.shared.unplaced.fetch_add(unplaced as u64, Relaxed);
+            telemetry::unplaced(self.epoch, unplaced);
+        }
+    }
+}
+
+/// The next mini-batch that has a sample for every rank.
+fn next(sampler: &mut EpochSampler, snapshot: &Snapshot, world_size: usize) -> Option<Draw> {
+    std::iter::from_fn(|| sampler.next_guarded(&snapshot.graph, &snapshot.guards))
+        .find(|draw| draw.ids.len() >= world_size)
 }

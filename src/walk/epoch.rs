@@ -2,7 +2,7 @@ use rand::{Rng, RngExt};
 
 use crate::sample::SampleId;
 
-/// The samples that the epoch has not drawn yet. Every operation takes O(1), `take_any` over the epoch as a whole.
+/// The samples that the epoch has not drawn yet. Every operation takes O(1), `pick` over the epoch as a whole.
 ///
 /// Walks ask of every sample they reach whether it is fresh, and a bit for each stays in the processor's cache.
 #[derive(Clone, Debug)]
@@ -33,11 +33,17 @@ impl Fresh {
     }
 
     pub fn of(bits: Vec<u64>) -> Self {
+        let mut fresh = Self { bits, len: 0, left: Vec::new() };
+        fresh.left = fresh.iter().collect();
+        fresh.len = fresh.left.len();
+        fresh
+    }
+
+    /// All of them, by id.
+    pub fn iter(&self) -> impl Iterator<Item = SampleId> {
         let set =
             |word: usize, bits: u64| (0..64).filter(move |bit| bits >> bit & 1 == 1).map(move |bit| word * 64 + bit);
-        let left: Vec<_> =
-            bits.iter().enumerate().flat_map(|(word, &bits)| set(word, bits)).map(SampleId::new).collect();
-        Self { len: left.len(), bits, left }
+        self.bits.iter().enumerate().flat_map(move |(word, &bits)| set(word, bits)).map(SampleId::new)
     }
 
     pub fn len(&self) -> usize {
@@ -58,21 +64,39 @@ impl Fresh {
         fresh
     }
 
-    /// Draws any: each fresh sample is as likely, since a draw of one that is not is repeated.
-    ///
-    /// # Panics
-    /// Where none is left.
-    pub fn take_any(&mut self, generator: &mut impl Rng) -> SampleId {
-        // Kept at least half fresh, it takes two draws on average, and over an epoch the sweeps pass 4 N samples.
+    #[inline]
+    pub fn contains(&self, id: SampleId) -> bool {
+        self.bits.get(id.index() / 64).is_some_and(|bits| bits >> (id.index() % 64) & 1 == 1)
+    }
+
+    /// Undoes [`take`](Self::take), for samples taken since the last [`sweep`](Self::sweep).
+    pub fn put_back(&mut self, id: SampleId) {
+        if !self.contains(id) {
+            self.bits[id.index() / 64] |= 1 << (id.index() % 64);
+            self.len += 1;
+        }
+    }
+
+    /// Any fresh sample, each as likely, that was not picked since `picked` was 0; it stays fresh.
+    pub fn pick(&mut self, picked: &mut usize, generator: &mut impl Rng) -> Option<SampleId> {
+        while *picked < self.left.len() {
+            let at = generator.random_range(*picked..self.left.len());
+            self.left.swap(*picked, at);
+            *picked += 1;
+            let id = self.left[*picked - 1];
+            if self.contains(id) {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// Forgets those that are not fresh any more, where they are as many as the fresh ones: a draw then takes two
+    /// attempts on average, and over an epoch the sweeps pass 4 N samples.
+    pub fn sweep(&mut self) {
         if self.left.len() > 2 * self.len {
             let bits = &self.bits;
             self.left.retain(|id| bits[id.index() / 64] >> (id.index() % 64) & 1 == 1);
-        }
-        loop {
-            let id = self.left.swap_remove(generator.random_range(0..self.left.len()));
-            if self.take(id) {
-                return id;
-            }
         }
     }
 }
@@ -94,7 +118,9 @@ mod tests {
                 let mut samples = Fresh::all(taken + fresh);
                 // Those taken by walks stand in the middle.
                 (7..7 + taken).for_each(|id| assert!(samples.take(SampleId::new(id))));
-                let id = samples.take_any(&mut ChaCha8Rng::seed_from_u64(seed as u64)).index();
+                samples.sweep();
+                let mut generator = ChaCha8Rng::seed_from_u64(seed as u64);
+                let id = samples.pick(&mut 0, &mut generator).expect("some are fresh").index();
                 times[if id < 7 { id } else { id - taken }] += 1;
             }
             let expected = DRAWS as f64 / fresh as f64;

@@ -1,31 +1,33 @@
 use rand::Rng;
 
-use super::epoch::Fresh;
-use super::{Draw, WalkCounts};
+use super::filling::Filling;
+use super::guard::Admission;
 use crate::graph::ProximityGraph;
 
-/// `size` fresh samples that cluster: a random one, its fresh neighbors from the most similar on, then theirs in the same
-/// order, breadth first. Where no fresh neighbor is left, it begins elsewhere.
-pub(super) fn draw(graph: &ProximityGraph, fresh: &mut Fresh, size: usize, generator: &mut impl Rng) -> Draw {
-    let mut counts = WalkCounts::default();
-    let mut ids = vec![fresh.take_any(generator)];
+/// Fills a mini-batch with samples that cluster: a random one, its fresh neighbors from the most similar on, then theirs
+/// in the same order, breadth first. Where no fresh neighbor is left, it begins elsewhere.
+pub(super) fn draw<A: Admission>(
+    graph: &ProximityGraph,
+    skip: usize,
+    filling: &mut Filling<'_, A>,
+    generator: &mut impl Rng,
+) {
     let mut looked = 0;
-    while ids.len() < size {
-        let Some(&id) = ids.get(looked) else {
-            counts.new_starts += 1;
-            ids.push(fresh.take_any(generator));
+    while !filling.is_full() {
+        let Some(&id) = filling.ids.get(looked) else {
+            if filling.any(generator).is_none() {
+                return;
+            }
+            filling.counts.new_starts += u64::from(looked > 0);
             continue;
         };
         looked += 1;
-        for &neighbor in graph.neighbors(id) {
-            if ids.len() == size {
+        for &neighbor in graph.neighbors(id).iter().skip(skip) {
+            if filling.is_full() {
                 break;
             }
-            counts.moves += 1;
-            if fresh.take(neighbor) {
-                ids.push(neighbor);
-            }
+            filling.counts.moves += 1;
+            filling.offer(neighbor);
         }
     }
-    Draw { ids, counts }
 }

@@ -5,9 +5,12 @@
 //! that begin at the start and know nothing of each other. [`Path`] draws the numbers of many moves, walks several
 //! segments at the same time, each while the memory of the others is on its way, and hands the moves out in their order:
 //! the path is move for move that of one walker. Without restarts there is one segment, and every move waits.
+//!
+//! With [`BackEdges`] a move goes out along an edge as ever, and mostly back along another; see there.
 
 use rand::{Rng, RngExt};
 
+use super::back::BackEdges;
 use crate::graph::ProximityGraph;
 use crate::sample::SampleId;
 use crate::store::prefetch;
@@ -24,40 +27,68 @@ pub(super) struct Move {
 /// The moves of a random walk with restart, without end.
 pub(super) struct Path<'a, R> {
     graph: &'a ProximityGraph,
+    back: Option<&'a BackEdges>,
     generator: R,
+    /// Neighbors that moves go to, and the rank of the first.
     degree: u64,
+    first: usize,
     /// A move restarts below it.
     threshold: u32,
     start: SampleId,
     /// The numbers and arrivals of moves, each at its position modulo `WINDOW`.
     numbers: [u32; WINDOW],
+    /// Where moves go back, empty without back edges.
+    returns: Vec<u32>,
     arrivals: [SampleId; WINDOW],
     /// Moves handed out; those found out; those with a number.
     taken: usize,
     known: usize,
     numbered: usize,
     /// The next move of every segment on its way, in the segments' order.
-    segments: [usize; SEGMENTS],
+    segments: [(usize, Stage); SEGMENTS],
     open: usize,
     /// Moves of all segments begun.
     begun: usize,
 }
 
+/// How far a move has come: what it waits for.
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    /// The neighbors of the place it leaves from.
+    Out,
+    /// Where the back edges of the place that it went out to lie.
+    Turn(SampleId),
+    /// The back edge.
+    Back(u32),
+}
+
 impl<'a, R: Rng> Path<'a, R> {
-    /// A path from `start` with restart probability `alpha`, 0 up to but not including 1.
-    pub fn new(graph: &'a ProximityGraph, start: SampleId, alpha: f64, generator: R) -> Self {
+    /// A path from `start` with restart probability `alpha`, 0 up to but not including 1. It goes to neighbors from rank
+    /// `skip` on, below the degree.
+    pub fn new(
+        graph: &'a ProximityGraph,
+        back: Option<&'a BackEdges>,
+        skip: usize,
+        start: SampleId,
+        alpha: f64,
+        generator: R,
+    ) -> Self {
+        let ranks = back.map_or(skip..graph.degree(), BackEdges::ranks);
         let mut path = Self {
             graph,
+            back,
             generator,
-            degree: graph.degree() as u64,
+            degree: ranks.len() as u64,
+            first: ranks.start,
             threshold: (alpha * 2f64.powi(32)) as u32,
             start,
             numbers: [0; WINDOW],
+            returns: vec![0; if back.is_some() { WINDOW } else { 0 }],
             arrivals: [start; WINDOW],
             taken: 0,
             known: 0,
             numbered: 0,
-            segments: [0; SEGMENTS],
+            segments: [(0, Stage::Out); SEGMENTS],
             open: 0,
             begun: 0,
         };
@@ -72,7 +103,7 @@ impl<'a, R: Rng> Path<'a, R> {
         self.arrivals[self.taken.wrapping_sub(1) % WINDOW] = start;
         self.known = self.taken;
         self.draw();
-        self.segments[0] = self.taken;
+        self.segments[0] = (self.taken, Stage::Out);
         self.open = 1;
         self.begun = self.end_of_segment(self.taken + 1);
     }
@@ -87,13 +118,13 @@ impl<'a, R: Rng> Path<'a, R> {
         Move { to: self.arrivals[at % WINDOW], restarted: self.restarts(at) }
     }
 
-    /// One move of every segment on its way.
+    /// One stage of one move of every segment on its way.
     fn advance(&mut self) {
         self.draw();
         while self.open < SEGMENTS && self.begun < self.numbered {
             // The last segment may only have run out of numbers.
             if self.restarts(self.begun) {
-                self.segments[self.open] = self.begun;
+                self.segments[self.open] = (self.begun, Stage::Out);
                 self.open += 1;
                 self.begun += 1;
             }
@@ -101,29 +132,58 @@ impl<'a, R: Rng> Path<'a, R> {
         }
         let mut open = 0;
         for segment in 0..self.open {
-            let mut at = self.segments[segment];
+            let (mut at, mut stage) = self.segments[segment];
             if at < self.numbered {
-                self.arrivals[at % WINDOW] = *self.step(at);
-                at += 1;
-                if at < self.numbered {
-                    if self.restarts(at) {
-                        continue;
+                match self.arrive(at, stage) {
+                    Err(next) => stage = next,
+                    Ok(to) => {
+                        self.arrivals[at % WINDOW] = to;
+                        at += 1;
+                        stage = Stage::Out;
+                        if at < self.numbered {
+                            if self.restarts(at) {
+                                continue;
+                            }
+                            prefetch(std::slice::from_ref(self.step(at)));
+                        }
                     }
-                    prefetch(std::slice::from_ref(self.step(at)));
                 }
             }
-            self.segments[open] = at;
+            self.segments[open] = (at, stage);
             open += 1;
         }
         self.open = open;
-        self.known = if open == 0 { self.begun } else { self.segments[0] };
+        self.known = if open == 0 { self.begun } else { self.segments[0].0 };
+    }
+
+    /// Where a move arrives, or what it waits for next.
+    #[inline]
+    fn arrive(&self, at: usize, stage: Stage) -> Result<SampleId, Stage> {
+        let Some(back) = self.back else { return Ok(*self.step(at)) };
+        let number = self.returns[at % WINDOW];
+        match stage {
+            Stage::Out => {
+                let to = *self.step(at);
+                if number.is_multiple_of(ONWARD) {
+                    return Ok(to);
+                }
+                back.prefetch_list(to);
+                Err(Stage::Turn(to))
+            }
+            // Which edge is a matter of the upper bits, whether to go back one of the lowest three.
+            Stage::Turn(to) => match back.choose(to, number) {
+                None => Ok(to),
+                Some(place) => Err(Stage::Back(place)),
+            },
+            Stage::Back(place) => Ok(back.from(place)),
+        }
     }
 
     /// The neighbor that a move goes to, as it lies in the graph.
     #[inline]
     fn step(&self, at: usize) -> &'a SampleId {
         let from = if self.restarts(at) { self.start } else { self.arrivals[at.wrapping_sub(1) % WINDOW] };
-        &self.graph.neighbors(from)[(self.scaled(at) >> 32) as usize]
+        &self.graph.neighbors(from)[self.first + (self.scaled(at) >> 32) as usize]
     }
 
     #[inline]
@@ -151,6 +211,9 @@ impl<'a, R: Rng> Path<'a, R> {
         while self.numbered + DRAW < self.taken + WINDOW {
             let begin = self.numbered % WINDOW;
             self.generator.fill(&mut self.numbers[begin..begin + DRAW]);
+            if self.back.is_some() {
+                self.generator.fill(&mut self.returns[begin..begin + DRAW]);
+            }
             self.numbered += DRAW;
         }
     }
@@ -162,6 +225,9 @@ const SEGMENTS: usize = 24;
 /// How far ahead, in moves: a power of two. Some hundred moves are found out in vain when a walk ends.
 const WINDOW: usize = 1024;
 
+/// With back edges, one move in as many goes out only.
+const ONWARD: u32 = 8;
+
 /// Numbers drawn at once.
 const DRAW: usize = 64;
 
@@ -170,32 +236,123 @@ mod tests {
     use rand::SeedableRng;
     use rand::rngs::ChaCha8Rng;
 
+    use super::super::epoch::Fresh;
     use super::*;
     use crate::sample::GraphVersion;
 
-    /// Many segments at the same time go where one walker goes that takes number after number.
+    /// Many segments at the same time go where one walker goes that takes number after number, with back edges and
+    /// without.
     #[test]
     fn is_the_path_of_one_walker() {
         const LEN: usize = 400;
-        const DEGREE: usize = 5;
+        const DEGREE: usize = 11;
+        const SKIP: usize = 2;
         let mut generator = ChaCha8Rng::seed_from_u64(1);
-        let neighbors = (0..LEN * DEGREE).map(|_| SampleId::new(generator.random_range(0..LEN))).collect();
+        // A hundred samples are nobody's neighbor.
+        let neighbors = (0..LEN * DEGREE).map(|_| SampleId::new(generator.random_range(100..LEN))).collect();
         let graph = ProximityGraph::new(neighbors, vec![0.0; LEN * DEGREE], DEGREE, GraphVersion(1)).unwrap();
-        for alpha in [0.0, 0.003, 0.1, 0.5, 0.999_999] {
-            let mut numbers = ChaCha8Rng::seed_from_u64(7);
-            let mut start = SampleId(3);
-            let mut path = Path::new(&graph, start, alpha, ChaCha8Rng::seed_from_u64(7));
-            let mut place = start;
-            for step in 1..20_000 {
-                let scaled = u64::from(numbers.random::<u32>()) * DEGREE as u64;
-                let restarted = (scaled % (1 << 32)) as f64 / 2f64.powi(32) < alpha;
-                let from = if restarted { start } else { place };
-                place = graph.neighbors(from)[(scaled >> 32) as usize];
-                assert_eq!(path.next(), Move { to: place, restarted }, "move {step} at α = {alpha}");
-                if step % 777 == 0 {
-                    start = SampleId::new(step % LEN);
-                    path.begin(start);
-                    place = start;
+        let mut fresh = Fresh::all(LEN);
+        (0..LEN).filter(|id| id % 3 == 0).for_each(|id| assert!(fresh.take(SampleId::new(id))));
+        let mut edges = BackEdges::new(&graph, &fresh, SKIP);
+        // Fewer now: what is forgotten must leave the others as they would be made.
+        (0..LEN).filter(|id| id % 5 == 1).for_each(|id| _ = fresh.take(SampleId::new(id)));
+        edges.keep_fresh(&fresh);
+        let lists: Vec<Vec<SampleId>> = (0..LEN)
+            .map(|to| {
+                let near = |id: SampleId| &graph.neighbors(id)[SKIP..SKIP + 8];
+                let times = |id: SampleId| near(id).iter().filter(|n| n.index() == to).count();
+                fresh.iter().flat_map(|id| std::iter::repeat_n(id, times(id))).collect()
+            })
+            .collect();
+        for back in [None, Some(&edges)] {
+            let degree = if back.is_some() { 8 } else { (DEGREE - SKIP) as u64 };
+            for alpha in [0.0, 0.003, 0.1, 0.5, 0.999_999] {
+                let mut numbers = ChaCha8Rng::seed_from_u64(7);
+                // In the order in which the path draws them: a block of moves, and a block of returns.
+                let mut ahead = std::collections::VecDeque::new();
+                let mut start = SampleId(3);
+                let mut path = Path::new(&graph, back, SKIP, start, alpha, ChaCha8Rng::seed_from_u64(7));
+                let mut place = start;
+                for step in 1..20_000 {
+                    if ahead.is_empty() {
+                        let block: Vec<u32> = (0..DRAW).map(|_| numbers.random()).collect();
+                        let returns: Vec<u32> = (0..DRAW).map(|_| back.map_or(0, |_| numbers.random())).collect();
+                        ahead.extend(block.into_iter().zip(returns));
+                    }
+                    let (number, turn) = ahead.pop_front().unwrap();
+                    let scaled = u64::from(number) * degree;
+                    let restarted = (scaled % (1 << 32)) as f64 / 2f64.powi(32) < alpha;
+                    let from = if restarted { start } else { place };
+                    place = graph.neighbors(from)[SKIP + (scaled >> 32) as usize];
+                    let list = &lists[place.index()];
+                    if back.is_some() && !turn.is_multiple_of(ONWARD) && !list.is_empty() {
+                        place = list[((u64::from(turn) * list.len() as u64) >> 32) as usize];
+                    }
+                    assert_eq!(path.next(), Move { to: place, restarted }, "move {step} at α = {alpha}");
+                    if step % 777 == 0 {
+                        start = SampleId::new(step % LEN);
+                        path.begin(start);
+                        place = start;
+                    }
+                }
+            }
+        }
+    }
+
+    /// How often a walk is where, against the stationary distribution of its chain, which power iteration gives.
+    #[test]
+    fn visits_are_the_stationary_distribution() {
+        const LEN: usize = 40;
+        const DEGREE: usize = 10;
+        const MOVES: usize = 1_000_000;
+        let mut generator = ChaCha8Rng::seed_from_u64(5);
+        // Squares of uniform numbers: low ids are hubs.
+        let neighbor = |_| SampleId::new((generator.random::<f64>().powi(2) * LEN as f64) as usize);
+        let neighbors: Vec<_> = (0..LEN * DEGREE).map(neighbor).collect();
+        let graph = ProximityGraph::new(neighbors, vec![0.0; LEN * DEGREE], DEGREE, GraphVersion(1)).unwrap();
+        let mut fresh = Fresh::all(LEN);
+        (0..LEN).filter(|id| id % 4 == 1).for_each(|id| assert!(fresh.take(SampleId::new(id))));
+        let edges = BackEdges::new(&graph, &fresh, 0);
+        let start = SampleId(7);
+        for back in [None, Some(&edges)] {
+            // A move from each place, as probabilities of arriving anywhere.
+            let ranks = back.map_or(0..DEGREE, BackEdges::ranks);
+            let mut out = vec![[0f64; LEN]; LEN];
+            for (from, out) in out.iter_mut().enumerate() {
+                for to in &graph.neighbors(SampleId::new(from))[ranks.clone()] {
+                    let share = 1.0 / ranks.len() as f64;
+                    let near = |id: SampleId| graph.neighbors(id)[ranks.clone()].iter().filter(|n| *n == to).count();
+                    let list: Vec<_> = fresh.iter().flat_map(|id| std::iter::repeat_n(id, near(id))).collect();
+                    let onward = if back.is_some() && !list.is_empty() { 1.0 / f64::from(ONWARD) } else { 1.0 };
+                    out[to.index()] += share * onward;
+                    for id in &list {
+                        out[id.index()] += share * (1.0 - onward) / list.len() as f64;
+                    }
+                }
+            }
+            for alpha in [0.05, 0.3, 0.9] {
+                let mut expected = [1.0 / LEN as f64; LEN];
+                for _ in 0..2_000 {
+                    let mut next = [0f64; LEN];
+                    for from in 0..LEN {
+                        for to in 0..LEN {
+                            let arrives = alpha * out[start.index()][to] + (1.0 - alpha) * out[from][to];
+                            next[to] += expected[from] * arrives;
+                        }
+                    }
+                    expected = next;
+                }
+                let mut path = Path::new(&graph, back, 0, start, alpha, ChaCha8Rng::seed_from_u64(11));
+                let mut visits = [0u32; LEN];
+                (0..MOVES).for_each(|_| visits[path.next().to.index()] += 1);
+                for (id, (&visits, expected)) in visits.iter().zip(expected).enumerate() {
+                    let share = f64::from(visits) / MOVES as f64;
+                    // Visits in a row are not independent: moves between restarts count as one.
+                    let deviation = (expected * (1.0 - expected) / (MOVES as f64 * alpha)).sqrt();
+                    assert!(
+                        (share - expected).abs() <= 5.0 * deviation,
+                        "{id} at α = {alpha}: {share}, not {expected}"
+                    );
                 }
             }
         }

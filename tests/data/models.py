@@ -60,3 +60,18 @@ make("two_outputs", [("input_ids", I64, ["b", "s"])], [("a", F32, ["b", 1]), ("b
 # Gives no number: the logarithm of a negative one.
 make("not_finite", [("input_ids", I64, ["b", "s"])], [("sentence_embedding", F32, ["b", 1])],
      [*mean, node("Neg", ["mean"], ["below"]), node("Log", ["below"], ["sentence_embedding"])])
+
+# Asks for 4 · batch¹² bytes: 64 MiB for 4 samples, more than any machine has for 16. Gives its input.
+make(
+    "hungry",
+    [("x", F32, ["b", 3])],
+    [("sentence_embedding", F32, ["b", 3])],
+    [
+        node("Shape", ["x"], ["shape"], start=0, end=1),
+        node("Pow", ["shape", "twelve"], ["size"]),
+        node("ConstantOfShape", ["size"], ["zeros"]),
+        node("ReduceSum", ["zeros"], ["zero"], keepdims=0),
+        node("Add", ["x", "zero"], ["sentence_embedding"]),
+    ],
+    [("twelve", np.array([12], np.int64))],
+)

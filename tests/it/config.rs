@@ -1,6 +1,6 @@
 //! Pipeline files: every fault at once, each with its key, its line and a remedy.
 
-use prosampler::config::{GraphBuilder, SamplerKind, Similarity};
+use prosampler::config::{FeatureKind, GraphBuilder, ImageSize, SamplerKind, Similarity};
 use prosampler::{Error, PipelineConfig};
 
 use crate::support::path;
@@ -72,6 +72,16 @@ fn impossible_values_are_refused() {
         ("refresh.every_steps = 0", "refresh.every_steps"),
         ("store.cache_dir = ''", "store.cache_dir"),
         ("compute.threads = 100000", "compute.threads"),
+        ("encode.image.std = [0.0]", "encode.image.std"),
+        ("encode.image.channels = 2", "encode.image.channels"),
+        ("encode.image = { size = 100, crop = [90, 120] }", "encode.image.crop"),
+        ("encode.image.height = 28", "encode.image.height"),
+        ("encode.graph.node_width = 0", "encode.graph.node_width"),
+        ("encode.tensor.inputs = { x = '' }", "encode.tensor.inputs"),
+        ("encode = { image = {}, graph = {} }", "encode.graph"),
+        ("encode = { image = {}, feature = 'text' }", "encode.image"),
+        ("encode = { image = {}, prefix = 'query: ' }", "encode.prefix"),
+        ("encode = { max_tokens = 1, views = [{}, {}] }", "encode.max_tokens"),
         ("source.uri = []", "source.uri"),
     ] {
         let text = if setting.starts_with("source") { setting.into() } else { format!("{base}{setting}") };
@@ -120,6 +130,31 @@ fn overrides_change_one_setting_and_are_checked_like_the_file() {
     assert_eq!(changed.seed, 3);
     let error = set(&["graph.neighbours=50", "nonsense", "walk.batch_size=1"]).unwrap_err().to_string();
     assert!(error.contains("3 faults") && error.contains("did you mean `neighbors`?"), "{error}");
+}
+
+/// Tables within a section are laid over each other like sections, and have lines and nearest keys.
+#[test]
+fn tables_within_sections_are_read_like_sections() {
+    let text = "
+source.uri = 'a'
+[encode]
+column = 'jpeg'
+[encode.image]
+crop = 224
+mean = [0.5]
+syze = 256
+";
+    let found = faults(text);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((found[0].0, found[0].1.as_str()), (Some(8), "encode.image.syze"));
+    assert!(found[0].2.contains("did you mean `size`?"), "{found:?}");
+    let dir = tempfile::TempDir::new().unwrap();
+    let file = dir.path().join("p.toml");
+    std::fs::write(&file, text.replace("syze", "size")).unwrap();
+    let config = PipelineConfig::from_file_with(&file, &["encode.image.crop=[100, 120]".into()]).unwrap().encode;
+    assert_eq!(config.kind(), FeatureKind::Image);
+    let image = config.image.unwrap();
+    assert_eq!((image.crop, image.size, image.mean), (Some([100, 120]), Some(ImageSize::Shorter(256)), vec![0.5]));
 }
 
 #[test]

@@ -50,7 +50,8 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let graph = hostile(kind, len);
-        let config = WalkConfig { batch_size, restart_probability, drop_last, sampler };
+        let restart_probability = restart_probability.into();
+        let config = WalkConfig { batch_size, restart_probability, drop_last, sampler, ..WalkConfig::default() };
         let mut epoch = EpochSampler::new(len, &config, seed, 3);
         let mut seen = HashSet::new();
         let mut count = 0;
@@ -69,10 +70,10 @@ proptest! {
     }
 }
 
-/// A hub's neighbors are soon used up: what then happened must be in the counters.
+/// No edge leads anywhere: what then happened must be in the counters.
 #[test]
-fn a_star_tops_up_by_new_starts_and_says_so() {
-    let graph = hostile(1, 1000);
+fn hermits_come_by_new_starts_and_that_is_said() {
+    let graph = hostile(2, 1000);
     let mut epoch = EpochSampler::new(1000, &walk_config(100), 5, 0);
     let mut counts = WalkCounts::default();
     while let Some(draw) = epoch.next(&graph) {
@@ -82,17 +83,47 @@ fn a_star_tops_up_by_new_starts_and_says_so() {
     assert!(counts.new_starts + counts.uniform_top_ups >= 980, "{counts:?}");
 }
 
+/// The leaves of a star are nobody's neighbor, but have the hub in common: walks go back from it.
+#[test]
+fn leaves_of_a_star_are_found() {
+    let graph = hostile(1, 1000);
+    let mut epoch = EpochSampler::new(1000, &walk_config(50), 5, 0);
+    let mut counts = WalkCounts::default();
+    // The first one knows no way but out.
+    drop(epoch.next(&graph));
+    while let Some(draw) = epoch.next(&graph) {
+        counts += draw.counts;
+    }
+    assert_eq!((epoch.left(), counts.new_starts, counts.uniform_top_ups), (0, 0, 0), "{counts:?}");
+}
+
+/// Late mini-batches are hard, too: of what similarity an epoch's first quarter has above chance, the last one keeps most.
+#[test]
+fn an_epoch_stays_hard_to_its_end() {
+    let table = table(20_000, 16, 40, 3);
+    let graph = graph::build(&table, &graph_config(1000, 24), 1, GraphVersion(1));
+    let quarters = |sampler| {
+        let mut epoch = EpochSampler::new(20_000, &WalkConfig { sampler, ..walk_config(100) }, 3, 0);
+        let draws = std::iter::from_fn(|| epoch.next(&graph));
+        let all: Vec<_> = draws.map(|draw| f64::from(table.mean_similarity(&draw.ids))).collect();
+        [&all[..50], &all[150..]].map(|part| part.iter().sum::<f64>() / 50.0)
+    };
+    let ([first, last], [chance, _]) = (quarters(SamplerKind::RandomWalk), quarters(SamplerKind::Uniform));
+    assert!(first > chance + 0.1, "{first} and {chance}");
+    assert!(last - chance > 0.7 * (first - chance), "{first}, {last} and {chance}");
+}
+
 /// Out-of-the-way start, restart or walk on: the share of restarts is α.
 #[test]
 fn restarts_come_with_their_probability() {
     let graph = hostile(4, 4000);
-    let config = WalkConfig { restart_probability: 0.3, ..walk_config(200) };
+    let config = WalkConfig { restart_probability: 0.3.into(), ..walk_config(200) };
     let mut epoch = EpochSampler::new(4000, &config, 11, 0);
     let mut counts = WalkCounts::default();
     while let Some(draw) = epoch.next(&graph) {
         counts += draw.counts;
     }
-    let (n, share) = (f64::from(counts.moves), f64::from(counts.restarts) / f64::from(counts.moves));
+    let (n, share) = (counts.moves as f64, counts.restarts as f64 / counts.moves as f64);
     // Four standard deviations of a binomial share.
     assert!((share - 0.3).abs() < 4.0 * (0.3 * 0.7 / n).sqrt(), "{share} of {n}");
 }

@@ -88,6 +88,31 @@ async fn a_stream_knows_its_length() {
     assert!(stream.next().await.is_none());
 }
 
+/// Who waited for whom, on a clock that moves only while nothing else does.
+#[tokio::test(start_paused = true)]
+async fn waits_are_counted() {
+    let mut stream = pipeline(SAMPLES, BATCH_SIZE)
+        .stream(StreamConfig { prefetch: 3, ..StreamConfig::default() })
+        .start()
+        .await
+        .unwrap();
+    // Three wait, one is in hand: the trainer takes a step of a second ten times, and the producer waits for it.
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        stream.next().await.unwrap().unwrap();
+    }
+    let counts = stream.counts();
+    assert_eq!((counts.delivered, counts.trainer_wait), (10, Duration::ZERO));
+    assert!(counts.walks.moves >= 90, "{counts:?}");
+    // From here on the trainer asks as soon as it has something, and nobody waits for longer than a walk takes: no time
+    // on this clock.
+    assert_eq!(stream.by_ref().take(20).count().await, 20);
+    let counts = stream.counts();
+    assert_eq!(counts.delivered, 30);
+    let waited = counts.producer_wait.as_secs_f64();
+    assert!((waited - 10.0).abs() < 0.02, "{waited}");
+}
+
 #[tokio::test]
 async fn encoding_happens_once_for_all_refreshes() {
     let encoder = TestEncoder::new(SAMPLES);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support::path;
 
-const LEAVES: [&str; 6] = ["compute", "config", "error", "memory", "sample", "telemetry"];
+const LEAVES: [&str; 7] = ["compute", "config", "error", "memory", "progress", "sample", "telemetry"];
 const STAGES: [&str; 10] =
     ["source", "store", "encode", "graph", "walk", "checkpoint", "refresh", "stream", "pipeline", "report"];
 
@@ -51,7 +51,7 @@ fn imports(stage: &str) -> Vec<(PathBuf, String)> {
         }
     }
     assert!(
-        ["memory", "sample"].contains(&stage) || !imports.is_empty(),
+        ["memory", "progress", "sample"].contains(&stage) || !imports.is_empty(),
         "found no imports in {stage}: does this test still look?"
     );
     imports

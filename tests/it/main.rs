@@ -1,6 +1,7 @@
 //! One binary, one promise a file.
 
 mod bad_input;
+mod bad_samples;
 #[cfg(feature = "cloud")]
 mod cloud;
 mod config;
@@ -9,13 +10,19 @@ mod determinism;
 mod encoders;
 mod ending;
 mod examples;
+mod features_images;
+mod features_numbers;
+mod features_texts;
 mod graph;
 mod graph_file;
 mod graph_statistics;
+mod guards;
 mod hnsw;
 mod layers;
 mod mini_batches;
 mod nearest;
+mod pairs;
+mod providers;
 mod refresh;
 mod resume;
 mod run;
@@ -23,3 +30,4 @@ mod sources;
 mod store;
 mod support;
 mod updates;
+mod views;

@@ -11,6 +11,7 @@ use prosampler::arrow::array::{AsArray, RecordBatch};
 use prosampler::arrow::datatypes::UInt32Type;
 use prosampler::config::{GraphConfig, OnRefreshError, Overtaken, RefreshConfig, Similarity, StreamConfig};
 use prosampler::encode::Encoder;
+use prosampler::refresh::RefreshCounts;
 use prosampler::source::FileSource;
 use prosampler::store::EmbeddingTable;
 use prosampler::{
@@ -130,6 +131,18 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
     panic!("never: {what}");
 }
 
+/// As `until`, where the clock is paused: the compute pool knows nothing of it.
+async fn until_paused(what: &str, holds: impl Fn() -> bool) {
+    for _ in 0..10_000 {
+        if holds() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+        tokio::task::yield_now().await;
+    }
+    panic!("never: {what}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_model_embeds_all_samples_anew() {
     let encoder = Trained::new();
@@ -236,6 +249,106 @@ async fn a_run_fails_after_so_many_failures_in_a_row_if_asked_to() {
     let error = items.last().unwrap().as_ref().unwrap_err().to_string();
     assert!(error.contains("failed (3 in a row): encoder `trained` failed"), "{error}");
     assert!(matches!(handle.refresh_now().await.unwrap_err(), Error::Cancelled));
+}
+
+/// On one thread whose clock stands still but for idle moments: nothing but the trigger moves.
+#[tokio::test(start_paused = true)]
+async fn delivered_mini_batches_start_a_refresh() {
+    let config = RefreshConfig { every_steps: Some(9), ..RefreshConfig::default() };
+    let mut stream = start(&Trained::new(), config).await;
+    let handle = stream.handle();
+    for round in 0..3 {
+        for _ in 0..8 {
+            stream.next().await.unwrap().unwrap();
+        }
+        // However long the trainer takes, and however much is made ahead of it.
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        assert_eq!(handle.counts().published, round);
+        stream.next().await.unwrap().unwrap();
+        until_paused("a refresh", || handle.counts().published == round + 1).await;
+        assert_eq!(stream.snapshot().graph_version().0, round + 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_starts_a_refresh() {
+    let stream = start(&Trained::new(), RefreshConfig::default()).await;
+    let handle = stream.handle();
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!((handle.counts().published, handle.progress()), (0, None));
+    let (one, other) = tokio::join!(handle.refresh_now(), handle.refresh_now());
+    let versions = (one.unwrap().graph_version, other.unwrap().graph_version);
+    assert_eq!((versions, handle.counts().published), ((GraphVersion(2), GraphVersion(3)), 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_file_starts_a_refresh() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("model.onnx");
+    std::fs::write(&file, "model 0").unwrap();
+    let encoder = Trained { file: Some(file.clone()), ..Trained::new() };
+    let stream = start(&encoder, RefreshConfig { watch_model: true, ..RefreshConfig::default() }).await;
+    let handle = stream.handle();
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(handle.counts(), RefreshCounts::default());
+    encoder.train();
+    std::fs::write(dir.path().join("model.tmp"), "model 1").unwrap();
+    std::fs::rename(dir.path().join("model.tmp"), &file).unwrap();
+    while handle.counts().published == 0 {
+        // The watcher's thread knows no paused clock.
+        std::thread::sleep(Duration::from_millis(1));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(stream.snapshot().model_version(), ModelVersion(2));
+}
+
+/// Each trigger works beside the others.
+#[tokio::test(start_paused = true)]
+async fn triggers_combine() {
+    let config = RefreshConfig { every_steps: Some(5), every_seconds: Some(60.0), ..RefreshConfig::default() };
+    let mut stream = start(&Trained::new(), config).await;
+    let handle = stream.handle();
+    handle.refresh_now().await.unwrap();
+    for _ in 0..5 {
+        stream.next().await.unwrap().unwrap();
+    }
+    until_paused("a refresh by steps", || handle.counts().published == 2).await;
+    // A minute after the last refresh began, whatever started it.
+    tokio::time::sleep(Duration::from_secs(59)).await;
+    let soon = handle.counts().published;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    until_paused("a refresh by time", || handle.counts().published == 3).await;
+    assert_eq!(soon, 2);
+}
+
+/// A refresh tells how far it is, and how long each of its stages took.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_shows_its_progress() {
+    let mut encoder = Trained::new();
+    encoder.pause = Duration::from_millis(300);
+    let stream = start(&encoder, RefreshConfig::default()).await;
+    let handle = stream.handle();
+    assert_eq!(handle.progress(), None);
+    encoder.train();
+    let call = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.refresh_now().await.unwrap() }
+    });
+    let mut stages = HashSet::new();
+    while !call.is_finished() {
+        if let Some(progress) = handle.progress() {
+            assert_eq!(progress.total, Some(SAMPLES));
+            assert!(progress.done <= SAMPLES);
+            stages.insert(format!("{:?}", progress.stage));
+        }
+        tokio::time::sleep(Duration::from_micros(200)).await;
+    }
+    assert!(stages.contains("Store"), "{stages:?}");
+    let seconds = call.await.unwrap().seconds;
+    // One call for the probe, one for all samples.
+    assert!(seconds.model >= 0.3 && seconds.encode >= 0.3, "{seconds:?}");
+    assert!(seconds.total() >= 0.6 && seconds.checkpoint < 0.1, "{seconds:?}");
+    assert_eq!(handle.progress(), None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -194,6 +194,82 @@ async fn states_that_cannot_be_resumed_say_why() {
     assert!(first.2 > 5);
 }
 
+/// A state is of no rank: as many processes as one likes go on from it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_world_may_change_its_size() {
+    let dir = TempDir::new().unwrap();
+    let whole = take(&mut builder(&dir.path().join("whole")).start().await.unwrap(), usize::MAX).await;
+    let run = dir.path().join("run");
+    let start = async |rank, world_size, state: Option<&State>| {
+        let stream = StreamConfig { epochs: EPOCHS, rank, world_size, ..StreamConfig::default() };
+        let builder = builder(&run).stream(stream);
+        match state {
+            Some(state) => builder.resume(state.clone()),
+            None => builder,
+        }
+        .start()
+        .await
+        .unwrap()
+    };
+    let (mut state, mut step): (Option<State>, usize) = (None, 0);
+    for (world_size, steps) in [(2, 17), (1, 8), (4, 20), (3, 15)] {
+        let mut streams = Vec::new();
+        for rank in 0..world_size {
+            streams.push(start(rank, world_size, state.as_ref()).await);
+        }
+        for _ in 0..steps {
+            let mut ids = Vec::new();
+            for stream in &mut streams {
+                let seen = take(stream, 1).await.remove(0);
+                assert_eq!((seen.0, seen.1, seen.2), (whole[step].0, whole[step].1, whole[step].2));
+                ids.extend(seen.4);
+            }
+            // Of a short last mini-batch, what does not divide is left out.
+            assert_eq!(ids, whole[step].4[..whole[step].4.len() / world_size * world_size], "step {step}");
+            step += 1;
+        }
+        assert!(streams.iter().all(|stream| stream.state() == streams[0].state()));
+        state = Some(streams[0].state());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_is_one_run_s() {
+    let dir = TempDir::new().unwrap();
+    let mut stream = builder(dir.path()).start().await.unwrap();
+    take(&mut stream, 5).await;
+    let error = builder(dir.path()).resume(stream.state()).start().await.unwrap_err().to_string();
+    assert!(error.contains("is in use by a run that has not ended; end that, or name another"), "{error}");
+    let state = stream.state();
+    drop(stream);
+    builder(dir.path()).resume(state).start().await.unwrap();
+}
+
+/// A point to resume from that cannot be kept costs that point, and no mini-batch.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_outlives_what_it_cannot_save() {
+    let dir = TempDir::new().unwrap();
+    let whole = take(&mut builder(&dir.path().join("whole")).start().await.unwrap(), usize::MAX).await;
+    // The second graph comes into use at step 10.
+    let run = dir.path().join("run");
+    std::fs::create_dir_all(run.join("left-10.arrow").join("in the way")).unwrap();
+    let mut stream = builder(&run).start().await.unwrap();
+    let mut seen = take(&mut stream, 12).await;
+    assert_eq!(stream.counts().unsaved, 1);
+    let lost = stream.state();
+    std::fs::remove_dir_all(run.join("left-10.arrow")).unwrap();
+    seen.extend(take(&mut stream, 8).await);
+    let kept = stream.state();
+    seen.extend(take(&mut stream, usize::MAX).await);
+    assert!(seen == whole);
+    drop(stream);
+    let error = builder(&run).resume(lost).start().await.unwrap_err().to_string();
+    assert!(error.contains("checkpoint.resume = \"latest\""), "{error}");
+    // Too old by now, but for the same reason as any: only the last few are kept.
+    let error = builder(&run).resume(kept).start().await.unwrap_err().to_string();
+    assert!(error.contains("has no graph"), "{error}");
+}
+
 /// What a source has gained is there after a resume, under the ids that it had.
 #[tokio::test(flavor = "multi_thread")]
 async fn grown_data_are_resumed() {

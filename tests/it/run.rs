@@ -46,6 +46,54 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// Ctrl-C, then the same command again: together, the mini-batches of an uninterrupted run.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_goes_on_with_the_same_command() {
+    let dir = pipeline();
+    let ids = |name: &str| -> Vec<u32> {
+        let file = fs::File::open(dir.path().join(name)).unwrap();
+        let batches = StreamReader::try_new(file, None).unwrap().map(Result::unwrap);
+        batches.flat_map(|batch| batch.column(0).as_primitive::<UInt32Type>().values().to_vec()).collect()
+    };
+    let whole = prosampler(dir.path(), &["run", "p.toml", "--output", "whole.arrows"]);
+    assert!(whole.status.success(), "{}", text(&whole.stderr));
+
+    let run = |output| ["run", "p.toml", "--state", "run.json", "--step-ms", "300", "--output", output];
+    let needs = prosampler(dir.path(), &run("none.arrows"));
+    assert!(text(&needs.stderr).contains("checkpoint.dir: is required with --state"), "{}", text(&needs.stderr));
+
+    let with_dir = |output| [&run(output)[..], &["--set", "checkpoint.dir=checkpoints"]].concat();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_prosampler"))
+        .current_dir(dir.path())
+        .args(with_dir("first.arrows"))
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Once the state is there, the run is under way.
+    while !dir.path().join("run.json").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended early");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    // SAFETY: a plain system call, on our own child.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGINT) }, 0);
+    let first = child.wait_with_output().unwrap();
+    assert!(first.status.success());
+    assert!(text(&first.stdout).contains("interrupted after"), "{}", text(&first.stdout));
+    let second = prosampler(dir.path(), &with_dir("second.arrows"));
+    assert!(second.status.success(), "{}", text(&second.stderr));
+    let (first, second) = (ids("first.arrows"), ids("second.arrows"));
+    assert!(!first.is_empty() && !second.is_empty());
+    assert_eq!([first, second].concat(), ids("whole.arrows"));
+
+    let third = prosampler(dir.path(), &with_dir("third.arrows"));
+    assert!(
+        text(&third.stderr).contains("no mini-batch in this run; 16 before it, the whole run"),
+        "{}",
+        text(&third.stderr)
+    );
+}
+
 #[test]
 fn a_run_streams_every_sample_and_ends_with_a_summary() {
     let dir = pipeline();

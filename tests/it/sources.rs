@@ -152,7 +152,7 @@ async fn damaged_row_groups_are_skipped_where_that_is_asked_for() {
     let left = read(&source).await.unwrap();
     let expected: Vec<u32> = (0..500).chain(750..1000).collect();
     assert_eq!(left["n"].as_primitive::<UInt32Type>().values(), &expected[..]);
-    assert_eq!(source.skipped_rows(), 250);
+    assert_eq!(source.counts().skipped_rows, 250);
 }
 
 proptest! {

@@ -124,3 +124,45 @@ pub fn write_parquet(path: &Path, batch: &RecordBatch, row_group: usize) {
     writer.write(batch).unwrap();
     writer.close().unwrap();
 }
+
+/// All rows of a Parquet file of the repository.
+pub fn read_parquet(relative: &str) -> RecordBatch {
+    let file = std::fs::File::open(path(relative)).unwrap();
+    let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
+    let batches: Vec<_> = reader.map(Result::unwrap).collect();
+    prosampler::arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap()
+}
+
+/// Lists of numbers, as f32.
+pub fn lists(rows: &RecordBatch, column: &str) -> Vec<Vec<f32>> {
+    use prosampler::arrow::datatypes::{DataType, Field, Float32Type};
+    let to = DataType::List(Arc::new(Field::new_list_field(DataType::Float32, true)));
+    let list = prosampler::arrow::compute::cast(rows.column_by_name(column).unwrap(), &to).unwrap();
+    list.as_list::<i32>().iter().map(|row| row.unwrap().as_primitive::<Float32Type>().values().to_vec()).collect()
+}
+
+/// What an encoder makes of rows, which may have other columns too.
+pub fn encode(encoder: &dyn Encoder, rows: &RecordBatch) -> Vec<Vec<f32>> {
+    encoder.accepts("the rows", &rows.schema()).unwrap();
+    let places: Vec<_> = encoder.columns().iter().map(|c| rows.schema().index_of(c).unwrap()).collect();
+    let mut vectors = vec![0f32; rows.num_rows() * encoder.dimension()];
+    encoder.encode(&rows.project(&places).unwrap(), &mut vectors).unwrap();
+    vectors.chunks(encoder.dimension()).map(<[f32]>::to_vec).collect()
+}
+
+/// The largest difference of two lists of vectors.
+pub fn difference(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let pairs = a.iter().zip(b).flat_map(|(a, b)| {
+        assert_eq!(a.len(), b.len());
+        a.iter().zip(b)
+    });
+    pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// What is wrong with a message: the parts that it lacks.
+pub fn assert_says(message: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(message.contains(part), "`{part}` is missing in: {message}");
+    }
+}

@@ -1,0 +1,53 @@
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::{Error, Result, State};
+
+/// The file that keeps where a run stands. It is the whole new one or the one before, at any time.
+pub(super) struct StateFile {
+    path: PathBuf,
+    written: Instant,
+}
+
+impl StateFile {
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, written: Instant::now() }
+    }
+
+    /// Of a run that has ended, if the file is there.
+    pub fn read(&self) -> Result<Option<State>> {
+        let text = match std::fs::read(&self.path) {
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            text => text.map_err(|cause| self.failed("read", cause))?,
+        };
+        let state = serde_json::from_slice(&text);
+        state.map(Some).map_err(|cause| self.failed("read a run's state in", cause.into()))
+    }
+
+    /// Writes it, at most once a second.
+    pub fn keep(&mut self, state: impl FnOnce() -> State) -> Result<()> {
+        if self.written.elapsed() < PAUSE {
+            return Ok(());
+        }
+        self.write(&state())
+    }
+
+    pub fn write(&mut self, state: &State) -> Result<()> {
+        self.written = Instant::now();
+        let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(".".as_ref());
+        let write = || {
+            let file = tempfile::NamedTempFile::new_in(dir)?;
+            serde_json::to_writer_pretty(&file, state)?;
+            file.as_file().sync_all()?;
+            file.persist(&self.path)?;
+            Ok(())
+        };
+        write().map_err(|cause| self.failed("write", cause))
+    }
+
+    fn failed(&self, action: &'static str, cause: std::io::Error) -> Error {
+        Error::Io { action, path: self.path.clone(), cause }
+    }
+}
+
+const PAUSE: Duration = Duration::from_secs(1);

@@ -1,0 +1,60 @@
+use serde::Deserialize;
+
+use super::faults::{Check, Checker};
+use super::read::layer;
+
+/// `[guards]`: what keeps likely false negatives out of mini-batches. All of them hold for every two samples of a
+/// mini-batch, and for every explicit negative and every sample; none is ever set aside. Samples that a guard keeps out
+/// come in a later mini-batch of the epoch.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct GuardsConfig {
+    /// Columns of which no two samples of a mini-batch share the value; of list columns, no two share an item. A null
+    /// is like no other. 4 to 12 bytes a sample and column. Default none.
+    pub distinct: Vec<String>,
+    /// Refuses samples whose columns that the encoder reads have the same content as a member's: copies. Default true.
+    pub duplicates: bool,
+    /// Refuses samples at least as similar as this to a member: near copies, counted apart. Default none; 0.99 is
+    /// cautious for cosine.
+    pub duplicate_similarity: Option<f64>,
+    /// Refuses samples more similar than this to a member, by the embeddings of the graph. Costs B · d multiplications
+    /// for each sample looked at. Default none.
+    pub max_similarity: Option<f64>,
+    /// Refuses a sample whose similarity to a member is at least this share of the similarity of either one's own pair:
+    /// NV-Retriever's rule (arXiv 2407.15831), which takes 0.95. Above 0; needs [`[pairs]`](super::PairsConfig). Pairs
+    /// whose similarity is not above 0 have no such bound. Default none.
+    pub max_relative_to_positive: Option<f64>,
+    /// p in B3 (arXiv 2505.11293): no sample comes together with one of its first p neighbors, and no walk steps to
+    /// them; below `graph.neighbors`. B3 takes 30 of the exact neighbors. Default 0.
+    pub skip_nearest: usize,
+}
+
+impl Default for GuardsConfig {
+    fn default() -> Self {
+        Self {
+            distinct: Vec::new(),
+            duplicates: true,
+            duplicate_similarity: None,
+            max_similarity: None,
+            max_relative_to_positive: None,
+            skip_nearest: 0,
+        }
+    }
+}
+
+layer!(GuardsConfig: distinct, duplicates, duplicate_similarity, max_similarity, max_relative_to_positive, skip_nearest);
+
+impl Check for GuardsConfig {
+    const SECTION: &'static str = "guards";
+
+    fn check(&self, check: &mut Checker<'_>) {
+        let given = self.distinct.iter().all(|column| !column.is_empty());
+        check.require(given, "distinct", "has an empty name; name columns, or leave the key out");
+        let finite = |bound: Option<f64>| bound.is_none_or(f64::is_finite);
+        check.require(finite(self.duplicate_similarity), "duplicate_similarity", "must be a finite number");
+        check.require(finite(self.max_similarity), "max_similarity", "must be a finite number");
+        let share = self.max_relative_to_positive;
+        let sound = share.is_none_or(|share| share > 0.0 && share.is_finite());
+        check.require(sound, "max_relative_to_positive", "must be a finite number above 0 (0.95 is usual)");
+    }
+}

@@ -1,0 +1,52 @@
+use serde::Deserialize;
+
+use super::faults::{Check, Checker};
+use super::read::layer;
+
+/// `[pairs]`: rows that are an anchor and its positive: a question and its answer, a text and its translation. Both are
+/// embedded by the encoder of `[encode]`, whose `column` is then not needed; no mini-batch holds two rows with the same
+/// positive.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct PairsConfig {
+    /// The column of the anchors. Default: none, rows are no pairs.
+    pub anchor: Option<String>,
+    /// The column of their positives; required with `anchor`.
+    pub positive: Option<String>,
+    /// Which vectors the graph is built over. Default `mean`.
+    pub graph_over: GraphOver,
+}
+
+/// Which vectors the graph of a data set of pairs is built over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GraphOver {
+    /// The anchors': rows with similar questions come together.
+    Anchors,
+    /// The positives': rows with similar answers come together.
+    Positives,
+    /// The means of both, each of unit length first.
+    #[default]
+    Mean,
+}
+
+layer!(PairsConfig: anchor, positive, graph_over);
+
+impl PairsConfig {
+    /// Both columns, where rows are pairs.
+    pub(crate) fn columns(&self) -> Option<[&String; 2]> {
+        self.anchor.as_ref().zip(self.positive.as_ref()).map(|(anchor, positive)| [anchor, positive])
+    }
+}
+
+impl Check for PairsConfig {
+    const SECTION: &'static str = "pairs";
+
+    fn check(&self, check: &mut Checker<'_>) {
+        let (anchor, positive) = (self.anchor.is_some(), self.positive.is_some());
+        check.require(anchor || !positive, "anchor", "is required with pairs.positive; name the anchors' column");
+        check.require(positive || !anchor, "positive", "is required with pairs.anchor; name the positives' column");
+        let differ = self.columns().is_none_or(|[anchor, positive]| anchor != positive);
+        check.require(differ, "positive", "is the anchors' column; name another");
+    }
+}

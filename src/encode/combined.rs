@@ -1,0 +1,127 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
+
+use super::pooling::normalize;
+use super::{BadRow, Encoded, Encoder, refuse};
+use crate::config::Combine;
+use crate::error::{Error, Result};
+use crate::source::positions;
+
+/// Makes one vector of several encoders' vectors, each brought to unit length before: their mean, or one after another.
+///
+/// Costs what the encoders cost, one after another, and a few percent. A row that one of them cannot read is bad.
+#[derive(Clone)]
+pub struct CombinedEncoder {
+    name: String,
+    encoders: Vec<Arc<dyn Encoder>>,
+    combine: Combine,
+    columns: Vec<String>,
+    dimension: usize,
+}
+
+impl CombinedEncoder {
+    /// Combines these, at least one.
+    ///
+    /// # Errors
+    /// [`Error::Dimension`] for a mean of vectors that differ in dimension; [`Error::Shape`] for no encoders at all.
+    pub fn new(encoders: Vec<Arc<dyn Encoder>>, combine: Combine) -> Result<Self> {
+        let Some(first) = encoders.first() else { return Err(Error::Shape { found: 0, dimension: 0 }) };
+        let expected = first.dimension();
+        if let (Combine::Mean, Some(odd)) = (combine, encoders.iter().find(|e| e.dimension() != expected)) {
+            return Err(Error::Views { encoder: odd.name().to_owned(), found: odd.dimension(), expected });
+        }
+        let mut columns: Vec<String> = Vec::new();
+        for column in encoders.iter().flat_map(Encoder::columns) {
+            if !columns.contains(column) {
+                columns.push(column.clone());
+            }
+        }
+        let dimension = match combine {
+            Combine::Mean => expected,
+            Combine::Concat => encoders.iter().map(Encoder::dimension).sum(),
+        };
+        let names: Vec<_> = encoders.iter().map(Encoder::name).collect();
+        Ok(Self { name: names.join(" + "), encoders, combine, columns, dimension })
+    }
+}
+
+impl Encoder for CombinedEncoder {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    fn dimension(&self) -> usize {
+        self.dimension
+    }
+
+    fn accepts(&self, uri: &str, schema: &Schema) -> Result<()> {
+        self.encoders.iter().try_for_each(|encoder| encoder.accepts(uri, schema))
+    }
+
+    fn model_file(&self) -> Option<&Path> {
+        self.encoders.iter().find_map(|encoder| encoder.model_file())
+    }
+
+    fn model_files(&self) -> Vec<&Path> {
+        let mut files: Vec<_> = self.encoders.iter().flat_map(|encoder| encoder.model_files()).collect();
+        files.sort_unstable();
+        files.dedup();
+        files
+    }
+
+    fn newer(&self) -> Result<Option<Arc<dyn Encoder>>> {
+        let newer = self.encoders.iter().map(Encoder::newer).collect::<Result<Vec<_>>>()?;
+        if newer.iter().all(Option::is_none) {
+            return Ok(None);
+        }
+        let encoders = newer.into_iter().zip(&self.encoders).map(|(newer, old)| newer.unwrap_or_else(|| old.clone()));
+        Ok(Some(Arc::new(Self::new(encoders.collect(), self.combine)?)))
+    }
+
+    fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()> {
+        refuse(&self.name, self.encode_readable(rows, vectors)?.bad)
+    }
+
+    fn encode_readable(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Encoded> {
+        let (mut bad, mut start): (Vec<BadRow>, usize) = (Vec::new(), 0);
+        for encoder in &self.encoders {
+            let d = encoder.dimension();
+            let own = positions("the rows", &rows.schema(), encoder.columns())?;
+            let rows = rows.project(&own).map_err(|cause| Error::Arrow { action: "select columns", cause })?;
+            let mut part = vec![0f32; rows.num_rows() * d];
+            bad.extend(encoder.encode_readable(&rows, &mut part)?.bad);
+            normalize(&mut part, d);
+            let share = match self.combine {
+                Combine::Mean => 1.0 / self.encoders.len() as f32,
+                Combine::Concat => 1.0,
+            };
+            for (vector, part) in vectors.chunks_exact_mut(self.dimension).zip(part.chunks_exact(d)) {
+                vector[start..][..d].iter_mut().zip(part).for_each(|(x, y)| *x += share * y);
+            }
+            start += if self.combine == Combine::Concat { d } else { 0 };
+        }
+        bad.sort_by_key(|bad| bad.row);
+        bad.dedup_by_key(|bad| bad.row);
+        for bad in &bad {
+            vectors[bad.row * self.dimension..][..self.dimension].fill(0.0);
+        }
+        Ok(Encoded { bad, ..Encoded::default() })
+    }
+}
+
+impl std::fmt::Debug for CombinedEncoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CombinedEncoder")
+            .field("encoders", &self.encoders.iter().map(Encoder::name).collect::<Vec<_>>())
+            .field("combine", &self.combine)
+            .field("dimension", &self.dimension)
+            .finish_non_exhaustive()
+    }
+}

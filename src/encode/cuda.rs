@@ -1,0 +1,118 @@
+//! What the CUDA execution provider needs, where it is found, and what it means when it is not.
+//!
+//! `onnxruntime-gpu` brings the provider, not the CUDA libraries. These are looked for in the `nvidia-…` packages of the
+//! Python environment that ONNX Runtime came from, in the folder of ONNX Runtime itself, and by the system's own search.
+//! Those of the packages must be loaded before the provider is: the system does not look there.
+
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+
+use super::runtime::Runtime;
+
+/// A library that the provider needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Needed {
+    /// As the loader asks for it, without its version: `libcublas`.
+    pub name: &'static str,
+    /// Where it was found; `None` leaves it to the system's search.
+    pub path: Option<PathBuf>,
+}
+
+/// The files of the CUDA execution provider beside ONNX Runtime's library at `runtime`; empty in a build without it.
+#[must_use]
+pub fn provider_files(runtime: &Path) -> Vec<PathBuf> {
+    let folder = runtime.parent().unwrap_or(Path::new("."));
+    let files = ["libonnxruntime_providers_shared.so", "libonnxruntime_providers_cuda.so"].map(|f| folder.join(f));
+    if files.iter().all(|file| file.is_file()) { files.to_vec() } else { Vec::new() }
+}
+
+/// The libraries that the provider of `runtime` needs, in the order in which they depend on each other.
+#[must_use]
+pub fn libraries(runtime: &Path) -> Vec<Needed> {
+    let folders = folders(runtime);
+    let find = |name: &'static str| {
+        let is_it = |path: &PathBuf| {
+            let file = path.file_name().unwrap_or_default().to_string_lossy();
+            file.strip_prefix(name).is_some_and(|rest| rest.starts_with(".so"))
+        };
+        let entries = folders.iter().flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten());
+        // The newest, where an environment has several.
+        Needed { name, path: entries.map(|entry| entry.path()).filter(is_it).max() }
+    };
+    NEEDED.into_iter().map(find).collect()
+}
+
+/// The folders of the `nvidia-…` packages beside the `onnxruntime` one, then ONNX Runtime's own.
+fn folders(runtime: &Path) -> Vec<PathBuf> {
+    let capi = runtime.parent().unwrap_or(Path::new("."));
+    let site_packages = capi.parent().and_then(Path::parent).unwrap_or(capi);
+    let pattern = format!("{}/nvidia/*/lib", glob::Pattern::escape(&site_packages.display().to_string()));
+    let mut folders: Vec<_> = glob::glob(&pattern).into_iter().flatten().flatten().collect();
+    folders.push(capi.to_owned());
+    folders
+}
+
+/// Loads what was found, once a process. What cannot be loaded is left to the provider, whose error names it.
+pub(super) fn preload(runtime: &Runtime) {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        for path in libraries(&runtime.path).into_iter().filter_map(|needed| needed.path) {
+            let _ = ort::util::preload_dylib(&path);
+        }
+    });
+}
+
+/// What a provider's failure means, and what to do.
+pub(super) fn in_plain_words(reason: &str, runtime: &Runtime) -> String {
+    let packages = "install the packages that onnxruntime-gpu names: pip install \"onnxruntime-gpu[cuda,cudnn]\"";
+    let has = |text: &str| reason.contains(text);
+    let missing = reason
+        .split_whitespace()
+        .map(|word| word.trim_matches([':', ',', '`', '\'', '"', '(', ')']))
+        .find(|word| word.starts_with("lib") && word.contains(".so") && !word.contains("onnxruntime"));
+    if provider_files(&runtime.path).is_empty() {
+        return format!(
+            "`{}` is a build for the processor alone; install onnxruntime-gpu, or name its library as encode.runtime",
+            runtime.path.display()
+        );
+    }
+    match missing {
+        Some("libcuda.so.1") => {
+            "there is no NVIDIA driver (libcuda.so.1); install it, or run on a machine with a GPU".into()
+        }
+        Some(library) if has("cannot open shared object file") => format!("{library} is missing; {packages}"),
+        Some(library) if has("undefined symbol") || has("version `") => {
+            format!("{library} is of another version than the provider needs; {packages}")
+        }
+        _ if has("driver version is insufficient") => {
+            format!("the NVIDIA driver is too old for this build's CUDA; update the driver. It said: {reason}")
+        }
+        _ if has("no CUDA-capable device") || has("CUDA failure 100") => {
+            "the driver sees no GPU; look at nvidia-smi and CUDA_VISIBLE_DEVICES".into()
+        }
+        _ if has("invalid device ordinal") || has("CUDA failure 101") => {
+            "there is no GPU of that number; look at encode.cuda.devices and nvidia-smi".into()
+        }
+        _ => reason.to_owned(),
+    }
+}
+
+/// Each after those that it depends on.
+const NEEDED: [&str; 16] = [
+    "libcudart",
+    "libnvJitLink",
+    "libcublasLt",
+    "libcublas",
+    "libcurand",
+    "libcufft",
+    "libnvrtc",
+    "libcudnn_graph",
+    "libcudnn_engines_runtime_compiled",
+    "libcudnn_engines_precompiled",
+    "libcudnn_heuristic",
+    "libcudnn_ops",
+    "libcudnn_cnn",
+    "libcudnn_adv",
+    "libcudnn",
+    "libnvinfer",
+];

@@ -1,0 +1,292 @@
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float32Type, Schema, UInt8Type};
+use fast_image_resize::Resizer;
+
+use super::lists::{Lists, number_type};
+use super::pixels::{Pixels, Values};
+use super::{Batch, Feature, Samples};
+use crate::config::{EncodeConfig, Fault, Faults, ImageConfig, ImageSize, Layout, PixelOrder};
+use crate::encode::BadRow;
+use crate::encode::batching::length_sorted;
+use crate::encode::inputs::{Given, Input, Numbers};
+use crate::encode::model::Model;
+use crate::error::{Error, Result};
+
+/// A column of images, encoded or raw, all brought to one size.
+pub(super) struct ImageFeature {
+    columns: Vec<String>,
+    config: ImageConfig,
+    /// The model's input.
+    name: String,
+    size: ImageSize,
+    crop: [usize; 2],
+    channels: usize,
+    /// What each channel is multiplied with, and what is added then.
+    linear: Vec<(f32, f32)>,
+}
+
+struct Images<'a> {
+    feature: &'a ImageFeature,
+    rows: usize,
+    source: Source,
+}
+
+enum Source {
+    /// Values in a `BinaryView`.
+    Encoded(ArrayRef),
+    Raw(Lists),
+}
+
+impl ImageFeature {
+    pub fn open(config: &EncodeConfig, model: &Model) -> Result<Self> {
+        let image = config.image.clone().unwrap_or_default();
+        let preferred = model.inputs.iter().find(|input| input.name == NAME);
+        let input = preferred.or(match &model.inputs[..] {
+            [only] => Some(only),
+            _ => None,
+        });
+        let (height, width, channels) = match image.layout {
+            Layout::Nchw => (2, 3, 1),
+            Layout::Nhwc => (1, 2, 3),
+        };
+        if let Some(input) = input.filter(|input| input.shape.len() != 4) {
+            let reason = format!(
+                "declares `{}` with {} dimensions, but images are {}: export it so",
+                input.name,
+                input.shape.len(),
+                shape(image.layout)
+            );
+            return Err(model.fault(reason, None));
+        }
+        let declared = |axis: usize| input.and_then(|input| input.dimension(axis));
+        let fault = |key: &str, message: String| -> Error {
+            let fault = Fault { key: format!("encode.image.{key}"), line: None, message };
+            Faults { origin: "the settings".into(), faults: vec![fault] }.into()
+        };
+        let declared_size = declared(height).zip(declared(width)).map(|(h, w)| [h, w]);
+        let raw_size = image.height.zip(image.width).map(|(h, w)| [h, w]);
+        let size = image.size.or(declared_size.or(raw_size).map(ImageSize::Exact)).ok_or_else(|| {
+            fault("size", "is required, since the model declares no fixed height and width; give both in pixels".into())
+        })?;
+        let (least, whole) = match size {
+            ImageSize::Shorter(side) => ([side; 2], declared_size.unwrap_or([side; 2])),
+            ImageSize::Exact(sides) => (sides, sides),
+        };
+        let crop = image.crop.unwrap_or(whole);
+        if crop.iter().zip(least).any(|(crop, least)| *crop > least) {
+            let message =
+                format!("is too small for the {} × {} pixels of the model; choose a larger one", crop[0], crop[1]);
+            return Err(fault("size", message));
+        }
+        if let Some([h, w]) = declared_size.filter(|declared| *declared != crop) {
+            let key = if image.crop.is_some() { "crop" } else { "size" };
+            let message =
+                format!("gives {} × {} pixels, but the model declares {h} × {w}; give that", crop[0], crop[1]);
+            return Err(fault(key, message));
+        }
+        let channels_of_model = declared(channels);
+        let channels = image.channels.or(channels_of_model).unwrap_or(3);
+        if channels_of_model.is_some_and(|declared| declared != channels) || !matches!(channels, 1 | 3) {
+            let declared = channels_of_model.unwrap_or(channels);
+            let message = format!(
+                "is {channels}, but the model declares {declared}; 1 (gray) and 3 (red, green, blue) can be given, and \
+                 encode.image.layout says where they lie"
+            );
+            return Err(fault("channels", message));
+        }
+        let of = |values: &[f32], channel: usize| values.get(channel).or(values.first()).copied();
+        for (key, values) in [("mean", &image.mean), ("std", &image.std)] {
+            if !matches!(values.len(), 0 | 1) && values.len() != channels {
+                let message = format!("has {} numbers for {channels} channels; give one for each", values.len());
+                return Err(fault(key, message));
+            }
+        }
+        let linear = |channel: usize| {
+            let (mean, std) = (of(&image.mean, channel).unwrap_or(0.0), of(&image.std, channel).unwrap_or(1.0));
+            (image.scale / std, -mean / std)
+        };
+        Ok(Self {
+            columns: config.column.iter().cloned().collect(),
+            name: input.map_or(NAME, |input| &input.name).to_owned(),
+            size,
+            crop,
+            channels,
+            linear: (0..channels).map(linear).collect(),
+            config: image,
+        })
+    }
+
+    /// An image in the size of the model.
+    fn fit(&self, pixels: Pixels, resizer: &mut Resizer) -> Result<Pixels, String> {
+        let size = match self.size {
+            ImageSize::Exact(size) => size,
+            ImageSize::Shorter(side) if pixels.height <= pixels.width => {
+                [side, side * pixels.width / pixels.height.max(1)]
+            }
+            ImageSize::Shorter(side) => [side * pixels.height / pixels.width.max(1), side],
+        };
+        if size.iter().any(|side| *side > LONGEST) {
+            return Err(format!(
+                "is an image of {} × {} pixels, too narrow to be resized",
+                pixels.height, pixels.width
+            ));
+        }
+        Ok(pixels.with_channels(self.channels).resize(size, resizer)?.crop(self.crop))
+    }
+
+    /// Raw pixels of a row, [height, width, channels].
+    fn raw(&self, lists: &Lists, row: usize) -> Result<Pixels, String> {
+        let dimensions = lists.dimensions(row)?;
+        let chw = self.config.order == PixelOrder::Chw;
+        let ordered = |[c, h, w]: [usize; 3], [h2, w2, c2]: [usize; 3]| if chw { (h, w, c) } else { (h2, w2, c2) };
+        let (height, width, channels) = match (&dimensions[..], self.config.height.zip(self.config.width)) {
+            (&[a, b, c], _) => ordered([a, b, c], [a, b, c]),
+            (&[height, width], None) => (height, width, 1),
+            (flat, Some((height, width))) => (height, width, flat.iter().product::<usize>() / (height * width)),
+            _ => return Err("holds flat lists; give encode.image.height and encode.image.width".into()),
+        };
+        let range = lists.range(row)?;
+        if !matches!(channels, 1 | 3) || height * width * channels != range.len() || range.is_empty() {
+            let numbers = range.len();
+            return Err(format!(
+                "has {numbers} numbers in lists of {dimensions:?}, which are no {height} × {width} pixels of 1 or 3 channels"
+            ));
+        }
+        fn interleaved<T: Copy>(values: &[T], channels: usize, chw: bool) -> Vec<T> {
+            if !chw || channels == 1 {
+                return values.to_vec();
+            }
+            let pixels = values.len() / channels;
+            (0..values.len()).map(|at| values[at % channels * pixels + at / channels]).collect()
+        }
+        let numbers = lists.numbers();
+        let values = match numbers.as_primitive_opt::<UInt8Type>() {
+            Some(bytes) => Values::Bytes(interleaved(&bytes.values()[range], channels, chw)),
+            None => {
+                let floats = &numbers.as_primitive::<Float32Type>().values()[range];
+                if let Some(odd) = floats.iter().find(|x| !x.is_finite()) {
+                    return Err(format!("has a pixel of {odd}"));
+                }
+                Values::Floats(interleaved(floats, channels, chw))
+            }
+        };
+        Ok(Pixels { height, width, channels, values })
+    }
+
+    fn input(&self, images: usize, numbers: Vec<f32>) -> Vec<Input> {
+        let [height, width] = self.crop;
+        let shape = match self.config.layout {
+            Layout::Nchw => vec![images, self.channels, height, width],
+            Layout::Nhwc => vec![images, height, width, self.channels],
+        };
+        vec![Input { name: self.name.clone(), shape, numbers: Numbers::Fractions(numbers) }]
+    }
+}
+
+impl Feature for ImageFeature {
+    fn kind(&self) -> &'static str {
+        "an image"
+    }
+
+    fn given(&self) -> Vec<Given> {
+        vec![Given::new(&self.name, shape(self.config.layout), false, true)]
+    }
+
+    fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    fn accepts(&self, schema: &Schema) -> Result<()> {
+        let Ok(field) = schema.field_with_name(&self.columns[0]) else { return Ok(()) };
+        let fits = match field.data_type() {
+            DataType::Struct(fields) => fields.iter().any(|f| f.name() == BYTES && is_binary(f.data_type())),
+            list @ (DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..)) => {
+                matches!(number_type(list), DataType::UInt8 | DataType::Float32)
+            }
+            other => is_binary(other),
+        };
+        if fits {
+            return Ok(());
+        }
+        Err(Error::ColumnType {
+            column: field.name().clone(),
+            found: field.data_type().to_string(),
+            expected: "images are binary values (JPEG, PNG, WebP), a struct with binary `bytes`, or lists of UInt8 or \
+                       Float32; name another column as `encode.column`"
+                .into(),
+        })
+    }
+
+    fn prepare<'a>(&'a self, rows: &'a RecordBatch) -> Result<Box<dyn Samples + 'a>> {
+        let column = rows.column(0);
+        let encoded = match column.as_struct_opt() {
+            Some(parts) => parts.column_by_name(BYTES),
+            None => Some(column).filter(|column| is_binary(column.data_type())),
+        };
+        let source = match encoded {
+            Some(values) => Source::Encoded(
+                cast(values, &DataType::BinaryView).map_err(|cause| Error::Arrow { action: "read images", cause })?,
+            ),
+            None => Source::Raw(Lists::new(column)),
+        };
+        Ok(Box::new(Images { feature: self, rows: rows.num_rows(), source }))
+    }
+
+    fn probe(&self) -> Result<Batch> {
+        let [height, width] = self.crop;
+        let gray = self.linear.iter().map(|(factor, offset)| 0.5 / self.config.scale * factor + offset);
+        let numbers = gray.cycle().take(height * width * self.channels).collect();
+        Ok(Batch { rows: vec![0], inputs: self.input(1, numbers), ..Batch::default() })
+    }
+}
+
+impl Samples for Images<'_> {
+    fn groups(&self, max_rows: usize, max_tokens: usize) -> Vec<Vec<usize>> {
+        length_sorted(&vec![0; self.rows], max_rows, max_tokens)
+    }
+
+    /// Decodes one image after another: groups run side by side.
+    fn batch(&self, rows: &[usize]) -> Result<Batch> {
+        let feature = self.feature;
+        let [height, width] = feature.crop;
+        let mut numbers = Vec::with_capacity(rows.len() * feature.channels * height * width);
+        let (mut batch, mut resizer) = (Batch::default(), Resizer::new());
+        for &row in rows {
+            let pixels = match &self.source {
+                Source::Encoded(values) if values.is_null(row) => Err("has no `bytes`".into()),
+                Source::Encoded(values) => Pixels::decode(values.as_binary_view().value(row)),
+                Source::Raw(lists) => feature.raw(lists, row),
+            };
+            match pixels.and_then(|pixels| feature.fit(pixels, &mut resizer)) {
+                Ok(pixels) => {
+                    pixels.write(&feature.linear, feature.config.layout == Layout::Nchw, &mut numbers);
+                    batch.rows.push(row);
+                }
+                Err(reason) => batch.bad.push(BadRow { row, column: feature.columns[0].clone(), reason }),
+            }
+        }
+        batch.inputs = feature.input(batch.rows.len(), numbers);
+        Ok(batch)
+    }
+}
+
+fn is_binary(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Binary | DataType::LargeBinary | DataType::BinaryView)
+}
+
+fn shape(layout: Layout) -> &'static str {
+    match layout {
+        Layout::Nchw => "[batch, channels, height, width] of float",
+        Layout::Nhwc => "[batch, height, width, channels] of float",
+    }
+}
+
+/// The usual name of a model's image input.
+const NAME: &str = "pixel_values";
+
+/// The field of a struct that holds the encoded image.
+const BYTES: &str = "bytes";
+
+/// Pixels that a side may have after resizing.
+const LONGEST: usize = 1 << 16;

@@ -1,0 +1,126 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
+
+use super::pooling::normalize;
+use super::{BadRow, Encoded, Encoder, refuse};
+use crate::config::GraphOver;
+use crate::error::{Error, Result};
+use crate::source::positions;
+
+/// Embeds rows that are an anchor and its positive, by an encoder for each; they may share a model.
+///
+/// Both vectors are scaled to unit length. The row's vector is that of the anchor, of the positive, or their mean; and
+/// how similar the two are, the cosine, is kept beside it.
+pub struct PairEncoder {
+    name: String,
+    columns: Vec<String>,
+    anchor: Arc<dyn Encoder>,
+    positive: Arc<dyn Encoder>,
+    over: GraphOver,
+}
+
+impl PairEncoder {
+    /// Vectors of `over` rows of `anchor`'s and `positive`'s columns.
+    ///
+    /// # Errors
+    /// [`Error::Dimension`] where they make vectors of unlike dimensions.
+    pub fn new(anchor: Arc<dyn Encoder>, positive: Arc<dyn Encoder>, over: GraphOver) -> Result<Self> {
+        let (found, expected) = (positive.dimension(), anchor.dimension());
+        if found != expected {
+            return Err(Error::Dimension { encoder: positive.name().to_owned(), found, expected });
+        }
+        let mut columns = anchor.columns().to_vec();
+        columns.extend(positive.columns().iter().filter(|c| !anchor.columns().contains(c)).cloned());
+        let name = match anchor.name() == positive.name() {
+            true => anchor.name().to_owned(),
+            false => format!("{} and {}", anchor.name(), positive.name()),
+        };
+        Ok(Self { name, columns, anchor, positive, over })
+    }
+
+    /// Its vectors of these rows, each of unit length or zero; rows that it cannot read are added to `bad`.
+    fn vectors(&self, encoder: &dyn Encoder, rows: &RecordBatch, bad: &mut Vec<BadRow>) -> Result<Vec<f32>> {
+        let places = positions("the rows", &rows.schema(), encoder.columns())?;
+        let rows = rows.project(&places).map_err(|cause| Error::Arrow { action: "split pairs", cause })?;
+        let mut vectors = vec![0f32; rows.num_rows() * encoder.dimension()];
+        bad.extend(encoder.encode_readable(&rows, &mut vectors)?.bad);
+        normalize(&mut vectors, encoder.dimension());
+        Ok(vectors)
+    }
+}
+
+impl Encoder for PairEncoder {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    fn dimension(&self) -> usize {
+        self.anchor.dimension()
+    }
+
+    fn accepts(&self, uri: &str, schema: &Schema) -> Result<()> {
+        self.anchor.accepts(uri, schema)?;
+        self.positive.accepts(uri, schema)
+    }
+
+    fn model_file(&self) -> Option<&Path> {
+        self.anchor.model_file().or_else(|| self.positive.model_file())
+    }
+
+    fn model_files(&self) -> Vec<&Path> {
+        let mut files = [self.anchor.model_files(), self.positive.model_files()].concat();
+        files.sort_unstable();
+        files.dedup();
+        files
+    }
+
+    fn newer(&self) -> Result<Option<Arc<dyn Encoder>>> {
+        let (anchor, positive) = (self.anchor.newer()?, self.positive.newer()?);
+        if anchor.is_none() && positive.is_none() {
+            return Ok(None);
+        }
+        let anchor = anchor.unwrap_or_else(|| self.anchor.clone());
+        let positive = positive.unwrap_or_else(|| self.positive.clone());
+        Ok(Some(Arc::new(Self::new(anchor, positive, self.over)?)))
+    }
+
+    fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()> {
+        refuse(&self.name, self.encode_readable(rows, vectors)?.bad)
+    }
+
+    fn encode_readable(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Encoded> {
+        let mut bad = Vec::new();
+        let anchors = self.vectors(self.anchor.as_ref(), rows, &mut bad)?;
+        let positives = self.vectors(self.positive.as_ref(), rows, &mut bad)?;
+        match self.over {
+            GraphOver::Anchors => vectors.copy_from_slice(&anchors),
+            GraphOver::Positives => vectors.copy_from_slice(&positives),
+            GraphOver::Mean => {
+                let means = anchors.iter().zip(&positives).map(|(a, p)| (a + p) / 2.0);
+                vectors.iter_mut().zip(means).for_each(|(x, mean)| *x = mean);
+            }
+        }
+        let d = self.dimension();
+        let cosine = |(a, p): (&[f32], &[f32])| a.iter().zip(p).map(|(a, p)| f64::from(a * p)).sum::<f64>() as f32;
+        let pair_similarities = anchors.chunks_exact(d).zip(positives.chunks_exact(d)).map(cosine).collect();
+        bad.sort_by_key(|bad| bad.row);
+        bad.dedup_by_key(|bad| bad.row);
+        for bad in &bad {
+            vectors[bad.row * d..][..d].fill(0.0);
+        }
+        Ok(Encoded { bad, pair_similarities })
+    }
+}
+
+impl std::fmt::Debug for PairEncoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PairEncoder").field("name", &self.name).field("over", &self.over).finish_non_exhaustive()
+    }
+}

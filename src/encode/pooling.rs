@@ -1,0 +1,40 @@
+#[cfg(feature = "onnx")]
+use crate::config::Pooling;
+
+/// States [rows × longest × dimension] to vectors [rows × dimension]; of each row, `lengths` states count. A row without
+/// any gives zeros, which are refused later with the sample's name.
+#[cfg(feature = "onnx")]
+pub(super) fn pool(
+    states: &[f32],
+    lengths: impl Iterator<Item = usize>,
+    longest: usize,
+    dimension: usize,
+    pooling: Pooling,
+) -> Vec<f32> {
+    let mut vectors = Vec::new();
+    for (states, length) in states.chunks_exact(longest * dimension).zip(lengths) {
+        let taken = match pooling {
+            Pooling::Mean | Pooling::None => 0..length,
+            Pooling::Cls => 0..length.min(1),
+            Pooling::Last => length.saturating_sub(1)..length,
+        };
+        let start = vectors.len();
+        vectors.resize(start + dimension, 0.0);
+        for state in states[taken.start * dimension..taken.end * dimension].chunks_exact(dimension) {
+            for (sum, x) in vectors[start..].iter_mut().zip(state) {
+                *sum += x / taken.len() as f32;
+            }
+        }
+    }
+    vectors
+}
+
+/// Brings each vector to unit length; those of zeros stay.
+pub(super) fn normalize(vectors: &mut [f32], dimension: usize) {
+    for vector in vectors.chunks_exact_mut(dimension) {
+        let length = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+        if length > 0.0 {
+            vector.iter_mut().for_each(|x| *x = (f64::from(*x) / length) as f32);
+        }
+    }
+}

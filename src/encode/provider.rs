@@ -1,0 +1,138 @@
+//! Opens a model's sessions on the first execution provider that works.
+
+use std::path::Path;
+
+use ort::ep::{self, ArenaExtendStrategy, ExecutionProviderDispatch};
+use ort::session::Session;
+use rayon::prelude::*;
+
+use super::cuda;
+use super::runtime::Runtime;
+use crate::config::{Arena, Convolutions, CudaConfig, EncodeConfig, Provider};
+use crate::error::{Cause, Error, Result};
+use crate::telemetry;
+
+/// As many sessions of the model as the settings say, and what they run on.
+pub(super) fn open_sessions(path: &Path, config: &EncodeConfig) -> Result<(Vec<Session>, Provider)> {
+    let runtime = Runtime::load(config.runtime.as_deref())?;
+    let cuda = config.cuda.clone().unwrap_or_default();
+    let mut failures: Vec<(Provider, String)> = Vec::new();
+    for &provider in &config.providers {
+        if let Some((failed, reason)) = failures.last() {
+            telemetry::provider_failed(failed.name(), reason, provider.name());
+        }
+        match open_all(&runtime, path, provider, &cuda, config.sessions) {
+            Ok(sessions) => return Ok((sessions, provider)),
+            // That is the model's fault, and no other provider would help.
+            Err(error) if provider == Provider::Cpu => return Err(error),
+            Err(error) => failures.push((provider, cuda::in_plain_words(&error.to_string(), &runtime))),
+        }
+    }
+    let failures = failures.into_iter().map(|(provider, reason)| format!("{}: {reason}", provider.name())).collect();
+    Err(Error::NoProvider { path: path.to_owned(), failures })
+}
+
+/// Opens a model of a few numbers with the first of `config.providers` that works, and runs it.
+///
+/// # Errors
+/// [`Error::NoProvider`] with the reasons; those of loading ONNX Runtime.
+pub fn probe_provider(config: &EncodeConfig) -> Result<()> {
+    let failed = |cause: std::io::Error| Error::Io { action: "write a model in", path: std::env::temp_dir(), cause };
+    let mut file = tempfile::NamedTempFile::new().map_err(failed)?;
+    std::io::Write::write_all(&mut file, include_bytes!("probe.onnx")).map_err(failed)?;
+    let (mut sessions, provider) = open_sessions(file.path(), config)?;
+    let mut run = || {
+        let x = ort::value::Tensor::from_array(([1usize, 4], vec![1f32, 2.0, 3.0, 4.0]))?;
+        let outputs = sessions[0].run(vec![("x", x)])?;
+        Ok(outputs["y"].try_extract_tensor::<f32>()?.1 == [80.0, 90.0, 100.0, 110.0])
+    };
+    let reason = match run() {
+        Ok(true) => return Ok(()),
+        Ok(false) => "it gives wrong results".to_owned(),
+        Err(e) => ort::Error::message(&e).to_owned(),
+    };
+    Err(Error::NoProvider { path: file.path().to_owned(), failures: vec![format!("{}: {reason}", provider.name())] })
+}
+
+fn open_all(
+    runtime: &Runtime,
+    path: &Path,
+    provider: Provider,
+    cuda: &CudaConfig,
+    sessions: usize,
+) -> Result<Vec<Session>> {
+    // One a GPU is kept busy by several threads that prepare batches; on the processor each thread needs its own.
+    let (devices, each) = match provider {
+        Provider::Cpu => (vec![0], std::thread::available_parallelism().map_or(1, usize::from)),
+        Provider::Cuda | Provider::Tensorrt => {
+            cuda::preload(runtime);
+            (cuda.devices.clone(), 1)
+        }
+    };
+    let each = if sessions == 0 { each } else { sessions };
+    let device = |n: usize| devices[n % devices.len()];
+    // The first alone: it finds out whether any can be opened.
+    let first = open(runtime, path, provider, cuda, device(0))?;
+    let count = each * devices.len();
+    let more = (1..count).into_par_iter().map(|n| open(runtime, path, provider, cuda, device(n)));
+    Ok(std::iter::once(first).chain(more.collect::<Result<Vec<_>>>()?).collect())
+}
+
+fn open(runtime: &Runtime, path: &Path, provider: Provider, cuda: &CudaConfig, device: u32) -> Result<Session> {
+    let open = || {
+        Session::builder(runtime.environment())?
+            .with_intra_threads(1)?
+            .with_inter_threads(1)?
+            .with_intra_op_spinning(false)?
+            .with_inter_op_spinning(false)?
+            // Every batch has another shape, so remembered layouts would only pile up.
+            .with_memory_pattern(false)?
+            .with_execution_providers(dispatches(provider, cuda, device))?
+            .commit_from_file(path)
+    };
+    open().map_err(|e: ort::Error| {
+        let reason = "cannot be opened as an ONNX model; export it again, and see whether its opset is one that this \
+                      ONNX Runtime knows";
+        let cause: Cause = e.message().to_owned().into();
+        Error::Model { path: path.to_owned(), reason: reason.into(), cause: Some(cause) }
+    })
+}
+
+/// Each fails where it cannot be had: without that, the session would run on the processor and not say so.
+fn dispatches(provider: Provider, config: &CudaConfig, device: u32) -> Vec<ExecutionProviderDispatch> {
+    let device = i32::try_from(device).unwrap_or(i32::MAX);
+    let cuda = || {
+        let arena = match config.arena {
+            Arena::SameAsRequested => ArenaExtendStrategy::SameAsRequested,
+            Arena::NextPowerOfTwo => ArenaExtendStrategy::NextPowerOfTwo,
+        };
+        let search = match config.convolutions {
+            Convolutions::Heuristic => ep::cuda::ConvAlgorithmSearch::Heuristic,
+            Convolutions::Exhaustive => ep::cuda::ConvAlgorithmSearch::Exhaustive,
+            Convolutions::Default => ep::cuda::ConvAlgorithmSearch::Default,
+        };
+        let cuda = ep::CUDA::default()
+            .with_device_id(device)
+            .with_arena_extend_strategy(arena)
+            .with_conv_algorithm_search(search)
+            .with_tf32(config.tf32);
+        match config.memory_limit {
+            Some(limit) => cuda.with_memory_limit(limit),
+            None => cuda,
+        }
+        .build()
+        .error_on_failure()
+    };
+    match provider {
+        Provider::Cpu => Vec::new(),
+        Provider::Cuda => vec![cuda()],
+        Provider::Tensorrt => {
+            let tensorrt = ep::TensorRT::default().with_device_id(device).with_fp16(config.tensorrt_f16);
+            let tensorrt = match &config.tensorrt_cache {
+                Some(dir) => tensorrt.with_engine_cache(true).with_engine_cache_path(dir.display()),
+                None => tensorrt,
+            };
+            vec![tensorrt.build().error_on_failure(), cuda()]
+        }
+    }
+}

@@ -1,0 +1,443 @@
+//! Samples that cannot be read stop a run with their name, or are in nothing that follows.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use futures::TryStreamExt;
+use prosampler::arrow::array::{
+    Array, ArrayRef, AsArray, BinaryArray, Int64Array, ListArray, RecordBatch, StringArray, UInt32Array,
+};
+use prosampler::arrow::datatypes::{Int64Type, UInt32Type};
+use prosampler::config::{
+    CheckpointConfig, EncodeConfig, GraphBuilder, GraphConfig, GraphInputConfig, ImageConfig, ImageSize, OnBadSample,
+    StreamConfig, TensorConfig,
+};
+use prosampler::encode::{BadRow, Encoded, Encoder, encode_all, open};
+use prosampler::source::MemorySource;
+use prosampler::store::{EmbeddingTable, Store};
+use prosampler::{Error, MiniBatchStream, ModelVersion, PipelineBuilder, Result, SampleId, graph};
+use tempfile::TempDir;
+
+use crate::support::{
+    DIMENSION, TestEncoder, assert_says, graph_config, path, pipeline, read_parquet, vectors, write_parquet,
+};
+
+const SAMPLES: usize = 500;
+
+fn is_bad(n: u32) -> bool {
+    n % 11 == 4
+}
+
+/// Cannot read every eleventh row. Its vectors depend on how often it was trained.
+#[derive(Clone)]
+struct Picky {
+    columns: Vec<String>,
+    version: u64,
+    newest: Arc<AtomicU64>,
+}
+
+impl Picky {
+    fn new() -> Self {
+        Self { columns: vec!["n".into()], version: 0, newest: Arc::default() }
+    }
+}
+
+impl Encoder for Picky {
+    fn name(&self) -> &str {
+        "picky"
+    }
+
+    fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    fn dimension(&self) -> usize {
+        DIMENSION
+    }
+
+    fn newer(&self) -> Result<Option<Arc<dyn Encoder>>> {
+        let version = self.newest.load(Relaxed);
+        Ok((version > self.version).then(|| Arc::new(Self { version, ..self.clone() }) as _))
+    }
+
+    fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()> {
+        assert_eq!(self.encode_readable(rows, vectors)?.bad, [], "rows that cannot be read are asked for");
+        Ok(())
+    }
+
+    fn encode_readable(&self, rows: &RecordBatch, all: &mut [f32]) -> Result<Encoded> {
+        let table = vectors(2 * SAMPLES, DIMENSION, 10, 3 + self.version);
+        let mut bad = Vec::new();
+        let numbers = rows.column(0).as_primitive::<UInt32Type>();
+        assert_eq!(numbers.null_count(), 0, "nulls never come here");
+        for (row, (&n, vector)) in numbers.values().iter().zip(all.chunks_exact_mut(DIMENSION)).enumerate() {
+            if is_bad(n) {
+                bad.push(BadRow { row, column: "n".into(), reason: "is a multiple of 11, plus 4".into() });
+            } else {
+                vector.copy_from_slice(&table[n as usize * DIMENSION..][..DIMENSION]);
+            }
+        }
+        Ok(Encoded { bad, ..Encoded::default() })
+    }
+}
+
+fn skip() -> EncodeConfig {
+    EncodeConfig { on_bad_sample: OnBadSample::Skip, ..EncodeConfig::default() }
+}
+
+fn skipping(len: usize, batch_size: usize) -> PipelineBuilder {
+    pipeline(len, batch_size).encoder(Picky::new()).encode(skip())
+}
+
+async fn ids(stream: &mut MiniBatchStream) -> Vec<Vec<u32>> {
+    stream.map_ok(|m| m.ids.iter().map(|id| id.0).collect()).try_collect().await.unwrap()
+}
+
+fn good(len: usize) -> Vec<u32> {
+    (0..len as u32).filter(|&n| !is_bad(n)).collect()
+}
+
+#[tokio::test]
+async fn a_bad_sample_stops_the_run_by_default() {
+    let error = pipeline(SAMPLES, 20).encoder(Picky::new()).start().await.unwrap_err();
+    assert!(matches!(error, Error::BadSample { sample: SampleId(4), .. }));
+    assert_eq!(
+        error.to_string(),
+        "sample 4 cannot be encoded: column `n` is a multiple of 11, plus 4; correct or remove that row, or set \
+         encode.on_bad_sample = \"skip\""
+    );
+}
+
+/// 500 samples, 46 of them bad: an epoch is each of the others once, and knows its length beforehand.
+#[tokio::test]
+async fn skipped_samples_are_in_no_mini_batch() {
+    let stream = StreamConfig { epochs: 2, ..StreamConfig::default() };
+    let mut stream = skipping(SAMPLES, 20).stream(stream).start().await.unwrap();
+    assert_eq!((stream.samples(), stream.skipped(), stream.mini_batches_per_epoch()), (500, 46, 23));
+    let drawn = ids(&mut stream).await;
+    assert_eq!(drawn.len(), 46);
+    for epoch in drawn.chunks(23) {
+        let mut epoch = epoch.concat();
+        epoch.sort_unstable();
+        assert_eq!(epoch, good(SAMPLES));
+    }
+}
+
+/// Every way to make a graph leaves them out, and the exact ones agree with brute force over the others alone.
+#[tokio::test]
+async fn skipped_samples_are_nobodys_neighbor() {
+    use GraphBuilder::{Exact, Hnsw, NnDescent, Sampled};
+    for (builder, candidates) in [(Sampled, 40), (Sampled, 10_000), (Exact, 40), (NnDescent, 40), (Hnsw, 40)] {
+        let config = GraphConfig { builder, ..graph_config(candidates, 10) };
+        let snapshot = skipping(SAMPLES, 20).graph(config.clone()).start().await.unwrap().snapshot();
+        let exact = graph::exact(&snapshot.embeddings, 10, Default::default());
+        for id in (0..SAMPLES as u32).map(SampleId) {
+            let neighbors = snapshot.graph.neighbors(id);
+            assert_eq!(
+                (snapshot.graph.is_skipped(id), snapshot.embeddings.is_skipped(id)),
+                (is_bad(id.0), is_bad(id.0))
+            );
+            if is_bad(id.0) {
+                assert!(neighbors.iter().all(|other| *other == id) && exact.is_skipped(id));
+                continue;
+            }
+            let others: BTreeSet<_> =
+                neighbors.iter().copied().filter(|other| *other != id && !is_bad(other.0)).collect();
+            assert_eq!(others.len(), 10, "{builder:?}");
+            let best: BTreeSet<_> = exact.neighbors(id).iter().copied().collect();
+            let by_hand = {
+                let mut all: Vec<_> = good(SAMPLES).into_iter().map(SampleId).filter(|other| *other != id).collect();
+                let near = |other: &SampleId| snapshot.embeddings.similarity_of(id, *other);
+                all.sort_by(|a, b| near(b).total_cmp(&near(a)));
+                all[..10].iter().copied().collect::<BTreeSet<_>>()
+            };
+            assert_eq!(best, by_hand);
+            if builder == Exact || candidates > SAMPLES {
+                assert_eq!(others, best, "{builder:?}");
+            }
+        }
+        let per_row = graph::build_per_row(&snapshot.embeddings, &config, 7, Default::default());
+        let refined = graph::refine(&snapshot.graph, &snapshot.embeddings, &config, 7, Default::default());
+        for graph in [&per_row, &refined.graph] {
+            assert!(
+                (0..SAMPLES as u32).all(|n| graph.neighbors(SampleId(n)).iter().all(|id| id.0 == n || !is_bad(id.0)))
+            );
+        }
+        let statistics = snapshot.graph.statistics();
+        assert_eq!((statistics.samples, statistics.neighbors), (454, 10));
+        let found = snapshot.search(&snapshot.embeddings.get(SampleId(0)), SAMPLES).unwrap();
+        assert_eq!(found.len(), 454, "a search over all finds all but them");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn skipped_samples_stay_out_over_refreshes_and_pushes() {
+    let picky = Picky::new();
+    let stream = StreamConfig { epochs: 4, prefetch: 1, ..StreamConfig::default() };
+    let mut stream = skipping(SAMPLES, 20).encoder(picky.clone()).stream(stream).start().await.unwrap();
+    let handle = stream.handle();
+    let mut drawn = Vec::new();
+    let mut versions = BTreeSet::new();
+    while let Some(m) = stream.try_next().await.unwrap() {
+        drawn.push(m.ids.clone());
+        versions.insert(m.graph_version);
+        if drawn.len() == 30 {
+            picky.newest.store(1, Relaxed);
+            let refreshed = handle.refresh_now().await.unwrap();
+            assert!(!refreshed.skipped && refreshed.drift.is_some());
+            assert_eq!(handle.snapshot().embeddings.skipped(), 46);
+        }
+        if drawn.len() == 50 {
+            let vector = [1.0; DIMENSION];
+            let error = handle.push_embeddings(&[SampleId(15)], &vector).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "sample 15 was skipped, since it could not be read; no vector stands for it: leave it out"
+            );
+            handle.push_embeddings(&[SampleId(16)], &vector).unwrap();
+            assert_eq!(handle.refresh_now().await.unwrap().pushed, 1);
+        }
+    }
+    assert!(versions.len() >= 3);
+    for epoch in drawn.chunks(23) {
+        let mut epoch: Vec<_> = epoch.concat().iter().map(|id| id.0).collect();
+        epoch.sort_unstable();
+        assert_eq!(epoch, good(SAMPLES));
+    }
+}
+
+#[tokio::test]
+async fn skipped_samples_stay_out_over_a_resume() {
+    let dir = TempDir::new().unwrap();
+    let builder = |name: &str| {
+        let checkpoint = CheckpointConfig { dir: Some(dir.path().join(name)), ..CheckpointConfig::default() };
+        skipping(SAMPLES, 20).stream(StreamConfig { epochs: 2, ..StreamConfig::default() }).checkpoint(checkpoint)
+    };
+    let whole = ids(&mut builder("whole").start().await.unwrap()).await;
+    let mut stream = builder("half").start().await.unwrap();
+    for expected in &whole[..30] {
+        let ids: Vec<_> = stream.try_next().await.unwrap().unwrap().ids.iter().map(|id| id.0).collect();
+        assert_eq!(&ids, expected);
+    }
+    let state = stream.state();
+    drop(stream);
+    let mut stream = builder("half").resume(state.clone()).start().await.unwrap();
+    assert_eq!(stream.skipped(), 46);
+    assert_eq!(ids(&mut stream).await, whole[30..]);
+    let error = builder("half").encode(EncodeConfig::default()).resume(state).start().await.unwrap_err();
+    assert_says(&error.to_string(), &["encode.on_bad_sample"]);
+
+    let table = builder("more").start().await.unwrap().snapshot().embeddings.clone();
+    let file = dir.path().join("table.arrow");
+    table.save(&file).unwrap();
+    assert_eq!(EmbeddingTable::open(&file).unwrap(), *table);
+}
+
+#[tokio::test]
+async fn nulls_are_skipped_before_the_encoder() {
+    let numbers: UInt32Array = (0..SAMPLES as u32).map(|n| (n % 100 != 7).then_some(n)).collect();
+    let batch = || RecordBatch::try_from_iter([("n", Arc::new(numbers.clone()) as ArrayRef)]).unwrap();
+    let start = |encode| {
+        let source = MemorySource::new(vec![batch()]).unwrap();
+        pipeline(SAMPLES, 20).source(source).encoder(TestEncoder::new(SAMPLES)).encode(encode).start()
+    };
+    let mut stream = start(skip()).await.unwrap();
+    let mut drawn = ids(&mut stream).await.concat();
+    drawn.sort_unstable();
+    assert_eq!(drawn, (0..500).filter(|n| n % 100 != 7).collect::<Vec<_>>());
+    assert_eq!(stream.skipped(), 5);
+    assert_says(
+        &start(EncodeConfig::default()).await.unwrap_err().to_string(),
+        &["column `n` is null at sample 7 (5 of"],
+    );
+}
+
+#[tokio::test]
+async fn too_few_may_be_left() {
+    let error = skipping(21, 20).start().await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "`memory` has 19 rows, but 20 are needed (walk.batch_size): 2 others were skipped, since they cannot be encoded; \
+         the log names the first"
+    );
+}
+
+/// The error for these rows, and the samples that a run goes on with.
+async fn judged(config: EncodeConfig, columns: Vec<(&str, ArrayRef)>) -> (String, Vec<u32>) {
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let source = MemorySource::new(vec![batch.clone()]).unwrap();
+    let names: Vec<_> = batch.schema().fields().iter().map(|f| f.name().clone()).collect();
+    let store = Store::build(&source, &names, &Default::default(), &mut |_| {}).await.unwrap();
+    let config = EncodeConfig { sessions: 1, ..config };
+    let encoder = open(&config, &batch.schema()).unwrap();
+    encoder.accepts("rows", &batch.schema()).unwrap();
+    let error = encode_all(&encoder, &store, Default::default(), Default::default(), ModelVersion(1), &mut |_| {});
+    let mut vectors = vec![0f32; batch.num_rows() * encoder.dimension()];
+    let places: Vec<_> = encoder.columns().iter().map(|c| batch.schema().index_of(c).unwrap()).collect();
+    let bad = encoder.encode_readable(&batch.project(&places).unwrap(), &mut vectors).unwrap().bad;
+    let bad: Vec<_> = bad.iter().map(|bad| bad.row as u32).collect();
+    for (row, vector) in (0..).zip(vectors.chunks(encoder.dimension())) {
+        assert_eq!(bad.contains(&row), vector.iter().all(|x| *x == 0.0), "row {row}");
+    }
+    (error.unwrap_err().to_string(), bad)
+}
+
+fn model(name: &str) -> EncodeConfig {
+    EncodeConfig { model: Some(path(&format!("tests/data/features/{name}.onnx"))), ..EncodeConfig::default() }
+}
+
+fn whole(rows: &[&[i64]]) -> ArrayRef {
+    Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>(
+        rows.iter().map(|row| Some(row.iter().map(|&n| Some(n)))),
+    ))
+}
+
+#[tokio::test]
+async fn texts_that_are_no_utf8() {
+    let texts: ArrayRef = Arc::new(BinaryArray::from(vec!["a dog".as_bytes(), b"bad\xff", "a cat".as_bytes()]));
+    let config = EncodeConfig {
+        model: Some(path("tests/data/states.onnx")),
+        tokenizer: Some(path("data/models/gloss-encoder/tokenizer.json")),
+        column: Some("t".into()),
+        ..EncodeConfig::default()
+    };
+    let (error, bad) = judged(config, vec![("t", texts)]).await;
+    assert_says(&error, &["sample 1 cannot be encoded: column `t` is no UTF-8 from byte 3 on; correct or remove"]);
+    assert_eq!(bad, [1]);
+}
+
+#[tokio::test]
+async fn images_that_are_none() {
+    let images = read_parquet("tests/data/features/images.parquet");
+    let whole: Vec<_> = images["image"].as_binary::<i32>().iter().map(Option::unwrap).collect();
+    let (png, jpeg) = (whole[0], whole[7]);
+    let mut damaged = png.to_vec();
+    damaged[60..90].fill(0x55);
+    let cases: [(&[u8], &str); 6] = [
+        (&jpeg[..jpeg.len() / 2], "is an image that cannot be decoded (it is cut short)"),
+        (b"", "is no JPEG, PNG or WebP image"),
+        (b"GIF89a, perhaps", "cannot be decoded"),
+        (&png[..png.len() / 2], "is an image that cannot be decoded ("),
+        (&jpeg[..20], "is an image that cannot be decoded ("),
+        (&damaged, "is an image that cannot be decoded ("),
+    ];
+    let image = ImageConfig { size: Some(ImageSize::Exact([8, 6])), ..ImageConfig::default() };
+    let config = || EncodeConfig { column: Some("image".into()), image: Some(image.clone()), ..model("image_any") };
+    for (bytes, expected) in cases {
+        let column: ArrayRef = Arc::new(BinaryArray::from(vec![png, jpeg, bytes, png]));
+        let (error, bad) = judged(config(), vec![("image", column)]).await;
+        assert_says(&error, &["sample 2 cannot be encoded: column `image` ", expected, "set encode.on_bad_sample"]);
+        assert_eq!(bad, [2]);
+    }
+    let raw = ListArray::from_iter_primitive::<prosampler::arrow::datatypes::UInt8Type, _, _>([
+        Some(vec![Some(9); 12]),
+        Some(vec![Some(9); 11]),
+        Some(vec![Some(9), None, Some(9), Some(9)]),
+    ]);
+    let image = ImageConfig { height: Some(2), width: Some(2), ..image.clone() };
+    let config = EncodeConfig { column: Some("raw".into()), image: Some(image), ..model("image_any") };
+    let (error, bad) = judged(config, vec![("raw", Arc::new(raw))]).await;
+    assert_says(
+        &error,
+        &["sample 1 cannot be encoded: column `raw` has 11 numbers in lists of [11], which are no 2 × 2 pixels"],
+    );
+    assert_eq!(bad, [1, 2]);
+}
+
+#[tokio::test]
+async fn tensors_of_the_wrong_length() {
+    let config = EncodeConfig { tensor: Some(TensorConfig::default()), ..model("tensor") };
+    let columns = |signal: ArrayRef, codes: ArrayRef| -> Vec<(&str, ArrayRef)> {
+        let gain = Arc::new(Int64Array::from(vec![1; signal.len()]));
+        vec![("signal", signal), ("codes", codes), ("gain", gain)]
+    };
+    let good = || whole(&[&[1, 2], &[3], &[4]]);
+    let (error, bad) = judged(config.clone(), columns(good(), whole(&[&[0, 1], &[0, 1, 2], &[1, 1]]))).await;
+    assert_says(&error, &["sample 1 cannot be encoded: column `codes` has 3 numbers where the model takes 2"]);
+    assert_eq!(bad, [1]);
+    let (error, bad) =
+        judged(config.clone(), columns(whole(&[&[1, 2], &[3], &[]]), whole(&[&[0, 1], &[0, 1], &[0, 1]]))).await;
+    assert_says(&error, &["sample 2 cannot be encoded: column `signal` has no numbers"]);
+    assert_eq!(bad, [2]);
+    let nulls = ListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![Some(1)]), Some(vec![Some(2), None])]);
+    let (error, _) = judged(config.clone(), columns(Arc::new(nulls), whole(&[&[0, 1], &[0, 1]]))).await;
+    assert_says(&error, &["sample 1 cannot be encoded: column `signal` has a null within"]);
+    let floats = ListArray::from_iter_primitive::<prosampler::arrow::datatypes::Float64Type, _, _>([
+        Some(vec![Some(1.0)]),
+        Some(vec![Some(f64::NAN)]),
+    ]);
+    let (error, _) = judged(config, columns(Arc::new(floats), whole(&[&[0, 1], &[0, 1]]))).await;
+    assert_says(&error, &["sample 1 cannot be encoded: column `signal` has a value of NaN"]);
+}
+
+#[tokio::test]
+async fn graphs_that_are_none() {
+    let config = |num_nodes: Option<&str>| EncodeConfig {
+        graph: Some(GraphInputConfig { num_nodes: num_nodes.map(Into::into), ..GraphInputConfig::default() }),
+        ..model("graph_kinds")
+    };
+    let good: [&[i64]; 3] = [&[0, 1, 2], &[3, 4], &[5]];
+    let judge = |nodes: [&'static [i64]; 3], from: [&'static [i64]; 3], to: [&'static [i64]; 3]| {
+        let columns =
+            vec![("node_features", whole(&nodes)), ("edge_sources", whole(&from)), ("edge_targets", whole(&to))];
+        judged(config(None), columns)
+    };
+    let (error, bad) = judge(good, [&[0, 1], &[1], &[]], [&[1, 2], &[2], &[]]).await;
+    assert_says(
+        &error,
+        &["sample 1 cannot be encoded: column `edge_targets` has node 2 at edge 0, but there are nodes 0 to 1"],
+    );
+    assert_eq!(bad, [1]);
+    let (error, bad) = judge(good, [&[0, -1], &[1], &[]], [&[1, 2], &[0], &[]]).await;
+    assert_says(&error, &["sample 0 cannot be encoded: column `edge_sources` has node -1 at edge 1"]);
+    assert_eq!(bad, [0]);
+    let (error, bad) = judge(good, [&[0], &[1, 0], &[]], [&[1], &[0], &[]]).await;
+    assert_says(&error, &["sample 1 cannot be encoded: column `edge_targets` has 1 edges, but `edge_sources` has 2"]);
+    assert_eq!(bad, [1]);
+    let (error, bad) = judge([&[], &[1], &[2]], [&[], &[], &[]], [&[], &[], &[]]).await;
+    assert_says(&error, &["sample 0 cannot be encoded: column `node_features` has no nodes"]);
+    assert_eq!(bad, [0]);
+    let columns = vec![
+        ("node_features", whole(&good)),
+        ("edge_sources", whole(&[&[], &[], &[]])),
+        ("edge_targets", whole(&[&[], &[], &[]])),
+        ("count", Arc::new(Int64Array::from(vec![3, 2, 4])) as ArrayRef),
+    ];
+    let (error, bad) = judged(config(Some("count")), columns).await;
+    assert_says(
+        &error,
+        &["sample 2 cannot be encoded: column `node_features` has features of 1 nodes, but `count` says 4"],
+    );
+    assert_eq!(bad, [2]);
+}
+
+/// From the command: the warning names the first, the summary counts them.
+#[test]
+fn the_command_counts_what_was_skipped() {
+    let dir = TempDir::new().unwrap();
+    let texts = StringArray::from_iter((0..300).map(|i| (i % 50 != 30).then(|| format!("a text about number {i}"))));
+    let batch = RecordBatch::try_from_iter([("text", Arc::new(texts) as ArrayRef)]).unwrap();
+    write_parquet(&dir.path().join("rows.parquet"), &batch, 300);
+    let model = path("data/models/gloss-encoder/model.onnx");
+    let text = format!(
+        "source.uri = 'rows.parquet'\nencode = {{ model = '{}', column = 'body' }}\nwalk.batch_size = 21\n\
+         graph = {{ candidates = 100, neighbors = 20 }}\n",
+        model.display()
+    );
+    std::fs::write(dir.path().join("p.toml"), text).unwrap();
+    let run = |more: &[&str]| {
+        let arguments = ["run", "p.toml", "--column", "text"];
+        let command = env!("CARGO_BIN_EXE_prosampler");
+        Command::new(command).current_dir(dir.path()).args(arguments).args(more).output().unwrap()
+    };
+    let output = run(&["--set", "encode.on_bad_sample=skip"]);
+    let (said, warned) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_says(&said, &["14 mini-batches of 21 out of 300 samples", "skipped      6 samples that cannot be encoded"]);
+    assert_says(&warned, &["skipped samples that cannot be encoded", "sample 30", "is null"]);
+    assert_eq!(warned.matches("cannot be encoded").count(), 1);
+    let output = run(&[]);
+    assert!(!output.status.success());
+    assert_says(&String::from_utf8_lossy(&output.stderr), &["column `text` is null at sample 30"]);
+}

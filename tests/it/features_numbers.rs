@@ -1,0 +1,127 @@
+//! Tensors and graphs: vectors as onnxruntime gives them in Python, each row alone.
+
+use prosampler::arrow::array::RecordBatch;
+use prosampler::config::{EncodeConfig, GraphInputConfig, Pooling, TensorConfig};
+use prosampler::encode::{Encoder, OnnxEncoder};
+
+use crate::support::{assert_says, difference, encode, lists, path, read_parquet};
+
+fn model(name: &str) -> EncodeConfig {
+    EncodeConfig {
+        model: Some(path(&format!("tests/data/features/{name}.onnx"))),
+        sessions: 1,
+        ..EncodeConfig::default()
+    }
+}
+
+fn tensor(name: &str, inputs: &[(&str, &str)]) -> EncodeConfig {
+    let inputs = inputs.iter().map(|(input, column)| ((*input).to_owned(), (*column).to_owned())).collect();
+    EncodeConfig { tensor: Some(TensorConfig { inputs }), ..model(name) }
+}
+
+fn graph(name: &str, graph: GraphInputConfig) -> EncodeConfig {
+    EncodeConfig { graph: Some(graph), ..model(name) }
+}
+
+fn tensors() -> RecordBatch {
+    read_parquet("tests/data/features/tensors.parquet")
+}
+
+fn graphs() -> RecordBatch {
+    read_parquet("tests/data/features/graphs.parquet")
+}
+
+/// Ragged f64 in f32 with a mask, u8 in i32, a scalar: in batches of several, each row as it is alone.
+#[test]
+fn tensors_are_filled_up_and_masked() {
+    let rows = tensors();
+    for batch_tokens in [1, 12, 512] {
+        let config = EncodeConfig { batch_tokens, ..tensor("tensor", &[("signal", "samples")]) };
+        let encoder = OnnxEncoder::open(&config).unwrap();
+        assert_eq!(encoder.columns(), ["samples", "codes", "gain"]);
+        assert!(difference(&encode(&encoder, &rows), &lists(&rows, "vector")) < 1e-5);
+    }
+}
+
+/// Points (i, i²) of n steps, and a mask of truth values: means of the first n.
+#[test]
+fn states_of_tensors_are_pooled() {
+    let rows = tensors();
+    let lengths: Vec<_> = lists(&rows, "samples").iter().map(|samples| samples.len() as f32).collect();
+    let pooled =
+        |pooling| encode(&OnnxEncoder::open(&EncodeConfig { pooling, ..tensor("tensor_states", &[]) }).unwrap(), &rows);
+    for ((mean, last), n) in pooled(Pooling::Mean).iter().zip(pooled(Pooling::Last)).zip(lengths) {
+        let squares = (n - 1.0) * (2.0 * n - 1.0) / 6.0;
+        assert!(
+            difference(std::slice::from_ref(mean), &[vec![(n - 1.0) / 2.0, squares, 1.0]]) < 1e-4,
+            "{mean:?} for {n}"
+        );
+        assert_eq!(last, [n - 1.0, (n - 1.0) * (n - 1.0), 1.0]);
+    }
+}
+
+#[test]
+fn tensors_that_do_not_fit() {
+    let error = |inputs: &[(&str, &str)]| {
+        let encoder = OnnxEncoder::open(&tensor("tensor", inputs))?;
+        encoder.accepts("a.parquet", &tensors().schema())
+    };
+    assert_says(&error(&[]).unwrap_err().to_string(), &["column `signal` not found in `a.parquet`; it has `samples`"]);
+    assert_says(
+        &error(&[("sig", "samples")]).unwrap_err().to_string(),
+        &[
+            "declares no input `sig`, which encode.tensor.inputs names; it has `signal`, `signal_mask`, `codes` and `gain`",
+        ],
+    );
+    assert_says(
+        &error(&[("signal", "samples"), ("codes", "points")]).unwrap_err().to_string(),
+        &["column `points` holds", "the model's input `codes` must be whole numbers", "encode.tensor.inputs"],
+    );
+}
+
+/// The union of several graphs gives each what it gives alone, whatever else is in the batch.
+#[test]
+fn graphs_are_joined_without_a_trace() {
+    let rows = graphs();
+    let expected = lists(&rows, "vector");
+    for batch_tokens in [1, 20, 4096] {
+        let config = EncodeConfig { batch_tokens, ..graph("graph", GraphInputConfig::default()) };
+        let encoder = OnnxEncoder::open(&config).unwrap();
+        assert_eq!(encoder.columns(), ["node_features", "edge_sources", "edge_targets", "edge_attributes"]);
+        assert!(difference(&encode(&encoder, &rows), &expected) < 1e-5);
+    }
+    let flat = GraphInputConfig {
+        node_features: "flat_features".into(),
+        num_nodes: Some("num_nodes".into()),
+        ..GraphInputConfig::default()
+    };
+    assert!(difference(&encode(&OnnxEncoder::open(&graph("graph", flat)).unwrap(), &rows), &expected) < 1e-5);
+}
+
+#[test]
+fn categories_of_nodes() {
+    let kinds = GraphInputConfig { node_features: "kinds".into(), ..GraphInputConfig::default() };
+    let (encoder, rows) = (OnnxEncoder::open(&graph("graph_kinds", kinds)).unwrap(), graphs());
+    assert_eq!(encoder.columns(), ["kinds", "edge_sources", "edge_targets"]);
+    assert!(difference(&encode(&encoder, &rows), &lists(&rows, "kinds_vector")) < 1e-5);
+}
+
+#[test]
+fn graphs_that_do_not_fit() {
+    let error = OnnxEncoder::open(&graph("tensor", GraphInputConfig::default())).unwrap_err().to_string();
+    assert_says(
+        &error,
+        &[
+            "declares `signal: ",
+            "which a graph does not give",
+            "`edge_index` [2, edges] of whole numbers",
+            "`ptr` [graphs + 1]",
+        ],
+    );
+    let encoder = OnnxEncoder::open(&graph("graph_kinds", GraphInputConfig::default())).unwrap();
+    let error = encoder.accepts("rows", &graphs().schema()).unwrap_err().to_string();
+    assert_says(
+        &error,
+        &["column `node_features` holds", "node features are lists of whole numbers for this model", "[encode.graph]"],
+    );
+}
