@@ -98,7 +98,6 @@ class RawStream:
         path: str | PathLike[str] | None,
         settings: list[str],
         data: object | None,
-        embeddings: str | None,
         state: dict[str, Any] | None,
         runtime: PathLike[str] | None,
     ) -> RawStream: ...

@@ -23,7 +23,6 @@ class Pipeline:
             are relative to its folder, others to the working directory.
         data: rows in place of ``source.uri``: anything with ``__arrow_c_stream__``, such as tables of pyarrow, polars,
             duckdb, pandas, HF datasets and Lance. They are copied once into the store.
-        embeddings: the column that holds embeddings already, a fixed-size list of numbers, in place of a model.
         resume: the ``state()`` of an earlier run over the same rows and settings, with its ``checkpoint.dir``.
         sections: more settings, a section each, over those of the file or dict: ``seed=7``,
             ``graph={"neighbors": 50}``; ``source="a.parquet"`` is short for ``source={"uri": "a.parquet"}``.
@@ -39,7 +38,6 @@ class Pipeline:
         /,
         *,
         data: Any = None,
-        embeddings: str | None = None,
         resume: Mapping[str, Any] | None = None,
         **sections: Any,
     ) -> None:
@@ -52,7 +50,7 @@ class Pipeline:
         self._path = settings if isinstance(settings, (str, os.PathLike)) else None
         given = settings if isinstance(settings, Mapping) else {}
         self._settings = [*_settings.lines(given), *_settings.lines(sections)]
-        self._data, self._embeddings, self._resume = data, embeddings, resume
+        self._data, self._resume = data, resume
         self._batch_size, self._drop_last = check_settings(self._path, self._settings, data is not None)
 
     @property
@@ -68,7 +66,7 @@ class Pipeline:
     def _open(self) -> RawStream:
         data = None if self._data is None else arrow_stream(self._data)
         resume = None if self._resume is None else dict(self._resume)
-        return RawStream.open(self._path, self._settings, data, self._embeddings, resume, onnxruntime_library())
+        return RawStream.open(self._path, self._settings, data, resume, onnxruntime_library())
 
     def resumed(self, state: Mapping[str, Any]) -> "Pipeline":
         """The same pipeline, going on from a ``state()``."""
@@ -137,5 +135,4 @@ class Pipeline:
     def __repr__(self) -> str:
         parts = [] if self._path is None else [os.fspath(self._path)]
         parts += [] if self._data is None else [f"data: {type(self._data).__module__}.{type(self._data).__name__}"]
-        parts += [] if self._embeddings is None else [f"embeddings: {self._embeddings}"]
         return f"<prosampler.Pipeline: {', '.join(parts + self._settings)}>"

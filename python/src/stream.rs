@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use prosampler::config::PipelineConfig;
-use prosampler::encode::ColumnEncoder;
-use prosampler::source::{FileSource, Source};
 use prosampler::{MiniBatchStream, Pipeline, Progress, Result, Stage, State, refresh};
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyDict};
@@ -110,13 +108,12 @@ fn read_settings(path: Option<PathBuf>, mut settings: Vec<String>, has_data: boo
 impl RawStream {
     /// Starts a pipeline in the background.
     #[staticmethod]
-    #[pyo3(signature = (path, settings, data, embeddings, state, runtime))]
+    #[pyo3(signature = (path, settings, data, state, runtime))]
     fn open(
         py: Python<'_>,
         path: Option<PathBuf>,
         settings: Vec<String>,
         data: Option<Bound<'_, PyAny>>,
-        embeddings: Option<String>,
         state: Option<Bound<'_, PyDict>>,
         runtime: Option<PathBuf>,
     ) -> PyResult<Self> {
@@ -132,21 +129,11 @@ impl RawStream {
         let progress = Arc::new(Mutex::new(None));
         let heard = progress.clone();
         let start = async move {
-            let mut builder = Pipeline::from_config(config.clone())
+            let mut builder = Pipeline::from_config(config)
                 .on_progress(move |p| *heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(p));
-            builder = match (source, embeddings) {
-                (Some(source), None) => builder.source(source),
-                (Some(source), Some(column)) => {
-                    let encoder = ColumnEncoder::new(&source.schema(), column)?;
-                    builder.source(source).encoder(encoder)
-                }
-                (None, Some(column)) => {
-                    let source = FileSource::open_all(&config.source).await?;
-                    let encoder = ColumnEncoder::new(&source.schema(), column)?;
-                    builder.source(source).encoder(encoder)
-                }
-                (None, None) => builder,
-            };
+            if let Some(source) = source {
+                builder = builder.source(source);
+            }
             if let Some(state) = state {
                 builder = builder.resume(state);
             }

@@ -23,6 +23,9 @@ SMALL = {
     "compute": {"threads": 2},
 }
 
+#: The same, with the vectors that are in the data.
+VECTORS = {**SMALL, "encode": {"feature": "vector", "column": "vector"}}
+
 
 def vectors(rows: int, dimension: int = 16, seed: int = 0) -> pa.Table:
     """``id``, ``label`` (the cluster), ``text`` and ``vector``: points around one center a label."""

@@ -7,13 +7,13 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import torch
-from conftest import SMALL
+from conftest import VECTORS
 
 from prosampler import Pipeline
 
 
 def first(data, **settings):
-    with Pipeline(SMALL, data=data, embeddings="vector", **settings).start() as stream:
+    with Pipeline(VECTORS, data=data, **settings).start() as stream:
         return next(stream)
 
 
@@ -54,7 +54,7 @@ def test_a_shuffled_data_set_has_its_own_order(table):
 
 
 def test_a_table_can_be_read_again_but_a_reader_cannot(table):
-    pipeline = Pipeline(SMALL, data=table, embeddings="vector", seed=5)
+    pipeline = Pipeline(VECTORS, data=table, seed=5)
     assert [m.ids for m in pipeline] == [m.ids for m in pipeline]
 
 

@@ -6,14 +6,14 @@ import re
 
 import pyarrow as pa
 import pytest
-from conftest import GLOSSES, MODEL, ROOT, SMALL, vectors
+from conftest import GLOSSES, MODEL, ROOT, SMALL, VECTORS, vectors
 
 import prosampler
 from prosampler import Pipeline
 
 
 def start(table, **settings):
-    return Pipeline(SMALL, data=table, embeddings="vector", **settings).start()
+    return Pipeline(VECTORS, data=table, **settings).start()
 
 
 def test_an_epoch_has_every_sample_once_and_is_harder_than_chance(table):
@@ -86,7 +86,11 @@ def test_all_faults_come_at_once_in_the_words_of_the_library():
     [
         (lambda t: Pipeline("nowhere.toml"), prosampler.SourceNotFoundError, "no such file: `nowhere.toml`"),
         (lambda t: start(t, walk={"batch_size": 2000}), prosampler.SourceError, "has 1000 rows, but 2000"),
-        (lambda t: Pipeline(SMALL, data=t, embeddings="v").start(), prosampler.SourceError, "column `v` not found"),
+        (
+            lambda t: Pipeline(SMALL, data=t, encode={"feature": "vector", "column": "v"}).start(),
+            prosampler.SourceError,
+            "column `v` not found",
+        ),
         (lambda t: Pipeline(SMALL, data=t).start(), prosampler.ConfigError, "encode.model: is required"),
         (lambda t: start(t, source={"columns": ["x"]}), prosampler.SourceError, "`x` not found in `data`; it has `id`"),
         (
@@ -133,7 +137,7 @@ def test_async_iteration_goes_on_beside_other_tasks(table):
                 await asyncio.sleep(0)
 
         ticking = asyncio.create_task(tick())
-        async for mini_batch in Pipeline(SMALL, data=table, embeddings="vector"):
+        async for mini_batch in Pipeline(VECTORS, data=table):
             ids += mini_batch.ids
         ticking.cancel()
         return ticks, ids
@@ -146,7 +150,7 @@ def test_async_iteration_goes_on_beside_other_tasks(table):
 def test_a_cancelled_wait_loses_no_mini_batch(table):
     async def run():
         ids = []
-        async with await Pipeline(SMALL, data=table, embeddings="vector").start_async() as stream:
+        async with await Pipeline(VECTORS, data=table).start_async() as stream:
             while True:
                 waiting = asyncio.ensure_future(anext(stream))
                 await asyncio.sleep(0)

@@ -5,7 +5,7 @@ import os
 
 import pytest
 import torch
-from conftest import SMALL, vectors
+from conftest import SMALL, VECTORS, vectors
 from torch.utils.data import DataLoader, Dataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
@@ -28,7 +28,7 @@ class Rows(Dataset):
 
 
 def pipeline(table, **settings):
-    return Pipeline(SMALL, data=table, embeddings="vector", source={"columns": ["id", "vector"]}, **settings)
+    return Pipeline(VECTORS, data=table, source={"columns": ["id", "vector"]}, **settings)
 
 
 def loss_of(encoder, vectors):
@@ -75,7 +75,7 @@ def test_whole_mini_batches(table):
             ids += columns["id"].tolist()
         assert sorted(ids) == list(range(1000))
     dataset.close()
-    sizes = HardNegativeDataset(SMALL, data=table, embeddings="vector", transform=len)
+    sizes = HardNegativeDataset(VECTORS, data=table, transform=len)
     assert list(sizes) == [32] * 31 + [8]
     sizes.close()
 

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, vectors
+from conftest import SMALL, VECTORS, vectors
 from datasets import Dataset
 from sentence_transformers import (
     SentenceTransformer,
@@ -195,7 +195,7 @@ def test_lightning(tiny, pairs, tmp_path):
 def test_pushing_instead_of_exporting():
     """The paper's way: the vectors that the training makes anyway are pushed, and no model is run."""
     torch.manual_seed(0)
-    sampler = HardNegativeDataset(SMALL, data=vectors(500), embeddings="vector", transform=lambda m: m)
+    sampler = HardNegativeDataset(VECTORS, data=vectors(500), transform=lambda m: m)
     encoder = torch.nn.Linear(16, 16)
     optimizer = torch.optim.Adam(encoder.parameters(), 0.01)
     for epoch in range(2):
