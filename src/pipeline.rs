@@ -200,10 +200,10 @@ impl PipelineBuilder {
         };
         encoder.accepts(source.uri(), &schema)?;
         let selection = selection(&config, &payload, encoder.columns())?;
-        crate::source::positions(source.uri(), &schema, &selection.distinct.concat())?;
+        crate::source::positions(source.uri(), &schema, &selection.distinct)?;
 
         let mut columns = payload;
-        for column in encoder.columns().iter().chain(selection.distinct.iter().flatten()).chain(&selection.negative) {
+        for column in encoder.columns().iter().chain(&selection.distinct).chain(&selection.negative) {
             if !columns.contains(column) {
                 columns.push(column.clone());
             }
@@ -315,7 +315,7 @@ fn selection(config: &PipelineConfig, payload: &[String], encoded: &[String]) ->
     let PipelineConfig { guards, pairs, walk, .. } = config;
     let content = if guards.duplicates { encoded.to_vec() } else { Vec::new() };
     let distinct = pairs.columns().into_iter().map(|[_, positive]| positive).chain(&guards.distinct);
-    let distinct = std::iter::once(content).chain(distinct.map(|column| vec![column.clone()])).collect();
+    let distinct = distinct.cloned().collect();
     let positive = pairs.positive.as_ref().or(encoded.first()).filter(|_| walk.negatives > 0);
     let taken = |column: &&String| (1..=walk.negatives).any(|i| **column == negative(i));
     if let Some(column) = payload.iter().find(taken) {
@@ -323,7 +323,8 @@ fn selection(config: &PipelineConfig, payload: &[String], encoded: &[String]) ->
             format!("gives explicit negatives the name of the column `{column}`; leave it out of source.columns");
         return Err(fault("walk.negatives", message));
     }
-    Ok(Selection { payload: payload.to_vec(), negative: positive.cloned(), guards: guards.clone(), distinct })
+    let (payload, negative) = (payload.to_vec(), positive.cloned());
+    Ok(Selection { payload, negative, guards: guards.clone(), content, distinct })
 }
 
 /// Refuses columns with fewer values than a mini-batch has samples, since none could ever be full, and the measure of

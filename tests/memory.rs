@@ -122,7 +122,7 @@ impl Encoder for Restless {
     }
 }
 
-/// Ten thousand steps and dozens of refreshes, each of which embeds all samples anew, for a trainer that is slower than
+/// Ten thousand steps and a refresh for each thousand at least, each of which embeds all samples anew, for a trainer that is slower than
 /// the stream: memory is that of one snapshot between refreshes, of two and the graph's scratch within one, and it does
 /// not grow. A dropped stream leaves nothing.
 #[test]
@@ -146,7 +146,7 @@ fn a_long_run_takes_no_more_memory_than_a_short_one() {
             .unwrap();
         let handle = stream.handle();
         let (mut least, mut most) = (Vec::new(), Vec::new());
-        for thousand in 0..10 {
+        for _ in 0..10 {
             let (mut low, published) = (usize::MAX, handle.counts().published);
             PEAK.store(NOW.load(Relaxed), Relaxed);
             for _ in 0..1000 {
@@ -156,7 +156,10 @@ fn a_long_run_takes_no_more_memory_than_a_short_one() {
             }
             least.push(low);
             most.push(PEAK.load(Relaxed) - empty);
-            assert!(thousand == 0 || handle.counts().published > published, "no refresh in a thousand steps");
+            // At least one refresh for each thousand steps, however fast these are.
+            while handle.counts().published == published {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
         }
         let mb =
             |bytes: &Vec<usize>| bytes.iter().map(|b| format!("{:.1}", *b as f64 / 1e6)).collect::<Vec<_>>().join(" ");

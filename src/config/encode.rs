@@ -78,10 +78,13 @@ pub struct EncodeConfig {
     /// `attention_mask` and `token_type_ids`, all [batch, sequence]; an image `pixel_values` (or the only input, whatever
     /// its name); for the others see their tables. Required for [`OnnxEncoder`](crate::encode::OnnxEncoder).
     pub model: Option<PathBuf>,
+    /// Numbers in each vector of `column`, 1 to 65,536: for vectors in plain lists, which do not say. Default: the size
+    /// of fixed-size lists.
+    pub dimension: Option<usize>,
     /// The tokenizer that belongs to it. Default: `tokenizer.json` beside the model. Text only.
     pub tokenizer: Option<PathBuf>,
     /// The column that is embedded: for text strings, or UTF-8 as binary values; for images see [`ImageConfig`]; for
-    /// vectors fixed-size lists of numbers. Required for these.
+    /// vectors lists of numbers. Required for these.
     pub column: Option<String>,
     /// A second text for the tokenizer's pair input, as cross-encoders take it. Default: none. Text only.
     pub pair_column: Option<String>,
@@ -277,6 +280,7 @@ impl Default for EncodeConfig {
         Self {
             feature: None,
             model: None,
+            dimension: None,
             tokenizer: None,
             column: None,
             pair_column: None,
@@ -325,7 +329,7 @@ impl EncodeConfig {
     }
 }
 
-layer!(EncodeConfig: feature, model, tokenizer, column, pair_column, prefix, max_tokens, pooling, normalize, output,
+layer!(EncodeConfig: feature, model, dimension, tokenizer, column, pair_column, prefix, max_tokens, pooling, normalize, output,
     providers, cuda, batch_rows, batch_tokens, sessions, on_bad_sample, storage, runtime, image, tensor, graph, views, combine;
     tables image, tensor, graph, cuda; lists views);
 layer!(ViewConfig: feature, model, tokenizer, column, pair_column, prefix, max_tokens, pooling, output, image, tensor,
@@ -377,6 +381,11 @@ impl EncodeConfig {
             let fits = self.feature.is_none_or(|feature| feature == *kind);
             check.require(fits, name, "belongs to another kind than encode.feature; change one of the two");
         }
+        let sound = self.dimension.is_none_or(|d| (1..=65_536).contains(&d));
+        check.require(sound, "dimension", "must lie between 1 and 65,536");
+        let is_vector = self.kind() == FeatureKind::Vector || !self.views.is_empty();
+        let message = "is for encode.feature = \"vector\"; a model's is its own: remove it";
+        check.require(is_vector || self.dimension.is_none(), "dimension", message);
         let is_text = self.kind() == FeatureKind::Text || !self.views.is_empty();
         let for_text = |given: bool| is_text || !given;
         let remedy = "is for text, but encode.feature is another kind; remove it";

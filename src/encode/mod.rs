@@ -173,7 +173,10 @@ fn open_views(config: &EncodeConfig, schema: &Schema, models: &Models) -> Result
             let column = config.column.as_ref();
             let column =
                 column.ok_or_else(|| fault(".column", "is required; name the column that holds the vectors"))?;
-            return Ok(Arc::new(ColumnEncoder::new(schema, column)?));
+            return Ok(Arc::new(match config.dimension {
+                Some(dimension) => ColumnEncoder::of_dimension(schema, column, dimension)?,
+                None => ColumnEncoder::new(schema, column)?,
+            }));
         }
         #[cfg(feature = "onnx")]
         return Ok(Arc::new(OnnxEncoder::open_among(config, models)?));

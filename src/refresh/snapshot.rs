@@ -45,8 +45,9 @@ pub(crate) struct Selection {
     /// The column of explicit negatives.
     pub negative: Option<String>,
     pub guards: GuardsConfig,
-    /// What no two samples may share: the content first, then each column by itself.
-    pub distinct: Vec<Vec<String>>,
+    /// The columns whose content, all together, no two samples may share, and those that each must be distinct.
+    pub content: Vec<String>,
+    pub distinct: Vec<String>,
 }
 
 /// What the column of the i-th explicit negative is called, from 1.
@@ -111,7 +112,7 @@ impl Snapshot {
         let negatives = negatives.transpose()?;
         let groups = match groups {
             Some(groups) => groups,
-            None => Groups::of(&store, &selection.distinct)?.into(),
+            None => Groups::of(&store, &selection.content, &selection.distinct)?.into(),
         };
         let guards = Guards::new(&selection.guards, groups, embeddings.clone());
         let index = OnceLock::new();

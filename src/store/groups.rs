@@ -1,5 +1,6 @@
 use std::hash::{DefaultHasher, Hasher};
 use std::ops::Range;
+use std::slice::from_ref;
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
@@ -29,23 +30,24 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// Looks at `keys`, each some columns that count as one value; without any, no two
-    /// samples share it. A sample without a value
-    /// (a null) is in no group of that key. A key of one list column groups by items. Reads the columns once; blocks meanwhile.
+    /// Groups by the content of some columns together, key 0, and by each of the columns in `distinct`, the keys after
+    /// it. Without content columns, no two samples share it. A null is in no group. Of list columns in `distinct`, the
+    /// items are values. Reads the columns once; blocks meanwhile.
     ///
     /// # Errors
     /// [`Error::MissingColumn`]; [`Error::ColumnType`] for types that have no equality; [`Error::TooManySamples`] where
     /// lists have more than four billion items.
-    pub fn of(store: &Store, keys: &[Vec<String>]) -> Result<Self> {
+    pub fn of(store: &Store, content: &[String], distinct: &[String]) -> Result<Self> {
         let mut groups = Self { first_members: vec![0], first_groups: vec![0], ..Self::default() };
         let mut memberships: Vec<(SampleId, u32)> = Vec::new();
-        for key in keys {
+        let keys = std::iter::once((content, false)).chain(distinct.iter().map(|column| (from_ref(column), true)));
+        for (key, by_item) in keys {
             if key.is_empty() {
                 groups.most_together.push(store.len());
                 groups.first_groups.push(groups.len() as u32);
                 continue;
             }
-            let (mut hashes, nulls) = hashes(store, key)?;
+            let (mut hashes, nulls) = hashes(store, key, by_item)?;
             let mut values = 0;
             hashes.sort_unstable();
             hashes.dedup();
@@ -125,11 +127,12 @@ impl Groups {
 
 type Hashes = (Vec<(u32, SampleId)>, Option<usize>);
 
-/// A number for every value of a key, with its sample; and, but for lists, how many samples have none.
-fn hashes(store: &Store, key: &[String]) -> Result<Hashes> {
+/// A number for every value of a key, or for every item of its lists, with its sample; and, but for items, how many
+/// samples have none.
+fn hashes(store: &Store, key: &[String], by_item: bool) -> Result<Hashes> {
     let store = store.select(key)?;
     let schema = store.schema();
-    let listed = key.len() == 1 && is_list(schema.field(0).data_type());
+    let listed = by_item && is_list(schema.field(0).data_type());
     let types = schema.fields().iter().map(|field| match field.data_type() {
         DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) if listed => {
             item.data_type().clone()

@@ -257,14 +257,16 @@ impl EpochSampler {
             self.notes = notes;
             let found = draw.ids.len() >= least;
             for &id in &draw.ids {
-                // Of all samples they are free for the next one in any case.
-                if let Some(all) = &mut self.all {
-                    all.put_back(id);
-                }
-                if !found {
-                    self.fresh.put_back(id);
-                } else if self.all.is_some() {
-                    self.fresh.take(id);
+                match self.all.as_mut().filter(|_| size == self.config.batch_size) {
+                    Some(all) => {
+                        // They are free for the next one in any case.
+                        all.put_back(id);
+                        if found {
+                            self.fresh.take(id);
+                        }
+                    }
+                    None if found => {}
+                    None => self.fresh.put_back(id),
                 }
             }
             if found {

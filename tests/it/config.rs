@@ -68,7 +68,7 @@ fn impossible_values_are_refused() {
         ("graph.neighbors = 0", "graph.neighbors"),
         ("stream.prefetch = 0", "stream.prefetch"),
         ("encode.max_tokens = 1", "encode.max_tokens"),
-        ("encode.batch_rows = 0", "encode.batch_rows"),
+        ("encode.batch_rows = 70_000", "encode.batch_rows"),
         ("refresh.every_steps = 0", "refresh.every_steps"),
         ("store.cache_dir = ''", "store.cache_dir"),
         ("compute.threads = 100000", "compute.threads"),

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use prosampler::arrow::array::{ArrayRef, AsArray, FixedSizeListArray, Float64Array, RecordBatch, StringArray};
-use prosampler::arrow::datatypes::{DataType, Field};
+use prosampler::arrow::array::{
+    ArrayRef, AsArray, FixedSizeListArray, Float64Array, LargeListArray, RecordBatch, StringArray,
+};
+use prosampler::arrow::datatypes::{DataType, Field, Float64Type};
 use prosampler::config::{EncodeConfig, Pooling, Similarity, Storage, StoreConfig};
 use prosampler::encode::{ColumnEncoder, Encoder, OnnxEncoder, encode_all};
 use prosampler::source::{FileSource, MemorySource, Source};
@@ -114,8 +116,32 @@ fn a_column_of_vectors_is_taken_as_it_is() {
 
     let text = RecordBatch::try_from_iter([("t", Arc::new(StringArray::from(vec!["x"])) as ArrayRef)]).unwrap();
     let error = ColumnEncoder::new(&text.schema(), "t").unwrap_err().to_string();
-    assert!(error.contains("column `t` holds Utf8") && error.contains("fixed-size list of numbers"), "{error}");
+    assert!(error.contains("column `t` holds Utf8") && error.contains("are lists of numbers"), "{error}");
     assert!(ColumnEncoder::new(&text.schema(), "v").unwrap_err().to_string().contains("it has `t`"));
+}
+
+/// Parquet's lists do not say how long they are: the settings do, and rows of another length cannot be read.
+#[test]
+fn plain_lists_are_vectors_of_a_given_dimension() {
+    let lists = [
+        Some(vec![Some(1.0), Some(2.0)]),
+        Some(vec![Some(3.0)]),
+        Some(vec![Some(4.0), None]),
+        Some(vec![Some(5.0), Some(6.0)]),
+    ];
+    let list: ArrayRef = Arc::new(LargeListArray::from_iter_primitive::<Float64Type, _, _>(lists));
+    let rows = RecordBatch::try_from_iter([("v", list)]).unwrap();
+    let error = ColumnEncoder::new(&rows.schema(), "v").unwrap_err().to_string();
+    assert!(error.contains("say how many numbers a list has, as encode.dimension"), "{error}");
+    let encoder = ColumnEncoder::of_dimension(&rows.schema(), "v", 2).unwrap();
+    let mut vectors = vec![0f32; 8];
+    let bad = encoder.encode_readable(&rows, &mut vectors).unwrap().bad;
+    assert_eq!(vectors, [1.0, 2.0, 0.0, 0.0, 0.0, 0.0, 5.0, 6.0]);
+    let bad: Vec<_> = bad.iter().map(|bad| (bad.row, bad.reason.as_str())).collect();
+    assert_eq!(bad, [(1, "has 1 numbers, not 2"), (2, "has 1 nulls among its numbers")]);
+    let mut last = vec![0f32; 2];
+    encoder.encode(&rows.slice(3, 1), &mut last).unwrap();
+    assert_eq!(last, [5.0, 6.0]);
 }
 
 /// Share of samples whose label wins among the 10 exact nearest neighbors.

@@ -90,7 +90,7 @@ impl Data {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let names = ["content", "label", "tags"].map(str::to_owned);
         let store = runtime.block_on(Store::build(&source, &names, &StoreConfig::default(), &mut |_| {})).unwrap();
-        let groups = Groups::of(&store, &names.map(|name| vec![name])).unwrap().into();
+        let groups = Groups::of(&store, &names[..1], &names[1..]).unwrap().into();
         Self { contents, labels, tags, table: table.into(), pairs, graph, groups }
     }
 
@@ -200,7 +200,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let names = vec!["value".to_owned()];
         let store = runtime.block_on(Store::build(&source, &names, &StoreConfig::default(), &mut |_| {})).unwrap();
-        let groups = Groups::of(&store, &[Vec::new(), names]).unwrap();
+        let groups = Groups::of(&store, &[], &names).unwrap();
         let table = Arc::new(crate::support::table(len, DIMENSION, 4, seed));
         let degree = 5.min(len - 1);
         let graph = graph::build(&table, &graph_config(20.max(degree), degree), 1, GraphVersion(1));
@@ -214,6 +214,31 @@ proptest! {
             prop_assert_eq!(unlike.len(), draw.ids.len());
         }
         prop_assert_eq!((epoch.left(), count), (0, batches as u64));
+    }
+
+    /// Lists are the same content as wholes, not by an item that they share.
+    #[test]
+    fn lists_are_copies_only_as_wholes(len in 2usize..60, items in 1usize..4, values in 1i32..6, seed in any::<u64>()) {
+        let mut generator = ChaCha8Rng::seed_from_u64(seed);
+        let lists: Vec<Vec<_>> =
+            (0..len).map(|_| (0..items).map(|_| Some(generator.random_range(0..values))).collect()).collect();
+        let column: ArrayRef =
+            Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(lists.iter().cloned().map(Some)));
+        let source = MemorySource::new(vec![RecordBatch::try_from_iter([("list", column)]).unwrap()]).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let names = vec!["list".to_owned()];
+        let store = runtime.block_on(Store::build(&source, &names, &StoreConfig::default(), &mut |_| {})).unwrap();
+        let groups = Groups::of(&store, &names, &names).unwrap();
+        for i in 0..len {
+            for j in 0..i {
+                let shared = |key: usize| {
+                    let of = |i| groups.groups_of(SampleId::new(i)).iter().filter(|g| groups.of_key(key).contains(*g));
+                    of(i).any(|group| of(j).any(|other| other == group))
+                };
+                prop_assert_eq!(shared(0), lists[i] == lists[j]);
+                prop_assert_eq!(shared(1), lists[i].iter().any(|item| lists[j].contains(item)));
+            }
+        }
     }
 
     /// Groups against a comparison of all with all.

@@ -61,7 +61,11 @@ fn files(stage: &str) -> Vec<PathBuf> {
     fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() { collect(&path, files) } else { files.push(path) }
+            match path.extension() {
+                _ if path.is_dir() => collect(&path, files),
+                Some(extension) if extension == "rs" => files.push(path),
+                _ => {}
+            }
         }
     }
     let single = path(&format!("src/{stage}.rs"));

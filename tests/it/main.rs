@@ -22,6 +22,7 @@ mod layers;
 mod mini_batches;
 mod nearest;
 mod pairs;
+mod pipelines;
 mod providers;
 mod refresh;
 mod resume;

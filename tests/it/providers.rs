@@ -81,7 +81,7 @@ fn gpu_settings_are_checked() {
         ("cuda = { devices = [] }", "encode.cuda.devices: is empty"),
         ("cuda = { devices = [0, 0] }", "encode.cuda.devices: names a GPU twice"),
         ("cuda = { memory_limit = 8 }", "encode.cuda.memory_limit: is in bytes"),
-        ("cuda = { memory = 8 }", "encode.cuda.memory: unknown key; did you mean `memory_limit`?"),
+        ("cuda = { memory_limt = 8 }", "encode.cuda.memory_limt: unknown key; did you mean `memory_limit`?"),
     ] {
         let error = config(text).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
