@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all of their own set-up.
 
-.PHONY: demo test setup bench bench-encode bench-graph bench-quality bench-refresh bench-store bench-walk
+.PHONY: demo test python-test setup bench bench-encode bench-graph bench-quality bench-refresh bench-store bench-walk
 
 ## Streams hard-negative mini-batches out of WordNet, and says how hard they are.
 demo: setup
@@ -10,6 +10,10 @@ demo: setup
 test: setup
 	./scripts/moto.sh
 	cargo test --quiet --all-features
+
+## The Python package in .python/, with its types, its style and its tests; the first time fetches about 3 GB.
+python-test:
+	./scripts/python.sh
 
 ## Fetches ONNX Runtime's shared library, once.
 setup:

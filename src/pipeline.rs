@@ -17,7 +17,7 @@ use crate::config::{
 use crate::encode::{BadSamples, Encoder, encode_present};
 use crate::error::{Error, Result};
 use crate::progress::{Progress, Stage};
-use crate::refresh::{First, Recipe, Selection, Snapshot, Worker, negative};
+use crate::refresh::{CancelOnDrop, First, Recipe, Selection, Snapshot, Watched, Worker, negative};
 use crate::sample::{ModelVersion, SampleId};
 use crate::source::{self, Source};
 use crate::store::{EmbeddingTable, Store};
@@ -170,7 +170,8 @@ impl PipelineBuilder {
     }
 
     /// Reads the source, embeds all samples, builds the first graph, and starts the stream. Must be called within a
-    /// tokio runtime, whose tasks the pipeline then is.
+    /// tokio runtime, whose tasks the pipeline then is. Dropping the future ends its work: embedding stops at the next
+    /// record batch.
     ///
     /// # Errors
     /// [`Error::Config`] for settings out of range or without a source or encoder; [`Error::TooFewSamples`] for an
@@ -221,8 +222,9 @@ impl PipelineBuilder {
         let (storage, similarity) = (config.encode.storage, config.graph.similarity);
         let (on_bad_sample, batch_size) = (config.encode.on_bad_sample, config.walk.batch_size);
         let total = Some(store.len());
+        let cancel = CancelOnDrop(Arc::default());
         let embed = {
-            let store = store.clone();
+            let (store, cancelled) = (store.clone(), cancel.0.clone());
             move || {
                 if let Some(kept) = kept {
                     return Ok((encoder, First::Resumed(kept), progress));
@@ -231,7 +233,8 @@ impl PipelineBuilder {
                 encoded(0);
                 let settings = (storage, similarity, ModelVersion(1));
                 let bad = BadSamples { on_bad_sample, known: 0 };
-                let table = encode_present(&encoder, &store, bad, settings, &mut encoded)?;
+                let watched = Watched { encoder: encoder.clone(), cancelled };
+                let table = encode_present(&watched, &store, bad, settings, &mut encoded)?;
                 enough_left(store.uri(), &table, batch_size)?;
                 Ok((encoder, First::Embedded(table), progress))
             }

@@ -116,6 +116,15 @@ impl PipelineConfig {
         Ok(read::read(&text, &path.display().to_string(), base, overrides)?)
     }
 
+    /// The defaults, then `KEY=VALUE` settings over them, as [`from_file_with`](Self::from_file_with) takes them. Relative
+    /// paths stay relative to the working directory.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with all faults.
+    pub fn from_settings(settings: &[String]) -> Result<Self> {
+        Ok(read::read("", "the settings", None, settings)?)
+    }
+
     /// Reads settings from TOML text. Relative paths stay relative to the working directory.
     ///
     /// # Errors

@@ -19,5 +19,5 @@ pub use self::handle::RefreshHandle;
 pub use self::report::{RefreshCounts, RefreshSeconds, Refreshed};
 pub use self::snapshot::{AgeSummary, Ages, Published, Snapshot};
 pub(crate) use self::snapshot::{Selection, negative};
-pub(crate) use self::work::Recipe;
+pub(crate) use self::work::{CancelOnDrop, Recipe, Watched};
 pub(crate) use self::worker::{First, Worker};

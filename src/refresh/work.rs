@@ -55,8 +55,8 @@ pub(super) struct Outcome {
     pub encoder: Arc<dyn Encoder>,
 }
 
-/// Ends the work of a refresh that nobody waits for any more, soon after it is dropped.
-pub(super) struct CancelOnDrop(pub Arc<AtomicBool>);
+/// Ends work that nobody waits for any more, soon after it is dropped.
+pub(crate) struct CancelOnDrop(pub Arc<AtomicBool>);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
@@ -182,10 +182,10 @@ fn push(table: &mut EmbeddingTable, pushed: &Pushed, ages: &Ages) -> Result<Ages
     Ok(Ages { embedded_at_step: ages.embedded_at_step, pushed_at_step: at.into() })
 }
 
-/// An encoder that stops where the refresh is cancelled.
-struct Watched {
-    encoder: Arc<dyn Encoder>,
-    cancelled: Arc<AtomicBool>,
+/// An encoder that stops where its work is cancelled.
+pub(crate) struct Watched {
+    pub encoder: Arc<dyn Encoder>,
+    pub cancelled: Arc<AtomicBool>,
 }
 
 impl Watched {

@@ -158,6 +158,16 @@ syze = 256
 }
 
 #[test]
+fn settings_may_come_without_a_file() {
+    let settings = ["source.uri = 'a'", "checkpoint.dir = 'kept'", "walk.batch_size=64"].map(String::from);
+    let config = PipelineConfig::from_settings(&settings).unwrap();
+    assert_eq!((config.source.uri, config.walk.batch_size), (vec!["a".to_owned()], 64));
+    assert_eq!(config.checkpoint.dir, Some("kept".into()));
+    let error = PipelineConfig::from_settings(&["steam.prefetch=1".to_owned()]).unwrap_err().to_string();
+    assert!(error.contains("did you mean `stream`?") && error.contains("source.uri: is required"), "{error}");
+}
+
+#[test]
 fn a_label_must_be_among_the_columns() {
     let found = faults("source = { uri = 'a', columns = ['x'] }\nreport.label = 'y'\n");
     assert_eq!((found.len(), found[0].1.as_str()), (1, "report.label"));

@@ -124,3 +124,28 @@ async fn encoding_happens_once_for_all_refreshes() {
     assert_eq!(stream.await.unwrap().count().await, 40);
     assert_eq!(calls.load(Ordering::Relaxed), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_is_dropped_embeds_no_more() {
+    let samples = 3 * 8192;
+    let (begun, is_begun) = std::sync::mpsc::channel();
+    let (go_on, may_go_on) = std::sync::mpsc::channel::<()>();
+    let may_go_on = std::sync::Mutex::new(may_go_on);
+    let encoder = TestEncoder::spoiled(samples, move |n, _| {
+        if n == 0 {
+            begun.send(()).unwrap();
+            may_go_on.lock().unwrap().recv().unwrap();
+        }
+    });
+    let calls = encoder.calls.clone();
+    let task = tokio::spawn(pipeline(samples, BATCH_SIZE).encoder(encoder).start());
+    tokio::task::spawn_blocking(move || is_begun.recv().unwrap()).await.unwrap();
+    task.abort();
+    assert!(task.await.unwrap_err().is_cancelled());
+    go_on.send(()).unwrap();
+    // The encoder is gone once its work has ended.
+    while go_on.send(()).is_ok() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+}

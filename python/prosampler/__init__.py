@@ -1,0 +1,64 @@
+"""Hard-negative mini-batches for contrastive learning, drawn from the whole data set while the encoder is training.
+
+>>> import prosampler
+>>> pipeline = prosampler.Pipeline("pipelines/text.toml")
+>>> for mini_batch in pipeline:
+...     columns = mini_batch.to_torch()
+
+``Pipeline`` takes a pipeline file, a dict, or keyword settings; every setting is described in the documentation of the
+Rust module ``prosampler::config``, under the same names. Adapters for trainers are modules of their own, so that
+nothing is imported that is not in use:
+
+- ``prosampler.torch``: a batch sampler and an ``IterableDataset`` for ``DataLoader``;
+- ``prosampler.sentence_transformers``, ``prosampler.transformers``, ``prosampler.lightning``: for these trainers;
+- ``prosampler.export``: the encoder under training as an ONNX file.
+"""
+
+from ._prosampler import Column, MiniBatch, RecordBatch, Refreshed, __version__
+from .errors import (
+    ArgumentError,
+    ClosedError,
+    ConfigError,
+    EncodeError,
+    Error,
+    ExportError,
+    FileError,
+    ForkError,
+    ModelError,
+    OnnxRuntimeError,
+    RefreshError,
+    SourceError,
+    SourceNotFoundError,
+    StateError,
+    TaskDiedError,
+)
+from .handle import Refresh, RefreshHandle
+from .pipeline import Pipeline
+from .stream import Stream
+
+__all__ = [
+    "ArgumentError",
+    "ClosedError",
+    "Column",
+    "ConfigError",
+    "EncodeError",
+    "Error",
+    "ExportError",
+    "FileError",
+    "ForkError",
+    "MiniBatch",
+    "ModelError",
+    "OnnxRuntimeError",
+    "Pipeline",
+    "RecordBatch",
+    "Refresh",
+    "RefreshError",
+    "RefreshHandle",
+    "Refreshed",
+    "SourceError",
+    "SourceNotFoundError",
+    "StateError",
+    "Stream",
+    "TaskDiedError",
+    "__version__",
+]

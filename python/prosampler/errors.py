@@ -1,0 +1,61 @@
+"""What can go wrong: one tree of exceptions, with the messages of the Rust library."""
+
+
+class Error(Exception):
+    """The root: everything that prosampler raises of its own."""
+
+
+class ConfigError(Error, ValueError):
+    """Settings that cannot be used; the message lists all faults at once."""
+
+
+class SourceError(Error):
+    """Rows that cannot be read, or do not fit their use: damaged files, missing columns, nulls, too few samples."""
+
+
+class SourceNotFoundError(SourceError, FileNotFoundError):
+    """Nothing is at this uri or path."""
+
+
+class FileError(Error, OSError):
+    """The operating system refused to read or write a file."""
+
+
+class OnnxRuntimeError(Error):
+    """ONNX Runtime's shared library is missing, or of no use."""
+
+
+class ModelError(Error):
+    """A model or tokenizer that cannot be opened, or does not fit its use."""
+
+
+class EncodeError(Error):
+    """An encoder failed on some rows, or gave vectors that are of no use."""
+
+
+class ExportError(Error):
+    """A model that cannot be exported, or whose export does not do what the model does."""
+
+
+class ArgumentError(Error, ValueError):
+    """Vectors or ids that do not fit the run."""
+
+
+class StateError(Error):
+    """A state that cannot be resumed."""
+
+
+class RefreshError(Error):
+    """A refresh failed, or was given up; the run goes on with the graph before."""
+
+
+class TaskDiedError(Error):
+    """A background task ended unexpectedly; please report it."""
+
+
+class ForkError(Error, RuntimeError):
+    """A stream was used in a fork of the process that started it."""
+
+
+class ClosedError(Error, RuntimeError):
+    """A stream was used after its end."""

@@ -1,0 +1,125 @@
+"""The reach into a running pipeline."""
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from ._prosampler import Refresh as _Refresh
+from ._prosampler import Refreshed
+from ._prosampler import RefreshHandle as _RefreshHandle
+from .errors import ArgumentError
+
+TICK = 0.05
+"""Seconds between two looks at the signals: what Ctrl-C waits for at most."""
+
+
+class Refresh:
+    """A refresh that has been asked for."""
+
+    def __init__(self, raw: _Refresh) -> None:
+        self._raw = raw
+        self._done: Refreshed | None = None
+
+    def done(self) -> bool:
+        """Whether it has ended. Raises ``RefreshError`` where it has failed."""
+        self._done = self._done or self._raw.poll(0.0)
+        return self._done is not None
+
+    def wait(self, timeout: float | None = None) -> Refreshed:
+        """What it did, once it has ended.
+
+        Args:
+            timeout: seconds to wait at most; default for ever.
+
+        Raises:
+            RefreshError: it failed; the run goes on with the graph before.
+            TimeoutError: it has not ended yet, and goes on.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        while self._done is None:
+            left = TICK if end is None else min(TICK, end - time.monotonic())
+            if left < 0:
+                raise TimeoutError(f"the refresh has not ended within {timeout} s; it goes on")
+            self._done = self._raw.poll(left)
+        return self._done
+
+
+class RefreshHandle:
+    """Refreshes at will, and vectors from the trainer. Of use from any thread."""
+
+    def __init__(self, raw: _RefreshHandle) -> None:
+        self._raw = raw
+
+    def refresh(self) -> Refresh:
+        """Asks for a refresh and returns at once; it begins when one that is under way has ended.
+
+        A refresh looks for a newer model file and for new files of the source, takes pushed vectors, makes the graph
+        anew and publishes it; mini-batches come from the graph before meanwhile.
+        """
+        return Refresh(self._raw.refresh())
+
+    def refresh_now(self, timeout: float | None = None) -> Refreshed:
+        """``refresh()``, then ``wait(timeout)``."""
+        return self.refresh().wait(timeout)
+
+    def push_embeddings(self, ids: Iterable[int], vectors: Any) -> None:
+        """Gives vectors that the trainer has just made, without any inference here: the paper's way.
+
+        The next refresh puts them in the place of these samples' embeddings; a later push for a sample replaces an
+        earlier one. They are copied.
+
+        Args:
+            ids: samples, as in ``mini_batch.ids``; a list, an array or a tensor.
+            vectors: ``[ids, dimension]`` finite numbers, a tensor on any device (its gradient is left aside) or an
+                array. They need not have unit length.
+
+        Raises:
+            ArgumentError: the shape does not fit, or there is no such sample; nothing is taken.
+            EncodeError: a vector is not finite or has no length; nothing is taken.
+        """
+        rows: list[int] = ids.tolist() if hasattr(ids, "tolist") else list(ids)
+        numbers = _float32(vectors)
+        expected = (len(rows), self._raw.dimension)
+        if numbers.shape != expected:
+            raise ArgumentError(f"the vectors have the shape {numbers.shape}; give {expected}, [ids, dimension]")
+        self._raw.push_embeddings(rows, numbers)
+
+    def neighbors(self, sample: int) -> list[tuple[int, float]]:
+        """The neighbors of a sample in the newest graph with their similarities, most similar first.
+
+        Raises ``ArgumentError`` where there is no such sample.
+        """
+        return self._raw.neighbors(sample)
+
+    def counts(self) -> dict[str, int]:
+        """How refreshes have ended so far: ``published``, ``skipped``, ``failed``, ``cancelled``."""
+        return self._raw.counts()
+
+    @property
+    def graph_version(self) -> int:
+        """The newest graph, from 1."""
+        return self._raw.graph_version
+
+    @property
+    def model_version(self) -> int:
+        """The model that made its embeddings, from 1. Pushed vectors count as another."""
+        return self._raw.model_version
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in an embedding."""
+        return self._raw.dimension
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {how}" for how, count in self.counts().items())
+        return (
+            f"<prosampler.RefreshHandle: graph {self.graph_version}, model {self.model_version}; refreshes: {counts}>"
+        )
+
+
+def _float32(vectors: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
+    if hasattr(vectors, "detach"):
+        vectors = vectors.detach().to("cpu").float().contiguous().numpy()
+    return np.ascontiguousarray(vectors, dtype=np.float32)

@@ -1,0 +1,31 @@
+"""A callback for Lightning's ``Trainer``."""
+
+import os
+from typing import Any
+
+import lightning
+import torch
+
+from .callbacks import EncoderRefresh, HasHandle
+
+
+class RefreshCallback(lightning.Callback):
+    """Every n steps: exports the encoder and refreshes the run.
+
+    Args:
+        run: the stream or sampler whose graph is to keep up.
+        model: the encoder, which is often a part of the module that the trainer has.
+        path: the run's ``encode.model``.
+        every_steps: n, in optimiser steps.
+        options: more arguments of ``prosampler.callbacks.EncoderRefresh`` and ``prosampler.export.export_model``.
+    """
+
+    def __init__(
+        self, run: HasHandle, model: torch.nn.Module, path: str | os.PathLike[str], *, every_steps: int, **options: Any
+    ) -> None:
+        self.core = EncoderRefresh(run, model, path, every_steps=every_steps, **options)
+
+    def on_train_batch_end(self, trainer: Any, *_: Any, **__: Any) -> None:
+        """Called by the trainer."""
+        if trainer.global_step > 0:
+            self.core.step(trainer.global_step)

@@ -1,0 +1,138 @@
+"""From settings and data to a stream."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any
+
+from . import settings as _settings
+from ._prosampler import MiniBatch, RawStream, check_settings
+from .data import arrow_stream, onnxruntime_library
+from .handle import TICK
+from .progress import Bars
+from .stream import Stream, log
+
+
+class Pipeline:
+    """A source, an encoder and settings: what a stream of hard-negative mini-batches is made of.
+
+    Nothing is read before it starts. Each ``start()``, and each ``for mini_batch in pipeline``, is a run of its own.
+
+    Args:
+        settings: a pipeline file (TOML), or a dict like one: ``{"graph": {"neighbors": 50}}``. Relative paths in a file
+            are relative to its folder, others to the working directory.
+        data: rows in place of ``source.uri``: anything with ``__arrow_c_stream__``, such as tables of pyarrow, polars,
+            duckdb, pandas, HF datasets and Lance. They are copied once into the store.
+        resume: the ``state()`` of an earlier run over the same rows and settings, with its ``checkpoint.dir``.
+        sections: more settings, a section each, over those of the file or dict: ``seed=7``,
+            ``graph={"neighbors": 50}``; ``source="a.parquet"`` is short for ``source={"uri": "a.parquet"}``.
+
+    Raises:
+        ConfigError: settings are unknown or out of range; the message has all faults.
+        SourceNotFoundError: there is no such pipeline file.
+    """
+
+    def __init__(
+        self,
+        settings: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+        /,
+        *,
+        data: Any = None,
+        resume: Mapping[str, Any] | None = None,
+        **sections: Any,
+    ) -> None:
+        file = isinstance(settings, (str, os.PathLike))
+        if settings is not None and not file and not isinstance(settings, Mapping):
+            message = f"settings are a {type(settings).__name__}; give a pipeline file or a dict, and a table as data="
+            raise TypeError(message)
+        if data is not None and not any(hasattr(data, way) for way in ("__arrow_c_stream__", "scanner", "with_format")):
+            arrow_stream(data)
+        self._path = settings if isinstance(settings, (str, os.PathLike)) else None
+        given = settings if isinstance(settings, Mapping) else {}
+        self._settings = [*_settings.lines(given), *_settings.lines(sections)]
+        self._data, self._resume = data, resume
+        self._batch_size, self._drop_last = check_settings(self._path, self._settings, data is not None)
+
+    @property
+    def batch_size(self) -> int:
+        """Samples in a mini-batch, over all ranks: ``walk.batch_size``."""
+        return self._batch_size
+
+    @property
+    def drop_last(self) -> bool:
+        """Whether an epoch's last mini-batch is left out where it would be short: ``walk.drop_last``."""
+        return self._drop_last
+
+    def _open(self) -> RawStream:
+        data = None if self._data is None else arrow_stream(self._data)
+        resume = None if self._resume is None else dict(self._resume)
+        return RawStream.open(self._path, self._settings, data, resume, onnxruntime_library())
+
+    def resumed(self, state: Mapping[str, Any]) -> "Pipeline":
+        """The same pipeline, going on from a ``state()``."""
+        return self._with(resume=state)
+
+    def with_settings(self, **sections: Any) -> "Pipeline":
+        """The same pipeline with more settings over its own."""
+        return self._with(**sections)
+
+    def _with(self, *, resume: Mapping[str, Any] | None = None, **sections: Any) -> "Pipeline":
+        other = object.__new__(Pipeline)
+        other.__dict__.update(self.__dict__)
+        other._settings = [*self._settings, *_settings.lines(sections)]
+        other._resume = self._resume if resume is None else resume
+        checked = check_settings(other._path, other._settings, other._data is not None)
+        other._batch_size, other._drop_last = checked
+        return other
+
+    def start(self, *, progress: bool | None = None) -> Stream:
+        """Reads the source, embeds all samples, builds the first graph, and starts the stream.
+
+        Args:
+            progress: whether bars are shown; default in a terminal and in a notebook.
+
+        Raises:
+            Error: whatever source, model and settings give rise to. Ctrl-C ends the start.
+        """
+        raw = self._open()
+        with Bars(progress) as bars:
+            try:
+                while not raw.poll_start(TICK):
+                    bars.show(raw.progress())
+                bars.show(raw.progress())
+            except BaseException:
+                raw.close(0.0)
+                raise
+            finally:
+                log()
+        return Stream(raw)
+
+    async def start_async(self, *, progress: bool | None = None) -> Stream:
+        """``start()`` for an event loop, which goes on meanwhile."""
+        raw = self._open()
+        with Bars(progress) as bars:
+            try:
+                while not raw.poll_start(0.0):
+                    bars.show(raw.progress())
+                    await asyncio.sleep(TICK)
+                bars.show(raw.progress())
+            except BaseException:
+                raw.close(0.0)
+                raise
+            finally:
+                log()
+        return Stream(raw)
+
+    def __iter__(self) -> Iterator[MiniBatch]:
+        with self.start() as stream:
+            yield from stream
+
+    async def __aiter__(self) -> AsyncIterator[MiniBatch]:
+        async with await self.start_async() as stream:
+            async for mini_batch in stream:
+                yield mini_batch
+
+    def __repr__(self) -> str:
+        parts = [] if self._path is None else [os.fspath(self._path)]
+        parts += [] if self._data is None else [f"data: {type(self._data).__module__}.{type(self._data).__name__}"]
+        return f"<prosampler.Pipeline: {', '.join(parts + self._settings)}>"

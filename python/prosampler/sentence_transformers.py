@@ -1,0 +1,161 @@
+"""Hard negatives for the trainers of sentence-transformers.
+
+>>> hard = HardNegatives(model, "encoder/model.onnx", every_steps=100)
+>>> args = SentenceTransformerTrainingArguments("out", batch_sampler=hard)
+>>> SentenceTransformerTrainer(model, args, train_dataset=pairs, loss=loss, callbacks=[hard.callback]).train()
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+
+from .callbacks import HasHandle
+from .export import export_model
+from .handle import RefreshHandle
+from .pipeline import Pipeline
+from .torch import HardNegativeBatchSampler
+from .transformers import RefreshCallback
+
+
+class HardNegatives:
+    """A batch sampler for ``SentenceTransformerTrainingArguments(batch_sampler=…)``, and the callback beside it.
+
+    The model is exported when this is made. The trainer asks it for a sampler over the data set, whose embeddings and
+    graph are then made; ``callback`` keeps them up with the model. Batch size, ``drop_last`` and seed are those of the
+    training arguments. With several processes the trainer deals whole mini-batches out to them.
+
+    Args:
+        model: the ``SentenceTransformer`` under training.
+        path: where its exports go, ``DIR/model.onnx``.
+        column: the column that is embedded; default the data set's first.
+        every_steps: training steps from one export and refresh to the next.
+        wait: whether training waits for refreshes; default with several processes only.
+        fp16: whether exports are in 16-bit numbers.
+        settings: as for ``Pipeline``: ``graph={"candidates": 1000}``, ``walk={"restart_probability": 0.2}``.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        path: str | os.PathLike[str],
+        *,
+        column: str | None = None,
+        every_steps: int = 100,
+        wait: bool | None = None,
+        fp16: bool = False,
+        **settings: Any,
+    ) -> None:
+        self.path, self.column, self.settings = Path(path), column, settings
+        self.max_tokens = getattr(model, "max_seq_length", None)
+        self.sampler: HardNegativeBatchSampler | None = None
+        self.callback = RefreshCallback(self, model, path, every_steps=every_steps, wait=wait, fp16=fp16)
+        export_model(model, path, fp16=fp16)
+
+    def __call__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        drop_last: bool,
+        valid_label_columns: list[str] | None = None,
+        generator: torch.Generator | None = None,
+        seed: int = 0,
+    ) -> HardNegativeBatchSampler:
+        """Called by the trainer."""
+        column = self.column or dataset.column_names[0]
+        own = {
+            "seed": seed,
+            "source": {"columns": [column]},
+            "encode": {"model": self.path, "column": column, "max_tokens": self.max_tokens},
+            "walk": {"batch_size": batch_size, "drop_last": drop_last},
+        }
+        pipeline = Pipeline(own, data=dataset, **self.settings)
+        self.sampler = HardNegativeBatchSampler(pipeline, rank=0, world_size=1)
+        return self.sampler
+
+    @property
+    def handle(self) -> RefreshHandle:
+        """Refreshes at will. There is one once the trainer has asked for a sampler."""
+        if self.sampler is None:
+            raise RuntimeError("no sampler was asked for yet; give this object as batch_sampler= and start training")
+        return self.sampler.handle
+
+    def close(self) -> None:
+        """Ends the stream and its threads."""
+        if self.sampler is not None:
+            self.sampler.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Trainers pickle their arguments; a run is of one process.
+        return {**self.__dict__, "sampler": None, "callback": None}
+
+    def __repr__(self) -> str:
+        return f"<prosampler.sentence_transformers.HardNegatives: {self.path}, {self.settings}>"
+
+
+def mine_hard_negatives(
+    dataset: Dataset,
+    run: HasHandle,
+    anchor_column_name: str | None = None,
+    positive_column_name: str | None = None,
+    *,
+    range_min: int = 0,
+    range_max: int | None = None,
+    max_score: float | None = None,
+    min_score: float | None = None,
+    num_negatives: int = 3,
+    output_format: str = "n-tuple",
+) -> Dataset:
+    """``(anchor, positive, negative_1, …)`` from the proximity graph, as ``sentence_transformers.util`` names it all.
+
+    Where that function embeds the data set and searches it, this one reads the neighbors that a run has already: a
+    sample's negatives are the positives of its neighbors, nearest first. Texts that equal the anchor or the positive
+    are left out, and so are rows with fewer negatives than asked for.
+
+    Args:
+        dataset: pairs, in the order of the run's source.
+        run: a ``Stream``, a sampler, or ``HardNegatives``. Its graph has ``graph.neighbors`` neighbors a sample.
+        anchor_column_name, positive_column_name: default the first two columns.
+        range_min, range_max: ranks of neighbors from 0, the first one and the one behind the last that are considered.
+        max_score, min_score: similarities to the anchor's row that are considered.
+        num_negatives: negatives a row.
+        output_format: ``"n-tuple"``, or ``"triplet"``: one row a negative.
+
+    Raises:
+        ValueError: the output format is another, or the data set has not two columns.
+        ArgumentError: the data set has more rows than the run.
+    """
+    if output_format not in ("n-tuple", "triplet"):
+        raise ValueError(f"output_format is {output_format!r}; give 'n-tuple' or 'triplet'")
+    names = dataset.column_names
+    if len(names) < 2 and (anchor_column_name is None or positive_column_name is None):
+        raise ValueError(f"the data set has the columns {names}; it needs an anchor and a positive")
+    anchor_name = anchor_column_name or names[0]
+    positive_name = positive_column_name or next(name for name in names if name != anchor_name)
+    anchors, positives, handle = list(dataset[anchor_name]), list(dataset[positive_name]), run.handle
+
+    def negatives(row: int) -> Iterator[str]:
+        seen = {anchors[row], positives[row]}
+        for sample, score in handle.neighbors(row)[range_min:range_max]:
+            text = positives[sample]
+            wanted = (max_score is None or score <= max_score) and (min_score is None or score >= min_score)
+            if wanted and text not in seen:
+                seen.add(text)
+                yield text
+
+    rows: list[tuple[str, ...]] = []
+    for row in range(len(anchors)):
+        found = [text for text, _ in zip(negatives(row), range(num_negatives), strict=False)]
+        if len(found) < num_negatives:
+            continue
+        if output_format == "triplet":
+            rows += [(anchors[row], positives[row], text) for text in found]
+        else:
+            rows.append((anchors[row], positives[row], *found))
+    width = 1 if output_format == "triplet" else num_negatives
+    titles = ["negative"] if width == 1 else [f"negative_{i}" for i in range(1, width + 1)]
+    columns: list[list[str]] = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(2 + width)]
+    return Dataset.from_dict(dict(zip([anchor_name, positive_name, *titles], columns, strict=True)))

@@ -1,0 +1,143 @@
+"""The running pipeline, seen from the trainer."""
+
+import asyncio
+import logging
+from types import TracebackType
+from typing import Any, Self
+
+from ._prosampler import MiniBatch, RawStream, take_log
+from .errors import Error
+from .handle import TICK, RefreshHandle
+
+_logger = logging.getLogger("prosampler")
+
+
+class Stream:
+    """Mini-batches, one after another: ``for mini_batch in stream``, or ``async for``.
+
+    It ends after the last epoch, or after its first error. While it waits, other threads run, and Ctrl-C is answered
+    within 100 ms. ``close()``, the end of a ``with`` block, or the object's death end its threads. It is of use in the
+    process that started it only: a fork gets a ``ForkError``.
+    """
+
+    def __init__(self, raw: RawStream) -> None:
+        self._raw = raw
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> MiniBatch:
+        raw = self._raw
+        # Python handles signals between two turns.
+        while not raw.poll(TICK):
+            pass
+        log()
+        mini_batch = raw.take()
+        if mini_batch is None:
+            raise StopIteration
+        return mini_batch
+
+    def next_epoch(self) -> int | None:
+        """The epoch of the next mini-batch, once that is there; ``None`` at the end. Takes nothing."""
+        while not self._raw.poll(TICK):
+            pass
+        epoch = self._raw.next_epoch()
+        if epoch is None:
+            # The end, or an error, which is raised here.
+            self._raw.take()
+        return epoch
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> MiniBatch:
+        # A task that is cancelled here takes nothing: the mini-batch is there for the next one.
+        if not self._raw.poll(0.0):
+            loop = asyncio.get_running_loop()
+            ready = loop.create_future()
+            self._raw.notify(lambda: loop.call_soon_threadsafe(_settle, ready))
+            await ready
+        log()
+        mini_batch = self._raw.take()
+        if mini_batch is None:
+            raise StopAsyncIteration
+        return mini_batch
+
+    def state(self) -> dict[str, Any]:
+        """Where the run stands: after the mini-batches that were taken, whatever is ready behind them.
+
+        Keep it beside the trainer's checkpoint, in any format; it is a few numbers and texts. ``Pipeline(…,
+        resume=state)`` goes on from there, with the same ``checkpoint.dir``, which must be set.
+        """
+        return self._raw.state()
+
+    @property
+    def handle(self) -> RefreshHandle:
+        """Refreshes at will, and takes vectors from the trainer."""
+        return RefreshHandle(self._raw.handle())
+
+    @property
+    def mini_batches_per_epoch(self) -> int:
+        """Mini-batches in an epoch: always the same, unless the source gains samples."""
+        return self._raw.mini_batches_per_epoch()
+
+    @property
+    def samples(self) -> int:
+        """Samples in the data set."""
+        return self._raw.samples()
+
+    @property
+    def column_names(self) -> list[str]:
+        """The columns of the rows."""
+        return self._raw.column_names()
+
+    def __arrow_c_schema__(self) -> object:
+        return self._raw.schema()
+
+    def close(self) -> None:
+        """Ends the run and its threads, waiting for them five seconds at most. May be called again."""
+        self._raw.close(5.0)
+        log()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._raw.closed
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.close)
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return "<prosampler.Stream: closed>"
+        try:
+            state, handle = self.state(), self.handle
+            return (
+                f"<prosampler.Stream: {self.samples:,} samples, {self.mini_batches_per_epoch:,} mini-batches an epoch, "
+                f"epoch {state['epoch']}, step {state['step']}, graph version {handle.graph_version}, "
+                f"model version {handle.model_version}>"
+            )
+        except Error as error:
+            return f"<prosampler.Stream: {error}>"
+
+
+def log() -> None:
+    """Hands what the library has logged to ``logging``, under the name ``prosampler``."""
+    for level, text in take_log():
+        _logger.log(level, "%s", text)
+
+
+def _settle(ready: "asyncio.Future[None]") -> None:
+    if not ready.done():
+        ready.set_result(None)

@@ -1,0 +1,148 @@
+"""Hard negatives for PyTorch's ``DataLoader``.
+
+``HardNegativeBatchSampler`` gives indices, for a map-style data set whose rows are those of the pipeline's source, in
+the same order. ``HardNegativeDataset`` gives whole mini-batches out of the pipeline itself. Both need no worker
+(``num_workers=0``): mini-batches are made by threads of the pipeline, ahead of time. The batch sampler also works with
+workers, which fetch the rows of its indices.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.utils.data import IterableDataset, Sampler, get_worker_info
+
+from ._prosampler import MiniBatch
+from .epochs import Epochs
+from .errors import ForkError
+from .handle import RefreshHandle
+from .pipeline import Pipeline
+
+
+def rank_and_world_size() -> tuple[int, int]:
+    """Of this process: from ``torch.distributed`` where it is initialised, or Accelerate where it is in use."""
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    if "accelerate" in sys.modules:
+        from accelerate import PartialState
+
+        # A look at its state must not be what initialises it.
+        if PartialState._shared_state:
+            state = PartialState()
+            return state.process_index, state.num_processes
+    return 0, 1
+
+
+class _Adapter:
+    """What both adapters are: epochs of one stream, with the ranks of the trainer."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline | Any = None,
+        /,
+        *,
+        rank: int | None = None,
+        world_size: int | None = None,
+        progress: bool | None = None,
+        **settings: Any,
+    ) -> None:
+        if (rank is None) != (world_size is None):
+            raise ValueError("give rank and world_size together, or neither")
+        found = rank_and_world_size() if rank is None or world_size is None else (rank, world_size)
+        self.rank, self.world_size = found
+        if not isinstance(pipeline, Pipeline):
+            pipeline = Pipeline(pipeline, **settings)
+        elif settings:
+            raise TypeError("give a Pipeline, or what makes one, not both")
+        self.pipeline = pipeline
+        self.batch_size = pipeline.batch_size
+        """Samples in a mini-batch, over all ranks."""
+        self.drop_last = pipeline.drop_last
+        self._epochs = Epochs(pipeline, *found, progress=progress)
+
+    @property
+    def handle(self) -> RefreshHandle:
+        """Refreshes at will, and takes vectors from the trainer. Starts the stream."""
+        return self._epochs.handle
+
+    def __len__(self) -> int:
+        """Mini-batches in an epoch. Starts the stream."""
+        return len(self._epochs)
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next ``iter`` begins with this epoch, from 0, or a later one where it has begun already."""
+        self._epochs.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the run stands, for ``load_state_dict``; torchdata's ``StatefulDataLoader`` calls it."""
+        return self._epochs.state_dict()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Goes on from a ``state_dict``, with the ``checkpoint.dir`` of the run that it is of."""
+        self._epochs.load_state_dict(state_dict)
+
+    def close(self) -> None:
+        """Ends the stream and its threads."""
+        self._epochs.close()
+
+    def __repr__(self) -> str:
+        share = f", rank {self.rank} of {self.world_size}" if self.world_size > 1 else ""
+        return f"<prosampler.torch.{type(self).__name__}: batch size {self.batch_size}{share}, {self.pipeline!r}>"
+
+
+class HardNegativeBatchSampler(_Adapter, Sampler[list[int]]):
+    """Indices of samples that are hard to tell apart: ``DataLoader(dataset, batch_sampler=sampler)``.
+
+    Each ``iter`` gives one epoch, in which every sample comes once; graph and embeddings live on from one to the next.
+    With several processes each takes its share of every mini-batch: do not let Accelerate deal the mini-batches out a
+    second time, or give it a sampler with ``rank=0, world_size=1`` and let it.
+
+    Args:
+        pipeline: a ``Pipeline``, or what makes one: a pipeline file or a dict, and ``settings``. For indices alone,
+            ``source.columns`` may be the encoder's column only.
+        rank, world_size: this process's share; default from ``torch.distributed`` or Accelerate.
+        progress: whether the start shows bars; default in a terminal and in a notebook.
+        settings: as for ``Pipeline``.
+    """
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for mini_batch in self._epochs:
+            yield mini_batch.ids
+
+
+class HardNegativeDataset(_Adapter, IterableDataset[Any]):
+    """Whole mini-batches: ``DataLoader(dataset, batch_size=None)``.
+
+    Each item is ``transform(mini_batch)``; each ``iter`` gives one epoch. One worker at most, since each would yield
+    the same.
+
+    Args:
+        pipeline: a ``Pipeline``, or what makes one: a pipeline file or a dict, and ``settings``.
+        transform: what becomes of a mini-batch; default ``to_torch()``, its columns by name.
+        rank, world_size: this process's share; default from ``torch.distributed`` or Accelerate.
+        progress: whether the start shows bars; default in a terminal and in a notebook.
+        settings: as for ``Pipeline``.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline | Any = None,
+        /,
+        *,
+        transform: Callable[[MiniBatch], Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(pipeline, **settings)
+        self._transform = transform or MiniBatch.to_torch
+
+    def __iter__(self) -> Iterator[Any]:
+        worker = get_worker_info()
+        if worker is not None and worker.num_workers > 1:
+            raise ForkError(
+                f"{worker.num_workers} workers would each yield the same mini-batches; use DataLoader with "
+                "num_workers=0: the pipeline has threads of its own"
+            )
+        for mini_batch in self._epochs:
+            yield self._transform(mini_batch)

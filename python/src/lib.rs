@@ -1,0 +1,35 @@
+//! `prosampler._prosampler`: what the Python package `prosampler` stands on. Signatures and conversions only.
+
+mod dlpack;
+mod errors;
+mod handle;
+mod interchange;
+mod log;
+mod mini_batch;
+mod record_batch;
+mod source;
+mod stream;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+mod _prosampler {
+    #[pymodule_export]
+    use super::handle::{Refresh, RefreshHandle, Refreshed};
+    #[pymodule_export]
+    use super::log::take_log;
+    #[pymodule_export]
+    use super::mini_batch::MiniBatch;
+    #[pymodule_export]
+    use super::record_batch::{Column, RecordBatch};
+    #[pymodule_export]
+    use super::stream::{RawStream, check_settings};
+
+    use super::{Bound, PyModule, PyModuleMethods, PyResult};
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::log::install();
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

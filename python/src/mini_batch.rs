@@ -1,0 +1,127 @@
+use prosampler::MiniBatch as Made;
+use pyo3::prelude::*;
+use pyo3::types::{PyCapsule, PyDict};
+
+use crate::interchange::Capsules;
+use crate::record_batch::{Column, RecordBatch, shape};
+
+/// Samples that are hard to tell apart, with their rows.
+///
+/// It is a record batch of the rows for whatever reads Arrow (``pyarrow.record_batch(mini_batch)``), and
+/// ``mini_batch.to_torch()`` gives the columns by name.
+#[pyclass(frozen, module = "prosampler")]
+pub struct MiniBatch(Made);
+
+impl MiniBatch {
+    pub fn new(made: Made) -> Self {
+        Self(made)
+    }
+
+    fn batch(&self) -> RecordBatch {
+        RecordBatch(self.0.rows.clone())
+    }
+}
+
+#[pymethods]
+impl MiniBatch {
+    /// The samples, all distinct: positions in the source, from 0. With ranks, this rank's share.
+    #[getter]
+    fn ids(&self) -> Vec<u32> {
+        self.0.ids.iter().map(|id| id.0).collect()
+    }
+
+    /// Their rows, in the same order.
+    #[getter]
+    fn rows(&self) -> RecordBatch {
+        self.batch()
+    }
+
+    /// Explicit hard negatives, a list of ``walk.negatives`` for each sample; ``None`` where no sample may come.
+    #[getter]
+    fn negatives(&self) -> Vec<Vec<Option<u32>>> {
+        let count = self.0.negatives.len() / self.0.ids.len().max(1);
+        let of_one = |ids: &[Option<prosampler::SampleId>]| ids.iter().map(|id| id.map(|id| id.0)).collect();
+        self.0.negatives.chunks_exact(count.max(1)).map(of_one).collect()
+    }
+
+    /// The epoch, from 0.
+    #[getter]
+    fn epoch(&self) -> u64 {
+        self.0.epoch
+    }
+
+    /// Mini-batches before this one, over all epochs.
+    #[getter]
+    fn step(&self) -> u64 {
+        self.0.step
+    }
+
+    /// The model whose embeddings the graph stands on, from 1.
+    #[getter]
+    fn model_version(&self) -> u64 {
+        self.0.model_version.0
+    }
+
+    /// The graph that was walked, from 1.
+    #[getter]
+    fn graph_version(&self) -> u64 {
+        self.0.graph_version.0
+    }
+
+    /// Steps since the embeddings were made.
+    #[getter]
+    fn staleness(&self) -> u64 {
+        self.0.staleness
+    }
+
+    /// Mean similarity over all pairs of the mini-batch, those of other ranks too: how hard it is.
+    #[getter]
+    fn similarity(&self) -> f32 {
+        self.0.similarity
+    }
+
+    /// The columns' names, in order.
+    #[getter]
+    fn column_names(&self) -> Vec<String> {
+        self.0.rows.schema().fields().iter().map(|field| field.name().clone()).collect()
+    }
+
+    /// The columns by name, all or those that are asked for.
+    ///
+    /// Columns of numbers become tensors that share their memory, ``[rows]``, or ``[rows, width]`` for lists of equally
+    /// many; texts and bytes become lists. Raises ``TypeError`` for what is neither.
+    #[pyo3(signature = (columns=None))]
+    fn to_torch<'py>(&self, py: Python<'py>, columns: Option<Vec<String>>) -> PyResult<Bound<'py, PyDict>> {
+        self.batch().to_torch(py, columns)
+    }
+
+    fn __len__(&self) -> usize {
+        self.0.ids.len()
+    }
+
+    fn __getitem__(&self, name: &str) -> PyResult<Column> {
+        self.batch().__getitem__(name)
+    }
+
+    #[pyo3(signature = (requested_schema=None))]
+    fn __arrow_c_array__<'py>(
+        &self,
+        py: Python<'py>,
+        requested_schema: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Capsules<'py>> {
+        self.batch().__arrow_c_array__(py, requested_schema)
+    }
+
+    fn __arrow_c_schema__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyCapsule>> {
+        self.batch().__arrow_c_schema__(py)
+    }
+
+    fn __repr__(&self) -> String {
+        let Made { step, epoch, similarity, staleness, graph_version, .. } = &self.0;
+        let rows = shape(&self.0.rows);
+        format!(
+            "MiniBatch(step {step}, epoch {epoch}, similarity {similarity:.3}, graph version {graph_version}, \
+             staleness {staleness}, {rows})"
+        )
+    }
+}

@@ -1,0 +1,59 @@
+//! A stream of record batches from Python as a source.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::RecordBatchReader;
+use arrow::datatypes::SchemaRef;
+use arrow::ffi_stream::RecordBatchStreamReader;
+use futures::{StreamExt, stream};
+use prosampler::source::{RecordBatches, Source, positions};
+use prosampler::{Error, Result};
+
+/// What `data=` gave. It can be read once, which is what a run does.
+pub struct PythonSource {
+    schema: SchemaRef,
+    reader: Mutex<Option<RecordBatchStreamReader>>,
+}
+
+impl PythonSource {
+    pub fn new(reader: RecordBatchStreamReader) -> Self {
+        Self { schema: reader.schema(), reader: Mutex::new(Some(reader)) }
+    }
+}
+
+impl Source for PythonSource {
+    fn uri(&self) -> &str {
+        NAME
+    }
+
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn read(&self, columns: &[String]) -> Result<RecordBatches> {
+        let positions: Arc<[usize]> = positions(NAME, &self.schema, columns)?.into();
+        let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let reader = reader.ok_or(Error::TaskDied { task: "source", message: "it was read twice".into() })?;
+        // Python may have to hold its lock for each record batch, so this is blocking work.
+        let next = move |mut reader: RecordBatchStreamReader| {
+            let positions = positions.clone();
+            async move {
+                let read = move || (reader.next().map(|batch| batch?.project(&positions)), reader);
+                match tokio::task::spawn_blocking(read).await {
+                    Ok((item, reader)) => {
+                        let failed = |cause| Error::Arrow { action: "read `data`", cause };
+                        item.map(|item| (item.map_err(failed), Some(reader)))
+                    }
+                    Err(e) => Some((Err(Error::TaskDied { task: "source", message: e.to_string() }), None)),
+                }
+            }
+        };
+        Ok(stream::unfold(Some(reader), move |reader| {
+            let next = next.clone();
+            async move { next(reader?).await }
+        })
+        .boxed())
+    }
+}
+
+const NAME: &str = "data";

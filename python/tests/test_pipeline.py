@@ -1,0 +1,226 @@
+"""Settings in, mini-batches out."""
+
+import asyncio
+import logging
+import re
+
+import pyarrow as pa
+import pytest
+from conftest import GLOSSES, MODEL, ROOT, SMALL, VECTORS, vectors
+
+import prosampler
+from prosampler import Pipeline
+
+
+def start(table, **settings):
+    return Pipeline(VECTORS, data=table, **settings).start()
+
+
+def test_an_epoch_has_every_sample_once_and_is_harder_than_chance(table):
+    with start(table) as stream:
+        assert (stream.samples, stream.mini_batches_per_epoch) == (1000, 32)
+        assert stream.column_names == ["id", "label", "text", "vector"]
+        seen, same = [], 0.0
+        for step, mini_batch in enumerate(stream):
+            assert (mini_batch.step, mini_batch.epoch, mini_batch.staleness) == (step, 0, step)
+            assert (mini_batch.model_version, mini_batch.graph_version) == (1, 1)
+            seen += mini_batch.ids
+            rows = pa.record_batch(mini_batch)
+            assert rows["id"].to_pylist() == mini_batch.ids
+            labels = rows["label"].to_pylist()
+            same += sum(labels.count(label) for label in labels) / len(labels) ** 2 / 32
+        assert sorted(seen) == list(range(1000))
+        # Ten labels: a tenth by chance.
+        assert same > 0.2
+        with pytest.raises(StopIteration):
+            next(stream)
+
+
+def test_a_pipeline_file_with_settings_over_it(glosses):
+    pipeline = Pipeline(ROOT / "pipelines/text.toml", data=glosses, graph={"candidates": 100}, walk={"batch_size": 50})
+    assert pipeline.batch_size == 50
+    mini_batches = list(pipeline)
+    assert len(mini_batches) == 40
+    assert 0 < mini_batches[0].similarity < 1
+
+
+def test_text_from_files_through_the_installed_onnx_runtime():
+    pipeline = Pipeline(
+        source={"uri": [GLOSSES], "columns": ["definition"], "filter": "label = 'noun.plant'"},
+        encode={"model": MODEL, "column": "definition"},
+        **SMALL,
+    )
+    with pipeline.start(progress=True) as stream:
+        mini_batch = next(stream)
+        assert mini_batch.column_names == ["definition"]
+        assert "noun.plant" in repr(pipeline)
+        assert re.fullmatch(
+            r"MiniBatch\(step 0, epoch 0, similarity 0\.\d+, .*32 rows: definition Utf8\)", repr(mini_batch)
+        )
+        assert re.match(
+            r"<prosampler.Stream: [\d,]+ samples, \d+ mini-batches an epoch, epoch 0, step 1,", repr(stream)
+        )
+    assert repr(stream) == "<prosampler.Stream: closed>"
+    with pytest.raises(prosampler.ClosedError):
+        next(stream)
+
+
+def test_all_faults_come_at_once_in_the_words_of_the_library():
+    with pytest.raises(prosampler.ConfigError) as error:
+        Pipeline({"graph": {"neighbours": 5}, "steam": {"prefetch": 1}}, walk={"batch_size": 1}, seed="many")
+    message = str(error.value)
+    assert message.startswith("5 faults in the settings:")
+    for part in (
+        "did you mean `neighbors`?",
+        "did you mean `stream`?",
+        "at least 2 samples",
+        "source.uri: is required",
+    ):
+        assert part in message
+    assert isinstance(error.value, ValueError)
+    assert isinstance(error.value, prosampler.Error)
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "part"),
+    [
+        (lambda t: Pipeline("nowhere.toml"), prosampler.SourceNotFoundError, "no such file: `nowhere.toml`"),
+        (lambda t: start(t, walk={"batch_size": 2000}), prosampler.SourceError, "has 1000 rows, but 2000"),
+        (
+            lambda t: Pipeline(SMALL, data=t, encode={"feature": "vector", "column": "v"}).start(),
+            prosampler.SourceError,
+            "column `v` not found",
+        ),
+        (lambda t: Pipeline(SMALL, data=t).start(), prosampler.ConfigError, "encode.model: is required"),
+        (lambda t: start(t, source={"columns": ["x"]}), prosampler.SourceError, "`x` not found in `data`; it has `id`"),
+        (
+            lambda t: Pipeline(
+                SMALL,
+                data=t,
+                encode={"model": GLOSSES, "tokenizer": MODEL.with_name("tokenizer.json"), "column": "text"},
+            ).start(),
+            prosampler.Error,
+            "glosses.parquet",
+        ),
+        (lambda t: Pipeline(SMALL, data=t, resume={"seed": 1}), None, None),
+        (lambda t: Pipeline(SMALL, data=t, resume={"seed": 1}).start(), prosampler.StateError, "no usable `step`"),
+        (lambda t: Pipeline(SMALL, data=[1, 2]), TypeError, "has no `__arrow_c_stream__`"),
+        (lambda t: Pipeline(t), TypeError, "a table as data="),
+        (lambda t: Pipeline(SMALL, data=t, source={"uri": object()}), TypeError, "setting `source.uri` is a object"),
+    ],
+)
+def test_errors_name_the_thing(table, make, kind, part):
+    if kind is None:
+        make(table)
+        return
+    with pytest.raises(kind, match=re.escape(part)):
+        make(table)
+
+
+def test_settings_arrive_as_they_are():
+    from prosampler.settings import lines
+
+    settings = {"source": "a 'quoted\" ü\n.parquet", "graph": {"neighbors": 5, "precision": None}, "seed": 7}
+    assert list(lines(settings)) == ['source.uri="a \'quoted\\" ü\\n.parquet"', "graph.neighbors=5", "seed=7"]
+    options = {"source": {"uri": ["a"], "options": {"aws.region": "x", "timeout": 5}}}
+    assert list(lines(options)) == ['source.uri=["a"]', 'source.options={"aws.region" = "x", timeout = 5}']
+
+
+def test_async_iteration_goes_on_beside_other_tasks(table):
+    async def run():
+        ticks, ids = 0, []
+
+        async def tick():
+            nonlocal ticks
+            while True:
+                ticks += 1
+                await asyncio.sleep(0)
+
+        ticking = asyncio.create_task(tick())
+        async for mini_batch in Pipeline(VECTORS, data=table):
+            ids += mini_batch.ids
+        ticking.cancel()
+        return ticks, ids
+
+    ticks, ids = asyncio.run(run())
+    assert sorted(ids) == list(range(1000))
+    assert ticks > 3
+
+
+def test_a_cancelled_wait_loses_no_mini_batch(table):
+    async def run():
+        ids = []
+        async with await Pipeline(VECTORS, data=table).start_async() as stream:
+            while True:
+                waiting = asyncio.ensure_future(anext(stream))
+                await asyncio.sleep(0)
+                if not waiting.done():
+                    waiting.cancel()
+                try:
+                    ids += (await waiting).ids
+                except asyncio.CancelledError:
+                    await asyncio.sleep(0.001)
+                except StopAsyncIteration:
+                    return ids
+
+    assert sorted(asyncio.run(run())) == list(range(1000))
+
+
+def test_a_resumed_run_goes_on_as_the_other_would_have(table, tmp_path):
+    settings = {"checkpoint": {"dir": tmp_path / "kept"}, "stream": {"epochs": 2}, "seed": 3}
+    with start(table, **settings) as stream:
+        for _ in range(40):
+            next(stream)
+        state = stream.state()
+        expected = [mini_batch.ids for mini_batch in stream]
+    assert (state["step"], state["epoch"]) == (40, 1)
+    with start(table, resume=state, **settings) as stream:
+        assert stream.state() == state
+        assert [mini_batch.ids for mini_batch in stream] == expected
+    with pytest.raises(prosampler.StateError, match=r"there is no checkpoint\.dir"):
+        start(table, resume=state, seed=3)
+
+
+def test_pushed_embeddings_and_refreshes(table):
+    import torch
+
+    with start(table) as stream:
+        handle = stream.handle
+        first = next(stream)
+        pushed = torch.randn(32, 16, requires_grad=True)
+        handle.push_embeddings(first.ids, pushed)
+        refreshed = handle.refresh_now()
+        assert (refreshed.pushed, refreshed.graph_version, refreshed.model_version) == (32, 2, 2)
+        assert handle.counts()["published"] == 1
+        assert "graph 2" in repr(handle)
+        versions = [mini_batch.graph_version for mini_batch in stream]
+        assert versions[-1] == 2
+        neighbors = handle.neighbors(first.ids[0])
+        assert len(neighbors) == 10
+        similarities = [similarity for _, similarity in neighbors]
+        assert similarities == sorted(similarities, reverse=True)
+        with pytest.raises(prosampler.ArgumentError, match=r"\(2, 16\)"):
+            handle.push_embeddings([1, 2], torch.zeros(2, 15))
+        with pytest.raises(prosampler.ArgumentError, match="1000 samples"):
+            handle.push_embeddings([5000], torch.ones(1, 16))
+        with pytest.raises(prosampler.EncodeError, match="not finite"):
+            handle.push_embeddings([1], torch.full((1, 16), torch.nan))
+    with pytest.raises(prosampler.RefreshError):
+        handle.refresh_now()
+
+
+def test_a_failed_refresh_is_logged_and_the_run_goes_on(glosses, model_copy, caplog):
+    encode = {"model": model_copy, "column": "definition"}
+    with Pipeline(SMALL, data=glosses, encode=encode).start() as stream:
+        model_copy.write_bytes(b"no model")
+        with caplog.at_level(logging.INFO, "prosampler"), pytest.raises(prosampler.RefreshError, match=r"model\.onnx"):
+            stream.handle.refresh_now()
+        with caplog.at_level(logging.INFO, "prosampler"):
+            assert len(list(stream)) == 63
+        assert any(r.levelno == logging.WARNING and "a refresh failed" in r.message for r in caplog.records)
+
+
+def test_a_data_set_of_other_size_each_time():
+    for rows in (33, 64):
+        with start(vectors(rows)) as stream:
+            assert sum(len(mini_batch) for mini_batch in stream) == rows
