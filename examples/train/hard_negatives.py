@@ -28,7 +28,7 @@ class Sampler:
         column = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.numpy().ravel()), embeddings.shape[1])
         self.stream = prosampler.Pipeline(
             data=pa.table({"embedding": column}),
-            embeddings="embedding",
+            encode={"feature": "vector", "column": "embedding"},
             seed=args.seed,
             graph={"candidates": args.candidates, "neighbors": args.neighbors},
             walk={

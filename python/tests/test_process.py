@@ -20,6 +20,8 @@ LIMIT = 0.1
 
 def interrupted(wait, after=0.3):
     """Seconds from SIGINT to the KeyboardInterrupt of ``wait()``."""
+    # Where the tests run in the background of a shell, Ctrl-C is ignored from the start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sent = []
 
     def send():
