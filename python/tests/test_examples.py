@@ -34,7 +34,11 @@ def test_trainer(trainer: str, tmp_path: Path) -> None:
         "--probe-steps": 10,
         "--threads": 1,
     }
-    command = [sys.executable, ROOT / f"examples/train/{trainer}.py", *(str(part) for o in options.items() for part in o)]
+    command = [
+        sys.executable,
+        ROOT / f"examples/train/{trainer}.py",
+        *(str(part) for o in options.items() for part in o),
+    ]
     ran = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
     assert ran.returncode == 0, ran.stderr
     assert "untrained  kNN 0." in ran.stdout
