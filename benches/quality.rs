@@ -10,12 +10,13 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use prosampler::arrow::array::AsArray;
 use prosampler::arrow::compute::cast;
-use prosampler::arrow::datatypes::DataType;
-use prosampler::config::{Coverage, GraphConfig, SamplerKind, StoreConfig, WalkConfig};
-use prosampler::encode::{ColumnEncoder, Encoder, OnnxEncoder, encode_all};
+use prosampler::arrow::datatypes::{DataType, Schema};
+use prosampler::config::{Coverage, EncodeConfig, GraphConfig, SamplerKind, StoreConfig, WalkConfig};
+use prosampler::encode::{self, ColumnEncoder, Encoder, PairEncoder, encode_all};
 use prosampler::graph::{self, ProximityGraph};
 use prosampler::source::{FileSource, Source};
 use prosampler::store::{EmbeddingTable, Store};
@@ -66,24 +67,36 @@ fn main() {
     }
 }
 
+/// The pipeline's, or one that reads a column.
+fn encoder(config: &PipelineConfig, vectors: Option<&str>, schema: &Schema) -> prosampler::Result<Arc<dyn Encoder>> {
+    if let Some(column) = vectors {
+        return Ok(Arc::new(ColumnEncoder::new(schema, column)?));
+    }
+    let of = |column: &Option<String>| {
+        let column = column.clone().or_else(|| config.encode.column.clone());
+        encode::open(&EncodeConfig { column, ..config.encode.clone() }, schema)
+    };
+    let pairs = &config.pairs;
+    if pairs.anchor.is_none() {
+        return of(&None);
+    }
+    Ok(Arc::new(PairEncoder::new(of(&pairs.anchor)?, of(&pairs.positive)?, pairs.graph_over)?))
+}
+
 impl Data {
     fn load(config: &PipelineConfig, vectors: Option<&str>, pool: &ComputePool) -> Self {
         let label = config.report.label.clone().expect("a pipeline with report.label");
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        let (schema, store) = runtime.block_on(async {
-            let source = FileSource::open(&config.source.uri[0]).await.unwrap_or_else(|e| panic!("{e}"));
-            let column = vectors.map(str::to_owned).or_else(|| config.encode.column.clone()).expect("encode.column");
-            let store = Store::build(&source, &[label.clone(), column], &StoreConfig::default(), &mut |_| {}).await;
-            (source.schema(), store.unwrap_or_else(|e| panic!("{e}")))
-        });
-        let encode = || -> prosampler::Result<EmbeddingTable> {
-            let encoder: Box<dyn Encoder> = match vectors {
-                Some(column) => Box::new(ColumnEncoder::new(&schema, column)?),
-                None => Box::new(OnnxEncoder::open(&config.encode)?),
-            };
-            let (storage, similarity) = (config.encode.storage, config.graph.similarity);
-            encode_all(encoder.as_ref(), &store, storage, similarity, ModelVersion(1), &mut |_| {})
-        };
+        let source = runtime.block_on(FileSource::open(&config.source.uri[0])).unwrap_or_else(|e| panic!("{e}"));
+        let encoder = encoder(config, vectors, &source.schema()).unwrap_or_else(|e| panic!("{e}"));
+        let mut columns = encoder.columns().to_vec();
+        if !columns.contains(&label) {
+            columns.push(label.clone());
+        }
+        let store = runtime.block_on(Store::build(&source, &columns, &StoreConfig::default(), &mut |_| {}));
+        let store = store.unwrap_or_else(|e| panic!("{e}"));
+        let (storage, similarity) = (config.encode.storage, config.graph.similarity);
+        let encode = || encode_all(&encoder, &store, storage, similarity, ModelVersion(1), &mut |_| {});
         let table = pool.install(encode).unwrap_or_else(|e| panic!("{e}"));
         let labels = store.select(&[label]).expect("the label");
         let (mut classes, mut numbers) = (Vec::new(), HashMap::new());
