@@ -5,8 +5,10 @@
 //! refresh that fills the pool.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tracing::Span;
@@ -31,15 +33,19 @@ impl ComputePool {
             .map_err(|e| Error::TaskDied { task: "compute pool", message: e.to_string() })
     }
 
-    /// A pool whose threads give way to all others of the machine: what a trainer does not use.
+    /// A pool whose threads give way to all others of the machine: what a trainer does not use. Of a GPU they take no
+    /// more than this share of the time, above 0 and at most 1; the priority of threads means nothing there.
     ///
     /// # Errors
     /// As [`new`](Self::new).
-    pub fn in_background(threads: usize) -> Result<Self> {
+    pub fn in_background(threads: usize, gpu_share: f64) -> Result<Self> {
         rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .thread_name(|i| format!("prosampler-bg-{i}"))
-            .start_handler(|_| give_way())
+            .start_handler(move |_| {
+                give_way();
+                GPU_SHARE.set(gpu_share);
+            })
             .build()
             .map(|pool| Self(Arc::new(pool)))
             .map_err(|e| Error::TaskDied { task: "compute pool", message: e.to_string() })
@@ -93,6 +99,30 @@ fn give_way() {
 #[cfg(target_os = "linux")]
 const NICE: i32 = 10;
 
+thread_local! {
+    /// Of the time, what work of this thread may keep a GPU busy.
+    static GPU_SHARE: Cell<f64> = const { Cell::new(1.0) };
+}
+
+/// Does work on a GPU, or what stands for one, and then leaves it to others for as long as this thread's share demands.
+/// Whoever waits for the same session waits along, so that the share is the session's.
+#[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "only models run on GPUs"))]
+pub(crate) fn in_turn<T>(work: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    take_turn(GPU_SHARE.get(), || begun.elapsed(), std::thread::sleep, work)
+}
+
+/// Work, then a rest of so many times its length that work is `share` of both.
+#[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "only models run on GPUs"))]
+fn take_turn<T>(share: f64, now: impl Fn() -> Duration, rest: impl FnOnce(Duration), work: impl FnOnce() -> T) -> T {
+    let begun = now();
+    let done = work();
+    if share < 1.0 {
+        rest((now() - begun).mul_f64(1.0 / share - 1.0));
+    }
+    done
+}
+
 pub(crate) fn died(task: &'static str, panic: &(dyn Any + Send)) -> Error {
     Error::TaskDied { task, message: panic_message(panic) }
 }
@@ -103,4 +133,44 @@ pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
         .map(ToString::to_string)
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "panicked without a message".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By a clock of its own: of the time until the last turn has rested, work is the share.
+    #[test]
+    fn work_in_turns_takes_its_share_of_the_time() {
+        for (share, rests) in [(1.0, 0), (0.5, 5), (0.2, 5), (0.01, 5)] {
+            let (clock, busy, rested) = (Cell::new(Duration::ZERO), Cell::new(Duration::ZERO), Cell::new(0));
+            let advance = |cell: &Cell<Duration>, by: Duration| cell.set(cell.get() + by);
+            for milliseconds in [3, 40, 1, 0, 250] {
+                let length = Duration::from_millis(milliseconds);
+                let rest = |length| {
+                    advance(&clock, length);
+                    rested.set(rested.get() + 1);
+                };
+                let done = take_turn(
+                    share,
+                    || clock.get(),
+                    rest,
+                    || {
+                        advance(&clock, length);
+                        advance(&busy, length);
+                        milliseconds
+                    },
+                );
+                assert_eq!(done, milliseconds);
+            }
+            assert_eq!(rested.get(), rests);
+            assert!((busy.get().div_duration_f64(clock.get()) - share).abs() < 1e-6, "{share}");
+        }
+    }
+
+    #[test]
+    fn only_threads_of_a_background_pool_rest() {
+        assert_eq!(ComputePool::new(1).unwrap().install(|| GPU_SHARE.get()), 1.0);
+        assert_eq!(ComputePool::in_background(1, 0.25).unwrap().install(|| GPU_SHARE.get()), 0.25);
+    }
 }

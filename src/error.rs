@@ -222,6 +222,28 @@ pub enum Error {
         cause: Cause,
     },
 
+    /// A device that the graph was to be built on, and that cannot be used.
+    #[error("cannot build the graph on {device}: {reason}; mend that, or set graph.device = \"cpu\"")]
+    Device {
+        /// The device: `cuda`.
+        device: String,
+        /// Why not.
+        reason: String,
+    },
+
+    /// A device that has too little memory, even for the smallest parts of a graph.
+    #[error(
+        "{device} runs out of memory while it builds the graph; free some, raise encode.cuda.memory_limit, or set \
+         graph.device = \"cpu\" ({cause})"
+    )]
+    DeviceMemory {
+        /// The device: `cuda`.
+        device: String,
+        /// ONNX Runtime's reason.
+        #[source]
+        cause: Cause,
+    },
+
     /// A model that cannot be opened, or does not fit its use.
     #[error("model `{}` {reason}{}", path.display(), said(cause.as_ref()))]
     Model {

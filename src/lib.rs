@@ -7,6 +7,8 @@ pub mod checkpoint;
 pub mod cli;
 pub mod compute;
 pub mod config;
+#[cfg(feature = "onnx")]
+pub mod device;
 pub mod encode;
 mod error;
 pub mod graph;

@@ -14,8 +14,11 @@ use crate::config::{
     CheckpointConfig, ComputeConfig, EncodeConfig, Fault, Faults, GraphConfig, GuardsConfig, PairsConfig,
     PipelineConfig, RefreshConfig, StoreConfig, StreamConfig, WalkConfig,
 };
+#[cfg(feature = "onnx")]
+use crate::device::choose as choose_device;
 use crate::encode::{BadSamples, Encoder, encode_present};
 use crate::error::{Error, Result};
+use crate::graph::Workshop;
 use crate::progress::{Progress, Stage};
 use crate::refresh::{CancelOnDrop, First, Recipe, Selection, Snapshot, Watched, Worker, negative};
 use crate::sample::{ModelVersion, SampleId};
@@ -243,13 +246,15 @@ impl PipelineBuilder {
         progress(Progress { stage: Stage::Graph, done: 0, total });
         let (delivered, heard) = watch::channel(state.as_ref().map_or(0, |state| state.step));
         let share = (config.refresh.budget * pool.threads() as f64).round().max(1.0);
-        let background = ComputePool::in_background(share as usize)?;
+        let background = ComputePool::in_background(share as usize, config.refresh.gpu_share)?;
+        let workshop = open_workshop(&config, &pool).await?;
         let recipe = Recipe {
             source: source.into(),
             selection,
             storage,
             on_bad_sample,
-            graph: config.graph,
+            similarity,
+            workshop,
             refresh: config.refresh,
             seed: config.seed,
             pool: background,
@@ -382,6 +387,27 @@ fn enough_left(uri: &str, table: &EmbeddingTable, batch_size: usize) -> Result<(
     );
     let uri = uri.to_owned();
     Err(Error::TooFewSamples { uri, found, needed, reason })
+}
+
+/// What the settings say that graphs are built on. A device that they ask for is tried.
+async fn open_workshop(config: &PipelineConfig, pool: &ComputePool) -> Result<Workshop> {
+    let (wanted, encode) = (config.graph.device, config.encode.clone());
+    let device = pool.run("device", move || choose_device(wanted, &encode)).await?;
+    Ok(Workshop::new(config.graph.clone(), device))
+}
+
+#[cfg(not(feature = "onnx"))]
+fn choose_device(
+    wanted: crate::config::GraphDevice,
+    _: &EncodeConfig,
+) -> Result<Option<Arc<dyn crate::graph::Device>>> {
+    match wanted {
+        crate::config::GraphDevice::Cuda => {
+            let message = "is `cuda`, but this build runs no ONNX Runtime (cargo feature `onnx`); set it to `cpu`";
+            Err(fault("graph.device", message.into()))
+        }
+        _ => Ok(None),
+    }
 }
 
 async fn open_encoder(config: &PipelineConfig, schema: SchemaRef, pool: &ComputePool) -> Result<Arc<dyn Encoder>> {

@@ -76,6 +76,11 @@ pub(crate) fn provider_failed(provider: &str, reason: &str, next: &str) {
 }
 
 #[cfg(feature = "onnx")]
+pub(crate) fn not_pinned(provider: &str, reason: &str) {
+    warn!(provider, reason, "no pinned memory for a model's inputs; they are copied by way of the system's");
+}
+
+#[cfg(feature = "onnx")]
 pub(crate) fn halved(rows: usize) {
     warn!(rows, "the model ran out of memory; batches of this many samples are tried from here on");
 }
@@ -90,6 +95,18 @@ pub(crate) fn neighbors_topped_up(samples: usize, graph_version: GraphVersion) {
 
 pub(crate) fn nearly_exact(samples: usize) {
     info!(samples, "all others are candidates, but many: nearest neighbors by NN-descent; set graph.builder for exact");
+}
+
+pub(crate) fn graph_on_device(device: &str, parts: usize) {
+    info!(device, parts, "building the graph on a device, the embeddings in so many parts");
+}
+
+pub(crate) fn device_halved(device: &str, vectors: usize, launch: usize) {
+    warn!(device, vectors, launch, "the device ran out of memory; the graph is begun anew, with parts of this size");
+}
+
+pub(crate) fn device_failed(device: &str, reason: &dyn Display, failures: u64) {
+    warn!(device, %reason, failures, "a graph could not be built on a device; the processor builds it");
 }
 
 pub(crate) fn rebuilt(kept: f64) {

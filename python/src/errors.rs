@@ -30,7 +30,10 @@ fn class(error: &Error) -> &'static str {
         | Error::NullValue { .. }
         | Error::Arrow { .. } => "SourceError",
         Error::Io { .. } => "FileError",
-        Error::RuntimeMissing { .. } | Error::RuntimeLoad { .. } => "OnnxRuntimeError",
+        Error::RuntimeMissing { .. }
+        | Error::RuntimeLoad { .. }
+        | Error::Device { .. }
+        | Error::DeviceMemory { .. } => "OnnxRuntimeError",
         Error::Model { .. }
         | Error::ModelMemory { .. }
         | Error::NoProvider { .. }

@@ -20,9 +20,26 @@ pub struct GraphConfig {
     pub similarity: Similarity,
     /// What candidates are scored in; the neighbors' similarities are f32 in any case. Default `auto`.
     pub precision: Precision,
+    /// What multiplies. Default `auto`.
+    pub device: GraphDevice,
 }
 
-/// What the builders multiply in. Below f32 more than K neighbors are kept and scored again in f32.
+/// What the builders `sampled` and `exact` multiply on; the others always take the processor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GraphDevice {
+    /// The GPUs of `[encode.cuda]`, where `encode.providers` begins with `cuda` or `tensorrt` and the graph takes 10¹¹
+    /// multiplications or more; the processor otherwise, and with a warning where the GPU fails.
+    #[default]
+    Auto,
+    /// The processor.
+    Cpu,
+    /// The GPUs of `[encode.cuda]`; what fails there is an error.
+    Cuda,
+}
+
+/// What the builders multiply in. Below f32 more than K neighbors are kept and scored again in f32. On a GPU `auto` means
+/// `f32`, and `bf16` and `i8` mean 16 bits: those of f16 for cosine, of bf16 for dot products, whose range is open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
@@ -88,11 +105,12 @@ impl Default for GraphConfig {
             neighbors: 100,
             similarity: Similarity::Cosine,
             precision: Precision::Auto,
+            device: GraphDevice::Auto,
         }
     }
 }
 
-layer!(GraphConfig: builder, candidates, neighbors, similarity, precision);
+layer!(GraphConfig: builder, candidates, neighbors, similarity, precision, device);
 
 impl Check for GraphConfig {
     const SECTION: &'static str = "graph";
@@ -105,5 +123,8 @@ impl Check for GraphConfig {
         check.require(neighbors <= candidates.max(1), "neighbors", message);
         let fits = (1..=u32::MAX as usize).contains(&candidates);
         check.require(fits, "candidates", "must lie between 1 and 4,294,967,295");
+        let served = matches!(self.builder, GraphBuilder::Sampled | GraphBuilder::Exact);
+        let message = "is `cuda`, which serves the builders `sampled` and `exact`; choose one of these, or `auto`";
+        check.require(served || self.device != GraphDevice::Cuda, "device", message);
     }
 }

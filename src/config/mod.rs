@@ -44,7 +44,7 @@ pub use self::compute::ComputeConfig;
 pub use self::encode::{Combine, EncodeConfig, FeatureKind, OnBadSample, Pooling, Storage, ViewConfig};
 pub use self::faults::{Fault, Faults};
 pub use self::features::{GraphInputConfig, ImageConfig, ImageSize, Layout, PixelOrder, TensorConfig};
-pub use self::graph::{GraphBuilder, GraphConfig, Precision, Similarity};
+pub use self::graph::{GraphBuilder, GraphConfig, GraphDevice, Precision, Similarity};
 pub use self::guards::GuardsConfig;
 pub use self::pairs::{GraphOver, PairsConfig};
 pub use self::providers::{Arena, Convolutions, CudaConfig, Provider};

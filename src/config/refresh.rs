@@ -17,6 +17,10 @@ pub struct RefreshConfig {
     /// Share of the compute threads that a refresh may use, above 0 and at most 1, at least one thread; default 1. The
     /// threads give way to all others of the machine in any case (on Linux).
     pub budget: f64,
+    /// Share of the time in which a refresh may keep a GPU busy, above 0 and at most 1; default 1. Below 1 each batch, and
+    /// each launch of the graph, is followed by a rest in proportion, for a trainer on the same GPU: with 0.25, three times
+    /// as long as it took. Counts for each session. The first embeddings and graph, which a trainer waits for, do not rest.
+    pub gpu_share: f64,
     /// Samples that a newer model embeds first, to see how far it has drifted; 2 to 8,192, default 256. A data set with
     /// fewer is embedded whole.
     pub probe: usize,
@@ -64,6 +68,7 @@ impl Default for RefreshConfig {
             every_seconds: None,
             watch_model: false,
             budget: 1.0,
+            gpu_share: 1.0,
             probe: 256,
             skip_below: 0.0,
             overtaken: Overtaken::Finish,
@@ -74,7 +79,7 @@ impl Default for RefreshConfig {
     }
 }
 
-layer!(RefreshConfig: every_steps, every_seconds, watch_model, budget, probe, skip_below, overtaken, on_error,
+layer!(RefreshConfig: every_steps, every_seconds, watch_model, budget, gpu_share, probe, skip_below, overtaken, on_error,
     max_failures, swap_at_step);
 
 impl Check for RefreshConfig {
@@ -85,6 +90,8 @@ impl Check for RefreshConfig {
         let seconds = self.every_seconds.is_none_or(|s| s > 0.0 && s.is_finite());
         check.require(seconds, "every_seconds", "must be more than 0; leave it out for no refresh");
         check.require(self.budget > 0.0 && self.budget <= 1.0, "budget", "must be above 0 and at most 1");
+        let fits = self.gpu_share > 0.0 && self.gpu_share <= 1.0;
+        check.require(fits, "gpu_share", "must be above 0 and at most 1");
         check.require((2..=8192).contains(&self.probe), "probe", "must lie between 2 and 8,192");
         check.require((0.0..=2.0).contains(&self.skip_below), "skip_below", "must lie between 0 and 2");
         check.require(self.max_failures >= 1, "max_failures", "must be at least 1");

@@ -57,6 +57,10 @@ impl Encoder for CombinedEncoder {
         &self.columns
     }
 
+    fn calls_at_once(&self) -> usize {
+        self.encoders.iter().map(Encoder::calls_at_once).min().unwrap_or(1)
+    }
+
     fn dimension(&self) -> usize {
         self.dimension
     }

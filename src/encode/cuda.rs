@@ -53,7 +53,7 @@ fn folders(runtime: &Path) -> Vec<PathBuf> {
 }
 
 /// Loads what was found, once a process. What cannot be loaded is left to the provider, whose error names it.
-pub(super) fn preload(runtime: &Runtime) {
+pub(crate) fn preload(runtime: &Runtime) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         for path in libraries(&runtime.path).into_iter().filter_map(|needed| needed.path) {
@@ -63,7 +63,7 @@ pub(super) fn preload(runtime: &Runtime) {
 }
 
 /// What a provider's failure means, and what to do.
-pub(super) fn in_plain_words(reason: &str, runtime: &Runtime) -> String {
+pub(crate) fn in_plain_words(reason: &str, runtime: &Runtime) -> String {
     let packages = "install the packages that onnxruntime-gpu names: pip install \"onnxruntime-gpu[cuda,cudnn]\"";
     let has = |text: &str| reason.contains(text);
     let missing = reason

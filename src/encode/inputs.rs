@@ -1,9 +1,9 @@
 //! Matches what a model declares with what a feature gives.
 
 use half::f16;
-use ort::session::SessionInputValue;
-use ort::value::{Tensor, TensorElementType, ValueType};
+use ort::value::{DynValue, TensorElementType, ValueType};
 
+use super::transfer::Transfer;
 use crate::error::quoted;
 
 /// An input that a model declares.
@@ -113,31 +113,31 @@ impl Declared {
     }
 
     /// The numbers in the declared type; the outer error says why they do not fit.
-    pub fn value(&self, input: Input) -> Result<ort::Result<SessionInputValue<'static>>, String> {
+    pub fn value(&self, input: Input, transfer: &Transfer) -> Result<ort::Result<DynValue>, String> {
         let Input { name, shape, numbers } = input;
         Ok(match (numbers, self.element) {
-            (Numbers::Whole(numbers), Some(Element::I64)) => Tensor::from_array((shape, numbers)).map(Into::into),
+            (Numbers::Whole(numbers), Some(Element::I64)) => transfer.tensor(shape, numbers),
             (Numbers::Whole(numbers), Some(Element::I32)) => {
                 let narrow = |&n: &i64| {
                     i32::try_from(n)
                         .map_err(|_| format!("declares `{name}` as int32, but the data hold {n}; export it with int64"))
                 };
                 let numbers = numbers.iter().map(narrow).collect::<Result<Vec<_>, _>>()?;
-                Tensor::from_array((shape, numbers)).map(Into::into)
+                transfer.tensor(shape, numbers)
             }
             (Numbers::Whole(numbers), Some(Element::Bool)) => {
-                Tensor::from_array((shape, numbers.iter().map(|&n| n != 0).collect::<Vec<_>>())).map(Into::into)
+                transfer.tensor(shape, numbers.iter().map(|&n| n != 0).collect::<Vec<_>>())
             }
             (Numbers::Whole(numbers), Some(Element::F32)) => {
-                Tensor::from_array((shape, numbers.iter().map(|&n| n as f32).collect::<Vec<_>>())).map(Into::into)
+                transfer.tensor(shape, numbers.iter().map(|&n| n as f32).collect::<Vec<_>>())
             }
             (Numbers::Whole(numbers), Some(Element::F16)) => {
                 let numbers: Vec<_> = numbers.iter().map(|&n| f16::from_f32(n as f32)).collect();
-                Tensor::from_array((shape, numbers)).map(Into::into)
+                transfer.tensor(shape, numbers)
             }
-            (Numbers::Fractions(numbers), Some(Element::F32)) => Tensor::from_array((shape, numbers)).map(Into::into),
+            (Numbers::Fractions(numbers), Some(Element::F32)) => transfer.tensor(shape, numbers),
             (Numbers::Fractions(numbers), Some(Element::F16)) => {
-                Tensor::from_array((shape, numbers.into_iter().map(f16::from_f32).collect::<Vec<_>>())).map(Into::into)
+                transfer.tensor(shape, numbers.into_iter().map(f16::from_f32).collect::<Vec<_>>())
             }
             (Numbers::Fractions(_), _) | (_, None) => return Err(self.unfit()),
         })

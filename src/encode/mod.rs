@@ -6,6 +6,7 @@
 //! rows that are pairs, and anything else that makes vectors is an `Encoder` of your own (see
 //! `examples/custom_encoder.rs`). [`open`] gives the one that settings ask for.
 
+mod ahead;
 #[cfg(feature = "onnx")]
 mod batching;
 mod column;
@@ -26,6 +27,8 @@ mod pooling;
 mod provider;
 #[cfg(feature = "onnx")]
 pub mod runtime;
+#[cfg(feature = "onnx")]
+mod transfer;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -34,6 +37,7 @@ use arrow::array::{Array, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::Schema;
 
+use self::ahead::in_order;
 pub use self::column::ColumnEncoder;
 pub use self::combined::CombinedEncoder;
 #[cfg(feature = "onnx")]
@@ -41,6 +45,8 @@ pub use self::onnx::OnnxEncoder;
 pub use self::pairs::PairEncoder;
 #[cfg(feature = "onnx")]
 pub use self::provider::probe_provider;
+#[cfg(feature = "onnx")]
+pub(crate) use self::provider::{is_out_of_memory, session_builder};
 use crate::config::{EncodeConfig, Fault, Faults, FeatureKind, OnBadSample, PairsConfig, Similarity, Storage};
 use crate::error::{Error, Result};
 use crate::sample::{ModelVersion, SampleId};
@@ -87,8 +93,14 @@ pub trait Encoder: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// Calls that may run side by side, each for other rows: 1, the default, or more where rows can be prepared while a
+    /// device works on others. Vectors must not depend on it.
+    fn calls_at_once(&self) -> usize {
+        1
+    }
+
     /// Writes the vectors of `rows` to `vectors` [rows × dimension], row-major, all zeros before. `rows` holds
-    /// [`columns`](Self::columns) in that order, at most 8,192 rows. Runs inside the compute pool, one call at a time:
+    /// [`columns`](Self::columns) in that order, at most 8,192 rows. Runs inside the compute pool, by default one call at a time:
     /// parallel iterators of rayon use the pool, and blocking is fine. Vectors need not have unit length; they must be
     /// finite.
     ///
@@ -245,19 +257,23 @@ pub(crate) fn encode_rest(
     progress: &mut dyn FnMut(usize),
 ) -> Result<()> {
     let store = store.select(encoder.columns())?;
-    let (mut vectors, mut example) = (Vec::new(), None);
-    for (first, rows) in store.record_batches() {
-        let known = table.len().saturating_sub(first.index());
-        if known >= rows.num_rows() {
-            continue;
-        }
-        let (first, rows) = (SampleId::new(first.index() + known), &rows.slice(known, rows.num_rows() - known));
+    let (d, known) = (encoder.dimension(), table.len());
+    let missing = store.record_batches().filter_map(|(first, rows)| {
+        let known = known.saturating_sub(first.index());
+        let left = rows.num_rows().checked_sub(known).filter(|left| *left > 0)?;
+        Some((SampleId::new(first.index() + known), rows.slice(known, left)))
+    });
+    let encode = |(first, rows): (SampleId, RecordBatch)| {
         if bad.on_bad_sample == OnBadSample::Fail {
-            refuse_nulls(first, rows)?;
+            refuse_nulls(first, &rows)?;
         }
-        vectors.clear();
-        vectors.resize(rows.num_rows() * encoder.dimension(), 0f32);
-        let Encoded { bad: unread, pair_similarities } = encode_without_nulls(encoder, rows, &mut vectors)?;
+        let mut vectors = vec![0f32; rows.num_rows() * d];
+        let encoded = encode_without_nulls(encoder, &rows, &mut vectors)?;
+        Ok((first, vectors, encoded))
+    };
+    let mut example = None;
+    let take = |(first, mut vectors, encoded): (SampleId, Vec<f32>, Encoded)| {
+        let Encoded { bad: unread, pair_similarities } = encoded;
         if let (None, Some(BadRow { row, column, reason })) = (&example, unread.first().cloned()) {
             let sample = SampleId::new(first.index() + row);
             if bad.on_bad_sample == OnBadSample::Fail {
@@ -268,8 +284,10 @@ pub(crate) fn encode_rest(
         let skipped: Vec<_> = unread.iter().map(|bad| bad.row).collect();
         table.push_except(&mut vectors, &skipped)?;
         table.push_pair_similarities(&pair_similarities);
-        progress(first.index() + rows.num_rows());
-    }
+        progress(first.index() + vectors.len() / d);
+        Ok(())
+    };
+    in_order(missing, encoder.calls_at_once(), encode, take)?;
     match (table.skipped(), example) {
         (skipped, Some((sample, column, reason))) if skipped > bad.known => {
             telemetry::samples_skipped(skipped, sample, &column, &reason);
@@ -354,6 +372,10 @@ impl<E: Encoder + ?Sized> Encoder for Arc<E> {
 
     fn newer(&self) -> Result<Option<Arc<dyn Encoder>>> {
         (**self).newer()
+    }
+
+    fn calls_at_once(&self) -> usize {
+        (**self).calls_at_once()
     }
 
     fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()> {

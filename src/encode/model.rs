@@ -8,7 +8,9 @@ use ort::session::Session;
 use ort::value::{TensorElementType, ValueType};
 
 use super::inputs::{Declared, Input};
-use super::provider::open_sessions;
+use super::provider::{is_out_of_memory, open_sessions};
+use super::transfer::Transfer;
+use crate::compute;
 use crate::config::{EncodeConfig, Provider};
 use crate::error::{Cause, Error, Result};
 
@@ -20,6 +22,8 @@ pub(super) struct Model {
     /// What it runs on.
     pub provider: Provider,
     sessions: Vec<Mutex<Session>>,
+    /// The way to each.
+    transfers: Vec<Transfer>,
     /// Of the file, when it was opened.
     version: Version,
 }
@@ -53,8 +57,11 @@ impl Model {
         let first = &sessions[0];
         let inputs = first.inputs().iter().map(|i| Declared::new(i.name(), i.dtype())).collect();
         let outputs = first.outputs().iter().map(|o| o.name().to_owned()).collect();
+        let transfers = sessions.iter().map(|session| Transfer::of(session, provider)).collect::<ort::Result<_>>();
+        let transfers =
+            transfers.map_err(|e| fault(path, "cannot be run".into(), Some(e.message().to_owned().into())))?;
         let sessions = sessions.into_iter().map(Mutex::new).collect();
-        Ok(Self { path: path.to_owned(), inputs, outputs, provider, sessions, version })
+        Ok(Self { path: path.to_owned(), inputs, outputs, provider, sessions, transfers, version })
     }
 
     /// Whether the file has changed since.
@@ -81,17 +88,21 @@ impl Model {
                 false => self.fault("cannot be run".into(), Some(cause)),
             }
         };
+        let worker = rayon::current_thread_index().unwrap_or(0) % self.sessions.len();
+        let transfer = &self.transfers[worker];
         let mut values = Vec::with_capacity(self.inputs.len());
         for input in inputs {
             if let Some(declared) = self.inputs.iter().find(|declared| declared.name == input.name) {
-                let value = declared.value(input).map_err(|reason| self.fault(reason, None))?.map_err(failed)?;
+                let value =
+                    declared.value(input, transfer).map_err(|reason| self.fault(reason, None))?.map_err(failed)?;
                 values.push((declared.name.as_str(), value));
             }
         }
-        let worker = rayon::current_thread_index().unwrap_or(0) % self.sessions.len();
         let mut session = self.sessions[worker].lock().unwrap_or_else(PoisonError::into_inner);
-        let outputs = session.run(values).map_err(failed)?;
-        let output = &outputs[output];
+        let run = || transfer.run(&mut session, values, output);
+        let output = if self.provider == Provider::Cpu { run() } else { compute::in_turn(run) }.map_err(failed)?;
+        // What comes now keeps no other thread from the session.
+        drop(session);
         if let ValueType::Tensor { ty: TensorElementType::Float16, .. } = output.dtype() {
             let (shape, states) = output.try_extract_tensor::<half::f16>().map_err(failed)?;
             return take(shape, &states.iter().map(|x| x.to_f32()).collect::<Vec<_>>());
@@ -103,14 +114,6 @@ impl Model {
     pub fn fault(&self, reason: String, cause: Option<Cause>) -> Error {
         fault(&self.path, reason, cause)
     }
-}
-
-/// By what ONNX Runtime's arena and CUDA say; there is no code for it.
-fn is_out_of_memory(message: &str) -> bool {
-    let message = message.to_lowercase();
-    ["failed to allocate memory", "out of memory", "available memory of", "cudaerrormemoryallocation"]
-        .iter()
-        .any(|sign| message.contains(sign))
 }
 
 fn fault(path: &Path, reason: String, cause: Option<Cause>) -> Error {

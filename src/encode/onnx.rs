@@ -192,6 +192,11 @@ impl Encoder for OnnxEncoder {
         Ok(Some(Arc::new(Self::open_among(&self.config, &self.models)?)))
     }
 
+    /// On a GPU the next rows are tokenised or decoded while it runs.
+    fn calls_at_once(&self) -> usize {
+        if self.model.provider == Provider::Cpu { 1 } else { 2 }
+    }
+
     fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()> {
         refuse(&self.name, self.encode_readable(rows, vectors)?.bad)
     }

@@ -61,6 +61,10 @@ impl Encoder for PairEncoder {
         &self.columns
     }
 
+    fn calls_at_once(&self) -> usize {
+        self.anchor.calls_at_once().min(self.positive.calls_at_once())
+    }
+
     fn dimension(&self) -> usize {
         self.anchor.dimension()
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use ort::ep::{self, ArenaExtendStrategy, ExecutionProviderDispatch};
 use ort::session::Session;
+use ort::session::builder::SessionBuilder;
 use rayon::prelude::*;
 
 use super::cuda;
@@ -79,23 +80,38 @@ fn open_all(
 }
 
 fn open(runtime: &Runtime, path: &Path, provider: Provider, cuda: &CudaConfig, device: u32) -> Result<Session> {
-    let open = || {
-        Session::builder(runtime.environment())?
-            .with_intra_threads(1)?
-            .with_inter_threads(1)?
-            .with_intra_op_spinning(false)?
-            .with_inter_op_spinning(false)?
-            // Every batch has another shape, so remembered layouts would only pile up.
-            .with_memory_pattern(false)?
-            .with_execution_providers(dispatches(provider, cuda, device))?
-            .commit_from_file(path)
-    };
+    let open = || session_builder(runtime, provider, cuda, device)?.commit_from_file(path);
     open().map_err(|e: ort::Error| {
         let reason = "cannot be opened as an ONNX model; export it again, and see whether its opset is one that this \
                       ONNX Runtime knows";
         let cause: Cause = e.message().to_owned().into();
         Error::Model { path: path.to_owned(), reason: reason.into(), cause: Some(cause) }
     })
+}
+
+/// For a session on one thread, of which there are several, or on one GPU.
+pub(crate) fn session_builder(
+    runtime: &Runtime,
+    provider: Provider,
+    cuda: &CudaConfig,
+    device: u32,
+) -> ort::Result<SessionBuilder> {
+    Ok(Session::builder(runtime.environment())?
+        .with_intra_threads(1)?
+        .with_inter_threads(1)?
+        .with_intra_op_spinning(false)?
+        .with_inter_op_spinning(false)?
+        // Every batch has another shape, so remembered layouts would only pile up.
+        .with_memory_pattern(false)?
+        .with_execution_providers(dispatches(provider, cuda, device))?)
+}
+
+/// By what ONNX Runtime's arena and CUDA say; there is no code for it.
+pub(crate) fn is_out_of_memory(message: &str) -> bool {
+    let message = message.to_lowercase();
+    ["failed to allocate memory", "out of memory", "available memory of", "cudaerrormemoryallocation"]
+        .iter()
+        .any(|sign| message.contains(sign))
 }
 
 /// Each fails where it cannot be had: without that, the session would run on the processor and not say so.

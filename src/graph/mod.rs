@@ -27,12 +27,15 @@
 mod all_pairs;
 mod deal;
 mod descent;
+mod device;
+mod draws;
 mod exact;
 mod file;
 mod groups;
 mod hnsw;
 mod kernel;
 mod lists;
+mod on_device;
 mod per_row;
 mod product;
 mod proximity_graph;
@@ -42,7 +45,9 @@ mod sampled;
 mod statistics;
 mod top_k;
 mod update;
+mod workshop;
 
+pub use self::device::{Blocks, Device, Format, Loaded, Rows, Vectors};
 pub use self::exact::exact;
 pub use self::hnsw::HnswIndex;
 pub use self::per_row::build_per_row;
@@ -51,7 +56,9 @@ pub use self::recall::recall;
 pub use self::refine::{Refined, refine};
 pub use self::statistics::GraphStatistics;
 pub use self::update::{insert, remove};
+pub(crate) use self::workshop::Workshop;
 use crate::config::{GraphBuilder, GraphConfig};
+use crate::error::Result;
 use crate::sample::GraphVersion;
 use crate::store::EmbeddingTable;
 use crate::telemetry;
@@ -86,6 +93,51 @@ pub fn build(table: &EmbeddingTable, config: &GraphConfig, seed: u64, version: G
     }
 }
 
+/// [`build`](build()) on another device: the graphs of the paper and of all pairs, from the same candidates. Neighbors
+/// whose similarities differ by less than the rounding of f32 may change places; all else is the same.
+///
+/// Needs the embeddings once more in this machine's memory while they are copied, and on the device a copy of them, or of a
+/// part of them where they do not fit, and 0.5 GB.
+///
+/// # Errors
+/// Those of the device. For what it does not serve (all but the builders `sampled` and `exact`, and more samples than `sampled` scores all pairs of) there are none: the processor builds it.
+///
+/// # Panics
+/// As [`build`](build()).
+pub fn build_on(
+    device: &dyn Device,
+    table: &EmbeddingTable,
+    config: &GraphConfig,
+    seed: u64,
+    version: GraphVersion,
+) -> Result<ProximityGraph> {
+    if !is_for_device(table, config) {
+        return Ok(build(table, config, seed, version));
+    }
+    let (present, size) = (table.present(), Size::new(table.present(), config));
+    let _span = telemetry::graph(present, size.candidates, size.neighbors, version).entered();
+    let is_exact = config.builder == GraphBuilder::Exact || size.candidates >= present - 1;
+    on_device::build(device, table, config, size, is_exact, seed, version)
+}
+
+/// Whether a device can build the graph that `config` asks for.
+fn is_for_device(table: &EmbeddingTable, config: &GraphConfig) -> bool {
+    match config.builder {
+        GraphBuilder::Sampled => !is_nearly_exact(table, config),
+        GraphBuilder::Exact => true,
+        GraphBuilder::NnDescent | GraphBuilder::Hnsw => false,
+    }
+}
+
+/// Whether the kNN graph is asked for, of so many samples that not all pairs are scored.
+fn is_nearly_exact(table: &EmbeddingTable, config: &GraphConfig) -> bool {
+    match config.builder {
+        GraphBuilder::NnDescent => true,
+        GraphBuilder::Sampled => config.candidates >= table.present() - 1 && table.present() > EXACT_UP_TO,
+        GraphBuilder::Exact | GraphBuilder::Hnsw => false,
+    }
+}
+
 /// The graph for a refresh: over new embeddings of the samples of `old`, and of any that have come behind them.
 ///
 /// Where `config` asks for the kNN graph of so many samples that [`build`](build()) would not score all pairs, `old` is
@@ -101,22 +153,12 @@ pub fn renew(
     seed: u64,
     version: GraphVersion,
 ) -> ProximityGraph {
-    let nearly_exact = match config.builder {
-        GraphBuilder::NnDescent => true,
-        GraphBuilder::Sampled => config.candidates >= table.present() - 1 && table.present() > EXACT_UP_TO,
-        GraphBuilder::Exact | GraphBuilder::Hnsw => false,
-    };
-    if !nearly_exact {
+    if !is_nearly_exact(table, config) {
         return build(table, config, seed, version);
     }
     let refined = refine(old, table, config, seed, version);
     telemetry::refined(refined.kept, refined.recall);
     refined.graph
-}
-
-/// Whether [`build`](build()) gives the same neighbors for the same embeddings, whatever the version.
-pub(crate) fn is_settled(config: &GraphConfig, samples: usize) -> bool {
-    config.builder != GraphBuilder::Sampled || config.candidates >= samples - 1
 }
 
 /// NN-descent takes as long as all pairs at 15,000 to 25,000 samples, for d = 128 and 384 and K = 16 and 64; here it takes

@@ -7,14 +7,15 @@
 //! Where the packed samples would take more memory than a tenth of embeddings and graph, they are packed and dealt a
 //! part at a time; each part gives its share of every sample's candidates, so that all M are still uniform.
 
-use rand::seq::SliceRandom;
+use std::convert::Infallible;
+
 use rayon::prelude::*;
 
-use super::deal::Deal;
+use super::draws::{Draws, Part};
 use super::kernel::{COLUMNS, Columns, Kernel, ROWS, Rows, Scores};
 use super::lists::{Lists, Stripes};
 use super::top_k::TopK;
-use super::{ProximityGraph, Size, generator};
+use super::{ProximityGraph, Size};
 use crate::config::GraphConfig;
 use crate::sample::{GraphVersion, SampleId};
 use crate::store::EmbeddingTable;
@@ -40,52 +41,23 @@ fn build_by_parts(
     version: GraphVersion,
     part: usize,
 ) -> ProximityGraph {
-    let mut order = table.present_ids();
-    let samples = order.len();
-    let mut generator = generator(seed, version, u64::MAX);
-    order.shuffle(&mut generator);
-    let mut rows = order.clone();
-    rows.shuffle(&mut generator);
-
-    let block_rows = block_rows(size.candidates);
-    let blocks = samples.div_ceil(block_rows);
-    let mut own_seen = vec![false; samples];
+    let mut draws = Draws::new(table, size.candidates, seed, version);
+    let rows = draws.rows.clone();
+    let mut own_seen = vec![false; rows.len()];
     let mut lists = Lists::new(table.len(), size.neighbors);
     let stripes = lists.stripes();
     let mut columns = Columns::default();
-    for start in (0..samples).step_by(part) {
-        let end = samples.min(start + part);
-        let share = |end: usize| (end as u128 * (size.candidates as u128 + 1) / samples as u128) as usize;
-        let wanted = share(end) - share(start);
-        if wanted == 0 {
-            continue;
-        }
-        let ids = &order[start..end];
-        columns.pack_parallel(kernel, table, ids);
-        let panel_len = |panel: usize| COLUMNS.min(ids.len() - panel * COLUMNS);
-        let deal = Deal::new(columns.panels(), panel_len, wanted, blocks, &mut generator);
-        let is_last = share(end) == share(samples);
-        let is_first = share(start) == 0;
-        let round = Round { table, kernel, columns: &columns, ids, deal, wanted, is_first, is_last, stripes: &stripes };
-        rows.par_chunks(block_rows).zip(own_seen.par_chunks_mut(block_rows)).enumerate().for_each_init(
-            || Scratch::new(kernel, size, block_rows),
+    let Ok(()) = draws.in_parts(part, |part| {
+        columns.pack_parallel(kernel, table, part.ids);
+        let round = Round { table, kernel, columns: &columns, part, stripes: &stripes };
+        rows.par_chunks(part.block_rows).zip(own_seen.par_chunks_mut(part.block_rows)).enumerate().for_each_init(
+            || Scratch::new(kernel, size, part.block_rows),
             |scratch, (block, (rows, own_seen))| round.block(block, rows, own_seen, scratch),
         );
-        if is_last {
-            break;
-        }
-    }
+        Ok::<_, Infallible>(())
+    });
     drop(stripes);
     lists.into_graph(size.neighbors, version)
-}
-
-/// Rows that share their candidates. With M / block at least 20 the in-degrees stay those of candidates drawn row by
-/// row.
-fn block_rows(candidates: usize) -> usize {
-    match candidates / 20 {
-        rows @ 0..ROWS => rows.max(1),
-        rows => (rows / ROWS * ROWS).min(4 * ROWS),
-    }
 }
 
 /// Samples that are packed at a time.
@@ -98,20 +70,12 @@ fn part(table: &EmbeddingTable, size: Size, kernel: Kernel) -> usize {
     table.len().div_ceil(parts).next_multiple_of(COLUMNS)
 }
 
-/// One part of the samples, dealt to all blocks.
+/// One part of the samples, packed.
 struct Round<'a, 's> {
     table: &'a EmbeddingTable,
     kernel: Kernel,
     columns: &'a Columns,
-    /// The samples behind the columns.
-    ids: &'a [u32],
-    deal: Deal,
-    /// Candidates that each block draws of this part.
-    wanted: usize,
-    /// No earlier part has left anything.
-    is_first: bool,
-    /// Of all parts' candidates together, the last one is the spare.
-    is_last: bool,
+    part: &'a Part<'a>,
     stripes: &'a Stripes<'s>,
 }
 
@@ -154,8 +118,8 @@ pub(super) fn with_margin(k: usize) -> usize {
 impl Round<'_, '_> {
     /// Offers this part's candidates to a block of rows.
     fn block(&self, block: usize, rows: &[u32], own_seen: &mut [bool], scratch: &mut Scratch) {
-        let draw = self.draw(block);
-        let spare = self.spare(&draw, rows, own_seen);
+        let draw = self.part.draw(block);
+        let spare = self.part.spare(&draw, rows, own_seen);
         scratch.rows.pack(self.kernel, self.table, rows);
         scratch.thresholds.fill(f32::INFINITY);
         for ((&row, best), threshold) in rows.iter().zip(&mut scratch.best).zip(&mut scratch.thresholds) {
@@ -217,37 +181,11 @@ impl Round<'_, '_> {
 
     /// What earlier parts left of a row's best.
     fn load(&self, row: u32, best: &mut TopK) {
-        if self.is_first {
+        if self.part.is_first {
             return;
         }
         self.stripes.with(row, |list| list.candidates().for_each(|(score, id)| best.push(score, id.0)));
         best.shrink();
-    }
-
-    /// The panels dealt to a block, and the samples of each that count.
-    fn draw(&self, block: usize) -> Vec<(usize, &[u32])> {
-        let mut left = self.wanted;
-        let take = |&panel: &u32| {
-            let ids = &self.ids[panel as usize * COLUMNS..];
-            let ids = &ids[..ids.len().min(COLUMNS).min(left)];
-            left -= ids.len();
-            (panel as usize, ids)
-        };
-        self.deal.hand(block).iter().map(take).collect()
-    }
-
-    /// Notes whose own sample is in the draw, and names the spare: a block draws M + 1 samples in all parts together,
-    /// and the last of them replaces a row's own sample where that is among the others, and is refused by the rest. So
-    /// every row has exactly M candidates, and each set of M others is as likely as any.
-    fn spare(&self, draw: &[(usize, &[u32])], rows: &[u32], own_seen: &mut [bool]) -> Option<u32> {
-        let mut places: Vec<_> = rows.iter().copied().zip(0..).collect();
-        places.sort_unstable();
-        for drawn in draw.iter().flat_map(|(_, ids)| *ids) {
-            if let Ok(found) = places.binary_search_by_key(drawn, |(row, _)| *row) {
-                own_seen[places[found].1] = true;
-            }
-        }
-        draw.last().and_then(|(_, ids)| ids.last().copied()).filter(|_| self.is_last)
     }
 }
 

@@ -11,10 +11,10 @@ use super::report::{Lap, RefreshSeconds, Refreshed, Told};
 use super::snapshot::{Ages, Selection, Snapshot};
 use crate::checkpoint::Checkpoints;
 use crate::compute::ComputePool;
-use crate::config::{GraphConfig, OnBadSample, RefreshConfig, Storage};
+use crate::config::{OnBadSample, RefreshConfig, Similarity, Storage};
 use crate::encode::{BadSamples, Encoded, Encoder, encode_present, encode_rest};
 use crate::error::{Error, Result};
-use crate::graph;
+use crate::graph::Workshop;
 use crate::progress::Stage;
 use crate::sample::{GraphVersion, ModelVersion};
 use crate::source::Source;
@@ -27,7 +27,8 @@ pub(crate) struct Recipe {
     pub selection: Selection,
     pub storage: Storage,
     pub on_bad_sample: OnBadSample,
-    pub graph: GraphConfig,
+    pub similarity: Similarity,
+    pub workshop: Workshop,
     pub refresh: RefreshConfig,
     pub seed: u64,
     pub pool: ComputePool,
@@ -102,7 +103,7 @@ impl Recipe {
                 telemetry::pushes_dropped(pushed.len());
             }
             ages = Ages::all_at(*step);
-            let form = (self.storage, self.graph.similarity, next);
+            let form = (self.storage, self.similarity, next);
             encode_present(&watched, &store, bad, form, &mut encoded)?.into()
         } else if report.added > 0 || pushed.len() > 0 {
             report.pushed = pushed.len();
@@ -111,7 +112,7 @@ impl Recipe {
             encode_rest(&watched, &store, bad, &mut table, &mut encoded)?;
             ages = push(&mut table, pushed, &ages)?;
             table.into()
-        } else if graph::is_settled(&self.graph, old.embeddings.present()) {
+        } else if self.workshop.is_settled(old.embeddings.present()) {
             telemetry::refresh_skipped(*step, "nothing has changed");
             return Ok(Outcome { report, snapshot: None, encoder: encoder.clone() });
         } else {
@@ -126,7 +127,7 @@ impl Recipe {
         }
         told.reach(Stage::Graph, 0, total);
         let version = GraphVersion(old.graph_version().0 + 1);
-        let graph = graph::renew(&old.graph, &embeddings, &self.graph, self.seed, version);
+        let graph = self.workshop.renew(&old.graph, &embeddings, self.seed, version)?;
         report.seconds.graph = lap.seconds();
         watched.go_on()?;
         report.skipped = false;
@@ -205,6 +206,10 @@ impl Encoder for Watched {
 
     fn dimension(&self) -> usize {
         self.encoder.dimension()
+    }
+
+    fn calls_at_once(&self) -> usize {
+        self.encoder.calls_at_once()
     }
 
     fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()> {

@@ -16,7 +16,6 @@ use crate::compute::ComputePool;
 use crate::config::{OnRefreshError, Overtaken};
 use crate::encode::Encoder;
 use crate::error::{Error, Result};
-use crate::graph;
 use crate::sample::GraphVersion;
 use crate::store::{EmbeddingTable, Store};
 use crate::telemetry;
@@ -77,7 +76,7 @@ impl Worker {
                 First::Resumed(kept) => Snapshot::of_kept(*kept, store, &recipe.selection),
                 First::Embedded(embeddings) => {
                     let (version, ages) = (GraphVersion(1), Ages::all_at(0));
-                    let graph = graph::build(&embeddings, &recipe.graph, recipe.seed, version);
+                    let graph = recipe.workshop.build(&embeddings, recipe.seed, version)?;
                     let (embeddings, selection) = (embeddings.into(), &recipe.selection);
                     let first = Snapshot::new(embeddings, graph, ages, (version, 0), store, selection, None)?;
                     if let Some(checkpoints) = &recipe.checkpoints {

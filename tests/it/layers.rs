@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use crate::support::path;
 
 const LEAVES: [&str; 7] = ["compute", "config", "error", "memory", "progress", "sample", "telemetry"];
-const STAGES: [&str; 10] =
-    ["source", "store", "encode", "graph", "walk", "checkpoint", "refresh", "stream", "pipeline", "report"];
+const STAGES: [&str; 11] =
+    ["source", "store", "encode", "graph", "device", "walk", "checkpoint", "refresh", "stream", "pipeline", "report"];
 
 #[test]
 fn stages_import_only_to_the_left() {

@@ -7,6 +7,7 @@ mod cloud;
 mod config;
 mod coverage;
 mod determinism;
+mod device;
 mod encoders;
 mod ending;
 mod examples;

@@ -137,11 +137,6 @@ impl Columns {
         self.starts.resize(padded, 0);
     }
 
-    /// Panels, the last one possibly not full.
-    pub fn panels(&self) -> usize {
-        self.len.div_ceil(COLUMNS)
-    }
-
     pub(super) fn panel(&self, panel: usize) -> Part<'_> {
         let (first, width) = (panel * COLUMNS, self.width);
         Part {

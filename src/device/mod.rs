@@ -1,0 +1,102 @@
+//! "Here are vectors on a GPU, give me the best of their products."
+//!
+//! [`OnnxDevice`] is a [`Device`] of the graph, driven by ONNX Runtime: the products and the choice of the best are a
+//! small ONNX model, so there is no code for GPUs here, and the same model runs on the processor, to be tested there.
+//!
+//! Costs a copy of the vectors to the GPU for each graph, and the result's way back; what was taken on the GPU is given
+//! back with each graph. Not for the processor's own graphs, which the kernels of [`graph`](crate::graph) build many
+//! times as fast.
+
+mod loaded;
+mod model;
+
+use std::sync::Arc;
+
+use self::loaded::OnnxLoaded;
+use crate::config::{EncodeConfig, GraphDevice, Provider};
+use crate::encode::runtime::Runtime;
+use crate::encode::{cuda, is_out_of_memory};
+use crate::error::{Error, Result};
+use crate::graph::{Blocks, Device, Format, Loaded, Rows, Vectors};
+
+/// An execution provider of ONNX Runtime, to build graphs on.
+#[derive(Clone, Debug)]
+pub struct OnnxDevice {
+    provider: Provider,
+    config: EncodeConfig,
+}
+
+impl OnnxDevice {
+    /// One that takes the libraries, the GPUs and their memory from these settings. Nothing is opened yet. TensorRT would
+    /// build an engine for each shape, so CUDA does its work.
+    #[must_use]
+    pub fn new(provider: Provider, config: &EncodeConfig) -> Self {
+        let provider = if provider == Provider::Tensorrt { Provider::Cuda } else { provider };
+        Self { provider, config: config.clone() }
+    }
+
+    /// Tries a product of a few numbers.
+    ///
+    /// # Errors
+    /// [`Error::Device`] with the reason; those of loading ONNX Runtime.
+    pub fn probe(&self) -> Result<()> {
+        let numbers = vec![1.0, 0.0, 0.0, 1.0, 0.6, 0.8];
+        let loaded = self.load(Vectors { numbers, dimension: 2, format: Format::F32, with_rows: true })?;
+        let rows = Rows::Places(&[2]);
+        let mut found = Vec::new();
+        let blocks = Blocks { rows, block_rows: 1, columns: &[0, 1], block_columns: 2, k: 1 };
+        loaded.best(&blocks, &mut |scores, places| found.extend(scores.iter().copied().zip(places.iter().copied())))?;
+        match found[..] {
+            [(score, 1)] if (score - 0.8).abs() < 1e-2 => Ok(()),
+            _ => Err(self.fault("it gives wrong results")),
+        }
+    }
+
+    fn fault(&self, reason: impl Into<String>) -> Error {
+        Error::Device { device: self.name().to_owned(), reason: reason.into() }
+    }
+
+    fn failed(&self, runtime: &Runtime, error: &ort::Error) -> Error {
+        let message = error.message();
+        if is_out_of_memory(message) {
+            return Error::DeviceMemory { device: self.name().to_owned(), cause: message.to_owned().into() };
+        }
+        match self.provider {
+            Provider::Cpu => self.fault(message),
+            Provider::Cuda | Provider::Tensorrt => self.fault(cuda::in_plain_words(message, runtime)),
+        }
+    }
+}
+
+impl Device for OnnxDevice {
+    fn name(&self) -> &str {
+        self.provider.name()
+    }
+
+    fn is_exact(&self) -> bool {
+        self.provider == Provider::Cpu || !self.config.cuda.as_ref().is_some_and(|cuda| cuda.tf32)
+    }
+
+    fn memory(&self) -> Option<usize> {
+        self.config.cuda.as_ref().and_then(|cuda| cuda.memory_limit)
+    }
+
+    fn load(&self, vectors: Vectors) -> Result<Box<dyn Loaded>> {
+        let runtime = Runtime::load(self.config.runtime.as_deref())?;
+        let loaded = OnnxLoaded::open(self, &runtime, vectors).map_err(|e| self.failed(&runtime, &e))?;
+        Ok(Box::new(loaded))
+    }
+}
+
+/// The device that the settings ask for, or that may pay; one that they ask for is tried.
+pub(crate) fn choose(wanted: GraphDevice, config: &EncodeConfig) -> Result<Option<Arc<dyn Device>>> {
+    let on_gpu = config.providers.first().is_some_and(|first| *first != Provider::Cpu);
+    if wanted == GraphDevice::Cpu || (wanted == GraphDevice::Auto && !on_gpu) {
+        return Ok(None);
+    }
+    let device = OnnxDevice::new(Provider::Cuda, config);
+    if wanted == GraphDevice::Cuda {
+        device.probe()?;
+    }
+    Ok(Some(Arc::new(device)))
+}

@@ -1,0 +1,94 @@
+use crate::error::Result;
+
+/// Another device than the processor, which multiplies blocks of vectors and keeps the best scores: all that
+/// [`build_on`](super::build_on) needs of it, so that the graph knows neither GPUs nor what drives them.
+///
+/// `OnnxDevice`, in the module `device`, is one of ONNX Runtime's.
+pub trait Device: Send + Sync + 'static {
+    /// What to call it in messages: `cuda`.
+    fn name(&self) -> &str;
+
+    /// Whether products in f32 are not rounded to less.
+    fn is_exact(&self) -> bool;
+
+    /// Bytes that a graph may take there; `None` where all that there is may be tried.
+    fn memory(&self) -> Option<usize>;
+
+    /// Takes these vectors over. They stay on the device until what it gives is dropped, and all else that was taken
+    /// there goes with them.
+    ///
+    /// # Errors
+    /// [`Error::DeviceMemory`](crate::Error::DeviceMemory) where there is no room for them,
+    /// [`Error::Device`](crate::Error::Device) where it cannot be used.
+    fn load(&self, vectors: Vectors) -> Result<Box<dyn Loaded>>;
+}
+
+/// Vectors for a device.
+#[derive(Clone, Debug)]
+pub struct Vectors {
+    /// [n × dimension], row-major.
+    pub numbers: Vec<f32>,
+    /// d: numbers in a vector.
+    pub dimension: usize,
+    /// What they are kept and multiplied in.
+    pub format: Format,
+    /// Whether rows are among them; else each call of [`best`](Loaded::best) brings its own.
+    pub with_rows: bool,
+}
+
+/// What a device keeps and multiplies vectors in. Scores come in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// 32 bits.
+    F32,
+    /// 16 bits, 11 of precision: for vectors of unit length.
+    F16,
+    /// 16 bits, 8 of precision, with the range of f32.
+    Bf16,
+}
+
+/// Vectors on a device.
+pub trait Loaded: Send + Sync {
+    /// Scores each block's rows with its columns, and gives `take` the k best of each row: scores and places among the
+    /// block's columns, both [blocks × block rows × k], in any order within a row. Several threads may call at once:
+    /// while one waits for the device, others prepare and `take`.
+    ///
+    /// # Errors
+    /// As [`Device::load`].
+    fn best(&self, blocks: &Blocks<'_>, take: &mut dyn FnMut(&[f32], &[i32])) -> Result<()>;
+}
+
+/// Blocks of rows, and those that each block's rows are scored with.
+#[derive(Clone, Debug)]
+pub struct Blocks<'a> {
+    /// Rows [blocks × block rows].
+    pub rows: Rows<'a>,
+    /// Rows in a block.
+    pub block_rows: usize,
+    /// Places among the loaded vectors [blocks × block columns].
+    pub columns: &'a [i32],
+    /// Columns in a block.
+    pub block_columns: usize,
+    /// How many of a row's columns to keep; 1 to block columns.
+    pub k: usize,
+}
+
+/// The rows of blocks.
+#[derive(Clone, Debug)]
+pub enum Rows<'a> {
+    /// Places among the loaded vectors.
+    Places(&'a [i32]),
+    /// Vectors, row-major.
+    Vectors(&'a [f32]),
+}
+
+impl Format {
+    /// Bytes of a number.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+}

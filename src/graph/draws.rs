@@ -1,0 +1,108 @@
+//! Who chooses from whom: the candidates of every sample, whatever scores them.
+
+use rand::rngs::ChaCha8Rng;
+use rand::seq::SliceRandom;
+
+use super::deal::Deal;
+use super::generator;
+use super::kernel::{COLUMNS, ROWS};
+use crate::sample::GraphVersion;
+use crate::store::EmbeddingTable;
+
+/// All draws of one build.
+pub(super) struct Draws {
+    /// Candidates in the order in which parts and panels take them.
+    order: Vec<u32>,
+    /// Rows in the order in which blocks take them.
+    pub rows: Vec<u32>,
+    candidates: usize,
+    generator: ChaCha8Rng,
+}
+
+/// One part of the candidates, dealt to all blocks of rows.
+pub(super) struct Part<'a> {
+    /// The samples behind the columns.
+    pub ids: &'a [u32],
+    deal: Deal,
+    /// Candidates that each block draws of this part.
+    pub wanted: usize,
+    /// Rows that share them.
+    pub block_rows: usize,
+    /// No earlier part has left anything.
+    pub is_first: bool,
+    /// Of all parts' candidates together, the last one is the spare.
+    is_last: bool,
+}
+
+impl Draws {
+    pub fn new(table: &EmbeddingTable, candidates: usize, seed: u64, version: GraphVersion) -> Self {
+        let mut generator = generator(seed, version, u64::MAX);
+        let mut order = table.present_ids();
+        order.shuffle(&mut generator);
+        let mut rows = order.clone();
+        rows.shuffle(&mut generator);
+        Self { order, rows, candidates, generator }
+    }
+
+    /// Gives the candidates in parts of `len` samples, a multiple of [`COLUMNS`], each with its share of the draws.
+    pub fn in_parts<E>(&mut self, len: usize, mut take: impl FnMut(&Part<'_>) -> Result<(), E>) -> Result<(), E> {
+        let Self { order, rows, candidates, generator } = self;
+        let samples = order.len();
+        let block_rows = block_rows(*candidates);
+        let share = |end: usize| (end as u128 * (*candidates as u128 + 1) / samples as u128) as usize;
+        for start in (0..samples).step_by(len) {
+            let end = samples.min(start + len);
+            let wanted = share(end) - share(start);
+            if wanted == 0 {
+                continue;
+            }
+            let ids = &order[start..end];
+            let panel_len = |panel: usize| COLUMNS.min(ids.len() - panel * COLUMNS);
+            let deal =
+                Deal::new(ids.len().div_ceil(COLUMNS), panel_len, wanted, rows.len().div_ceil(block_rows), generator);
+            let (is_first, is_last) = (share(start) == 0, share(end) == share(samples));
+            take(&Part { ids, deal, wanted, block_rows, is_first, is_last })?;
+            if is_last {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Rows that share their candidates. With M / block at least 20 the in-degrees stay those of candidates drawn row by
+/// row.
+fn block_rows(candidates: usize) -> usize {
+    match candidates / 20 {
+        rows @ 0..ROWS => rows.max(1),
+        rows => (rows / ROWS * ROWS).min(4 * ROWS),
+    }
+}
+
+impl Part<'_> {
+    /// The panels dealt to a block, and the samples of each that count.
+    pub fn draw(&self, block: usize) -> Vec<(usize, &[u32])> {
+        let mut left = self.wanted;
+        let take = |&panel: &u32| {
+            let ids = &self.ids[panel as usize * COLUMNS..];
+            let ids = &ids[..ids.len().min(COLUMNS).min(left)];
+            left -= ids.len();
+            (panel as usize, ids)
+        };
+        self.deal.hand(block).iter().map(take).collect()
+    }
+
+    /// Notes whose own sample is in the draw, and names the spare: a block draws M + 1 samples in all parts together,
+    /// and the last of them replaces a row's own sample where that is among the others, and is refused by the rest. So
+    /// every row has exactly M candidates, and each set of M others is as likely as any.
+    pub fn spare(&self, draw: &[(usize, &[u32])], rows: &[u32], own_seen: &mut [bool]) -> Option<u32> {
+        let mut places: Vec<_> = rows.iter().copied().zip(0..).collect();
+        places.sort_unstable();
+        for drawn in draw.iter().flat_map(|(_, ids)| *ids) {
+            if let Ok(found) = places.binary_search_by_key(drawn, |(row, _)| *row) {
+                own_seen[places[found].1] = true;
+            }
+        }
+        draw.last().and_then(|(_, ids)| ids.last().copied()).filter(|_| self.is_last)
+    }
+}

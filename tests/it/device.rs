@@ -1,0 +1,243 @@
+//! The graph on a device of ONNX Runtime, here the processor, against the graph by our own kernels.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+
+use prosampler::config::{
+    CudaConfig, EncodeConfig, GraphBuilder, GraphConfig, GraphDevice, Precision, Provider, Similarity,
+};
+use prosampler::device::OnnxDevice;
+use prosampler::encode::{cuda, runtime};
+use prosampler::graph::{self, Blocks, Device, Format, Loaded, ProximityGraph, Rows, Vectors};
+use prosampler::store::EmbeddingTable;
+use prosampler::{Error, GraphVersion, ModelVersion, Pipeline, Result, SampleId};
+
+use crate::support::{TestEncoder, graph_config, source, table, vectors, walk_config};
+
+fn on_processor(memory_limit: Option<usize>) -> OnnxDevice {
+    let cuda = CudaConfig { memory_limit, ..CudaConfig::default() };
+    OnnxDevice::new(Provider::Cpu, &EncodeConfig { cuda: Some(cuda), ..EncodeConfig::default() })
+}
+
+/// Alike but for neighbors whose similarities differ by less than `tolerance`; how many differ.
+fn assert_alike(a: &ProximityGraph, b: &ProximityGraph, tolerance: f32) -> usize {
+    assert_eq!((a.len(), a.degree(), a.version()), (b.len(), b.degree(), b.version()));
+    let mut others = 0;
+    for id in (0..a.len()).map(SampleId::new) {
+        for (a, b) in a.similarities(id).iter().zip(b.similarities(id)) {
+            assert!((a - b).abs() <= tolerance, "{id}: {a} and {b}");
+        }
+        let found: HashSet<_> = a.neighbors(id).iter().collect();
+        assert_eq!(found.len(), a.degree(), "{id} has a neighbor twice");
+        assert!(!found.contains(&id));
+        others += b.neighbors(id).iter().filter(|neighbor| !found.contains(neighbor)).count();
+    }
+    others
+}
+
+/// Sizes that fill no block, panel or launch; K = M, where each candidate is kept, too.
+#[test]
+fn sampled_graphs_are_those_of_the_kernels() {
+    for (len, dimension, candidates, neighbors) in
+        [(2000, 24, 1000, 100), (1037, 17, 333, 20), (500, 8, 70, 70), (90, 5, 9, 3), (60, 4, 1, 1)]
+    {
+        let table = table(len, dimension, 20, 3);
+        let config = GraphConfig { precision: Precision::F32, ..graph_config(candidates, neighbors) };
+        let expected = graph::build(&table, &config, 7, GraphVersion(2));
+        let found = graph::build_on(&on_processor(None), &table, &config, 7, GraphVersion(2)).unwrap();
+        let others = assert_alike(&expected, &found, 1e-5);
+        assert!(others <= len / 100, "{others} other neighbors of {len} samples");
+    }
+}
+
+/// Of pairs in all orders, with vectors that are not of unit length.
+#[test]
+fn exact_graphs_are_those_of_brute_force() {
+    let vectors = vectors(700, 9, 7, 5);
+    for similarity in [Similarity::Cosine, Similarity::Dot] {
+        let table = EmbeddingTable::new(vectors.clone(), 9, similarity, ModelVersion(1)).unwrap();
+        let expected = graph::exact(&table, 12, GraphVersion(1));
+        let by_builder = GraphConfig { builder: GraphBuilder::Exact, ..graph_config(20, 12) };
+        for config in [by_builder, graph_config(5000, 12)] {
+            let found = graph::build_on(&on_processor(None), &table, &config, 1, GraphVersion(1)).unwrap();
+            assert!(assert_alike(&expected, &found, 1e-3) <= 7);
+        }
+    }
+}
+
+/// Rough scores find nearly all, and similarities are f32's in any case.
+#[test]
+fn half_precision_keeps_the_neighbors() {
+    let table = table(1500, 64, 20, 3);
+    for builder in [GraphBuilder::Sampled, GraphBuilder::Exact] {
+        let config = GraphConfig { builder, ..graph_config(600, 30) };
+        let (f32, f16) = [Precision::F32, Precision::Bf16]
+            .map(|precision| {
+                let config = GraphConfig { precision, ..config.clone() };
+                graph::build_on(&on_processor(None), &table, &config, 7, GraphVersion(1)).unwrap()
+            })
+            .into();
+        let others = assert_alike(&f32, &f16, 1e-3);
+        assert!(others < 1500 * 30 / 1000, "{others} of {} neighbors are others", 1500 * 30);
+    }
+}
+
+/// By a limit of 16 MiB, 1,024 vectors fit: rows are brought along then.
+#[test]
+fn vectors_that_do_not_fit_are_taken_in_parts() {
+    let table = table(1500, 2048, 20, 3);
+    let config = GraphConfig { builder: GraphBuilder::Exact, precision: Precision::F32, ..graph_config(300, 10) };
+    let expected = graph::build(&table, &config, 7, GraphVersion(1));
+    let found = graph::build_on(&on_processor(Some(16 << 20)), &table, &config, 7, GraphVersion(1)).unwrap();
+    assert!(assert_alike(&expected, &found, 1e-5) < 15);
+}
+
+/// With M = K every candidate is kept: in parts, too, each other sample is one as often as any.
+#[test]
+fn candidates_are_uniform_in_parts() {
+    let (len, candidates, builds) = (150usize, 70usize, 150u64);
+    let (table, device) = (table(len, 4, 3, 2), Small { room: 96, launch: usize::MAX, loads: Mutex::default() });
+    let config = GraphConfig { precision: Precision::F32, ..graph_config(candidates, candidates) };
+    let mut counts = vec![0f64; len * len];
+    for seed in 0..builds {
+        let graph = graph::build_on(&device, &table, &config, seed, GraphVersion(1)).unwrap();
+        for id in (0..len).map(SampleId::new) {
+            let distinct: HashSet<_> = graph.neighbors(id).iter().collect();
+            assert!(distinct.len() == candidates && !distinct.contains(&id), "{id}");
+            distinct.into_iter().for_each(|other| counts[id.index() * len + other.index()] += 1.0);
+        }
+    }
+    assert!(device.loads.lock().unwrap().contains(&96));
+    let p = candidates as f64 / (len - 1) as f64;
+    let (mean, variance) = (builds as f64 * p, builds as f64 * p * (1.0 - p));
+    let others = (0..len * len).filter(|at| at / len != at % len);
+    let deviations: Vec<f64> = others.map(|at| (counts[at] - mean).powi(2) / variance).collect();
+    let spread = deviations.iter().sum::<f64>() / deviations.len() as f64;
+    assert!((0.9..1.1).contains(&spread), "{spread}");
+    assert!(deviations.iter().all(|d| *d < 36.0), "a sample is preferred");
+}
+
+/// A device with room for so many vectors, and for so much of a launch.
+struct Small {
+    room: usize,
+    launch: usize,
+    loads: Mutex<Vec<usize>>,
+}
+
+struct Limited {
+    inner: Box<dyn Loaded>,
+    launch: usize,
+}
+
+fn out_of_memory() -> Error {
+    Error::DeviceMemory { device: "small".into(), cause: "out of memory".into() }
+}
+
+impl Device for Small {
+    fn name(&self) -> &str {
+        "small"
+    }
+
+    fn is_exact(&self) -> bool {
+        true
+    }
+
+    fn memory(&self) -> Option<usize> {
+        None
+    }
+
+    fn load(&self, vectors: Vectors) -> Result<Box<dyn Loaded>> {
+        let count = vectors.numbers.len() / vectors.dimension;
+        self.loads.lock().unwrap().push(count);
+        if count > self.room {
+            return Err(out_of_memory());
+        }
+        Ok(Box::new(Limited { inner: on_processor(None).load(vectors)?, launch: self.launch }))
+    }
+}
+
+impl Loaded for Limited {
+    fn best(&self, blocks: &Blocks<'_>, take: &mut dyn FnMut(&[f32], &[i32])) -> Result<()> {
+        if blocks.columns.len() * blocks.block_rows > self.launch {
+            return Err(out_of_memory());
+        }
+        self.inner.best(blocks, take)
+    }
+}
+
+#[test]
+fn memory_that_runs_out_is_met_by_smaller_parts() {
+    let table = table(2000, 16, 20, 3);
+    let small = |room, launch| Small { room, launch, loads: Mutex::default() };
+    let config = GraphConfig { precision: Precision::F32, ..graph_config(400, 20) };
+    let expected = graph::build_on(&on_processor(None), &table, &config, 7, GraphVersion(1)).unwrap();
+
+    // Launches alone: the same candidates.
+    let device = small(2000, 2000 * 401 / 8);
+    assert_eq!(graph::build_on(&device, &table, &config, 7, GraphVersion(1)).unwrap().degree(), 20);
+
+    let device = small(600, usize::MAX);
+    let graph = graph::build_on(&device, &table, &config, 7, GraphVersion(1)).unwrap();
+    let loads = device.loads.into_inner().unwrap();
+    assert_eq!(loads[0], 2000, "{loads:?}");
+    assert!(loads.iter().filter(|&&count| count <= 600).sum::<usize>() == 2000, "{loads:?}");
+    let mean = |graph: &ProximityGraph| {
+        let ids = (0..2000).map(SampleId::new);
+        ids.flat_map(|id| graph.similarities(id).to_vec()).sum::<f32>() / (2000.0 * 20.0)
+    };
+    assert!((mean(&graph) - mean(&expected)).abs() < 0.01, "as hard as before");
+
+    let device = small(10, usize::MAX);
+    let error = graph::build_on(&device, &table, &config, 7, GraphVersion(1)).unwrap_err().to_string();
+    assert!(error.contains("small runs out of memory while it builds the graph; free some"), "{error}");
+}
+
+#[test]
+fn other_builders_stay_with_the_processor() {
+    let (table, device) = (table(300, 8, 5, 1), Small { room: 0, launch: 0, loads: Mutex::default() });
+    for builder in [GraphBuilder::NnDescent, GraphBuilder::Hnsw] {
+        let config = GraphConfig { builder, ..graph_config(50, 5) };
+        assert_eq!(graph::build_on(&device, &table, &config, 1, GraphVersion(1)).unwrap().len(), 300);
+    }
+    assert!(device.loads.into_inner().unwrap().is_empty());
+}
+
+#[test]
+fn a_product_gives_scores_and_places() {
+    let numbers = vec![1.0, 0.0, 0.0, 1.0, 0.6, 0.8, -1.0, 0.0];
+    for format in [Format::F32, Format::F16] {
+        for with_rows in [true, false] {
+            let vectors = Vectors { numbers: numbers.clone(), dimension: 2, format, with_rows };
+            let loaded = on_processor(None).load(vectors).unwrap();
+            let rows = if with_rows { Rows::Places(&[2, 3]) } else { Rows::Vectors(&[0.6, 0.8, -1.0, 0.0]) };
+            let mut best = Vec::new();
+            // Two blocks of a row each.
+            let blocks = Blocks { rows, block_rows: 1, columns: &[0, 1, 1, 3], block_columns: 2, k: 1 };
+            loaded
+                .best(&blocks, &mut |scores, places| {
+                    best.extend(scores.iter().map(|s| (s * 100.0).round()).zip(places.to_vec()));
+                })
+                .unwrap();
+            assert_eq!(best, [(80.0, 1), (100.0, 1)], "{format:?}");
+        }
+    }
+    on_processor(None).probe().unwrap();
+}
+
+#[tokio::test]
+async fn a_device_that_is_asked_for_must_be_there() {
+    let is_cpu_build = cuda::provider_files(&runtime::find(None).unwrap().0).is_empty();
+    if !is_cpu_build {
+        return;
+    }
+    let start = |device| {
+        let graph = GraphConfig { device, ..graph_config(50, 5) };
+        let pipeline = Pipeline::builder().source(source(100)).encoder(TestEncoder::new(100));
+        pipeline.graph(graph).walk(walk_config(10)).start()
+    };
+    let error = start(GraphDevice::Cuda).await.err().unwrap().to_string();
+    assert!(error.starts_with("cannot build the graph on cuda: `"), "{error}");
+    assert!(error.contains("install onnxruntime-gpu"), "{error}");
+    assert!(error.ends_with("set graph.device = \"cpu\""), "{error}");
+    start(GraphDevice::Auto).await.unwrap();
+}
