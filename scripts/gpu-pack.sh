@@ -4,14 +4,15 @@
 # The benchmark's binary, the models, the scripts, and ONNX Runtime with its CUDA provider in parts of at most 40 MiB. Of the
 # provider only the code of the chips in CHIPS (default "90", an H100) is kept, by gpu_prune.py; --whole keeps all of it, for
 # other chips or should the small one not load, in four times as many parts. --cpu leaves ONNX Runtime out, to rehearse with
-# the one that is found. Needs cargo, xz, and python3 with pip and the package `onnx` (PYTHON names another one).
+# the one that is found. Needs cargo, xz, and python3 with pip and the package `onnx` (PYTHON names another one). PROFILE and
+# FEATURES are cargo's; to rehearse with what tests have built, dev and cli,cloud,onnx.
 set -euo pipefail
-[ $# -ge 1 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 mkdir -p "$1"
 folder=$(cd "$1" && pwd)
 shift
 cd "$(dirname "$0")/.."
-python=${PYTHON:-python3} version=1.31.1 profile=${PROFILE:-release} kept=pruned
+python=${PYTHON:-python3} version=1.31.1 profile=${PROFILE:-release} features=${FEATURES:-onnx} kept=pruned
 for argument in "$@"; do
     case $argument in
     --whole) kept=whole ;;
@@ -20,7 +21,7 @@ for argument in "$@"; do
     esac
 done
 
-binary=$(cargo build --quiet --profile "$profile" --bench gpu --message-format json | "$python" -c '
+binary=$(cargo build --quiet --profile "$profile" --no-default-features --features "$features" --bench gpu --message-format json | "$python" -c '
 import json, sys
 built = [json.loads(line) for line in sys.stdin]
 print(next(b["executable"] for b in built if b.get("executable") and b["target"]["name"] == "gpu"))')

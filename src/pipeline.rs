@@ -411,10 +411,6 @@ fn choose_device(
 }
 
 async fn open_encoder(config: &PipelineConfig, schema: SchemaRef, pool: &ComputePool) -> Result<Arc<dyn Encoder>> {
-    let mut encode = config.encode.clone();
-    if encode.sessions == 0 {
-        encode.sessions = pool.threads();
-    }
-    let pairs = config.pairs.clone();
+    let (encode, pairs) = (config.encode.clone(), config.pairs.clone());
     pool.run("model", move || crate::encode::open_of(&encode, &pairs, &schema)).await
 }

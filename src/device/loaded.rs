@@ -1,7 +1,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use half::{bf16, f16};
-use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
+use ort::memory::{MemoryInfo, MemoryType};
 use ort::session::{IoBinding, Session};
 use ort::value::{DynTensor, DynValue, Tensor};
 
@@ -10,7 +10,7 @@ use super::model::{COLUMNS, K, PLACES, ROWS, SCORES, TABLE, model};
 use crate::compute;
 use crate::config::Provider;
 use crate::encode::runtime::Runtime;
-use crate::encode::{cuda, session_builder};
+use crate::encode::{cuda, pinned, session_builder};
 use crate::error::Result;
 use crate::graph::{Blocks, Format, Loaded, Rows, Vectors};
 
@@ -52,7 +52,11 @@ impl OnnxLoaded {
             let session = model(format, with_rows)?.into_session(&builder)?;
             let mut binding = session.create_binding()?;
             binding.bind_input(TABLE, &table)?;
-            Ok(Mutex::new(Bound { session, binding, results: results(device.provider)? }))
+            let results = match device.provider {
+                Provider::Cpu => MemoryInfo::default(),
+                Provider::Cuda | Provider::Tensorrt => pinned(gpu, MemoryType::CPUOutput)?,
+            };
+            Ok(Mutex::new(Bound { session, binding, results }))
         };
         let sessions = gpus.iter().map(open).collect::<ort::Result<Vec<_>>>()?;
         Ok(Self { device: device.clone(), runtime: runtime.clone(), sessions, dimension, format })
@@ -92,16 +96,6 @@ impl Loaded for OnnxLoaded {
             Ok(())
         });
         taken.map_err(|e| self.device.failed(&self.runtime, &e))
-    }
-}
-
-/// Memory of this machine; for GPUs such as the system cannot move.
-fn results(provider: Provider) -> ort::Result<MemoryInfo<'static>> {
-    match provider {
-        Provider::Cpu => Ok(MemoryInfo::default()),
-        Provider::Cuda | Provider::Tensorrt => {
-            MemoryInfo::new(AllocationDevice::CUDA_PINNED, 0, AllocatorType::Device, MemoryType::CPUOutput)
-        }
     }
 }
 

@@ -47,6 +47,8 @@ pub use self::pairs::PairEncoder;
 pub use self::provider::probe_provider;
 #[cfg(feature = "onnx")]
 pub(crate) use self::provider::{is_out_of_memory, session_builder};
+#[cfg(feature = "onnx")]
+pub(crate) use self::transfer::pinned;
 use crate::config::{EncodeConfig, Fault, Faults, FeatureKind, OnBadSample, PairsConfig, Similarity, Storage};
 use crate::error::{Error, Result};
 use crate::sample::{ModelVersion, SampleId};

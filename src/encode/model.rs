@@ -21,9 +21,7 @@ pub(super) struct Model {
     pub outputs: Vec<String>,
     /// What it runs on.
     pub provider: Provider,
-    sessions: Vec<Mutex<Session>>,
-    /// The way to each.
-    transfers: Vec<Transfer>,
+    sessions: Vec<(Mutex<Session>, Transfer)>,
     /// Of the file, when it was opened.
     version: Version,
 }
@@ -54,14 +52,17 @@ impl Models {
 impl Model {
     fn open(path: &Path, config: &EncodeConfig, version: Version) -> Result<Self> {
         let (sessions, provider) = open_sessions(path, config)?;
-        let first = &sessions[0];
+        let first = &sessions[0].0;
         let inputs = first.inputs().iter().map(|i| Declared::new(i.name(), i.dtype())).collect();
         let outputs = first.outputs().iter().map(|o| o.name().to_owned()).collect();
-        let transfers = sessions.iter().map(|session| Transfer::of(session, provider)).collect::<ort::Result<_>>();
-        let transfers =
-            transfers.map_err(|e| fault(path, "cannot be run".into(), Some(e.message().to_owned().into())))?;
-        let sessions = sessions.into_iter().map(Mutex::new).collect();
-        Ok(Self { path: path.to_owned(), inputs, outputs, provider, sessions, transfers, version })
+        let with_transfer = |(session, gpu)| {
+            let transfer = Transfer::of(&session, provider, gpu)?;
+            Ok((Mutex::new(session), transfer))
+        };
+        let sessions: ort::Result<Vec<_>> = sessions.into_iter().map(with_transfer).collect();
+        let sessions =
+            sessions.map_err(|e| fault(path, "cannot be run".into(), Some(e.message().to_owned().into())))?;
+        Ok(Self { path: path.to_owned(), inputs, outputs, provider, sessions, version })
     }
 
     /// Whether the file has changed since.
@@ -89,7 +90,7 @@ impl Model {
             }
         };
         let worker = rayon::current_thread_index().unwrap_or(0) % self.sessions.len();
-        let transfer = &self.transfers[worker];
+        let (session, transfer) = &self.sessions[worker];
         let mut values = Vec::with_capacity(self.inputs.len());
         for input in inputs {
             if let Some(declared) = self.inputs.iter().find(|declared| declared.name == input.name) {
@@ -98,7 +99,7 @@ impl Model {
                 values.push((declared.name.as_str(), value));
             }
         }
-        let mut session = self.sessions[worker].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
         let run = || transfer.run(&mut session, values, output);
         let output = if self.provider == Provider::Cpu { run() } else { compute::in_turn(run) }.map_err(failed)?;
         // What comes now keeps no other thread from the session.

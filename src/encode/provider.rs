@@ -13,8 +13,8 @@ use crate::config::{Arena, Convolutions, CudaConfig, EncodeConfig, Provider};
 use crate::error::{Cause, Error, Result};
 use crate::telemetry;
 
-/// As many sessions of the model as the settings say, and what they run on.
-pub(super) fn open_sessions(path: &Path, config: &EncodeConfig) -> Result<(Vec<Session>, Provider)> {
+/// As many sessions of the model as the settings say, each with the number of its GPU, and what they run on.
+pub(super) fn open_sessions(path: &Path, config: &EncodeConfig) -> Result<(Vec<(Session, u32)>, Provider)> {
     let runtime = Runtime::load(config.runtime.as_deref())?;
     let cuda = config.cuda.clone().unwrap_or_default();
     let mut failures: Vec<(Provider, String)> = Vec::new();
@@ -44,7 +44,7 @@ pub fn probe_provider(config: &EncodeConfig) -> Result<()> {
     let (mut sessions, provider) = open_sessions(file.path(), config)?;
     let mut run = || {
         let x = ort::value::Tensor::from_array(([1usize, 4], vec![1f32, 2.0, 3.0, 4.0]))?;
-        let outputs = sessions[0].run(vec![("x", x)])?;
+        let outputs = sessions[0].0.run(vec![("x", x)])?;
         Ok(outputs["y"].try_extract_tensor::<f32>()?.1 == [80.0, 90.0, 100.0, 110.0])
     };
     let reason = match run() {
@@ -61,21 +61,24 @@ fn open_all(
     provider: Provider,
     cuda: &CudaConfig,
     sessions: usize,
-) -> Result<Vec<Session>> {
+) -> Result<Vec<(Session, u32)>> {
     // One a GPU is kept busy by several threads that prepare batches; on the processor each thread needs its own.
     let (devices, each) = match provider {
-        Provider::Cpu => (vec![0], std::thread::available_parallelism().map_or(1, usize::from)),
+        Provider::Cpu => (vec![0], rayon::current_num_threads()),
         Provider::Cuda | Provider::Tensorrt => {
             cuda::preload(runtime);
             (cuda.devices.clone(), 1)
         }
     };
     let each = if sessions == 0 { each } else { sessions };
-    let device = |n: usize| devices[n % devices.len()];
+    let open = |n: usize| {
+        let device = devices[n % devices.len()];
+        Ok((open(runtime, path, provider, cuda, device)?, device))
+    };
     // The first alone: it finds out whether any can be opened.
-    let first = open(runtime, path, provider, cuda, device(0))?;
+    let first = open(0)?;
     let count = each * devices.len();
-    let more = (1..count).into_par_iter().map(|n| open(runtime, path, provider, cuda, device(n)));
+    let more = (1..count).into_par_iter().map(open);
     Ok(std::iter::once(first).chain(more.collect::<Result<Vec<_>>>()?).collect())
 }
 

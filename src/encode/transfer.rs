@@ -20,20 +20,19 @@ pub(super) enum Transfer {
 }
 
 impl Transfer {
-    pub fn of(session: &Session, provider: Provider) -> ort::Result<Self> {
+    /// For a session on a provider, on the GPU of this number.
+    pub fn of(session: &Session, provider: Provider, gpu: u32) -> ort::Result<Self> {
         if provider == Provider::Cpu {
             return Ok(Self::None);
         }
-        let pinned =
-            |memory_type| MemoryInfo::new(AllocationDevice::CUDA_PINNED, 0, AllocatorType::Device, memory_type);
-        let inputs = match Allocator::new(session, pinned(MemoryType::CPUInput)?) {
+        let inputs = match Allocator::new(session, pinned(gpu, MemoryType::CPUInput)?) {
             Ok(allocator) => Some(Mutex::new(allocator)),
             Err(reason) => {
                 telemetry::not_pinned(provider.name(), reason.message());
                 None
             }
         };
-        Ok(Self::Bound { inputs, output: pinned(MemoryType::CPUOutput)? })
+        Ok(Self::Bound { inputs, output: pinned(gpu, MemoryType::CPUOutput)? })
     }
 
     /// Numbers as an input.
@@ -71,6 +70,12 @@ impl Transfer {
         };
         found.ok_or_else(|| ort::Error::new(format!("output `{output}` is missing")))
     }
+}
+
+/// Memory of this machine that the system cannot move, so that a GPU reads and writes it without a detour.
+pub(crate) fn pinned(gpu: u32, memory_type: MemoryType) -> ort::Result<MemoryInfo<'static>> {
+    let gpu = i32::try_from(gpu).unwrap_or(i32::MAX);
+    MemoryInfo::new(AllocationDevice::CUDA_PINNED, gpu, AllocatorType::Device, memory_type)
 }
 
 #[cfg(test)]
