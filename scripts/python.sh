@@ -9,9 +9,10 @@ python=.python/bin/python
 # Dependency groups need pip 25.1.
 "$python" -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 "$python" -m pip install --quiet --disable-pip-version-check --group test
-VIRTUAL_ENV="$PWD/.python" .python/bin/maturin develop --quiet
+VIRTUAL_ENV="$PWD/.python" .python/bin/maturin develop --quiet --features checkout
 
 .python/bin/ruff check --quiet python
 .python/bin/ruff format --quiet --check python
 "$python" -m mypy --no-error-summary
-"$python" -m pytest --quiet "$@"
+"$python" -m mypy.stubtest prosampler._prosampler
+"$python" -m pytest --quiet --numprocesses 2 --dist worksteal "$@"

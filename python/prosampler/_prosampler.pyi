@@ -1,22 +1,37 @@
 from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, final
 
 from .progress import Progress
 
+__all__ = [
+    "Column",
+    "MiniBatch",
+    "RawStream",
+    "RecordBatch",
+    "Refresh",
+    "RefreshHandle",
+    "Refreshed",
+    "__version__",
+    "check_settings",
+    "take_log",
+]
+
 __version__: str
 
+@final
 class RecordBatch:
     @property
     def num_rows(self) -> int: ...
     @property
     def column_names(self) -> list[str]: ...
     def __len__(self) -> int: ...
-    def __getitem__(self, name: str) -> Column: ...
+    def __getitem__(self, name: str, /) -> Column: ...
     def to_torch(self, columns: Sequence[str] | None = None) -> dict[str, Any]: ...
     def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]: ...
     def __arrow_c_schema__(self) -> object: ...
 
+@final
 class Column:
     @property
     def name(self) -> str: ...
@@ -34,6 +49,7 @@ class Column:
     @staticmethod
     def __dlpack_device__() -> tuple[int, int]: ...
 
+@final
 class MiniBatch:
     @property
     def ids(self) -> list[int]: ...
@@ -57,10 +73,11 @@ class MiniBatch:
     def column_names(self) -> list[str]: ...
     def to_torch(self, columns: Sequence[str] | None = None) -> dict[str, Any]: ...
     def __len__(self) -> int: ...
-    def __getitem__(self, name: str) -> Column: ...
+    def __getitem__(self, name: str, /) -> Column: ...
     def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]: ...
     def __arrow_c_schema__(self) -> object: ...
 
+@final
 class Refreshed:
     @property
     def graph_version(self) -> int: ...
@@ -77,9 +94,11 @@ class Refreshed:
     @property
     def seconds(self) -> float: ...
 
+@final
 class Refresh:
     def poll(self, seconds: float) -> Refreshed | None: ...
 
+@final
 class RefreshHandle:
     def refresh(self) -> Refresh: ...
     def push_embeddings(self, ids: list[int], vectors: object) -> None: ...
@@ -92,6 +111,7 @@ class RefreshHandle:
     @property
     def dimension(self) -> int: ...
 
+@final
 class RawStream:
     @staticmethod
     def open(

@@ -35,11 +35,12 @@ impl Source for PythonSource {
         let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
         let reader = reader.ok_or(Error::TaskDied { task: "source", message: "it was read twice".into() })?;
         // Python may have to hold its lock for each record batch, so this is blocking work.
-        let next = move |mut reader: RecordBatchStreamReader| {
+        let next = move |mut reader: RecordBatchStreamReader, first: bool| {
             let positions = positions.clone();
             async move {
                 let read = move || (reader.next().map(|batch| batch?.project(&positions)), reader);
                 match tokio::task::spawn_blocking(read).await {
+                    Ok((None, _)) if first => Some((Err(nothing_to_read()), None)),
                     Ok((item, reader)) => {
                         let failed = |cause| Error::Arrow { action: "read `data`", cause };
                         item.map(|item| (item.map_err(failed), Some(reader)))
@@ -48,12 +49,17 @@ impl Source for PythonSource {
                 }
             }
         };
-        Ok(stream::unfold(Some(reader), move |reader| {
+        Ok(stream::unfold((Some(reader), true), move |(reader, first)| {
             let next = next.clone();
-            async move { next(reader?).await }
+            async move { next(reader?, first).await.map(|(item, reader)| (item, (reader, false))) }
         })
         .boxed())
     }
+}
+
+fn nothing_to_read() -> Error {
+    let reason = "is needed at least; a reader can be read once only: give a table, or a new reader for each start";
+    Error::TooFewSamples { uri: NAME.into(), found: 0, needed: 1, reason: reason.into() }
 }
 
 const NAME: &str = "data";
