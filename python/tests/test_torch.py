@@ -249,7 +249,7 @@ def test_two_processes_swap_graphs_at_the_same_step(glosses, tiny_folder, tmp_pa
     one, two = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert [versions for _, *versions in one] == [versions for _, *versions in two]
     # A refresh after steps 5, 10 and 15, each used six steps later.
-    assert [graph for _, graph, _ in one] == [1] * 11 + [2] * 5
+    assert [versions for _, *versions in one] == [[1, 1]] * 11 + [[2, 2]] * 5
     assert sorted(i for ids, *_ in one + two for i in ids) == list(range(512))
 
 
