@@ -15,6 +15,7 @@ __all__ = [
     "__version__",
     "check_settings",
     "take_log",
+    "wait_for_readers",
 ]
 
 __version__: str
@@ -138,4 +139,5 @@ class RawStream:
     def closed(self) -> bool: ...
 
 def check_settings(path: str | PathLike[str] | None, settings: list[str], has_data: bool) -> tuple[int, bool]: ...
+def wait_for_readers(seconds: float) -> None: ...
 def take_log() -> list[tuple[int, str]]: ...

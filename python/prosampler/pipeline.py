@@ -1,16 +1,20 @@
 """From settings and data to a stream."""
 
 import asyncio
+import atexit
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 from . import settings as _settings
-from ._prosampler import MiniBatch, RawStream, check_settings
+from ._prosampler import MiniBatch, RawStream, check_settings, wait_for_readers
 from .data import arrow_stream, check_data, onnxruntime_library
 from .handle import TICK
 from .progress import Bars
 from .stream import Stream, log
+
+# A start that was given up may still be at a record batch of a Python generator.
+atexit.register(wait_for_readers, 5.0)
 
 
 class Pipeline:

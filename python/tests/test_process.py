@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -121,6 +123,31 @@ def test_ctrl_c_ends_a_start(table, none_left, turns):
     finally:
         released.set()
     none_left()
+
+
+def test_an_interpreter_waits_for_the_reader_of_a_start_that_was_given_up():
+    script = """
+import threading, time
+import pyarrow as pa
+from prosampler import Pipeline
+
+reading = threading.Event()
+
+def batches():
+    yield pa.record_batch({"vector": [[1.0, 2.0]]})
+    reading.set()
+    time.sleep(0.5)
+    print("done")
+
+reader = pa.RecordBatchReader.from_batches(next(batches()).schema, batches())
+encode = {"feature": "vector", "column": "vector", "dimension": 2}
+raw = Pipeline(data=reader, encode=encode)._open()
+reading.wait()
+raw.close(0.0)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    # One that ends before it may crash.
+    assert (run.returncode, run.stdout, run.stderr) == (0, "done\n", "")
 
 
 def test_ctrl_c_ends_an_await(table, none_left, turns):
