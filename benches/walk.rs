@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use prosampler::config::WalkConfig;
+use prosampler::config::{Coverage, WalkConfig};
 use prosampler::graph::ProximityGraph;
 use prosampler::walk::{EpochSampler, WalkCounts};
 use prosampler::{GraphVersion, SampleId};
@@ -27,24 +27,27 @@ const REACH: i64 = 256;
 fn main() {
     let clustered = measure("clustered", &clustered());
     let random = measure("random", &random());
-    for (graph, [rate, ratio]) in [("clustered.", clustered), ("", random)] {
+    for (graph, [rate, ratio, uncovered_rate, uncovered_ratio]) in [("clustered.", clustered), ("", random)] {
         println!("figure walk.{graph}samples_per_second {rate:.0} samples/s");
         println!("figure walk.{graph}vs_hash_set {ratio:.2} ratio");
+        println!("figure walk.{graph}no_coverage.samples_per_second {uncovered_rate:.0} samples/s");
+        println!("figure walk.{graph}no_coverage.vs_hash_set {uncovered_ratio:.2} ratio");
     }
 }
 
 /// Collected samples a second over an epoch, and how that compares with the hash set.
-fn measure(name: &str, graph: &ProximityGraph) -> [f64; 2] {
-    let mut times = [const { Vec::new() }; 3];
+fn measure(name: &str, graph: &ProximityGraph) -> [f64; 4] {
+    let mut times = [const { Vec::new() }; 4];
     let mut counts = WalkCounts::default();
     for round in 0..ROUNDS as u64 {
         let (half, whole, epoch) = ours(graph, round);
         times[0].push(half);
         times[1].push(whole);
-        times[2].push(hash_set(graph, round));
+        times[2].push(uncovered(graph, round));
+        times[3].push(hash_set(graph, round));
         counts = epoch;
     }
-    let [half, whole, peer] = times.map(|mut times| {
+    let [half, whole, uncovered, peer] = times.map(|mut times| {
         times.sort_unstable();
         times[ROUNDS / 2].as_secs_f64()
     });
@@ -53,9 +56,11 @@ fn measure(name: &str, graph: &ProximityGraph) -> [f64; 2] {
     println!("  samples, whole epoch    {:6.2}", millions(SAMPLES as f64, whole));
     println!("  samples, first half     {:6.2}", millions(SAMPLES as f64 / 2.0, half));
     println!("  moves, whole epoch      {:6.2}", millions(counts.moves as f64, whole));
+    println!("  samples, no coverage    {:6.2}", millions(SAMPLES as f64, uncovered));
     println!("  samples, hash set       {:6.2}", millions(SAMPLES as f64, peer));
     println!("  of an epoch: {counts:?}");
-    [SAMPLES as f64 / whole, peer / whole]
+    let n = SAMPLES as f64;
+    [n / whole, peer / whole, n / uncovered, peer / uncovered]
 }
 
 /// The time of half an epoch and of a whole one, with all that belongs to it.
@@ -73,6 +78,22 @@ fn ours(graph: &ProximityGraph, seed: u64) -> (Duration, Duration, WalkCounts) {
     }
     assert_eq!(collected, SAMPLES);
     (half.expect("half an epoch"), begun.elapsed(), counts)
+}
+
+/// As many mini-batches that do not cover the samples, as the reference's loop: the same work.
+fn uncovered(graph: &ProximityGraph, seed: u64) -> Duration {
+    let config = WalkConfig {
+        batch_size: BATCH_SIZE,
+        restart_probability: ALPHA.into(),
+        coverage: Coverage::Paper,
+        ..WalkConfig::default()
+    };
+    let begun = Instant::now();
+    let mut epoch = EpochSampler::new(graph.len(), &config, seed, 0);
+    for _ in 0..SAMPLES / BATCH_SIZE {
+        std::hint::black_box(epoch.next(graph).expect("more to come"));
+    }
+    begun.elapsed()
 }
 
 /// As many mini-batches by the reference's loop.

@@ -1,17 +1,15 @@
 #!/usr/bin/env bash
-# Builds the Python package into the environment .python/, made where it is missing, and checks its types, its style
-# and its tests. ARGS are pytest's.
+# Builds the Python package into the environment .python/, and checks its types, its style and its tests. ARGS are
+# pytest's.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+./scripts/python_env.sh
 python=.python/bin/python
-[ -x "$python" ] || python3 -m venv .python
-# Dependency groups need pip 25.1.
-"$python" -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-"$python" -m pip install --quiet --disable-pip-version-check --group test
-VIRTUAL_ENV="$PWD/.python" .python/bin/maturin develop --quiet
+VIRTUAL_ENV="$PWD/.python" .python/bin/maturin develop --quiet --features checkout
 
 .python/bin/ruff check --quiet python
 .python/bin/ruff format --quiet --check python
 "$python" -m mypy --no-error-summary
-"$python" -m pytest --quiet "$@"
+"$python" -m mypy.stubtest prosampler._prosampler
+"$python" -m pytest --quiet --numprocesses 2 --dist worksteal "$@"

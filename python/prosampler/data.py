@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,24 +14,46 @@ class ArrowStream(Protocol):
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
 
 
-def arrow_stream(data: Any) -> ArrowStream:
-    """``data`` as an object with ``__arrow_c_stream__``. Nothing is read yet.
+def check_data(data: Any) -> None:
+    """Raises ``TypeError`` for what is no table."""
+    if _is_of_hugging_face(data):
+        if isinstance(data, Mapping):
+            raise TypeError(f"data is a {type(data).__name__}; give one of its splits, data[{next(iter(data), '')!r}]")
+        return
+    if any(hasattr(data, way) for way in ("__arrow_c_stream__", "scanner", "to_reader")):
+        return
+    remedy = "give a table of pyarrow, polars, duckdb, pandas, HF datasets or Lance, or name files with source="
+    if hasattr(data, "collect"):
+        # What is lazy: polars, Spark.
+        remedy = "give data.collect()"
+    raise TypeError(f"data is a {type(data).__name__}, which has no `__arrow_c_stream__`; {remedy}")
 
-    Raises ``TypeError`` for what is no table.
-    """
-    if type(data).__module__.partition(".")[0] == "datasets" and hasattr(data, "with_format"):
-        # With its formats, a data set of Hugging Face applies the order that `shuffle` and `select` gave it.
-        return data.with_format("arrow")[:]  # type: ignore[no-any-return]
+
+def arrow_stream(data: Any) -> ArrowStream:
+    """Checked ``data`` as an object with ``__arrow_c_stream__``. No more than a first part is read yet."""
+    if _is_of_hugging_face(data):
+        return _read_hugging_face(data)
     if hasattr(data, "__arrow_c_stream__"):
         return data  # type: ignore[no-any-return]
-    if hasattr(data, "scanner"):
-        # Data sets of pyarrow and Lance.
-        return data.scanner().to_reader()  # type: ignore[no-any-return]
-    message = (
-        f"data is a {type(data).__name__}, which has no `__arrow_c_stream__`; "
-        "give a table of pyarrow, polars, duckdb, pandas or HF datasets, or name files with source="
-    )
-    raise TypeError(message)
+    # Data sets of pyarrow and Lance, and their scanners.
+    scanner = data.scanner() if hasattr(data, "scanner") else data
+    return scanner.to_reader()  # type: ignore[no-any-return]
+
+
+def _is_of_hugging_face(data: Any) -> bool:
+    return type(data).__module__.partition(".")[0] == "datasets" and hasattr(data, "with_format")
+
+
+def _read_hugging_face(data: Any) -> ArrowStream:
+    """Part by part, in the order that ``shuffle`` and ``select`` have given a data set; a streamed one too."""
+    import pyarrow as pa
+
+    parts = data.with_format("arrow").iter(batch_size=10_000)
+    first = next(parts, None)
+    if first is None:
+        return pa.schema([]).empty_table()  # type: ignore[no-any-return]
+    batches = (batch for part in chain([first], parts) for batch in part.to_batches())
+    return pa.RecordBatchReader.from_batches(first.schema, batches)  # type: ignore[no-any-return]
 
 
 def onnxruntime_library() -> Path | None:

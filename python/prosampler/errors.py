@@ -13,8 +13,8 @@ class SourceError(Error):
     """Rows that cannot be read, or do not fit their use: damaged files, missing columns, nulls, too few samples."""
 
 
-class SourceNotFoundError(SourceError, FileNotFoundError):
-    """Nothing is at this uri or path."""
+class NotFoundError(Error, FileNotFoundError):
+    """Nothing is at the uri or path of a source, a model or a pipeline file."""
 
 
 class FileError(Error, OSError):

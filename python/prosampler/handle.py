@@ -9,7 +9,7 @@ import numpy as np
 from ._prosampler import Refresh as _Refresh
 from ._prosampler import Refreshed
 from ._prosampler import RefreshHandle as _RefreshHandle
-from .errors import ArgumentError
+from .errors import ArgumentError, Error
 
 TICK = 0.05
 """Seconds between two looks at the signals: what Ctrl-C waits for at most."""
@@ -21,11 +21,11 @@ class Refresh:
     def __init__(self, raw: _Refresh) -> None:
         self._raw = raw
         self._done: Refreshed | None = None
+        self._failure: Error | None = None
 
     def done(self) -> bool:
         """Whether it has ended. Raises ``RefreshError`` where it has failed."""
-        self._done = self._done or self._raw.poll(0.0)
-        return self._done is not None
+        return self._poll(0.0) is not None
 
     def wait(self, timeout: float | None = None) -> Refreshed:
         """What it did, once it has ended.
@@ -38,12 +38,30 @@ class Refresh:
             TimeoutError: it has not ended yet, and goes on.
         """
         end = None if timeout is None else time.monotonic() + timeout
-        while self._done is None:
+        while True:
             left = TICK if end is None else min(TICK, end - time.monotonic())
-            if left < 0:
+            if (done := self._poll(max(left, 0.0))) is not None:
+                return done
+            if left <= 0:
                 raise TimeoutError(f"the refresh has not ended within {timeout} s; it goes on")
-            self._done = self._raw.poll(left)
+
+    def _poll(self, seconds: float) -> Refreshed | None:
+        if self._failure is not None:
+            raise self._failure
+        if self._done is None:
+            try:
+                self._done = self._raw.poll(seconds)
+            except Error as error:
+                # It is told once only.
+                self._failure = error
+                raise
         return self._done
+
+    def __repr__(self) -> str:
+        try:
+            return f"<prosampler.Refresh: {repr(self._done) if self.done() else 'under way'}>"
+        except Error as error:
+            return f"<prosampler.Refresh: failed, {error}>"
 
 
 class RefreshHandle:
@@ -79,7 +97,7 @@ class RefreshHandle:
             ArgumentError: the shape does not fit, or there is no such sample; nothing is taken.
             EncodeError: a vector is not finite or has no length; nothing is taken.
         """
-        rows: list[int] = ids.tolist() if hasattr(ids, "tolist") else list(ids)
+        rows: list[int] = [_sample(id) for id in (ids.tolist() if hasattr(ids, "tolist") else ids)]
         numbers = _float32(vectors)
         expected = (len(rows), self._raw.dimension)
         if numbers.shape != expected:
@@ -91,7 +109,7 @@ class RefreshHandle:
 
         Raises ``ArgumentError`` where there is no such sample.
         """
-        return self._raw.neighbors(sample)
+        return self._raw.neighbors(_sample(sample))
 
     def counts(self) -> dict[str, int]:
         """How refreshes have ended so far: ``published``, ``skipped``, ``failed``, ``cancelled``."""
@@ -115,8 +133,15 @@ class RefreshHandle:
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {how}" for how, count in self.counts().items())
         return (
-            f"<prosampler.RefreshHandle: graph {self.graph_version}, model {self.model_version}; refreshes: {counts}>"
+            f"<prosampler.RefreshHandle: graph version {self.graph_version}, model version {self.model_version}; "
+            f"refreshes: {counts}>"
         )
+
+
+def _sample(id: int) -> int:
+    if not 0 <= id < 2**32:
+        raise ArgumentError(f"sample {id} does not exist; give ids as mini_batch.ids has them, from 0")
+    return id
 
 
 def _float32(vectors: Any) -> np.ndarray[Any, np.dtype[np.float32]]:

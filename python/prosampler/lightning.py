@@ -9,7 +9,7 @@ import torch
 from .callbacks import EncoderRefresh, HasHandle
 
 
-class RefreshCallback(lightning.Callback):
+class RefreshCallback(lightning.Callback):  # type: ignore[misc]
     """Every n steps: exports the encoder and refreshes the run.
 
     Args:

@@ -1,16 +1,20 @@
 """From settings and data to a stream."""
 
 import asyncio
+import atexit
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 from . import settings as _settings
-from ._prosampler import MiniBatch, RawStream, check_settings
-from .data import arrow_stream, onnxruntime_library
+from ._prosampler import MiniBatch, RawStream, check_settings, wait_for_readers
+from .data import arrow_stream, check_data, onnxruntime_library
 from .handle import TICK
 from .progress import Bars
 from .stream import Stream, log
+
+# A start that was given up may still be at a record batch of a Python generator.
+atexit.register(wait_for_readers, 5.0)
 
 
 class Pipeline:
@@ -22,14 +26,16 @@ class Pipeline:
         settings: a pipeline file (TOML), or a dict like one: ``{"graph": {"neighbors": 50}}``. Relative paths in a file
             are relative to its folder, others to the working directory.
         data: rows in place of ``source.uri``: anything with ``__arrow_c_stream__``, such as tables of pyarrow, polars,
-            duckdb, pandas, HF datasets and Lance. They are copied once into the store.
+            duckdb, pandas, HF datasets and Lance. They are copied into the store at each start; a reader can be read
+            once only.
         resume: the ``state()`` of an earlier run over the same rows and settings, with its ``checkpoint.dir``.
         sections: more settings, a section each, over those of the file or dict: ``seed=7``,
             ``graph={"neighbors": 50}``; ``source="a.parquet"`` is short for ``source={"uri": "a.parquet"}``.
 
     Raises:
         ConfigError: settings are unknown or out of range; the message has all faults.
-        SourceNotFoundError: there is no such pipeline file.
+        NotFoundError: there is no such pipeline file.
+        TypeError: ``data`` is no table.
     """
 
     def __init__(
@@ -45,11 +51,14 @@ class Pipeline:
         if settings is not None and not file and not isinstance(settings, Mapping):
             message = f"settings are a {type(settings).__name__}; give a pipeline file or a dict, and a table as data="
             raise TypeError(message)
-        if data is not None and not any(hasattr(data, way) for way in ("__arrow_c_stream__", "scanner", "with_format")):
-            arrow_stream(data)
+        own = list(_settings.lines(sections))
+        if data is not None:
+            check_data(data)
+            if any(line.startswith("source.uri=") for line in own):
+                raise TypeError("give rows as data= or files as source=, not both")
         self._path = settings if isinstance(settings, (str, os.PathLike)) else None
         given = settings if isinstance(settings, Mapping) else {}
-        self._settings = [*_settings.lines(given), *_settings.lines(sections)]
+        self._settings = [*_settings.lines(given), *own]
         self._data, self._resume = data, resume
         self._batch_size, self._drop_last = check_settings(self._path, self._settings, data is not None)
 

@@ -9,7 +9,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from .callbacks import EncoderRefresh, HasHandle
 
 
-class RefreshCallback(TrainerCallback):
+class RefreshCallback(TrainerCallback):  # type: ignore[misc]
     """Every n steps: exports the encoder and refreshes the run.
 
     Args:

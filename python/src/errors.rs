@@ -17,7 +17,7 @@ pub fn raise(py: Python<'_>, class: &str, message: &str) -> PyErr {
 fn class(error: &Error) -> &'static str {
     match error {
         Error::Config(_) | Error::Filter { .. } => "ConfigError",
-        Error::NotFound { .. } => "SourceNotFoundError",
+        Error::NotFound { .. } => "NotFoundError",
         Error::UnsupportedSource { .. }
         | Error::Corrupt { .. }
         | Error::SourceChanged { .. }

@@ -41,7 +41,9 @@ pub fn reader(data: &Bound<'_, PyAny>) -> PyResult<RecordBatchStreamReader> {
     let stream = capsule.pointer_checked(Some(c"arrow_array_stream"))?.cast::<FFI_ArrowArrayStream>();
     // SAFETY: a capsule of this name holds such a stream; it is moved out, and what stays is marked as released.
     let stream = unsafe { FFI_ArrowArrayStream::from_raw(stream.as_ptr()) };
-    RecordBatchStreamReader::try_new(stream).map_err(failed)
+    let kind = data.get_type().name()?;
+    RecordBatchStreamReader::try_new(stream)
+        .map_err(|e| PyTypeError::new_err(format!("data is a {kind}, whose rows have no columns ({e}); give a table")))
 }
 
 /// The schema's capsule, for `__arrow_c_schema__`.

@@ -23,6 +23,8 @@ mod _prosampler {
     #[pymodule_export]
     use super::record_batch::{Column, RecordBatch};
     #[pymodule_export]
+    use super::source::wait_for_readers;
+    #[pymodule_export]
     use super::stream::{RawStream, check_settings};
 
     use super::{Bound, PyModule, PyModuleMethods, PyResult};

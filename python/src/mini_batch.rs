@@ -30,13 +30,15 @@ impl MiniBatch {
         self.0.ids.iter().map(|id| id.0).collect()
     }
 
-    /// Their rows, in the same order.
+    /// Their rows, in the same order. With ``walk.negatives`` = n, columns ``negative_1`` to ``negative_n`` follow: the
+    /// positives of these samples where rows are pairs, and else their values of the encoder's column.
     #[getter]
     fn rows(&self) -> RecordBatch {
         self.batch()
     }
 
-    /// Explicit hard negatives, a list of ``walk.negatives`` for each sample; ``None`` where no sample may come.
+    /// Explicit hard negatives, a list of ``walk.negatives`` samples for each of ``ids``; ``None``, and null in their
+    /// columns, where no sample may come. Empty without ``walk.negatives``.
     #[getter]
     fn negatives(&self) -> Vec<Vec<Option<u32>>> {
         let count = self.0.negatives.len() / self.0.ids.len().max(1);

@@ -1,6 +1,7 @@
 //! A stream of record batches from Python as a source.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use arrow::array::RecordBatchReader;
 use arrow::datatypes::SchemaRef;
@@ -8,16 +9,54 @@ use arrow::ffi_stream::RecordBatchStreamReader;
 use futures::{StreamExt, stream};
 use prosampler::source::{RecordBatches, Source, positions};
 use prosampler::{Error, Result};
+use pyo3::prelude::*;
+
+/// How many readers there are. One that is being read, or let go, may call Python.
+static READERS: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+/// Waits until no reader may call Python, so many seconds at most: an interpreter that ends meanwhile would crash.
+#[pyfunction]
+pub fn wait_for_readers(py: Python<'_>, seconds: f64) {
+    py.detach(|| {
+        let (count, ended) = &READERS;
+        let count = count.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whether the time is over makes no difference.
+        let _ = ended.wait_timeout_while(count, Duration::from_secs_f64(seconds), |count| *count > 0);
+    });
+}
+
+/// Dropped in this order.
+struct Reader {
+    batches: RecordBatchStreamReader,
+    _counted: Counted,
+}
+
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        *READERS.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        Self
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        *READERS.0.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        READERS.1.notify_all();
+    }
+}
 
 /// What `data=` gave. It can be read once, which is what a run does.
 pub struct PythonSource {
     schema: SchemaRef,
-    reader: Mutex<Option<RecordBatchStreamReader>>,
+    reader: Mutex<Option<Reader>>,
 }
 
 impl PythonSource {
-    pub fn new(reader: RecordBatchStreamReader) -> Self {
-        Self { schema: reader.schema(), reader: Mutex::new(Some(reader)) }
+    pub fn new(batches: RecordBatchStreamReader) -> Self {
+        let (schema, reader) = (batches.schema(), Reader { batches, _counted: Counted::new() });
+        Self { schema, reader: Mutex::new(Some(reader)) }
     }
 }
 
@@ -35,11 +74,12 @@ impl Source for PythonSource {
         let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
         let reader = reader.ok_or(Error::TaskDied { task: "source", message: "it was read twice".into() })?;
         // Python may have to hold its lock for each record batch, so this is blocking work.
-        let next = move |mut reader: RecordBatchStreamReader| {
+        let next = move |mut reader: Reader, first: bool| {
             let positions = positions.clone();
             async move {
-                let read = move || (reader.next().map(|batch| batch?.project(&positions)), reader);
+                let read = move || (reader.batches.next().map(|batch| batch?.project(&positions)), reader);
                 match tokio::task::spawn_blocking(read).await {
+                    Ok((None, _)) if first => Some((Err(nothing_to_read()), None)),
                     Ok((item, reader)) => {
                         let failed = |cause| Error::Arrow { action: "read `data`", cause };
                         item.map(|item| (item.map_err(failed), Some(reader)))
@@ -48,12 +88,17 @@ impl Source for PythonSource {
                 }
             }
         };
-        Ok(stream::unfold(Some(reader), move |reader| {
+        Ok(stream::unfold((Some(reader), true), move |(reader, first)| {
             let next = next.clone();
-            async move { next(reader?).await }
+            async move { next(reader?, first).await.map(|(item, reader)| (item, (reader, false))) }
         })
         .boxed())
     }
+}
+
+fn nothing_to_read() -> Error {
+    let reason = "is needed at least; a reader can be read once only: give a table, or a new reader for each start";
+    Error::TooFewSamples { uri: NAME.into(), found: 0, needed: 1, reason: reason.into() }
 }
 
 const NAME: &str = "data";

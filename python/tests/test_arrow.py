@@ -5,11 +5,12 @@ import duckdb
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.dataset
 import pytest
 import torch
 from conftest import VECTORS
 
-from prosampler import Pipeline
+from prosampler import Pipeline, SourceError
 
 
 def first(data, **settings):
@@ -21,28 +22,35 @@ def rows_of(table, mini_batch, column="text"):
     return [table[column][i].as_py() for i in mini_batch.ids]
 
 
-def relation(table):
-    # duckdb has arrays of fixed size, and finds `table` by its name.
-    return duckdb.sql("select id, label, text, vector::float[16] as vector from table_").set_alias("t")
+def lance_of(table, folder):
+    lance = pytest.importorskip("lance")
+    return lance.write_dataset(table, str(folder / "table.lance"))
 
 
 @pytest.mark.parametrize(
     "convert",
-    [
-        lambda t: t,
-        lambda t: t.to_reader(max_chunksize=100),
-        lambda t: t.combine_chunks().to_batches()[0],
-        lambda t: pl.from_arrow(t).with_columns(pl.col("vector").cast(pl.Array(pl.Float32, 16))),
-        lambda t: duckdb.connect().from_arrow(t),
-        lambda t: datasets.Dataset(t),
-        lambda t: pa.dataset.dataset(t),
-    ],
-    ids=["pyarrow", "reader", "record batch", "polars", "duckdb", "datasets", "dataset"],
+    {
+        "pyarrow table": lambda t, _: t,
+        "pyarrow reader": lambda t, _: t.to_reader(max_chunksize=100),
+        "pyarrow record batch": lambda t, _: t.combine_chunks().to_batches()[0],
+        "pyarrow data set": lambda t, _: pyarrow.dataset.dataset(t),
+        "pyarrow scanner": lambda t, _: pyarrow.dataset.dataset(t).scanner(),
+        "pandas": lambda t, _: t.to_pandas(),
+        "polars": lambda t, _: pl.from_arrow(t),
+        "duckdb": lambda t, _: duckdb.connect().from_arrow(t),
+        "duckdb query": lambda t, _: duckdb.sql("select id, label, text, vector from t order by id"),
+        "datasets": lambda t, _: datasets.Dataset(t),
+        "datasets, of rows": lambda t, _: datasets.Dataset.from_list(t.to_pylist()),
+        "datasets, streamed": lambda t, _: datasets.Dataset(t).to_iterable_dataset(num_shards=3),
+        "Lance": lambda t, folder: lance_of(t, folder),
+        "Lance scanner": lambda t, folder: lance_of(t, folder).scanner(),
+    }.items(),
+    ids=lambda item: item[0],
 )
-def test_any_table_is_a_source(table, convert):
-    import pyarrow.dataset  # noqa: F401
-
-    mini_batch = first(convert(table))
+def test_any_table_is_a_source(table, convert, tmp_path):
+    _, convert = convert
+    # Where lists have no fixed size, as in pandas, their size is a setting.
+    mini_batch = first(convert(table, tmp_path), encode={"dimension": 16})
     assert pa.record_batch(mini_batch)["text"].to_pylist() == rows_of(table, mini_batch)
     assert mini_batch["text"].to_list() == rows_of(table, mini_batch)
 
@@ -56,6 +64,19 @@ def test_a_shuffled_data_set_has_its_own_order(table):
 def test_a_table_can_be_read_again_but_a_reader_cannot(table):
     pipeline = Pipeline(VECTORS, data=table, seed=5)
     assert [m.ids for m in pipeline] == [m.ids for m in pipeline]
+    pipeline = Pipeline(VECTORS, data=table.to_reader())
+    assert len(list(pipeline)) == 32
+    with pytest.raises(SourceError, match="a reader can be read once only"):
+        pipeline.start()
+
+
+def test_what_is_no_table_is_refused_with_the_remedy(table):
+    with pytest.raises(TypeError, match=r"LazyFrame.* give data\.collect\(\)"):
+        Pipeline(VECTORS, data=pl.from_arrow(table).lazy())
+    with pytest.raises(TypeError, match=r"DatasetDict; give one of its splits, data\['train'\]"):
+        Pipeline(VECTORS, data=datasets.DatasetDict(train=datasets.Dataset(table)))
+    with pytest.raises(TypeError, match="Series, whose rows have no columns"):
+        Pipeline(VECTORS, data=pl.Series([1, 2])).start()
 
 
 def test_what_leaves_shares_memory(table):

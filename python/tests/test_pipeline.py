@@ -5,6 +5,7 @@ import logging
 import re
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import GLOSSES, MODEL, ROOT, SMALL, VECTORS, vectors
 
@@ -84,7 +85,7 @@ def test_all_faults_come_at_once_in_the_words_of_the_library():
 @pytest.mark.parametrize(
     ("make", "kind", "part"),
     [
-        (lambda t: Pipeline("nowhere.toml"), prosampler.SourceNotFoundError, "no such file: `nowhere.toml`"),
+        (lambda t: Pipeline("nowhere.toml"), prosampler.NotFoundError, "no such file: `nowhere.toml`"),
         (lambda t: start(t, walk={"batch_size": 2000}), prosampler.SourceError, "has 1000 rows, but 2000"),
         (
             lambda t: Pipeline(SMALL, data=t, encode={"feature": "vector", "column": "v"}).start(),
@@ -106,6 +107,14 @@ def test_all_faults_come_at_once_in_the_words_of_the_library():
         (lambda t: Pipeline(SMALL, data=t, resume={"seed": 1}).start(), prosampler.StateError, "no usable `step`"),
         (lambda t: Pipeline(SMALL, data=[1, 2]), TypeError, "has no `__arrow_c_stream__`"),
         (lambda t: Pipeline(t), TypeError, "a table as data="),
+        (lambda t: Pipeline(SMALL, data=t, source="a.parquet"), TypeError, "not both"),
+        (lambda t: Pipeline(GLOSSES), prosampler.ConfigError, "give a pipeline file (TOML)"),
+        (lambda t: start(t, graph={"neighbors": "many"}), prosampler.ConfigError, "expected a whole number"),
+        (
+            lambda t: Pipeline(SMALL, data=t, encode={"model": "no.onnx", "column": "text"}).start(),
+            prosampler.NotFoundError,
+            "no such file: `no.onnx`; give an ONNX model as `encode.model`",
+        ),
         (lambda t: Pipeline(SMALL, data=t, source={"uri": object()}), TypeError, "setting `source.uri` is a object"),
     ],
 )
@@ -166,6 +175,74 @@ def test_a_cancelled_wait_loses_no_mini_batch(table):
     assert sorted(asyncio.run(run())) == list(range(1000))
 
 
+def test_one_stream_iterates_both_ways(table):
+    async def rest(stream):
+        steps = [(await anext(stream)).step]
+        async for mini_batch in stream:
+            steps.append(mini_batch.step)
+            if len(steps) == 5:
+                break
+        return steps
+
+    with start(table) as stream:
+        assert iter(stream) is stream is aiter(stream)
+        assert [next(stream).step for _ in range(3)] == [0, 1, 2]
+        assert asyncio.run(rest(stream)) == [3, 4, 5, 6, 7]
+        # Another loop, and none.
+        assert asyncio.run(rest(stream)) == [8, 9, 10, 11, 12]
+        assert [mini_batch.step for mini_batch in stream] == list(range(13, 32))
+
+
+def test_several_tasks_share_a_stream(table):
+    async def take(stream, steps):
+        async for mini_batch in stream:
+            steps.append(mini_batch.step)
+            await asyncio.sleep(0)
+
+    async def run():
+        steps = []
+        async with await Pipeline(VECTORS, data=table).start_async() as stream:
+            await asyncio.gather(*(take(stream, steps) for _ in range(4)))
+        return steps
+
+    assert sorted(asyncio.run(run())) == list(range(32))
+
+
+def test_negatives_come_as_ids_and_as_columns():
+    settings = {
+        "encode": {"model": ROOT / "data/models/verse-encoder/model.onnx", "max_tokens": 32},
+        "pairs": {"anchor": "anchor", "positive": "positive"},
+        "walk": {"batch_size": 32, "negatives": 3},
+    }
+    verses = pq.read_table(ROOT / "data/bible/pairs.parquet", columns=["anchor", "positive"]).slice(0, 600)
+    names = ["anchor", "positive", "negative_1", "negative_2", "negative_3"]
+    with Pipeline(SMALL, data=verses, **settings).start() as stream:
+        near = stream.handle
+        for mini_batch in stream:
+            # The layout of sentence-transformers' n-tuples.
+            assert mini_batch.column_names == names
+            texts = mini_batch.to_torch()
+            assert len(mini_batch.negatives) == len(mini_batch) == len(texts["anchor"])
+            for row, (sample, negatives) in enumerate(zip(mini_batch.ids, mini_batch.negatives, strict=True)):
+                assert len(set(negatives)) == 3
+                assert not {*negatives} & {*mini_batch.ids}
+                assert texts["anchor"][row] == verses["anchor"][sample].as_py()
+                for name, negative in zip(names[2:], negatives, strict=True):
+                    assert texts[name][row] == verses["positive"][negative].as_py()
+        neighbors = {id for id, _ in near.neighbors(sample)}
+        assert neighbors & {*negatives}
+
+
+def test_without_negatives_there_are_none(table):
+    with start(table) as stream:
+        assert next(stream).negatives == []
+    # All samples are in the mini-batch: none may come.
+    with start(vectors(32), walk={"negatives": 2}) as stream:
+        mini_batch = next(stream)
+        assert mini_batch.negatives == [[None, None]] * 32
+        assert pa.record_batch(mini_batch)["negative_1"].null_count == 32
+
+
 def test_a_resumed_run_goes_on_as_the_other_would_have(table, tmp_path):
     settings = {"checkpoint": {"dir": tmp_path / "kept"}, "stream": {"epochs": 2}, "seed": 3}
     with start(table, **settings) as stream:
@@ -190,9 +267,10 @@ def test_pushed_embeddings_and_refreshes(table):
         pushed = torch.randn(32, 16, requires_grad=True)
         handle.push_embeddings(first.ids, pushed)
         refreshed = handle.refresh_now()
+        assert repr(refreshed).startswith("Refreshed(graph version 2, model version 2, 32 pushed, ")
         assert (refreshed.pushed, refreshed.graph_version, refreshed.model_version) == (32, 2, 2)
         assert handle.counts()["published"] == 1
-        assert "graph 2" in repr(handle)
+        assert "graph version 2" in repr(handle)
         versions = [mini_batch.graph_version for mini_batch in stream]
         assert versions[-1] == 2
         neighbors = handle.neighbors(first.ids[0])
@@ -203,10 +281,17 @@ def test_pushed_embeddings_and_refreshes(table):
             handle.push_embeddings([1, 2], torch.zeros(2, 15))
         with pytest.raises(prosampler.ArgumentError, match="1000 samples"):
             handle.push_embeddings([5000], torch.ones(1, 16))
+        with pytest.raises(prosampler.ArgumentError, match="sample -1 does not exist"):
+            handle.push_embeddings([-1], torch.ones(1, 16))
+        with pytest.raises(prosampler.ArgumentError, match="sample -1 does not exist"):
+            handle.neighbors(-1)
         with pytest.raises(prosampler.EncodeError, match="not finite"):
             handle.push_embeddings([1], torch.full((1, 16), torch.nan))
-    with pytest.raises(prosampler.RefreshError):
-        handle.refresh_now()
+    refresh = handle.refresh()
+    for _ in range(2):
+        with pytest.raises(prosampler.RefreshError):
+            refresh.wait()
+    assert repr(refresh).startswith("<prosampler.Refresh: failed, ")
 
 
 def test_a_failed_refresh_is_logged_and_the_run_goes_on(glosses, model_copy, caplog):

@@ -1,8 +1,11 @@
 """Signals, forks and threads."""
 
+import asyncio
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -14,12 +17,42 @@ from conftest import MODEL, SMALL, VECTORS
 import prosampler
 from prosampler import Pipeline
 
-LIMIT = 0.1
-"""Seconds within which Ctrl-C is answered."""
+
+class Turns:
+    """A raw stream that notes when each of its waits began, and for how long it was asked to wait at most."""
+
+    def __init__(self, raw):
+        self.raw, self.began, self.asked = raw, [], set()
+
+    def poll(self, seconds):
+        return self._turn(self.raw.poll, seconds)
+
+    def poll_start(self, seconds):
+        return self._turn(self.raw.poll_start, seconds)
+
+    def _turn(self, wait, seconds):
+        self.began.append(time.monotonic())
+        self.asked.add(seconds)
+        return wait(seconds)
+
+    def __getattr__(self, name):
+        return getattr(self.raw, name)
 
 
-def interrupted(wait, after=0.3):
-    """Seconds from SIGINT to the KeyboardInterrupt of ``wait()``."""
+@pytest.fixture
+def turns(monkeypatch):
+    """Those of the streams that are opened."""
+    opened, open_ = [], Pipeline._open
+    monkeypatch.setattr(Pipeline, "_open", lambda self: opened.append(Turns(open_(self))) or opened[-1])
+    return opened
+
+
+def interrupt(wait, turns, after=0.3):
+    """Sends SIGINT while ``wait()`` waits, and shows that it is answered within 100 ms.
+
+    By turns, since a busy machine stretches every time: a wait of 50 ms at most may be under way when the signal comes,
+    another may just have been about to begin.
+    """
     # Where the tests run in the background of a shell, Ctrl-C is ignored from the start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sent = []
@@ -33,38 +66,43 @@ def interrupted(wait, after=0.3):
     try:
         wait()
     except KeyboardInterrupt:
-        return time.monotonic() - sent[0]
+        (stream,) = turns
+        assert max(stream.asked) <= 0.05
+        assert sum(began > sent[0] for began in stream.began) <= 1
+    else:
+        pytest.fail("it did not wait long enough to be interrupted")
     finally:
         timer.cancel()
         timer.join()
-    pytest.fail("it did not wait long enough to be interrupted")
 
 
 def threads():
-    """The names of this process's threads that are the pipeline's."""
-    names = []
+    """This process's threads, id and name."""
+    found = set()
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            names.append(Path(task, "comm").read_text().strip())
-    return [name for name in names if name.startswith("prosampler")]
+            found.add((task.name, Path(task, "comm").read_text().strip()))
+    return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def none_left(glosses):
-    """Fails where threads of a pipeline are left."""
+    """A function that fails where there are threads that were not there before the test."""
+    if not Path("/proc/self/task").exists():
+        pytest.skip("threads are listed on Linux only")
+    # ONNX Runtime has one thread for the life of the process, once a model was opened.
+    list(Pipeline(SMALL, data=glosses, encode={"model": MODEL, "column": "definition"}))
+    end = time.monotonic() + 10
+    while sum(name.startswith("prosampler") for _, name in threads()) > 1 and time.monotonic() < end:
+        time.sleep(0.01)
+    before = threads()
 
     def wait(patience=10.0):
         end = time.monotonic() + patience
-        while (left := threads()) != of_onnxruntime and time.monotonic() < end:
+        while (left := threads() - before) and time.monotonic() < end:
             time.sleep(0.01)
-        assert left == of_onnxruntime
+        assert not left
 
-    # ONNX Runtime has one thread for the life of the process, which is called as the thread that opened a model.
-    list(Pipeline(SMALL, data=glosses, encode={"model": MODEL, "column": "definition"}))
-    end = time.monotonic() + 10
-    while len(of_onnxruntime := threads()) > 1 and time.monotonic() < end:
-        time.sleep(0.01)
-    assert len(of_onnxruntime) <= 1
     return wait
 
 
@@ -76,17 +114,56 @@ def slow_reader(table, released):
     return pa.RecordBatchReader.from_batches(table.schema, batches())
 
 
-def test_ctrl_c_ends_a_start(table, none_left):
+def test_ctrl_c_ends_a_start(table, none_left, turns):
     released = threading.Event()
     pipeline = Pipeline(VECTORS, data=slow_reader(table, released))
     try:
-        assert interrupted(pipeline.start) < LIMIT
+        # What it waits for does not come before.
+        interrupt(pipeline.start, turns)
     finally:
         released.set()
     none_left()
 
 
-def test_ctrl_c_ends_a_wait_for_a_mini_batch_and_the_stream_goes_on(glosses, model_copy):
+def test_an_interpreter_waits_for_the_reader_of_a_start_that_was_given_up():
+    script = """
+import threading, time
+import pyarrow as pa
+from prosampler import Pipeline
+
+reading = threading.Event()
+
+def batches():
+    yield pa.record_batch({"vector": [[1.0, 2.0]]})
+    reading.set()
+    time.sleep(0.5)
+    print("done")
+
+reader = pa.RecordBatchReader.from_batches(next(batches()).schema, batches())
+encode = {"feature": "vector", "column": "vector", "dimension": 2}
+raw = Pipeline(data=reader, encode=encode)._open()
+reading.wait()
+raw.close(0.0)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    # One that ends before it may crash.
+    assert (run.returncode, run.stdout, run.stderr) == (0, "done\n", "")
+
+
+def test_ctrl_c_ends_an_await(table, none_left, turns):
+    released = threading.Event()
+
+    async def run():
+        await Pipeline(VECTORS, data=slow_reader(table, released)).start_async()
+
+    try:
+        interrupt(lambda: asyncio.run(run()), turns)
+    finally:
+        released.set()
+    none_left()
+
+
+def test_ctrl_c_ends_a_wait_for_a_mini_batch_and_the_stream_goes_on(glosses, model_copy, turns):
     many = pa.concat_tables([glosses] * 4)
     refresh = {"every_steps": 5, "swap_at_step": 1}
     encode = {"model": model_copy, "column": "definition"}
@@ -102,30 +179,26 @@ def test_ctrl_c_ends_a_wait_for_a_mini_batch_and_the_stream_goes_on(glosses, mod
             while next(stream).graph_version == 1:
                 seen += 1
 
-        assert interrupted(wait) < LIMIT
+        interrupt(wait, turns, after=0.1)
         assert seen == 6
         assert next(stream).step == 6
 
 
-def test_other_threads_run_while_it_waits(table):
-    released, turns = threading.Event(), 0
+def test_other_threads_run_while_it_waits(table, turns):
+    released, steps = threading.Event(), 200
 
     def work():
-        nonlocal turns
-        end = time.monotonic() + 0.5
-        while time.monotonic() < end:
-            turns += 1
+        for _ in range(steps):
             time.sleep(0.001)
         released.set()
 
     thread = threading.Thread(target=work)
     thread.start()
-    pipeline = Pipeline(VECTORS, data=slow_reader(table, released))
-    with pipeline.start() as stream:
+    with Pipeline(VECTORS, data=slow_reader(table, released)).start() as stream:
         next(stream)
     thread.join()
-    # With the lock held it would not have run at all.
-    assert turns > 50
+    # With the lock held throughout a turn, the thread would get one step a turn.
+    assert len(turns[0].began) < steps / 2
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
@@ -161,16 +234,37 @@ def test_a_fork_gets_an_error_and_the_parent_goes_on(table):
     stream.close()
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are listed on Linux only")
 def test_no_thread_is_left_behind(table, none_left):
-    none_left()
-    stream = Pipeline(VECTORS, data=table, refresh={"every_steps": 1}).start()
+    stream = Pipeline(VECTORS, data=table, refresh={"every_steps": 1}).start(progress=True)
     next(stream)
-    assert threads()
+    with pytest.raises(AssertionError):
+        none_left(patience=0.0)
     # Without close, by the object's death alone.
     del stream
     none_left()
     for mini_batch in Pipeline(VECTORS, data=table):
         assert len(mini_batch) == 32
         break
+    none_left()
+
+
+def test_no_thread_of_a_model_is_left_behind(glosses, model_copy, none_left):
+    encode = {"model": model_copy, "column": "definition"}
+    stream = Pipeline(SMALL, data=glosses, encode=encode, refresh={"watch_model": True}).start()
+    next(stream)
+    os.utime(model_copy)
+    refresh = stream.handle.refresh()
+    # In the middle of a refresh.
+    del stream
+    none_left()
+    with pytest.raises(prosampler.RefreshError):
+        refresh.wait(10)
+
+
+def test_no_thread_of_a_sampler_is_left_behind(table, none_left):
+    from prosampler.torch import HardNegativeBatchSampler
+
+    sampler = HardNegativeBatchSampler(VECTORS, data=table)
+    next(iter(sampler))
+    del sampler
     none_left()

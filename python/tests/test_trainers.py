@@ -155,11 +155,11 @@ def test_hugging_face_trainer(tiny, pairs, tmp_path):
         args,
         data_collator=lambda rows: dict(tiny.preprocess([row["anchor"] for row in rows])),
         train_dataset=pairs,
-        callbacks=[RefreshCallback(sampler, tiny, tmp_path / "model.onnx", every_steps=10, wait=True)],
+        callbacks=[RefreshCallback(sampler, tiny, tmp_path / "model.onnx", every_steps=12, wait=True)],
     )
     trainer.train()
     assert trainer.state.global_step == 2 * len(sampler) == 32
-    assert sampler.handle.model_version == 4
+    assert sampler.handle.model_version == 3
     sampler.close()
 
 
@@ -180,15 +180,24 @@ def test_lightning(tiny, pairs, tmp_path):
             return torch.optim.Adam(self.parameters(), 1e-3)
 
     export_model(tiny, tmp_path / "model.onnx")
-    dataset = HardNegativeDataset(texts(tmp_path, pairs))
+    versions = []
+
+    def columns(mini_batch):
+        versions.append(mini_batch.model_version)
+        return mini_batch.to_torch()
+
+    dataset = HardNegativeDataset(texts(tmp_path, pairs), transform=columns)
     trainer = lightning.Trainer(
         max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, default_root_dir=tmp_path,
-        callbacks=[RefreshCallback(dataset, tiny, tmp_path / "model.onnx", every_steps=10, wait=True)],
+        callbacks=[RefreshCallback(dataset, tiny, tmp_path / "model.onnx", every_steps=12, wait=True)],
     )  # fmt: skip
     trainer.fit(Module(), DataLoader(dataset, batch_size=None))
     assert trainer.global_step == 32
-    assert dataset.handle.model_version == 4
+    assert dataset.handle.model_version == 3
+    # The training went on with what the encoder had become.
+    assert versions == sorted(versions)
+    assert {1, 2, 3} <= {*versions}
     dataset.close()
 
 

@@ -110,6 +110,11 @@ impl PipelineConfig {
                 uri: path.display().to_string(),
                 hint: "; give the path of a pipeline file, for example pipelines/text.toml".into(),
             },
+            std::io::ErrorKind::InvalidData => {
+                let message = "is no text; give a pipeline file (TOML), and rows as its source.uri".into();
+                let fault = Fault { key: String::new(), line: None, message };
+                Error::Config(Faults { origin: path.display().to_string(), faults: vec![fault] })
+            }
             _ => Error::Io { action: "read", path: path.into(), cause },
         })?;
         let base = path.parent().filter(|p| !p.as_os_str().is_empty());

@@ -120,13 +120,14 @@ impl<'i> Section<'_, 'i> {
     fn scalar<T: DeserializeOwned>(&mut self, target: &mut T) {
         match T::deserialize(ValueDeserializer::from(self.value.clone())) {
             Ok(value) => *target = value,
-            Err(e) => self.fault(self.name.to_owned(), self.line, e.message()),
+            Err(e) => self.fault(self.name.to_owned(), self.line, &in_words(e.message())),
         }
     }
 
     pub(super) fn table<T: DeserializeOwned + Layer>(&mut self, target: &mut T) {
         let Some(table) = self.value.get_ref().as_table() else {
-            let message = format!("is a {}, not a section; write [{}]", self.value.get_ref().type_str(), self.name);
+            let message =
+                format!("is no section but {}; write [{}]", article(self.value.get_ref().type_str()), self.name);
             return self.fault(self.name.to_owned(), self.line, &message);
         };
         let known = fields::<T>();
@@ -150,7 +151,7 @@ impl<'i> Section<'_, 'i> {
                 Ok(parsed) => target.take(name, parsed),
                 Err(e) => {
                     self.seen.refused.push(path.clone());
-                    self.fault(path, line, e.message());
+                    self.fault(path, line, &in_words(e.message()));
                 }
             }
         }
@@ -159,7 +160,8 @@ impl<'i> Section<'_, 'i> {
     /// A list of tables, each laid over its type's default.
     pub(super) fn tables<T: Default + DeserializeOwned + Layer>(&mut self, target: &mut Vec<T>) {
         let Some(tables) = self.value.get_ref().as_array() else {
-            let message = format!("is a {}, not a list; write [[{}]]", self.value.get_ref().type_str(), self.name);
+            let message =
+                format!("is no list but {}; write [[{}]]", article(self.value.get_ref().type_str()), self.name);
             return self.fault(self.name.to_owned(), self.line, &message);
         };
         target.clear();
@@ -189,6 +191,22 @@ impl<'i> Section<'_, 'i> {
     fn fault(&mut self, key: String, line: Option<usize>, message: &str) {
         self.faults.push(Fault { key, line, message: message.trim_end().replace('\n', "; ") });
     }
+}
+
+/// A deserializer's message, whose types are Rust's, for those who write TOML.
+fn in_words(message: &str) -> String {
+    let Some((found, expected)) = message.rsplit_once("expected ") else { return message.to_owned() };
+    let expected = match expected.trim_end() {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number of at least 0",
+        "f32" | "f64" => "a number",
+        other => other,
+    };
+    format!("{found}expected {expected}")
+}
+
+fn article(noun: &str) -> String {
+    let vowel = noun.starts_with(['a', 'e', 'i', 'o', 'u']);
+    format!("{} {noun}", if vowel { "an" } else { "a" })
 }
 
 /// Settings of one stage that can take a single field over from another value of their type.

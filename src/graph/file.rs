@@ -21,7 +21,7 @@ impl ProximityGraph {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let width = i32::try_from(self.degree);
         let width = width.map_err(|_| Error::Shape { found: self.neighbors.len(), dimension: self.degree })?;
-        let metadata = [(FORMAT_VERSION, FORMAT.to_owned()), (GRAPH_VERSION, self.version.to_string())];
+        let metadata = [(ipc::FORMAT_VERSION, FORMAT.to_owned()), (GRAPH_VERSION, self.version.to_string())];
         let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
         let list = |item: DataType, values: ArrayRef| -> Result<ArrayRef, _> {
             FixedSizeListArray::try_new(numbers(item), width, values, None).map(|list| Arc::new(list) as _)
@@ -43,19 +43,12 @@ impl ProximityGraph {
     /// # Errors
     /// [`Error::Io`]; [`Error::Corrupt`] for a file that is damaged or something else.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let (schema, batches) = ipc::open(path)?;
-        decode(&schema, &batches).map_err(|reason| Error::Corrupt {
-            uri: path.display().to_string(),
-            place: String::new(),
-            expected: "a proximity graph that this version reads",
-            cause: reason.into(),
-        })
+        ipc::open_one(path.as_ref(), FORMAT, "a proximity graph that this version reads", decode)
     }
 }
 
 /// A graph over the same buffers, or what is wrong.
-fn decode(schema: &Schema, batches: &[RecordBatch]) -> Result<ProximityGraph, String> {
+fn decode(schema: &Schema, batch: &RecordBatch) -> Result<ProximityGraph, String> {
     let width = match schema.fields().first().map(|field| field.data_type()) {
         Some(&DataType::FixedSizeList(_, width)) if width > 0 => width,
         _ => return Err("the first column has no lists of neighbors".into()),
@@ -63,14 +56,8 @@ fn decode(schema: &Schema, batches: &[RecordBatch]) -> Result<ProximityGraph, St
     if *schema.fields() != fields(width) {
         return Err("its columns are not `neighbors` and `similarities` of equal width".into());
     }
-    let key = |key| schema.metadata().get(key).map_or("", String::as_str);
-    if key(FORMAT_VERSION) != FORMAT {
-        return Err(format!("its format version is `{}`, not {FORMAT}", key(FORMAT_VERSION)));
-    }
-    let version = key(GRAPH_VERSION).parse().map(GraphVersion).map_err(|_| "it has no graph version")?;
-    let [batch] = batches else {
-        return Err(format!("it has {} record batches, not one", batches.len()));
-    };
+    let version = schema.metadata().get(GRAPH_VERSION).and_then(|version| version.parse().ok());
+    let version = version.map(GraphVersion).ok_or("it has no graph version")?;
     let values = |column: usize| batch.column(column).as_fixed_size_list().values();
     let neighbors = values(0).as_primitive::<UInt32Type>().values().clone();
     let similarities = values(1).as_primitive::<Float32Type>().values().clone();
@@ -93,8 +80,7 @@ fn numbers(item: DataType) -> FieldRef {
     Arc::new(Field::new_list_field(item, false))
 }
 
-/// Keys of the schema's metadata.
-const FORMAT_VERSION: &str = "format_version";
+/// Key of the schema's metadata.
 const GRAPH_VERSION: &str = "graph_version";
 
 /// Raised where older readers would misread a file.

@@ -153,11 +153,12 @@ fn available() -> Option<usize> {
         line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()
     };
     let machine = line(&std::fs::read_to_string("/proc/meminfo").ok()?)? * 1024;
-    Some(limits().iter().filter_map(|path| number(path)).fold(machine, usize::min))
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    Some(limits(&groups).iter().filter_map(|path| number(path)).fold(machine, usize::min))
 }
 
-/// Where the limits of this process's control groups stand, from its own up to the root, for both versions of them.
-fn limits() -> Vec<PathBuf> {
+/// Where the limits of a process's control groups stand, from its own up to the root, for both versions of them.
+fn limits(groups: &str) -> Vec<PathBuf> {
     let of = |line: &str| {
         let (controllers, group) = line.split_once(':')?.1.split_once(':')?;
         let (root, file) = match controllers {
@@ -168,6 +169,23 @@ fn limits() -> Vec<PathBuf> {
         let group = Path::new(root).join(group.trim_start_matches('/'));
         Some(group.ancestors().take_while(|folder| folder.starts_with(root)).map(|f| f.join(file)).collect::<Vec<_>>())
     };
-    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     groups.lines().filter_map(of).flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_stand_in_every_group_from_the_own_one_to_the_root() {
+        let paths = |groups| limits(groups).iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+        let unified = ["/user.slice/job", "/user.slice", ""].map(|group| format!("/sys/fs/cgroup{group}/memory.max"));
+        assert_eq!(paths("0::/user.slice/job\n"), unified);
+        let of_memory = ["/docker/1f", "/docker", ""];
+        let of_memory = of_memory.map(|group| format!("/sys/fs/cgroup/memory{group}/memory.limit_in_bytes"));
+        assert_eq!(paths("9:cpu,cpuacct:/docker/1f\n4:hugetlb,memory:/docker/1f\n1:name=systemd:/init\n"), of_memory);
+        // A container sees itself as the root.
+        assert_eq!(paths("0::/\n"), ["/sys/fs/cgroup/memory.max"]);
+        assert_eq!(paths("nonsense\n"), [""; 0]);
+    }
 }

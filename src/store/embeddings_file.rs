@@ -46,7 +46,7 @@ impl EmbeddingTable {
             let fields =
                 columns.iter().zip(names).map(|(c, name)| Field::new(name, c.data_type().clone(), c.is_nullable()));
             let metadata = [
-                (FORMAT_VERSION, FORMAT.to_owned()),
+                (ipc::FORMAT_VERSION, FORMAT.to_owned()),
                 (MODEL_VERSION, self.model_version.to_string()),
                 (SIMILARITY, self.similarity.name().to_owned()),
             ];
@@ -61,28 +61,15 @@ impl EmbeddingTable {
     /// # Errors
     /// [`Error::Io`]; [`Error::Corrupt`] for a file that is damaged or something else.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let (schema, batches) = ipc::open(path)?;
-        decode(&schema, &batches).map_err(|reason| Error::Corrupt {
-            uri: path.display().to_string(),
-            place: String::new(),
-            expected: "embeddings that this version reads",
-            cause: reason.into(),
-        })
+        ipc::open_one(path.as_ref(), FORMAT, "embeddings that this version reads", decode)
     }
 }
 
-fn decode(schema: &Schema, batches: &[RecordBatch]) -> Result<EmbeddingTable, String> {
+fn decode(schema: &Schema, batch: &RecordBatch) -> Result<EmbeddingTable, String> {
     let key = |key| schema.metadata().get(key).map_or("", String::as_str);
-    if key(FORMAT_VERSION) != FORMAT {
-        return Err(format!("its format version is `{}`, not {FORMAT}", key(FORMAT_VERSION)));
-    }
     let model_version = key(MODEL_VERSION).parse().map(ModelVersion).map_err(|_| "it has no model version")?;
     let similarity = [Similarity::Cosine, Similarity::Dot].into_iter().find(|s| s.name() == key(SIMILARITY));
     let similarity = similarity.ok_or("it has no similarity")?;
-    let [batch] = batches else {
-        return Err(format!("it has {} record batches, not one", batches.len()));
-    };
     let embeddings = batch.column_by_name("embedding").and_then(|c| c.as_fixed_size_list_opt());
     let embeddings = embeddings.ok_or("it has no `embedding`s")?;
     let values = embeddings.values();
@@ -109,7 +96,6 @@ fn decode(schema: &Schema, batches: &[RecordBatch]) -> Result<EmbeddingTable, St
 }
 
 /// Keys of the schema's metadata.
-const FORMAT_VERSION: &str = "format_version";
 const MODEL_VERSION: &str = "model_version";
 const SIMILARITY: &str = "similarity";
 

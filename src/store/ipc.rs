@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::buffer::Buffer;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::ipc::convert::try_fb_to_schema;
 use arrow::ipc::reader::{FileDecoder, read_footer_length};
@@ -90,7 +90,30 @@ pub(crate) fn save(path: &Path, batch: &RecordBatch) -> Result<()> {
     writer.finish(Some(path)).map(drop)
 }
 
-/// Opens a finished file; what was noted is among the schema's metadata. All offsets and texts are checked, so a damaged file is an error and never a wild pointer.
+/// Opens a file of one record batch whose metadata name this `format`, as what `decode` makes of it. A file of another
+/// kind is [`Error::Corrupt`], with what is wrong and what was `expected`.
+pub(crate) fn open_one<T>(
+    path: &Path,
+    format: &str,
+    expected: &'static str,
+    decode: impl FnOnce(&Schema, &RecordBatch) -> Result<T, String>,
+) -> Result<T> {
+    let (schema, batches) = open(path)?;
+    let decoded = match (schema.metadata().get(FORMAT_VERSION), batches.as_slice()) {
+        (None, _) => Err(format!("its metadata have no `{FORMAT_VERSION}`")),
+        (Some(found), _) if found != format => Err(format!("its format version is `{found}`, not {format}")),
+        (_, [batch]) => decode(&schema, batch),
+        (_, batches) => Err(format!("it has {} record batches, not one", batches.len())),
+    };
+    let uri = path.display().to_string();
+    decoded.map_err(|reason| Error::Corrupt { uri, place: String::new(), expected, cause: reason.into() })
+}
+
+/// Key of the schema's metadata.
+pub(crate) const FORMAT_VERSION: &str = "format_version";
+
+/// Opens a finished file; what was noted is among the schema's metadata. All offsets and texts are checked, so a damaged
+/// file is an error and never a wild pointer.
 pub(crate) fn open(path: &Path) -> Result<(SchemaRef, Vec<RecordBatch>)> {
     let file = File::open(path).map_err(|cause| Error::Io { action: "open", path: path.into(), cause })?;
     decode(map(&file, path)?).map_err(|e| failed(path, e))

@@ -62,7 +62,8 @@ pub struct WalkCounts {
     pub moves: u64,
     /// Moves that went out from the start again instead of going on.
     pub restarts: u64,
-    /// Starts after the first, since the walk found nothing fresh for long, or the nearest first ran out.
+    /// Starts after the first, at a member or elsewhere, since the walk found nothing fresh for long, or the nearest
+    /// first ran out.
     pub new_starts: u64,
     /// Samples drawn uniformly, since the walk was out of moves.
     pub uniform_top_ups: u64,

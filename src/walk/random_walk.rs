@@ -1,5 +1,5 @@
 use rand::rngs::ChaCha8Rng;
-use rand::{Rng, SeedableRng};
+use rand::{Rng, RngExt, SeedableRng};
 
 use super::back::BackEdges;
 use super::filling::Filling;
@@ -13,8 +13,9 @@ use crate::graph::ProximityGraph;
 /// of rank `skip` on, with probability α of the start and otherwise of where the walk stands: in the paper a restart is
 /// a step of its own that adds nothing, so several in a row do what one does, and the samples found are distributed
 /// alike. Fresh samples on the way are collected; others are only passed through. After `PATIENCE` moves without one
-/// that joins the walk begins anew elsewhere, and after `MOVES_PER_SAMPLE` moves for each sample the rest is drawn
-/// uniformly, so that it ends on every graph.
+/// that joins the walk begins anew at a member of the mini-batch, whose surroundings may not be used up yet and are like
+/// it; after `MEMBERS` of these in vain, at a random fresh sample. After `MOVES_PER_SAMPLE` moves for each sample the
+/// rest is drawn uniformly, so that it ends on every graph.
 pub(super) fn draw<A: Admission>(
     graph: &ProximityGraph,
     back: Option<&BackEdges>,
@@ -29,10 +30,17 @@ pub(super) fn draw<A: Admission>(
         // Numbers of its own: how far a path looks ahead then changes nothing but its speed.
         let numbers = ChaCha8Rng::from_rng(generator);
         let mut path = Path::new(graph, back, skip, start, restart_probability, numbers);
-        let mut idle = 0;
+        let (mut idle, mut in_vain) = (0, 0);
         while !filling.is_full() && filling.counts.moves < moves {
             if idle == PATIENCE {
-                let Some(start) = filling.any(generator) else { break };
+                let start = if in_vain < MEMBERS {
+                    in_vain += 1;
+                    filling.ids[generator.random_range(0..filling.ids.len())]
+                } else {
+                    in_vain = 0;
+                    let Some(fresh) = filling.any(generator) else { break };
+                    fresh
+                };
                 filling.counts.new_starts += 1;
                 path.begin(start);
                 idle = 0;
@@ -43,15 +51,19 @@ pub(super) fn draw<A: Admission>(
             filling.counts.restarts += u64::from(step.restarted);
             idle += 1;
             if filling.offer(step.to) {
-                idle = 0;
+                (idle, in_vain) = (0, 0);
             }
         }
     }
     filling.counts.uniform_top_ups += filling.top_up(generator);
 }
 
-/// Moves without a fresh sample before the walk begins elsewhere.
-const PATIENCE: u32 = 512;
+/// Moves without a fresh sample before the walk begins elsewhere. Mini-batches late in an epoch are harder than with 512,
+/// and no harder with 2,048.
+const PATIENCE: u32 = 1024;
+
+/// Members that it begins at, one after the other, before it gives up this part of the graph.
+const MEMBERS: u32 = 8;
 
 /// Moves in all, for each sample of the mini-batch.
 const MOVES_PER_SAMPLE: u64 = 256;

@@ -43,7 +43,7 @@ epochs = 0
         (Some(11), "walk.batch_size", "at least 2"),
         (Some(12), "walk.restart_probability", "below 1"),
         (Some(14), "steam", "did you mean `stream`?"),
-        (Some(17), "stream.prefetch", "invalid type: string"),
+        (Some(17), "stream.prefetch", "expected a whole number of at least 0"),
         (Some(18), "stream.epochs", "at least 1"),
         (None, "source.uri", "is required"),
     ];

@@ -123,7 +123,7 @@ fn foreign_files_are_refused_with_a_reason() {
     assert_eq!(open(&[handmade([1, 2, 0], 0.5, "1")]).unwrap().neighbors(SampleId(1)), [SampleId(2)]);
     let good = handmade([1, 2, 0], 0.5, "1");
     for (batches, reason) in [
-        (vec![rows(3)], "no lists of neighbors"),
+        (vec![rows(3)], "its metadata have no `format_version`"),
         (vec![good.project(&[0]).unwrap()], "not `neighbors` and `similarities`"),
         (vec![good.project(&[1, 0]).unwrap()], "not `neighbors` and `similarities`"),
         (vec![handmade([1, 2, 0], 0.5, "2")], "its format version is `2`, not 1"),
