@@ -18,6 +18,8 @@ use prosampler::encode::{BadRow, Encoded, Encoder, encode_all, open};
 use prosampler::source::MemorySource;
 use prosampler::store::{EmbeddingTable, Store};
 use prosampler::{Error, MiniBatchStream, ModelVersion, PipelineBuilder, Result, SampleId, graph};
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 
 use crate::support::{
@@ -344,6 +346,39 @@ async fn images_that_are_none() {
         &["sample 1 cannot be encoded: column `raw` has 11 numbers in lists of [11], which are no 2 × 2 pixels"],
     );
     assert_eq!(bad, [1, 2]);
+}
+
+/// However a file of whatever format is damaged: a bad sample or an image, never a panic, and none that was cut short.
+#[test]
+fn damaged_images_are_bad_or_images() {
+    let images = read_parquet("tests/data/features/images.parquet");
+    let names = images["name"].as_string::<i32>();
+    let image = ImageConfig { size: Some(ImageSize::Exact([8, 6])), ..ImageConfig::default() };
+    let config = EncodeConfig { column: Some("image".into()), image: Some(image), sessions: 1, ..model("image_any") };
+    let encoder = open(&config, &images.schema()).unwrap();
+    let mut generator = ChaCha8Rng::seed_from_u64(3);
+    for (name, whole) in names.iter().zip(images["image"].as_binary::<i32>()) {
+        let (name, whole) = (name.unwrap(), whole.unwrap());
+        let damaged: Vec<_> = (0..200)
+            .map(|round| {
+                let mut bytes = whole.to_vec();
+                if round % 2 == 0 {
+                    bytes.truncate(generator.random_range(0..whole.len() * 9 / 10));
+                } else {
+                    (0..=round % 5).for_each(|_| bytes[generator.random_range(0..whole.len())] ^= 1 << (round % 8));
+                }
+                bytes
+            })
+            .collect();
+        let column: ArrayRef = Arc::new(BinaryArray::from_iter_values(&damaged));
+        let rows = RecordBatch::try_from_iter([("image", column)]).unwrap();
+        let mut vectors = vec![0.0; damaged.len() * encoder.dimension()];
+        let bad = encoder.encode_readable(&rows, &mut vectors).unwrap().bad;
+        assert!(vectors.iter().all(|x| (0.0..=1.0).contains(x)), "{name}");
+        let bad: BTreeSet<_> = bad.iter().map(|bad| bad.row).collect();
+        let missed = (0..damaged.len()).step_by(2).find(|row| !bad.contains(row));
+        assert_eq!(missed.map(|row| damaged[row].len()), None, "{name} of {} bytes was cut to", whole.len());
+    }
 }
 
 #[tokio::test]
