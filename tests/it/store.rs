@@ -16,6 +16,8 @@ use prosampler::arrow::util::display::array_value_to_string;
 use prosampler::config::StoreConfig;
 use prosampler::source::{FileSource, MemorySource, Source};
 use prosampler::store::Store;
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 
 use crate::support::{path, rows, source, write_parquet};
@@ -258,6 +260,34 @@ async fn a_damaged_cache_is_built_anew() {
         assert_eq!(texts(&store.gather(&[SampleId(7)]).unwrap()), ["text 7"]);
         assert_eq!(fs::read(&cache).unwrap(), whole);
     }
+}
+
+/// Whatever byte of a cache is damaged, and wherever it ends: all rows are there or are read anew, and nothing panics.
+#[tokio::test]
+async fn no_damage_to_a_cache_makes_it_panic_or_shorter() {
+    let files = Files::new();
+    files.write("a.parquet", &rows(300));
+    files.open(&["n", "text"]).await;
+    let cache = files.caches().remove(0);
+    let whole = fs::read(&cache).unwrap();
+    let ids: Vec<_> = (0..300).map(SampleId).collect();
+    let mut generator = ChaCha8Rng::seed_from_u64(4);
+    let mut rebuilt = 0;
+    for round in 0..400 {
+        let mut bytes = whole.clone();
+        if round % 2 == 0 {
+            bytes.truncate(generator.random_range(0..bytes.len()));
+        } else {
+            bytes[generator.random_range(0..whole.len())] ^= 1 << (round % 8);
+        }
+        fs::write(&cache, &bytes).unwrap();
+        let store = files.open(&["n", "text"]).await;
+        assert_eq!((store.len(), texts(&store.gather(&ids).unwrap()).len()), (300, 300), "round {round}");
+        let found = fs::read(&cache).unwrap();
+        assert!(found == whole || (round % 2 == 1 && found == bytes), "round {round}");
+        rebuilt += usize::from(found == whole);
+    }
+    assert!(rebuilt >= 200, "{rebuilt}");
 }
 
 #[tokio::test]
