@@ -313,8 +313,11 @@ async fn texts_that_are_no_utf8() {
 #[tokio::test]
 async fn images_that_are_none() {
     let images = read_parquet("tests/data/features/images.parquet");
-    let whole: Vec<_> = images["image"].as_binary::<i32>().iter().map(Option::unwrap).collect();
-    let (png, jpeg) = (whole[0], whole[7]);
+    let of = |name: &str| {
+        let row = images["name"].as_string::<i32>().iter().position(|found| found == Some(name)).unwrap();
+        images["image"].as_binary::<i32>().value(row)
+    };
+    let (png, jpeg) = (of("png"), of("jpeg"));
     let mut damaged = png.to_vec();
     damaged[60..90].fill(0x55);
     let cases: [(&[u8], &str); 6] = [
