@@ -11,8 +11,8 @@ use prosampler::arrow::array::{
 };
 use prosampler::arrow::datatypes::{Int64Type, UInt32Type};
 use prosampler::config::{
-    CheckpointConfig, EncodeConfig, GraphBuilder, GraphConfig, GraphInputConfig, ImageConfig, ImageSize, OnBadSample,
-    StreamConfig, TensorConfig,
+    CheckpointConfig, Coverage, EncodeConfig, GraphBuilder, GraphConfig, GraphInputConfig, ImageConfig, ImageSize,
+    OnBadSample, SamplerKind, StreamConfig, TensorConfig, WalkConfig,
 };
 use prosampler::encode::{BadRow, Encoded, Encoder, encode_all, open};
 use prosampler::source::MemorySource;
@@ -23,7 +23,8 @@ use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 
 use crate::support::{
-    DIMENSION, TestEncoder, assert_says, graph_config, path, pipeline, read_parquet, vectors, write_parquet,
+    DIMENSION, TestEncoder, assert_says, graph_config, path, pipeline, read_parquet, vectors, walk_config,
+    write_parquet,
 };
 
 const SAMPLES: usize = 500;
@@ -124,6 +125,26 @@ async fn skipped_samples_are_in_no_mini_batch() {
         let mut epoch = epoch.concat();
         epoch.sort_unstable();
         assert_eq!(epoch, good(SAMPLES));
+    }
+}
+
+/// Not by any sampler, where mini-batches overlap, or as an explicit negative when the near ones are used up.
+#[tokio::test]
+async fn skipped_samples_are_never_drawn_at_random() {
+    for sampler in [SamplerKind::RandomWalk, SamplerKind::Knn, SamplerKind::Uniform] {
+        for coverage in [Coverage::Exact, Coverage::Paper] {
+            let walk = WalkConfig { sampler, coverage, negatives: 3, ..walk_config(20) };
+            let mut stream = skipping(70, 20).walk(walk).start().await.unwrap();
+            let (mut seen, mut topped_up) = (BTreeSet::new(), 0);
+            while let Some(mini_batch) = stream.try_next().await.unwrap() {
+                let negatives = mini_batch.negatives.iter().flatten();
+                let bad: Vec<_> = mini_batch.ids.iter().chain(negatives).filter(|id| is_bad(id.0)).collect();
+                assert!(bad.is_empty(), "{sampler:?}, {coverage:?}: {bad:?}");
+                topped_up += mini_batch.counts.negatives_topped_up;
+                seen.extend(mini_batch.ids.iter().map(|id| id.0));
+            }
+            assert!(topped_up > 0 && seen.len() + 1 >= good(70).len(), "{topped_up}, {seen:?}");
+        }
     }
 }
 
