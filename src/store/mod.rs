@@ -2,8 +2,8 @@
 //!
 //! A source is read once into an uncompressed Arrow IPC file, which is then memory-mapped: rows are gathered from it
 //! at random about a thousand times faster than from Parquet, and the operating system decides what stays in memory.
-//! Building keeps some record batches in memory, whatever the data's size: about 60,000 rows, or 400 MB where rows are
-//! longer than that makes. Data larger than memory are gathered by asking the system for the rows of a mini-batch all at once
+//! Building keeps some record batches in memory, whatever the data's size: about 60,000 rows, or 400 MB where that many
+//! would be more. Data larger than memory are gathered by asking the system for the rows of a mini-batch all at once
 //! ([`store.advice`](crate::config::Advice)). Files may be added while a store is in use; not for files that change:
 //! then all are read again, from the start.
 //!
