@@ -6,15 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
-use prosampler::arrow::array::{AsArray, RecordBatch, UInt32Array};
-use prosampler::arrow::datatypes::UInt32Type;
+use prosampler::arrow::array::{AsArray, BinaryArray, RecordBatch, UInt32Array};
+use prosampler::arrow::datatypes::{DataType, Field, Schema, UInt32Type};
 use prosampler::config::{
     GraphBuilder, GraphConfig, Precision, RefreshConfig, Similarity, Storage, StreamConfig, WalkConfig,
 };
 use prosampler::encode::Encoder;
-use prosampler::source::MemorySource;
-use prosampler::store::EmbeddingTable;
-use prosampler::{ComputePool, GraphVersion, ModelVersion, Pipeline, Result, graph};
+use prosampler::source::{FileSource, MemorySource};
+use prosampler::store::{EmbeddingTable, Store};
+use prosampler::{ComputePool, GraphVersion, ModelVersion, Pipeline, Result, SampleId, graph};
 
 struct Counting;
 
@@ -83,6 +83,51 @@ fn building_needs_the_memory_that_it_says() {
             assert_eq!(graph.len(), SAMPLES);
         }
     }
+}
+
+/// Rows of 1 MB, 800 of them: the cache is built with less in memory than half of them, since record batches are counted in
+/// bytes, too.
+#[test]
+fn long_rows_are_cached_in_bounded_memory() {
+    const ROWS: usize = 800;
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let dir = tempfile::TempDir::new().unwrap();
+    let file = dir.path().join("long.parquet");
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("n", DataType::UInt32, false),
+        Field::new("long", DataType::Binary, false),
+    ]));
+    let properties = parquet::file::properties::WriterProperties::builder()
+        .set_compression(parquet::basic::Compression::ZSTD(Default::default()))
+        .set_dictionary_enabled(false)
+        .build();
+    let sink = std::fs::File::create(&file).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(sink, schema.clone(), Some(properties)).unwrap();
+    for first in (0..ROWS).step_by(20) {
+        let numbers = UInt32Array::from_iter_values(first as u32..first as u32 + 20);
+        let long = BinaryArray::from_iter_values((first..first + 20).map(|row| vec![row as u8; 1 << 20]));
+        writer.write(&RecordBatch::try_new(schema.clone(), vec![Arc::new(numbers), Arc::new(long)]).unwrap()).unwrap();
+        if first % 200 == 180 {
+            writer.flush().unwrap();
+        }
+    }
+    writer.close().unwrap();
+
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let before = NOW.load(Relaxed);
+    PEAK.store(before, Relaxed);
+    let store = runtime.block_on(async {
+        let source = FileSource::open(file.display().to_string()).await.unwrap();
+        let columns = ["n", "long"].map(str::to_owned);
+        Store::build(&source, &columns, &Default::default(), &mut |_| {}).await.unwrap()
+    });
+    let peak = PEAK.load(Relaxed) - before;
+    println!("{} MB for {ROWS} MB", peak >> 20);
+    assert!(peak < 400 << 20, "{peak} bytes");
+    let ids = [799, 0, 400].map(SampleId);
+    let rows = store.gather(&ids).unwrap();
+    assert_eq!(rows["n"].as_primitive::<UInt32Type>().values(), &[799, 0, 400]);
+    assert!((0..3).all(|row| rows["long"].as_binary::<i32>().value(row) == vec![ids[row].0 as u8; 1 << 20]));
 }
 
 /// A model that is another one whenever it is looked for.

@@ -135,5 +135,8 @@ pub(super) fn corrupt(location: &Location, place: String, cause: Cause) -> Error
     Error::Corrupt { uri: location.uri(), place, expected: "Parquet or Arrow IPC", cause }
 }
 
-/// Rows of a record batch.
+/// Rows of a record batch, at most.
 pub(super) const ROWS: usize = 2048;
+
+/// And bytes, about, unless a single row has more.
+pub(super) const BYTES: usize = 8 << 20;

@@ -20,7 +20,8 @@ use crate::telemetry;
 /// or on a web server. Which format a file has, its first bytes tell.
 ///
 /// Opening reads footers and schemas only. Parts are read in parallel, in order: row groups of Parquet, whole files of
-/// Arrow IPC; up to four at a time, each at most four record batches of 2,048 rows ahead, on tokio's blocking threads.
+/// Arrow IPC; up to four at a time, each at most four record batches ahead, on tokio's blocking threads. These have 2,048
+/// rows, or 8 MB where rows are long.
 /// Objects are fetched in blocks of 8 MiB, of which one a column and part is kept, and only where columns in use lie.
 /// Requests that fail for a passing reason (5xx, throttling, reset, timeout) are sent again, with exponential backoff
 /// and jitter, each counted.

@@ -5,8 +5,9 @@ use std::ops::Range;
 use arrow::datatypes::SchemaRef;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::file::metadata::ColumnChunkMetaData;
 
-use super::data_file::{Emit, Listening, ROWS, corrupt};
+use super::data_file::{BYTES, Emit, Listening, ROWS, corrupt};
 use super::location::{Input, Location};
 use crate::error::Result;
 
@@ -54,7 +55,7 @@ impl ParquetFile {
         let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(input, self.metadata.clone())
             .with_row_groups(vec![row_group])
             .with_projection(self.mask(columns))
-            .with_batch_size(ROWS)
+            .with_batch_size(self.rows_at_once(row_group, columns))
             .build()
             .map_err(|e| damaged(e.into()))?;
         for batch in reader {
@@ -64,6 +65,19 @@ impl ParquetFile {
             }
         }
         Ok(Listening::Yes)
+    }
+
+    /// Rows of a record batch: fewer than others have where they are long on the average.
+    fn rows_at_once(&self, row_group: usize, columns: &[usize]) -> usize {
+        let (mask, row_group) = (self.mask(columns), self.metadata.metadata().row_group(row_group));
+        let chunks = row_group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
+        // A dictionary makes a chunk shorter than its values; newer files tell how long these are.
+        let bytes = |chunk: &ColumnChunkMetaData| {
+            chunk.uncompressed_size().max(chunk.unencoded_byte_array_data_bytes().unwrap_or(0)).max(0)
+        };
+        let bytes: i64 = chunks.map(|(_, chunk)| bytes(chunk)).fold(0, i64::saturating_add);
+        let long = usize::try_from(bytes / row_group.num_rows().max(1)).unwrap_or(usize::MAX).max(1);
+        ROWS.min((BYTES / long).max(1))
     }
 
     fn mask(&self, columns: &[usize]) -> ProjectionMask {

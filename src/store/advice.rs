@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use arrow::array::{Array, ArrayData, RecordBatch};
+use arrow::array::{Array, ArrayData, ByteView, MAX_INLINE_VIEW_LEN, RecordBatch};
 use arrow::datatypes::DataType;
 
 use crate::config::Advice;
@@ -32,13 +32,23 @@ pub(super) fn advise<'a>(batches: impl Iterator<Item = &'a RecordBatch> + Clone,
 /// Asks for the pages of these rows, each a record batch and a place in it. Where values of variable length are must be
 /// read to ask for them, so this is asked for before, of all rows at once too.
 pub(super) fn ask_for(batches: &[&RecordBatch], rows: &[(usize, usize)]) {
-    for what in [narrow, values] {
+    let each = |what: fn(&ArrayData, Range<usize>)| {
         for &(batch, row) in rows {
             for column in batches[batch].columns() {
                 what(&column.to_data(), row..row + 1);
             }
         }
-    }
+    };
+    each(narrow);
+    each(|data, rows| values(data, rows, &mut ask));
+}
+
+/// How long the values of all rows are, in bytes, without offsets and bits.
+pub(super) fn bytes(batch: &RecordBatch) -> usize {
+    let mut bytes = 0;
+    let columns = batch.columns().iter().map(Array::to_data);
+    columns.for_each(|data| values(&data, 0..data.len(), &mut |stretch| bytes += stretch.len()));
+    bytes
 }
 
 /// Asks for a whole record batch.
@@ -58,6 +68,7 @@ fn narrow(data: &ArrayData, rows: Range<usize>) {
     let (rows, width) = match data.data_type() {
         DataType::Utf8 | DataType::Binary | DataType::List(_) | DataType::Map(..) => (rows.start..rows.end + 1, 4),
         DataType::LargeUtf8 | DataType::LargeBinary | DataType::LargeList(_) => (rows.start..rows.end + 1, 8),
+        DataType::Utf8View | DataType::BinaryView => (rows, size_of::<u128>()),
         DataType::Struct(_) => return data.child_data().iter().for_each(|child| narrow(child, rows.clone())),
         other => (rows, other.primitive_width().unwrap_or(0)),
     };
@@ -67,27 +78,28 @@ fn narrow(data: &ArrayData, rows: Range<usize>) {
     }
 }
 
-/// Asks for the values of some rows.
-fn values(data: &ArrayData, rows: Range<usize>) {
+/// Where the values of some rows are.
+fn values(data: &ArrayData, rows: Range<usize>, found: &mut dyn FnMut(Range<usize>)) {
     let rows = rows.start + data.offset()..rows.end + data.offset();
-    let bytes = |buffer: usize, width: usize| {
-        let start = data.buffers()[buffer].as_ptr() as usize;
-        ask(start + rows.start * width..start + rows.end * width);
+    let mut bytes = |width: usize| {
+        let start = data.buffers()[0].as_ptr() as usize;
+        found(start + rows.start * width..start + rows.end * width);
     };
     match data.data_type() {
-        DataType::Utf8 | DataType::Binary => texts::<i32>(data, &rows),
-        DataType::LargeUtf8 | DataType::LargeBinary => texts::<i64>(data, &rows),
-        DataType::List(_) | DataType::Map(..) => values(&data.child_data()[0], items::<i32>(data, &rows)),
-        DataType::LargeList(_) => values(&data.child_data()[0], items::<i64>(data, &rows)),
+        DataType::Utf8 | DataType::Binary => texts::<i32>(data, &rows, found),
+        DataType::LargeUtf8 | DataType::LargeBinary => texts::<i64>(data, &rows, found),
+        DataType::Utf8View | DataType::BinaryView => views(data, rows, found),
+        DataType::List(_) | DataType::Map(..) => values(&data.child_data()[0], items::<i32>(data, &rows), found),
+        DataType::LargeList(_) => values(&data.child_data()[0], items::<i64>(data, &rows), found),
         DataType::FixedSizeList(_, length) => {
             let length = usize::try_from(*length).unwrap_or(0);
-            values(&data.child_data()[0], rows.start * length..rows.end * length);
+            values(&data.child_data()[0], rows.start * length..rows.end * length, found);
         }
-        DataType::Struct(_) => data.child_data().iter().for_each(|child| values(child, rows.clone())),
-        DataType::FixedSizeBinary(width) => bytes(0, usize::try_from(*width).unwrap_or(0)),
+        DataType::Struct(_) => data.child_data().iter().for_each(|child| values(child, rows.clone(), found)),
+        DataType::FixedSizeBinary(width) => bytes(usize::try_from(*width).unwrap_or(0)),
         other => {
             if let Some(width) = other.primitive_width() {
-                bytes(0, width);
+                bytes(width);
             }
         }
     }
@@ -96,9 +108,17 @@ fn values(data: &ArrayData, rows: Range<usize>) {
 /// Values shorter than this share their page with many others, which keep it in memory.
 const NARROW: usize = 64;
 
-fn texts<O: Offset>(data: &ArrayData, rows: &Range<usize>) {
+fn texts<O: Offset>(data: &ArrayData, rows: &Range<usize>, found: &mut dyn FnMut(Range<usize>)) {
     let (start, items) = (data.buffers()[1].as_ptr() as usize, items::<O>(data, rows));
-    ask(start + items.start..start + items.end);
+    found(start + items.start..start + items.end);
+}
+
+fn views(data: &ArrayData, rows: Range<usize>, found: &mut dyn FnMut(Range<usize>)) {
+    let views = data.buffers()[0].typed_data::<u128>()[rows].iter().copied().map(ByteView::from);
+    for view in views.filter(|view| view.length > MAX_INLINE_VIEW_LEN) {
+        let start = data.buffers()[1 + view.buffer_index as usize].as_ptr() as usize + view.offset as usize;
+        found(start..start + view.length as usize);
+    }
 }
 
 fn ask(bytes: Range<usize>) {

@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use arrow::array::RecordBatch;
 use arrow::compute::{BatchCoalescer, cast};
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 use tracing::{Instrument, Span};
 
 use super::ipc::{self, IpcWriter};
 use super::lock::BuildLock;
-use super::{ROWS_PER_BATCH, Segment, Store};
+use super::{BYTES_PER_BATCH, ROWS_PER_BATCH, Segment, Store, advice};
 use crate::config::{Advice, StoreConfig};
 use crate::error::{Error, Result};
 use crate::source::{Fingerprint, RecordBatches, Shard, Source, positions};
@@ -227,10 +227,20 @@ fn write(
     let mut writer = IpcWriter::create(path.as_deref(), &schema)?;
     let mut coalescer = BatchCoalescer::new(schema.clone(), ROWS_PER_BATCH);
     let failed = |cause| Error::Arrow { action: "join record batches", cause };
+    let mut buffered = 0;
     while let Some(batch) = rx.blocking_recv() {
-        coalescer.push_batch(to_plain(&batch?, &schema)?).map_err(failed)?;
-        while let Some(full) = coalescer.next_completed_batch() {
-            writer.write(&full)?;
+        for piece in pieces(to_plain(&batch?, &schema)?) {
+            let bytes = advice::bytes(&piece);
+            buffered += bytes;
+            if buffered > BYTES_PER_BATCH {
+                coalescer.finish_buffered_batch().map_err(failed)?;
+                buffered = bytes;
+            }
+            coalescer.push_batch(piece).map_err(failed)?;
+            while let Some(full) = coalescer.next_completed_batch() {
+                writer.write(&full)?;
+                buffered = buffered.min(bytes);
+            }
         }
     }
     coalescer.finish_buffered_batch().map_err(failed)?;
@@ -241,17 +251,33 @@ fn write(
     writer.finish(path.as_deref())
 }
 
-/// The schema without dictionaries: an IPC file holds one dictionary a column, a source may have one a row group.
+/// A record batch cut up until no piece has more bytes than a record batch of the cache may have, or it is one row.
+fn pieces(batch: RecordBatch) -> Vec<RecordBatch> {
+    let rows = batch.num_rows();
+    if rows <= 1 || advice::bytes(&batch) <= BYTES_PER_BATCH {
+        return vec![batch];
+    }
+    let half = rows / 2;
+    [batch.slice(0, half), batch.slice(half, rows - half)].into_iter().flat_map(pieces).collect()
+}
+
+/// The schema without dictionaries, however deep: an IPC file holds one dictionary a column, a source may have one a row
+/// group.
 fn plain(schema: &Schema) -> Schema {
-    let fields: Vec<_> = schema
-        .fields()
-        .iter()
-        .map(|field| match field.data_type() {
-            DataType::Dictionary(_, value) => field.as_ref().clone().with_data_type(value.as_ref().clone()),
-            _ => field.as_ref().clone(),
-        })
-        .collect();
-    Schema::new(fields)
+    Schema::new(schema.fields().iter().map(plain_field).collect::<Vec<_>>())
+}
+
+fn plain_field(field: &FieldRef) -> FieldRef {
+    let data_type = match field.data_type() {
+        DataType::Dictionary(_, value) => value.as_ref().clone(),
+        DataType::List(item) => DataType::List(plain_field(item)),
+        DataType::LargeList(item) => DataType::LargeList(plain_field(item)),
+        DataType::FixedSizeList(item, length) => DataType::FixedSizeList(plain_field(item), *length),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(plain_field).collect()),
+        DataType::Map(entries, sorted) => DataType::Map(plain_field(entries), *sorted),
+        other => other.clone(),
+    };
+    Arc::new(field.as_ref().clone().with_data_type(data_type))
 }
 
 fn to_plain(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {

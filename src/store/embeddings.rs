@@ -199,6 +199,11 @@ impl EmbeddingTable {
         self.skipped.get(id.index() / 64).is_some_and(|bits| bits >> (id.index() % 64) & 1 == 1)
     }
 
+    /// Whether none was skipped.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.skipped.is_empty()
+    }
+
     /// Samples that were skipped.
     #[must_use]
     pub fn skipped(&self) -> usize {

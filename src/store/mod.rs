@@ -2,8 +2,8 @@
 //!
 //! A source is read once into an uncompressed Arrow IPC file, which is then memory-mapped: rows are gathered from it
 //! at random about a thousand times faster than from Parquet, and the operating system decides what stays in memory.
-//! Building keeps some record batches in memory (about 60,000 rows), whatever the data's size. Data larger than memory are
-//! gathered by asking the system for the rows of a mini-batch all at once
+//! Building keeps some record batches in memory, whatever the data's size: about 60,000 rows, or 400 MB where that many
+//! would be more. Data larger than memory are gathered by asking the system for the rows of a mini-batch all at once
 //! ([`store.advice`](crate::config::Advice)). Files may be added while a store is in use; not for files that change:
 //! then all are read again, from the start.
 //!
@@ -54,6 +54,8 @@ pub struct Store {
     segments: Arc<[Segment]>,
     /// First row and first record batch of each segment.
     starts: Arc<[(usize, usize)]>,
+    /// First row of each record batch, of all segments.
+    firsts: Arc<[usize]>,
     len: usize,
     /// Rows are asked for before they are read.
     asks: bool,
@@ -66,7 +68,7 @@ struct Segment {
     shards: Vec<Shard>,
     /// Rows of them that lay in damaged parts.
     skipped_rows: usize,
-    /// Each of `ROWS_PER_BATCH` rows, but for the last.
+    /// Each of `ROWS_PER_BATCH` rows, but for the last, and for long rows.
     batches: Vec<RecordBatch>,
 }
 
@@ -110,18 +112,29 @@ impl Store {
     }
 
     fn of(uri: Arc<str>, segments: Vec<Segment>, recipe: Arc<Recipe>) -> Result<Self> {
-        let (mut starts, mut len, mut batches) = (Vec::new(), 0, 0);
+        let (mut starts, mut firsts, mut len) = (Vec::new(), Vec::new(), 0);
         for segment in &segments {
-            starts.push((len, batches));
-            len += segment.len();
-            batches += segment.batches.len();
+            starts.push((len, firsts.len()));
+            for batch in &segment.batches {
+                firsts.push(len);
+                len += batch.num_rows();
+            }
         }
         if len > u32::MAX as usize {
             return Err(Error::TooManySamples { uri: uri.to_string() });
         }
         let asks = advice::advise(segments.iter().flat_map(|segment| &segment.batches), recipe.advice);
         let schema = recipe.schema.clone();
-        Ok(Self { uri, schema, segments: segments.into(), starts: starts.into(), len, asks, recipe })
+        Ok(Self {
+            uri,
+            schema,
+            segments: segments.into(),
+            starts: starts.into(),
+            firsts: firsts.into(),
+            len,
+            asks,
+            recipe,
+        })
     }
 
     /// Rows of the source that lay in damaged parts and are not here, where their number is known; see
@@ -200,11 +213,8 @@ impl Store {
                 advice::ask_for_all(batch);
             }
         };
-        let numbered = self.segments.iter().zip(self.starts.iter()).flat_map(|(segment, (first, _))| {
-            let batches = segment.batches.iter().enumerate();
-            batches.map(move |(i, batch)| (SampleId::new(first + i * ROWS_PER_BATCH), batch))
-        });
-        numbered.inspect(ask)
+        let firsts = self.firsts.iter().map(|&first| SampleId::new(first));
+        firsts.zip(self.segments.iter().flat_map(|segment| &segment.batches)).inspect(ask)
     }
 
     /// The rows of these samples, in this order, copied together into one record batch. Blocks while pages come in
@@ -235,8 +245,8 @@ impl Store {
 
     /// The record batch, counted through all segments, and the row within that a sample is.
     fn place(&self, id: usize) -> (usize, usize) {
-        let (first, batches) = self.starts[self.starts.partition_point(|(first, _)| *first <= id) - 1];
-        (batches + (id - first) / ROWS_PER_BATCH, (id - first) % ROWS_PER_BATCH)
+        let batch = self.firsts.partition_point(|first| *first <= id) - 1;
+        (batch, id - self.firsts[batch])
     }
 
     fn batch(&self, number: usize) -> &RecordBatch {
@@ -245,5 +255,9 @@ impl Store {
     }
 }
 
-/// Fixed, so that an id's place is a division. Small enough that mapped columns of long texts stay below 2 GiB.
+/// Rows of a record batch, at most.
 const ROWS_PER_BATCH: usize = 8192;
+
+/// And bytes, unless a single row has more: offsets within a column reach 2 GiB only, and some record batches are in
+/// memory while a store is built.
+const BYTES_PER_BATCH: usize = 64 << 20;

@@ -23,7 +23,7 @@ pub struct Guards {
 
 impl Guards {
     /// `groups` are of the contents of samples first, then of whatever must be distinct: no two samples of a group come
-    /// together. Similarities are those of `embeddings`, and of its pairs.
+    /// together. Similarities are those of `embeddings`, and of its pairs; samples that it has skipped join nothing.
     #[must_use]
     pub fn new(config: &GuardsConfig, groups: Arc<Groups>, embeddings: Arc<EmbeddingTable>) -> Self {
         Self { config: config.clone(), groups, embeddings }
@@ -32,7 +32,7 @@ impl Guards {
     /// Whether they refuse nothing.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.groups.is_empty() && self.config.skip_nearest == 0 && !self.by_similarity()
+        self.groups.is_empty() && self.config.skip_nearest == 0 && !self.by_similarity() && self.embeddings.is_whole()
     }
 
     /// Samples that share a value.
@@ -160,6 +160,9 @@ impl<'a> Watch<'a> {
 impl Admission for Watch<'_> {
     fn admits(&mut self, id: SampleId) -> bool {
         if self.notes.refused.has(id.index()) || self.notes.members.has(id.index()) {
+            return false;
+        }
+        if self.guards.embeddings.is_skipped(id) {
             return false;
         }
         let Some(counter) = self.refusal(id) else { return true };

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use prosampler::arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
-use prosampler::config::{EncodeConfig, PipelineConfig, WalkConfig};
+use prosampler::arrow::ipc::writer::FileWriter;
+use prosampler::config::{EncodeConfig, PipelineConfig, StoreConfig, WalkConfig};
 use prosampler::encode::OnnxEncoder;
 use prosampler::source::{FileSource, MemorySource};
 use prosampler::{Error, Pipeline};
@@ -81,6 +82,27 @@ async fn too_few_samples() {
     assert_says(&start(0, 10).await, &["`memory` has 0 rows", "it is empty", "check the path"]);
     assert_says(&start(1, 10).await, &["`memory` has 1 row,", "2 are needed", "give more data"]);
     assert_says(&start(9, 10).await, &["has 9 rows, but 10 make a mini-batch (walk.batch_size); lower it"]);
+}
+
+/// A file without rows is no file of other columns: alone it is too few samples, beside another it is nothing.
+#[tokio::test]
+async fn files_without_rows() {
+    let dir = TempDir::new().unwrap();
+    let start = async |name: &str| {
+        let source = FileSource::open(dir.path().join(name).display().to_string()).await.unwrap();
+        let store = StoreConfig { cache_dir: Some(dir.path().join("cache")), ..StoreConfig::default() };
+        pipeline(300, 10).source(source).store(store).start().await
+    };
+    write_parquet(&dir.path().join("none.parquet"), &rows(0), 100);
+    let stream = FileWriter::try_new(fs::File::create(dir.path().join("none.arrow")).unwrap(), &rows(0).schema());
+    stream.unwrap().finish().unwrap();
+    for name in ["none.parquet", "none.arrow", "none.parquet"] {
+        let error = start(name).await.unwrap_err();
+        assert!(matches!(error, Error::TooFewSamples { .. }), "{error:?}");
+        assert_says(&error.to_string(), &[name, "has 0 rows", "it is empty"]);
+    }
+    write_parquet(&dir.path().join("some.parquet"), &rows(300), 100);
+    assert_eq!(start("*.*").await.unwrap().samples(), 300);
 }
 
 #[tokio::test]

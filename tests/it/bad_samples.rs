@@ -11,17 +11,20 @@ use prosampler::arrow::array::{
 };
 use prosampler::arrow::datatypes::{Int64Type, UInt32Type};
 use prosampler::config::{
-    CheckpointConfig, EncodeConfig, GraphBuilder, GraphConfig, GraphInputConfig, ImageConfig, ImageSize, OnBadSample,
-    StreamConfig, TensorConfig,
+    CheckpointConfig, Coverage, EncodeConfig, GraphBuilder, GraphConfig, GraphInputConfig, ImageConfig, ImageSize,
+    OnBadSample, SamplerKind, StreamConfig, TensorConfig, WalkConfig,
 };
 use prosampler::encode::{BadRow, Encoded, Encoder, encode_all, open};
 use prosampler::source::MemorySource;
 use prosampler::store::{EmbeddingTable, Store};
 use prosampler::{Error, MiniBatchStream, ModelVersion, PipelineBuilder, Result, SampleId, graph};
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 
 use crate::support::{
-    DIMENSION, TestEncoder, assert_says, graph_config, path, pipeline, read_parquet, vectors, write_parquet,
+    DIMENSION, TestEncoder, assert_says, graph_config, path, pipeline, read_parquet, vectors, walk_config,
+    write_parquet,
 };
 
 const SAMPLES: usize = 500;
@@ -122,6 +125,26 @@ async fn skipped_samples_are_in_no_mini_batch() {
         let mut epoch = epoch.concat();
         epoch.sort_unstable();
         assert_eq!(epoch, good(SAMPLES));
+    }
+}
+
+/// Not by any sampler, where mini-batches overlap, or as an explicit negative when the near ones are used up.
+#[tokio::test]
+async fn skipped_samples_are_never_drawn_at_random() {
+    for sampler in [SamplerKind::RandomWalk, SamplerKind::Knn, SamplerKind::Uniform] {
+        for coverage in [Coverage::Exact, Coverage::Paper] {
+            let walk = WalkConfig { sampler, coverage, negatives: 3, ..walk_config(20) };
+            let mut stream = skipping(70, 20).walk(walk).start().await.unwrap();
+            let (mut seen, mut topped_up) = (BTreeSet::new(), 0);
+            while let Some(mini_batch) = stream.try_next().await.unwrap() {
+                let negatives = mini_batch.negatives.iter().flatten();
+                let bad: Vec<_> = mini_batch.ids.iter().chain(negatives).filter(|id| is_bad(id.0)).collect();
+                assert!(bad.is_empty(), "{sampler:?}, {coverage:?}: {bad:?}");
+                topped_up += mini_batch.counts.negatives_topped_up;
+                seen.extend(mini_batch.ids.iter().map(|id| id.0));
+            }
+            assert!(topped_up > 0 && seen.len() + 1 >= good(70).len(), "{topped_up}, {seen:?}");
+        }
     }
 }
 
@@ -311,8 +334,11 @@ async fn texts_that_are_no_utf8() {
 #[tokio::test]
 async fn images_that_are_none() {
     let images = read_parquet("tests/data/features/images.parquet");
-    let whole: Vec<_> = images["image"].as_binary::<i32>().iter().map(Option::unwrap).collect();
-    let (png, jpeg) = (whole[0], whole[7]);
+    let of = |name: &str| {
+        let row = images["name"].as_string::<i32>().iter().position(|found| found == Some(name)).unwrap();
+        images["image"].as_binary::<i32>().value(row)
+    };
+    let (png, jpeg) = (of("png"), of("jpeg"));
     let mut damaged = png.to_vec();
     damaged[60..90].fill(0x55);
     let cases: [(&[u8], &str); 6] = [
@@ -344,6 +370,39 @@ async fn images_that_are_none() {
         &["sample 1 cannot be encoded: column `raw` has 11 numbers in lists of [11], which are no 2 × 2 pixels"],
     );
     assert_eq!(bad, [1, 2]);
+}
+
+/// However a file of whatever format is damaged: a bad sample or an image, never a panic, and none that was cut short.
+#[test]
+fn damaged_images_are_bad_or_images() {
+    let images = read_parquet("tests/data/features/images.parquet");
+    let names = images["name"].as_string::<i32>();
+    let image = ImageConfig { size: Some(ImageSize::Exact([8, 6])), ..ImageConfig::default() };
+    let config = EncodeConfig { column: Some("image".into()), image: Some(image), sessions: 1, ..model("image_any") };
+    let encoder = open(&config, &images.schema()).unwrap();
+    let mut generator = ChaCha8Rng::seed_from_u64(3);
+    for (name, whole) in names.iter().zip(images["image"].as_binary::<i32>()) {
+        let (name, whole) = (name.unwrap(), whole.unwrap());
+        let damaged: Vec<_> = (0..200)
+            .map(|round| {
+                let mut bytes = whole.to_vec();
+                if round % 2 == 0 {
+                    bytes.truncate(generator.random_range(0..whole.len() * 9 / 10));
+                } else {
+                    (0..=round % 5).for_each(|_| bytes[generator.random_range(0..whole.len())] ^= 1 << (round % 8));
+                }
+                bytes
+            })
+            .collect();
+        let column: ArrayRef = Arc::new(BinaryArray::from_iter_values(&damaged));
+        let rows = RecordBatch::try_from_iter([("image", column)]).unwrap();
+        let mut vectors = vec![0.0; damaged.len() * encoder.dimension()];
+        let bad = encoder.encode_readable(&rows, &mut vectors).unwrap().bad;
+        assert!(vectors.iter().all(|x| (0.0..=1.0).contains(x)), "{name}");
+        let bad: BTreeSet<_> = bad.iter().map(|bad| bad.row).collect();
+        let missed = (0..damaged.len()).step_by(2).find(|row| !bad.contains(row));
+        assert_eq!(missed.map(|row| damaged[row].len()), None, "{name} of {} bytes was cut to", whole.len());
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Objects of a store: a real S3 server on this machine, with faults injected on the way to it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -215,6 +215,21 @@ async fn objects_are_found_and_read_as_files_are() {
     let web_config = SourceConfig { options: [("allow_http".into(), "true".into())].into(), ..config(0, &web) };
     let source = FileSource::open_all(&web_config).await.unwrap();
     assert_eq!(read(&source, &["n".into()]).await.unwrap().num_rows(), 60);
+
+    // Stores of Azure and Google answer to GET and HEAD of an object as that of S3 does, without signatures.
+    let server = format!("http://127.0.0.1:{}", moto.port);
+    for (uri, endpoint, account) in [
+        ("az://bucket/some/data/rows.parquet", "endpoint", Some("account_name")),
+        ("gs://bucket/some/data/rows.parquet", "base_url", None),
+    ] {
+        let set = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let mut options: BTreeMap<_, _> =
+            [set(endpoint, &server), set("skip_signature", "true"), set("allow_http", "true")].into();
+        options.extend(account.map(|key| set(key, "test")));
+        let config = SourceConfig { uri: vec![uri.into()], options, ..SourceConfig::default() };
+        let source = FileSource::open_all(&config).await.unwrap();
+        assert_eq!(read(&source, &["n".into()]).await.unwrap().num_rows(), 60, "{uri}");
+    }
 
     let refused = async |config: SourceConfig| FileSource::open_all(&config).await.unwrap_err().to_string();
     let message = refused(config(moto.port, "s3://bucket/some/date")).await;

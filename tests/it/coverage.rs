@@ -1,6 +1,6 @@
 //! Every sample exactly once an epoch, on every graph, and no walk that hangs.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;
 use prosampler::config::{SamplerKind, WalkConfig};
@@ -181,6 +181,66 @@ fn finds_what_the_papers_loop_finds() {
         let deviation = (2.0 * SEEDS as f64 * share * (1.0 - share)).sqrt();
         let difference = (f64::from(a) - f64::from(b)).abs();
         assert!(difference <= 5.0 * deviation + 1.0, "cell {cell}: {a} and {b}, {deviation} expected");
+    }
+}
+
+/// The probability of every mini-batch, in its order, by linear equations: on a small graph, the law of the walk itself.
+#[test]
+fn draws_have_their_exact_probabilities() {
+    const LEN: usize = 7;
+    const SIZE: usize = 4;
+    const ALPHA: f64 = 0.3;
+    const SEEDS: u64 = 100_000;
+    const NEXT: [[usize; 3]; LEN] = [[1, 2, 3], [0, 2, 2], [0, 4, 1], [5, 6, 0], [0, 0, 5], [3, 6, 4], [2, 1, 3]];
+    /// Where a walk that begins at `found[0]` and stands at `found[from]` first meets another sample than these.
+    fn meets(found: &[usize]) -> Vec<[f64; LEN]> {
+        let mut met = vec![[0.0; LEN]; found.len()];
+        for _ in 0..400 {
+            met = found
+                .iter()
+                .map(|&place| {
+                    let mut first = [0.0; LEN];
+                    for (share, from) in [(ALPHA, found[0]), (1.0 - ALPHA, place)] {
+                        for to in NEXT[from] {
+                            match found.iter().position(|&other| other == to) {
+                                Some(at) => (0..LEN).for_each(|x| first[x] += share / 3.0 * met[at][x]),
+                                None => first[to] += share / 3.0,
+                            }
+                        }
+                    }
+                    first
+                })
+                .collect();
+        }
+        met
+    }
+    fn all(found: &[usize], probability: f64, laws: &mut HashMap<Vec<usize>, f64>) {
+        if found.len() == SIZE {
+            laws.insert(found.to_vec(), probability);
+            return;
+        }
+        let met = meets(found)[found.len() - 1];
+        for next in (0..LEN).filter(|next| met[*next] > 0.0) {
+            all(&[found, &[next]].concat(), probability * met[next], laws);
+        }
+    }
+    let mut laws = HashMap::new();
+    (0..LEN).for_each(|start| all(&[start], 1.0 / LEN as f64, &mut laws));
+    assert!((laws.values().sum::<f64>() - 1.0).abs() < 1e-9);
+
+    let graph = handmade(LEN, 3, |i, e| NEXT[i][e]);
+    let config = WalkConfig { restart_probability: ALPHA.into(), ..walk_config(SIZE) };
+    let mut times: HashMap<Vec<usize>, u64> = HashMap::new();
+    for seed in 0..SEEDS {
+        let draw = EpochSampler::new(LEN, &config, seed, 0).next(&graph).unwrap();
+        *times.entry(draw.ids.iter().map(|id| id.index()).collect()).or_default() += 1;
+    }
+    assert!(times.keys().all(|draw| laws.contains_key(draw)));
+    for (draw, law) in laws {
+        // Binomial: five standard deviations, and one more for what is rare.
+        let (expected, found) = (SEEDS as f64 * law, times.get(&draw).copied().unwrap_or(0) as f64);
+        let bound = 5.0 * (expected * (1.0 - law)).sqrt() + 1.0;
+        assert!((found - expected).abs() <= bound, "{draw:?}: {found} of {expected}");
     }
 }
 

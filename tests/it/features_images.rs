@@ -31,7 +31,7 @@ fn exact() -> ImageConfig {
 /// What may differ, in steps of 1/255: without loss one now and then, by rounding in the resizer; another one in the
 /// decoders of JPEG and WebP.
 fn allowed(name: &str) -> f32 {
-    if name.starts_with("png") || name == "webp, lossless" { 1.01 } else { 2.01 }
+    if name.starts_with("png") || name.starts_with("webp,") { 1.01 } else { 2.01 }
 }
 
 fn assert_like_pillow(rows: &RecordBatch, found: &[Vec<f32>], expected: &str, steps: [f32; 3]) {
@@ -44,7 +44,7 @@ fn assert_like_pillow(rows: &RecordBatch, found: &[Vec<f32>], expected: &str, st
         let (worst, mean) = (differences().fold(0.0, f32::max), differences().sum::<f32>() / found.len() as f32);
         println!("{name}: at most {worst:.3} steps, {mean:.3} on average");
         assert!(
-            worst <= allowed(name) && mean < if allowed(name) > 2.0 { 1.0 } else { 0.03 },
+            worst <= allowed(name) && mean < if allowed(name) > 2.0 { 1.0 } else { 0.1 },
             "{name}: {worst}, {mean}"
         );
     }
@@ -53,7 +53,7 @@ fn assert_like_pillow(rows: &RecordBatch, found: &[Vec<f32>], expected: &str, st
 #[test]
 fn decoded_and_resized_like_pillow() {
     let rows = images();
-    assert!(rows.num_rows() >= 11);
+    assert!(rows.num_rows() >= 16);
     let found = encode(&open("image_any", "image", exact()), &rows);
     assert_like_pillow(&rows, &found, "stretched", [1.0 / 255.0; 3]);
     assert_eq!(found, encode(&open("image_any", "hf", exact()), &rows), "a struct with bytes is the same");

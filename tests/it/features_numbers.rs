@@ -1,6 +1,10 @@
 //! Tensors and graphs: vectors as onnxruntime gives them in Python, each row alone.
 
-use prosampler::arrow::array::RecordBatch;
+use std::sync::Arc;
+
+use prosampler::arrow::array::{ArrayRef, FixedSizeListArray, Int64Array, ListArray, RecordBatch};
+use prosampler::arrow::compute::cast;
+use prosampler::arrow::datatypes::{DataType, Field, Int64Type};
 use prosampler::config::{EncodeConfig, GraphInputConfig, Pooling, TensorConfig};
 use prosampler::encode::{Encoder, OnnxEncoder};
 
@@ -57,6 +61,59 @@ fn states_of_tensors_are_pooled() {
             "{mean:?} for {n}"
         );
         assert_eq!(last, [n - 1.0, (n - 1.0) * (n - 1.0), 1.0]);
+    }
+}
+
+/// Numbers of every type, in lists of every kind, are the same numbers, in f16, f32 and i32.
+#[test]
+fn every_type_of_numbers() {
+    use DataType::{Float16, Float32, Float64, Int8, Int16, Int32, Int64, UInt8, UInt16, UInt32, UInt64};
+    const TYPES: [DataType; 11] = [Int8, Int16, Int32, Int64, UInt8, UInt16, UInt32, UInt64, Float16, Float32, Float64];
+    let item = |of: DataType| Arc::new(Field::new("item", of, true));
+    let numbers = |row: usize| (0..48).map(move |i| ((row * 48 + i) * 7 % 10) as i64);
+    let lists = ListArray::from_iter_primitive::<Int64Type, _, _>((0..3).map(|row| Some(numbers(row).map(Some))));
+    let expected: Vec<Vec<f32>> = (0..3).map(|row| numbers(row).map(|n| n as f32).collect()).collect();
+    let half = OnnxEncoder::open(&tensor("image_f16", &[("pixels", "x")])).unwrap();
+    for of in TYPES {
+        let grid = DataType::FixedSizeList(item(of.clone()), 6);
+        for kind in [
+            DataType::List(item(of.clone())),
+            DataType::LargeList(item(of.clone())),
+            DataType::FixedSizeList(item(of.clone()), 48),
+        ] {
+            let column = cast(&lists, &kind).unwrap();
+            let rows = RecordBatch::try_from_iter([("x", column)]).unwrap();
+            half.accepts("rows", &rows.schema()).unwrap();
+            assert_eq!(encode(&half, &rows), expected, "{kind}");
+        }
+        let flat = cast(lists.values(), &of).unwrap();
+        let grids: ArrayRef = Arc::new(FixedSizeListArray::new(item(of.clone()), 6, flat, None));
+        let column: ArrayRef = Arc::new(FixedSizeListArray::new(item(grid), 8, grids, None));
+        assert_eq!(encode(&half, &RecordBatch::try_from_iter([("x", column)]).unwrap()), expected, "{of} in grids");
+    }
+
+    // The mean of the signal and 1, the sum of the codes' rows, and the gain.
+    let encoder = OnnxEncoder::open(&tensor("tensor", &[])).unwrap();
+    let vectors = |signal: &DataType, codes: &DataType, gain: &DataType| {
+        let column = |values: &[i64], each, of: &DataType| -> ArrayRef {
+            let list = FixedSizeListArray::new(item(Int64), each, Arc::new(Int64Array::from(values.to_vec())), None);
+            cast(&list, &DataType::FixedSizeList(item(of.clone()), each)).unwrap()
+        };
+        let gains = cast(&Int64Array::from(vec![5, 6]), gain).unwrap();
+        let columns = [
+            ("signal", column(&[1, 2, 3, 7, 8, 9], 3, signal)),
+            ("codes", column(&[0, 1, 9, 9], 2, codes)),
+            ("gain", gains),
+        ];
+        let rows = RecordBatch::try_from_iter(columns).unwrap();
+        encoder.accepts("rows", &rows.schema()).unwrap();
+        encode(&encoder, &rows)
+    };
+    let expected = vectors(&Float32, &Int32, &Float32);
+    assert_eq!((expected[0][0], expected[1][0], expected[0][4], expected[1][4]), (3.0, 9.0, 5.0, 6.0));
+    for of in &TYPES {
+        let whole = if of.is_integer() { of } else { &Int8 };
+        assert_eq!(vectors(of, whole, of), expected, "{of}");
     }
 }
 

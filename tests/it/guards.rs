@@ -15,12 +15,12 @@ use prosampler::graph::{self, ProximityGraph};
 use prosampler::source::MemorySource;
 use prosampler::store::{EmbeddingTable, Groups, Store};
 use prosampler::walk::{Draw, EpochSampler, Guards, WalkCounts, mini_batches_per_epoch};
-use prosampler::{Error, GraphVersion, ModelVersion, Pipeline, PipelineBuilder, SampleId};
+use prosampler::{Error, GraphVersion, ModelVersion, Pipeline, PipelineBuilder, PipelineConfig, SampleId};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 
-use crate::support::{TestEncoder, graph_config, rows, vectors, walk_config};
+use crate::support::{TestEncoder, graph_config, path, rows, vectors, walk_config, write_parquet};
 
 const DIMENSION: usize = 6;
 
@@ -394,6 +394,44 @@ async fn too_few_values_are_refused_and_too_few_places_are_counted() {
     assert_eq!(stream.counts().unplaced, (SAMPLES - samples) as u64);
     // One in every mini-batch until the 350 others are used up, three a time.
     assert_eq!((samples, stream.delivered()), (350 + 117, 117));
+}
+
+/// One label has half of the rows: mini-batches stay short, which is warned of once, and counted in each and in total.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_guards_empty_is_seen() {
+    let dir = TempDir::new().unwrap();
+    let texts: ArrayRef = Arc::new(StringArray::from_iter_values((0..120).map(|i| format!("a text about number {i}"))));
+    let labels: ArrayRef = Arc::new(Int32Array::from_iter_values((0..120).map(|i| if i < 60 { -1 } else { i })));
+    let batch = RecordBatch::try_from_iter([("text", texts), ("label", labels)]).unwrap();
+    write_parquet(&dir.path().join("rows.parquet"), &batch, 120);
+    let text = format!(
+        "source.uri = 'rows.parquet'\nencode = {{ model = '{}', column = 'text' }}\n\
+         graph = {{ candidates = 60, neighbors = 8 }}\nguards.distinct = ['label']\n\
+         walk = {{ batch_size = 8, restart_probability = 0.99 }}\nstream.epochs = 3\n",
+        path("data/models/gloss-encoder/model.onnx").display()
+    );
+    let file = dir.path().join("p.toml");
+    std::fs::write(&file, text).unwrap();
+
+    let mut stream = Pipeline::from_config(PipelineConfig::from_file(&file).unwrap()).start().await.unwrap();
+    let (mut counts, mut short) = (WalkCounts::default(), 0);
+    while let Some(mini_batch) = stream.try_next().await.unwrap() {
+        assert_eq!(mini_batch.counts.short as usize, 8 - mini_batch.ids.len());
+        assert!(mini_batch.counts.refused_distinct > 0 || mini_batch.ids.len() == 8, "{:?}", mini_batch.counts);
+        short += u64::from(mini_batch.counts.short > 0);
+        counts += mini_batch.counts;
+    }
+    assert_eq!(stream.counts().walks, counts);
+    assert!(short > 1 && counts.refused() == counts.refused_distinct + counts.refused_duplicates, "{counts:?}");
+
+    let command = std::process::Command::new(env!("CARGO_BIN_EXE_prosampler")).arg("run").arg(&file).output().unwrap();
+    let [said, warned] = [command.stdout, command.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert_eq!(warned.matches("guards left a mini-batch short").count(), 1, "{warned}");
+    let empty = format!(
+        "{} with the same value, 0 nearest, 0 similar, 0 relative to pairs; {} places left empty",
+        counts.refused_distinct, counts.short
+    );
+    assert!(said.contains(&empty), "{empty} is missing in {said}");
 }
 
 /// With the paper's coverage every sample comes at least once, but for a single one, and walks collect what they meet.

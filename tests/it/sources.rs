@@ -7,6 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::{StreamExt, TryStreamExt};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::Compression;
+use parquet::file::metadata::ParquetMetaDataReader;
+use parquet::file::properties::WriterProperties;
 use proptest::prelude::*;
 use prosampler::arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use prosampler::arrow::compute::concat_batches;
@@ -32,7 +36,7 @@ async fn read(source: &dyn Source) -> Result<RecordBatch> {
     Ok(concat_batches(&source.schema(), &batches).unwrap())
 }
 
-/// pyarrow wrote them: Parquet with and without page index, Feather with either codec, an IPC file and a stream.
+/// pyarrow wrote them: Parquet with and without page index or checksums, Feather with either codec, an IPC file and a stream.
 #[tokio::test]
 async fn every_format_gives_the_same_rows() {
     let folder = path("tests/data/formats");
@@ -47,7 +51,7 @@ async fn every_format_gives_the_same_rows() {
     assert_eq!(first["split"].as_string::<i32>().value(59), "test");
     assert_eq!(first["tags"].as_list::<i32>().value(1).len(), 1);
     assert_eq!(first["image"].as_binary::<i64>().value(56), [3; 4]);
-    for name in ["pages.parquet", "rows.feather", "zstd.feather", "rows.arrow", "rows.arrows"] {
+    for name in ["pages.parquet", "checksums.parquet", "rows.feather", "zstd.feather", "rows.arrow", "rows.arrows"] {
         // Values as text: what items of lists are called differs.
         let rows = store(name).await.gather(&ids).unwrap();
         for (found, expected) in rows.columns().iter().zip(first.columns()) {
@@ -132,13 +136,59 @@ async fn damage_never_shortens_a_file_quietly() {
 }
 
 #[tokio::test]
+async fn every_codec_is_read() {
+    let dir = TempDir::new().unwrap();
+    let all = rows(3000);
+    for codec in [
+        Compression::UNCOMPRESSED,
+        Compression::SNAPPY,
+        Compression::GZIP(Default::default()),
+        Compression::BROTLI(Default::default()),
+        Compression::LZ4,
+        Compression::LZ4_RAW,
+        Compression::ZSTD(Default::default()),
+    ] {
+        let file = dir.path().join("a.parquet");
+        let properties = WriterProperties::builder().set_compression(codec).build();
+        let sink = fs::File::create(&file).unwrap();
+        let mut writer = ArrowWriter::try_new(sink, all.schema(), Some(properties)).unwrap();
+        writer.write(&all).unwrap();
+        writer.close().unwrap();
+        assert_eq!(read(&open(&file).await.unwrap()).await.unwrap(), all, "{codec:?}");
+    }
+}
+
+/// A single bit within a page, where no codec would notice: its checksum does.
+#[tokio::test]
+async fn a_flipped_bit_is_noticed_by_its_checksum() {
+    let dir = TempDir::new().unwrap();
+    let whole = fs::read(path("tests/data/formats/checksums.parquet")).unwrap();
+    let metadata = ParquetMetaDataReader::new().parse_and_finish(&bytes::Bytes::from(whole.clone())).unwrap();
+    let file = dir.path().join("a.parquet");
+    let mut tried = 0;
+    for (number, row_group) in metadata.row_groups().iter().enumerate() {
+        for chunk in row_group.columns() {
+            let (start, length) = chunk.byte_range();
+            let mut bytes = whole.clone();
+            // The last byte of the chunk's only page.
+            bytes[(start + length) as usize - 1] ^= 1;
+            fs::write(&file, bytes).unwrap();
+            let error = read(&open(&file).await.unwrap()).await.unwrap_err().to_string();
+            let column = chunk.column_path().parts()[0].clone();
+            assert!(error.contains(&format!("a.parquet`, row group {number}, column `{column}`")), "{error}");
+            tried += 1;
+        }
+    }
+    assert_eq!(tried, 2 * 9);
+}
+
+#[tokio::test]
 async fn damaged_row_groups_are_skipped_where_that_is_asked_for() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("a.parquet");
     write_parquet(&file, &rows(1000), 250);
     let mut bytes = fs::read(&file).unwrap();
-    let metadata =
-        parquet::file::metadata::ParquetMetaDataReader::new().parse_and_finish(&bytes::Bytes::from(bytes.clone()));
+    let metadata = ParquetMetaDataReader::new().parse_and_finish(&bytes::Bytes::from(bytes.clone()));
     let (start, length) = metadata.unwrap().row_group(2).column(1).byte_range();
     bytes[start as usize..(start + length) as usize].fill(0xee);
     fs::write(&file, bytes).unwrap();

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use prosampler::arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, RecordBatch};
-use prosampler::arrow::datatypes::{DataType, Field};
-use prosampler::config::{Combine, EncodeConfig, FeatureKind, PipelineConfig, ViewConfig};
-use prosampler::encode::{ColumnEncoder, CombinedEncoder, Encoder, OnnxEncoder, open};
+use prosampler::arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, ListArray, RecordBatch};
+use prosampler::arrow::datatypes::{DataType, Field, Float32Type};
+use prosampler::config::{Combine, EncodeConfig, FeatureKind, GraphOver, PipelineConfig, ViewConfig};
+use prosampler::encode::{ColumnEncoder, CombinedEncoder, Encoder, OnnxEncoder, PairEncoder, open};
 
 use crate::support::{assert_says, difference, encode, path, read_parquet};
 
@@ -44,6 +44,35 @@ fn means_and_concatenations_are_exact() {
         &error,
         &["encoder `c` gives vectors of 3 numbers where the first view has 2", "encode.combine = \"concat\""],
     );
+}
+
+/// A row is bad where any of its columns is, whether they are views or a pair: named once, with a vector of zeros.
+#[test]
+fn what_one_column_cannot_give_makes_the_row_bad() {
+    let column = |lists: [&[f32]; 4]| -> ArrayRef {
+        let lists = lists.map(|list| Some(list.iter().map(|x| Some(*x)).collect::<Vec<_>>()));
+        Arc::new(ListArray::from_iter_primitive::<Float32Type, _, _>(lists))
+    };
+    let (a, b) = (column([&[1., 0.], &[1.], &[1., 0.], &[]]), column([&[0., 2.], &[1., 0.], &[0., 1., 2.], &[3.]]));
+    let rows = RecordBatch::try_from_iter([("a", a), ("b", b)]).unwrap();
+    let half = |column: &str| -> Arc<dyn Encoder> {
+        Arc::new(ColumnEncoder::of_dimension(&rows.schema(), column, 2).unwrap())
+    };
+    let config = EncodeConfig { dimension: Some(2), ..views(&["a", "b"], Combine::Concat) };
+    let views = open(&config, &rows.schema()).unwrap();
+    let pair: Arc<dyn Encoder> = Arc::new(PairEncoder::new(half("a"), half("b"), GraphOver::Mean).unwrap());
+    for (encoder, first) in [(views, vec![1.0, 0.0, 0.0, 1.0]), (pair, vec![0.5, 0.5])] {
+        let d = encoder.dimension();
+        let mut vectors = vec![0f32; 4 * d];
+        let bad = encoder.encode_readable(&rows, &mut vectors).unwrap().bad;
+        let named: Vec<_> = bad.iter().map(|bad| (bad.row, bad.column.as_str())).collect();
+        assert_eq!(named, [(1, "a"), (2, "b"), (3, "a")]);
+        assert_eq!((&vectors[..d], &vectors[d..]), (&first[..], &vec![0.0; 3 * d][..]));
+        assert_says(
+            &encoder.encode(&rows, &mut vec![0.0; 4 * d]).unwrap_err().to_string(),
+            &["column `a` at row 1 has 1 numbers, not 2"],
+        );
+    }
 }
 
 /// Views of a file are laid over the settings beside them, and over those of the command line.

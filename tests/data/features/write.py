@@ -94,13 +94,18 @@ images = {
     "png, gray": encoded(noisy, "L", format="PNG"),
     "png, alpha": encoded(alpha, format="PNG"),
     "png, palette": encoded(smooth, "P", format="PNG"),
+    "png, one bit": encoded(smooth, "1", format="PNG"),
+    "png, gray, alpha": encoded(alpha, "LA", format="PNG"),
+    "png, palette, clear": encoded(smooth, "P", format="PNG", transparency=3),
     "png, tall": encoded(noisy.transpose(1, 0, 2).copy(), format="PNG"),
     "webp, lossless": encoded(noisy, format="WEBP", lossless=True),
     "webp": encoded(smooth, format="WEBP", quality=90),
+    "webp, alpha": encoded(alpha, format="WEBP", lossless=True, exact=True),
     "jpeg": encoded(smooth, format="JPEG", quality=90),
     "jpeg, full color": encoded(smooth, format="JPEG", quality=90, subsampling=0),
     "jpeg, gray": encoded(smooth, "L", format="JPEG", quality=90),
     "jpeg, progressive": encoded(smooth, format="JPEG", quality=90, progressive=True),
+    "jpeg, cmyk": encoded(smooth, "CMYK", format="JPEG", quality=90),
 }
 MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
 

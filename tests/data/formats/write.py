@@ -20,6 +20,10 @@ rows = pa.table(
 )
 parquet.write_table(rows, "rows.parquet", compression="zstd", row_group_size=25)
 parquet.write_table(rows, "pages.parquet", compression="gzip", row_group_size=40, write_page_index=True)
+parquet.write_table(
+    rows, "checksums.parquet", compression="none", use_dictionary=False, write_statistics=False, row_group_size=40,
+    write_page_checksum=True,
+)
 feather.write_feather(rows, "rows.feather", compression="lz4", chunksize=25)
 feather.write_feather(rows, "zstd.feather", compression="zstd", chunksize=60)
 with ipc.new_file("rows.arrow", rows.schema) as writer:
