@@ -83,6 +83,9 @@ impl Store {
     /// if `config` names a folder for it; files that have been added since are read, and come last. Dictionary columns
     /// are stored plain. `progress` hears how many rows are in.
     ///
+    /// A cache is checked when it is opened: a damaged structure or text is noticed, and the cache written again; a bit
+    /// that has flipped in a number or in bytes is not.
+    ///
     /// # Errors
     /// Whatever the source reports, [`Error::Io`] where the cache cannot be written (nothing half-written is ever
     /// used), [`Error::TooManySamples`].
