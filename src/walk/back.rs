@@ -103,6 +103,11 @@ impl BackEdges {
         })
     }
 
+    /// Edges to `to`: about as many as there are fresh samples that have it as a near neighbor.
+    pub fn count(&self, to: SampleId) -> usize {
+        (self.starts[to.index() + 1] - self.starts[to.index()]) as usize
+    }
+
     #[inline]
     pub fn from(&self, place: u32) -> SampleId {
         self.from[place as usize]

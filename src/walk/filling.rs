@@ -56,14 +56,34 @@ impl<'a, A: Admission> Filling<'a, A> {
     /// Takes any sample that may join, each as likely; `None` where none may, or none of very many that were looked at.
     pub fn any(&mut self, generator: &mut impl Rng) -> Option<SampleId> {
         while self.looks > 0 {
-            let unseen = self.unseen.as_mut().and_then(|unseen| unseen.pick(&mut self.picked[0], generator));
-            let id = unseen.or_else(|| self.fresh.pick(&mut self.picked[1], generator))?;
+            let id = self.pick(generator)?;
             if self.offer(id) {
                 return Some(id);
             }
             self.looks -= 1;
         }
         None
+    }
+
+    /// Takes the first by `rank` of a few random samples, if it may join; else the next, else [`any`](Self::any).
+    pub fn least(
+        &mut self,
+        few: usize,
+        rank: impl Fn(SampleId) -> usize,
+        generator: &mut impl Rng,
+    ) -> Option<SampleId> {
+        let before = self.picked;
+        let mut picks: Vec<_> = (0..few).filter_map(|_| self.pick(generator)).collect();
+        // Those that are not taken may be picked again.
+        self.picked = before;
+        picks.sort_by_key(|&id| rank(id));
+        picks.into_iter().find(|&id| self.offer(id)).or_else(|| self.any(generator))
+    }
+
+    /// A random sample that was not picked before.
+    fn pick(&mut self, generator: &mut impl Rng) -> Option<SampleId> {
+        let unseen = self.unseen.as_mut().and_then(|unseen| unseen.pick(&mut self.picked[0], generator));
+        unseen.or_else(|| self.fresh.pick(&mut self.picked[1], generator))
     }
 
     /// Takes any until it is full, or none may join.

