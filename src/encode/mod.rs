@@ -102,9 +102,9 @@ pub trait Encoder: Send + Sync + 'static {
     }
 
     /// Writes the vectors of `rows` to `vectors` [rows × dimension], row-major, all zeros before. `rows` holds
-    /// [`columns`](Self::columns) in that order, at most 8,192 rows. Runs inside the compute pool, by default one call at a time:
-    /// parallel iterators of rayon use the pool, and blocking is fine. Vectors need not have unit length; they must be
-    /// finite.
+    /// [`columns`](Self::columns) in that order, at most 8,192 rows. Runs inside the compute pool,
+    /// [`calls_at_once`](Self::calls_at_once) side by side: parallel iterators of rayon use the pool, and blocking is
+    /// fine. Vectors need not have unit length; they must be finite.
     ///
     /// # Errors
     /// Its own, best as [`Error::Encode`].
