@@ -4,8 +4,8 @@ use rand::rngs::ChaCha8Rng;
 use rand::seq::SliceRandom;
 
 use super::deal::Deal;
-use super::generator;
 use super::kernel::{COLUMNS, ROWS};
+use super::{Size, generator};
 use crate::sample::GraphVersion;
 use crate::store::EmbeddingTable;
 
@@ -15,7 +15,7 @@ pub(super) struct Draws {
     order: Vec<u32>,
     /// Rows in the order in which blocks take them.
     pub rows: Vec<u32>,
-    candidates: usize,
+    size: Size,
     generator: ChaCha8Rng,
 }
 
@@ -31,25 +31,25 @@ pub(super) struct Part<'a> {
     /// No earlier part has left anything.
     pub is_first: bool,
     /// Of all parts' candidates together, the last one is the spare.
-    is_last: bool,
+    pub is_last: bool,
 }
 
 impl Draws {
-    pub fn new(table: &EmbeddingTable, candidates: usize, seed: u64, version: GraphVersion) -> Self {
+    pub fn new(table: &EmbeddingTable, size: Size, seed: u64, version: GraphVersion) -> Self {
         let mut generator = generator(seed, version, u64::MAX);
         let mut order = table.present_ids();
         order.shuffle(&mut generator);
         let mut rows = order.clone();
         rows.shuffle(&mut generator);
-        Self { order, rows, candidates, generator }
+        Self { order, rows, size, generator }
     }
 
     /// Gives the candidates in parts of `len` samples, a multiple of [`COLUMNS`], each with its share of the draws.
     pub fn in_parts<E>(&mut self, len: usize, mut take: impl FnMut(&Part<'_>) -> Result<(), E>) -> Result<(), E> {
-        let Self { order, rows, candidates, generator } = self;
+        let Self { order, rows, size, generator } = self;
         let samples = order.len();
-        let block_rows = block_rows(*candidates);
-        let share = |end: usize| (end as u128 * (*candidates as u128 + 1) / samples as u128) as usize;
+        let block_rows = block_rows(*size);
+        let share = |end: usize| (end as u128 * (size.candidates as u128 + 1) / samples as u128) as usize;
         for start in (0..samples).step_by(len) {
             let end = samples.min(start + len);
             let wanted = share(end) - share(start);
@@ -70,12 +70,13 @@ impl Draws {
     }
 }
 
-/// Rows that share their candidates. With M / block at least 20 the in-degrees stay those of candidates drawn row by
-/// row.
-fn block_rows(candidates: usize) -> usize {
-    match candidates / 20 {
+/// Rows that share their candidates: few enough that the in-degrees stay those of candidates drawn row by row. Of a hand
+/// that is weak somewhere all rows of a block choose the same ones there, which adds about block · K / M to the
+/// in-degrees' variance, a share of it that is the larger the fewer hubs there are.
+fn block_rows(size: Size) -> usize {
+    match (8 * size.candidates / size.neighbors).min(size.candidates / 5) {
         rows @ 0..ROWS => rows.max(1),
-        rows => (rows / ROWS * ROWS).min(4 * ROWS),
+        rows => (rows / ROWS * ROWS).min(16 * ROWS),
     }
 }
 

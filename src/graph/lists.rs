@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::ProximityGraph;
 use super::top_k::{candidate, key};
+use crate::memory::huge;
 use crate::sample::{GraphVersion, SampleId};
 use crate::store::EmbeddingTable;
 
@@ -41,9 +42,12 @@ pub(super) struct Stripes<'a> {
 impl Lists {
     pub fn new(samples: usize, length: usize) -> Self {
         let slots = samples * length;
+        let (mut ids, mut scores) = (huge(slots), huge(slots));
+        ids.resize(slots, EMPTY);
+        scores.resize(slots, f32::NEG_INFINITY);
         Self {
-            ids: vec![EMPTY; slots],
-            scores: vec![f32::NEG_INFINITY; slots],
+            ids,
+            scores,
             length,
             thresholds: (0..samples).map(|_| AtomicU32::new(f32::NEG_INFINITY.to_bits())).collect(),
             changed: (0..samples).map(|_| AtomicBool::new(false)).collect(),
@@ -182,6 +186,16 @@ impl List<'_> {
             self.replace_worst(score, id);
         }
         takes
+    }
+
+    /// Slots.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// The worst score; −∞ where not all slots are filled.
+    pub fn worst(&self) -> f32 {
+        self.scores.iter().fold(f32::INFINITY, |worst, &score| worst.min(score))
     }
 
     /// The filled slots, in no order.

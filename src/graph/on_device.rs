@@ -106,7 +106,7 @@ impl<'a> OnDevice<'a> {
     }
 
     fn sampled(&self, limits: Limits, seed: u64, version: GraphVersion) -> Result<ProximityGraph> {
-        let mut draws = Draws::new(self.table, self.size.candidates, seed, version);
+        let mut draws = Draws::new(self.table, self.size, seed, version);
         let rows = draws.rows.clone();
         let mut own_seen = vec![false; rows.len()];
         let mut lists = Lists::new(self.table.len(), self.length);

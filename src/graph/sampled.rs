@@ -12,13 +12,13 @@ use std::convert::Infallible;
 use rayon::prelude::*;
 
 use super::draws::{Draws, Part};
-use super::kernel::{COLUMNS, Columns, Kernel, ROWS, Rows, Scores};
+use super::kernel::{COLUMNS, Columns, Kernel, ROWS, Rows, Scores, Shortlists};
 use super::lists::{Lists, Stripes};
-use super::top_k::TopK;
+use super::top_k::{candidate, key};
 use super::{ProximityGraph, Size};
 use crate::config::GraphConfig;
 use crate::sample::{GraphVersion, SampleId};
-use crate::store::EmbeddingTable;
+use crate::store::{EmbeddingTable, dots};
 
 /// Each sample's K most similar of M uniform others. Costs N M d multiplications.
 pub(super) fn build(
@@ -41,7 +41,7 @@ fn build_by_parts(
     version: GraphVersion,
     part: usize,
 ) -> ProximityGraph {
-    let mut draws = Draws::new(table, size.candidates, seed, version);
+    let mut draws = Draws::new(table, size, seed, version);
     let rows = draws.rows.clone();
     let mut own_seen = vec![false; rows.len()];
     let mut lists = Lists::new(table.len(), size.neighbors);
@@ -82,29 +82,26 @@ struct Round<'a, 's> {
 /// What a thread reuses from block to block.
 struct Scratch {
     rows: Rows,
-    best: Vec<TopK>,
-    merged: TopK,
     scores: Vec<Scores>,
-    thresholds: Vec<f32>,
-    reached: Vec<u16>,
-    ids: Vec<SampleId>,
-    similarities: Vec<f32>,
+    shortlists: Shortlists,
+    /// The candidates by their places.
+    candidates: Vec<u32>,
+    keys: Vec<u64>,
+    vectors: Vec<f32>,
     room: Vec<f32>,
 }
 
 impl Scratch {
     fn new(kernel: Kernel, size: Size, block_rows: usize) -> Self {
-        let k = if kernel.is_exact() { size.neighbors } else { with_margin(size.neighbors) };
-        let padded = block_rows.next_multiple_of(ROWS);
+        let keep = if kernel.is_exact() { size.neighbors } else { with_margin(size.neighbors) };
         Self {
             rows: Rows::default(),
-            best: (0..block_rows).map(|_| TopK::new(k)).collect(),
-            merged: TopK::new(size.neighbors),
-            scores: vec![[0.0; COLUMNS]; padded],
-            thresholds: vec![f32::INFINITY; padded],
-            reached: vec![0; padded],
-            ids: Vec::new(),
-            similarities: Vec::new(),
+            scores: vec![[0.0; COLUMNS]; block_rows.next_multiple_of(ROWS)],
+            // One may be the row itself or the spare.
+            shortlists: Shortlists::new(kernel, block_rows, keep + 1),
+            candidates: Vec::new(),
+            keys: Vec::new(),
+            vectors: Vec::new(),
             room: Vec::new(),
         }
     }
@@ -121,76 +118,94 @@ impl Round<'_, '_> {
         let draw = self.part.draw(block);
         let spare = self.part.spare(&draw, rows, own_seen);
         scratch.rows.pack(self.kernel, self.table, rows);
-        scratch.thresholds.fill(f32::INFINITY);
-        for ((&row, best), threshold) in rows.iter().zip(&mut scratch.best).zip(&mut scratch.thresholds) {
-            // Rough scores do not compare with the similarities that earlier parts left.
-            if self.kernel.is_exact() {
-                self.load(row, best);
-            }
-            *threshold = best.threshold();
-        }
-        let padded = rows.len().next_multiple_of(ROWS);
-        let one_sided = [f32::INFINITY; COLUMNS];
-        for (place, &(panel, ids)) in draw.iter().enumerate() {
-            let (scores, reached) = (&mut scratch.scores[..padded], &mut scratch.reached[..padded]);
+        scratch.shortlists.restart(rows.iter().map(|&row| self.threshold(row)));
+        scratch.candidates.clear();
+        for (turn, &(panel, ids)) in draw.iter().enumerate() {
+            let scores = &mut scratch.scores[..rows.len().next_multiple_of(ROWS)];
             for (quarter, scores) in scores.chunks_mut(ROWS).enumerate() {
                 // Panels are dealt in random order, which no processor foresees.
-                if let Some(&(next, _)) = draw.get(place + 1) {
+                if let Some(&(next, _)) = draw.get(turn + 1) {
                     self.kernel.prefetch(self.columns, next, quarter);
                 }
                 self.kernel.scores(&scratch.rows, quarter * ROWS, self.columns, panel, scores);
             }
-            self.kernel.reached(scores, &scratch.thresholds[..padded], &one_sided, reached);
-            let drawn = ((1u32 << ids.len()) - 1) as u16;
-            for (r, &row) in rows.iter().enumerate() {
-                let mut bits = reached[r] & drawn;
-                if bits == 0 {
-                    continue;
-                }
-                let best = &mut scratch.best[r];
-                while bits != 0 {
-                    let c = bits.trailing_zeros() as usize;
-                    bits &= bits - 1;
-                    if ids[c] != row && (Some(ids[c]) != spare || own_seen[r]) {
-                        best.push(scores[r][c], ids[c]);
-                    }
-                }
-                scratch.thresholds[r] = best.threshold();
-            }
+            let first = scratch.candidates.len();
+            scratch.shortlists.take(scores, first as u32, ids.len());
+            scratch.candidates.extend(ids);
         }
-        for (r, &row) in rows.iter().enumerate() {
-            self.merge(row, r, scratch);
-        }
-    }
-
-    /// Writes a row's best back, all parts so far together.
-    fn merge(&self, row: u32, r: usize, scratch: &mut Scratch) {
-        let Scratch { best, merged, ids, similarities, room, .. } = scratch;
-        let mut best = &mut best[r];
+        scratch.shortlists.finish();
         if !self.kernel.is_exact() {
-            ids.clear();
-            ids.extend(best.drain().map(|(_, id)| SampleId(id)));
-            similarities.clear();
-            self.table.similarities_with(self.table.vector(SampleId(row), room), ids, similarities);
-            self.load(row, merged);
-            similarities.iter().zip(ids).for_each(|(&score, id)| merged.push(score, id.0));
-            best = merged;
+            self.score_again(rows, scratch);
         }
-        self.stripes.with(row, |mut list| list.replace(best.drain()));
+        for ((r, &row), &own_seen) in rows.iter().enumerate().zip(&*own_seen) {
+            let Scratch { shortlists, candidates, keys, .. } = &mut *scratch;
+            let (scores, places) = shortlists.of(r);
+            let found = scores.iter().zip(places).map(|(&score, &place)| (score, candidates[place as usize]));
+            keys.clear();
+            keys.extend(
+                found.filter(|&(_, id)| id != row && (own_seen || Some(id) != spare)).map(|(score, id)| key(score, id)),
+            );
+            self.merge(row, keys);
+        }
     }
 
-    /// What earlier parts left of a row's best.
-    fn load(&self, row: u32, best: &mut TopK) {
-        if self.part.is_first {
-            return;
+    /// What a row's candidates must reach, by what earlier parts left; nothing for rough scores, which do not compare
+    /// with similarities.
+    fn threshold(&self, row: u32) -> f32 {
+        if self.part.is_first || !self.kernel.is_exact() {
+            return f32::NEG_INFINITY;
         }
-        self.stripes.with(row, |list| list.candidates().for_each(|(score, id)| best.push(score, id.0)));
-        best.shrink();
+        self.stripes.with(row, |list| list.worst())
+    }
+
+    /// Puts similarities in place of rough scores. Candidates are read some at a time, each once for all rows.
+    fn score_again(&self, rows: &[u32], scratch: &mut Scratch) {
+        let Scratch { shortlists, candidates, vectors, room, .. } = scratch;
+        let dimension = self.table.dimension();
+        let together = (TOGETHER / dimension).max(1);
+        vectors.resize(together * dimension, 0.0);
+        let mut first = 0;
+        for ids in candidates.chunks(together) {
+            for (place, (vector, &id)) in vectors.chunks_exact_mut(dimension).zip(ids).enumerate() {
+                if let Some(&soon) = ids.get(place + AHEAD) {
+                    self.table.prefetch(SampleId(soon));
+                }
+                self.table.read(SampleId(id), vector);
+            }
+            let places = first..first + ids.len() as u32;
+            shortlists.score_again(&places, |row, places, scores| {
+                let vector = |&place: &u32| &vectors[(place - first) as usize * dimension..][..dimension];
+                dots(self.table.vector(SampleId(rows[row]), room), places.iter().map(vector), scores);
+            });
+            first = places.end;
+        }
+    }
+
+    /// Writes the best of these and of earlier parts back, sorted in the end.
+    fn merge(&self, row: u32, keys: &mut Vec<u64>) {
+        self.stripes.with(row, |mut list| {
+            if !self.part.is_first {
+                keys.extend(list.candidates().map(|(score, id)| key(score, id.0)));
+            }
+            if self.part.is_last {
+                keys.sort_unstable();
+            } else if keys.len() > list.len() {
+                keys.select_nth_unstable(list.len() - 1);
+            }
+            keys.truncate(list.len());
+            list.replace(keys.iter().map(|&key| candidate(key)));
+        });
     }
 }
 
 /// Bytes a sample beside the packed part: two orders, hands, flags, thresholds.
 const OVERHEAD: usize = 20;
+
+/// Numbers of the candidates that are scored again at a time: half of a second-level cache.
+const TOGETHER: usize = 64 << 10;
+
+/// Vectors between asking for one and reading it.
+const AHEAD: usize = 4;
 
 /// Bytes of a part that are never too many.
 const SMALL: usize = 64 << 20;

@@ -14,39 +14,97 @@ pub(crate) fn prefetch<T>(numbers: &[T]) {
 }
 
 /// The dot product, summed in one order whatever the processor has, but for fused multiplication.
+#[inline]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
         // SAFETY: the features are there.
         return unsafe { dot_avx2(a, b) };
     }
-    dot_by(a, b, |x, y, sum| x * y + sum)
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<SUMS>(), b.as_chunks::<SUMS>());
+    let mut sums = [0f32; SUMS];
+    for (x, y) in a.iter().zip(b) {
+        for (i, sum) in sums.iter_mut().enumerate() {
+            *sum += x[i] * y[i];
+        }
+    }
+    total(sums) + a_rest.iter().zip(b_rest).fold(0f32, |sum, (x, y)| sum + x * y)
+}
+
+/// The [`dot`] products of a vector with others.
+pub(crate) fn dots<'a>(vector: &[f32], others: impl Iterator<Item = &'a [f32]>, products: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        // SAFETY: the features are there.
+        return unsafe { dots_avx2(vector, others, products) };
+    }
+    products.iter_mut().zip(others).for_each(|(product, other)| *product = dot(vector, other));
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn dot_avx2(a: &[f32], b: &[f32]) -> f32 {
-    dot_by(a, b, f32::mul_add)
+fn dots_avx2<'a>(vector: &[f32], others: impl Iterator<Item = &'a [f32]>, products: &mut [f32]) {
+    for (product, other) in products.iter_mut().zip(others) {
+        *product = dot_avx2(vector, other);
+    }
 }
 
-/// 32 sums side by side, so that the compiler may use vector instructions.
-#[inline(always)]
-fn dot_by(a: &[f32], b: &[f32], add: impl Fn(f32, f32, f32) -> f32) -> f32 {
-    let mut sums = [0f32; 32];
-    let (a, a_rest) = a.as_chunks::<32>();
-    let (b, b_rest) = b.as_chunks::<32>();
+/// By hand, as compilers make a mess of it.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn dot_avx2(a: &[f32], b: &[f32]) -> f32 {
+    use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_loadu_ps, _mm256_setzero_ps, _mm256_storeu_ps};
+    let (a, a_rest) = a.as_chunks::<SUMS>();
+    let (b, b_rest) = b.as_chunks::<SUMS>();
+    let mut registers = [_mm256_setzero_ps(); SUMS / 8];
     for (x, y) in a.iter().zip(b) {
-        for (i, sum) in sums.iter_mut().enumerate() {
-            *sum = add(x[i], y[i], *sum);
+        for (i, sum) in registers.iter_mut().enumerate() {
+            // SAFETY: 32 numbers are four registers of 8.
+            let (x, y) = unsafe { (_mm256_loadu_ps(x.as_ptr().add(8 * i)), _mm256_loadu_ps(y.as_ptr().add(8 * i))) };
+            *sum = _mm256_fmadd_ps(x, y, *sum);
         }
     }
-    let rest = a_rest.iter().zip(b_rest).fold(0f32, |sum, (&x, &y)| add(x, y, sum));
-    let mut width = sums.len() / 2;
+    let mut sums = [0f32; SUMS];
+    for (eight, sum) in sums.as_chunks_mut::<8>().0.iter_mut().zip(registers) {
+        // SAFETY: 8 numbers have room in 8 places.
+        unsafe { _mm256_storeu_ps(eight.as_mut_ptr(), sum) };
+    }
+    total(sums) + a_rest.iter().zip(b_rest).fold(0f32, |sum, (&x, &y)| x.mul_add(y, sum))
+}
+
+/// Halves added to halves, until one is left.
+#[inline(always)]
+fn total(mut sums: [f32; SUMS]) -> f32 {
+    let mut width = SUMS / 2;
     while width > 0 {
         for i in 0..width {
             sums[i] += sums[i + width];
         }
         width /= 2;
     }
-    sums[0] + rest
+    sums[0]
+}
+
+/// Sums side by side.
+const SUMS: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn products_are_those_of_f64(pairs in proptest::collection::vec((-1f32..1.0, -1f32..1.0), 0..300)) {
+            let (a, b): (Vec<f32>, Vec<f32>) = pairs.into_iter().unzip();
+            let exact: f64 = a.iter().zip(&b).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum();
+            prop_assert!((f64::from(dot(&a, &b)) - exact).abs() < 1e-5);
+            let mut products = [f32::NAN; 2];
+            dots(&a, [&*b, &*a].into_iter(), &mut products);
+            prop_assert_eq!(products.map(f32::to_bits), [dot(&a, &b), dot(&a, &a)].map(f32::to_bits));
+        }
+    }
 }

@@ -38,7 +38,7 @@ use arrow::compute::interleave_record_batch;
 use arrow::datatypes::SchemaRef;
 
 use self::build::Recipe;
-pub(crate) use self::dot::{dot, prefetch};
+pub(crate) use self::dot::{dot, dots, prefetch};
 pub use self::embeddings::EmbeddingTable;
 pub use self::groups::Groups;
 use crate::config::StoreConfig;

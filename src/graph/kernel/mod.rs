@@ -14,8 +14,10 @@ mod bf16;
 mod f32;
 mod i8;
 mod pack;
+mod shortlist;
 
 pub(super) use self::pack::{Columns, Rows};
+pub(super) use self::shortlist::Shortlists;
 use crate::config::Precision;
 
 /// Columns of a panel: 32-bit words of a cache line.
@@ -178,7 +180,7 @@ fn reached_avx2(scores: &[Scores], row_thresholds: &[f32], column_thresholds: &S
 }
 
 /// i8 pays where at least this many candidates stand behind each neighbor.
-const I8_PAYS: usize = 64;
+const I8_PAYS: usize = 8;
 
 /// Components from which i8 finds the nearest: with fewer, many candidates look equally near to it.
 const I8_SUITS: usize = 64;
