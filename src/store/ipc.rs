@@ -5,6 +5,8 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+#[cfg(target_os = "linux")]
+use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +28,8 @@ use crate::error::{Error, Result};
 pub(crate) struct IpcWriter {
     writer: FileWriter<BufWriter<NamedTempFile>>,
     path: PathBuf,
+    /// It will have a name, and be on disk.
+    stays: bool,
 }
 
 impl IpcWriter {
@@ -44,11 +48,15 @@ impl IpcWriter {
         })?;
         let path = file.path().to_owned();
         let writer = FileWriter::try_new(BufWriter::new(file), schema).map_err(|e| failed(&path, e))?;
-        Ok(Self { writer, path })
+        Ok(Self { writer, path, stays: target.is_some() })
     }
 
     pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        self.writer.write(batch).map_err(|e| failed(&self.path, e))
+        self.writer.write(batch).map_err(|e| failed(&self.path, e))?;
+        if self.stays {
+            begin_to_sync(self.writer.get_ref().get_ref().as_file());
+        }
+        Ok(())
     }
 
     /// Says something about the whole, beside what the schema's metadata say.
@@ -72,6 +80,18 @@ impl IpcWriter {
         let file = file.persist(target).map_err(|e| io("rename", e.error))?;
         Ok(decode(map(&file, target)?).map_err(|e| failed(target, e))?.1)
     }
+}
+
+/// Has what is written so far brought to disk, and does not wait for it: the disk works while the next record batch is
+/// made, where it would do nothing until the file is synced at the end.
+fn begin_to_sync(file: &File) {
+    #[cfg(target_os = "linux")]
+    // SAFETY: an open file; 0, 0 is all of it. Where it is refused, syncing at the end takes longer, or fails then.
+    unsafe {
+        libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = file;
 }
 
 /// How the names of unfinished files begin, for files whose names begin with `stem`.

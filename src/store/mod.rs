@@ -26,6 +26,7 @@ mod build;
 mod dot;
 mod embeddings;
 mod embeddings_file;
+mod gather;
 mod groups;
 pub(crate) mod ipc;
 mod lock;
@@ -34,7 +35,6 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::compute::interleave_record_batch;
 use arrow::datatypes::SchemaRef;
 
 use self::build::Recipe;
@@ -243,7 +243,7 @@ impl Store {
         if self.asks {
             advice::ask_for(&batches, &places);
         }
-        interleave_record_batch(&batches, &places).map_err(|cause| Error::Arrow { action: "gather rows", cause })
+        gather::interleave(&batches, &places).map_err(|cause| Error::Arrow { action: "gather rows", cause })
     }
 
     /// The record batch, counted through all segments, and the row within that a sample is.
