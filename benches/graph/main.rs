@@ -28,13 +28,14 @@ const SEED: u64 = 7;
 type Section = fn(&mut Bench);
 
 /// Name, whether it takes more than minutes, and what it does.
-const SECTIONS: [(&str, bool, Section); 6] = [
+const SECTIONS: [(&str, bool, Section); 7] = [
     ("peak", false, peak::run),
     ("kernel", false, kernel::run),
     ("sampled", false, sampled::run),
     ("knn", false, knn::sentences),
-    ("refine", false, refine::run),
+    ("refine", false, refine::sentences),
     ("million", true, knn::million),
+    ("refine_million", true, refine::million),
 ];
 
 struct Bench {

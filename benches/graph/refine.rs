@@ -3,10 +3,11 @@
 use prosampler::GraphVersion;
 use prosampler::config::{GraphBuilder, GraphConfig};
 use prosampler::graph;
+use prosampler::store::EmbeddingTable;
 
 use super::data::{Data, Truth};
 use super::drift::Drift;
-use super::measure::{Run, Times, head, row};
+use super::measure::{Run, Times, head, row, turns};
 use super::{Bench, SEED};
 
 const K: usize = 16;
@@ -14,12 +15,21 @@ const K: usize = 16;
 /// Shares of the true K nearest that change.
 const CHANGES: [f64; 3] = [0.05, 0.15, 0.30];
 
-pub fn run(bench: &mut Bench) {
+pub fn sentences(bench: &mut Bench) {
     let before = Data::sentences(&bench.folder, bench.rows).table;
+    compare(bench, &before, "refine");
+}
+
+pub fn million(bench: &mut Bench) {
+    let before = Data::clusters(&bench.folder, bench.rows).table;
+    compare(bench, &before, "refine_million");
+}
+
+fn compare(bench: &mut Bench, before: &EmbeddingTable, figure: &str) {
     let config = GraphConfig { builder: GraphBuilder::Exact, candidates: K, neighbors: K, ..GraphConfig::default() };
-    let old_graph = bench.pool.install(|| graph::build(&before, &config, SEED, GraphVersion(1)));
+    let old_graph = bench.pool.install(|| graph::build(before, &config, SEED, GraphVersion(1)));
     let old = Run::ours(bench, || old_graph.clone());
-    let drift = bench.pool.install(|| Drift::new(&before, K));
+    let drift = bench.pool.install(|| Drift::new(before, K));
     head("recall@16");
     for change in CHANGES {
         let (after, measured) = bench.pool.install(|| drift.to(change));
@@ -31,12 +41,13 @@ pub fn run(bench: &mut Bench) {
         times.push(&new);
         row("  built anew, exactly", &times, recall(&new), None);
         let mut refined = Times::default();
-        let run = Run::ours(bench, || graph::refine(&old_graph, &after, &config, SEED, GraphVersion(2)).graph);
+        let refine = || Run::ours(bench, || graph::refine(&old_graph, &after, &config, SEED, GraphVersion(2)).graph);
+        let run = refine();
         refined.push(&run);
+        (1..turns(&run)).for_each(|_| refined.push(&refine()));
         row("  refined", &refined, recall(&run), Some(refined.median() / times.median()));
-        if change == CHANGES[1] {
-            bench.figure("refine.cost_share", refined.median() / times.median(), "share");
-            bench.figure("refine.recall", recall(&run), "share");
-        }
+        let share = (100.0 * change).round();
+        bench.figure(&format!("{figure}.{share}_percent.cost_share"), refined.median() / times.median(), "share");
+        bench.figure(&format!("{figure}.{share}_percent.recall"), recall(&run), "share");
     }
 }

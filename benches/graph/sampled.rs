@@ -15,17 +15,20 @@ type Build<'a> = &'a dyn Fn(&mut Bench) -> Run;
 
 pub fn run(bench: &mut Bench) {
     let data = Data::sentences(&bench.folder, bench.rows);
-    let config = GraphConfig { candidates: 1000, neighbors: 100, precision: Precision::F32, ..GraphConfig::default() };
+    let config = GraphConfig { candidates: 1000, neighbors: 100, ..GraphConfig::default() };
+    let in_f32 = GraphConfig { precision: Precision::F32, ..config.clone() };
     let (m, k) = (config.candidates, config.neighbors);
     let ours = |bench: &mut Bench| Run::ours(bench, || graph::build(&data.table, &config, SEED, GraphVersion(1)));
     let per_row =
         |bench: &mut Bench| Run::ours(bench, || graph::build_per_row(&data.table, &config, SEED, GraphVersion(1)));
+    let f32 = |bench: &mut Bench| Run::ours(bench, || graph::build(&data.table, &in_f32, SEED, GraphVersion(1)));
     let gather = |bench: &mut Bench| bench.peers.run(&format!("torch-gather {m} {SHARE}"), &data, k);
     let shared = |bench: &mut Bench| bench.peers.run(&format!("torch-shared {m} 1024"), &data, k);
-    let peers: [(_, _, Build<'_>); 3] = [
+    let peers: [(_, _, Build<'_>); 4] = [
         ("PyTorch, a gather a row, 2 %", "vs_torch", &gather),
         ("PyTorch, 1024 rows share", "vs_torch_shared", &shared),
         ("prosampler, build_per_row", "vs_per_row", &per_row),
+        ("prosampler, in f32 throughout", "vs_f32", &f32),
     ];
 
     let similarity = ours(bench).mean_similarity(&data.table, k);

@@ -43,7 +43,7 @@ pub enum GraphDevice {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
-    /// `i8` where vectors have at least 64 components and M is at least 64 K, so that it is safe and pays; `f32`
+    /// `i8` where vectors have at least 64 components and M is at least 8 K, so that it is safe and pays; `f32`
     /// otherwise. The kNN graph is then exact but for neighbors that i8 cannot tell from the next ones: fewer than one
     /// in a thousand, for embeddings of sentences.
     #[default]

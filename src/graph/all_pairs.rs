@@ -3,9 +3,8 @@
 use rayon::prelude::*;
 
 use super::kernel::Kernel;
-use super::lists::Lists;
+use super::lists::{Lists, with_spares};
 use super::product::Product;
-use super::sampled::with_margin;
 use super::{ProximityGraph, Size};
 use crate::config::Precision;
 use crate::sample::GraphVersion;
@@ -16,8 +15,7 @@ pub(super) fn build(table: &EmbeddingTable, precision: Precision, size: Size, ve
     let ids = table.present_ids();
     let samples = ids.len();
     let kernel = Kernel::choose(precision, table.dimension(), size.neighbors, samples - 1);
-    let length = if kernel.is_exact() { size.neighbors } else { with_margin(size.neighbors).min(samples - 1) };
-    let mut lists = Lists::new(table.len(), length);
+    let mut lists = Lists::new(table.len(), with_spares(size.neighbors).min(samples - 1));
     let stripes = lists.stripes();
     // Large enough that packing a part is little beside multiplying it; small enough for all threads to have work.
     let part = (samples / (16 * rayon::current_num_threads())).clamp(MIN_PART, MAX_PART);

@@ -11,9 +11,8 @@ use rayon::prelude::*;
 
 use super::groups::Grouping;
 use super::kernel::{Kernel, Rows};
-use super::lists::{EMPTY, Lists, Stripes};
+use super::lists::{EMPTY, Lists, Stripes, with_spares};
 use super::product::Product;
-use super::sampled::with_margin;
 use super::{ProximityGraph, Size};
 use crate::config::Precision;
 use crate::sample::{GraphVersion, SampleId};
@@ -47,8 +46,7 @@ impl<'a> Descent<'a> {
     pub fn new(table: &'a EmbeddingTable, precision: Precision, size: Size) -> Self {
         let others = table.present() - 1;
         let kernel = Kernel::choose(precision, table.dimension(), 1, I8_ALWAYS);
-        let length = if kernel.is_exact() { size.neighbors } else { with_margin(size.neighbors) };
-        let lists = Lists::new(table.len(), length.max(FORWARD).min(others));
+        let lists = Lists::new(table.len(), with_spares(size.neighbors).min(others));
         Self { table, kernel, lists, neighbors: size.neighbors, order: table.present_ids() }
     }
 
@@ -61,15 +59,7 @@ impl<'a> Descent<'a> {
             .par_iter()
             .with_max_len(1)
             .for_each_init(|| Product::new(kernel), |product, group| product.join_within(table, group, &stripes));
-        let mut seen = vec![false; table.len()];
-        let once = |group: Vec<u32>| -> Vec<u32> {
-            group.into_iter().filter(|id| !std::mem::replace(&mut seen[*id as usize], true)).collect()
-        };
-        let groups: Vec<_> = groups.into_iter().map(once).collect();
-        let finer = Grouping { table, kernel, seed, version, typical: TOGETHER / 4, memberships: 1 };
-        let parts =
-            groups.into_par_iter().enumerate().flat_map_iter(|(number, group)| finer.part(group, number as u64));
-        self.order = parts.collect::<Vec<_>>().concat();
+        self.order = in_order(groups, Grouping { table, kernel, seed, version, typical: TOGETHER / 4, memberships: 1 });
     }
 
     /// Scores each sample, its old neighbors and some that it was one of among themselves; of more neighbors than are
@@ -122,6 +112,26 @@ impl<'a> Descent<'a> {
         }
         self.lists.into_graph(self.neighbors, version)
     }
+}
+
+/// All samples but those that were skipped, near ones near each other.
+pub(super) fn order(table: &EmbeddingTable, precision: Precision, seed: u64, version: GraphVersion) -> Vec<u32> {
+    let kernel = Kernel::choose(precision, table.dimension(), 1, I8_ALWAYS);
+    // As many leaders as samples of a group, so that both splits together cost least.
+    let typical = (table.len() * TOGETHER / 4).isqrt().max(GROUP);
+    let coarse = Grouping { table, kernel, seed, version, typical, memberships: 1 };
+    in_order(coarse.groups(), Grouping { typical: TOGETHER / 4, ..coarse })
+}
+
+/// The samples of groups of near ones, once each, those of a finer group together.
+fn in_order(groups: Vec<Vec<u32>>, finer: Grouping<'_>) -> Vec<u32> {
+    let mut seen = vec![false; finer.table.len()];
+    let once = |group: Vec<u32>| -> Vec<u32> {
+        group.into_iter().filter(|id| !std::mem::replace(&mut seen[*id as usize], true)).collect()
+    };
+    let groups: Vec<_> = groups.into_iter().map(once).collect();
+    let parts = groups.into_par_iter().enumerate().flat_map_iter(|(number, group)| finer.part(group, number as u64));
+    parts.collect::<Vec<_>>().concat()
 }
 
 /// A sample, its neighbors and some that it is one of.
@@ -236,4 +246,4 @@ const REVERSE: usize = 16;
 const PASSES: usize = 2;
 
 /// The share of changed lists at which another pass is not worth its time.
-const DONE: f64 = 0.4;
+const DONE: f64 = 0.5;

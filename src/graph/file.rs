@@ -2,16 +2,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, FixedSizeListArray, Float32Array, RecordBatch, UInt32Array};
+use arrow::buffer::ScalarBuffer;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Float32Type, Schema, UInt32Type};
 
 use super::ProximityGraph;
+use super::lists::EMPTY;
 use crate::error::{Error, Result};
 use crate::sample::GraphVersion;
 use crate::store::ipc;
 
 impl ProximityGraph {
     /// Saves the graph as an uncompressed Arrow IPC file of one record batch: `neighbors` and `similarities`, lists of
-    /// K numbers for each sample, as any reader of Arrow opens them.
+    /// K numbers for each sample, as any reader of Arrow opens them, and of a kNN graph `spares`, the ids that come next
+    /// (2³² − 1 for none).
     ///
     /// Writes 8 K bytes a sample to a temporary name in the folder of `path`, which it makes if need be, and renames
     /// when the file is complete on disk. Blocks meanwhile: not for the threads of an async runtime.
@@ -23,14 +26,19 @@ impl ProximityGraph {
         let width = width.map_err(|_| Error::Shape { found: self.neighbors.len(), dimension: self.degree })?;
         let metadata = [(ipc::FORMAT_VERSION, FORMAT.to_owned()), (GRAPH_VERSION, self.version.to_string())];
         let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
-        let list = |item: DataType, values: ArrayRef| -> Result<ArrayRef, _> {
+        let list = |item: DataType, width, values: ArrayRef| -> Result<ArrayRef, _> {
             FixedSizeListArray::try_new(numbers(item), width, values, None).map(|list| Arc::new(list) as _)
         };
-        let neighbors = UInt32Array::new(self.neighbors.clone(), None);
-        let similarities = Float32Array::new(self.similarities.clone(), None);
-        let batch = list(DataType::UInt32, Arc::new(neighbors)).and_then(|neighbors| {
-            let columns = vec![neighbors, list(DataType::Float32, Arc::new(similarities))?];
-            RecordBatch::try_new(Arc::new(Schema::new_with_metadata(fields(width), metadata)), columns)
+        let ids = |ids: &ScalarBuffer<u32>| Arc::new(UInt32Array::new(ids.clone(), None));
+        let similarities = Arc::new(Float32Array::new(self.similarities.clone(), None));
+        // Fewer than neighbors and 16 of each sample.
+        let spares = (self.spares.len() / self.len().max(1)) as i32;
+        let batch = list(DataType::UInt32, width, ids(&self.neighbors)).and_then(|neighbors| {
+            let mut columns = vec![neighbors, list(DataType::Float32, width, similarities)?];
+            if spares > 0 {
+                columns.push(list(DataType::UInt32, spares, ids(&self.spares))?);
+            }
+            RecordBatch::try_new(Arc::new(Schema::new_with_metadata(fields(width, spares), metadata)), columns)
         });
         ipc::save(path.as_ref(), &batch.map_err(|cause| Error::Arrow { action: "save a graph", cause })?)
     }
@@ -53,8 +61,12 @@ fn decode(schema: &Schema, batch: &RecordBatch) -> Result<ProximityGraph, String
         Some(&DataType::FixedSizeList(_, width)) if width > 0 => width,
         _ => return Err("the first column has no lists of neighbors".into()),
     };
-    if *schema.fields() != fields(width) {
-        return Err("its columns are not `neighbors` and `similarities` of equal width".into());
+    let spares = match schema.fields().get(2).map(|field| field.data_type()) {
+        Some(&DataType::FixedSizeList(_, spares)) => spares.max(0),
+        _ => 0,
+    };
+    if *schema.fields() != fields(width, spares) {
+        return Err("its columns are not `neighbors` and `similarities` of equal width, and `spares`".into());
     }
     let version = schema.metadata().get(GRAPH_VERSION).and_then(|version| version.parse().ok());
     let version = version.map(GraphVersion).ok_or("it has no graph version")?;
@@ -68,12 +80,24 @@ fn decode(schema: &Schema, batch: &RecordBatch) -> Result<ProximityGraph, String
     if let Some(place) = similarities.iter().position(|similarity| !similarity.is_finite()) {
         return Err(format!("a similarity of sample {} is {}", place / degree, similarities[place]));
     }
-    Ok(ProximityGraph { neighbors, similarities, degree, version })
+    let graph = ProximityGraph::of_buffers(neighbors, similarities, degree, version);
+    if spares == 0 {
+        return Ok(graph);
+    }
+    let spares = values(2).as_primitive::<UInt32Type>().values().clone();
+    match spares.iter().find(|&&id| id as usize >= len && id != EMPTY.0) {
+        Some(id) => Err(format!("it has {len} samples, and {id} among their spares")),
+        None => Ok(graph.with_spares(spares)),
+    }
 }
 
-fn fields(width: i32) -> Fields {
-    let list = |name, item| Field::new_fixed_size_list(name, numbers(item), width, false);
-    vec![list("neighbors", DataType::UInt32), list("similarities", DataType::Float32)].into()
+fn fields(width: i32, spares: i32) -> Fields {
+    let list = |name, item, width| Field::new_fixed_size_list(name, numbers(item), width, false);
+    let mut fields = vec![list("neighbors", DataType::UInt32, width), list("similarities", DataType::Float32, width)];
+    if spares > 0 {
+        fields.push(list("spares", DataType::UInt32, spares));
+    }
+    fields.into()
 }
 
 fn numbers(item: DataType) -> FieldRef {

@@ -91,17 +91,18 @@ impl Lists {
         let stripes = self.stripes();
         order.par_chunks(TURN).for_each_init(Vec::new, |similarities, samples| {
             for &sample in samples {
-                stripes.with(sample, |list| {
+                stripes.with(sample, |mut list| {
                     similarities.clear();
-                    table.similarities_with(&table.get(SampleId(sample)), list.ids, similarities);
-                    list.scores.copy_from_slice(similarities);
+                    let filled = list.sort_filled();
+                    table.similarities_with(&table.get(SampleId(sample)), &list.ids[..filled], similarities);
+                    list.scores[..filled].copy_from_slice(similarities);
                 });
             }
         });
     }
 
-    /// The `degree` best of each list as a graph. All must be filled, but for those of skipped samples, which are offered
-    /// nothing.
+    /// The `degree` best of each list as a graph, with the others as spares. As many must be filled, but for those of
+    /// skipped samples, which are offered nothing.
     pub fn into_graph(mut self, degree: usize, version: GraphVersion) -> ProximityGraph {
         let length = self.length;
         let lists = self.ids.par_chunks_exact_mut(length).zip(self.scores.par_chunks_exact_mut(length));
@@ -117,7 +118,9 @@ impl Lists {
                 (scores[slot], ids[slot]) = (score, SampleId(id));
             }
         });
+        let mut spares = Vec::new();
         if degree < length {
+            spares.extend(self.ids.chunks_exact(length).flat_map(|ids| &ids[degree..]).map(|id| id.0));
             let samples = self.ids.len() / length;
             for row in 1..samples {
                 self.ids.copy_within(row * length..row * length + degree, row * degree);
@@ -128,7 +131,7 @@ impl Lists {
             self.ids.shrink_to_fit();
             self.scores.shrink_to_fit();
         }
-        ProximityGraph::from_parts(self.ids, self.scores, degree, version)
+        ProximityGraph::from_parts(self.ids, self.scores, degree, version).with_spares(spares.into())
     }
 }
 
@@ -203,6 +206,19 @@ impl List<'_> {
         self.scores.iter().copied().zip(self.ids.iter().copied()).filter(|(_, id)| *id != EMPTY)
     }
 
+    /// Puts filled slots before empty ones, and gives their number: the order of a heap is lost.
+    fn sort_filled(&mut self) -> usize {
+        let mut filled = 0;
+        for slot in 0..self.len() {
+            if self.ids[slot] != EMPTY {
+                self.ids.swap(filled, slot);
+                self.scores.swap(filled, slot);
+                filled += 1;
+            }
+        }
+        filled
+    }
+
     /// Puts these in place of what is there, in any order: for lists that are never offered anything.
     pub fn replace(&mut self, candidates: impl Iterator<Item = (f32, u32)>) {
         for ((slot_score, slot_id), (score, id)) in self.scores.iter_mut().zip(&mut *self.ids).zip(candidates) {
@@ -239,6 +255,15 @@ const TURN: usize = 64;
 
 /// Samples behind one lock.
 const STRIPE: usize = 1024;
+
+/// Slots of a list whose best `neighbors` make the kNN graph: enough for these to be among the best by rough scores, and
+/// for most of the neighbors after the next change of the embeddings.
+pub(super) fn with_spares(neighbors: usize) -> usize {
+    neighbors + (neighbors / 8 + 4).max(SPARES)
+}
+
+/// Spares, at least.
+const SPARES: usize = 16;
 
 /// No sample: ids are below this.
 pub(super) const EMPTY: SampleId = SampleId(u32::MAX);

@@ -8,14 +8,24 @@ use crate::sample::{GraphVersion, SampleId};
 /// embedding, is nobody's neighbor but its own, with similarity 0.
 ///
 /// Two flat arrays, 8 K bytes a sample: in memory where the graph was built, or mapped from a file. Cloning shares
-/// them.
-#[derive(Clone, Debug, PartialEq)]
+/// them. A kNN graph that was built here has some more ids a sample, 64 bytes or K / 2 if that is more: those that come
+/// next, for [`refine`](super::refine()). They do not count where graphs are compared.
+#[derive(Clone, Debug)]
 pub struct ProximityGraph {
     /// Ids of N × K neighbors, each below N.
     pub(super) neighbors: ScalarBuffer<u32>,
     pub(super) similarities: ScalarBuffer<f32>,
     pub(super) degree: usize,
     pub(super) version: GraphVersion,
+    /// Equally many for each sample; [`EMPTY`](super::lists::EMPTY) where fewer are known.
+    pub(super) spares: ScalarBuffer<u32>,
+}
+
+impl PartialEq for ProximityGraph {
+    fn eq(&self, other: &Self) -> bool {
+        let parts = |graph: &Self| (graph.degree, graph.version, graph.neighbors.clone(), graph.similarities.clone());
+        parts(self) == parts(other)
+    }
 }
 
 impl ProximityGraph {
@@ -45,7 +55,28 @@ impl ProximityGraph {
         // Collected in place: a vector's own iterator gives its allocation to items of equal size.
         let neighbors: Vec<u32> = neighbors.into_iter().map(|id| id.0).collect();
         memory::to_huge_pages(&neighbors);
-        Self { neighbors: neighbors.into(), similarities: similarities.into(), degree, version }
+        Self::of_buffers(neighbors.into(), similarities.into(), degree, version)
+    }
+
+    /// The same of buffers.
+    pub(super) fn of_buffers(
+        neighbors: ScalarBuffer<u32>,
+        similarities: ScalarBuffer<f32>,
+        degree: usize,
+        version: GraphVersion,
+    ) -> Self {
+        Self { neighbors, similarities, degree, version, spares: Vec::new().into() }
+    }
+
+    /// Keeps the ids that come next, equally many a sample.
+    pub(super) fn with_spares(self, spares: ScalarBuffer<u32>) -> Self {
+        Self { spares, ..self }
+    }
+
+    /// The ids that come next, where they are known.
+    pub(super) fn spares(&self, id: SampleId) -> &[u32] {
+        let count = self.spares.len() / self.len().max(1);
+        &self.spares[id.index() * count..][..count]
     }
 
     /// Samples.

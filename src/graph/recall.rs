@@ -5,7 +5,7 @@ use super::kernel::{Format, Kernel};
 use super::lists::Lists;
 use super::product::Product;
 use super::{ProximityGraph, generator};
-use crate::sample::SampleId;
+use crate::sample::{GraphVersion, SampleId};
 use crate::store::EmbeddingTable;
 
 /// The share of each sample's exact nearest that a graph has, on `rows` samples drawn from `seed`; 0 to 1.
@@ -18,16 +18,36 @@ use crate::store::EmbeddingTable;
 #[must_use]
 pub fn recall(graph: &ProximityGraph, table: &EmbeddingTable, rows: usize, seed: u64) -> f64 {
     assert!(graph.len() <= table.len(), "each sample of a graph has an embedding");
-    let mut generator = generator(seed, graph.version(), u64::MAX - 1);
-    let present: Vec<u32> = table.present_ids().into_iter().filter(|&id| (id as usize) < graph.len()).collect();
-    let places = index::sample(&mut generator, present.len(), rows.min(present.len()));
-    let rows: Vec<u32> = places.iter().map(|place| present[place]).collect();
-    let found = |(row, nearest): (&u32, Vec<SampleId>)| {
-        let neighbors = graph.neighbors(SampleId(*row));
-        nearest.iter().filter(|id| neighbors.contains(id)).count()
-    };
-    let found: usize = rows.iter().zip(nearest(table, &rows, graph.degree())).map(found).sum();
-    found as f64 / (rows.len() * graph.degree()).max(1) as f64
+    Gauge::new(table, graph.len(), graph.degree(), rows, seed, graph.version()).recall(graph)
+}
+
+/// Some samples and their exact nearest, to measure several graphs by.
+pub(super) struct Gauge {
+    rows: Vec<u32>,
+    nearest: Vec<Vec<SampleId>>,
+}
+
+impl Gauge {
+    /// The `k` nearest of `rows` samples below `len`.
+    pub fn new(table: &EmbeddingTable, len: usize, k: usize, rows: usize, seed: u64, version: GraphVersion) -> Self {
+        let mut generator = generator(seed, version, u64::MAX - 1);
+        let present: Vec<u32> = table.present_ids().into_iter().filter(|&id| (id as usize) < len).collect();
+        let places = index::sample(&mut generator, present.len(), rows.min(present.len()));
+        let rows: Vec<u32> = places.iter().map(|place| present[place]).collect();
+        let nearest = nearest(table, &rows, k);
+        Self { rows, nearest }
+    }
+
+    /// The share of them that a graph has.
+    pub fn recall(&self, graph: &ProximityGraph) -> f64 {
+        let found = |(row, nearest): (&u32, &Vec<SampleId>)| {
+            let neighbors = graph.neighbors(SampleId(*row));
+            nearest.iter().filter(|id| neighbors.contains(id)).count()
+        };
+        let found: usize = self.rows.iter().zip(&self.nearest).map(found).sum();
+        let all: usize = self.nearest.iter().map(Vec::len).sum();
+        found as f64 / all.max(1) as f64
+    }
 }
 
 /// The exact `k` nearest others of these samples, best first.
