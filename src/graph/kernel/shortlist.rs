@@ -214,8 +214,8 @@ fn append_by(
     (to_scores, to_places): Slots<&mut Scores, &mut Places>,
 ) -> usize {
     let mut bits = 0u16;
-    for c in 0..COLUMNS {
-        bits |= u16::from(scores[c] >= threshold) << c;
+    for (c, &score) in scores.iter().enumerate() {
+        bits |= u16::from(score >= threshold) << c;
     }
     bits &= counted;
     let mut len = 0;
