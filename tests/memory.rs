@@ -69,9 +69,9 @@ fn building_needs_the_memory_that_it_says() {
         for (builder, precision, bound) in [
             sampled(Precision::F32),
             sampled(Precision::I8),
-            (GraphBuilder::Exact, Precision::F32, 40 * SAMPLES),
-            (GraphBuilder::Exact, Precision::I8, (K + 40) * SAMPLES),
-            (GraphBuilder::NnDescent, Precision::I8, (K + 210) * SAMPLES),
+            (GraphBuilder::Exact, Precision::F32, (K + 136) * SAMPLES),
+            (GraphBuilder::Exact, Precision::I8, (K + 136) * SAMPLES),
+            (GraphBuilder::NnDescent, Precision::I8, (K + 300) * SAMPLES),
         ] {
             let config = GraphConfig { builder, precision, candidates: 1000, neighbors: K, ..GraphConfig::default() };
             let before = NOW.load(Relaxed);

@@ -120,19 +120,23 @@ impl Lists {
         });
         let mut spares = Vec::new();
         if degree < length {
+            // In this order there is never more memory in use than the lists had.
+            cut(&mut self.scores, length, degree);
             spares.extend(self.ids.chunks_exact(length).flat_map(|ids| &ids[degree..]).map(|id| id.0));
-            let samples = self.ids.len() / length;
-            for row in 1..samples {
-                self.ids.copy_within(row * length..row * length + degree, row * degree);
-                self.scores.copy_within(row * length..row * length + degree, row * degree);
-            }
-            self.ids.truncate(samples * degree);
-            self.scores.truncate(samples * degree);
-            self.ids.shrink_to_fit();
-            self.scores.shrink_to_fit();
+            cut(&mut self.ids, length, degree);
         }
         ProximityGraph::from_parts(self.ids, self.scores, degree, version).with_spares(spares.into())
     }
+}
+
+/// Leaves the first `degree` of each `length` slots.
+fn cut<T: Copy>(slots: &mut Vec<T>, length: usize, degree: usize) {
+    let lists = slots.len() / length;
+    for list in 1..lists {
+        slots.copy_within(list * length..list * length + degree, list * degree);
+    }
+    slots.truncate(lists * degree);
+    slots.shrink_to_fit();
 }
 
 /// The keys of a list, best first.

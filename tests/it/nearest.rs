@@ -106,6 +106,26 @@ fn refining_follows_the_embeddings_and_takes_new_samples_in() {
 }
 
 #[test]
+fn refining_follows_small_steps_one_after_another() {
+    let config = config(GraphBuilder::Sampled, Precision::Auto);
+    let (mut before, dir) = (table(3000, 96, 30, 6), tempfile::tempdir().unwrap());
+    let mut graph = build(&before, GraphBuilder::NnDescent, Precision::Auto);
+    for step in 2..8 {
+        let after = moved(&before, 0.004, 0);
+        let refined = refine(&graph, &after, &config, 1, GraphVersion(step));
+        let found = share(&refined.graph, &graph::exact(&after, K, GraphVersion(step)));
+        println!("kept {}, recall {} by its gauge, {found} in truth", refined.kept, refined.recall);
+        assert!(!refined.rebuilt && refined.kept < 0.99);
+        assert!(found >= 0.97 && (found - refined.recall).abs() < 0.02);
+        // A run that goes on from a saved graph makes the same one.
+        graph.save(dir.path().join("graph.arrow")).unwrap();
+        let opened = ProximityGraph::open(dir.path().join("graph.arrow")).unwrap();
+        assert!(refine(&opened, &after, &config, 1, GraphVersion(step)) == refined);
+        (before, graph) = (after, refined.graph);
+    }
+}
+
+#[test]
 fn a_graph_that_kept_little_is_built_anew() {
     let before = table(2000, 96, 20, 6);
     let old = build(&before, GraphBuilder::Exact, Precision::F32);
