@@ -72,7 +72,8 @@ use crate::telemetry;
 ///
 /// Memory beside embeddings and graph: `Sampled` needs at most a tenth of these (or 64 MB, where that is more), `Exact`
 /// K + 136 bytes a sample, `NnDescent` K + 300, of which 64 bytes or K / 2 + 16 stay as spares, and a few MB a thread
-/// each. Runs on the current rayon pool; except with [`GraphBuilder::Hnsw`], the graph does not depend on the number of threads.
+/// each. Runs on the current rayon pool; except with [`GraphBuilder::Hnsw`], the graph does not depend on the number of
+/// threads.
 ///
 /// # Panics
 /// For fewer than two samples that were not skipped, K = 0 or K > M: [`PipelineConfig`](crate::config::PipelineConfig) and

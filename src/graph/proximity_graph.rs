@@ -8,8 +8,8 @@ use crate::sample::{GraphVersion, SampleId};
 /// embedding, is nobody's neighbor but its own, with similarity 0.
 ///
 /// Two flat arrays, 8 K bytes a sample: in memory where the graph was built, or mapped from a file. Cloning shares
-/// them. A kNN graph that was built here has some more ids a sample, 64 bytes or K / 2 + 16 if that is more: those that come
-/// next, for [`refine`](super::refine()). They do not count where graphs are compared.
+/// them. A kNN graph that was built here has some more ids a sample, 64 bytes or K / 2 + 16 if that is more: those that
+/// come next, for [`refine`](super::refine()). They do not count where graphs are compared.
 #[derive(Clone, Debug)]
 pub struct ProximityGraph {
     /// Ids of N × K neighbors, each below N.

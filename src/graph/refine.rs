@@ -25,8 +25,8 @@ pub struct Refined {
 /// Carries a kNN graph over to new embeddings of the same samples, and of samples that have come since, which stand
 /// behind them: the limit M → N of the paper's graph, for less than building it.
 ///
-/// First the old neighbors and spares of each sample are scored anew; while embeddings drift little, the new neighbors are
-/// nearly all among them. Where a gauge says otherwise, likely ones are looked at: each sample, its old neighbors and
+/// First the old neighbors and spares of each sample are scored anew; while embeddings drift little, the new neighbors
+/// are nearly all among them. Where a gauge says otherwise, likely ones are looked at: each sample, its old neighbors and
 /// those that it was one of among themselves, and a few random groups of near samples; there samples that have come
 /// find their place, too. Where the old graph kept fewer than two thirds of the neighbors, that would not pay: the graph
 /// is built by NN-descent from nothing, which telemetry says. Of `config`, K and the precision count. The graph does not
