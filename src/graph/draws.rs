@@ -70,9 +70,9 @@ impl Draws {
     }
 }
 
-/// Rows that share their candidates: few enough that the in-degrees stay those of candidates drawn row by row. Of a hand
-/// that is weak somewhere all rows of a block choose the same ones there, which adds about block · K / M to the
-/// in-degrees' variance, a share of it that is the larger the fewer hubs there are.
+/// Rows that share their candidates: few enough that the in-degrees stay those of candidates drawn row by row. Where a
+/// hand is weak, all rows of a block choose the same ones, which adds to the in-degrees' variance, and the more the
+/// larger K / M is. With M = 1000, on data with few hubs, 192 rows add 6 % at K = 16 and would add 33 % at K = 100.
 fn block_rows(size: Size) -> usize {
     match (8 * size.candidates / size.neighbors).min(size.candidates / 5) {
         rows @ 0..ROWS => rows.max(1),

@@ -31,7 +31,7 @@ impl ProximityGraph {
         };
         let ids = |ids: &ScalarBuffer<u32>| Arc::new(UInt32Array::new(ids.clone(), None));
         let similarities = Arc::new(Float32Array::new(self.similarities.clone(), None));
-        // Fewer than neighbors and 16 of each sample.
+        // At most 16 more than neighbors.
         let spares = (self.spares.len() / self.len().max(1)) as i32;
         let batch = list(DataType::UInt32, width, ids(&self.neighbors)).and_then(|neighbors| {
             let mut columns = vec![neighbors, list(DataType::Float32, width, similarities)?];

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 
 use super::ProximityGraph;
+use super::sampled::with_margin;
 use super::top_k::{candidate, key};
 use crate::memory::huge;
 use crate::sample::{GraphVersion, SampleId};
@@ -263,7 +264,7 @@ const STRIPE: usize = 1024;
 /// Slots of a list whose best `neighbors` make the kNN graph: enough for these to be among the best by rough scores, and
 /// for most of the neighbors after the next change of the embeddings.
 pub(super) fn with_spares(neighbors: usize) -> usize {
-    neighbors + (neighbors / 8 + 4).max(SPARES)
+    with_margin(neighbors).max(neighbors + SPARES)
 }
 
 /// Spares, at least.

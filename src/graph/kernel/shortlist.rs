@@ -132,21 +132,20 @@ impl Shortlists {
         if self.reach(scores, most) >= self.keep {
             return most;
         }
-        // All reach `low`, too few reach `high`.
-        let (mut low, mut high) = (least, most);
+        // All reach `low`, too few reach `high`: halved by their bits, which get there from infinite scores, too.
+        let (mut low, mut high) = (ordered(least), ordered(most));
         loop {
-            let middle = f32::midpoint(low, high);
-            if middle <= low || middle >= high {
-                return low;
-            }
-            let reached = self.reach(scores, middle);
-            if reached < self.keep {
+            // Rounded down.
+            let middle = (low + high).div_euclid(2);
+            let reached = self.reach(scores, number(middle));
+            if middle == low {
+                return number(low);
+            } else if reached < self.keep {
                 high = middle;
+            } else if reached <= self.keep + more {
+                return number(middle);
             } else {
                 low = middle;
-                if reached <= self.keep + more {
-                    return low;
-                }
             }
         }
     }
@@ -263,6 +262,18 @@ fn reach_avx2(scores: &[f32], threshold: f32) -> usize {
     reach_by(scores, threshold)
 }
 
+/// The bits of a number as a whole number in the same order.
+fn ordered(number: f32) -> i64 {
+    let bits = number.to_bits().cast_signed();
+    i64::from(if bits < 0 { bits ^ i32::MAX } else { bits })
+}
+
+/// The number whose bits are [`ordered`] like this.
+fn number(ordered: i64) -> f32 {
+    let bits = ordered as i32;
+    f32::from_bits((if bits < 0 { bits ^ i32::MAX } else { bits }).cast_unsigned())
+}
+
 /// Room beside twice the columns that are kept: shrinking is rare even where few are.
 const SLACK: usize = 32;
 
@@ -284,7 +295,11 @@ mod tests {
             lowest in prop_oneof![Just(f32::NEG_INFINITY), Just(0.0f32)],
         ) {
             // Equal scores within a row where the spread is 1, none where the place makes the difference.
-            let score = |row: usize, place: usize| rows[row][place] as f32 + if spread < 1.0 { spread * place as f32 } else { 0.0 };
+            let score = |row: usize, place: usize| match rows[row][place] {
+                5 => f32::INFINITY,
+                -6 => f32::NEG_INFINITY,
+                score => score as f32 + if spread < 1.0 { spread * place as f32 } else { 0.0 },
+            };
             for vectors in Vectors::running(Format::F32) {
                 let mut shortlists = Shortlists::new(Kernel { format: Format::F32, vectors }, rows.len(), keep);
                 shortlists.restart(rows.iter().map(|_| lowest));
