@@ -33,6 +33,7 @@ mod report;
 mod source;
 mod store;
 mod stream;
+mod views;
 mod walk;
 
 use std::path::Path;
@@ -41,7 +42,7 @@ use serde::Deserialize;
 
 pub use self::checkpoint::{CheckpointConfig, Resume};
 pub use self::compute::ComputeConfig;
-pub use self::encode::{Combine, EncodeConfig, FeatureKind, OnBadSample, Pooling, Storage, ViewConfig};
+pub use self::encode::{EncodeConfig, FeatureKind, OnBadSample, Pooling, Storage};
 pub use self::faults::{Fault, Faults};
 pub use self::features::{GraphInputConfig, ImageConfig, ImageSize, Layout, PixelOrder, TensorConfig};
 pub use self::graph::{GraphBuilder, GraphConfig, GraphDevice, Precision, Similarity};
@@ -53,6 +54,7 @@ pub use self::report::ReportConfig;
 pub use self::source::{OnCorrupt, SourceConfig};
 pub use self::store::{Advice, StoreConfig};
 pub use self::stream::StreamConfig;
+pub use self::views::{Combine, ViewConfig};
 pub use self::walk::{Coverage, RestartProbability, SamplerKind, WalkConfig};
 use crate::error::{Error, Result};
 

@@ -1,12 +1,10 @@
 use std::borrow::Cow;
 
-use half::f16;
-use half::slice::HalfFloatSliceExt;
-
-use super::dot::{dot, prefetch};
+use super::dot::dot;
+use super::vectors::Vectors;
 use crate::config::{Similarity, Storage};
 use crate::error::{Error, Result};
-use crate::memory::{huge, to_huge_pages};
+use crate::memory::to_huge_pages;
 use crate::sample::{ModelVersion, SampleId};
 
 /// The embeddings of all samples, made by one model version; never changed once made.
@@ -24,17 +22,6 @@ pub struct EmbeddingTable {
     pub(super) skipped: Vec<u64>,
     /// Of each sample's anchor and positive, where rows are pairs; empty where they are not.
     pub(super) pair_similarities: Vec<f32>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Vectors {
-    F32(Vec<f32>),
-    F16(Vec<f16>),
-    /// Component = number × factor of its vector.
-    I8 {
-        numbers: Vec<i8>,
-        factors: Vec<f32>,
-    },
 }
 
 impl EmbeddingTable {
@@ -75,12 +62,7 @@ impl EmbeddingTable {
         if !(1..=MAX_DIMENSION).contains(&dimension) {
             return Err(Error::Shape { found: 0, dimension });
         }
-        let numbers = samples * dimension;
-        let vectors = match storage {
-            Storage::F32 => Vectors::F32(huge(numbers)),
-            Storage::F16 => Vectors::F16(huge(numbers)),
-            Storage::I8 => Vectors::I8 { numbers: huge(numbers), factors: Vec::with_capacity(samples) },
-        };
+        let vectors = Vectors::with_capacity(storage, samples, dimension);
         let (skipped, pair_similarities) = Default::default();
         Ok(Self { vectors, dimension, similarity, model_version, skipped, pair_similarities })
     }
@@ -102,14 +84,7 @@ impl EmbeddingTable {
         let first = self.len();
         for (index, vector) in vectors.chunks_exact_mut(self.dimension).enumerate() {
             let sample = SampleId::new(first + index);
-            match &mut self.vectors {
-                Vectors::F32(kept) => kept.resize(kept.len() + vector.len(), 0.0),
-                Vectors::F16(kept) => kept.resize(kept.len() + vector.len(), f16::ZERO),
-                Vectors::I8 { numbers, factors } => {
-                    numbers.resize(numbers.len() + vector.len(), 0);
-                    factors.push(0.0);
-                }
-            }
+            self.vectors.push_zeros(self.dimension);
             if let Some(rest) = skipped.strip_prefix(&[index]) {
                 skipped = rest;
                 let word = sample.index() / 64;
@@ -139,42 +114,14 @@ impl EmbeddingTable {
             return Err(Error::SkippedSample { sample });
         }
         prepare(sample, vector, self.similarity)?;
-        let place = sample.index() * d..(sample.index() + 1) * d;
-        match &mut self.vectors {
-            Vectors::F32(kept) => kept[place].copy_from_slice(vector),
-            Vectors::F16(kept) => {
-                kept[place.clone()].convert_from_f32_slice(vector);
-                if let Some(component) = kept[place].iter().position(|x| !x.is_finite()) {
-                    return Err(Error::NotFinite { sample, component, value: f32::INFINITY });
-                }
-            }
-            Vectors::I8 { numbers, factors } => {
-                let largest = vector.iter().fold(0f32, |largest, x| largest.max(x.abs()));
-                let scale = if largest > 0.0 { LARGEST_I8 / largest } else { 0.0 };
-                let scaled = vector.iter().map(|x| (x * scale).round_ties_even() as i8);
-                numbers[place].iter_mut().zip(scaled).for_each(|(number, x)| *number = x);
-                factors[sample.index()] = largest / LARGEST_I8;
-            }
-        }
-        Ok(())
+        let overflows = |component| Error::NotFinite { sample, component, value: f32::INFINITY };
+        self.vectors.set(sample.index(), vector).map_err(overflows)
     }
 
     /// A copy with room for `samples`, as another model version: the start of a table of which most stays as it is.
     #[must_use]
     pub fn fork(&self, samples: usize, model_version: ModelVersion) -> Self {
-        fn copied<T: Copy>(from: &[T], capacity: usize) -> Vec<T> {
-            let mut to = huge(capacity.max(from.len()));
-            to.extend_from_slice(from);
-            to
-        }
-        let numbers = samples * self.dimension;
-        let vectors = match &self.vectors {
-            Vectors::F32(vectors) => Vectors::F32(copied(vectors, numbers)),
-            Vectors::F16(vectors) => Vectors::F16(copied(vectors, numbers)),
-            Vectors::I8 { numbers: vectors, factors } => {
-                Vectors::I8 { numbers: copied(vectors, numbers), factors: copied(factors, samples) }
-            }
-        };
+        let vectors = self.vectors.copy_with_capacity(samples, self.dimension);
         let (skipped, pair_similarities) = (self.skipped.clone(), self.pair_similarities.clone());
         Self { vectors, model_version, skipped, pair_similarities, ..*self }
     }
@@ -235,12 +182,7 @@ impl EmbeddingTable {
     /// Samples, those that were skipped included.
     #[must_use]
     pub fn len(&self) -> usize {
-        let numbers = match &self.vectors {
-            Vectors::F32(vectors) => vectors.len(),
-            Vectors::F16(vectors) => vectors.len(),
-            Vectors::I8 { numbers, .. } => numbers.len(),
-        };
-        numbers / self.dimension
+        self.vectors.numbers() / self.dimension
     }
 
     /// Whether there are no samples.
@@ -258,20 +200,16 @@ impl EmbeddingTable {
     /// How the numbers are kept.
     #[must_use]
     pub fn storage(&self) -> Storage {
-        match self.vectors {
-            Vectors::F32(_) => Storage::F32,
-            Vectors::F16(_) => Storage::F16,
-            Vectors::I8 { .. } => Storage::I8,
-        }
+        self.vectors.storage()
     }
 
     /// What the numbers of one sample take in memory.
     #[must_use]
     pub fn bytes_per_sample(&self) -> usize {
-        match self.vectors {
-            Vectors::F32(_) => 4 * self.dimension,
-            Vectors::F16(_) => 2 * self.dimension,
-            Vectors::I8 { .. } => self.dimension + 4,
+        match self.storage() {
+            Storage::F32 => 4 * self.dimension,
+            Storage::F16 => 2 * self.dimension,
+            Storage::I8 => self.dimension + 4,
         }
     }
 
@@ -294,8 +232,8 @@ impl EmbeddingTable {
     #[inline]
     #[must_use]
     pub fn get(&self, id: SampleId) -> Cow<'_, [f32]> {
-        if let Vectors::F32(vectors) = &self.vectors {
-            return vectors[id.index() * self.dimension..][..self.dimension].into();
+        if let Some(vector) = self.vectors.f32(id.index(), self.dimension) {
+            return vector.into();
         }
         let mut vector = vec![0f32; self.dimension];
         self.read(id, &mut vector);
@@ -305,8 +243,8 @@ impl EmbeddingTable {
     /// One sample's embedding; written to `room` first where the table does not keep f32.
     #[inline]
     pub(crate) fn vector<'a>(&'a self, id: SampleId, room: &'a mut Vec<f32>) -> &'a [f32] {
-        if let Vectors::F32(vectors) = &self.vectors {
-            return &vectors[id.index() * self.dimension..][..self.dimension];
+        if let Some(vector) = self.vectors.f32(id.index(), self.dimension) {
+            return vector;
         }
         room.resize(self.dimension, 0.0);
         self.read(id, room);
@@ -316,12 +254,7 @@ impl EmbeddingTable {
     /// Asks for one sample's embedding to be brought into the caches.
     #[inline]
     pub(crate) fn prefetch(&self, id: SampleId) {
-        let numbers = id.index() * self.dimension..(id.index() + 1) * self.dimension;
-        match &self.vectors {
-            Vectors::F32(vectors) => prefetch(&vectors[numbers]),
-            Vectors::F16(vectors) => prefetch(&vectors[numbers]),
-            Vectors::I8 { numbers: vectors, .. } => prefetch(&vectors[numbers]),
-        }
+        self.vectors.prefetch(id.index(), self.dimension);
     }
 
     /// Copies one sample's embedding to `vector`, d numbers.
@@ -330,18 +263,8 @@ impl EmbeddingTable {
     /// Where there is no such sample, or `vector` has another length.
     #[inline]
     pub fn read(&self, id: SampleId, vector: &mut [f32]) {
-        let (start, d) = (id.index() * self.dimension, self.dimension);
-        match &self.vectors {
-            Vectors::F32(vectors) => vector.copy_from_slice(&vectors[start..][..d]),
-            Vectors::F16(vectors) => vectors[start..][..d].convert_to_f32_slice(vector),
-            Vectors::I8 { numbers, factors } => {
-                assert_eq!(vector.len(), d);
-                let factor = factors[id.index()];
-                for (x, &number) in vector.iter_mut().zip(&numbers[start..][..d]) {
-                    *x = f32::from(number) * factor;
-                }
-            }
-        }
+        assert_eq!(vector.len(), self.dimension);
+        self.vectors.read(id.index(), vector);
     }
 
     /// The similarity of two samples.
@@ -358,24 +281,13 @@ impl EmbeddingTable {
     /// # Panics
     /// Where there is no such sample.
     pub fn similarities_with(&self, vector: &[f32], ids: &[SampleId], similarities: &mut Vec<f32>) {
-        match &self.vectors {
-            Vectors::F32(vectors) => {
-                let other = |id: &SampleId| &vectors[id.index() * self.dimension..][..self.dimension];
-                similarities.extend(ids.iter().enumerate().map(|(place, id)| {
-                    if let Some(soon) = ids.get(place + AHEAD) {
-                        prefetch(other(soon));
-                    }
-                    dot(vector, other(id))
-                }));
+        let mut room = Vec::new();
+        similarities.extend(ids.iter().enumerate().map(|(place, &id)| {
+            if let Some(&soon) = ids.get(place + AHEAD) {
+                self.prefetch(soon);
             }
-            _ => {
-                let mut other = vec![0f32; self.dimension];
-                similarities.extend(ids.iter().map(|&id| {
-                    self.read(id, &mut other);
-                    dot(vector, &other)
-                }));
-            }
-        }
+            dot(vector, self.vector(id, &mut room))
+        }));
     }
 
     /// The mean similarity over all pairs among `ids`: how hard a mini-batch is. 0 for fewer than two. O(B d): the
@@ -423,4 +335,3 @@ fn prepare(sample: SampleId, vector: &mut [f32], similarity: Similarity) -> Resu
 const AHEAD: usize = 4;
 const MAX_DIMENSION: usize = 1 << 16;
 const MAX_LENGTH: f64 = 1e18;
-const LARGEST_I8: f32 = 127.0;

@@ -5,8 +5,9 @@ use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float16Array, F
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, Float16Type, Float32Type, Int8Type, Schema};
 
-use super::embeddings::{EmbeddingTable, Vectors};
+use super::embeddings::EmbeddingTable;
 use super::ipc;
+use super::vectors::Vectors;
 use crate::config::Similarity;
 use crate::error::{Error, Result};
 use crate::sample::{ModelVersion, SampleId};

@@ -30,6 +30,7 @@ mod gather;
 mod groups;
 pub(crate) mod ipc;
 mod lock;
+mod vectors;
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
