@@ -109,6 +109,13 @@ pub(crate) fn device_failed(device: &str, reason: &dyn Display, failures: u64) {
     warn!(device, %reason, failures, "a graph could not be built on a device; the processor builds it");
 }
 
+pub(crate) fn recall_missed(wanted: f64, recall: f64) {
+    warn!(
+        wanted,
+        recall, "the graph has fewer of the nearest than graph.recall asks for; graph.builder = \"exact\" has them all"
+    );
+}
+
 pub(crate) fn rebuilt(kept: f64) {
     info!(kept, "too few neighbors were kept for refinement to pay; the graph is built anew");
 }

@@ -71,7 +71,7 @@ fn building_needs_the_memory_that_it_says() {
             sampled(Precision::I8),
             (GraphBuilder::Exact, Precision::F32, (K + 136) * SAMPLES),
             (GraphBuilder::Exact, Precision::I8, (K + 136) * SAMPLES),
-            (GraphBuilder::NnDescent, Precision::I8, (K + 300) * SAMPLES),
+            (GraphBuilder::NnDescent, Precision::I8, (K + 220) * SAMPLES),
         ] {
             let config = GraphConfig { builder, precision, candidates: 1000, neighbors: K, ..GraphConfig::default() };
             let before = NOW.load(Relaxed);

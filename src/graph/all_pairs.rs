@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use super::kernel::Kernel;
 use super::lists::{Lists, with_spares};
 use super::product::Product;
+use super::sampled::with_margin;
 use super::{ProximityGraph, Size};
 use crate::config::Precision;
 use crate::sample::GraphVersion;
@@ -34,7 +35,7 @@ pub(super) fn build(table: &EmbeddingTable, precision: Precision, size: Size, ve
     );
     drop(stripes);
     if !kernel.is_exact() {
-        lists.score_again(table, &parts.concat());
+        lists.score_again(table, &parts.concat(), with_margin(size.neighbors));
     }
     lists.into_graph(size.neighbors, version)
 }

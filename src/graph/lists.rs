@@ -86,16 +86,31 @@ impl Lists {
         best
     }
 
-    /// Replaces scores that are not similarities by these. Best in an `order` of all samples that has near ones near each
-    /// other.
-    pub fn score_again(&mut self, table: &EmbeddingTable, order: &[u32]) {
+    /// The ids of the `count` best of one list, best first, without empty slots.
+    pub fn best_of(&self, sample: u32, count: usize) -> Vec<SampleId> {
+        let slots = sample as usize * self.length..(sample as usize + 1) * self.length;
+        let mut keys = Vec::new();
+        sort(&self.ids[slots.clone()], &self.scores[slots], &mut keys);
+        let ids = keys.iter().map(|&key| SampleId(candidate(key).1));
+        ids.filter(|id| *id != EMPTY).take(count).collect()
+    }
+
+    /// Replaces the scores of the `count` best of each list by similarities, and those of the others by −∞. Best in an
+    /// `order` of all samples that has near ones near each other.
+    pub fn score_again(&mut self, table: &EmbeddingTable, order: &[u32], count: usize) {
         let stripes = self.stripes();
-        order.par_chunks(TURN).for_each_init(Vec::new, |similarities, samples| {
+        let init = || (Vec::new(), Vec::new(), Vec::new());
+        order.par_chunks(TURN).for_each_init(init, |(keys, ids, similarities), samples| {
             for &sample in samples {
-                stripes.with(sample, |mut list| {
+                stripes.with(sample, |list| {
+                    sort(list.ids, list.scores, keys);
+                    ids.clear();
+                    ids.extend(keys.iter().map(|&key| SampleId(candidate(key).1)));
+                    list.ids.copy_from_slice(ids);
+                    let filled = ids.iter().take(count).take_while(|id| **id != EMPTY).count();
                     similarities.clear();
-                    let filled = list.sort_filled();
-                    table.similarities_with(&table.get(SampleId(sample)), &list.ids[..filled], similarities);
+                    table.similarities_with(&table.get(SampleId(sample)), &ids[..filled], similarities);
+                    list.scores.fill(f32::NEG_INFINITY);
                     list.scores[..filled].copy_from_slice(similarities);
                 });
             }
@@ -186,12 +201,19 @@ impl Stripes<'_> {
 }
 
 impl List<'_> {
-    /// Takes a candidate that may be there already, with the same score. Whether it was taken.
+    /// Takes a candidate; one that is there already counts by the better of its scores, which differ where it was scored
+    /// in different ways. Whether it was taken.
     fn offer(&mut self, score: f32, id: SampleId) -> bool {
-        let better = worse((self.scores[0], self.ids[0]), (score, id));
-        let takes = better && !self.ids.iter().fold(false, |found, &other| found | (other == id));
+        if !worse((self.scores[0], self.ids[0]), (score, id)) {
+            return false;
+        }
+        let slot = match self.ids.iter().fold(false, |found, &other| found | (other == id)) {
+            false => 0,
+            true => self.ids.iter().position(|&other| other == id).unwrap_or(0),
+        };
+        let takes = self.ids[slot] != id || worse((self.scores[slot], id), (score, id));
         if takes {
-            self.replace_worst(score, id);
+            self.replace(slot, score, id);
         }
         takes
     }
@@ -211,28 +233,16 @@ impl List<'_> {
         self.scores.iter().copied().zip(self.ids.iter().copied()).filter(|(_, id)| *id != EMPTY)
     }
 
-    /// Puts filled slots before empty ones, and gives their number: the order of a heap is lost.
-    fn sort_filled(&mut self) -> usize {
-        let mut filled = 0;
-        for slot in 0..self.len() {
-            if self.ids[slot] != EMPTY {
-                self.ids.swap(filled, slot);
-                self.scores.swap(filled, slot);
-                filled += 1;
-            }
-        }
-        filled
-    }
-
     /// Puts these in place of what is there, in any order: for lists that are never offered anything.
-    pub fn replace(&mut self, candidates: impl Iterator<Item = (f32, u32)>) {
+    pub fn fill(&mut self, candidates: impl Iterator<Item = (f32, u32)>) {
         for ((slot_score, slot_id), (score, id)) in self.scores.iter_mut().zip(&mut *self.ids).zip(candidates) {
             (*slot_score, *slot_id) = (score, SampleId(id));
         }
     }
 
-    fn replace_worst(&mut self, score: f32, id: SampleId) {
-        let (mut slot, len) = (0, self.ids.len());
+    /// Puts a candidate in place of one that is worse.
+    fn replace(&mut self, mut slot: usize, score: f32, id: SampleId) {
+        let len = self.ids.len();
         loop {
             let (left, right) = (2 * slot + 1, 2 * slot + 2);
             if left >= len {
@@ -268,7 +278,7 @@ pub(super) fn with_spares(neighbors: usize) -> usize {
 }
 
 /// Spares, at least.
-const SPARES: usize = 16;
+const SPARES: usize = 14;
 
 /// No sample: ids are below this.
 pub(super) const EMPTY: SampleId = SampleId(u32::MAX);

@@ -181,7 +181,7 @@ impl<'a> OnDevice<'a> {
 
     fn finish(&self, mut lists: Lists, order: &[u32], version: GraphVersion) -> ProximityGraph {
         if self.is_rough {
-            lists.score_again(self.table, order);
+            lists.score_again(self.table, order, with_margin(self.size.neighbors));
         }
         lists.into_graph(self.size.neighbors, version)
     }
@@ -260,7 +260,7 @@ fn merge(
         if !is_first {
             list.candidates().for_each(|(score, id)| best.push(score, id.0));
         }
-        list.replace(best.drain());
+        list.fill(best.drain());
     });
 }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::kernel::{COLUMNS, Columns, Kernel, ROWS, Rows, Scores};
+use super::kernel::{COLUMNS, Columns, Kernel, ROWS, Reached, Rows, Scores};
 use super::lists::Stripes;
 use super::top_k::TopK;
 use crate::store::EmbeddingTable;
@@ -13,9 +13,16 @@ pub(super) struct Product {
     rows: Rows,
     columns: Columns,
     scores: Vec<Scores>,
-    reached: Vec<u16>,
+    reached: Vec<Reached>,
     thresholds: Thresholds,
     best: Vec<TopK>,
+}
+
+/// Whose threshold a score has reached.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Row,
+    Column,
 }
 
 /// What a score must reach to be looked at, by row or by column; filled up with ∞.
@@ -31,7 +38,7 @@ impl Product {
             rows: Rows::default(),
             columns: Columns::default(),
             scores: vec![[0.0; COLUMNS]; BLOCK],
-            reached: vec![0; BLOCK],
+            reached: vec![Reached::default(); BLOCK],
             thresholds: Thresholds { rows: Vec::new(), columns: Vec::new() },
             best: Vec::new(),
         }
@@ -64,14 +71,11 @@ impl Product {
         if best.len() < ids.len() {
             best.resize_with(ids.len(), || TopK::new(stripes.length()));
         }
-        self.run(ids.iter().map(start), ids.iter().map(start), true, |thresholds, r, c, score| {
-            for (own, other) in [(r, c), (c, r)] {
-                if score >= thresholds.rows[own] {
-                    best[own].push(score, ids[other]);
-                    let raised = thresholds.rows[own].max(best[own].threshold());
-                    (thresholds.rows[own], thresholds.columns[own]) = (raised, raised);
-                }
-            }
+        self.run(ids.iter().map(start), ids.iter().map(start), true, |thresholds, side, r, c, score| {
+            let (own, other) = if side == Side::Row { (r, c) } else { (c, r) };
+            best[own].push(score, ids[other]);
+            let raised = thresholds.rows[own].max(best[own].threshold());
+            (thresholds.rows[own], thresholds.columns[own]) = (raised, raised);
         });
         // Collected first, so that each list is locked once.
         for (&id, best) in ids.iter().zip(&mut best).filter(|(_, best)| !best.is_empty()) {
@@ -83,25 +87,27 @@ impl Product {
     /// Offers packed rows to packed columns, and the other way round; no sample is in both.
     pub fn join_across(&mut self, rows: &[u32], columns: &[u32], stripes: &Stripes<'_>) {
         let start = |id: &u32| stripes.threshold(*id);
-        self.run(rows.iter().map(start), columns.iter().map(start), false, |thresholds, r, c, score| {
-            if score >= thresholds.rows[r] {
-                thresholds.rows[r] = stripes.offer(rows[r], score, columns[c]);
-            }
-            if score >= thresholds.columns[c] {
-                thresholds.columns[c] = stripes.offer(columns[c], score, rows[r]);
-            }
-        });
+        self.run(
+            rows.iter().map(start),
+            columns.iter().map(start),
+            false,
+            |thresholds, side, r, c, score| match side {
+                Side::Row => thresholds.rows[r] = stripes.offer(rows[r], score, columns[c]),
+                Side::Column => thresholds.columns[c] = stripes.offer(columns[c], score, rows[r]),
+            },
+        );
     }
 
-    /// Scores packed rows with packed columns, block by block, and calls `look(thresholds, r, c, score)` for each score
-    /// that reaches its row's or its column's threshold, which `look` may raise. There is one for each row and column
-    /// that counts. `within`: rows and columns are the same samples, and each pair is looked at once, with r < c.
+    /// Scores packed rows with packed columns, block by block, and calls `look(thresholds, side, r, c, score)` for each
+    /// score that reaches its row's threshold, and for each that reaches its column's; `look` may raise them, which
+    /// counts from the next block on. There is one for each row and column that counts. `within`: rows and columns are
+    /// the same samples, and each pair is looked at once, with r < c.
     pub fn run(
         &mut self,
         rows: impl ExactSizeIterator<Item = f32>,
         columns: impl ExactSizeIterator<Item = f32>,
         within: bool,
-        mut look: impl FnMut(&mut Thresholds, usize, usize, f32),
+        mut look: impl FnMut(&mut Thresholds, Side, usize, usize, f32),
     ) {
         let (row_count, column_count) = (rows.len(), columns.len());
         fill(&mut self.thresholds.rows, rows, ROWS);
@@ -122,7 +128,7 @@ impl Product {
         panel: usize,
         count: usize,
         within: bool,
-        look: &mut impl FnMut(&mut Thresholds, usize, usize, f32),
+        look: &mut impl FnMut(&mut Thresholds, Side, usize, usize, f32),
     ) {
         let padded = block.len().next_multiple_of(ROWS);
         let (scores, reached) = (&mut self.scores[..padded], &mut self.reached[..padded]);
@@ -130,14 +136,16 @@ impl Product {
         let columns = self.thresholds.columns[panel * COLUMNS..].first_chunk().expect("filled up to whole panels");
         self.kernel.reached(scores, &self.thresholds.rows[block.start..][..padded], columns, reached);
         let all = ((1u32 << count) - 1) as u16;
-        for (r, (scores, &bits)) in block.zip(scores.iter().zip(&*reached)) {
-            let mut bits = bits & all;
-            while bits != 0 {
-                let c = bits.trailing_zeros() as usize;
-                bits &= bits - 1;
-                let column = panel * COLUMNS + c;
-                if !within || r < column {
-                    look(&mut self.thresholds, r, column, scores[c]);
+        let first = panel * COLUMNS;
+        for (r, (scores, reached)) in block.zip(scores.iter().zip(&*reached)) {
+            // Columns behind the row's own.
+            let counts = if within && r >= first { all & (u32::MAX << (r + 1 - first)) as u16 } else { all };
+            for (side, bits) in [(Side::Row, reached.row), (Side::Column, reached.column)] {
+                let mut bits = bits & counts;
+                while bits != 0 {
+                    let c = bits.trailing_zeros() as usize;
+                    bits &= bits - 1;
+                    look(&mut self.thresholds, side, r, first + c, scores[c]);
                 }
             }
         }

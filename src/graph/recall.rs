@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use rand::seq::index;
 use rayon::prelude::*;
 
@@ -18,7 +20,7 @@ use crate::store::EmbeddingTable;
 #[must_use]
 pub fn recall(graph: &ProximityGraph, table: &EmbeddingTable, rows: usize, seed: u64) -> f64 {
     assert!(graph.len() <= table.len(), "each sample of a graph has an embedding");
-    Gauge::new(table, graph.len(), graph.degree(), rows, seed, graph.version()).recall(graph)
+    Gauge::new(table, 0..graph.len(), graph.degree(), rows, seed, graph.version()).recall(graph)
 }
 
 /// Some samples and their exact nearest, to measure several graphs by.
@@ -28,25 +30,48 @@ pub(super) struct Gauge {
 }
 
 impl Gauge {
-    /// The `k` nearest of `rows` samples below `len`.
-    pub fn new(table: &EmbeddingTable, len: usize, k: usize, rows: usize, seed: u64, version: GraphVersion) -> Self {
+    /// The `k` nearest of `rows` samples with ids `among` these, of which one at least was not skipped.
+    pub fn new(
+        table: &EmbeddingTable,
+        among: Range<usize>,
+        k: usize,
+        rows: usize,
+        seed: u64,
+        version: GraphVersion,
+    ) -> Self {
         let mut generator = generator(seed, version, u64::MAX - 1);
-        let present: Vec<u32> = table.present_ids().into_iter().filter(|&id| (id as usize) < len).collect();
+        let present: Vec<u32> = table.present_ids().into_iter().filter(|&id| among.contains(&(id as usize))).collect();
         let places = index::sample(&mut generator, present.len(), rows.min(present.len()));
         let rows: Vec<u32> = places.iter().map(|place| present[place]).collect();
         let nearest = nearest(table, &rows, k);
         Self { rows, nearest }
     }
 
-    /// The share of them that a graph has.
+    /// The share of them that a graph has, of the samples that it has.
     pub fn recall(&self, graph: &ProximityGraph) -> f64 {
-        let found = |(row, nearest): (&u32, &Vec<SampleId>)| {
-            let neighbors = graph.neighbors(SampleId(*row));
+        self.share(|row, nearest| {
+            let neighbors = graph.neighbors(SampleId(row));
             nearest.iter().filter(|id| neighbors.contains(id)).count()
-        };
-        let found: usize = self.rows.iter().zip(&self.nearest).map(found).sum();
+        })
+    }
+
+    /// The share of them that `found` counts.
+    pub fn share(&self, found: impl Fn(u32, &[SampleId]) -> usize) -> f64 {
+        let found: usize = self.rows.iter().zip(&self.nearest).map(|(&row, nearest)| found(row, nearest)).sum();
         let all: usize = self.nearest.iter().map(Vec::len).sum();
         found as f64 / all.max(1) as f64
+    }
+
+    /// The pairs of a row and one of its nearest that `known` does not have, and the number of others.
+    pub fn missing(&self, known: impl Fn(u32) -> Vec<SampleId>) -> (Vec<(u32, u32)>, usize) {
+        let mut missing = Vec::new();
+        for (&row, nearest) in self.rows.iter().zip(&self.nearest) {
+            let known = known(row);
+            missing.extend(nearest.iter().filter(|id| !known.contains(id)).map(|id| (row, id.0)));
+        }
+        let all: usize = self.nearest.iter().map(Vec::len).sum();
+        let found = all - missing.len();
+        (missing, found)
     }
 }
 
@@ -62,7 +87,7 @@ fn nearest(table: &EmbeddingTable, rows: &[u32], k: usize) -> Vec<Vec<SampleId>>
             product.pack_columns(table, ids);
             let row_thresholds = (0..rows.len()).map(|row| stripes.threshold(row as u32));
             let column_thresholds = ids.iter().map(|_| f32::INFINITY);
-            product.run(row_thresholds, column_thresholds, false, |thresholds, r, c, score| {
+            product.run(row_thresholds, column_thresholds, false, |thresholds, _, r, c, score| {
                 if ids[c] != rows[r] {
                     thresholds.rows[r] = stripes.offer(r as u32, score, ids[c]);
                 }
@@ -70,7 +95,7 @@ fn nearest(table: &EmbeddingTable, rows: &[u32], k: usize) -> Vec<Vec<SampleId>>
         },
     );
     drop(stripes);
-    lists.best(k).chunks_exact(k).map(<[_]>::to_vec).collect()
+    (0..rows.len()).map(|list| lists.best_of(list as u32, k)).collect()
 }
 
 const PART: usize = 2048;

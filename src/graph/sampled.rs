@@ -193,7 +193,7 @@ impl Round<'_, '_> {
                 keys.select_nth_unstable(list.len() - 1);
             }
             keys.truncate(list.len());
-            list.replace(keys.iter().map(|&key| candidate(key)));
+            list.fill(keys.iter().map(|&key| candidate(key)));
         });
     }
 }

@@ -29,6 +29,13 @@ pub(super) const ROWS: usize = 12;
 /// The scores of one row with the columns of a panel.
 pub(super) type Scores = [f32; COLUMNS];
 
+/// A bit for each column whose score is at least the row's threshold, and those whose score is at least their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reached {
+    pub row: u16,
+    pub column: u16,
+}
+
 /// A way to compute scores, chosen once for a build and the processor it runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Kernel {
@@ -112,8 +119,14 @@ impl Kernel {
         crate::store::prefetch(&words[(quarter * part).min(words.len())..((quarter + 1) * part).min(words.len())]);
     }
 
-    /// `reached[r]` has bit c where score c of row r is at least the threshold of row r or that of column c.
-    pub fn reached(self, scores: &[Scores], row_thresholds: &[f32], column_thresholds: &Scores, reached: &mut [u16]) {
+    /// Which scores are at least the thresholds of their rows and columns.
+    pub fn reached(
+        self,
+        scores: &[Scores],
+        row_thresholds: &[f32],
+        column_thresholds: &Scores,
+        reached: &mut [Reached],
+    ) {
         match self.vectors {
             // SAFETY: `running` has seen the features.
             #[cfg(target_arch = "x86_64")]
@@ -149,33 +162,31 @@ impl Vectors {
 }
 
 #[inline(always)]
-fn reached_by(scores: &[Scores], row_thresholds: &[f32], column_thresholds: &Scores, reached: &mut [u16]) {
+fn reached_by(scores: &[Scores], row_thresholds: &[f32], column_thresholds: &Scores, reached: &mut [Reached]) {
     for ((scores, &threshold), reached) in scores.iter().zip(row_thresholds).zip(reached) {
-        let mut bits = 0u16;
+        *reached = Reached::default();
         for c in 0..COLUMNS {
-            bits |= u16::from(scores[c] >= threshold.min(column_thresholds[c])) << c;
+            reached.row |= u16::from(scores[c] >= threshold) << c;
+            reached.column |= u16::from(scores[c] >= column_thresholds[c]) << c;
         }
-        *reached = bits;
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn reached_avx2(scores: &[Scores], row_thresholds: &[f32], column_thresholds: &Scores, reached: &mut [u16]) {
-    use std::arch::x86_64::{
-        _CMP_GE_OQ, _mm256_cmp_ps, _mm256_loadu_ps, _mm256_min_ps, _mm256_movemask_ps, _mm256_set1_ps,
-    };
+fn reached_avx2(scores: &[Scores], row_thresholds: &[f32], column_thresholds: &Scores, reached: &mut [Reached]) {
+    use std::arch::x86_64::{_CMP_GE_OQ, _mm256_cmp_ps, _mm256_loadu_ps, _mm256_movemask_ps, _mm256_set1_ps};
     // SAFETY: 16 numbers are two registers of 8.
     let load =
         |numbers: &Scores| unsafe { [_mm256_loadu_ps(numbers.as_ptr()), _mm256_loadu_ps(numbers.as_ptr().add(8))] };
     let columns = load(column_thresholds);
     for ((scores, &threshold), reached) in scores.iter().zip(row_thresholds).zip(reached) {
         let (scores, row) = (load(scores), _mm256_set1_ps(threshold));
-        let half = |i: usize| {
-            let reaches = _mm256_cmp_ps::<_CMP_GE_OQ>(scores[i], _mm256_min_ps(row, columns[i]));
-            _mm256_movemask_ps(reaches) as u16
+        let reach = |low, high| {
+            let half = |i: usize, least| _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(scores[i], least)) as u16;
+            half(0, low) | half(1, high) << 8
         };
-        *reached = half(0) | half(1) << 8;
+        *reached = Reached { row: reach(row, row), column: reach(columns[0], columns[1]) };
     }
 }
 

@@ -67,19 +67,19 @@ proptest! {
     }
 
     #[test]
-    fn reached_is_a_comparison_with_either_threshold(seed in any::<u64>()) {
+    fn reached_is_a_comparison_with_both_thresholds(seed in any::<u64>()) {
         let mut generator = rand::rngs::ChaCha8Rng::seed_from_u64(seed);
         let mut number = || (generator.random_range(0..5) as f32) / 4.0;
         let scores: Vec<Scores> = (0..12).map(|_| std::array::from_fn(|_| number())).collect();
         let rows: Vec<f32> = (0..12).map(|_| number()).collect();
         let columns: Scores = std::array::from_fn(|_| number());
         for vectors in Vectors::running(Format::F32) {
-            let mut reached = vec![0; 12];
+            let mut reached = vec![Reached::default(); 12];
             Kernel { format: Format::F32, vectors }.reached(&scores, &rows, &columns, &mut reached);
-            for (r, bits) in reached.into_iter().enumerate() {
+            for (r, reached) in reached.into_iter().enumerate() {
                 for c in 0..COLUMNS {
-                    let expected = scores[r][c] >= rows[r] || scores[r][c] >= columns[c];
-                    prop_assert_eq!(bits >> c & 1 == 1, expected);
+                    prop_assert_eq!(reached.row >> c & 1 == 1, scores[r][c] >= rows[r]);
+                    prop_assert_eq!(reached.column >> c & 1 == 1, scores[r][c] >= columns[c]);
                 }
             }
         }
