@@ -70,7 +70,7 @@ pub enum GraphBuilder {
     Exact,
     /// About the K most similar of all others, by cells and NN-descent, for data so large that `exact` takes too long: as
     /// many of 100 as `recall` says. M is ignored. 100,000 embeddings of sentences (d = 384, K = 16, two threads with
-    /// AVX-512) take 1.3 s for 97 of 100, 1.5 s for 98 and 1.9 s for 99, where `exact` takes 5.9 s. Where vectors have no
+    /// AVX-512) take 1.4 s for 97 of 100, 1.5 s for 98 and 2.2 s for 99, where `exact` takes 6.2 s. Where vectors have no
     /// structure at all, less than that may be found; the log says so.
     NnDescent,
     /// About the K most similar of all others, by a hierarchical navigable small world, instant-distance's. M is
