@@ -36,12 +36,13 @@ pub(super) struct Cells<'a> {
 }
 
 impl<'a> Cells<'a> {
-    /// About 3 √N of them, for 3 N √N d multiplications: finding cells then costs less than what is done in them.
-    pub fn new(parting: Parting<'a>) -> Self {
+    /// About 3 √N of them, for 3 N √N d multiplications: finding cells then costs less than what is done in them. Fewer
+    /// where there would not be `least` samples in each, on average.
+    pub fn new(parting: Parting<'a>, least: usize) -> Self {
         let ids = parting.table.present_ids();
-        let count = (CELLS * (ids.len() as f64).sqrt()) as usize;
+        let count = ((CELLS * (ids.len() as f64).sqrt()) as usize).min(ids.len() / least).clamp(1, 1 << 16);
         // A few thousand samples are one cell.
-        let count = if ids.len() <= SMALL { 1 } else { count.min(1 << 16) };
+        let count = if ids.len() <= SMALL { 1 } else { count };
         let most = MOST.min(count);
         let nearest = parting.nearest(&ids, &parting.centers(&ids, count, 0), most);
         Self { parting, ids, nearest, most, count }

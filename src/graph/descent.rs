@@ -14,7 +14,7 @@ use super::cells::{Cells, MOST, Parting};
 use super::kernel::{Kernel, Rows};
 use super::lists::{EMPTY, Lists, Stripes, with_spares};
 use super::product::Product;
-use super::recall::Gauge;
+use super::recall::{Gauge, nearest};
 use super::sampled::with_margin;
 use super::{ProximityGraph, Size};
 use crate::config::GraphConfig;
@@ -88,7 +88,7 @@ impl<'a> Descent<'a> {
 
     /// Looks for neighbors until every gauge has `recall` of its own, or more would be found too slowly.
     pub fn reach(&mut self, recall: f64, gauges: &[Gauge]) {
-        let cells = Cells::new(self.parting);
+        let cells = Cells::new(self.parting, 2 * self.lists.length());
         let memberships = gauges.iter().map(|gauge| {
             let known = |row: u32| self.lists.best_of(row, self.neighbors);
             let (missing, found) = gauge.missing(known);
@@ -108,6 +108,26 @@ impl<'a> Descent<'a> {
         }
         if so_far < recall - NEARLY {
             telemetry::recall_missed(recall, so_far);
+        }
+        self.complete();
+    }
+
+    /// Gives those their nearest of all that have met fewer than K others: a few that are far from all centers.
+    fn complete(&mut self) {
+        let table = self.parting.table;
+        let lacks =
+            |id: &u32| !self.lists.is_full(*id) && self.lists.best_of(*id, self.neighbors).len() < self.neighbors;
+        let few: Vec<u32> = self.order.iter().copied().filter(lacks).collect();
+        if few.is_empty() {
+            return;
+        }
+        let all_nearest = nearest(table, &few, self.neighbors);
+        let stripes = self.lists.stripes();
+        let mut similarities = Vec::new();
+        for (&id, nearest) in few.iter().zip(&all_nearest) {
+            similarities.clear();
+            table.similarities_with(&table.get(SampleId(id)), nearest, &mut similarities);
+            stripes.offer_all(id, similarities.iter().copied().zip(nearest.iter().map(|id| id.0)));
         }
     }
 

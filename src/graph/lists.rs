@@ -67,6 +67,12 @@ impl Lists {
         self.length
     }
 
+    /// Whether all slots of a list are filled.
+    pub fn is_full(&self, sample: u32) -> bool {
+        // The worst stands first.
+        self.ids[sample as usize * self.length] != EMPTY
+    }
+
     /// Which lists took something since the last call. A list takes something where it is offered anything better than
     /// its worst, in whatever order: this does not depend on threads.
     pub fn take_changed(&mut self) -> Vec<bool> {

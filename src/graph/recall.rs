@@ -76,7 +76,7 @@ impl Gauge {
 }
 
 /// The exact `k` nearest others of these samples, best first.
-fn nearest(table: &EmbeddingTable, rows: &[u32], k: usize) -> Vec<Vec<SampleId>> {
+pub(super) fn nearest(table: &EmbeddingTable, rows: &[u32], k: usize) -> Vec<Vec<SampleId>> {
     let mut lists = Lists::new(rows.len(), k);
     let stripes = lists.stripes();
     let present = table.present_ids();

@@ -180,8 +180,9 @@ impl PipelineBuilder {
     /// record batch.
     ///
     /// # Errors
-    /// [`Error::Config`] for settings out of range or without a source or encoder; [`Error::TooFewSamples`] for an
-    /// empty data set, a single sample, or fewer than a mini-batch holds; whatever source, store and encoder report.
+    /// [`Error::Config`](crate::Error::Config) for settings out of range or without a source or encoder;
+    /// [`Error::TooFewSamples`](crate::Error::TooFewSamples) for an empty data set, a single sample, or fewer than a
+    /// mini-batch holds; whatever source, store and encoder report.
     pub async fn start(self) -> Result<MiniBatchStream> {
         let Self { config, source, encoder, state, mut progress } = self;
         check(&config, source.is_some())?;
