@@ -109,10 +109,10 @@ impl<'a> Descent<'a> {
         if so_far < recall - NEARLY {
             telemetry::recall_missed(recall, so_far);
         }
-        self.complete();
     }
 
-    /// Gives those their nearest of all that have met fewer than K others: a few that are far from all centers.
+    /// Gives those their nearest of all that have met fewer than K others: a few that are far from all centers, or all
+    /// where an old graph had fewer neighbors than are wanted.
     fn complete(&mut self) {
         let table = self.parting.table;
         let lacks =
@@ -167,6 +167,7 @@ impl<'a> Descent<'a> {
     }
 
     pub fn into_graph(mut self, version: GraphVersion) -> ProximityGraph {
+        self.complete();
         if !self.is_exact {
             self.lists.score_again(self.parting.table, &self.order, with_margin(self.neighbors));
         }

@@ -166,6 +166,16 @@ fn refining_follows_small_steps_one_after_another() {
     }
 }
 
+/// The old graph satisfies the recall, but has fewer neighbors than are wanted, and no spares.
+#[test]
+fn refining_to_more_neighbors_fills_all_lists() {
+    let table = table(3000, 96, 30, 6);
+    let old = graph::exact(&table, K - 2, GraphVersion(1));
+    let config = GraphConfig { recall: 0.6, ..config(GraphBuilder::Sampled, Precision::Auto) };
+    let refined = refine(&old, &table, &config, 1, GraphVersion(2));
+    assert!(share(&refined.graph, &graph::exact(&table, K, GraphVersion(2))) > 0.99);
+}
+
 #[test]
 fn a_graph_that_kept_little_is_built_anew() {
     let before = table(2000, 96, 20, 6);
