@@ -26,16 +26,16 @@ class Bars:
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
         self._finish(complete=kind is None)
 
-    def show(self, progress: Progress | None) -> None:
-        """Moves the bar of the stage that is under way."""
-        if not self._shown or progress is None:
+    def show(self, stages: list[Progress]) -> None:
+        """Moves the bars of the stages that came further, in their order."""
+        if not self._shown:
             return
-        stage, done, total = progress
-        if stage != self._stage:
-            self._finish(complete=True)
-            self._stage = stage
-            self._bar = _bar()(total=total, desc=stage, unit=" samples", unit_scale=True)
-        self._bar.update(done - self._bar.n)
+        for stage, done, total in stages:
+            if stage != self._stage:
+                self._finish(complete=True)
+                self._stage = stage
+                self._bar = _bar()(total=total, desc=stage, unit=" samples", unit_scale=True)
+            self._bar.update(done - self._bar.n)
 
     def _finish(self, *, complete: bool) -> None:
         if self._bar is not None:

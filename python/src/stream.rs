@@ -32,7 +32,8 @@ pub struct RawStream {
 struct Running {
     phase: Arc<tokio::sync::Mutex<Phase>>,
     started: OnceLock<Started>,
-    progress: Arc<Mutex<Option<Progress>>>,
+    /// The latest of each stage since somebody looked.
+    progress: Arc<Mutex<Vec<Progress>>>,
     /// Read while someone waits on it, written to end it.
     runtime: RwLock<Option<Runtime>>,
     spawner: tokio::runtime::Handle,
@@ -126,11 +127,14 @@ impl RawStream {
         };
         let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("prosampler-io").enable_all().build();
         let runtime = runtime.map_err(failed)?;
-        let progress = Arc::new(Mutex::new(None));
+        let progress = Arc::new(Mutex::new(Vec::<Progress>::new()));
         let heard = progress.clone();
         let start = async move {
-            let mut builder = Pipeline::from_config(config)
-                .on_progress(move |p| *heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(p));
+            let mut builder = Pipeline::from_config(config).on_progress(move |p| {
+                let mut unseen = heard.lock().unwrap_or_else(PoisonError::into_inner);
+                unseen.retain(|before| before.stage != p.stage);
+                unseen.push(p);
+            });
             if let Some(source) = source {
                 builder = builder.source(source);
             }
@@ -169,15 +173,17 @@ impl RawStream {
         Ok(running.started.get().is_some())
     }
 
-    /// What the start is at: stage, samples done, samples in all where known.
-    fn progress(&self, py: Python<'_>) -> PyResult<Option<(&'static str, usize, Option<usize>)>> {
-        let progress = *self.running(py)?.progress.lock().unwrap_or_else(PoisonError::into_inner);
+    /// How far the start has come since the last call, for each stage that moved: its name, samples done, samples in all
+    /// where known.
+    fn progress(&self, py: Python<'_>) -> PyResult<Vec<(&'static str, usize, Option<usize>)>> {
+        let running = self.running(py)?;
+        let unseen = std::mem::take(&mut *running.progress.lock().unwrap_or_else(PoisonError::into_inner));
         let name = |stage| match stage {
             Stage::Store => "reading",
             Stage::Encode => "embedding",
             Stage::Graph => "graph",
         };
-        Ok(progress.map(|p| (name(p.stage), p.done, p.total)))
+        Ok(unseen.into_iter().map(|p| (name(p.stage), p.done, p.total)).collect())
     }
 
     /// Waits for so many seconds at most; whether the next mini-batch, or the end, is there.
