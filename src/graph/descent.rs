@@ -8,14 +8,16 @@
 //! Each pass works on the lists as they stood at its begin, and a list keeps the best of what it is offered whatever
 //! the order: the graph does not depend on the number of threads.
 
+use half::bf16;
 use rayon::prelude::*;
 
-use super::cells::{Cells, MOST, Parting};
-use super::kernel::{Kernel, Rows};
+use super::cells::{Cells, Parting};
+use super::kernel::{Format, Kernel, Rows};
 use super::lists::{EMPTY, Lists, Stripes, with_spares};
 use super::product::Product;
 use super::recall::{Gauge, nearest};
 use super::sampled::with_margin;
+use super::top_k::{candidate, key};
 use super::{ProximityGraph, Size};
 use crate::config::GraphConfig;
 use crate::sample::{GraphVersion, SampleId};
@@ -30,8 +32,9 @@ pub(super) fn build(
     seed: u64,
     version: GraphVersion,
 ) -> ProximityGraph {
-    let gauge = Gauge::new(table, 0..table.len(), size.neighbors, ROWS, seed, version);
-    let mut descent = Descent::new(table, config, size, seed, version);
+    let parting = Parting::new(table, config, seed, version);
+    let gauge = Gauge::new(parting, 0..table.len(), size.neighbors);
+    let mut descent = Descent::new(parting, size);
     descent.reach(config.recall, &[gauge]);
     descent.into_graph(version)
 }
@@ -49,32 +52,33 @@ pub(super) struct Descent<'a> {
 }
 
 impl<'a> Descent<'a> {
-    pub fn new(table: &'a EmbeddingTable, config: &GraphConfig, size: Size, seed: u64, version: GraphVersion) -> Self {
-        let others = table.present() - 1;
-        let kernel = Kernel::choose(config.precision, table.dimension(), 1, I8_ALWAYS);
-        let lists = Lists::new(table.len(), with_spares(size.neighbors).min(others));
-        let parting = Parting { table, kernel, seed, version };
+    pub fn new(parting: Parting<'a>, size: Size) -> Self {
+        let others = parting.table.present() - 1;
+        let lists = Lists::new(parting.table.len(), with_spares(size.neighbors).min(others));
         Self { parting, lists, neighbors: size.neighbors, order: Vec::new(), is_exact: true }
     }
 
-    /// Takes over the neighbors and spares of an old graph by what they score now.
-    pub fn carry_over(&mut self, old: &ProximityGraph) {
+    /// Takes over the neighbors and the first `spares` spares of an old graph by what they score now, and its other
+    /// spares as what comes last.
+    pub fn carry_over(&mut self, old: &ProximityGraph, spares: usize) {
         let table = self.parting.table;
         self.order = self.parting.order();
         let stripes = self.lists.stripes();
-        self.order.par_chunks(TOGETHER).for_each_init(
-            || (Vec::new(), Vec::new()),
-            |(ids, scores), samples| {
-                for id in samples.iter().map(|id| SampleId(*id)).filter(|id| id.index() < old.len()) {
-                    let spares = old.spares(id).iter().map(|id| SampleId(*id)).filter(|id| *id != EMPTY);
-                    ids.clear();
-                    ids.extend(old.neighbors(id).iter().copied().chain(spares));
-                    scores.clear();
-                    table.similarities_with(&table.get(id), ids, scores);
-                    stripes.offer_all(id.0, scores.iter().copied().zip(ids.iter().map(|id| id.0)));
-                }
-            },
-        );
+        let init = || (Vec::new(), Vec::new(), Vec::new());
+        self.order.par_chunks(TOGETHER).for_each_init(init, |(ids, scores, keys), samples| {
+            for id in samples.iter().map(|id| SampleId(*id)).filter(|id| id.index() < old.len()) {
+                ids.clear();
+                ids.extend(old.neighbors(id));
+                ids.extend(old.spares(id));
+                let scored = ids.len().min(old.degree() + spares);
+                scores.clear();
+                table.similarities_with(&table.get(id), &ids[..scored], scores);
+                keys.clear();
+                keys.extend(scores.iter().zip(&*ids).map(|(&score, id)| key(score, id.0)));
+                keys.sort_unstable();
+                stripes.fill(id.0, keys.iter().map(|&key| candidate(key)), &ids[scored..]);
+            }
+        });
     }
 
     /// The share of each gauge's neighbors that the graph will have.
@@ -89,14 +93,14 @@ impl<'a> Descent<'a> {
     /// Looks for neighbors until every gauge has `recall` of its own, or more would be found too slowly.
     pub fn reach(&mut self, recall: f64, gauges: &[Gauge]) {
         let cells = Cells::new(self.parting, 2 * self.lists.length());
-        let memberships = gauges.iter().map(|gauge| {
+        let costs = gauges.iter().map(|gauge| {
             let known = |row: u32| self.lists.best_of(row, self.neighbors);
             let (missing, found) = gauge.missing(known);
-            cells.memberships(&missing, found, recall).unwrap_or(MOST)
+            cells.enough(&missing, found, recall).unwrap_or(bf16::INFINITY)
         });
-        let memberships = memberships.max().unwrap_or(MOST);
+        let cost = costs.fold(bf16::ZERO, bf16::max);
         self.order = cells.order();
-        let groups = cells.groups(memberships);
+        let groups = cells.groups(cost);
         drop(cells);
         self.is_exact = self.parting.kernel.is_exact();
         self.join(groups);
@@ -121,7 +125,7 @@ impl<'a> Descent<'a> {
         if few.is_empty() {
             return;
         }
-        let all_nearest = nearest(table, &few, self.neighbors);
+        let all_nearest = nearest(table, Kernel::new(Format::F32), &few, self.neighbors);
         let stripes = self.lists.stripes();
         let mut similarities = Vec::new();
         for (&id, nearest) in few.iter().zip(&all_nearest) {
@@ -273,14 +277,8 @@ impl Reverse {
     }
 }
 
-/// Rows of the gauge of a build.
-const ROWS: usize = 128;
-
 /// Samples whose members are packed together.
 const TOGETHER: usize = 64;
-
-/// Scoring again is little beside the joins.
-const I8_ALWAYS: usize = usize::MAX;
 
 /// Neighbors of a sample that are joined with each other.
 const FORWARD: usize = 15;

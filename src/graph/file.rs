@@ -32,7 +32,7 @@ impl ProximityGraph {
         let ids = |ids: &ScalarBuffer<u32>| Arc::new(UInt32Array::new(ids.clone(), None));
         let similarities = Arc::new(Float32Array::new(self.similarities.clone(), None));
         // At most 16 more than neighbors.
-        let spares = (self.spares.len() / self.len().max(1)) as i32;
+        let spares = self.spare_count() as i32;
         let batch = list(DataType::UInt32, width, ids(&self.neighbors)).and_then(|neighbors| {
             let mut columns = vec![neighbors, list(DataType::Float32, width, similarities)?];
             if spares > 0 {

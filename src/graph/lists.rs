@@ -101,8 +101,8 @@ impl Lists {
         ids.filter(|id| *id != EMPTY).take(count).collect()
     }
 
-    /// Replaces the scores of the `count` best of each list by similarities, and those of the others by −∞. Best in an
-    /// `order` of all samples that has near ones near each other.
+    /// Replaces the scores of the `count` best of each list by similarities; the others come after these, in their order.
+    /// Best in an `order` of all samples that has near ones near each other.
     pub fn score_again(&mut self, table: &EmbeddingTable, order: &[u32], count: usize) {
         let stripes = self.stripes();
         let init = || (Vec::new(), Vec::new(), Vec::new());
@@ -116,8 +116,12 @@ impl Lists {
                     let filled = ids.iter().take(count).take_while(|id| **id != EMPTY).count();
                     similarities.clear();
                     table.similarities_with(&table.get(SampleId(sample)), &ids[..filled], similarities);
-                    list.scores.fill(f32::NEG_INFINITY);
+                    let mut lowest = similarities.iter().copied().fold(f32::INFINITY, f32::min);
                     list.scores[..filled].copy_from_slice(similarities);
+                    for (score, &id) in list.scores.iter_mut().zip(&*ids).skip(filled) {
+                        lowest = lowest.next_down();
+                        *score = if id == EMPTY { f32::NEG_INFINITY } else { lowest };
+                    }
                 });
             }
         });
@@ -194,6 +198,25 @@ impl Stripes<'_> {
             }
             list.scores[0]
         })
+    }
+
+    /// Fills an empty list with these, best first, and what comes after them in this order.
+    pub fn fill(&self, sample: u32, best: impl Iterator<Item = (f32, u32)>, last: &[SampleId]) {
+        self.with(sample, |list| {
+            // The worst stands first.
+            let mut slots = list.scores.iter_mut().zip(list.ids).rev();
+            let mut lowest = f32::INFINITY;
+            for ((score, id), slot) in best.zip(&mut slots) {
+                lowest = score;
+                (*slot.0, *slot.1) = (score, SampleId(id));
+            }
+            for (&id, slot) in last.iter().zip(slots) {
+                lowest = lowest.next_down();
+                (*slot.0, *slot.1) = (lowest, id);
+            }
+            self.thresholds[sample as usize].store(list.scores[0].to_bits(), Relaxed);
+        });
+        self.changed[sample as usize].store(true, Relaxed);
     }
 
     /// One sample's list, for oneself.

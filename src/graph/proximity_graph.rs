@@ -1,5 +1,6 @@
 use arrow::buffer::ScalarBuffer;
 
+use super::lists::EMPTY;
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::sample::{GraphVersion, SampleId};
@@ -17,7 +18,7 @@ pub struct ProximityGraph {
     pub(super) similarities: ScalarBuffer<f32>,
     pub(super) degree: usize,
     pub(super) version: GraphVersion,
-    /// Equally many for each sample; [`EMPTY`](super::lists::EMPTY) where fewer are known.
+    /// Equally many for each sample; [`EMPTY`] where fewer are known.
     pub(super) spares: ScalarBuffer<u32>,
 }
 
@@ -73,10 +74,16 @@ impl ProximityGraph {
         Self { spares, ..self }
     }
 
+    /// Ids a sample that come next, at most.
+    pub(super) fn spare_count(&self) -> usize {
+        self.spares.len() / self.len().max(1)
+    }
+
     /// The ids that come next, where they are known.
-    pub(super) fn spares(&self, id: SampleId) -> &[u32] {
-        let count = self.spares.len() / self.len().max(1);
-        &self.spares[id.index() * count..][..count]
+    pub(super) fn spares(&self, id: SampleId) -> &[SampleId] {
+        let count = self.spare_count();
+        let spares = as_ids(&self.spares[id.index() * count..][..count]);
+        &spares[..spares.iter().position(|id| *id == EMPTY).unwrap_or(count)]
     }
 
     /// Samples.

@@ -3,11 +3,14 @@ use std::ops::Range;
 use rand::seq::index;
 use rayon::prelude::*;
 
+use super::cells::Parting;
 use super::kernel::{Format, Kernel};
 use super::lists::Lists;
 use super::product::Product;
+use super::sampled::with_margin;
+use super::top_k::{candidate, key};
 use super::{ProximityGraph, generator};
-use crate::sample::{GraphVersion, SampleId};
+use crate::sample::SampleId;
 use crate::store::EmbeddingTable;
 
 /// The share of each sample's exact nearest that a graph has, on `rows` samples drawn from `seed`; 0 to 1.
@@ -20,7 +23,8 @@ use crate::store::EmbeddingTable;
 #[must_use]
 pub fn recall(graph: &ProximityGraph, table: &EmbeddingTable, rows: usize, seed: u64) -> f64 {
     assert!(graph.len() <= table.len(), "each sample of a graph has an embedding");
-    Gauge::new(table, 0..graph.len(), graph.degree(), rows, seed, graph.version()).recall(graph)
+    let exactly = Parting { table, kernel: Kernel::new(Format::F32), seed, version: graph.version() };
+    Gauge::of(rows, exactly, 0..graph.len(), graph.degree()).recall(graph)
 }
 
 /// Some samples and their exact nearest, to measure several graphs by.
@@ -30,28 +34,32 @@ pub(super) struct Gauge {
 }
 
 impl Gauge {
-    /// The `k` nearest of `rows` samples with ids `among` these, of which one at least was not skipped.
-    pub fn new(
-        table: &EmbeddingTable,
-        among: Range<usize>,
-        k: usize,
-        rows: usize,
-        seed: u64,
-        version: GraphVersion,
-    ) -> Self {
+    /// The `k` nearest of some hundred samples with ids `among` these, of which one at least was not skipped.
+    pub fn new(parting: Parting<'_>, among: Range<usize>, k: usize) -> Self {
+        Self::of(ROWS, parting, among, k)
+    }
+
+    fn of(rows: usize, parting: Parting<'_>, among: Range<usize>, k: usize) -> Self {
+        let Parting { table, kernel, seed, version } = parting;
         let mut generator = generator(seed, version, u64::MAX - 1);
         let present: Vec<u32> = table.present_ids().into_iter().filter(|&id| among.contains(&(id as usize))).collect();
         let places = index::sample(&mut generator, present.len(), rows.min(present.len()));
         let rows: Vec<u32> = places.iter().map(|place| present[place]).collect();
-        let nearest = nearest(table, &rows, k);
+        let nearest = nearest(table, kernel, &rows, k);
         Self { rows, nearest }
     }
 
     /// The share of them that a graph has, of the samples that it has.
     pub fn recall(&self, graph: &ProximityGraph) -> f64 {
+        self.recall_with_spares(graph, 0)
+    }
+
+    /// The same where so many spares of each sample count as well.
+    pub fn recall_with_spares(&self, graph: &ProximityGraph, spares: usize) -> f64 {
         self.share(|row, nearest| {
-            let neighbors = graph.neighbors(SampleId(row));
-            nearest.iter().filter(|id| neighbors.contains(id)).count()
+            let (neighbors, next) = (graph.neighbors(SampleId(row)), graph.spares(SampleId(row)));
+            let next = &next[..next.len().min(spares)];
+            nearest.iter().filter(|id| neighbors.contains(id) || next.contains(id)).count()
         })
     }
 
@@ -75,13 +83,13 @@ impl Gauge {
     }
 }
 
-/// The exact `k` nearest others of these samples, best first.
-pub(super) fn nearest(table: &EmbeddingTable, rows: &[u32], k: usize) -> Vec<Vec<SampleId>> {
-    let mut lists = Lists::new(rows.len(), k);
+/// The `k` nearest others of these samples, best first: those that the kernel finds, by their similarities.
+pub(super) fn nearest(table: &EmbeddingTable, kernel: Kernel, rows: &[u32], k: usize) -> Vec<Vec<SampleId>> {
+    let mut lists = Lists::new(rows.len(), if kernel.is_exact() { k } else { with_margin(k) });
     let stripes = lists.stripes();
     let present = table.present_ids();
     present.par_chunks(PART).for_each_init(
-        || Product::new(Kernel::new(Format::F32)),
+        || Product::new(kernel),
         |product, ids| {
             product.pack_rows(table, rows);
             product.pack_columns(table, ids);
@@ -95,7 +103,18 @@ pub(super) fn nearest(table: &EmbeddingTable, rows: &[u32], k: usize) -> Vec<Vec
         },
     );
     drop(stripes);
-    (0..rows.len()).map(|list| lists.best_of(list as u32, k)).collect()
+    let by_similarity = |(list, &row): (usize, &u32)| {
+        let found = lists.best_of(list as u32, lists.length());
+        let mut scores = Vec::new();
+        table.similarities_with(&table.get(SampleId(row)), &found, &mut scores);
+        let mut keys: Vec<u64> = scores.iter().zip(&found).map(|(&score, id)| key(score, id.0)).collect();
+        keys.sort_unstable();
+        keys.into_iter().take(k).map(|key| SampleId(candidate(key).1)).collect()
+    };
+    rows.par_iter().enumerate().map(|(list, row)| by_similarity((list, row))).collect()
 }
+
+/// Samples of a gauge: with fewer, the recall of what is built by it would be off by a hundredth.
+const ROWS: usize = 512;
 
 const PART: usize = 2048;

@@ -1,3 +1,4 @@
+use super::cells::Parting;
 use super::descent::Descent;
 use super::recall::Gauge;
 use super::{ProximityGraph, Size};
@@ -11,7 +12,7 @@ use crate::telemetry;
 pub struct Refined {
     /// The kNN graph over them, nearly exact.
     pub graph: ProximityGraph,
-    /// The share of exact neighbors that the old graph still had, 0 to 1, by 192 of its rows.
+    /// The share of exact neighbors that the old graph still had, 0 to 1, by 512 of its rows.
     pub kept: f64,
     /// The same of the new graph, by the same rows.
     pub recall: f64,
@@ -22,12 +23,13 @@ pub struct Refined {
 /// Carries a kNN graph over to new embeddings of the same samples, and of samples that have come since, which stand
 /// behind them: the limit M → N of the paper's graph, for less than building it.
 ///
-/// First the old neighbors and spares of each sample are scored anew; while embeddings drift little, the new neighbors
-/// are nearly all among them. Where a gauge finds fewer than `config.recall`, or where samples have come, samples meet in
-/// the cells of near ones, in as many as it takes for what is missing, and then, where that is not enough, among their
-/// neighbors' neighbors, until few lists change. Where the old graph kept fewer than two fifths of the neighbors, they
-/// would save nothing: the graph is built from nothing, which telemetry says. Of `config`, K, the precision and the recall
-/// count. The graph does not depend on the number of threads, and needs the memory that [`build`](super::build()) does.
+/// First the old neighbors of each sample are scored anew, with as many of the spares behind them as a gauge finds
+/// necessary for `config.recall`; while embeddings drift little, a few suffice. Where all of them do not, or where samples
+/// have come, samples meet in the cells of near ones, in those that it takes for what is missing, and then, where that is
+/// not enough, among their neighbors' neighbors, until few lists change. Where the old graph kept fewer than two fifths of
+/// the neighbors, they would save nothing: the graph is built from nothing, which telemetry says. Of `config`, K, the
+/// precision and the recall count. The graph does not depend on the number of threads, and needs the memory that
+/// [`build`](super::build()) does.
 ///
 /// Measured (d = 384, K = 16, AVX-512, two threads, gauges included): of N = 100,000, where all pairs take 6.0 s, with
 /// 95 % kept 0.40 s to a recall of 1.000, with 86 % 0.40 s to 0.984, with 70 % 1.1 s to 0.976, and with 47 % as long as
@@ -50,8 +52,8 @@ pub fn refine(
     assert!(old.len() <= table.len(), "samples may come, not go");
     let size = Size::new(table.present(), config);
     let _span = telemetry::graph(table.present(), table.present() - 1, size.neighbors, version).entered();
-    let gauge = |among| Gauge::new(table, among, size.neighbors, ROWS, seed, version);
-    let mut gauges = vec![gauge(0..old.len())];
+    let parting = Parting::new(table, config, seed, version);
+    let mut gauges = vec![Gauge::new(parting, 0..old.len(), size.neighbors)];
     let kept = gauges[0].recall(old);
     let mut ids = (0..old.len()).map(SampleId::new);
     let as_before = ids.all(|id| old.is_skipped(id) == table.is_skipped(id));
@@ -61,11 +63,16 @@ pub fn refine(
         let config = GraphConfig { builder: GraphBuilder::NnDescent, ..config.clone() };
         super::build(table, &config, seed, version)
     } else {
-        let mut descent = Descent::new(table, config, size, seed, version);
-        descent.carry_over(old);
-        if (old.len()..table.len()).any(|id| !table.is_skipped(SampleId::new(id))) {
-            gauges.push(gauge(old.len()..table.len()));
+        let have_come = (old.len()..table.len()).any(|id| !table.is_skipped(SampleId::new(id)));
+        if have_come {
+            gauges.push(Gauge::new(parting, old.len()..table.len(), size.neighbors));
         }
+        let mut descent = Descent::new(parting, size);
+        // How many spares it takes is known before anything is scored.
+        let least = size.neighbors.saturating_sub(old.degree());
+        let enough = |spares: &usize| gauges[0].recall_with_spares(old, *spares) >= config.recall;
+        let spares = (least..old.spare_count()).find(enough).filter(|_| !have_come);
+        descent.carry_over(old, spares.unwrap_or(old.spare_count()));
         if gauges.iter().any(|gauge| descent.recall(gauge) < config.recall) {
             descent.reach(config.recall, &gauges);
         }
@@ -74,9 +81,6 @@ pub fn refine(
     let recall = gauges[0].recall(&graph);
     Refined { graph, kept, recall, rebuilt }
 }
-
-/// Rows of the gauge.
-const ROWS: usize = 192;
 
 /// Below this share of kept neighbors, they save nothing.
 const PAYS: f64 = 0.4;
