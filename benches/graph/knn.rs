@@ -11,7 +11,7 @@ use super::{Bench, SEED};
 const K: usize = 16;
 
 /// What `nn_descent` is asked for.
-const RECALLS: [f64; 5] = [0.968, 0.98, 0.99, 0.996, 0.999];
+const RECALLS: [f64; 5] = [0.965, 0.98, 0.99, 0.996, 0.999];
 
 /// A recall that counts as equal.
 const EQUAL: f64 = 0.001;

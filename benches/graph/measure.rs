@@ -19,6 +19,8 @@ pub struct Run {
     pub seconds: f64,
     /// K a row; those that were not found are −1.
     pub ids: Vec<i32>,
+    /// Where it is ours.
+    pub graph: Option<ProximityGraph>,
 }
 
 impl Run {
@@ -28,7 +30,7 @@ impl Run {
         let graph = bench.pool.install(build);
         let seconds = begun.elapsed().as_secs_f64();
         let ids = (0..graph.len()).flat_map(|row| graph.neighbors(SampleId::new(row))).map(|id| id.0 as i32).collect();
-        Self { spent: seconds, seconds, ids }
+        Self { spent: seconds, seconds, ids, graph: Some(graph) }
     }
 
     /// Of all neighbors with their samples.

@@ -36,7 +36,7 @@ impl Peers {
         let bytes = std::fs::read(&self.out).expect("neighbors");
         let ids: Vec<i32> = bytes.as_chunks().0.iter().map(|&b| i32::from_le_bytes(b)).collect();
         assert_eq!(ids.len(), done * k);
-        Run { spent: seconds, seconds: seconds * rows as f64 / done as f64, ids }
+        Run { spent: seconds, seconds: seconds * rows as f64 / done as f64, ids, graph: None }
     }
 }
 

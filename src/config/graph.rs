@@ -20,8 +20,8 @@ pub struct GraphConfig {
     pub similarity: Similarity,
     /// What candidates are scored in; the neighbors' similarities are f32 in any case. Default `auto`.
     pub precision: Precision,
-    /// The share of the nearest that `nn_descent` is to find, 0.5 to 1, default 0.98; refining a graph aims at it, too. Measured
-    /// on about 200 samples, so that the truth may lie a hundredth from it. Costs: see [`GraphBuilder::NnDescent`].
+    /// The share of the nearest that `nn_descent` is to find, 0.5 to 1, default 0.98; refining a graph aims at it, too.
+    /// Measured on 512 samples, so that the truth may lie a hundredth from it. Costs: see [`GraphBuilder::NnDescent`].
     pub recall: f64,
     /// What multiplies. Default `auto`.
     pub device: GraphDevice,
@@ -70,7 +70,7 @@ pub enum GraphBuilder {
     Exact,
     /// About the K most similar of all others, by cells and NN-descent, for data so large that `exact` takes too long: as
     /// many of 100 as `recall` says. M is ignored. 100,000 embeddings of sentences (d = 384, K = 16, two threads with
-    /// AVX-512) take 1.4 s for 97 of 100, 1.5 s for 98 and 2.2 s for 99, where `exact` takes 6.2 s. Where vectors have no
+    /// AVX-512) take 1.4 s for 97 of 100, 1.5 s for 98 and 1.8 s for 99, where `exact` takes 6.7 s. Where vectors have no
     /// structure at all, less than that may be found; the log says so.
     NnDescent,
     /// About the K most similar of all others, by a hierarchical navigable small world, instant-distance's. M is

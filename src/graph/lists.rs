@@ -44,8 +44,9 @@ impl Lists {
     pub fn new(samples: usize, length: usize) -> Self {
         let slots = samples * length;
         let (mut ids, mut scores) = (huge(slots), huge(slots));
-        ids.resize(slots, EMPTY);
-        scores.resize(slots, f32::NEG_INFINITY);
+        // Threads share the first touch of that much memory, which takes longer than what is written.
+        ids.par_extend(rayon::iter::repeat_n(EMPTY, slots));
+        scores.par_extend(rayon::iter::repeat_n(f32::NEG_INFINITY, slots));
         Self {
             ids,
             scores,

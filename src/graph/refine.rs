@@ -31,10 +31,10 @@ pub struct Refined {
 /// precision and the recall count. The graph does not depend on the number of threads, and needs the memory that
 /// [`build`](super::build()) does.
 ///
-/// Measured (d = 384, K = 16, AVX-512, two threads, gauges included): of N = 100,000, where all pairs take 6.0 s, with
-/// 95 % kept 0.40 s to a recall of 1.000, with 86 % 0.40 s to 0.984, with 70 % 1.1 s to 0.976, and with 47 % as long as
-/// building, 2.2 s. Of N = 1,000,000 with d = 128, where all pairs take 224 s, with 95 % kept 3.3 s to 1.000, with 85 %
-/// 2.9 s to 0.991, with 70 % 6.7 s to 0.987.
+/// Measured (d = 384, K = 16, AVX-512, two threads, gauges included): of N = 100,000, where all pairs take 6.6 s, with
+/// 95 % kept 0.33 s to a recall of 0.993, with 86 % 0.39 s to 0.980, with 70 % 1.1 s to 0.974. Of N = 1,000,000 with
+/// d = 128, where all pairs take 236 s, with 95 % kept 2.1 s to 0.991, with 85 % 2.1 s to 0.982, with 70 %
+/// 6.3 s to 0.989.
 ///
 /// Not for moderate M: there the paper's candidates must be drawn anew, or each refresh would raise M; that is what
 /// [`build`](super::build()) does at less cost.

@@ -15,7 +15,6 @@ use arrow::datatypes::{
     ArrowNativeType, BinaryType, ByteArrayType, DataType, LargeBinaryType, LargeUtf8Type, Utf8Type,
 };
 use arrow::error::ArrowError;
-use rayon::prelude::*;
 
 /// The rows at these places, each a record batch and a row in it, in this order. There must be a record batch, and all
 /// must have the same columns.
@@ -63,7 +62,7 @@ fn concat(values: &[&[u8]], len: usize) -> Vec<u8> {
     let mut copies: Vec<_> =
         values.iter().map(|&value| (value, rest.split_off_mut(..value.len()).expect("room for each"))).collect();
     assert!(rest.is_empty(), "every byte is written");
-    copies.par_chunks_mut(VALUES_A_TURN).flat_map_iter(|turn| turn.chunks_mut(VALUES_AT_ONCE)).for_each(|copies| {
+    for copies in copies.chunks_mut(VALUES_AT_ONCE) {
         let longest = copies.iter().map(|(value, _)| value.len()).max().unwrap_or(0);
         for start in (0..longest).step_by(PIECE) {
             for (from, to) in copies.iter_mut().filter(|(from, _)| start < from.len()) {
@@ -71,14 +70,11 @@ fn concat(values: &[&[u8]], len: usize) -> Vec<u8> {
                 to[start..end].write_copy_of_slice(&from[start..end]);
             }
         }
-    });
+    }
     // SAFETY: values lie side by side from the first byte to the last, and each was copied whole.
     unsafe { all.set_len(len) };
     all
 }
-
-/// Values that a thread takes at a time.
-const VALUES_A_TURN: usize = 64;
 
 /// The processor fetches ahead in about so many places.
 const VALUES_AT_ONCE: usize = 8;
