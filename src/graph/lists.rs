@@ -44,7 +44,7 @@ impl Lists {
     pub fn new(samples: usize, length: usize) -> Self {
         let slots = samples * length;
         let (mut ids, mut scores) = (huge(slots), huge(slots));
-        // Threads share the first touch of that much memory, which takes longer than what is written.
+        // Threads share the first touch of that much memory: it takes longer than the writing.
         ids.par_extend(rayon::iter::repeat_n(EMPTY, slots));
         scores.par_extend(rayon::iter::repeat_n(f32::NEG_INFINITY, slots));
         Self {
