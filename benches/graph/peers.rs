@@ -30,14 +30,23 @@ impl Peers {
         let (dimension, rows) = (data.table.dimension(), data.table.len());
         let (path, out) = (data.path.display(), self.out.display());
         writeln!(process.stdin, "{name} {path} {dimension} {rows} {k} {out} {arguments}").expect("job");
-        let answer = process.line();
-        let (seconds, done) = answer.split_once(' ').expect("answer");
-        let (seconds, done): (f64, usize) = (seconds.parse().expect("seconds"), done.parse().expect("rows"));
+        // hnsw_rs prints lines of its own.
+        let (seconds, done) = loop {
+            if let Some(answer) = answer(&process.line()) {
+                break answer;
+            }
+        };
         let bytes = std::fs::read(&self.out).expect("neighbors");
         let ids: Vec<i32> = bytes.as_chunks().0.iter().map(|&b| i32::from_le_bytes(b)).collect();
         assert_eq!(ids.len(), done * k);
         Run { spent: seconds, seconds: seconds * rows as f64 / done as f64, ids, graph: None }
     }
+}
+
+/// Seconds and rows, where a line says these.
+fn answer(line: &str) -> Option<(f64, usize)> {
+    let (seconds, done) = line.split_once(' ')?;
+    Some((seconds.parse().ok()?, done.parse().ok()?))
 }
 
 const RUST: [&str; 2] = ["hnsw_rs", "instant-distance"];
