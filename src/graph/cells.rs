@@ -97,9 +97,9 @@ impl<'a> Cells<'a> {
     }
 }
 
-/// What memberships cost: more for a center that is far, measured by how fast centers come farther on average, for one
-/// that others are nearer than, and for a large cell, where a member is scored with many. A sample's nearest cell costs
-/// nothing.
+/// What memberships cost: rank × distance × √size. So more for a center that others are nearer than, for one that is far,
+/// in mean steps from one center to the next, and for a large cell, where a member is scored with many. A sample's
+/// nearest cell costs nothing.
 ///
 /// By the pairs that two data sets needed (WordNet's definitions, and a million in clusters), members of their m nearest
 /// cells are scored with 1.3 to 3 times as many others, to the same recall.
@@ -107,11 +107,11 @@ fn costs(nearest: &[u16], mut gaps: Vec<bf16>, most: usize, count: usize) -> Vec
     let mut sizes = vec![0f32; count];
     nearest.iter().for_each(|&cell| sizes[usize::from(cell)] += 1.0);
     let last = gaps.iter().skip(most - 1).step_by(most);
-    let slope = last.map(|gap| f64::from(gap.to_f32())).sum::<f64>() / gaps.len() as f64;
-    let slope = slope.max(f64::from(f32::MIN_POSITIVE)) as f32;
+    let step = last.map(|gap| f64::from(gap.to_f32())).sum::<f64>() / gaps.len() as f64;
+    let step = step.max(f64::from(f32::MIN_POSITIVE)) as f32;
     gaps.par_chunks_exact_mut(most).zip(nearest.par_chunks_exact(most)).for_each(|(gaps, cells)| {
         for (rank, (gap, &cell)) in gaps.iter_mut().zip(cells).enumerate() {
-            let distance = gap.to_f32() / slope + NEAREST;
+            let distance = gap.to_f32() / step + LEAST_DISTANCE;
             *gap = bf16::from_f32(rank as f32 * distance * sizes[usize::from(cell)].sqrt());
         }
     });
@@ -230,13 +230,13 @@ fn center_table(mut vectors: Vec<f32>, dimension: usize) -> EmbeddingTable {
 }
 
 /// Cells of each sample that are known, at most.
-pub(super) const MOST: usize = 16;
+const MOST: usize = 16;
 
 /// Cells for the root of the number of samples.
 const CELLS: f64 = 2.0;
 
-/// What being near is worth, in steps from one center to the next.
-const NEAREST: f32 = 2.0;
+/// The distance of a center that is as near as the nearest one, in mean steps from one center to the next.
+const LEAST_DISTANCE: f32 = 2.0;
 
 /// Samples that are not parted.
 const SMALL: usize = 2048;

@@ -13,11 +13,11 @@ use rayon::prelude::*;
 
 use super::cells::{Cells, Parting};
 use super::kernel::{Format, Kernel, Rows};
-use super::lists::{EMPTY, Lists, Stripes, with_spares};
+use super::lists::{EMPTY, Lists, Stripes, sort, with_spares};
 use super::product::Product;
 use super::recall::{Gauge, nearest};
 use super::sampled::with_margin;
-use super::top_k::{candidate, key};
+use super::top_k::candidate;
 use super::{ProximityGraph, Size};
 use crate::config::GraphConfig;
 use crate::sample::{GraphVersion, SampleId};
@@ -73,10 +73,8 @@ impl<'a> Descent<'a> {
                 let scored = ids.len().min(old.degree() + spares);
                 scores.clear();
                 table.similarities_with(&table.get(id), &ids[..scored], scores);
-                keys.clear();
-                keys.extend(scores.iter().zip(&*ids).map(|(&score, id)| key(score, id.0)));
-                keys.sort_unstable();
-                stripes.fill(id.0, keys.iter().map(|&key| candidate(key)), &ids[scored..]);
+                sort(&ids[..scored], scores, keys);
+                stripes.start_with(id.0, keys.iter().map(|&key| candidate(key)), &ids[scored..]);
             }
         });
     }
@@ -198,8 +196,8 @@ struct Joins<'a, 's> {
 }
 
 impl Joins<'_, '_> {
-    /// Scores the `members` of each sample, by its place in the order, among themselves. Near samples have many in common, so these are packed once
-    /// for some samples together.
+    /// Scores the `members` of each sample, by its place in the order, among themselves. Near samples have many in common,
+    /// so these are packed once for some samples together.
     fn run(&self, order: &[u32], members: impl Fn(usize, u32, &mut Vec<u32>) + Sync) {
         let init = || (Product::new(self.kernel), Rows::default(), Near::default());
         order.par_chunks(TOGETHER).enumerate().for_each_init(init, |(product, packed, near), (turn, samples)| {

@@ -166,8 +166,8 @@ fn cut<T: Copy>(slots: &mut Vec<T>, length: usize, degree: usize) {
     slots.shrink_to_fit();
 }
 
-/// The keys of a list, best first.
-fn sort(ids: &[SampleId], scores: &[f32], keys: &mut Vec<u64>) {
+/// The keys of some candidates, best first.
+pub(super) fn sort(ids: &[SampleId], scores: &[f32], keys: &mut Vec<u64>) {
     keys.clear();
     keys.extend(scores.iter().zip(ids).map(|(&score, id)| key(score, id.0)));
     keys.sort_unstable();
@@ -202,7 +202,7 @@ impl Stripes<'_> {
     }
 
     /// Fills an empty list with these, best first, and what comes after them in this order.
-    pub fn fill(&self, sample: u32, best: impl Iterator<Item = (f32, u32)>, last: &[SampleId]) {
+    pub fn start_with(&self, sample: u32, best: impl Iterator<Item = (f32, u32)>, last: &[SampleId]) {
         self.with(sample, |list| {
             // The worst stands first.
             let mut slots = list.scores.iter_mut().zip(list.ids).rev();

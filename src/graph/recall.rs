@@ -5,10 +5,10 @@ use rayon::prelude::*;
 
 use super::cells::Parting;
 use super::kernel::{Format, Kernel};
-use super::lists::Lists;
+use super::lists::{Lists, sort};
 use super::product::Product;
 use super::sampled::with_margin;
-use super::top_k::{candidate, key};
+use super::top_k::candidate;
 use super::{ProximityGraph, generator};
 use crate::sample::SampleId;
 use crate::store::EmbeddingTable;
@@ -27,14 +27,14 @@ pub fn recall(graph: &ProximityGraph, table: &EmbeddingTable, rows: usize, seed:
     Gauge::of(rows, exactly, 0..graph.len(), graph.degree()).recall(graph)
 }
 
-/// Some samples and their exact nearest, to measure several graphs by.
+/// Some samples and their nearest, as the kernel finds them, to measure several graphs by.
 pub(super) struct Gauge {
     rows: Vec<u32>,
     nearest: Vec<Vec<SampleId>>,
 }
 
 impl Gauge {
-    /// The `k` nearest of some hundred samples with ids `among` these, of which one at least was not skipped.
+    /// The `k` nearest of [`ROWS`] samples with ids `among` these, of which one at least was not skipped.
     pub fn new(parting: Parting<'_>, among: Range<usize>, k: usize) -> Self {
         Self::of(ROWS, parting, among, k)
     }
@@ -105,13 +105,12 @@ pub(super) fn nearest(table: &EmbeddingTable, kernel: Kernel, rows: &[u32], k: u
     drop(stripes);
     let by_similarity = |(list, &row): (usize, &u32)| {
         let found = lists.best_of(list as u32, lists.length());
-        let mut scores = Vec::new();
-        table.similarities_with(&table.get(SampleId(row)), &found, &mut scores);
-        let mut keys: Vec<u64> = scores.iter().zip(&found).map(|(&score, id)| key(score, id.0)).collect();
-        keys.sort_unstable();
+        let (mut similarities, mut keys) = (Vec::new(), Vec::new());
+        table.similarities_with(&table.get(SampleId(row)), &found, &mut similarities);
+        sort(&found, &similarities, &mut keys);
         keys.into_iter().take(k).map(|key| SampleId(candidate(key).1)).collect()
     };
-    rows.par_iter().enumerate().map(|(list, row)| by_similarity((list, row))).collect()
+    rows.par_iter().enumerate().map(by_similarity).collect()
 }
 
 /// Samples of a gauge: with fewer, the recall of what is built by it would be off by a hundredth.
