@@ -4,10 +4,11 @@
 # The benchmark's binary, the models, the scripts, and ONNX Runtime with its CUDA provider in parts of at most 40 MiB. Of the
 # provider only the code of the chips in CHIPS (default "90", an H100) is kept, by gpu_prune.py; --whole keeps all of it, for
 # other chips or should the small one not load, in four times as many parts. --cpu leaves ONNX Runtime out, to rehearse with
-# the one that is found. Needs cargo, xz, and python3 with pip and the package `onnx` (PYTHON names another one). PROFILE and
-# FEATURES are cargo's; to rehearse with what tests have built, dev and default,cloud.
+# the one that is found. Needs cargo, xz, and python3 with pip and the packages of the Python tests (PYTHON names another
+# one, .python/bin/python say). PROFILE and FEATURES are cargo's; to rehearse with what tests have built, dev and
+# default,cloud.
 set -euo pipefail
-[ $# -ge 1 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 mkdir -p "$1"
 folder=$(cd "$1" && pwd)
 shift

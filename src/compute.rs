@@ -104,6 +104,12 @@ thread_local! {
     static GPU_SHARE: Cell<f64> = const { Cell::new(1.0) };
 }
 
+/// Whether work of this thread must leave GPUs to others for a part of the time.
+#[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "only models run on GPUs"))]
+pub(crate) fn leaves_gpus() -> bool {
+    GPU_SHARE.get() < 1.0
+}
+
 /// Does work on a GPU, or what stands for one, and then leaves it to others for as long as this thread's share demands.
 /// Whoever waits for the same session waits along, so that the share is the session's.
 #[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "only models run on GPUs"))]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use prosampler::arrow::array::{ArrayRef, Int64Builder, ListBuilder, RecordBatch};
-use prosampler::config::{EncodeConfig, Provider, Similarity, Storage, StoreConfig, TensorConfig};
+use prosampler::config::{CudaConfig, EncodeConfig, Provider, Similarity, Storage, StoreConfig, TensorConfig};
 use prosampler::encode::{Encoder, OnnxEncoder, encode_all};
 use prosampler::source::MemorySource;
 use prosampler::store::Store;
@@ -36,7 +36,28 @@ pub fn agreement(check: &Check) -> Outcome<Value> {
             found.insert(format!("{shape}-{precision}"), value);
         }
     }
+    if check.provider != Provider::Cpu {
+        let shape = check.shapes()[check.shapes().len() - 1];
+        found.insert(format!("{shape} in little memory"), in_little_memory(check, &pool, shape)?);
+    }
     Ok(found.into())
+}
+
+/// Whether batches that do not fit are halved until they do, and give the vectors of whole ones.
+fn in_little_memory(check: &Check, pool: &ComputePool, shape: &str) -> Outcome<Value> {
+    let rows = rows(8192);
+    let whole = open(check, shape, "f16", check.provider)?;
+    let expected = vectors(pool, &whole, &rows)?;
+    let cuda = CudaConfig { memory_limit: Some(1 << 30), ..CudaConfig::default() };
+    let limited =
+        OnnxEncoder::open(&EncodeConfig { cuda: Some(cuda), ..settings(check, shape, "f16", check.provider) })?;
+    let given = vectors(pool, &limited, &rows)?;
+    let d = whole.dimension();
+    let turns = expected.chunks_exact(d).zip(given.chunks_exact(d)).map(|(a, b)| 1.0 - cosine(a, b));
+    let (largest, halvings) = (turns.fold(0.0, f64::max), limited.halvings());
+    Ok(
+        json!({ "one_minus_cosine": largest, "halvings": halvings, "as_wanted": largest <= FURTHEST[1].1 && halvings > 0 }),
+    )
 }
 
 /// Samples a second through `encode_all`, in f16 (on the processor f32), from rows in the store to the table.
@@ -92,12 +113,16 @@ fn multiplications(shape: &str) -> f64 {
 }
 
 pub fn open(check: &Check, shape: &str, precision: &str, provider: Provider) -> Outcome<OnnxEncoder> {
-    Ok(OnnxEncoder::open(&EncodeConfig {
+    Ok(OnnxEncoder::open(&settings(check, shape, precision, provider))?)
+}
+
+fn settings(check: &Check, shape: &str, precision: &str, provider: Provider) -> EncodeConfig {
+    EncodeConfig {
         model: Some(check.models.join(format!("{shape}-{precision}.onnx"))),
         providers: vec![provider],
         tensor: Some(TensorConfig::default()),
         ..EncodeConfig::default()
-    })?)
+    }
 }
 
 fn vectors(pool: &ComputePool, encoder: &OnnxEncoder, rows: &RecordBatch) -> Outcome<Vec<f32>> {

@@ -34,7 +34,7 @@ fn profile(check: &Check, shape: &str) -> Outcome<Value> {
         .commit_from_file(check.models.join(format!("{shape}-f16.onnx")))?;
     for _ in 0..3 {
         let numbers = |value: i64| Tensor::from_array(([8usize, 32], vec![value; 256]));
-        session.run(vec![("input_ids", numbers(7)?), ("input_ids_mask", numbers(1)?)])?;
+        session.run(vec![("input_ids", numbers(7)?), ("attention_mask", numbers(1)?)])?;
     }
     let path = session.end_profiling()?;
     let events: Vec<Value> = serde_json::from_slice(&std::fs::read(&path)?)?;

@@ -36,7 +36,7 @@ impl Provider {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct CudaConfig {
-    /// GPUs that share the work, by number; a session each, or `encode.sessions` each. Default: the first.
+    /// GPUs that share the work, by number, with as many sessions each as `encode.sessions` says. Default: the first.
     pub devices: Vec<u32>,
     /// Memory that a session may take on its GPU, in bytes, from 16 MiB; beyond it the model runs out of memory, and
     /// batches are halved. For GPUs that a trainer uses too. Default: all there is.

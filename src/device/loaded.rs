@@ -7,10 +7,11 @@ use ort::value::{DynTensor, DynValue, Tensor};
 
 use super::OnnxDevice;
 use super::model::{COLUMNS, K, PLACES, ROWS, SCORES, TABLE, model};
+use super::upload::upload;
 use crate::compute;
 use crate::config::Provider;
 use crate::encode::runtime::Runtime;
-use crate::encode::{cuda, pinned, session_builder};
+use crate::encode::{UntilExit, cuda, pinned, session_builder};
 use crate::error::Result;
 use crate::graph::{Blocks, Format, Loaded, Rows, Vectors};
 
@@ -18,7 +19,7 @@ use crate::graph::{Blocks, Format, Loaded, Rows, Vectors};
 pub(super) struct OnnxLoaded {
     device: OnnxDevice,
     runtime: Runtime,
-    sessions: Vec<Mutex<Bound>>,
+    sessions: UntilExit<Vec<Mutex<Bound>>>,
     dimension: usize,
     format: Format,
 }
@@ -32,8 +33,8 @@ struct Bound {
 }
 
 impl OnnxLoaded {
-    pub fn open(device: &OnnxDevice, runtime: &Runtime, vectors: Vectors) -> ort::Result<Self> {
-        let Vectors { numbers, dimension, format, with_rows } = vectors;
+    pub fn open(device: &OnnxDevice, runtime: &Runtime, vectors: &Vectors<'_>) -> ort::Result<Self> {
+        let Vectors { dimension, format, with_rows, .. } = *vectors;
         let settings = device.config.cuda.clone().unwrap_or_default();
         let gpus = match device.provider {
             Provider::Cpu => vec![0],
@@ -42,7 +43,6 @@ impl OnnxLoaded {
                 settings.devices.clone()
             }
         };
-        let table = tensor(format, vec![numbers.len() / dimension, dimension], numbers)?;
         let open = |&gpu: &u32| {
             let mut builder = session_builder(runtime, device.provider, &settings, gpu)?;
             if device.provider != Provider::Cpu {
@@ -50,6 +50,7 @@ impl OnnxLoaded {
                 builder = builder.with_config_entry("session.disable_cpu_ep_fallback", "1")?;
             }
             let session = model(format, with_rows)?.into_session(&builder)?;
+            let table = upload(vectors, &session, &builder, device.provider, gpu)?;
             let mut binding = session.create_binding()?;
             binding.bind_input(TABLE, &table)?;
             let results = match device.provider {
@@ -59,6 +60,7 @@ impl OnnxLoaded {
             Ok(Mutex::new(Bound { session, binding, results }))
         };
         let sessions = gpus.iter().map(open).collect::<ort::Result<Vec<_>>>()?;
+        let sessions = UntilExit::new(sessions);
         Ok(Self { device: device.clone(), runtime: runtime.clone(), sessions, dimension, format })
     }
 

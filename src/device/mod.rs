@@ -9,6 +9,7 @@
 
 mod loaded;
 mod model;
+mod upload;
 
 use std::sync::Arc;
 
@@ -40,8 +41,10 @@ impl OnnxDevice {
     /// # Errors
     /// [`Error::Device`] with the reason; those of loading ONNX Runtime.
     pub fn probe(&self) -> Result<()> {
-        let numbers = vec![1.0, 0.0, 0.0, 1.0, 0.6, 0.8];
-        let loaded = self.load(Vectors { numbers, dimension: 2, format: Format::F32, with_rows: true })?;
+        let numbers = [[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]];
+        let read = |place: usize, vector: &mut [f32]| vector.copy_from_slice(&numbers[place]);
+        let loaded =
+            self.load(&Vectors { count: 3, read: &read, dimension: 2, format: Format::F32, with_rows: true })?;
         let rows = Rows::Places(&[2]);
         let mut found = Vec::new();
         let blocks = Blocks { rows, block_rows: 1, columns: &[0, 1], block_columns: 2, k: 1 };
@@ -81,7 +84,7 @@ impl Device for OnnxDevice {
         self.config.cuda.as_ref().and_then(|cuda| cuda.memory_limit)
     }
 
-    fn load(&self, vectors: Vectors) -> Result<Box<dyn Loaded>> {
+    fn load(&self, vectors: &Vectors<'_>) -> Result<Box<dyn Loaded>> {
         let runtime = Runtime::load(self.config.runtime.as_deref())?;
         let loaded = OnnxLoaded::open(self, &runtime, vectors).map_err(|e| self.failed(&runtime, &e))?;
         Ok(Box::new(loaded))

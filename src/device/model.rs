@@ -41,9 +41,8 @@ pub(super) fn model(format: Format, rows_are_places: bool) -> ort::Result<Model>
     if format != Format::F32 {
         nodes.add("Cast", &[products], &["products"], [Attribute::new("to", ONNX_FLOAT)?])?;
     }
-    // Unsorted: lists are sorted once, when they are complete.
     let attributes =
-        [Attribute::new("axis", -1i64)?, Attribute::new("largest", 1i64)?, Attribute::new("sorted", 0i64)?];
+        [Attribute::new("axis", -1i64)?, Attribute::new("largest", 1i64)?, Attribute::new("sorted", 1i64)?];
     nodes.add("TopK", &["products", K], &[SCORES, "long_places"], attributes)?;
     nodes.add("Cast", &["long_places"], &[PLACES], [Attribute::new("to", ONNX_INT32)?])?;
     nodes.0.into_iter().try_for_each(|node| graph.add_node(node))?;
@@ -68,12 +67,12 @@ impl Nodes {
     }
 }
 
-fn tensor(name: &str, ty: TensorElementType, rank: usize) -> Outlet {
+pub(super) fn tensor(name: &str, ty: TensorElementType, rank: usize) -> Outlet {
     let (shape, dimension_symbols) = (Shape::new(vec![-1; rank]), SymbolicDimensions::empty(rank));
     Outlet::new(name, ValueType::Tensor { ty, shape, dimension_symbols })
 }
 
-fn element(format: Format) -> TensorElementType {
+pub(super) fn element(format: Format) -> TensorElementType {
     match format {
         Format::F32 => TensorElementType::Float32,
         Format::F16 => TensorElementType::Float16,

@@ -76,6 +76,11 @@ pub(crate) fn in_plain_words(reason: &str, runtime: &Runtime) -> String {
             runtime.path.display()
         );
     }
+    if has("libonnxruntime_providers_tensorrt.so: cannot open shared object file") {
+        return "this build of ONNX Runtime has no TensorRT provider; install onnxruntime-gpu with TensorRT, or leave \
+                tensorrt out of encode.providers"
+            .into();
+    }
     match missing {
         Some("libcuda.so.1") => {
             "there is no NVIDIA driver (libcuda.so.1); install it, or run on a machine with a GPU".into()

@@ -29,6 +29,8 @@ mod provider;
 pub mod runtime;
 #[cfg(feature = "onnx")]
 mod transfer;
+#[cfg(feature = "onnx")]
+mod until_exit;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -49,6 +51,8 @@ pub use self::provider::probe_provider;
 pub(crate) use self::provider::{is_out_of_memory, session_builder};
 #[cfg(feature = "onnx")]
 pub(crate) use self::transfer::pinned;
+#[cfg(feature = "onnx")]
+pub(crate) use self::until_exit::UntilExit;
 use crate::config::{EncodeConfig, Fault, Faults, FeatureKind, OnBadSample, PairsConfig, Similarity, Storage};
 use crate::error::{Error, Result};
 use crate::sample::{ModelVersion, SampleId};

@@ -10,6 +10,7 @@ use ort::value::{TensorElementType, ValueType};
 use super::inputs::{Declared, Input};
 use super::provider::{is_out_of_memory, open_sessions};
 use super::transfer::Transfer;
+use super::until_exit::UntilExit;
 use crate::compute;
 use crate::config::{EncodeConfig, Provider};
 use crate::error::{Cause, Error, Result};
@@ -21,7 +22,9 @@ pub(super) struct Model {
     pub outputs: Vec<String>,
     /// What it runs on.
     pub provider: Provider,
-    sessions: Vec<(Mutex<Session>, Transfer)>,
+    sessions: UntilExit<Vec<(Mutex<Session>, Transfer)>>,
+    /// The first sessions are one on each GPU.
+    gpus: usize,
     /// Of the file, when it was opened.
     version: Version,
 }
@@ -55,6 +58,7 @@ impl Model {
         let first = &sessions[0].0;
         let inputs = first.inputs().iter().map(|i| Declared::new(i.name(), i.dtype())).collect();
         let outputs = first.outputs().iter().map(|o| o.name().to_owned()).collect();
+        let gpus = sessions.iter().skip(1).take_while(|(_, gpu)| *gpu != sessions[0].1).count() + 1;
         let with_transfer = |(session, gpu)| {
             let transfer = Transfer::of(&session, provider, gpu)?;
             Ok((Mutex::new(session), transfer))
@@ -62,7 +66,8 @@ impl Model {
         let sessions: ort::Result<Vec<_>> = sessions.into_iter().map(with_transfer).collect();
         let sessions =
             sessions.map_err(|e| fault(path, "cannot be run".into(), Some(e.message().to_owned().into())))?;
-        Ok(Self { path: path.to_owned(), inputs, outputs, provider, sessions, version })
+        let sessions = UntilExit::new(sessions);
+        Ok(Self { path: path.to_owned(), inputs, outputs, provider, sessions, gpus, version })
     }
 
     /// Whether the file has changed since.
@@ -89,8 +94,10 @@ impl Model {
                 false => self.fault("cannot be run".into(), Some(cause)),
             }
         };
-        let worker = rayon::current_thread_index().unwrap_or(0) % self.sessions.len();
-        let (session, transfer) = &self.sessions[worker];
+        // Who leaves a GPU to others rests between its own batches: two sessions would take turns to work.
+        let one_each = self.provider != Provider::Cpu && compute::leaves_gpus();
+        let count = if one_each { self.gpus } else { self.sessions.len() };
+        let (session, transfer) = &self.sessions[rayon::current_thread_index().unwrap_or(0) % count];
         let mut values = Vec::with_capacity(self.inputs.len());
         for input in inputs {
             if let Some(declared) = self.inputs.iter().find(|declared| declared.name == input.name) {

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
+use ort::ep::cuda::AttentionBackend;
 use ort::ep::{self, ArenaExtendStrategy, ExecutionProviderDispatch};
+use ort::logging::LogLevel;
 use ort::session::Session;
 use ort::session::builder::SessionBuilder;
 use rayon::prelude::*;
@@ -26,7 +28,10 @@ pub(super) fn open_sessions(path: &Path, config: &EncodeConfig) -> Result<(Vec<(
             Ok(sessions) => return Ok((sessions, provider)),
             // That is the model's fault, and no other provider would help.
             Err(error) if provider == Provider::Cpu => return Err(error),
-            Err(error) => failures.push((provider, cuda::in_plain_words(&error.to_string(), &runtime))),
+            Err(error) => {
+                let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+                failures.push((provider, cuda::in_plain_words(&reason, &runtime)));
+            }
         }
     }
     let failures = failures.into_iter().map(|(provider, reason)| format!("{}: {reason}", provider.name())).collect();
@@ -62,12 +67,13 @@ fn open_all(
     cuda: &CudaConfig,
     sessions: usize,
 ) -> Result<Vec<(Session, u32)>> {
-    // One a GPU is kept busy by several threads that prepare batches; on the processor each thread needs its own.
+    // Two keep a GPU busy: while one gets its next batch, the other runs. Where memory is short it is that of one. On the
+    // processor each thread needs its own.
     let (devices, each) = match provider {
         Provider::Cpu => (vec![0], rayon::current_num_threads()),
         Provider::Cuda | Provider::Tensorrt => {
             cuda::preload(runtime);
-            (cuda.devices.clone(), 1)
+            (cuda.devices.clone(), if cuda.memory_limit.is_some() { 1 } else { 2 })
         }
     };
     let each = if sessions == 0 { each } else { sessions };
@@ -99,14 +105,33 @@ pub(crate) fn session_builder(
     cuda: &CudaConfig,
     device: u32,
 ) -> ort::Result<SessionBuilder> {
-    Ok(Session::builder(runtime.environment())?
+    let mut builder = Session::builder(runtime.environment())?
         .with_intra_threads(1)?
         .with_inter_threads(1)?
         .with_intra_op_spinning(false)?
         .with_inter_op_spinning(false)?
         // Every batch has another shape, so remembered layouts would only pile up.
         .with_memory_pattern(false)?
-        .with_execution_providers(dispatches(provider, cuda, device))?)
+        // It says on standard error what it gives as an error as well, out-of-memory of each batch that is then halved.
+        .with_log_level(LogLevel::Fatal)?
+        .with_execution_providers(dispatches(provider, cuda, device))?;
+    if provider == Provider::Cpu {
+        // It crashes over some models in 16 bits (1.31, 1.32), and makes none faster by much.
+        builder = builder.with_config_entry(
+            "optimization.disable_specified_optimizers",
+            "FuseFp16InitializerToFp32NodeTransformer",
+        )?;
+    }
+    Ok(builder)
+}
+
+/// All but cuDNN's, which is planned anew for each shape: tens of milliseconds, where each batch has a shape of its own.
+fn attention_backends() -> AttentionBackend {
+    AttentionBackend::FLASH_ATTENTION
+        | AttentionBackend::EFFICIENT_ATTENTION
+        | AttentionBackend::TRT_FUSED_ATTENTION
+        | AttentionBackend::TRT_FLASH_ATTENTION
+        | AttentionBackend::MATH
 }
 
 /// By what ONNX Runtime's arena and CUDA say; there is no code for it.
@@ -134,6 +159,7 @@ fn dispatches(provider: Provider, config: &CudaConfig, device: u32) -> Vec<Execu
             .with_device_id(device)
             .with_arena_extend_strategy(arena)
             .with_conv_algorithm_search(search)
+            .with_attention_backend(attention_backends())
             .with_tf32(config.tf32);
         match config.memory_limit {
             Some(limit) => cuda.with_memory_limit(limit),

@@ -14,26 +14,35 @@ pub trait Device: Send + Sync + 'static {
     /// Bytes that a graph may take there; `None` where all that there is may be tried.
     fn memory(&self) -> Option<usize>;
 
-    /// Takes these vectors over. They stay on the device until what it gives is dropped, and all else that was taken
+    /// Copies these vectors. They stay on the device until what it gives is dropped, and all else that was taken
     /// there goes with them.
     ///
     /// # Errors
     /// [`Error::DeviceMemory`](crate::Error::DeviceMemory) where there is no room for them,
     /// [`Error::Device`](crate::Error::Device) where it cannot be used.
-    fn load(&self, vectors: Vectors) -> Result<Box<dyn Loaded>>;
+    fn load(&self, vectors: &Vectors<'_>) -> Result<Box<dyn Loaded>>;
 }
 
 /// Vectors for a device.
-#[derive(Clone, Debug)]
-pub struct Vectors {
-    /// [n × dimension], row-major.
-    pub numbers: Vec<f32>,
+#[derive(Clone, Copy)]
+pub struct Vectors<'a> {
+    /// How many there are.
+    pub count: usize,
+    /// Writes the d numbers of the vector in a place, from 0 on. Any thread may call it.
+    pub read: &'a (dyn Fn(usize, &mut [f32]) + Sync),
     /// d: numbers in a vector.
     pub dimension: usize,
     /// What they are kept and multiplied in.
     pub format: Format,
     /// Whether rows are among them; else each call of [`best`](Loaded::best) brings its own.
     pub with_rows: bool,
+}
+
+impl std::fmt::Debug for Vectors<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { count, dimension, format, with_rows, .. } = self;
+        write!(f, "Vectors {{ {count} × {dimension}, {format:?}, with_rows: {with_rows} }}")
+    }
 }
 
 /// What a device keeps and multiplies vectors in. Scores come in f32.
@@ -50,8 +59,8 @@ pub enum Format {
 /// Vectors on a device.
 pub trait Loaded: Send + Sync {
     /// Scores each block's rows with its columns, and gives `take` the k best of each row: scores and places among the
-    /// block's columns, both [blocks × block rows × k], in any order within a row. Several threads may call at once:
-    /// while one waits for the device, others prepare and `take`.
+    /// block's columns, both [blocks × block rows × k], best first within a row. Several threads may call at once: while
+    /// one waits for the device, others prepare and `take`.
     ///
     /// # Errors
     /// As [`Device::load`].

@@ -1,8 +1,10 @@
 //! The graph on a [`Device`]: the same draws as on the processor, multiplied there.
 //!
 //! A part of the vectors lies on the device, all of them if they fit. Launches of some hundred megabytes go through it;
-//! each names rows and columns by their places, so that little else than the result is copied. Many threads prepare
-//! launches and take results, one at a time is multiplied.
+//! each names rows and columns by their places, so that little else than the result is copied. One at a time is
+//! multiplied; meanwhile all threads prepare the next one and take the results of the last.
+
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
@@ -106,22 +108,37 @@ impl<'a> OnDevice<'a> {
     }
 
     fn sampled(&self, limits: Limits, seed: u64, version: GraphVersion) -> Result<ProximityGraph> {
-        let mut draws = Draws::new(self.table, self.size, seed, version);
+        // Where all vectors fit, they are on their way while the candidates are drawn.
+        let ids = self.table.present_ids();
+        let (whole, (mut draws, mut lists)) = rayon::join(
+            || (limits.part >= ids.len()).then(|| self.load(&ids, true)).transpose(),
+            || (Draws::new(self.table, self.size, seed, version), Lists::new(self.table.len(), self.length)),
+        );
+        let whole = whole?.map(|loaded| (loaded, places(&ids, self.table.len())));
         let rows = draws.rows.clone();
         let mut own_seen = vec![false; rows.len()];
-        let mut lists = Lists::new(self.table.len(), self.length);
         let stripes = lists.stripes();
         draws.in_parts(limits.part, |part| {
-            let places = (part.ids.len() == rows.len()).then(|| places(part.ids, self.table.len()));
-            let loaded = self.load(part.ids, places.is_some())?;
+            let of_part = match &whole {
+                Some(_) => None,
+                None => Some((self.load(part.ids, false)?, places(part.ids, self.table.len()))),
+            };
+            let Some((loaded, places)) = whole.as_ref().or(of_part.as_ref()) else { return Ok(()) };
             let (width, row_bytes) = (part.wanted, self.table.dimension() * self.format.bytes());
             let block_bytes = part.block_rows * (4 * width + row_bytes) + width * row_bytes;
-            let launch_rows = (limits.launch / block_bytes).max(1) * part.block_rows;
-            let launch = Launch { part, loaded: &*loaded, places: places.as_deref(), build: self, stripes: &stripes };
-            rows.par_chunks(launch_rows)
-                .zip(own_seen.par_chunks_mut(launch_rows))
-                .enumerate()
-                .try_for_each(|(n, (rows, own_seen))| launch.run(n * launch_rows / part.block_rows, rows, own_seen))
+            let blocks = (limits.launch / block_bytes).max(1);
+            let (build, has_rows, stripes) = (self, whole.is_some(), &stripes);
+            let launch = Launch { part, loaded: &**loaded, places, has_rows, build, stripes };
+            let launch_rows = blocks * part.block_rows;
+            let launches = rows.chunks(launch_rows).zip(own_seen.chunks_mut(launch_rows)).enumerate();
+            let launches = Mutex::new(launches);
+            let next = || launches.lock().unwrap_or_else(PoisonError::into_inner).next();
+            (0..AT_ONCE).into_par_iter().with_max_len(1).try_for_each(|_| {
+                while let Some((n, (rows, own_seen))) = next() {
+                    launch.run(n * blocks, rows, own_seen)?;
+                }
+                Ok::<_, Error>(())
+            })
         })?;
         drop(stripes);
         Ok(self.finish(lists, &rows, version))
@@ -133,8 +150,9 @@ impl<'a> OnDevice<'a> {
         let stripes = lists.stripes();
         for (start, part) in (0..).step_by(limits.part).zip(ids.chunks(limits.part)) {
             let loaded = self.load(part, part.len() == ids.len())?;
-            let width = part.len().min(EXACT_COLUMNS);
             let row_bytes = self.table.dimension() * self.format.bytes();
+            // Of a launch, at most half is for copies of the columns.
+            let width = part.len().min(EXACT_COLUMNS).min((limits.launch / 2 / row_bytes).max(COLUMNS));
             let block_rows =
                 (limits.launch.saturating_sub(width * row_bytes) / (4 * width + row_bytes)).clamp(1, EXACT_ROWS);
             ids.par_chunks(block_rows).enumerate().try_for_each(|(block, rows)| {
@@ -167,8 +185,9 @@ impl<'a> OnDevice<'a> {
     }
 
     fn load(&self, ids: &[u32], with_rows: bool) -> Result<Box<dyn Loaded>> {
-        let numbers = self.vectors(ids);
-        self.device.load(Vectors { numbers, dimension: self.table.dimension(), format: self.format, with_rows })
+        let read = |place: usize, vector: &mut [f32]| self.table.read(SampleId(ids[place]), vector);
+        let (count, dimension, format) = (ids.len(), self.table.dimension(), self.format);
+        self.device.load(&Vectors { count, read: &read, dimension, format, with_rows })
     }
 
     /// The vectors of these samples, one after another.
@@ -191,8 +210,10 @@ impl<'a> OnDevice<'a> {
 struct Launch<'a, 's> {
     part: &'a Part<'a>,
     loaded: &'a dyn Loaded,
-    /// The place of each sample, where all of them are loaded.
-    places: Option<&'a [i32]>,
+    /// The place of each sample among those that are loaded.
+    places: &'a [i32],
+    /// Whether rows are among them.
+    has_rows: bool,
     build: &'a OnDevice<'a>,
     stripes: &'a Stripes<'s>,
 }
@@ -200,54 +221,58 @@ struct Launch<'a, 's> {
 impl Launch<'_, '_> {
     /// Offers this part's candidates to some blocks of rows, of which the first one has this number.
     fn run(&self, first_block: usize, rows: &[u32], own_seen: &mut [bool]) -> Result<()> {
-        let Part { block_rows, wanted, ids, is_first, .. } = *self.part;
-        let (mut columns, mut spares) = (Vec::with_capacity(rows.len().div_ceil(block_rows) * wanted), Vec::new());
-        for (n, (rows, own_seen)) in rows.chunks(block_rows).zip(own_seen.chunks_mut(block_rows)).enumerate() {
-            let draw = self.part.draw(first_block + n);
-            spares.push(self.part.spare(&draw, rows, own_seen));
-            columns.extend(draw.iter().flat_map(|(panel, ids)| (panel * COLUMNS..).take(ids.len())).map(|p| p as i32));
-        }
+        let Part { block_rows, wanted, is_first, .. } = *self.part;
+        // Of each block, one after the other.
+        let mut drawn = vec![0; rows.len().div_ceil(block_rows) * wanted];
+        let blocks = drawn.par_chunks_mut(wanted).zip(rows.par_chunks(block_rows));
+        let blocks = blocks.zip(own_seen.par_chunks_mut(block_rows)).enumerate();
+        let spares: Vec<_> = blocks
+            .map(|(n, ((drawn, rows), own_seen))| {
+                let draw = self.part.draw(first_block + n);
+                let ids = draw.iter().flat_map(|(_, ids)| *ids);
+                drawn.iter_mut().zip(ids).for_each(|(drawn, &id)| *drawn = id);
+                self.part.spare(&draw, rows, own_seen)
+            })
+            .collect();
         // The last block may be short; its last row then stands for those that are missing.
         let mut padded = rows.to_vec();
         padded.resize(spares.len() * block_rows, rows[rows.len() - 1]);
-        let (places, vectors);
+        let places = |ids: &[u32]| ids.par_iter().map(|&id| self.places[id as usize]).collect::<Vec<_>>();
+        let (row_places, vectors);
         let k = (self.build.length + 1).min(wanted);
         let blocks = Blocks {
-            rows: match self.places {
-                Some(place) => {
-                    places = padded.iter().map(|&row| place[row as usize]).collect::<Vec<_>>();
-                    Rows::Places(&places)
-                }
-                None => {
-                    vectors = self.build.vectors(&padded);
-                    Rows::Vectors(&vectors)
-                }
+            rows: if self.has_rows {
+                row_places = places(&padded);
+                Rows::Places(&row_places)
+            } else {
+                vectors = self.build.vectors(&padded);
+                Rows::Vectors(&vectors)
             },
             block_rows,
-            columns: &columns,
+            columns: &places(&drawn),
             block_columns: wanted,
             k,
         };
-        let mut best = TopK::new(self.build.length);
+        let own_seen = &*own_seen;
         self.loaded.best(&blocks, &mut |scores, found| {
-            for (r, (scores, found)) in scores.chunks(k).zip(found.chunks(k)).take(rows.len()).enumerate() {
-                let (row, block) = (rows[r], r / block_rows);
-                let ids = found.iter().map(|&column| ids[columns[block * wanted + column as usize] as usize]);
-                // Of the k, which are one more than needed, one at most is the row itself or a spare that it refuses.
-                let counts = |id: u32| id != row && (Some(id) != spares[block] || own_seen[r]);
-                merge(
-                    self.stripes,
-                    row,
-                    is_first,
-                    scores.iter().copied().zip(ids).filter(|&(_, id)| counts(id)),
-                    &mut best,
-                );
-            }
+            let found = scores.par_chunks(k).zip(found.par_chunks(k)).take(rows.len()).enumerate().with_min_len(64);
+            found.for_each_init(
+                || TopK::new(self.build.length),
+                |best, (r, (scores, found))| {
+                    let (row, block) = (rows[r], r / block_rows);
+                    let drawn = &drawn[block * wanted..][..wanted];
+                    let ids = found.iter().map(|&column| drawn[column as usize]);
+                    // Of the k, which are one more than needed, one at most is the row itself or a spare it refuses.
+                    let counts = |id: u32| id != row && (Some(id) != spares[block] || own_seen[r]);
+                    let others = scores.iter().copied().zip(ids).filter(|&(_, id)| counts(id));
+                    merge(self.stripes, row, is_first, others, best);
+                },
+            );
         })
     }
 }
 
-/// Joins candidates to those that a row has.
+/// Joins candidates, best first, to those that a row has.
 fn merge(
     stripes: &Stripes<'_>,
     row: u32,
@@ -255,12 +280,14 @@ fn merge(
     candidates: impl Iterator<Item = (f32, u32)>,
     best: &mut TopK,
 ) {
-    candidates.for_each(|(score, id)| best.push(score, id));
     stripes.with(row, |mut list| {
-        if !is_first {
-            list.candidates().for_each(|(score, id)| best.push(score, id.0));
+        if is_first {
+            return list.fill(candidates);
         }
-        list.fill(best.drain());
+        candidates
+            .chain(list.candidates().map(|(score, id)| (score, id.0)))
+            .for_each(|(score, id)| best.push(score, id));
+        list.fill(best.drain_sorted());
     });
 }
 
@@ -274,6 +301,9 @@ fn places(ids: &[u32], samples: usize) -> Vec<i32> {
 /// Bytes of a launch: enough to keep a large GPU busy, few beside its memory.
 const LAUNCH: usize = 512 << 20;
 const LEAST_LAUNCH: usize = 1 << 20;
+
+/// Launches under way: one is prepared, one is multiplied, one gives its results to the lists.
+const AT_ONCE: usize = 3;
 
 /// A block of the exact graph.
 const EXACT_COLUMNS: usize = 1 << 16;

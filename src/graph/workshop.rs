@@ -98,7 +98,7 @@ mod tests {
             None
         }
 
-        fn load(&self, _: Vectors) -> Result<Box<dyn Loaded>> {
+        fn load(&self, _: &Vectors<'_>) -> Result<Box<dyn Loaded>> {
             self.0.fetch_add(1, Relaxed);
             Err(Error::Device { device: "broken".into(), reason: "it is broken".into() })
         }

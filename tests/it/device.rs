@@ -146,10 +146,9 @@ impl Device for Small {
         None
     }
 
-    fn load(&self, vectors: Vectors) -> Result<Box<dyn Loaded>> {
-        let count = vectors.numbers.len() / vectors.dimension;
-        self.loads.lock().unwrap().push(count);
-        if count > self.room {
+    fn load(&self, vectors: &Vectors<'_>) -> Result<Box<dyn Loaded>> {
+        self.loads.lock().unwrap().push(vectors.count);
+        if vectors.count > self.room {
             return Err(out_of_memory());
         }
         Ok(Box::new(Limited { inner: on_processor(None).load(vectors)?, launch: self.launch }))
@@ -204,11 +203,12 @@ fn other_builders_stay_with_the_processor() {
 
 #[test]
 fn a_product_gives_scores_and_places() {
-    let numbers = vec![1.0, 0.0, 0.0, 1.0, 0.6, 0.8, -1.0, 0.0];
+    let numbers = [[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [-1.0, 0.0]];
+    let read = |place: usize, vector: &mut [f32]| vector.copy_from_slice(&numbers[place]);
     for format in [Format::F32, Format::F16] {
         for with_rows in [true, false] {
-            let vectors = Vectors { numbers: numbers.clone(), dimension: 2, format, with_rows };
-            let loaded = on_processor(None).load(vectors).unwrap();
+            let vectors = Vectors { count: 4, read: &read, dimension: 2, format, with_rows };
+            let loaded = on_processor(None).load(&vectors).unwrap();
             let rows = if with_rows { Rows::Places(&[2, 3]) } else { Rows::Vectors(&[0.6, 0.8, -1.0, 0.0]) };
             let mut best = Vec::new();
             // Two blocks of a row each.
@@ -222,6 +222,29 @@ fn a_product_gives_scores_and_places() {
         }
     }
     on_processor(None).probe().unwrap();
+}
+
+/// More than a piece of what they go through on their way: each vector finds the one of its own number.
+#[test]
+fn vectors_of_several_pieces_come_whole() {
+    let (count, dimension) = (300usize, 65_536usize);
+    for format in [Format::F32, Format::F16] {
+        let read = |place: usize, vector: &mut [f32]| {
+            vector.fill(0.0);
+            vector[place * 200..][..2].copy_from_slice(&[1.0, place as f32]);
+        };
+        let loaded =
+            on_processor(None).load(&Vectors { count, read: &read, dimension, format, with_rows: true }).unwrap();
+        let all: Vec<_> = (0..count as i32).collect();
+        let blocks = Blocks { rows: Rows::Places(&all), block_rows: count, columns: &all, block_columns: count, k: 1 };
+        let take = &mut |scores: &[f32], places: &[i32]| {
+            assert_eq!(places, all);
+            for (place, score) in scores.iter().enumerate().take(100) {
+                assert_eq!(*score, 1.0 + (place * place) as f32, "{format:?}");
+            }
+        };
+        loaded.best(&blocks, take).unwrap();
+    }
 }
 
 #[tokio::test]

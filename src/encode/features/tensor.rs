@@ -62,10 +62,8 @@ impl TensorFeature {
             );
             return Err(model.fault(reason, None));
         }
-        let of = |mask: &Declared| {
-            let name = mask.name.strip_suffix(OF).or(only)?;
-            inputs.iter().position(|input| input.name == name)
-        };
+        let place = |name: &str| inputs.iter().position(|input| input.name == name);
+        let of = |mask: &Declared| mask.name.strip_suffix(OF).and_then(place).or_else(|| place(only?));
         Ok(Self {
             columns: inputs.iter().map(|input| column(input).unwrap_or(&input.name).clone()).collect(),
             masks: masks.iter().filter_map(|mask| Some((mask.name.clone(), of(mask)?))).collect(),
