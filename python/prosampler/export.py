@@ -57,9 +57,9 @@ def export_model(
         fp16: whether weights and inner values are 16-bit numbers; inputs and outputs stay as they are. Half the size;
             on a CPU slower, on a GPU faster.
         fuse: whether attention, normalisation and activation become operators of ONNX Runtime's own where they can:
-            faster on a GPU. Without, the file has operators of the ONNX standard alone. An ``attention_mask`` may then
-            hide the end of a row alone, as tokenizers fill rows up and as pipelines do; for any other, the row's
-            vector is NaN.
+            faster on a GPU. An ``attention_mask`` may then hide nothing but the end of a row, which is where pipelines
+            fill rows up; where it hides something else, the row's vector is NaN. Without, the file has operators of
+            the ONNX standard alone, and any mask will do.
         tolerance: how far a number of the export may lie from torch's; default 1e-4, with ``fp16`` 1e-2.
 
     Returns:
@@ -86,7 +86,7 @@ def export_model(
                 except ExportError as error:
                     if form is program:
                         raise
-                    logger.info("the export is not fused, or less: %s", error)
+                    logger.info("the export is fused less, as it would give other vectors: %s", error)
                 else:
                     break
         if hasattr(model, "tokenizer"):

@@ -1,26 +1,32 @@
 """Exported models in operators of ONNX Runtime's own."""
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
 import onnx_ir as ir
 from onnxscript.rewriter.ort_fusions import optimize_for_ort
 
+logger = logging.getLogger(__name__)
+
 MASK = "attention_mask"
 
 
 def forms(model: ir.Model) -> Iterator[ir.Model]:
     """Forms of a model that should give the same, the fastest first, the model itself last. Each is to be checked."""
-    fused, _ = optimize_for_ort(_copy(model))
-    for node in fused.graph:
-        # Results that nobody takes cost their memory all the same.
-        taken = [place for place, out in enumerate(node.outputs) if place == 0 or out.uses() or out.is_graph_output()]
-        node.resize_outputs(taken[-1] + 1)
-    by_length = _copy(fused)
-    if _attend_by_length(by_length.graph):
-        yield by_length
-    yield fused
-    yield model
+    try:
+        fused, _ = optimize_for_ort(_copy(model))
+        for node in fused.graph:
+            # Results that nobody takes cost their memory all the same.
+            taken = [place for place, out in enumerate(node.outputs) if out.uses() or out.is_graph_output()]
+            node.resize_outputs(max([0, *taken]) + 1)
+        by_length = _copy(fused)
+        found = [by_length, fused] if _attend_by_length(by_length.graph) else [fused]
+    except Exception as error:
+        # It is there to make a model faster; without, the model is as good as before.
+        logger.warning("the export stays as it is, it cannot be fused: %s", error)
+        found = []
+    yield from [*found, model]
 
 
 def _copy(model: ir.Model) -> ir.Model:
@@ -35,7 +41,9 @@ def _attend_by_length(graph: ir.Graph) -> bool:
     """
     attention = [n for n in graph if n.domain == "com.microsoft" and n.op_type == "Attention" and len(n.inputs) > 5]
     mask = next((value for value in graph.inputs if value.name == MASK), None)
-    if not attention or mask is None or len({node.inputs[5] for node in attention}) != 1:
+    if not attention or mask is None or mask.shape is None or mask.shape.rank() != 2 or len(graph.outputs) != 1:
+        return False
+    if len({node.inputs[5] for node in attention}) != 1:
         return False
     constants: list[ir.Value] = []
 

@@ -15,6 +15,10 @@ pub(super) struct Inspect {
     #[arg(required = true)]
     uri: Vec<String>,
 
+    /// An option of the store or server, as `source.options` takes them, for example region=eu-west-1. May be given again.
+    #[arg(long = "option", value_name = "KEY=VALUE", value_parser = pair)]
+    options: Vec<(String, String)>,
+
     /// Only rows for which this holds, as `source.filter` takes it.
     #[arg(long)]
     filter: Option<String>,
@@ -28,9 +32,15 @@ pub(super) struct Inspect {
     scan: usize,
 }
 
+fn pair(text: &str) -> std::result::Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write it as KEY=VALUE")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
+}
+
 impl Inspect {
     pub async fn run(self) -> Result<()> {
-        let files = FileSource::open_all(&SourceConfig { uri: self.uri, ..SourceConfig::default() }).await?;
+        let options = self.options.into_iter().collect();
+        let files = FileSource::open_all(&SourceConfig { uri: self.uri, options, ..SourceConfig::default() }).await?;
         println!("{}", files.uri());
         for (uri, kind, parts) in files.files().take(FILES) {
             println!("  {uri}: {kind}, {parts} {}", if kind == "Parquet" { "row groups" } else { "part" });

@@ -73,8 +73,10 @@ impl OnnxLoaded {
         };
         let columns = Tensor::from_array((vec![count, block_columns], columns.to_vec()))?;
         let k = Tensor::from_array((vec![1usize], vec![k as i64]))?;
-        let gpu = rayon::current_thread_index().unwrap_or(0) % self.sessions.len();
-        let mut bound = self.sessions[gpu].lock().unwrap_or_else(PoisonError::into_inner);
+        // A GPU that has nothing to do, or else one by the thread's number.
+        let own = &self.sessions[rayon::current_thread_index().unwrap_or(0) % self.sessions.len()];
+        let idle = self.sessions.iter().find_map(|bound| bound.try_lock().ok());
+        let mut bound = idle.unwrap_or_else(|| own.lock().unwrap_or_else(PoisonError::into_inner));
         let Bound { session, binding, results } = &mut *bound;
         compute::in_turn(|| {
             binding.bind_input(ROWS, &rows)?;

@@ -210,6 +210,13 @@ async fn objects_are_found_and_read_as_files_are() {
         assert_eq!(read(&source, &names).await.unwrap(), read(&local, &names).await.unwrap(), "{uri}");
     }
 
+    let at_store = config(moto.port, "s3://bucket/some/data/rows.parquet");
+    let options = at_store.options.iter().flat_map(|(key, value)| ["--option".to_owned(), format!("{key}={value}")]);
+    let mut inspect = Command::new(env!("CARGO_BIN_EXE_prosampler"));
+    inspect.arg("inspect").args(&at_store.uri).args(options);
+    let said = tokio::task::block_in_place(|| inspect.output()).unwrap();
+    assert!(String::from_utf8_lossy(&said.stdout).contains("60 rows"), "{said:?}");
+
     // A web server without any listing: one file each.
     let web = format!("http://127.0.0.1:{}/bucket/some/data/rows.parquet", moto.port);
     let web_config = SourceConfig { options: [("allow_http".into(), "true".into())].into(), ..config(0, &web) };
