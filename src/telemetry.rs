@@ -81,6 +81,11 @@ pub(crate) fn not_pinned(provider: &str, reason: &str) {
 }
 
 #[cfg(feature = "onnx")]
+pub(crate) fn one_session(provider: &str) {
+    warn!(provider, "no memory for a second copy of the model on each GPU; one does all the work");
+}
+
+#[cfg(feature = "onnx")]
 pub(crate) fn halved(rows: usize) {
     warn!(rows, "the model ran out of memory; batches of this many samples are tried from here on");
 }

@@ -78,15 +78,18 @@ def export_model(
             tolerance = tolerance if tolerance is not None else 1e-2 if fp16 else 1e-4
             program = _to_onnx(wrapped, examples, free)
             for form in forms(program) if fuse else [program]:
-                onnx_ir.save(form, incoming)
-                if fp16:
-                    _to_fp16(incoming)
                 try:
+                    _save(form, incoming)
+                    if fp16:
+                        if form is not program:
+                            # In 16 bits too much would pass for rounding.
+                            _check(wrapped, examples, incoming, 1e-4)
+                        _to_fp16(incoming)
                     _check(wrapped, examples, incoming, tolerance)
                 except ExportError as error:
                     if form is program:
                         raise
-                    logger.info("the export is fused less, as it would give other vectors: %s", error)
+                    logger.info("the export is fused less: %s", error)
                 else:
                     break
         if hasattr(model, "tokenizer"):
@@ -232,11 +235,21 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
+def _save(model: Any, path: Path) -> None:
+    try:
+        onnx_ir.save(model, path)
+    except Exception as error:
+        raise ExportError(f"the ONNX model cannot be saved: {error}") from error
+
+
 def _to_fp16(path: Path) -> None:
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    onnx.save(convert_float_to_float16(onnx.load(path), keep_io_types=True), path)
+    try:
+        onnx.save(convert_float_to_float16(onnx.load(path), keep_io_types=True), path)
+    except Exception as error:
+        raise ExportError(f"the ONNX model cannot be brought to 16 bits: {error}; leave fp16 out") from error
 
 
 def _check(wrapped: _Pooled, examples: Mapping[str, torch.Tensor], path: Path, tolerance: float) -> None:
@@ -253,8 +266,9 @@ def _check(wrapped: _Pooled, examples: Mapping[str, torch.Tensor], path: Path, t
             os.fspath(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=broken
         )
         longer = {name: torch.cat([tensor, tensor[:1]]) for name, tensor in examples.items()}
-        if "attention_mask" in longer and (tokens := longer["attention_mask"].shape[1]) > 1:
-            longer["attention_mask"][-1, tokens // 2 :] = 0
+        mask = longer.get("attention_mask")
+        if mask is not None and mask.dim() == 2 and mask[-1, : mask.shape[1] // 2].any():
+            mask[-1, mask.shape[1] // 2 :] = 0
         for batch in (examples, longer):
             expected = wrapped(*batch.values()).float().numpy()
             if not np.isfinite(expected).all():

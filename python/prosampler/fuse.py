@@ -5,18 +5,21 @@ from collections.abc import Iterator
 from typing import Any
 
 import onnx_ir as ir
-from onnxscript.rewriter.ort_fusions import optimize_for_ort
 
 logger = logging.getLogger(__name__)
 
 MASK = "attention_mask"
+# The domain of ONNX Runtime's own operators.
+OWN = "com.microsoft"
 
 
 def forms(model: ir.Model) -> Iterator[ir.Model]:
     """Forms of a model that should give the same, the fastest first, the model itself last. Each is to be checked."""
     try:
+        from onnxscript.rewriter.ort_fusions import optimize_for_ort
+
         fused, _ = optimize_for_ort(_copy(model))
-        for node in fused.graph:
+        for node in (node for node in fused.graph if node.domain == OWN):
             # Results that nobody takes cost their memory all the same.
             taken = [place for place, out in enumerate(node.outputs) if out.uses() or out.is_graph_output()]
             node.resize_outputs(max([0, *taken]) + 1)
@@ -39,7 +42,7 @@ def _attend_by_length(graph: ir.Graph) -> bool:
     Only right where the bias comes from a mask, and where that hides the end of a row. The first is for the check to
     find out; for the second, vectors of rows with other masks become NaN. Whether there was anything to change.
     """
-    attention = [n for n in graph if n.domain == "com.microsoft" and n.op_type == "Attention" and len(n.inputs) > 5]
+    attention = [n for n in graph if n.domain == OWN and n.op_type == "Attention" and len(n.inputs) > 5]
     mask = next((value for value in graph.inputs if value.name == MASK), None)
     if not attention or mask is None or mask.shape is None or mask.shape.rank() != 2 or len(graph.outputs) != 1:
         return False

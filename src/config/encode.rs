@@ -269,7 +269,7 @@ impl Check for EncodeConfig {
         if let Some(cuda) = &self.cuda {
             cuda.check(&mut Checker { section: CudaConfig::SECTION, faults: check.faults });
         }
-        check.require(range(0, 1024, self.sessions), "sessions", "must lie between 0 (one a thread) and 1,024");
+        check.require(range(0, 1024, self.sessions), "sessions", "must lie between 0 (as many as suit) and 1,024");
         self.check_feature(check);
         for (place, view) in self.views.iter().enumerate() {
             let (section, before) = (format!("encode.views[{place}]"), check.faults.len());

@@ -143,8 +143,9 @@ impl Check for ImageConfig {
 ///
 /// A column holds numbers, or lists of numbers, nested or flat; integers fit inputs of any numeric type, fractions those
 /// of f32 and f16. Rows of an input with dimensions that the model leaves open may have different lengths: they are
-/// filled up with zeros to the longest of the batch, and the model is given `<name>_mask` (or `mask`, for its only such
-/// input) [batch, length], 1 for what is there and 0 for what was filled up, where it declares that.
+/// filled up with zeros to the longest of the batch, and the model is given `<name>_mask` (for its only such input also
+/// `mask`, `attention_mask` or another `…_mask`) [batch, length], 1 for what is there and 0 for what was filled up, where it
+/// declares that.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct TensorConfig {

@@ -19,7 +19,7 @@ use crate::graph::{Blocks, Format, Loaded, Rows, Vectors};
 pub(super) struct OnnxLoaded {
     device: OnnxDevice,
     runtime: Runtime,
-    sessions: UntilExit<Vec<Mutex<Bound>>>,
+    sessions: Vec<Mutex<UntilExit<Bound>>>,
     dimension: usize,
     format: Format,
 }
@@ -49,18 +49,18 @@ impl OnnxLoaded {
                 // A node on the processor would be copied for in every launch: rather an error.
                 builder = builder.with_config_entry("session.disable_cpu_ep_fallback", "1")?;
             }
-            let session = model(format, with_rows)?.into_session(&builder)?;
-            let table = upload(vectors, &session, &builder, device.provider, gpu)?;
-            let mut binding = session.create_binding()?;
-            binding.bind_input(TABLE, &table)?;
             let results = match device.provider {
                 Provider::Cpu => MemoryInfo::default(),
                 Provider::Cuda | Provider::Tensorrt => pinned(gpu, MemoryType::CPUOutput)?,
             };
-            Ok(Mutex::new(Bound { session, binding, results }))
+            let session = model(format, with_rows)?.into_session(&builder)?;
+            let binding = session.create_binding()?;
+            let mut bound = UntilExit::new(Bound { session, binding, results }, device.provider);
+            let table = upload(vectors, &bound.session, &builder, device.provider, gpu)?;
+            bound.binding.bind_input(TABLE, &table)?;
+            Ok(Mutex::new(bound))
         };
         let sessions = gpus.iter().map(open).collect::<ort::Result<Vec<_>>>()?;
-        let sessions = UntilExit::new(sessions);
         Ok(Self { device: device.clone(), runtime: runtime.clone(), sessions, dimension, format })
     }
 
@@ -77,7 +77,7 @@ impl OnnxLoaded {
         let own = &self.sessions[rayon::current_thread_index().unwrap_or(0) % self.sessions.len()];
         let idle = self.sessions.iter().find_map(|bound| bound.try_lock().ok());
         let mut bound = idle.unwrap_or_else(|| own.lock().unwrap_or_else(PoisonError::into_inner));
-        let Bound { session, binding, results } = &mut *bound;
+        let Bound { session, binding, results } = &mut **bound;
         compute::in_turn(|| {
             binding.bind_input(ROWS, &rows)?;
             binding.bind_input(COLUMNS, &columns)?;
@@ -100,6 +100,10 @@ impl Loaded for OnnxLoaded {
             Ok(())
         });
         taken.map_err(|e| self.device.failed(&self.runtime, &e))
+    }
+
+    fn at_once(&self) -> usize {
+        self.sessions.len()
     }
 }
 

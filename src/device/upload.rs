@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use super::model::{element, tensor};
 use crate::config::Provider;
-use crate::encode::pinned;
+use crate::encode::{UntilExit, pinned};
 use crate::graph::{Format, Vectors};
 use crate::telemetry;
 
@@ -28,7 +28,7 @@ pub(super) fn upload(
     provider: Provider,
     gpu: u32,
 ) -> ort::Result<DynTensor> {
-    let way = Way::new(owner, builder, provider, gpu, vectors)?;
+    let mut way = UntilExit::new(Way::new(owner, builder, provider, gpu, vectors)?, provider);
     let Vectors { read, dimension, format, .. } = *vectors;
     // A vector in f32, on its way to fewer bits.
     let whole = || vec![0f32; dimension];
@@ -87,14 +87,14 @@ impl Way {
 
     /// Copies all that `write` writes: the numbers of the vector in a place.
     fn copy<T, S>(
-        mut self,
+        &mut self,
         room: impl Fn() -> S + Sync,
         write: impl Fn(&mut S, usize, &mut [T]) + Sync,
     ) -> ort::Result<DynTensor>
     where
         T: PrimitiveTensorElementType + Copy + Debug + Send + 'static,
     {
-        let Self { count, dimension, .. } = self;
+        let Self { count, dimension, .. } = *self;
         let mut table = Tensor::<T>::new(&self.there.0, [count, dimension])?;
         let start = table.data_ptr_mut() as usize;
         let rows = (PIECE / (size_of::<T>() * dimension)).max(1);

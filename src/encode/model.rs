@@ -1,4 +1,4 @@
-//! An ONNX model, opened: as many sessions as there are threads, its declared inputs, and the output in use.
+//! An ONNX model, opened: its sessions, its declared inputs, and the output in use.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -15,7 +15,8 @@ use crate::compute;
 use crate::config::{EncodeConfig, Provider};
 use crate::error::{Cause, Error, Result};
 
-/// A model's sessions, each on one thread: on a CPU, small batches side by side beat one session on all threads.
+/// A model's sessions: on a CPU one a thread, since small batches side by side beat one session on all threads; on a GPU
+/// two.
 pub(super) struct Model {
     pub path: PathBuf,
     pub inputs: Vec<Declared>,
@@ -66,7 +67,7 @@ impl Model {
         let sessions: ort::Result<Vec<_>> = sessions.into_iter().map(with_transfer).collect();
         let sessions =
             sessions.map_err(|e| fault(path, "cannot be run".into(), Some(e.message().to_owned().into())))?;
-        let sessions = UntilExit::new(sessions);
+        let sessions = UntilExit::new(sessions, provider);
         Ok(Self { path: path.to_owned(), inputs, outputs, provider, sessions, gpus, version })
     }
 

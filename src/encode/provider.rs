@@ -84,8 +84,16 @@ fn open_all(
     // The first alone: it finds out whether any can be opened.
     let first = open(0)?;
     let count = each * devices.len();
-    let more = (1..count).into_par_iter().map(open);
-    Ok(std::iter::once(first).chain(more.collect::<Result<Vec<_>>>()?).collect())
+    let more = |range: std::ops::Range<usize>| range.into_par_iter().map(open).collect::<Result<Vec<_>>>();
+    let mut opened = vec![first];
+    opened.extend(more(1..devices.len())?);
+    match more(devices.len()..count) {
+        Ok(others) => opened.extend(others),
+        // Nobody asked for these.
+        Err(error) if sessions == 0 && is_out_of_memory(&error.to_string()) => telemetry::one_session(provider.name()),
+        Err(error) => return Err(error),
+    }
+    Ok(opened)
 }
 
 fn open(runtime: &Runtime, path: &Path, provider: Provider, cuda: &CudaConfig, device: u32) -> Result<Session> {
@@ -131,6 +139,8 @@ fn attention_backends() -> AttentionBackend {
         | AttentionBackend::EFFICIENT_ATTENTION
         | AttentionBackend::TRT_FUSED_ATTENTION
         | AttentionBackend::TRT_FLASH_ATTENTION
+        | AttentionBackend::TRT_CROSS_ATTENTION
+        | AttentionBackend::TRT_CAUSAL_ATTENTION
         | AttentionBackend::MATH
 }
 

@@ -2,19 +2,24 @@ use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, Once, PoisonError};
 
+use crate::config::Provider;
+
 /// What is not dropped any more once the process has begun to end: a session on a GPU, which a thread of the background
 /// may let go of last. CUDA refuses to give memory back by then, and ONNX Runtime aborts the process for that; the
 /// system takes it all back anyway.
 pub(crate) struct UntilExit<T>(ManuallyDrop<T>);
 
 impl<T> UntilExit<T> {
-    pub fn new(value: T) -> Self {
+    /// Something that was opened on this provider.
+    pub fn new(value: T, provider: Provider) -> Self {
         static ONCE: Once = Once::new();
-        ONCE.call_once(|| {
-            // SAFETY: the function may be called at any time. It is registered after CUDA has registered its own, so it
-            // is called before these. Where there is no room for it, things are as they were without.
-            unsafe { libc::atexit(note_exit) };
-        });
+        if provider != Provider::Cpu {
+            ONCE.call_once(|| {
+                // SAFETY: the function may be called at any time. It is registered after CUDA has registered its own, so
+                // it is called before these. Where there is no room for it, things are as they were without.
+                unsafe { libc::atexit(note_exit) };
+            });
+        }
         Self(ManuallyDrop::new(value))
     }
 }
@@ -70,7 +75,7 @@ mod tests {
         drop_unless(&ending, &mut ManuallyDrop::new(value.clone()));
         assert_eq!(Arc::strong_count(&value), 2);
         // While the process runs, as what it stands for.
-        drop(UntilExit::new(value.clone()));
+        drop(UntilExit::new(value.clone(), Provider::Cpu));
         assert_eq!(Arc::strong_count(&value), 2);
     }
 

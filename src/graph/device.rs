@@ -65,6 +65,11 @@ pub trait Loaded: Send + Sync {
     /// # Errors
     /// As [`Device::load`].
     fn best(&self, blocks: &Blocks<'_>, take: &mut dyn FnMut(&[f32], &[i32])) -> Result<()>;
+
+    /// How many calls are served at the same time; the others wait. Default 1.
+    fn at_once(&self) -> usize {
+        1
+    }
 }
 
 /// Blocks of rows, and those that each block's rows are scored with.

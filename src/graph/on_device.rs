@@ -131,13 +131,18 @@ impl<'a> OnDevice<'a> {
             let launch = Launch { part, loaded: &**loaded, places, has_rows, build, stripes };
             let launch_rows = blocks * part.block_rows;
             let launches = rows.chunks(launch_rows).zip(own_seen.chunks_mut(launch_rows)).enumerate();
-            let launches = Mutex::new(launches);
-            let next = || launches.lock().unwrap_or_else(PoisonError::into_inner).next();
-            (0..AT_ONCE).into_par_iter().with_max_len(1).try_for_each(|_| {
+            let launches = Mutex::new(Some(launches));
+            let launches = || launches.lock().unwrap_or_else(PoisonError::into_inner);
+            let next = || launches().as_mut()?.next();
+            (0..loaded.at_once() + AROUND).into_par_iter().with_max_len(1).try_for_each(|_| {
                 while let Some((n, (rows, own_seen))) = next() {
-                    launch.run(n * blocks, rows, own_seen)?;
+                    if let Err(error) = launch.run(n * blocks, rows, own_seen) {
+                        // For the others, too, it is over.
+                        *launches() = None;
+                        return Err(error);
+                    }
                 }
-                Ok::<_, Error>(())
+                Ok(())
             })
         })?;
         drop(stripes);
@@ -302,8 +307,8 @@ fn places(ids: &[u32], samples: usize) -> Vec<i32> {
 const LAUNCH: usize = 512 << 20;
 const LEAST_LAUNCH: usize = 1 << 20;
 
-/// Launches under way: one is prepared, one is multiplied, one gives its results to the lists.
-const AT_ONCE: usize = 3;
+/// Launches under way beside those that are multiplied: one is prepared, one gives its results to the lists.
+const AROUND: usize = 2;
 
 /// A block of the exact graph.
 const EXACT_COLUMNS: usize = 1 << 16;

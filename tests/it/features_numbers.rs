@@ -52,9 +52,13 @@ fn tensors_are_filled_up_and_masked() {
 fn states_of_tensors_are_pooled() {
     let rows = tensors();
     let lengths: Vec<_> = lists(&rows, "samples").iter().map(|samples| samples.len() as f32).collect();
-    let pooled =
-        |pooling| encode(&OnnxEncoder::open(&EncodeConfig { pooling, ..tensor("tensor_states", &[]) }).unwrap(), &rows);
-    for ((mean, last), n) in pooled(Pooling::Mean).iter().zip(pooled(Pooling::Last)).zip(lengths) {
+    let pooled = |name: &str, pooling| {
+        encode(&OnnxEncoder::open(&EncodeConfig { pooling, ..tensor(name, &[]) }).unwrap(), &rows)
+    };
+    let means = pooled("tensor_states", Pooling::Mean);
+    // The same, with a mask that is named as transformers' are.
+    assert_eq!(pooled("tensor_states_attention", Pooling::Mean), means);
+    for ((mean, last), n) in means.iter().zip(pooled("tensor_states", Pooling::Last)).zip(lengths) {
         let squares = (n - 1.0) * (2.0 * n - 1.0) / 6.0;
         assert!(
             difference(std::slice::from_ref(mean), &[vec![(n - 1.0) / 2.0, squares, 1.0]]) < 1e-4,

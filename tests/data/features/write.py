@@ -203,17 +203,18 @@ make(
     ],
     {"axis": np.array([1], np.int64), "one": np.array(1, np.float32), "table": table},
 )
-make(
-    "tensor_states",
-    [("points", F32, ["b", "t", 2]), ("mask", BOOL, ["b", "t"])],
-    ("last_hidden_state", F32, ["b", "t", 3]),
-    [
-        node("Cast", ["mask"], ["m"], to=F32),
-        node("Unsqueeze", ["m", "axis"], ["u"]),
-        node("Concat", ["points", "u"], ["last_hidden_state"], axis=2),
-    ],
-    {"axis": np.array([2], np.int64)},
-)
+for name, mask in [("tensor_states", "mask"), ("tensor_states_attention", "attention_mask")]:
+    make(
+        name,
+        [("points", F32, ["b", "t", 2]), (mask, BOOL, ["b", "t"])],
+        ("last_hidden_state", F32, ["b", "t", 3]),
+        [
+            node("Cast", [mask], ["m"], to=F32),
+            node("Unsqueeze", ["m", "axis"], ["u"]),
+            node("Concat", ["points", "u"], ["last_hidden_state"], axis=2),
+        ],
+        {"axis": np.array([2], np.int64)},
+    )
 lengths = [1, 5, 2, 9, 3, 3]
 signals = [rng.normal(size=n).astype(np.float32) for n in lengths]
 codes = rng.integers(0, 10, (len(lengths), 2))
