@@ -30,8 +30,7 @@ pub fn agreement(check: &Check) -> Outcome<Value> {
             let encoder = open(check, shape, precision, check.provider)?;
             let d = encoder.dimension();
             let given = vectors(&pool, &encoder, &rows)?;
-            let turns = expected.chunks_exact(d).zip(given.chunks_exact(d)).map(|(a, b)| 1.0 - cosine(a, b));
-            let largest = turns.fold(0.0, f64::max);
+            let largest = furthest_turn(&expected, &given, d);
             let value = json!({ "one_minus_cosine": largest, "allowed": furthest, "as_wanted": largest <= furthest });
             found.insert(format!("{shape}-{precision}"), value);
         }
@@ -52,12 +51,9 @@ fn in_little_memory(check: &Check, pool: &ComputePool, shape: &str) -> Outcome<V
     let limited =
         OnnxEncoder::open(&EncodeConfig { cuda: Some(cuda), ..settings(check, shape, "f16", check.provider) })?;
     let given = vectors(pool, &limited, &rows)?;
-    let d = whole.dimension();
-    let turns = expected.chunks_exact(d).zip(given.chunks_exact(d)).map(|(a, b)| 1.0 - cosine(a, b));
-    let (largest, halvings) = (turns.fold(0.0, f64::max), limited.halvings());
-    Ok(
-        json!({ "one_minus_cosine": largest, "halvings": halvings, "as_wanted": largest <= FURTHEST[1].1 && halvings > 0 }),
-    )
+    let (largest, halvings) = (furthest_turn(&expected, &given, whole.dimension()), limited.halvings());
+    let as_wanted = largest <= FURTHEST[1].1 && halvings > 0;
+    Ok(json!({ "one_minus_cosine": largest, "halvings": halvings, "as_wanted": as_wanted }))
 }
 
 /// Samples a second through `encode_all`, in f16 (on the processor f32), from rows in the store to the table.
@@ -150,6 +146,12 @@ fn lengths(samples: usize) -> Vec<usize> {
     let mut generator = ChaCha8Rng::seed_from_u64(1);
     let length = |_| (4.0 - 20.0 * (1.0 - generator.random_range(0.0..1.0f64)).ln()) as usize;
     (0..samples).map(length).map(|length| length.min(128)).collect()
+}
+
+/// The largest 1 − cosine of vectors of d numbers.
+fn furthest_turn(expected: &[f32], given: &[f32], d: usize) -> f64 {
+    let turns = expected.chunks_exact(d).zip(given.chunks_exact(d)).map(|(a, b)| 1.0 - cosine(a, b));
+    turns.fold(0.0, f64::max)
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f64 {

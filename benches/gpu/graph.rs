@@ -46,7 +46,7 @@ pub fn run(check: &Check) -> Outcome<Value> {
     let (builder, precision) = (GraphBuilder::Exact, Precision::F32);
     let config = GraphConfig { builder, neighbors, precision, ..GraphConfig::default() };
     let value = pool.install(|| agreement(&limited, &table(some, d, Similarity::Cosine)?, &config))?;
-    found.insert("agreement-of all pairs, in parts,".into(), value);
+    found.insert("agreement-all-pairs-in-parts".into(), value);
     for &d in dimensions {
         let table = pool.install(|| table(samples, d, Similarity::Cosine))?;
         for precision in [Precision::F32, Precision::Bf16] {

@@ -118,8 +118,9 @@ pub struct EncodeConfig {
     /// images and inputs of a fixed size are limited by `batch_rows` alone.
     pub batch_tokens: usize,
     /// Copies of the model that run side by side, on a CPU each on one thread; 0, the default, means one for each thread
-    /// of the compute pool, and two on each GPU, or one where `cuda.memory_limit` is set. Each takes the model's size in
-    /// memory. Work with a `refresh.gpu_share` below 1 uses one on each GPU. Views with the same model share them.
+    /// of the compute pool, and two on each GPU, or one where `cuda.memory_limit` is set or the second has no room. Each
+    /// takes the model's size in memory. Work with a `refresh.gpu_share` below 1 uses one on each GPU. Views with the same
+    /// model share them.
     pub sessions: usize,
     /// What to do with a sample that cannot be read: a broken image, a null, an edge to a node that is not there. Default
     /// `fail`.

@@ -124,7 +124,7 @@ pub(crate) fn session_builder(
         .with_log_level(LogLevel::Fatal)?
         .with_execution_providers(dispatches(provider, cuda, device))?;
     if provider == Provider::Cpu {
-        // It crashes over some models in 16 bits (1.31, 1.32), and makes none faster by much.
+        // It crashes over some models in 16 bits (seen with 1.32).
         builder = builder.with_config_entry(
             "optimization.disable_specified_optimizers",
             "FuseFp16InitializerToFp32NodeTransformer",

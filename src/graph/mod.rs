@@ -97,8 +97,8 @@ pub fn build(table: &EmbeddingTable, config: &GraphConfig, seed: u64, version: G
 /// [`build`](build()) on another device: the graphs of the paper and of all pairs, from the same candidates. Neighbors
 /// whose similarities differ by less than the rounding of f32 may change places; all else is the same.
 ///
-/// Beside embeddings and graph it needs some 50 MB of this machine's memory, and on the device a copy of the embeddings, or
-/// of a part of them where they do not fit there, and 0.5 GB.
+/// Beside embeddings and graph it needs some hundred MB of this machine's memory for results on their way, and on the
+/// device a copy of the embeddings, or of a part of them where they do not fit there, and 0.5 GB.
 ///
 /// # Errors
 /// Those of the device. For what it does not serve there are none, the processor builds it: other builders than

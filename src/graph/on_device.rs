@@ -119,11 +119,14 @@ impl<'a> OnDevice<'a> {
         let mut own_seen = vec![false; rows.len()];
         let stripes = lists.stripes();
         draws.in_parts(limits.part, |part| {
-            let of_part = match &whole {
-                Some(_) => None,
-                None => Some((self.load(part.ids, false)?, places(part.ids, self.table.len()))),
+            let of_part;
+            let (loaded, places) = match &whole {
+                Some(whole) => whole,
+                None => {
+                    of_part = (self.load(part.ids, false)?, places(part.ids, self.table.len()));
+                    &of_part
+                }
             };
-            let Some((loaded, places)) = whole.as_ref().or(of_part.as_ref()) else { return Ok(()) };
             let (width, row_bytes) = (part.wanted, self.table.dimension() * self.format.bytes());
             let block_bytes = part.block_rows * (4 * width + row_bytes) + width * row_bytes;
             let blocks = (limits.launch / block_bytes).max(1);
