@@ -80,6 +80,9 @@ fn block_rows(size: Size) -> usize {
     }
 }
 
+/// Words of marks by which rows are told from others.
+const MARKS: usize = 128;
+
 impl Part<'_> {
     /// The panels dealt to a block, and the samples of each that count.
     pub fn draw(&self, block: usize) -> Vec<(usize, &[u32])> {
@@ -99,7 +102,12 @@ impl Part<'_> {
     pub fn spare(&self, draw: &[(usize, &[u32])], rows: &[u32], own_seen: &mut [bool]) -> Option<u32> {
         let mut places: Vec<_> = rows.iter().copied().zip(0..).collect();
         places.sort_unstable();
-        for drawn in draw.iter().flat_map(|(_, ids)| *ids) {
+        // Few ids leave the same mark as a row.
+        let mark = |id: u32| (id as usize / 64 % MARKS, 1u64 << (id % 64));
+        let mut marks = [0u64; MARKS];
+        rows.iter().for_each(|&row| marks[mark(row).0] |= mark(row).1);
+        let marked = |id: &&u32| marks[mark(**id).0] & mark(**id).1 != 0;
+        for drawn in draw.iter().flat_map(|(_, ids)| *ids).filter(marked) {
             if let Ok(found) = places.binary_search_by_key(drawn, |(row, _)| *row) {
                 own_seen[places[found].1] = true;
             }

@@ -2,9 +2,12 @@
 
 use std::ops::Range;
 
+use aligned_vec::avec;
+
 use super::kernel::{COLUMNS, Columns, Kernel, ROWS, Reached, Rows, Scores};
 use super::lists::Stripes;
 use super::top_k::TopK;
+use crate::memory::Aligned;
 use crate::store::EmbeddingTable;
 
 /// The buffers of a blocked product; a thread reuses one.
@@ -12,7 +15,7 @@ pub(super) struct Product {
     kernel: Kernel,
     rows: Rows,
     columns: Columns,
-    scores: Vec<Scores>,
+    scores: Aligned<Scores>,
     reached: Vec<Reached>,
     thresholds: Thresholds,
     best: Vec<TopK>,
@@ -37,7 +40,7 @@ impl Product {
             kernel,
             rows: Rows::default(),
             columns: Columns::default(),
-            scores: vec![[0.0; COLUMNS]; BLOCK],
+            scores: avec![[0.0; COLUMNS]; BLOCK],
             reached: vec![Reached::default(); BLOCK],
             thresholds: Thresholds { rows: Vec::new(), columns: Vec::new() },
             best: Vec::new(),

@@ -9,14 +9,16 @@
 
 use std::convert::Infallible;
 
+use aligned_vec::avec;
 use rayon::prelude::*;
 
 use super::draws::{Draws, Part};
 use super::kernel::{COLUMNS, Columns, Kernel, ROWS, Rows, Scores, Shortlists};
 use super::lists::{Lists, Stripes};
-use super::top_k::{candidate, key};
+use super::top_k::{candidate, key, sort_keys};
 use super::{ProximityGraph, Size};
-use crate::config::GraphConfig;
+use crate::config::{GraphConfig, Storage};
+use crate::memory::Aligned;
 use crate::sample::{GraphVersion, SampleId};
 use crate::store::{EmbeddingTable, dots};
 
@@ -82,12 +84,12 @@ struct Round<'a, 's> {
 /// What a thread reuses from block to block.
 struct Scratch {
     rows: Rows,
-    scores: Vec<Scores>,
+    scores: Aligned<Scores>,
     shortlists: Shortlists,
     /// The candidates by their places.
     candidates: Vec<u32>,
     keys: Vec<u64>,
-    vectors: Vec<f32>,
+    vectors: Aligned<f32>,
     room: Vec<f32>,
 }
 
@@ -96,12 +98,12 @@ impl Scratch {
         let keep = if kernel.is_exact() { size.neighbors } else { with_margin(size.neighbors) };
         Self {
             rows: Rows::default(),
-            scores: vec![[0.0; COLUMNS]; block_rows.next_multiple_of(ROWS)],
+            scores: avec![[0.0; COLUMNS]; LINES.max(block_rows.next_multiple_of(ROWS))],
             // One may be the row itself or the spare.
             shortlists: Shortlists::new(kernel, block_rows, keep + 1),
             candidates: Vec::new(),
             keys: Vec::new(),
-            vectors: Vec::new(),
+            vectors: avec![],
             room: Vec::new(),
         }
     }
@@ -120,31 +122,39 @@ impl Round<'_, '_> {
         scratch.rows.pack(self.kernel, self.table, rows);
         scratch.shortlists.restart(rows.iter().map(|&row| self.threshold(row)));
         scratch.candidates.clear();
-        for (turn, &(panel, ids)) in draw.iter().enumerate() {
-            let scores = &mut scratch.scores[..rows.len().next_multiple_of(ROWS)];
-            for (quarter, scores) in scores.chunks_mut(ROWS).enumerate() {
-                // Panels are dealt in random order, which no processor foresees.
-                if let Some(&(next, _)) = draw.get(turn + 1) {
-                    self.kernel.prefetch(self.columns, next, quarter);
-                }
-                self.kernel.scores(&scratch.rows, quarter * ROWS, self.columns, panel, scores);
-            }
+        let padded = rows.len().next_multiple_of(ROWS);
+        for (turn, panels) in draw.chunks(scratch.scores.len() / padded).enumerate() {
+            let ahead = turn * (scratch.scores.len() / padded) + 1;
             let first = scratch.candidates.len();
-            scratch.shortlists.take(scores, first as u32, ids.len());
-            scratch.candidates.extend(ids);
+            for (place, (&(panel, ids), scores)) in panels.iter().zip(scratch.scores.chunks_mut(padded)).enumerate() {
+                for (part, scores) in scores.chunks_mut(ROWS).enumerate() {
+                    // Panels are dealt in random order, which no processor foresees.
+                    if let Some(&(next, _)) = draw.get(ahead + place) {
+                        self.kernel.prefetch(self.columns, next, part, padded / ROWS);
+                    }
+                    self.kernel.scores(&scratch.rows, part * ROWS, self.columns, panel, scores);
+                }
+                // What fills up a panel is nobody's candidate.
+                if ids.len() < COLUMNS {
+                    scores.iter_mut().for_each(|scores| scores[ids.len()..].fill(f32::NAN));
+                }
+                scratch.candidates.extend(ids);
+                scratch.candidates.resize(scratch.candidates.len().next_multiple_of(COLUMNS), ids[0]);
+            }
+            scratch.shortlists.take(&scratch.scores[..panels.len() * padded], padded, first as u32);
         }
-        scratch.shortlists.finish();
         if !self.kernel.is_exact() {
             self.score_again(rows, scratch);
         }
         for ((r, &row), &own_seen) in rows.iter().enumerate().zip(&*own_seen) {
             let Scratch { shortlists, candidates, keys, .. } = &mut *scratch;
             let (scores, places) = shortlists.of(r);
-            let found = scores.iter().zip(places).map(|(&score, &place)| (score, candidates[place as usize]));
             keys.clear();
-            keys.extend(
-                found.filter(|&(_, id)| id != row && (own_seen || Some(id) != spare)).map(|(score, id)| key(score, id)),
-            );
+            keys.extend(scores.iter().zip(places).map(|(&score, &place)| key(score, candidates[place as usize])));
+            let refused = if own_seen { Some(row) } else { spare };
+            if let Some(at) = refused.and_then(|id| keys.iter().position(|&key| candidate(key).1 == id)) {
+                keys.swap_remove(at);
+            }
             self.merge(row, keys);
         }
     }
@@ -163,21 +173,28 @@ impl Round<'_, '_> {
         let Scratch { shortlists, candidates, vectors, room, .. } = scratch;
         let dimension = self.table.dimension();
         let together = (TOGETHER / dimension).max(1);
-        vectors.resize(together * dimension, 0.0);
+        let prefetch = |ids: &[u32]| ids.iter().for_each(|&id| self.table.prefetch(SampleId(id)));
+        prefetch(&candidates[..together.min(candidates.len())]);
         let mut first = 0;
         for ids in candidates.chunks(together) {
-            for (place, (vector, &id)) in vectors.chunks_exact_mut(dimension).zip(ids).enumerate() {
-                if let Some(&soon) = ids.get(place + AHEAD) {
-                    self.table.prefetch(SampleId(soon));
-                }
-                self.table.read(SampleId(id), vector);
+            if self.table.storage() != Storage::F32 {
+                vectors.resize(together * dimension, 0.0);
+                let slots = vectors.chunks_exact_mut(dimension);
+                slots.zip(ids).for_each(|(vector, &id)| self.table.read(SampleId(id), vector));
             }
-            let places = first..first + ids.len() as u32;
-            shortlists.score_again(&places, |row, places, scores| {
-                let vector = |&place: &u32| &vectors[(place - first) as usize * dimension..][..dimension];
+            let next = &candidates[first + ids.len()..];
+            let next = &next[..together.min(next.len())];
+            shortlists.score_again((first + ids.len()) as u32, |row, places, scores| {
+                // The next ones come from memory while these are in work.
+                prefetch(&next[row * next.len() / rows.len()..(row + 1) * next.len() / rows.len()]);
+                let vector = |&place: &u32| {
+                    let at = place as usize - first;
+                    let read = || &vectors[at * dimension..][..dimension];
+                    self.table.f32(SampleId(ids[at])).unwrap_or_else(read)
+                };
                 dots(self.table.vector(SampleId(rows[row]), room), places.iter().map(vector), scores);
             });
-            first = places.end;
+            first += ids.len();
         }
     }
 
@@ -188,7 +205,7 @@ impl Round<'_, '_> {
                 keys.extend(list.candidates().map(|(score, id)| key(score, id.0)));
             }
             if self.part.is_last {
-                keys.sort_unstable();
+                sort_keys(keys);
             } else if keys.len() > list.len() {
                 keys.select_nth_unstable(list.len() - 1);
             }
@@ -201,11 +218,11 @@ impl Round<'_, '_> {
 /// Bytes a sample beside the packed part: two orders, hands, flags, thresholds.
 const OVERHEAD: usize = 20;
 
+/// Rows of a block times panels that are scored at a time: 288 KiB of scores.
+const LINES: usize = 64 * 72;
+
 /// Numbers of the candidates that are scored again at a time: half of a second-level cache.
 const TOGETHER: usize = 64 << 10;
-
-/// Vectors between asking for one and reading it.
-const AHEAD: usize = 4;
 
 /// Bytes of a part that are never too many.
 const SMALL: usize = 64 << 20;

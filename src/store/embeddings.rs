@@ -1,10 +1,9 @@
 use std::borrow::Cow;
 
-use super::dot::dot;
+use super::dot::{dot, dots};
 use super::vectors::Vectors;
 use crate::config::{Similarity, Storage};
 use crate::error::{Error, Result};
-use crate::memory::to_huge_pages;
 use crate::sample::{ModelVersion, SampleId};
 
 /// The embeddings of all samples, made by one model version; never changed once made.
@@ -25,8 +24,8 @@ pub struct EmbeddingTable {
 }
 
 impl EmbeddingTable {
-    /// Takes `vectors` [samples × dimension], row-major, sample 0 first, and keeps them in f32; scales them to unit
-    /// length for cosine.
+    /// Copies `vectors` [samples × dimension], row-major, sample 0 first, and keeps them in f32; scales them to unit
+    /// length for cosine. [`with_capacity`](Self::with_capacity) and [`push`](Self::push) need no second copy of all.
     ///
     /// # Errors
     /// [`Error::Shape`] where the numbers are no whole number of vectors; [`Error::NotFinite`] and
@@ -37,15 +36,13 @@ impl EmbeddingTable {
         similarity: Similarity,
         model_version: ModelVersion,
     ) -> Result<Self> {
-        if !(1..=MAX_DIMENSION).contains(&dimension) || !vectors.len().is_multiple_of(dimension) {
+        if !(1..=MAX_DIMENSION).contains(&dimension) {
             return Err(Error::Shape { found: vectors.len(), dimension });
         }
-        for (index, vector) in vectors.chunks_exact_mut(dimension).enumerate() {
-            prepare(SampleId::new(index), vector, similarity)?;
-        }
-        to_huge_pages(&vectors);
-        let (vectors, skipped, pair_similarities) = (Vectors::F32(vectors), Vec::new(), Vec::new());
-        Ok(Self { vectors, dimension, similarity, model_version, skipped, pair_similarities })
+        let samples = vectors.len() / dimension;
+        let mut table = Self::with_capacity(samples, dimension, Storage::F32, similarity, model_version)?;
+        table.push(&mut vectors)?;
+        Ok(table)
     }
 
     /// An empty table with room for `samples`, to be filled by [`push`](Self::push).
@@ -251,6 +248,12 @@ impl EmbeddingTable {
         room
     }
 
+    /// One sample's embedding, where the table keeps f32.
+    #[inline]
+    pub(crate) fn f32(&self, id: SampleId) -> Option<&[f32]> {
+        self.vectors.f32(id.index(), self.dimension)
+    }
+
     /// Asks for one sample's embedding to be brought into the caches.
     #[inline]
     pub(crate) fn prefetch(&self, id: SampleId) {
@@ -281,13 +284,24 @@ impl EmbeddingTable {
     /// # Panics
     /// Where there is no such sample.
     pub fn similarities_with(&self, vector: &[f32], ids: &[SampleId], similarities: &mut Vec<f32>) {
-        let mut room = Vec::new();
-        similarities.extend(ids.iter().enumerate().map(|(place, &id)| {
-            if let Some(&soon) = ids.get(place + AHEAD) {
-                self.prefetch(soon);
+        let ahead = |place: usize| ids.get(place + AHEAD).into_iter().for_each(|&soon| self.prefetch(soon));
+        let first = similarities.len();
+        similarities.resize(first + ids.len(), 0.0);
+        let similarities = &mut similarities[first..];
+        if self.storage() == Storage::F32 {
+            let others = ids.iter().enumerate().map(|(place, &id)| {
+                ahead(place);
+                self.f32(id).expect("f32 is kept")
+            });
+            dots(vector, others, similarities);
+        } else {
+            let mut other = vec![0f32; self.dimension];
+            for ((place, &id), similarity) in ids.iter().enumerate().zip(similarities) {
+                ahead(place);
+                self.read(id, &mut other);
+                *similarity = dot(vector, &other);
             }
-            dot(vector, self.vector(id, &mut room))
-        }));
+        }
     }
 
     /// The mean similarity over all pairs among `ids`: how hard a mini-batch is. 0 for fewer than two. O(B d): the
@@ -332,6 +346,6 @@ fn prepare(sample: SampleId, vector: &mut [f32], similarity: Similarity) -> Resu
 }
 
 /// Vectors between asking for one and using it.
-const AHEAD: usize = 4;
+const AHEAD: usize = 8;
 const MAX_DIMENSION: usize = 1 << 16;
 const MAX_LENGTH: f64 = 1e18;

@@ -10,6 +10,7 @@ use super::ipc;
 use super::vectors::Vectors;
 use crate::config::Similarity;
 use crate::error::{Error, Result};
+use crate::memory::huge_aligned_copy;
 use crate::sample::{ModelVersion, SampleId};
 
 impl EmbeddingTable {
@@ -79,11 +80,11 @@ fn decode(schema: &Schema, batch: &RecordBatch) -> Result<EmbeddingTable, String
         column.map(|column| column.values().to_vec())
     };
     let vectors = match values.data_type() {
-        DataType::Float32 => Vectors::F32(values.as_primitive::<Float32Type>().values().to_vec()),
-        DataType::Float16 => Vectors::F16(values.as_primitive::<Float16Type>().values().to_vec()),
+        DataType::Float32 => Vectors::F32(huge_aligned_copy(values.as_primitive::<Float32Type>().values(), 0)),
+        DataType::Float16 => Vectors::F16(huge_aligned_copy(values.as_primitive::<Float16Type>().values(), 0)),
         DataType::Int8 => {
             let factors = floats("factor").ok_or("its numbers have no `factor`")?;
-            Vectors::I8 { numbers: values.as_primitive::<Int8Type>().values().to_vec(), factors }
+            Vectors::I8 { numbers: huge_aligned_copy(values.as_primitive::<Int8Type>().values(), 0), factors }
         }
         other => return Err(format!("its embeddings are {other}")),
     };

@@ -5,16 +5,16 @@ use half::slice::HalfFloatSliceExt;
 
 use super::dot::prefetch;
 use crate::config::Storage;
-use crate::memory::huge;
+use crate::memory::{Aligned, huge_aligned, huge_aligned_copy};
 
 /// The numbers of all vectors, one vector after another, as [`Storage`] says.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Vectors {
-    F32(Vec<f32>),
-    F16(Vec<f16>),
+    F32(Aligned<f32>),
+    F16(Aligned<f16>),
     /// Component = number × factor of its vector.
     I8 {
-        numbers: Vec<i8>,
+        numbers: Aligned<i8>,
         factors: Vec<f32>,
     },
 }
@@ -24,25 +24,22 @@ impl Vectors {
     pub fn with_capacity(storage: Storage, vectors: usize, dimension: usize) -> Self {
         let numbers = vectors * dimension;
         match storage {
-            Storage::F32 => Self::F32(huge(numbers)),
-            Storage::F16 => Self::F16(huge(numbers)),
-            Storage::I8 => Self::I8 { numbers: huge(numbers), factors: Vec::with_capacity(vectors) },
+            Storage::F32 => Self::F32(huge_aligned(numbers)),
+            Storage::F16 => Self::F16(huge_aligned(numbers)),
+            Storage::I8 => Self::I8 { numbers: huge_aligned(numbers), factors: Vec::with_capacity(vectors) },
         }
     }
 
     /// A copy with room for as many of `dimension` numbers.
     pub fn copy_with_capacity(&self, vectors: usize, dimension: usize) -> Self {
-        fn copied<T: Copy>(from: &[T], capacity: usize) -> Vec<T> {
-            let mut to = huge(capacity.max(from.len()));
-            to.extend_from_slice(from);
-            to
-        }
         let capacity = vectors * dimension;
         match self {
-            Self::F32(numbers) => Self::F32(copied(numbers, capacity)),
-            Self::F16(numbers) => Self::F16(copied(numbers, capacity)),
+            Self::F32(numbers) => Self::F32(huge_aligned_copy(numbers, capacity)),
+            Self::F16(numbers) => Self::F16(huge_aligned_copy(numbers, capacity)),
             Self::I8 { numbers, factors } => {
-                Self::I8 { numbers: copied(numbers, capacity), factors: copied(factors, vectors) }
+                let mut all_factors = Vec::with_capacity(vectors.max(factors.len()));
+                all_factors.extend_from_slice(factors);
+                Self::I8 { numbers: huge_aligned_copy(numbers, capacity), factors: all_factors }
             }
         }
     }

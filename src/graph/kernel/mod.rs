@@ -111,12 +111,11 @@ impl Kernel {
         }
     }
 
-    /// Asks for the `quarter` of a panel, 0 to 3, to be brought into the caches.
+    /// Asks for one of so many parts of a panel to be brought into the caches.
     #[inline]
-    pub fn prefetch(self, columns: &Columns, panel: usize, quarter: usize) {
-        let words = columns.panel(panel).words;
-        let part = words.len().div_ceil(4);
-        crate::store::prefetch(&words[(quarter * part).min(words.len())..((quarter + 1) * part).min(words.len())]);
+    pub fn prefetch(self, columns: &Columns, panel: usize, part: usize, parts: usize) {
+        let lines = columns.panel(panel).words.as_chunks::<COLUMNS>().0;
+        crate::store::prefetch(lines[part * lines.len() / parts..(part + 1) * lines.len() / parts].as_flattened());
     }
 
     /// Which scores are at least the thresholds of their rows and columns.
@@ -144,7 +143,9 @@ impl Vectors {
         let mut running = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            let avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("popcnt");
             let avx512 = avx2
                 && match format {
                     Format::F32 => is_x86_feature_detected!("avx512f"),

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::{COLUMNS, Format, Kernel, ROWS, Vectors};
-use crate::memory::huge;
+use crate::memory::{Aligned, huge_aligned};
 use crate::sample::SampleId;
 use crate::store::EmbeddingTable;
 
@@ -17,9 +17,9 @@ pub(in crate::graph) struct Rows {
 }
 
 /// Vectors as columns of panels.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::graph) struct Columns {
-    words: Vec<u32>,
+    words: Aligned<u32>,
     factors: Vec<f32>,
     /// i8 only: where the sum of a column starts, to make up for the 64 that every row component has too much.
     starts: Vec<i32>,
@@ -76,13 +76,19 @@ impl Rows {
     }
 }
 
+impl Default for Columns {
+    fn default() -> Self {
+        Self { words: Aligned::new(0), factors: Vec::new(), starts: Vec::new(), width: 0, len: 0 }
+    }
+}
+
 impl Columns {
     /// Takes these samples' vectors in place of what was there, filled up with zeros to whole panels. In parallel.
     pub fn pack_parallel(&mut self, kernel: Kernel, table: &EmbeddingTable, ids: &[u32]) {
         let width = kernel.width(table.dimension());
         let words = ids.len().next_multiple_of(COLUMNS) * width;
         if self.words.capacity() < words {
-            self.words = huge(words);
+            self.words = huge_aligned(words);
         }
         self.resize(width, ids.len());
         let panels = self.words.par_chunks_exact_mut(COLUMNS * self.width);
@@ -166,6 +172,7 @@ impl Kernel {
     ) {
         let width = self.width(table.dimension());
         scratch.words.resize(COLUMNS * width, 0);
+        ids.iter().for_each(|&id| table.prefetch(SampleId(id)));
         factors.fill(0.0);
         starts.fill(0);
         for (c, words) in scratch.words.chunks_exact_mut(width).enumerate() {
