@@ -150,6 +150,8 @@ def main():
         dimension, rows, k = int(dimension), int(rows), int(k)
         vectors = np.fromfile(path, "<f4", count=rows * dimension).reshape(rows, dimension)
         run = PEERS[peer](vectors, k, *arguments)
+        # Memory that a virtual machine's host has taken back is there again when the time begins; see measure.rs.
+        np.ones(512 << 20, np.uint8)
         begun = time.perf_counter()
         ids = run()
         seconds = time.perf_counter() - begun

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::hint::black_box;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -9,6 +10,8 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use prosampler::config::{Advice, StoreConfig};
 use prosampler::source::{FileSource, Source};
 use prosampler::store::Store;
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
 use tokio::runtime::Runtime;
 
 use super::{Rates, pages};
@@ -21,14 +24,16 @@ pub fn run(folder: &Path) -> Vec<String> {
     let memory = rounds(folder, &|| pages::load(&parquet));
     println!("the Parquet file is on disk");
     let disk = rounds(folder, &|| pages::evict(&parquet));
-    let [memory, disk] = [("", memory), ("_from_disk", disk)]
-        .map(|(place, [scan, build])| build.figure(&format!("build.vs_parquet_scan{place}"), &scan));
-    vec![memory, disk]
+    let figures = |place, [scan, write, build]: [Rates; 3]| {
+        [("parquet_scan", scan), ("plain_write", write)]
+            .map(|(other, rates)| build.figure(&format!("build.vs_{other}{place}"), &rates))
+    };
+    [figures("", memory), figures("_from_disk", disk)].concat()
 }
 
-/// Scans and builds, each after `prepare`.
-fn rounds(folder: &Path, prepare: &dyn Fn()) -> [Rates; 2] {
-    let [mut scan, mut build] = <[Rates; 2]>::default();
+/// Scans, plain writes and builds, each after `prepare`.
+fn rounds(folder: &Path, prepare: &dyn Fn()) -> [Rates; 3] {
+    let [mut scan, mut write, mut build] = <[Rates; 3]>::default();
     for _ in 0..ROUNDS {
         prepare();
         let begun = Instant::now();
@@ -41,10 +46,31 @@ fn rounds(folder: &Path, prepare: &dyn Fn()) -> [Rates; 2] {
         let begun = Instant::now();
         assert_eq!(open(folder, &cache(folder), Advice::Auto).len(), rows);
         build.push(rows, begun.elapsed().as_secs_f64());
+
+        let size = fs::metadata(cached_file(&cache(folder))).expect("cached file").len();
+        let begun = Instant::now();
+        plain_write(&folder.join("plain"), size);
+        write.push(rows, begun.elapsed().as_secs_f64());
+        fs::remove_file(folder.join("plain")).expect("the plain file");
     }
     scan.print("  Parquet, decoded on one thread");
+    write.print("  as many bytes, written and synced to disk");
     build.print("  prosampler, built and synced to disk");
-    [scan, build]
+    [scan, write, build]
+}
+
+/// The limit where rows are read faster than the disk takes them.
+fn plain_write(path: &Path, size: u64) {
+    let mut bytes = vec![0u8; 8 << 20];
+    ChaCha8Rng::seed_from_u64(1).fill(&mut bytes[..]);
+    let mut file = File::create(path).expect("a file");
+    let mut left = size as usize;
+    while left > 0 {
+        let piece = &bytes[..bytes.len().min(left)];
+        file.write_all(piece).expect("write");
+        left -= piece.len();
+    }
+    file.sync_all().expect("sync");
 }
 
 /// From front to back, all columns, in record batches of the reader's default size.
@@ -70,4 +96,9 @@ pub fn parquet(folder: &Path) -> PathBuf {
 
 pub fn cache(folder: &Path) -> PathBuf {
     folder.join("prosampler")
+}
+
+pub fn cached_file(cache: &Path) -> PathBuf {
+    let mut files = fs::read_dir(cache).expect("cache").map(|entry| entry.expect("entry").path());
+    files.find(|path| path.extension().is_some_and(|e| e == "arrow")).expect("a cached file")
 }

@@ -1,8 +1,7 @@
 //! Uniformly random mini-batches, warm and cold, on one thread.
 
-use std::fs;
 use std::hint::black_box;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use prosampler::SampleId;
@@ -61,7 +60,7 @@ pub fn cold(folder: &Path) -> Vec<String> {
     const MINI_BATCHES: u64 = 3;
     let cache = build::cache(folder);
     let stores = [Advice::Random, Advice::Normal].map(|advice| build::open(folder, &cache, advice));
-    let file = cached_file(&cache);
+    let file = build::cached_file(&cache);
     let mut rates = <[Rates; 2]>::default();
     for round in 0..ROUNDS as u64 {
         for (store, rates) in stores.iter().zip(&mut rates) {
@@ -90,9 +89,4 @@ pub fn gather(store: &Store, mini_batches: usize, seed: u64) -> f64 {
         black_box(store.gather(ids).expect("mini-batch"));
     }
     begun.elapsed().as_secs_f64()
-}
-
-fn cached_file(cache: &Path) -> PathBuf {
-    let mut files = fs::read_dir(cache).expect("cache").map(|entry| entry.expect("entry").path());
-    files.find(|path| path.extension().is_some_and(|e| e == "arrow")).expect("a cached file")
 }
