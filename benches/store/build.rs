@@ -59,7 +59,7 @@ fn rounds(folder: &Path, prepare: &dyn Fn()) -> [Rates; 3] {
     [scan, write, build]
 }
 
-/// The limit where rows are read faster than the disk takes them.
+/// What the disk takes: where rows are read faster, they wait for it.
 fn plain_write(path: &Path, size: u64) {
     let mut bytes = vec![0u8; 8 << 20];
     ChaCha8Rng::seed_from_u64(1).fill(&mut bytes[..]);

@@ -68,11 +68,11 @@ pub fn refine(
             gauges.push(Gauge::new(parting, old.len()..table.len(), size.neighbors));
         }
         let mut descent = Descent::new(parting, size);
-        // How many spares it takes is known before anything is scored.
+        // How many spares it takes is known before anything is scored: one more than by the gauge, which errs a little.
         let least = size.neighbors.saturating_sub(old.degree());
         let enough = |spares: &usize| gauges[0].recall_with_spares(old, *spares) >= config.recall;
         let spares = (least..old.spare_count()).find(enough).filter(|_| !have_come);
-        descent.carry_over(old, spares.unwrap_or(old.spare_count()));
+        descent.carry_over(old, spares.map_or(old.spare_count(), |spares| old.spare_count().min(spares + 1)));
         if gauges.iter().any(|gauge| descent.recall(gauge) < config.recall) {
             descent.reach(config.recall, &gauges);
         }
