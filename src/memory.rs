@@ -32,7 +32,7 @@ pub(crate) fn huge<T>(capacity: usize) -> Vec<T> {
     vec
 }
 
-/// A vector that begins with a cache line: where it did not, every load of a whole line would take two.
+/// An array that begins with a cache line: where it did not, every load of a whole line would take two.
 pub(crate) type Aligned<T> = AVec<T>;
 
 /// An empty one whose items will be on huge pages.

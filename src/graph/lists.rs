@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::ProximityGraph;
 use super::sampled::with_margin;
-use super::top_k::{candidate, key};
+use super::top_k::{candidate, key, sort_keys};
 use crate::memory::huge;
 use crate::sample::{GraphVersion, SampleId};
 use crate::store::EmbeddingTable;
@@ -170,7 +170,7 @@ fn cut<T: Copy>(slots: &mut Vec<T>, length: usize, degree: usize) {
 pub(super) fn sort(ids: &[SampleId], scores: &[f32], keys: &mut Vec<u64>) {
     keys.clear();
     keys.extend(scores.iter().zip(ids).map(|(&score, id)| key(score, id.0)));
-    keys.sort_unstable();
+    sort_keys(keys);
 }
 
 impl Stripes<'_> {

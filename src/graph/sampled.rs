@@ -89,6 +89,7 @@ struct Scratch {
     /// The candidates by their places.
     candidates: Vec<u32>,
     keys: Vec<u64>,
+    /// Of some candidates, where the table does not keep f32.
     vectors: Aligned<f32>,
     room: Vec<f32>,
 }
@@ -123,16 +124,16 @@ impl Round<'_, '_> {
         scratch.shortlists.restart(rows.iter().map(|&row| self.threshold(row)));
         scratch.candidates.clear();
         let padded = rows.len().next_multiple_of(ROWS);
-        for (turn, panels) in draw.chunks(scratch.scores.len() / padded).enumerate() {
-            let ahead = turn * (scratch.scores.len() / padded) + 1;
+        let at_once = scratch.scores.len() / padded;
+        for (turn, panels) in draw.chunks(at_once).enumerate() {
             let first = scratch.candidates.len();
             for (place, (&(panel, ids), scores)) in panels.iter().zip(scratch.scores.chunks_mut(padded)).enumerate() {
-                for (part, scores) in scores.chunks_mut(ROWS).enumerate() {
+                for (tile, scores) in scores.chunks_mut(ROWS).enumerate() {
                     // Panels are dealt in random order, which no processor foresees.
-                    if let Some(&(next, _)) = draw.get(ahead + place) {
-                        self.kernel.prefetch(self.columns, next, part, padded / ROWS);
+                    if let Some(&(next, _)) = draw.get(turn * at_once + place + 1) {
+                        self.kernel.prefetch(self.columns, next, tile, padded / ROWS);
                     }
-                    self.kernel.scores(&scratch.rows, part * ROWS, self.columns, panel, scores);
+                    self.kernel.scores(&scratch.rows, tile * ROWS, self.columns, panel, scores);
                 }
                 // What fills up a panel is nobody's candidate.
                 if ids.len() < COLUMNS {
@@ -218,10 +219,12 @@ impl Round<'_, '_> {
 /// Bytes a sample beside the packed part: two orders, hands, flags, thresholds.
 const OVERHEAD: usize = 20;
 
-/// Rows of a block times panels that are scored at a time: 288 KiB of scores.
+/// Rows of a block times panels that are scored at a time: 288 KiB of scores, all those of 1,000 candidates where 72 rows
+/// share them.
 const LINES: usize = 64 * 72;
 
-/// Numbers of the candidates that are scored again at a time: half of a second-level cache.
+/// Numbers of the candidates that are scored again at a time: 256 KiB, as many more are on their way, which is half of a
+/// second-level cache.
 const TOGETHER: usize = 64 << 10;
 
 /// Bytes of a part that are never too many.

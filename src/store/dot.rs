@@ -5,10 +5,13 @@
 #[inline]
 pub(crate) fn prefetch<T>(numbers: &[T]) {
     #[cfg(target_arch = "x86_64")]
-    for line in numbers.chunks(64 / size_of::<T>()) {
+    if let Some(last) = numbers.last() {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         // SAFETY: a hint, with no effect but on time; the address is valid besides.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+        let ask = |number: &T| unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(number).cast()) };
+        numbers.chunks(64 / size_of::<T>()).for_each(|line| ask(&line[0]));
+        // It may lie on one line more.
+        ask(last);
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = numbers;
@@ -33,7 +36,7 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     total(sums) + a_rest.iter().zip(b_rest).fold(0f32, |sum, (x, y)| sum + x * y)
 }
 
-/// The [`dot`] products of a vector with others.
+/// The [`dot`] products of a vector with others, as many as there is room for.
 pub(crate) fn dots<'a>(vector: &[f32], others: impl Iterator<Item = &'a [f32]>, products: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
@@ -50,6 +53,7 @@ pub(crate) fn dots<'a>(vector: &[f32], others: impl Iterator<Item = &'a [f32]>, 
 #[target_feature(enable = "avx2,fma")]
 fn dots_avx2<'a>(vector: &[f32], others: impl Iterator<Item = &'a [f32]>, products: &mut [f32]) {
     for (product, other) in products.iter_mut().zip(others) {
+        assert_eq!(vector.len(), other.len());
         *product = dot_avx2(vector, other);
     }
 }

@@ -45,7 +45,7 @@ impl EmbeddingTable {
         Ok(table)
     }
 
-    /// An empty table with room for `samples`, to be filled by [`push`](Self::push).
+    /// An empty table with room for `samples`, to be filled by [`push`](Self::push); more of them cost a copy of all.
     ///
     /// # Errors
     /// [`Error::Shape`] for a dimension of 0 or above 65,536.
@@ -282,8 +282,9 @@ impl EmbeddingTable {
     /// The similarities of `vector`, d numbers, with each of `ids`, appended to `similarities` in their order.
     ///
     /// # Panics
-    /// Where there is no such sample.
+    /// Where there is no such sample, or `vector` has another length.
     pub fn similarities_with(&self, vector: &[f32], ids: &[SampleId], similarities: &mut Vec<f32>) {
+        assert_eq!(vector.len(), self.dimension);
         let ahead = |place: usize| ids.get(place + AHEAD).into_iter().for_each(|&soon| self.prefetch(soon));
         let first = similarities.len();
         similarities.resize(first + ids.len(), 0.0);

@@ -204,3 +204,31 @@ fn smaller_storage_keeps_the_neighbors() {
         }
     }
 }
+
+/// Rough scores choose, similarities stand in the graph, best first: also where candidates are scored again in several
+/// turns (64 Ki numbers are one), whatever is stored.
+#[test]
+fn sampled_graphs_hold_similarities() {
+    let all = vectors(2010, 96, 20, 8);
+    for (storage, precision) in [Storage::F32, Storage::F16, Storage::I8]
+        .into_iter()
+        .flat_map(|storage| [Precision::F32, Precision::Bf16, Precision::I8].map(|precision| (storage, precision)))
+    {
+        let mut table = EmbeddingTable::with_capacity(2010, 96, storage, Similarity::Cosine, ModelVersion(1)).unwrap();
+        table.push(&mut all.clone()).unwrap();
+        let config = GraphConfig { candidates: 1500, neighbors: 100, precision, ..GraphConfig::default() };
+        let graph = graph::build(&table, &config, 3, GraphVersion(1));
+        for row in (0..2010).map(SampleId::new) {
+            let (ids, similarities) = (graph.neighbors(row), graph.similarities(row));
+            assert!(similarities.is_sorted_by(|a, b| a >= b), "{storage:?}, {precision:?}");
+            assert!(!ids.contains(&row));
+            for (&id, &similarity) in ids.iter().zip(similarities) {
+                assert!((similarity - table.similarity_of(row, id)).abs() < 1e-6, "{storage:?}, {precision:?}");
+            }
+        }
+        // Each of the nearest is a candidate in three of four cases.
+        let found = share(&graph, &graph::exact(&table, K, GraphVersion(1)));
+        println!("{storage:?}, {precision:?}: {found}");
+        assert!((0.72..0.78).contains(&found), "{storage:?}, {precision:?}: {found}");
+    }
+}

@@ -111,7 +111,7 @@ impl Kernel {
         }
     }
 
-    /// Asks for one of so many parts of a panel to be brought into the caches.
+    /// Asks for part number `part` of `parts` of a panel to be brought into the caches.
     #[inline]
     pub fn prefetch(self, columns: &Columns, panel: usize, part: usize, parts: usize) {
         let lines = columns.panel(panel).words.as_chunks::<COLUMNS>().0;

@@ -34,7 +34,7 @@ struct Row {
 impl Shortlists {
     /// Of at most so many rows, each of which wants the `keep` best, and may get a few more.
     pub fn new(kernel: Kernel, rows: usize, keep: usize) -> Self {
-        let slots = keep + keep / MORE + COLUMNS;
+        let slots = keep + more(keep) + COLUMNS;
         let (scores, places) = (vec![0.0; rows * slots], vec![0; rows * slots]);
         let offered = (avec![], avec![]);
         Self { vectors: kernel.vectors, keep, slots, scores, places, rows: Vec::with_capacity(rows), offered }
@@ -128,7 +128,7 @@ impl Shortlists {
     }
 
     /// Has scores replaced: of each row those whose places lie before `end`, but for those that were replaced already,
-    /// by `score(row, places, scores)`.
+    /// by `score(row, places, scores)`. After the last [`take`](Self::take).
     pub fn score_again(&mut self, end: u32, mut score: impl FnMut(usize, &[u32], &mut [f32])) {
         for (place, row) in self.rows.iter_mut().enumerate() {
             let slots = place * self.slots + row.replaced..place * self.slots + row.len;
@@ -176,7 +176,8 @@ fn raised(
     }
 }
 
-/// Drops so many of the last ones at the threshold that `keep` remain that reach it, and gives how many are left.
+/// Drops so many of the last ones at the threshold that `keep` remain that reach it, and gives how many are left with
+/// those below it.
 fn drop_equal(scores: &mut [f32], places: &mut [u32], threshold: f32, keep: usize) -> usize {
     let above = scores.iter().filter(|&&score| score > threshold).count();
     let (mut kept, mut equal) = (0, keep - above);
@@ -274,6 +275,7 @@ fn reach_avx512(scores: &[f32], threshold: f32) -> usize {
 }
 
 /// The least and the largest.
+#[inline(always)]
 fn extremes_by(scores: &[f32]) -> (f32, f32) {
     let extend = |(least, most): (f32, f32), score: &f32| (least.min(*score), most.max(*score));
     scores.iter().fold((f32::INFINITY, f32::NEG_INFINITY), extend)
@@ -308,8 +310,10 @@ fn number(ordered: i64) -> f32 {
     f32::from_bits((if bits < 0 { bits ^ i32::MAX } else { bits }).cast_unsigned())
 }
 
-/// One more may be kept for so many: a threshold that leaves exactly as many takes twice the passes.
-const MORE: usize = 24;
+/// How many more may be kept: a threshold that leaves exactly as many takes twice the passes.
+fn more(keep: usize) -> usize {
+    2 + keep / 24
+}
 
 /// Halvings of values before those of bits.
 const BY_VALUE: usize = 24;
@@ -346,10 +350,13 @@ mod tests {
                     let first = turn * together * COLUMNS;
                     let panels = (first..).step_by(COLUMNS).zip(counts);
                     let score = |row, place, is_there| if is_there { score(row, place) } else { f32::NAN };
+                    // Blocks are filled up with rows that nobody asks for.
+                    let (own, filled) = (rows.len(), rows.len() + 2);
                     let scores = panels.clone().flat_map(|(first, &count)| {
-                        (0..rows.len()).map(move |row| std::array::from_fn(|c| score(row, first + c, c < count)))
+                        let at = move |row, c| score(row % own, first + c, c < count && row < own);
+                        (0..filled).map(move |row| std::array::from_fn(|c| at(row, c)))
                     });
-                    shortlists.take(&scores.collect::<Vec<_>>(), rows.len(), first as u32);
+                    shortlists.take(&scores.collect::<Vec<_>>(), filled, first as u32);
                     offered.extend(panels.flat_map(|(first, &count)| first..first + count));
                 }
                 for row in 0..rows.len() {
@@ -364,7 +371,7 @@ mod tests {
                     all.sort_by(|a, b| b.total_cmp(a));
                     let mut found = scores.to_vec();
                     found.sort_by(|a, b| b.total_cmp(a));
-                    prop_assert!((keep.min(all.len())..=keep + keep / MORE).contains(&found.len()));
+                    prop_assert!((keep.min(all.len())..=keep + more(keep)).contains(&found.len()));
                     prop_assert_eq!(&found[..], &all[..found.len()]);
                 }
             }
