@@ -117,6 +117,9 @@ impl Recipe {
                 let segment = Segment { shards: shards_of(&found), skipped_rows, batches };
                 match found.fields() == schema.fields() {
                     false => Err("it has other columns".to_owned()),
+                    true if !ipc::is_as_written(&path, &found) => {
+                        Err("it was changed, or copied without its time, after it was written".to_owned())
+                    }
                     true if segment.shards.is_empty() || !segment.shards.iter().all(|s| shards.contains(s)) => {
                         Err("the files that it was read from have changed or gone".to_owned())
                     }
@@ -248,6 +251,7 @@ fn write(
         writer.write(&rest)?;
     }
     writer.note(SKIPPED, skipped.load(Relaxed).to_string());
+    writer.stamp();
     writer.finish(path.as_deref())
 }
 

@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use arrow::array::RecordBatch;
 use arrow::buffer::Buffer;
@@ -30,6 +31,8 @@ pub(crate) struct IpcWriter {
     path: PathBuf,
     /// It will have a name, and be on disk.
     stays: bool,
+    /// When it will say that it was changed last.
+    stamp: Option<SystemTime>,
 }
 
 impl IpcWriter {
@@ -48,7 +51,7 @@ impl IpcWriter {
         })?;
         let path = file.path().to_owned();
         let writer = FileWriter::try_new(BufWriter::new(file), schema).map_err(|e| failed(&path, e))?;
-        Ok(Self { writer, path, stays: target.is_some() })
+        Ok(Self { writer, path, stays: target.is_some(), stamp: None })
     }
 
     pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
@@ -64,6 +67,18 @@ impl IpcWriter {
         self.writer.write_metadata(key, value);
     }
 
+    /// Has the file name the time of its last change, and have that time once it is complete: see [`is_as_written`].
+    /// Where its file system does not keep the time that it is told, the file says that.
+    pub fn stamp(&mut self) {
+        let file = self.writer.get_ref().get_ref().as_file();
+        // Some keep even seconds only.
+        let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() & !1);
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let kept = file.set_modified(time).and_then(|()| file.metadata()).and_then(|of| of.modified());
+        self.stamp = kept.is_ok_and(|kept| kept == time).then_some(time);
+        self.note(STAMP, self.stamp.map_or(UNKNOWN.to_owned(), |_| seconds.to_string()));
+    }
+
     /// Completes the file, moves it to `target` if there is one, and maps it. Without a target the file has no name
     /// from here on, and its space is free again once the last mapping is gone.
     pub fn finish(mut self, target: Option<&Path>) -> Result<Vec<RecordBatch>> {
@@ -76,6 +91,9 @@ impl IpcWriter {
         let Some(target) = target else {
             return Ok(decode(map(file.as_file(), &path)?).map_err(|e| failed(&path, e))?.1);
         };
+        if let Some(time) = self.stamp {
+            file.as_file().set_modified(time).map_err(|e| io("set the time of", e))?;
+        }
         file.as_file().sync_all().map_err(|e| io("write", e))?;
         let file = file.persist(target).map_err(|e| io("rename", e.error))?;
         Ok(decode(map(&file, target)?).map_err(|e| failed(target, e))?.1)
@@ -138,6 +156,24 @@ pub(crate) fn open(path: &Path) -> Result<(SchemaRef, Vec<RecordBatch>)> {
     let file = File::open(path).map_err(|cause| Error::Io { action: "open", path: path.into(), cause })?;
     decode(map(&file, path)?).map_err(|e| failed(path, e))
 }
+
+/// Whether a stamped file has the time that it names: nobody has written to it since. That its numbers are those that
+/// were written is not checked otherwise, as all of it would have to be read.
+pub(crate) fn is_as_written(path: &Path, schema: &Schema) -> bool {
+    let Some(stamp) = schema.metadata().get(STAMP) else { return false };
+    if stamp == UNKNOWN {
+        return true;
+    }
+    let time = stamp.parse().ok().map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+    let found = std::fs::metadata(path).and_then(|of| of.modified());
+    found.is_ok_and(|found| Some(found) == time)
+}
+
+/// Key of what is noted.
+const STAMP: &str = "prosampler.written";
+
+/// What stands there where the file system keeps no times.
+const UNKNOWN: &str = "unknown";
 
 fn map(file: &File, path: &Path) -> Result<Buffer> {
     // SAFETY: the file is either unlinked or renamed to its final name, and nothing of this crate ever writes to it

@@ -84,8 +84,9 @@ impl Store {
     /// if `config` names a folder for it; files that have been added since are read, and come last. Dictionary columns
     /// are stored plain. `progress` hears how many rows are in.
     ///
-    /// A cache is checked when it is opened: a damaged structure or text is noticed, and the cache written again; a bit
-    /// that has flipped in a number or in bytes is not.
+    /// A cache is checked when it is opened: whatever was changed after it was written is noticed by the file's time, a
+    /// damaged structure or text by itself, and the cache is written again. What a failing disk does to numbers or bytes
+    /// is not noticed. Copy a cache with its time (`cp -p`, `rsync -t`), or it is built once more.
     ///
     /// # Errors
     /// Whatever the source reports, [`Error::Io`] where the cache cannot be written (nothing half-written is ever

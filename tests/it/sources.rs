@@ -321,6 +321,32 @@ async fn two_that_want_one_cache_build_it_once() {
     assert!(cache.exists() && !left.exists());
 }
 
+/// Two processes that start together: one reads the source, the other waits, and opens what has been built.
+#[test]
+fn two_processes_build_one_cache() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("p.toml"), wordnet()).unwrap();
+    let log = |name| dir.path().join(name);
+    let start = |name| {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_prosampler"));
+        run.args(["run", "p.toml"]).env("RUST_LOG", "prosampler=info").current_dir(dir.path());
+        run.stdout(Stdio::null()).stderr(fs::File::create(log(name)).unwrap()).spawn().unwrap()
+    };
+    let mut runs = ["one", "two"].map(start);
+    let said = || ["one", "two"].map(|name| fs::read_to_string(log(name)).unwrap());
+    let opened = || said().iter().filter(|said| said.contains("opened the cache of an earlier run")).count();
+    while opened() == 0 {
+        assert!(runs.iter_mut().all(|run| run.try_wait().unwrap().is_none()), "{:?}", said());
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    runs.iter_mut().for_each(|run| run.kill().and_then(|()| run.wait()).map(drop).unwrap());
+    assert_eq!(opened(), 1, "{:?}", said());
+    assert_eq!(said().iter().filter(|said| said.contains("waiting for it")).count(), 1, "{:?}", said());
+    let left: Vec<_> = fs::read_dir(dir.path().join("cache")).unwrap().map(|e| e.unwrap().path()).collect();
+    let of = |extension| left.iter().filter(|path| path.extension().is_some_and(|e| e == extension)).count();
+    assert_eq!((of("arrow"), of("lock"), left.len()), (1, 1, 2), "{left:?}");
+}
+
 /// Killed at whatever moment, the next start finds a whole cache or none, and nothing half-written stays.
 #[test]
 #[cfg(unix)]
