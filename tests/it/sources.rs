@@ -321,7 +321,8 @@ async fn two_that_want_one_cache_build_it_once() {
     assert!(cache.exists() && !left.exists());
 }
 
-/// Two processes that start together: one reads the source, the other waits, and opens what has been built.
+/// Two processes that start together: one reads the source, the other waits where it comes in between, and opens what has
+/// been built.
 #[test]
 fn two_processes_build_one_cache() {
     let dir = TempDir::new().unwrap();
@@ -341,7 +342,6 @@ fn two_processes_build_one_cache() {
     }
     runs.iter_mut().for_each(|run| run.kill().and_then(|()| run.wait()).map(drop).unwrap());
     assert_eq!(opened(), 1, "{:?}", said());
-    assert_eq!(said().iter().filter(|said| said.contains("waiting for it")).count(), 1, "{:?}", said());
     let left: Vec<_> = fs::read_dir(dir.path().join("cache")).unwrap().map(|e| e.unwrap().path()).collect();
     let of = |extension| left.iter().filter(|path| path.extension().is_some_and(|e| e == extension)).count();
     assert_eq!((of("arrow"), of("lock"), left.len()), (1, 1, 2), "{left:?}");
