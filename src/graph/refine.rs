@@ -24,8 +24,8 @@ pub struct Refined {
 /// Carries a kNN graph over to new embeddings of the same samples, and of samples that have come since, which stand
 /// behind them: the limit M → N of the paper's graph, for less than building it.
 ///
-/// First the old neighbors of each sample are scored anew, with one more of the spares behind them than a gauge
-/// finds necessary for `config.recall`; while embeddings drift little, a few suffice. Where all of them do not, or where samples
+/// First the old neighbors of each sample are scored anew, with one more of the spares behind them than a gauge finds
+/// necessary for `config.recall`; while embeddings drift little, a few suffice. Where all of them do not, or where samples
 /// have come, samples meet in the cells of near ones, in those that it takes for what is missing, and then, where that is
 /// not enough, among their neighbors' neighbors, until few lists change. Where the old graph kept fewer than two fifths of
 /// the neighbors, they would save nothing: the graph is built from nothing, which telemetry says. Of `config`, K, the

@@ -152,6 +152,7 @@ impl Round<'_, '_> {
             let (scores, places) = shortlists.of(r);
             keys.clear();
             keys.extend(scores.iter().zip(places).map(|(&score, &place)| key(score, candidates[place as usize])));
+            // The spare replaces a row's own sample; the others do not take it.
             let refused = if own_seen { Some(row) } else { spare };
             if let Some(at) = refused.and_then(|id| keys.iter().position(|&key| candidate(key).1 == id)) {
                 keys.swap_remove(at);

@@ -192,7 +192,8 @@ fn shards_of(schema: &Schema) -> Vec<Shard> {
     lines.filter_map(|line| line.split_once('\t')).map(shard).collect()
 }
 
-/// Hands the source's record batches to the writer, and calls `ended` before it tells it of the end. A writer that is gone has its own error to report.
+/// Hands the source's record batches to the writer, and calls `ended` before it tells it of the end. A writer that is
+/// gone has its own error to report.
 async fn send(
     mut stream: RecordBatches,
     tx: mpsc::Sender<Result<RecordBatch>>,

@@ -164,9 +164,10 @@ pub(crate) fn is_as_written(path: &Path, schema: &Schema) -> bool {
     if stamp == UNKNOWN {
         return true;
     }
-    let time = stamp.parse().ok().map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-    let found = std::fs::metadata(path).and_then(|of| of.modified());
-    found.is_ok_and(|found| Some(found) == time)
+    // Any number may stand in a damaged file, also one that is beyond all times.
+    let named = stamp.parse().ok().map(Duration::from_secs);
+    let found = std::fs::metadata(path).and_then(|of| of.modified()).ok();
+    named.is_some() && named == found.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok())
 }
 
 /// Key of what is noted.
