@@ -11,18 +11,22 @@ use arrow::array::{Array, ArrayRef, AsArray, GenericByteArray, RecordBatch};
 use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
 use arrow::compute;
 use arrow::datatypes::{
-    ArrowNativeType, BinaryType, ByteArrayType, DataType, LargeBinaryType, LargeUtf8Type, Utf8Type,
+    ArrowNativeType, BinaryType, ByteArrayType, DataType, LargeBinaryType, LargeUtf8Type, SchemaRef, Utf8Type,
 };
 use arrow::error::ArrowError;
 
 use super::prefetch;
 
 /// The rows at these places, each a record batch and a row in it, in this order. There must be a record batch, and all
-/// must have the same columns.
+/// must have the columns of `schema`; what their own schemas note besides is left behind.
 ///
 /// # Errors
 /// [`ArrowError::OffsetOverflowError`] where a column's values pass what its offsets reach.
-pub(super) fn interleave(batches: &[&RecordBatch], places: &[(usize, usize)]) -> Result<RecordBatch, ArrowError> {
+pub(super) fn interleave(
+    schema: SchemaRef,
+    batches: &[&RecordBatch],
+    places: &[(usize, usize)],
+) -> Result<RecordBatch, ArrowError> {
     let column = |number| {
         let arrays: Vec<_> = batches.iter().map(|batch| batch.column(number).as_ref()).collect();
         match arrays[0].data_type() {
@@ -33,7 +37,6 @@ pub(super) fn interleave(batches: &[&RecordBatch], places: &[(usize, usize)]) ->
             _ => compute::interleave(&arrays, places),
         }
     };
-    let schema = batches[0].schema();
     let columns = (0..schema.fields().len()).map(column).collect::<Result<_, _>>()?;
     RecordBatch::try_new(schema, columns)
 }
@@ -124,7 +127,7 @@ mod tests {
                 (batch, row.index(batches[batch].num_rows()))
             };
             let places: Vec<_> = picks.iter().map(place).collect();
-            let ours = interleave(&batches, &places).unwrap();
+            let ours = interleave(batches[0].schema(), &batches, &places).unwrap();
             prop_assert_eq!(&ours, &compute::interleave_record_batch(&batches, &places).unwrap());
             // Which has not been checked when it was made.
             for column in ours.columns() {
@@ -138,7 +141,7 @@ mod tests {
     fn more_than_offsets_reach_is_an_error() {
         let text = StringArray::from(vec!["x".repeat(64 << 20)]);
         let batch = RecordBatch::try_from_iter([("text", Arc::new(text) as ArrayRef)]).unwrap();
-        let error = interleave(&[&batch], &[(0, 0); 32]).unwrap_err();
+        let error = interleave(batch.schema(), &[&batch], &[(0, 0); 32]).unwrap_err();
         assert!(matches!(error, ArrowError::OffsetOverflowError(n) if n == 32 << 26), "{error}");
     }
 }

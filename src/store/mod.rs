@@ -245,7 +245,8 @@ impl Store {
         if self.asks {
             advice::ask_for(&batches, &places);
         }
-        gather::interleave(&batches, &places).map_err(|cause| Error::Arrow { action: "gather rows", cause })
+        gather::interleave(self.schema(), &batches, &places)
+            .map_err(|cause| Error::Arrow { action: "gather rows", cause })
     }
 
     /// The record batch, counted through all segments, and the row within that a sample is.

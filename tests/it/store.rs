@@ -263,7 +263,9 @@ async fn a_damaged_cache_is_built_anew() {
     let files = Files::new();
     files.write("a.parquet", &rows(300));
     let ids: Vec<_> = (0..300).map(SampleId).collect();
-    let all = files.open(&["n", "text"]).await.gather(&ids).unwrap();
+    let store = files.open(&["n", "text"]).await;
+    let all = store.gather(&ids).unwrap();
+    assert_eq!(all.schema(), store.schema(), "rows do not tell what caches note");
     let cache = files.caches().remove(0);
     let whole = fs::read(&cache).unwrap();
     let cut = [&whole[..whole.len() / 2], &whole[..5], &[], &vec![0; whole.len()]].map(<[u8]>::to_vec);
