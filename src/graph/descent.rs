@@ -13,11 +13,11 @@ use rayon::prelude::*;
 
 use super::cells::{Cells, Parting};
 use super::kernel::{Format, Kernel, Rows};
-use super::lists::{EMPTY, Lists, Stripes, sort, with_spares};
+use super::lists::{EMPTY, Lists, Stripes, with_spares};
 use super::product::Product;
+use super::rank::best_first;
 use super::recall::{Gauge, nearest};
 use super::sampled::with_margin;
-use super::top_k::candidate;
 use super::{ProximityGraph, Size};
 use crate::config::GraphConfig;
 use crate::sample::{GraphVersion, SampleId};
@@ -64,8 +64,8 @@ impl<'a> Descent<'a> {
         let table = self.parting.table;
         self.order = self.parting.order();
         let stripes = self.lists.stripes();
-        let init = || (Vec::new(), Vec::new(), Vec::new());
-        self.order.par_chunks(TOGETHER).for_each_init(init, |(ids, scores, keys), samples| {
+        let init = || (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        self.order.par_chunks(TOGETHER).for_each_init(init, |(ids, scores, best_ids, best_scores), samples| {
             for id in samples.iter().map(|id| SampleId(*id)).filter(|id| id.index() < old.len()) {
                 ids.clear();
                 ids.extend(old.neighbors(id));
@@ -73,8 +73,11 @@ impl<'a> Descent<'a> {
                 let scored = ids.len().min(old.degree() + spares);
                 scores.clear();
                 table.similarities_with(&table.get(id), &ids[..scored], scores);
-                sort(&ids[..scored], scores, keys);
-                stripes.start_with(id.0, keys.iter().map(|&key| candidate(key)), &ids[scored..]);
+                best_ids.resize(scored, EMPTY);
+                best_scores.resize(scored, 0.0);
+                best_first(scores, &ids[..scored], best_scores, best_ids);
+                let best = best_scores.iter().copied().zip(best_ids.iter().copied());
+                stripes.start_with(id.0, best, &ids[scored..]);
             }
         });
     }

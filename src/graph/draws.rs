@@ -106,10 +106,13 @@ impl Part<'_> {
         let mark = |id: u32| (id as usize / 64 % MARKS, 1u64 << (id % 64));
         let mut marks = [0u64; MARKS];
         rows.iter().for_each(|&row| marks[mark(row).0] |= mark(row).1);
-        let marked = |id: &&u32| marks[mark(**id).0] & mark(**id).1 != 0;
-        for drawn in draw.iter().flat_map(|(_, ids)| *ids).filter(marked) {
-            if let Ok(found) = places.binary_search_by_key(drawn, |(row, _)| *row) {
-                own_seen[places[found].1] = true;
+        for (_, ids) in draw {
+            for drawn in *ids {
+                if marks[mark(*drawn).0] & mark(*drawn).1 != 0
+                    && let Ok(found) = places.binary_search_by_key(drawn, |(row, _)| *row)
+                {
+                    own_seen[places[found].1] = true;
+                }
             }
         }
         draw.last().and_then(|(_, ids)| ids.last().copied()).filter(|_| self.is_last)

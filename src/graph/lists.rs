@@ -6,11 +6,11 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 
 use super::ProximityGraph;
+use super::rank::best_first;
 use super::sampled::with_margin;
-use super::top_k::{candidate, key, sort_keys};
 use crate::memory::huge;
 use crate::sample::{GraphVersion, SampleId};
-use crate::store::EmbeddingTable;
+use crate::store::{EmbeddingTable, prefetch};
 
 /// A list of `length` slots for each sample, in two flat arrays that become the graph's own.
 ///
@@ -84,35 +84,32 @@ impl Lists {
     pub fn best(&self, count: usize) -> Vec<SampleId> {
         let mut best = vec![EMPTY; self.ids.len() / self.length * count];
         let lists = self.ids.par_chunks_exact(self.length).zip(self.scores.par_chunks_exact(self.length));
-        best.par_chunks_exact_mut(count).zip(lists).for_each_init(Vec::new, |keys, (best, (ids, scores))| {
-            sort(ids, scores, keys);
-            for (best, &key) in best.iter_mut().zip(keys.iter()) {
-                *best = SampleId(candidate(key).1);
-            }
-        });
+        best.par_chunks_exact_mut(count).zip(lists).for_each_init(
+            || vec![0.0; count],
+            |best_scores, (best, (ids, scores))| best_first(scores, ids, best_scores, best),
+        );
         best
     }
 
     /// The ids of the `count` best of one list, best first, without empty slots.
     pub fn best_of(&self, sample: u32, count: usize) -> Vec<SampleId> {
         let slots = sample as usize * self.length..(sample as usize + 1) * self.length;
-        let mut keys = Vec::new();
-        sort(&self.ids[slots.clone()], &self.scores[slots], &mut keys);
-        let ids = keys.iter().map(|&key| SampleId(candidate(key).1));
-        ids.filter(|id| *id != EMPTY).take(count).collect()
+        let (mut scores, mut ids) = (vec![0.0; count], vec![EMPTY; count]);
+        best_first(&self.scores[slots.clone()], &self.ids[slots], &mut scores, &mut ids);
+        ids.retain(|id| *id != EMPTY);
+        ids
     }
 
     /// Replaces the scores of the `count` best of each list by similarities; the others come after these, in their order.
     /// Best in an `order` of all samples that has near ones near each other.
     pub fn score_again(&mut self, table: &EmbeddingTable, order: &[u32], count: usize) {
         let stripes = self.stripes();
-        let init = || (Vec::new(), Vec::new(), Vec::new());
-        order.par_chunks(TURN).for_each_init(init, |(keys, ids, similarities), samples| {
+        let init = || (vec![EMPTY; stripes.length], Vec::new());
+        order.par_chunks(TURN).for_each_init(init, |(ids, similarities), samples| {
             for &sample in samples {
                 stripes.with(sample, |list| {
-                    sort(list.ids, list.scores, keys);
-                    ids.clear();
-                    ids.extend(keys.iter().map(|&key| SampleId(candidate(key).1)));
+                    similarities.resize(stripes.length, 0.0);
+                    best_first(list.scores, list.ids, similarities, ids);
                     list.ids.copy_from_slice(ids);
                     let filled = ids.iter().take(count).take_while(|id| **id != EMPTY).count();
                     similarities.clear();
@@ -133,16 +130,18 @@ impl Lists {
     pub fn into_graph(mut self, degree: usize, version: GraphVersion) -> ProximityGraph {
         let length = self.length;
         let lists = self.ids.par_chunks_exact_mut(length).zip(self.scores.par_chunks_exact_mut(length));
-        lists.enumerate().for_each_init(Vec::new, |keys, (row, (ids, scores))| {
+        let init = || (vec![EMPTY; length], vec![0.0; length]);
+        lists.enumerate().for_each_init(init, |(old_ids, old_scores), (row, (ids, scores))| {
             if ids.iter().all(|id| *id == EMPTY) {
                 ids.fill(SampleId::new(row));
                 scores.fill(0.0);
                 return;
             }
-            sort(ids, scores, keys);
-            for (slot, &key) in keys.iter().enumerate() {
-                let (score, id) = candidate(key);
-                (scores[slot], ids[slot]) = (score, SampleId(id));
+            // Some builders leave them in order.
+            if !scores.is_sorted_by(|better, score| better > score) {
+                old_ids.copy_from_slice(ids);
+                old_scores.copy_from_slice(scores);
+                best_first(old_scores, old_ids, scores, ids);
             }
         });
         let mut spares = Vec::new();
@@ -164,13 +163,6 @@ fn cut<T: Copy>(slots: &mut Vec<T>, length: usize, degree: usize) {
     }
     slots.truncate(lists * degree);
     slots.shrink_to_fit();
-}
-
-/// The keys of some candidates, best first.
-pub(super) fn sort(ids: &[SampleId], scores: &[f32], keys: &mut Vec<u64>) {
-    keys.clear();
-    keys.extend(scores.iter().zip(ids).map(|(&score, id)| key(score, id.0)));
-    sort_keys(keys);
 }
 
 impl Stripes<'_> {
@@ -202,14 +194,14 @@ impl Stripes<'_> {
     }
 
     /// Fills an empty list with these, best first, and what comes after them in this order.
-    pub fn start_with(&self, sample: u32, best: impl Iterator<Item = (f32, u32)>, last: &[SampleId]) {
+    pub fn start_with(&self, sample: u32, best: impl Iterator<Item = (f32, SampleId)>, last: &[SampleId]) {
         self.with(sample, |list| {
             // The worst stands first.
             let mut slots = list.scores.iter_mut().zip(list.ids).rev();
             let mut lowest = f32::INFINITY;
             for ((score, id), slot) in best.zip(&mut slots) {
                 lowest = score;
-                (*slot.0, *slot.1) = (score, SampleId(id));
+                (*slot.0, *slot.1) = (score, id);
             }
             for (&id, slot) in last.iter().zip(slots) {
                 lowest = lowest.next_down();
@@ -248,9 +240,10 @@ impl List<'_> {
         takes
     }
 
-    /// Slots.
-    pub fn len(&self) -> usize {
-        self.ids.len()
+    /// Asks for it to be brought into the caches, since it will be filled soon.
+    pub fn prefetch(&self) {
+        prefetch(self.ids);
+        prefetch(self.scores);
     }
 
     /// The worst score; −∞ where not all slots are filled.
@@ -268,6 +261,11 @@ impl List<'_> {
         for ((slot_score, slot_id), (score, id)) in self.scores.iter_mut().zip(&mut *self.ids).zip(candidates) {
             (*slot_score, *slot_id) = (score, SampleId(id));
         }
+    }
+
+    /// Puts the best of these in place of what is there, best first, which is not the order that offers are taken in.
+    pub fn fill_with_best(&mut self, scores: &[f32], ids: &[SampleId]) {
+        best_first(scores, ids, self.scores, self.ids);
     }
 
     /// Puts a candidate in place of one that is worse.

@@ -39,6 +39,7 @@ mod on_device;
 mod per_row;
 mod product;
 mod proximity_graph;
+mod rank;
 mod recall;
 mod refine;
 mod sampled;

@@ -5,10 +5,10 @@ use rayon::prelude::*;
 
 use super::cells::Parting;
 use super::kernel::{Format, Kernel};
-use super::lists::{Lists, sort};
+use super::lists::Lists;
 use super::product::Product;
+use super::rank::best_first;
 use super::sampled::with_margin;
-use super::top_k::candidate;
 use super::{ProximityGraph, generator};
 use crate::sample::SampleId;
 use crate::store::EmbeddingTable;
@@ -105,10 +105,12 @@ pub(super) fn nearest(table: &EmbeddingTable, kernel: Kernel, rows: &[u32], k: u
     drop(stripes);
     let by_similarity = |(list, &row): (usize, &u32)| {
         let found = lists.best_of(list as u32, lists.length());
-        let (mut similarities, mut keys) = (Vec::new(), Vec::new());
+        let mut similarities = Vec::new();
         table.similarities_with(&table.get(SampleId(row)), &found, &mut similarities);
-        sort(&found, &similarities, &mut keys);
-        keys.into_iter().take(k).map(|key| SampleId(candidate(key).1)).collect()
+        let k = k.min(found.len());
+        let (mut nearest, mut scores) = (vec![SampleId(row); k], vec![0.0; k]);
+        best_first(&similarities, &found, &mut scores, &mut nearest);
+        nearest
     };
     rows.par_iter().enumerate().map(by_similarity).collect()
 }

@@ -15,7 +15,6 @@ use rayon::prelude::*;
 use super::draws::{Draws, Part};
 use super::kernel::{COLUMNS, Columns, Kernel, ROWS, Rows, Scores, Shortlists};
 use super::lists::{Lists, Stripes};
-use super::top_k::{candidate, key, sort_keys};
 use super::{ProximityGraph, Size};
 use crate::config::{GraphConfig, Storage};
 use crate::memory::Aligned;
@@ -88,7 +87,8 @@ struct Scratch {
     shortlists: Shortlists,
     /// The candidates by their places.
     candidates: Vec<u32>,
-    keys: Vec<u64>,
+    /// What one row chooses from.
+    offered: (Vec<f32>, Vec<SampleId>),
     /// Of some candidates, where the table does not keep f32.
     vectors: Aligned<f32>,
     room: Vec<f32>,
@@ -103,7 +103,7 @@ impl Scratch {
             // One may be the row itself or the spare.
             shortlists: Shortlists::new(kernel, block_rows, keep + 1),
             candidates: Vec::new(),
-            keys: Vec::new(),
+            offered: Default::default(),
             vectors: avec![],
             room: Vec::new(),
         }
@@ -148,16 +148,30 @@ impl Round<'_, '_> {
             self.score_again(rows, scratch);
         }
         for ((r, &row), &own_seen) in rows.iter().enumerate().zip(&*own_seen) {
-            let Scratch { shortlists, candidates, keys, .. } = &mut *scratch;
-            let (scores, places) = shortlists.of(r);
-            keys.clear();
-            keys.extend(scores.iter().zip(places).map(|(&score, &place)| key(score, candidates[place as usize])));
+            if let Some(&next) = rows.get(r + 1) {
+                self.stripes.with(next, |list| list.prefetch());
+            }
+            let Scratch { shortlists, candidates, offered: (scores, ids), .. } = &mut *scratch;
+            let (row_scores, places) = shortlists.of(r);
+            scores.clear();
+            scores.extend(row_scores);
+            ids.clear();
+            ids.extend(places.iter().map(|&place| SampleId(candidates[place as usize])));
             // The spare replaces a row's own sample; the others do not take it.
             let refused = if own_seen { Some(row) } else { spare };
-            if let Some(at) = refused.and_then(|id| keys.iter().position(|&key| candidate(key).1 == id)) {
-                keys.swap_remove(at);
+            if let Some(at) = refused.and_then(|refused| ids.iter().position(|id| id.0 == refused)) {
+                scores.swap_remove(at);
+                ids.swap_remove(at);
             }
-            self.merge(row, keys);
+            self.stripes.with(row, |mut list| {
+                if !self.part.is_first {
+                    for (score, id) in list.candidates() {
+                        scores.push(score);
+                        ids.push(id);
+                    }
+                }
+                list.fill_with_best(scores, ids);
+            });
         }
     }
 
@@ -198,22 +212,6 @@ impl Round<'_, '_> {
             });
             first += ids.len();
         }
-    }
-
-    /// Writes the best of these and of earlier parts back, sorted in the end.
-    fn merge(&self, row: u32, keys: &mut Vec<u64>) {
-        self.stripes.with(row, |mut list| {
-            if !self.part.is_first {
-                keys.extend(list.candidates().map(|(score, id)| key(score, id.0)));
-            }
-            if self.part.is_last {
-                sort_keys(keys);
-            } else if keys.len() > list.len() {
-                keys.select_nth_unstable(list.len() - 1);
-            }
-            keys.truncate(list.len());
-            list.fill(keys.iter().map(|&key| candidate(key)));
-        });
     }
 }
 

@@ -52,7 +52,7 @@ impl TopK {
     /// The K best, best first.
     pub fn drain_sorted(&mut self) -> impl Iterator<Item = (f32, u32)> + '_ {
         self.shrink();
-        sort_keys(&mut self.kept);
+        self.kept.sort_unstable();
         self.drain()
     }
 }
@@ -60,7 +60,7 @@ impl TopK {
 /// A number that is smaller for better candidates: the score's bits in the order of the numbers, upside down, then
 /// the id.
 #[inline]
-pub(super) fn key(score: f32, id: u32) -> u64 {
+fn key(score: f32, id: u32) -> u64 {
     let bits = score.to_bits();
     let ordered = if bits >> 31 == 0 { !bits & 0x7fff_ffff } else { bits };
     u64::from(ordered) << 32 | u64::from(id)
@@ -68,76 +68,11 @@ pub(super) fn key(score: f32, id: u32) -> u64 {
 
 /// The (score, id) of a key.
 #[inline]
-pub(super) fn candidate(key: u64) -> (f32, u32) {
+fn candidate(key: u64) -> (f32, u32) {
     let ordered = (key >> 32) as u32;
     let bits = if ordered >> 31 == 0 { !ordered & 0x7fff_ffff } else { ordered };
     (f32::from_bits(bits), key as u32)
 }
-
-/// Sorts keys, the best candidate first.
-#[inline]
-pub(super) fn sort_keys(keys: &mut [u64]) {
-    #[cfg(target_arch = "x86_64")]
-    if (MANY_ENOUGH..=FEW).contains(&keys.len()) && is_x86_feature_detected!("avx512f") {
-        // SAFETY: the feature is there.
-        return unsafe { sort_few(keys) };
-    }
-    keys.sort_unstable();
-}
-
-/// Puts each of at most [`FEW`] keys where the number of better scores says, which is counted faster than any branch
-/// decides.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-fn sort_few(keys: &mut [u64]) {
-    use std::arch::x86_64::{
-        _mm512_cmplt_epu32_mask, _mm512_loadu_si512, _mm512_mask_add_epi32, _mm512_set1_epi32, _mm512_setzero_si512,
-        _mm512_storeu_si512,
-    };
-    let mut scores = [u32::MAX; FEW];
-    for (score, &key) in scores.iter_mut().zip(&*keys) {
-        *score = (key >> 32) as u32;
-    }
-    let (mut sorted, len) = ([UNSET; FEW], keys.len());
-    for (own, keys) in scores.as_chunks::<LANES>().0.iter().zip(keys.chunks(LANES)) {
-        // SAFETY: 64 numbers are four registers of 16.
-        let own: [_; 4] = std::array::from_fn(|i| unsafe { _mm512_loadu_si512(own.as_ptr().add(16 * i).cast()) });
-        let mut better = [_mm512_setzero_si512(); 4];
-        for &score in &scores[..len] {
-            let score = _mm512_set1_epi32(score.cast_signed());
-            for (better, own) in better.iter_mut().zip(own) {
-                let is_better = _mm512_cmplt_epu32_mask(score, own);
-                *better = _mm512_mask_add_epi32(*better, is_better, *better, _mm512_set1_epi32(1));
-            }
-        }
-        let mut places = [0u32; LANES];
-        for (i, better) in better.into_iter().enumerate() {
-            // SAFETY: as above.
-            unsafe { _mm512_storeu_si512(places.as_mut_ptr().add(16 * i).cast(), better) };
-        }
-        for (&key, place) in keys.iter().zip(places) {
-            sorted[place as usize] = key;
-        }
-    }
-    // Of equal scores only the last one is there.
-    if sorted[..keys.len()].contains(&UNSET) {
-        keys.sort_unstable();
-    } else {
-        keys.copy_from_slice(&sorted[..keys.len()]);
-    }
-}
-
-/// Keys that are sorted by counting: its time grows with their square.
-const FEW: usize = 256;
-
-/// Fewer are sorted as well without.
-const MANY_ENOUGH: usize = 8;
-
-/// Scores that are compared at once.
-const LANES: usize = 64;
-
-/// No candidate has this key.
-const UNSET: u64 = u64::MAX;
 
 /// Keeps the amortised cost down for the smallest K.
 const SLACK: usize = 32;
@@ -157,24 +92,6 @@ mod tests {
             let better = b.total_cmp(&a).then(i.cmp(&j));
             prop_assert_eq!(key(a, i).cmp(&key(b, j)), better);
             prop_assert_eq!(key(a, i).cmp(&key(a, j)), i.cmp(&j));
-        }
-
-        /// Few and many, without equal scores and with some.
-        #[test]
-        fn keys_are_sorted(
-            scores in proptest::collection::vec(prop_oneof![-1f32..1.0, -1f32..1.0, Just(0.5f32)], 0..300),
-        ) {
-            let mut keys: Vec<u64> = scores.iter().zip(0..).map(|(&score, id)| key(score, id)).collect();
-            let mut sorted = keys.clone();
-            sorted.sort();
-            sort_keys(&mut keys);
-            prop_assert_eq!(&keys, &sorted);
-            // Most have two of them equal.
-            sorted.dedup_by_key(|key| *key >> 32);
-            keys.dedup_by_key(|key| *key >> 32);
-            keys.reverse();
-            sort_keys(&mut keys);
-            prop_assert_eq!(keys, sorted);
         }
 
         #[test]

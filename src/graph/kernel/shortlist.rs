@@ -95,6 +95,8 @@ impl Shortlists {
         extremes: impl Fn(&[f32]) -> (f32, f32),
     ) {
         let (keep, most) = (self.keep, self.slots - COLUMNS);
+        // Rows of a block are much alike.
+        let mut share = 0.5;
         let (offered_scores, offered_places) = (&mut *self.offered.0, &mut *self.offered.1);
         let own = self.scores.chunks_exact_mut(self.slots).zip(self.places.chunks_exact_mut(self.slots));
         for ((place, row), (own_scores, own_places)) in self.rows.iter_mut().enumerate().zip(own) {
@@ -107,7 +109,7 @@ impl Shortlists {
                 len += append((&panel[place], &places), row.threshold, u16::MAX, to);
             }
             if len > most {
-                row.threshold = raised(&offered_scores[..len], keep, most, &reach, &extremes);
+                row.threshold = raised(&offered_scores[..len], keep, most, &mut share, &reach, &extremes);
                 if reach(&offered_scores[..len], row.threshold) > most {
                     len = drop_equal(&mut offered_scores[..len], &mut offered_places[..len], row.threshold, keep);
                 }
@@ -140,25 +142,30 @@ impl Shortlists {
     }
 }
 
-/// What at least `keep` scores reach, and at most `most`, unless there are equal ones.
+/// What at least `keep` scores reach, and at most `most`, unless there are equal ones. `share` is where it is expected
+/// between the least and the largest score, and tells where it was.
 #[inline(always)]
 fn raised(
     scores: &[f32],
     keep: usize,
     most: usize,
+    share: &mut f32,
     reach: impl Fn(&[f32], f32) -> usize,
     extremes: impl Fn(&[f32]) -> (f32, f32),
 ) -> f32 {
-    let (mut low, mut high) = extremes(scores);
-    if reach(scores, high) >= keep {
+    let (least, largest) = extremes(scores);
+    let (mut low, mut high) = (least, largest);
+    // How many reach them.
+    let (mut many, mut few) = (scores.len(), reach(scores, high));
+    if few >= keep {
         return high;
     }
-    // All reach `low`, too few reach `high`. Halved some times by their values, which soon gets near, then by their bits,
-    // which gets there from infinite scores, too.
-    let mut halvings = 0;
+    // All reach `low`, too few reach `high`. By values, which soon gets near, then halved by bits, which gets there from
+    // infinite scores, too.
+    let mut by_value = (largest - least).mul_add(*share, least);
+    let mut probes = 0;
     loop {
-        let by_value = f32::midpoint(low, high);
-        let middle = if halvings < BY_VALUE && low < by_value && by_value < high {
+        let middle = if probes < BY_VALUE && low < by_value && by_value < high {
             by_value
         } else {
             // Rounded down.
@@ -167,13 +174,32 @@ fn raised(
         if ordered(middle) == ordered(low) {
             return low;
         }
-        halvings += 1;
+        probes += 1;
         match reach(scores, middle) {
-            reached if reached < keep => high = middle,
-            reached if reached <= most => return middle,
-            _ => low = middle,
+            reached if reached < keep => (high, few) = (middle, reached),
+            reached if reached <= most => {
+                let at = (middle - least) / (largest - least);
+                if at.is_finite() {
+                    *share = at;
+                }
+                return middle;
+            }
+            reached => (low, many) = (middle, reached),
         }
+        by_value = if probes % 3 == 0 {
+            f32::midpoint(low, high)
+        } else {
+            // Ever fewer scores are ever larger, by about the same factor.
+            let wanted = rough_log(usize::midpoint(keep, most));
+            let share = (rough_log(many) - wanted) / (rough_log(many) - rough_log(few));
+            (high - low).mul_add(share, low)
+        };
     }
+}
+
+/// The binary logarithm, times 2²³ and plus some, exact for powers of two and linear in between.
+fn rough_log(count: usize) -> f32 {
+    (count as f32).to_bits() as f32
 }
 
 /// Drops so many of the last ones at the threshold that `keep` remain that reach it, and gives how many are left with
@@ -242,6 +268,14 @@ fn append_avx512(
     // SAFETY: 16 numbers or places are one register.
     let (scores, places) = unsafe { (_mm512_loadu_ps(scores.as_ptr()), _mm512_loadu_si512(places.as_ptr().cast())) };
     let bits = _mm512_mask_cmp_ps_mask::<_CMP_GE_OQ>(counted, scores, _mm512_set1_ps(threshold));
+    if bits == u16::MAX {
+        // SAFETY: as above.
+        unsafe {
+            _mm512_storeu_ps(to_scores.as_mut_ptr(), scores);
+            _mm512_storeu_si512(to_places.as_mut_ptr().cast(), places);
+        }
+        return COLUMNS;
+    }
     // SAFETY: as above. Through a register, as compressing into memory is slow on some processors.
     unsafe {
         _mm512_storeu_ps(to_scores.as_mut_ptr(), _mm512_maskz_compress_ps(bits, scores));
@@ -315,7 +349,7 @@ fn more(keep: usize) -> usize {
     2 + keep / 24
 }
 
-/// Halvings of values before those of bits.
+/// Probes by values before those by bits.
 const BY_VALUE: usize = 24;
 
 #[cfg(test)]
