@@ -14,6 +14,7 @@ import time
 import numpy as np
 
 THREADS = int(os.environ["OMP_NUM_THREADS"])
+SHORT = 10
 
 
 def torch_gather(vectors, k, candidates, share):
@@ -150,11 +151,13 @@ def main():
         dimension, rows, k = int(dimension), int(rows), int(k)
         vectors = np.fromfile(path, "<f4", count=rows * dimension).reshape(rows, dimension)
         run = PEERS[peer](vectors, k, *arguments)
-        # Memory that a virtual machine's host has taken back is there again when the time begins; see measure.rs.
-        np.ones(512 << 20, np.uint8)
-        begun = time.perf_counter()
-        ids = run()
-        seconds = time.perf_counter() - begun
+        # A second run counts where the first touch of memory would show; see measure.rs.
+        seconds = 0
+        for _ in range(2):
+            if seconds < SHORT:
+                begun = time.perf_counter()
+                ids = run()
+                seconds = time.perf_counter() - begun
         ids = ids[:, :k] if peer == "torch-gather" else without_self(ids, k)
         ids.astype("<i4").tofile(out)
         print(seconds, len(ids), flush=True)

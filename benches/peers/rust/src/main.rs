@@ -3,7 +3,6 @@
 use std::error::Error;
 use std::fs;
 use std::io::stdin;
-use std::hint::black_box;
 use std::time::Instant;
 
 use hnsw_rs::prelude::*;
@@ -26,8 +25,6 @@ fn main() -> Result<()> {
             bytes.as_chunks().0.iter().take(rows * dimension).map(|b| f32::from_le_bytes(*b)).collect();
         let vectors: Vec<&[f32]> = floats.chunks_exact(dimension).collect();
         let arguments = arguments.iter().map(|a| a.parse()).collect::<std::result::Result<Vec<usize>, _>>()?;
-        // As benches/graph/measure.rs does, and says why.
-        drop(black_box(vec![1u8; 512 << 20]));
         let begun = Instant::now();
         let found = match (peer, &arguments[..]) {
             ("hnsw_rs", &[links, ef]) => hnsw(&vectors, k, links, ef),
