@@ -1,5 +1,7 @@
 //! Candidates in order: larger scores are better, the smaller id breaks ties.
 
+use std::cmp::Ordering::Equal;
+
 use crate::sample::SampleId;
 
 /// Writes the best of some candidates, best first: as many as there is room for, which may be more than there are.
@@ -9,7 +11,8 @@ use crate::sample::SampleId;
 pub(super) fn best_first(scores: &[f32], ids: &[SampleId], best_scores: &mut [f32], best_ids: &mut [SampleId]) {
     if scores.len() > FEW {
         let mut candidates: Vec<_> = scores.iter().copied().zip(ids.iter().copied()).collect();
-        let order = |a: &(f32, SampleId), b: &(f32, SampleId)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+        let order =
+            |a: &(f32, SampleId), b: &(f32, SampleId)| b.0.partial_cmp(&a.0).unwrap_or(Equal).then(a.1.cmp(&b.1));
         if best_scores.len() < candidates.len() {
             candidates.select_nth_unstable_by(best_scores.len(), order);
             candidates.truncate(best_scores.len());
@@ -24,10 +27,14 @@ pub(super) fn best_first(scores: &[f32], ids: &[SampleId], best_scores: &mut [f3
     rank(scores, &mut ranks);
     let len = scores.len();
     if ranks[..len].iter().sum::<u32>() as usize != len * len.saturating_sub(1) / 2 {
-        // Some are equal.
-        for (at, (rank, own)) in ranks.iter_mut().zip(scores).enumerate() {
-            let equal = (0..len).filter(|&other| scores[other] == *own);
-            *rank += equal.filter(|&other| (ids[other], other) < (ids[at], at)).count() as u32;
+        // Some are equal, and share a rank so far.
+        let mut sharing = [0u16; FEW];
+        ranks[..len].iter().for_each(|&rank| sharing[rank as usize] += 1);
+        for at in 0..len {
+            if sharing[ranks[at] as usize] > 1 {
+                let is_before = |other: &usize| scores[*other] == scores[at] && (ids[*other], *other) < (ids[at], at);
+                ranks[at] += (0..len).filter(is_before).count() as u32;
+            }
         }
     }
     for ((&rank, &score), &id) in ranks.iter().zip(scores).zip(ids) {
