@@ -5,6 +5,8 @@
 //! The trainer sleeps through its step, as one does that waits for a GPU, or computes on one core, as one does on a CPU.
 //! Idle stretches and refreshes take turns; the figures are those of the trainer that sleeps. Halfway through each step
 //! it also receives from a plain channel that a task without work keeps full: what the scheduler alone takes.
+//!
+//! First, how fast mini-batches come where nobody trains: walked, gathered and passed on.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -27,6 +29,7 @@ const DIMENSION: usize = 384;
 const STEP: Duration = Duration::from_millis(20);
 const PREFETCH: usize = 4;
 const ROUNDS: usize = 3;
+const EPOCHS: usize = 9;
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -44,6 +47,19 @@ async fn main() -> Result<()> {
         .compute(ComputeConfig { threads: 2 })
         .start()
         .await?;
+
+    let mut rates = Vec::new();
+    for _ in 0..EPOCHS {
+        let begun = Instant::now();
+        let mut samples = 0;
+        while samples < SAMPLES {
+            samples += stream.next().await.expect("no end")?.ids.len();
+        }
+        rates.push(samples as f64 / begun.elapsed().as_secs_f64());
+    }
+    rates.sort_by(f64::total_cmp);
+    let rate = rates[EPOCHS / 2];
+    println!("as fast as they come: {rate:.0} samples/s, {:.0} to {:.0}", rates[0], rates[EPOCHS - 1]);
 
     let (full, mut plain) = tokio::sync::mpsc::channel(PREFETCH);
     tokio::spawn(async move { while full.send(()).await.is_ok() {} });
@@ -82,6 +98,7 @@ async fn main() -> Result<()> {
         println!("figure refresh.next_p99.vs_idle {:.2} ratio", p99(&busy.stream) / p99(&idle.stream));
         println!("figure refresh.next_p99.beyond_scheduler_ms {:.3} ms", p99(&busy.stream) - p99(&busy.plain));
         println!("figure refresh.longest_wait_ms {:.3} ms", ms(at(&busy.stream, 1.0)));
+        println!("figure pipeline.samples_per_second {rate:.0} samples/s");
     }
     Ok(())
 }
