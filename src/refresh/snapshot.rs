@@ -276,19 +276,23 @@ impl Publisher {
         self.0.borrow().newest()
     }
 
-    /// One atomic swap: readers see the old one or the new one, whole.
-    pub fn publish(&self, snapshot: Snapshot) {
-        self.0.send_modify(|timeline| timeline.snapshots = [(0, Arc::new(snapshot))].into());
+    /// One atomic swap: readers see the old one or the new one, whole. Gives back those that are used no more.
+    pub fn publish(&self, snapshot: Snapshot) -> VecDeque<(u64, Arc<Snapshot>)> {
+        let mut snapshots = [(0, Arc::new(snapshot))].into();
+        self.0.send_modify(|timeline| std::mem::swap(&mut timeline.snapshots, &mut snapshots));
+        snapshots
     }
 
-    /// To be used from step `from` on. Those that no step from `delivered` on uses are dropped.
-    pub fn publish_from(&self, from: u64, snapshot: Snapshot, delivered: u64) {
+    /// To be used from step `from` on. Gives back those that no step from `delivered` on uses.
+    pub fn publish_from(&self, from: u64, snapshot: Snapshot, delivered: u64) -> VecDeque<(u64, Arc<Snapshot>)> {
+        let mut unused = VecDeque::new();
         self.0.send_modify(|timeline| {
             timeline.snapshots.push_back((from, Arc::new(snapshot)));
             while timeline.snapshots.get(1).is_some_and(|(from, _)| *from <= delivered) {
-                timeline.snapshots.pop_front();
+                unused.extend(timeline.snapshots.pop_front());
             }
         });
+        unused
     }
 
     /// No refresh that is to come is used before `step`.

@@ -215,7 +215,7 @@ impl Worker {
             Ok(Outcome { report, snapshot, encoder }) => {
                 self.failures = 0;
                 self.resumed = false;
-                self.encoder = encoder;
+                let old_encoder = std::mem::replace(&mut self.encoder, encoder);
                 let Some(snapshot) = snapshot else {
                     count(&self.told.skipped);
                     return Ok(report);
@@ -225,12 +225,14 @@ impl Worker {
                 telemetry::published(graph, model, step, seconds.total());
                 let RefreshSeconds { store, model, encode, graph, checkpoint } = seconds;
                 telemetry::refresh_took(store, model, encode, graph, checkpoint);
-                match self.recipe.refresh.swap_at_step {
+                let unused = match self.recipe.refresh.swap_at_step {
                     None => self.publisher.publish(snapshot),
                     Some(lag) => {
-                        self.publisher.publish_from(step.saturating_add(lag), snapshot, *self.delivered.borrow());
+                        self.publisher.publish_from(step.saturating_add(lag), snapshot, *self.delivered.borrow())
                     }
-                }
+                };
+                // Freeing much memory takes a while, and the stream's tasks may be on this thread, too.
+                drop(tokio::task::spawn_blocking(move || drop((old, unused, old_encoder))));
                 Ok(report)
             }
             Err(error) => {
