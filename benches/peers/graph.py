@@ -14,6 +14,7 @@ import time
 import numpy as np
 
 THREADS = int(os.environ["OMP_NUM_THREADS"])
+# Seconds; as in measure.rs.
 SHORT = 10
 
 

@@ -15,6 +15,7 @@ mod f32;
 mod i8;
 mod pack;
 mod shortlist;
+mod threshold;
 
 pub(super) use self::pack::{Columns, Rows};
 pub(super) use self::shortlist::Shortlists;
