@@ -100,7 +100,8 @@ impl Data {
         let table = pool.install(encode).unwrap_or_else(|e| panic!("{e}"));
         let labels = store.select(&[label]).expect("the label");
         let (mut classes, mut numbers) = (Vec::new(), HashMap::new());
-        for (_, rows) in labels.record_batches() {
+        for item in labels.record_batches() {
+            let (_, rows) = item?;
             let texts = cast(rows.column(0), &DataType::Utf8).expect("labels as text");
             for text in texts.as_string::<i32>() {
                 let next = numbers.len() as u32;

@@ -52,6 +52,17 @@ pub enum Error {
         cause: Cause,
     },
 
+    /// A file that was written here does not have the checksum that it was written with.
+    #[error("`{}` is damaged{place}: it is not what was written{}", path.display(), remedy_of(remedy))]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where in it; empty, or begins with a space.
+        place: String,
+        /// What to do about it; may be empty.
+        remedy: String,
+    },
+
     /// A file is no longer what it was when its rows got their sample ids.
     #[error("`{uri}` {change} since its rows were read; start anew, or put back what was there (new files may come)")]
     SourceChanged {
@@ -415,6 +426,10 @@ pub(crate) fn quoted<S: AsRef<str>>(names: &[S]) -> String {
 
 fn said(cause: Option<&Cause>) -> String {
     cause.map(|c| format!(" (ONNX Runtime says: {c})")).unwrap_or_default()
+}
+
+fn remedy_of(remedy: &str) -> String {
+    if remedy.is_empty() { String::new() } else { format!("; {remedy}") }
 }
 
 fn place(after: &str) -> String {

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![warn(clippy::unwrap_used)]
 
+mod arrow_file;
 pub mod checkpoint;
 #[cfg(feature = "cli")]
 #[doc(hidden)]

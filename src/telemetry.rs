@@ -56,6 +56,14 @@ pub(crate) fn cache_discarded(path: &Path, reason: &dyn Display) {
     warn!(path = %path.display(), %reason, "the cache is unusable and is built anew");
 }
 
+pub(crate) fn embeddings_removed(dir: &Path, bytes: u64) {
+    info!(dir = %dir.display(), bytes, "removed embeddings that were not used for longest, to make room for others");
+}
+
+pub(crate) fn embeddings_not_kept(dir: &Path, reason: &dyn Display) {
+    warn!(dir = %dir.display(), %reason, "embeddings made from here on are not kept for later runs");
+}
+
 #[cfg(feature = "onnx")]
 pub(crate) fn runtime_loaded(path: &Path, found_by: &str) {
     info!(path = %path.display(), found_by, "loaded ONNX Runtime");
@@ -172,6 +180,17 @@ pub(crate) fn delivered(step: u64, waited: f64, staleness: u64, similarity: f32)
 
 pub(crate) fn unsaved(step: u64, reason: &dyn Display) {
     warn!(step, %reason, "could not note in the checkpoint folder what was left of the epoch; the run goes on");
+}
+
+pub(crate) fn checkpoints_taken_over(dir: &Path, files: usize) {
+    info!(
+        dir = %dir.display(),
+        files, "a run has left files in the checkpoint folder that no saved state stands on; they are removed"
+    );
+}
+
+pub(crate) fn snapshot_damaged(graph_version: u64, reason: &dyn Display) {
+    warn!(graph_version, %reason, "a snapshot cannot be read; the one before it is tried");
 }
 
 /// The first one is a warning.

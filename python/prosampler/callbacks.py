@@ -16,9 +16,13 @@ class HasHandle(Protocol):
     @property
     def handle(self) -> RefreshHandle: ...
 
+    def keep(self) -> None: ...
+
 
 class EncoderRefresh:
     """Every n training steps: exports the encoder to the file that the run has its model from, and asks for a refresh.
+
+    Whenever the trainer saves a checkpoint, the state of a run with a ``checkpoint.dir`` is kept as well.
 
     With several processes, the first one exports and all refresh; each has a graph of its own, so they must swap
     graphs at the same step: ``wait`` then, which is the default with several, and set ``refresh.swap_at_step`` to at
@@ -67,6 +71,10 @@ class EncoderRefresh:
         if together if self.wait is None else self.wait:
             self.refresh.wait()
         return True
+
+    def save(self) -> None:
+        """Says that the trainer saves a checkpoint: the run's state stays resumable, too."""
+        self.run.keep()
 
     def __getstate__(self) -> dict[str, Any]:
         # Trainers pickle their callbacks; a run is of one process.

@@ -1,7 +1,7 @@
 """The reach into a running pipeline."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -103,6 +103,26 @@ class RefreshHandle:
         if numbers.shape != expected:
             raise ArgumentError(f"the vectors have the shape {numbers.shape}; give {expected}, [ids, dimension]")
         self._raw.push_embeddings(rows, numbers)
+
+    def keep(self, state: Mapping[str, Any]) -> None:
+        """Says that the trainer saves this state with its own checkpoint: it stays resumable until two newer are kept.
+
+        What a state stands on lies in ``checkpoint.dir`` and goes some refreshes later otherwise. On disk when this
+        returns. Call it when the state is made; the callbacks for trainers do so when these save. Of several processes,
+        the first one does it for all.
+
+        Args:
+            state: what ``stream.state()`` or a sampler's ``state_dict()`` returned.
+
+        Raises:
+            StateError: there is no ``checkpoint.dir``, the state is another run's, or what it stands on is gone.
+        """
+        self._raw.keep(dict(state.get("stream") or state))
+
+    @property
+    def has_checkpoints(self) -> bool:
+        """Whether there is a ``checkpoint.dir``, in which states can be kept."""
+        return self._raw.has_checkpoints
 
     def neighbors(self, sample: int) -> list[tuple[int, float]]:
         """The neighbors of a sample in the newest graph with their similarities, most similar first.

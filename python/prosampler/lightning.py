@@ -29,3 +29,7 @@ class RefreshCallback(lightning.Callback):  # type: ignore[misc]
         """Called by the trainer."""
         if trainer.global_step > 0:
             self.core.step(trainer.global_step)
+
+    def on_save_checkpoint(self, *_: Any, **__: Any) -> None:
+        """Called by the trainer."""
+        self.core.save()

@@ -83,6 +83,11 @@ class HardNegatives:
             raise RuntimeError("no sampler was asked for yet; give this object as batch_sampler= and start training")
         return self.sampler.handle
 
+    def keep(self) -> None:
+        """Says that the trainer saves now; the callback calls it."""
+        if self.sampler is not None:
+            self.sampler.keep()
+
     def close(self) -> None:
         """Ends the stream and its threads."""
         if self.sampler is not None:

@@ -71,6 +71,11 @@ class Stream:
         """
         return self._raw.state()
 
+    def keep(self) -> None:
+        """Says that the trainer saves now: ``handle.keep(state())``. Without a ``checkpoint.dir`` nothing happens."""
+        if (handle := self.handle).has_checkpoints:
+            handle.keep(self.state())
+
     @property
     def handle(self) -> RefreshHandle:
         """Refreshes at will, and takes vectors from the trainer."""

@@ -83,6 +83,10 @@ class _Adapter:
         """Goes on from a ``state_dict``, with the ``checkpoint.dir`` of the run that it is of."""
         self._epochs.load_state_dict(state_dict)
 
+    def keep(self) -> None:
+        """Says that the trainer saves now, so that its state stays resumable; see ``RefreshHandle.keep``."""
+        self._epochs.stream.keep()
+
     def close(self) -> None:
         """Ends the stream and its threads."""
         self._epochs.close()

@@ -9,6 +9,7 @@ use pyo3::types::PyDict;
 use tokio::runtime::Handle;
 
 use crate::errors::exception;
+use crate::state;
 
 /// Reaches into a running pipeline: refreshes at will, and vectors from the trainer.
 #[pyclass(frozen, module = "prosampler._prosampler")]
@@ -41,6 +42,18 @@ impl RefreshHandle {
         let vectors = vectors.to_vec(py)?;
         let ids: Vec<_> = ids.into_iter().map(SampleId).collect();
         py.detach(|| self.handle.push_embeddings(&ids, &vectors)).map_err(|e| exception(py, &e))
+    }
+
+    /// Keeps what a state stands on, on disk, until two newer ones are kept.
+    fn keep(&self, py: Python<'_>, state: &Bound<'_, PyDict>) -> PyResult<()> {
+        let state = state::read(state)?;
+        py.detach(|| self.runtime.block_on(self.handle.keep(&state))).map_err(|e| exception(py, &e))
+    }
+
+    /// Whether there is a folder to keep states in.
+    #[getter]
+    fn has_checkpoints(&self) -> bool {
+        self.handle.has_checkpoints()
     }
 
     /// How refreshes have ended so far.

@@ -8,6 +8,7 @@ mod log;
 mod mini_batch;
 mod record_batch;
 mod source;
+mod state;
 mod stream;
 
 use pyo3::prelude::*;

@@ -16,6 +16,7 @@ use crate::handle::RefreshHandle;
 use crate::interchange::{of_schema, reader};
 use crate::mini_batch::MiniBatch;
 use crate::source::PythonSource;
+use crate::state;
 
 /// How long a lock is held in the background.
 const TURN: Duration = Duration::from_millis(50);
@@ -121,7 +122,7 @@ impl RawStream {
         let mut config = read_settings(path, settings, data.is_some()).map_err(|e| exception(py, &e))?;
         config.encode.runtime = config.encode.runtime.or(runtime);
         let source = data.as_ref().map(reader).transpose()?.map(PythonSource::new);
-        let state = state.as_ref().map(read_state).transpose()?;
+        let state = state.as_ref().map(state::read).transpose()?;
         let failed = |e: std::io::Error| {
             raise(py, "TaskDiedError", &format!("the system refuses threads ({e}); free some, and start again"))
         };
@@ -239,7 +240,7 @@ impl RawStream {
     /// Where the run stands: after the mini-batches that were taken.
     fn state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let state = self.with_stream(py, |stream, before| before.cloned().unwrap_or_else(|| stream.state()))?;
-        write_state(py, &state)
+        state::write(py, &state)
     }
 
     fn mini_batches_per_epoch(&self, py: Python<'_>) -> PyResult<u64> {
@@ -363,38 +364,4 @@ fn closed(py: Python<'_>) -> PyErr {
 
 fn not_started(py: Python<'_>) -> PyErr {
     raise(py, "ClosedError", "this stream has not started, or its start has failed; start the pipeline again")
-}
-
-fn write_state<'py>(py: Python<'py>, state: &State) -> PyResult<Bound<'py, PyDict>> {
-    let State { seed, step, epoch, epoch_began_at_step, graph_version, graph_used_from_step, rows, settings } = state;
-    let dict = PyDict::new(py);
-    dict.set_item("seed", seed)?;
-    dict.set_item("step", step)?;
-    dict.set_item("epoch", epoch)?;
-    dict.set_item("epoch_began_at_step", epoch_began_at_step)?;
-    dict.set_item("graph_version", graph_version)?;
-    dict.set_item("graph_used_from_step", graph_used_from_step)?;
-    dict.set_item("rows", rows)?;
-    dict.set_item("settings", settings)?;
-    Ok(dict)
-}
-
-fn read_state(dict: &Bound<'_, PyDict>) -> PyResult<State> {
-    fn field<T: for<'a, 'py> FromPyObject<'a, 'py>>(dict: &Bound<'_, PyDict>, key: &str) -> PyResult<T> {
-        let value = dict.get_item(key)?.and_then(|value| value.extract().ok());
-        value.ok_or_else(|| {
-            let message = format!("cannot resume: the state has no usable `{key}`; give what stream.state() returned");
-            raise(dict.py(), "StateError", &message)
-        })
-    }
-    Ok(State {
-        seed: field(dict, "seed")?,
-        step: field(dict, "step")?,
-        epoch: field(dict, "epoch")?,
-        epoch_began_at_step: field(dict, "epoch_began_at_step")?,
-        graph_version: field(dict, "graph_version")?,
-        graph_used_from_step: field(dict, "graph_used_from_step")?,
-        rows: field(dict, "rows")?,
-        settings: field(dict, "settings")?,
-    })
 }

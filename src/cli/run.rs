@@ -109,7 +109,7 @@ impl Run {
                 output.write(&mini_batch)?;
             }
             if let Some(state) = &mut state {
-                state.keep(|| stream.state())?;
+                state.follow(&stream).await?;
             }
             bar.inc(1);
             bar.set_message(stream.handle().progress().map(under_way).unwrap_or_default());
@@ -124,7 +124,7 @@ impl Run {
             output.finish()?;
         }
         if let Some(state) = &mut state {
-            state.write(&stream.state())?;
+            state.save(&stream).await?;
         }
         let Some(first) = first else {
             let done = thousands(stream.delivered());

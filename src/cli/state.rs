@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::{Error, Result, State};
+use crate::{Error, MiniBatchStream, Result, State};
 
 /// The file that keeps where a run stands. It is the whole new one or the one before, at any time.
 pub(super) struct StateFile {
@@ -24,15 +24,20 @@ impl StateFile {
         state.map(Some).map_err(|cause| self.failed("read a run's state in", cause.into()))
     }
 
-    /// Writes it, at most once a second.
-    pub fn keep(&mut self, state: impl FnOnce() -> State) -> Result<()> {
-        if self.written.elapsed() < PAUSE {
-            return Ok(());
-        }
-        self.write(&state())
+    /// Saves where the stream stands, at most once a second.
+    pub async fn follow(&mut self, stream: &MiniBatchStream) -> Result<()> {
+        if self.written.elapsed() < PAUSE { Ok(()) } else { self.save(stream).await }
     }
 
-    pub fn write(&mut self, state: &State) -> Result<()> {
+    /// Saves where the stream stands. The file comes first: without it, the same command could not go on from a run that
+    /// was kept.
+    pub async fn save(&mut self, stream: &MiniBatchStream) -> Result<()> {
+        let state = stream.state();
+        self.write(&state)?;
+        stream.handle().keep(&state).await
+    }
+
+    fn write(&mut self, state: &State) -> Result<()> {
         self.written = Instant::now();
         let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(".".as_ref());
         let write = || {

@@ -10,11 +10,14 @@ use super::read::layer;
 #[serde(default)]
 pub struct CheckpointConfig {
     /// Folder for snapshots, made if missing, one a run. Each takes 8 K bytes a sample, and where its embeddings are
-    /// others than the last one's, theirs. Of several ranks, rank 0 writes it and all read it on resume: it must lie
-    /// where all can see it. Default: none, and no run can be resumed.
+    /// others than the last one's, theirs: `keep` of them, two more for states that the trainer has saved, and those that
+    /// mini-batches on their way were drawn from. Every file has a checksum. Of several ranks, rank 0 writes it and all
+    /// read it on resume: it must lie where all can see it. A folder of a run that saved no state is taken over by the
+    /// next one. Default: none, and no run can be resumed.
     pub dir: Option<PathBuf>,
-    /// Snapshots that are kept, the newest ones; at least 2, default 4. A state that is older than the oldest of them
-    /// cannot be resumed exactly.
+    /// Snapshots that are kept, the newest ones; at least 2, default 4. A state that the trainer has
+    /// [kept](crate::refresh::RefreshHandle::keep) can be resumed whatever this is, another one while its graph is among
+    /// these.
     pub keep: usize,
     /// How a run goes on from a state. Default `exact`.
     pub resume: Resume,
@@ -28,7 +31,7 @@ pub enum Resume {
     /// it would have been with [`swap_at_step`](super::RefreshConfig::swap_at_step).
     #[default]
     Exact,
-    /// With the newest graph that is there, and the state's epoch from its beginning.
+    /// With the newest graph that is there and sound, and the state's epoch from its beginning.
     Latest,
 }
 

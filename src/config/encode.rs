@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::faults::{Check, Checker, Fault};
 use super::features::{GraphInputConfig, ImageConfig, TensorConfig};
@@ -175,7 +175,7 @@ pub enum Pooling {
 }
 
 /// What to do with a sample that cannot be read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnBadSample {
     /// Stop with an error that names the sample and the reason.
@@ -187,7 +187,7 @@ pub enum OnBadSample {
 }
 
 /// How an [`EmbeddingTable`](crate::store::EmbeddingTable) keeps its numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Storage {
     /// 4 bytes a number.

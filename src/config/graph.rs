@@ -1,10 +1,10 @@
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::faults::{Check, Checker};
 use super::read::layer;
 
 /// `[graph]`: how embeddings become a proximity graph.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct GraphConfig {
     /// What chooses the neighbors. Default `sampled`.
@@ -28,7 +28,7 @@ pub struct GraphConfig {
 }
 
 /// What the builders `sampled` and `exact` multiply on; the others always take the processor.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GraphDevice {
     /// The GPUs of `[encode.cuda]`, where `encode.providers` begins with `cuda` or `tensorrt` and the graph takes 10¹¹
@@ -43,7 +43,7 @@ pub enum GraphDevice {
 
 /// What the builders multiply in. Below f32 more than K neighbors are kept and scored again in f32. On a GPU `auto` means
 /// `f32`, and `bf16` and `i8` mean 16 bits: those of f16 for cosine, of bf16 for dot products, whose range is open.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
     /// `i8` where vectors have at least 64 components and M is at least 8 K, so that it is safe and pays; `f32`
@@ -60,7 +60,7 @@ pub enum Precision {
 }
 
 /// How neighbors are chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GraphBuilder {
     /// The K most similar of M uniform others: the paper's graph.
@@ -81,7 +81,7 @@ pub enum GraphBuilder {
 }
 
 /// How near two embeddings are; larger is nearer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Similarity {
     /// The cosine of the angle between them, −1 to 1. Embeddings are scaled to unit length.

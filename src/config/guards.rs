@@ -1,4 +1,4 @@
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::faults::{Check, Checker};
 use super::read::layer;
@@ -6,7 +6,7 @@ use super::read::layer;
 /// `[guards]`: what keeps likely false negatives out of mini-batches. All of them hold for every two samples of a
 /// mini-batch, and for every explicit negative and every sample; none is ever set aside. Samples that a guard keeps out
 /// come in a later mini-batch of the epoch.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct GuardsConfig {
     /// Columns of which no two samples of a mini-batch share the value; of list columns, no two share an item. A null

@@ -52,7 +52,7 @@ pub use self::providers::{Arena, Convolutions, CudaConfig, Provider};
 pub use self::refresh::{OnRefreshError, Overtaken, RefreshConfig};
 pub use self::report::ReportConfig;
 pub use self::source::{OnCorrupt, SourceConfig};
-pub use self::store::{Advice, StoreConfig};
+pub use self::store::{Advice, StoreConfig, Verify};
 pub use self::stream::StreamConfig;
 pub use self::views::{Combine, ViewConfig};
 pub use self::walk::{Coverage, RestartProbability, SamplerKind, WalkConfig};

@@ -1,4 +1,4 @@
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::faults::{Check, Checker};
 use super::read::layer;
@@ -6,7 +6,7 @@ use super::read::layer;
 /// `[pairs]`: rows that are an anchor and its positive: a question and its answer, a text and its translation. Both are
 /// embedded by the encoder of `[encode]`, whose `column` is then not needed; no mini-batch holds two rows with the same
 /// positive.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct PairsConfig {
     /// The column of the anchors. Default: none, rows are no pairs.
@@ -18,7 +18,7 @@ pub struct PairsConfig {
 }
 
 /// Which vectors the graph of a data set of pairs is built over.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GraphOver {
     /// The anchors': rows with similar questions come together.

@@ -15,6 +15,8 @@ pub struct StoreConfig {
     pub cache_dir: Option<PathBuf>,
     /// What the system is told about how the rows are read. Default `auto`.
     pub advice: Advice,
+    /// When the cached rows are checked against the checksums that they were written with. Default `first_use`.
+    pub verify: Verify,
 }
 
 /// What the system is told about how the rows are read; on Linux only.
@@ -31,7 +33,22 @@ pub enum Advice {
     Random,
 }
 
-layer!(StoreConfig: cache_dir, advice);
+/// When cached rows are checked against their checksums: a disk or memory that fails may change them without a word.
+/// Where a cache file's time shows that it was copied or written to, all of it is checked at once in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verify {
+    /// All of them before the run begins: reads the whole cache.
+    Open,
+    /// Each record batch of 8,192 rows when one of its rows is first used: at no extra reading where all rows are
+    /// embedded.
+    #[default]
+    FirstUse,
+    /// Never: for a cache that is much larger than memory, and whose embeddings are not made in this run.
+    Never,
+}
+
+layer!(StoreConfig: cache_dir, advice, verify);
 
 impl Check for StoreConfig {
     const SECTION: &'static str = "store";

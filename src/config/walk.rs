@@ -1,13 +1,13 @@
 use std::fmt;
 
 use serde::de::{Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
-use serde::{Deserialize, de};
+use serde::{Deserialize, Serialize, de};
 
 use super::faults::{Check, Checker};
 use super::read::layer;
 
 /// `[walk]`: how mini-batches are drawn from the graph.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct WalkConfig {
     /// B in the paper: samples in a mini-batch, 2 to the data set's size; default 256.
@@ -28,7 +28,7 @@ pub struct WalkConfig {
 }
 
 /// How mini-batches are chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SamplerKind {
     /// Random walk with restart on the proximity graph.
@@ -41,7 +41,7 @@ pub enum SamplerKind {
 }
 
 /// How often a sample comes in an epoch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Coverage {
     /// Every sample exactly once, as far as guards allow; an epoch has N / B mini-batches.
@@ -55,7 +55,7 @@ pub enum Coverage {
 }
 
 /// α, the same all run long or falling from epoch to epoch: epoch e has `start` − e · `per_epoch`, at least `end`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct RestartProbability {
     /// In epoch 0.
     pub start: f64,

@@ -264,12 +264,17 @@ pub(crate) fn encode_rest(
 ) -> Result<()> {
     let store = store.select(encoder.columns())?;
     let (d, known) = (encoder.dimension(), table.len());
-    let missing = store.record_batches().filter_map(|(first, rows)| {
+    let missing = store.record_batches().filter_map(|item| {
+        let (first, rows) = match item {
+            Ok(item) => item,
+            Err(error) => return Some(Err(error)),
+        };
         let known = known.saturating_sub(first.index());
         let left = rows.num_rows().checked_sub(known).filter(|left| *left > 0)?;
-        Some((SampleId::new(first.index() + known), rows.slice(known, left)))
+        Some(Ok((SampleId::new(first.index() + known), rows.slice(known, left))))
     });
-    let encode = |(first, rows): (SampleId, RecordBatch)| {
+    let encode = |item: Result<(SampleId, RecordBatch)>| {
+        let (first, rows) = item?;
         if bad.on_bad_sample == OnBadSample::Fail {
             refuse_nulls(first, &rows)?;
         }

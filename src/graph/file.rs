@@ -7,9 +7,9 @@ use arrow::datatypes::{DataType, Field, FieldRef, Fields, Float32Type, Schema, U
 
 use super::ProximityGraph;
 use super::lists::EMPTY;
+use crate::arrow_file;
 use crate::error::{Error, Result};
 use crate::sample::GraphVersion;
-use crate::store::ipc;
 
 impl ProximityGraph {
     /// Saves the graph as an uncompressed Arrow IPC file of one record batch: `neighbors` and `similarities`, lists of
@@ -24,7 +24,7 @@ impl ProximityGraph {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let width = i32::try_from(self.degree);
         let width = width.map_err(|_| Error::Shape { found: self.neighbors.len(), dimension: self.degree })?;
-        let metadata = [(ipc::FORMAT_VERSION, FORMAT.to_owned()), (GRAPH_VERSION, self.version.to_string())];
+        let metadata = [(arrow_file::FORMAT_VERSION, FORMAT.to_owned()), (GRAPH_VERSION, self.version.to_string())];
         let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
         let list = |item: DataType, width, values: ArrayRef| -> Result<ArrayRef, _> {
             FixedSizeListArray::try_new(numbers(item), width, values, None).map(|list| Arc::new(list) as _)
@@ -40,18 +40,19 @@ impl ProximityGraph {
             }
             RecordBatch::try_new(Arc::new(Schema::new_with_metadata(fields(width, spares), metadata)), columns)
         });
-        ipc::save(path.as_ref(), &batch.map_err(|cause| Error::Arrow { action: "save a graph", cause })?)
+        arrow_file::save(path.as_ref(), &batch.map_err(|cause| Error::Arrow { action: "save a graph", cause })?)
     }
 
     /// Opens a saved graph, memory-mapped: nothing is copied, and the operating system decides what stays in memory.
     ///
-    /// Reads the file once, to check that all neighbors are samples and all similarities finite. Blocks meanwhile: not
-    /// for the threads of an async runtime. The file may be replaced while it is open, but must not be changed in place.
+    /// Reads the file once, to check that it is as it was written, that all neighbors are samples and all similarities
+    /// finite. Blocks meanwhile: not for the threads of an async runtime. The file may be replaced while it is open, but
+    /// must not be changed in place.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Corrupt`] for a file that is damaged or something else.
+    /// [`Error::Io`]; [`Error::Damaged`] for a file that is not as it was written; [`Error::Corrupt`] for something else.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        ipc::open_one(path.as_ref(), FORMAT, "a proximity graph that this version reads", decode)
+        arrow_file::open_one(path.as_ref(), FORMAT, "a proximity graph that this version reads", decode)
     }
 }
 
@@ -108,7 +109,7 @@ fn numbers(item: DataType) -> FieldRef {
 const GRAPH_VERSION: &str = "graph_version";
 
 /// Raised where older readers would misread a file.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 
 #[cfg(test)]
 mod tests {

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use self::checks::{check, enough, enough_left, selection, together};
-use crate::checkpoint::{self, Checkpoints, State};
+use crate::checkpoint::{self, Begin, Checkpoints, State};
 use crate::compute::{ComputePool, died};
 use crate::config::{
     CheckpointConfig, ComputeConfig, EncodeConfig, GraphConfig, GuardsConfig, PairsConfig, PipelineConfig,
@@ -223,9 +223,11 @@ impl PipelineBuilder {
 
         let pending = config.refresh.swap_at_step.unwrap_or(0) / config.refresh.every_steps.unwrap_or(u64::MAX);
         let pending = usize::try_from(pending).unwrap_or(0);
-        let checkpoints = Checkpoints::take(&config.checkpoint, pending, config.stream.rank).await?;
-        let settings = checkpoint::fingerprint(&config);
-        let (store, state, kept) = checkpoint::reopen(store, state, checkpoints.clone(), &config, &settings).await?;
+        let (delivered, heard) = watch::channel(0);
+        let checkpoints = Checkpoints::take(&config.checkpoint, pending, config.stream.rank, heard.clone()).await?;
+        let Begin { store, state, kept } = checkpoint::begin(store, state, checkpoints.clone(), &config).await?;
+        delivered.send_replace(state.step);
+        let resumed = kept.as_ref().map(|_| state.clone());
         let (storage, similarity) = (config.encode.storage, config.graph.similarity);
         let (on_bad_sample, batch_size) = (config.encode.on_bad_sample, config.walk.batch_size);
         let total = Some(store.len());
@@ -248,7 +250,6 @@ impl PipelineBuilder {
         };
         let (encoder, first, mut progress) = pool.run("encode", embed).await?;
         progress(Progress { stage: Stage::Graph, done: 0, total });
-        let (delivered, heard) = watch::channel(state.as_ref().map_or(0, |state| state.step));
         let share = (config.refresh.budget * pool.threads() as f64).round().max(1.0);
         let background = ComputePool::in_background(share as usize, config.refresh.gpu_share)?;
         let workshop = open_workshop(&config, &pool).await?;
@@ -273,22 +274,12 @@ impl PipelineBuilder {
         let (tx, rx) = mpsc::channel(config.stream.prefetch);
         let mut tasks = JoinSet::new();
         tasks.spawn(supervise(worker, tx.downgrade()));
-        let (published, resumed) = (handle.published(), state.clone());
+        let (published, of_producer) = (handle.published(), checkpoints.clone());
         let producer =
-            move || Producer::new(published, config.walk, &config.stream, config.seed, resumed.as_ref(), checkpoints);
+            move || Producer::new(published, config.walk, &config.stream, config.seed, resumed.as_ref(), of_producer);
         let (producer, shared) = pool.run("producer", producer).await?;
         tasks.spawn(producer.run(tx));
-        let state = state.unwrap_or_else(|| State {
-            seed: config.seed,
-            step: 0,
-            epoch: 0,
-            epoch_began_at_step: 0,
-            graph_version: snapshot.graph_version().0,
-            graph_used_from_step: 0,
-            rows: snapshot.store.fingerprint(),
-            settings,
-        });
-        Ok(MiniBatchStream::new(rx, delivered, tasks, handle, shared, state))
+        Ok(MiniBatchStream::new(rx, delivered, tasks, handle, shared, (state, checkpoints)))
     }
 }
 

@@ -6,6 +6,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::drift::named;
 use super::report::{RefreshCounts, Refreshed, Told};
 use super::snapshot::{Published, Snapshot};
+use crate::checkpoint::{State, WeakCheckpoints};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::sample::SampleId;
@@ -21,6 +22,7 @@ pub struct RefreshHandle {
     pub(super) published: Published,
     pub(super) delivered: watch::Receiver<u64>,
     pub(super) source: Arc<dyn Source>,
+    pub(super) checkpoints: Option<WeakCheckpoints>,
 }
 
 /// Someone waits for a refresh.
@@ -83,6 +85,32 @@ impl RefreshHandle {
             }
         }
         Ok(())
+    }
+
+    /// Whether there is a [`checkpoint.dir`](crate::config::CheckpointConfig).
+    #[must_use]
+    pub fn has_checkpoints(&self) -> bool {
+        self.checkpoints.is_some()
+    }
+
+    /// Says that the trainer saves this [state](crate::MiniBatchStream::state) with its own checkpoint: what it stands
+    /// on stays in [`checkpoint.dir`](crate::config::CheckpointConfig), however many refreshes come, until two newer
+    /// states are kept. Two, so that a trainer that is killed between its own checkpoint and this call can go on,
+    /// whichever it makes first. On disk when this returns, after some milliseconds. Call it when the state is made, and
+    /// on all ranks or on rank 0, which does it for all.
+    ///
+    /// # Errors
+    /// [`Error::State`] without a `checkpoint.dir`, for a state of another run, and where what it stands on is gone
+    /// already; [`Error::Io`]. What was kept before is still kept then.
+    pub async fn keep(&self, state: &State) -> Result<()> {
+        let refused = |reason: &str| Error::State { reason: reason.to_owned() };
+        let folder = self.checkpoints.as_ref();
+        let folder = folder.ok_or_else(|| refused("there is no checkpoint.dir to keep a state in; name a folder"))?;
+        let checkpoints =
+            folder.upgrade().ok_or_else(|| refused("the stream is gone; keep states while it is there"))?;
+        let state = state.clone();
+        let kept = tokio::task::spawn_blocking(move || checkpoints.keep(&state)).await;
+        kept.map_err(|e| Error::TaskDied { task: "checkpoint", message: e.to_string() })?
     }
 
     /// How refreshes have ended so far.

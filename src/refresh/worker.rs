@@ -11,7 +11,7 @@ use super::report::{RefreshSeconds, Refreshed, Told};
 use super::snapshot::{Ages, Publisher, Snapshot};
 use super::watch::ModelWatch;
 use super::work::{CancelOnDrop, Outcome, Recipe, Task};
-use crate::checkpoint::Kept;
+use crate::checkpoint::{Checkpoints, Kept};
 use crate::compute::ComputePool;
 use crate::config::{OnRefreshError, Overtaken};
 use crate::encode::Encoder;
@@ -103,6 +103,7 @@ impl Worker {
             published,
             delivered: delivered.clone(),
             source: recipe.source.clone(),
+            checkpoints: recipe.checkpoints.as_ref().map(Checkpoints::downgrade),
         };
         let worker = Self {
             recipe,

@@ -1,7 +1,6 @@
 //! Passes over a source, each into a cache file: one over all of it, and one over what has been added since.
 
 use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -13,10 +12,10 @@ use futures::StreamExt;
 use tokio::sync::mpsc;
 use tracing::{Instrument, Span};
 
-use super::ipc::{self, IpcWriter};
 use super::lock::BuildLock;
 use super::{BYTES_PER_BATCH, ROWS_PER_BATCH, Segment, Store, advice};
-use crate::config::{Advice, StoreConfig};
+use crate::arrow_file::{self, ArrowFile, ArrowFileWriter, Part};
+use crate::config::{Advice, StoreConfig, Verify};
 use crate::error::{Error, Result};
 use crate::source::{Fingerprint, RecordBatches, Shard, Source, positions};
 use crate::telemetry;
@@ -28,6 +27,9 @@ pub(super) struct Recipe {
     /// As stored.
     pub schema: SchemaRef,
     pub advice: Advice,
+    verify: Verify,
+    /// Of the source: what it leaves out, for one.
+    pub settings: String,
     /// Folder, and the begin of the names.
     cache: Option<(PathBuf, String)>,
     span: Span,
@@ -42,10 +44,19 @@ impl Recipe {
         let selected = source.schema().project(&positions);
         let selected = selected.map_err(|cause| Error::Arrow { action: "select columns", cause })?;
         let schema = Arc::new(plain(&selected));
-        let key = source.fingerprint().map(|of| key(&of.settings, &schema));
-        let cache = config.cache_dir.clone().zip(key);
+        let settings = source.fingerprint().map(|of| of.settings);
+        let cache = config.cache_dir.clone().zip(settings.as_ref().map(|settings| key(settings, &schema)));
+        let settings = settings.unwrap_or_default();
         let span = telemetry::store(source.uri());
-        Ok(Self { columns: columns.to_vec(), schema, advice: config.advice, cache, span })
+        Ok(Self {
+            columns: columns.to_vec(),
+            schema,
+            advice: config.advice,
+            verify: config.verify,
+            settings,
+            cache,
+            span,
+        })
     }
 
     /// Opens what is cached, and reads the rest.
@@ -109,23 +120,27 @@ impl Recipe {
     /// A segment of the cache, if it holds rows of these shards.
     async fn open_one(&self, number: usize, shards: HashSet<Shard>) -> Result<Option<Segment>> {
         let Some(path) = self.path(number) else { return Ok(None) };
-        let (schema, span) = (self.schema.clone(), self.span.clone());
+        let (schema, span, verify) = (self.schema.clone(), self.span.clone(), self.verify);
         let open = move || {
-            let opened = path.exists().then(|| ipc::open(&path))?;
-            let usable = opened.map_err(|error| error.to_string()).and_then(|(found, batches)| {
+            let opened = path.exists().then(|| ArrowFile::open(&path))?;
+            let usable = opened.map_err(|error| error.to_string()).and_then(|file| {
+                let found = &file.schema;
                 let skipped_rows = found.metadata().get(SKIPPED).and_then(|n| n.parse().ok()).unwrap_or(0);
-                let segment = Segment { shards: shards_of(&found), skipped_rows, batches };
+                let segment = Segment { shards: shards_of(found), skipped_rows, parts: file.parts.clone() };
                 match found.fields() == schema.fields() {
                     false => Err("it has other columns".to_owned()),
-                    true if !ipc::is_as_written(&path, &found) => {
-                        Err("it was changed, or copied without its time, after it was written".to_owned())
-                    }
                     true if segment.shards.is_empty() || !segment.shards.iter().all(|s| shards.contains(s)) => {
                         Err("the files that it was read from have changed or gone".to_owned())
+                    }
+                    true if verify == Verify::Open || !file.is_as_written(&path) => {
+                        file.verify().map_err(|error| error.to_string()).map(|()| segment)
                     }
                     true => Ok(segment),
                 }
             });
+            if verify == Verify::Never {
+                usable.iter().flat_map(|segment| &segment.parts).for_each(Part::trust);
+            }
             match &usable {
                 Ok(segment) => {
                     telemetry::cache_opened(&path);
@@ -169,7 +184,31 @@ impl Recipe {
         let written = writer.await.map_err(|e| Error::TaskDied { task: "store", message: e.to_string() })?;
         // Where the source failed, the writer saw its input cut short: the source's error is the cause.
         sent?;
-        Ok(Segment { shards, skipped_rows: skipped.load(Relaxed), batches: written? })
+        let parts = written?;
+        if self.verify == Verify::Never {
+            parts.iter().for_each(Part::trust);
+        }
+        Ok(Segment { shards, skipped_rows: skipped.load(Relaxed), parts })
+    }
+
+    /// The rows of a part, checked if they are to be.
+    pub fn verified<'a>(&self, part: &'a Part) -> Result<&'a RecordBatch> {
+        part.verify().map_err(|error| self.give_up(error))?;
+        Ok(&part.batch)
+    }
+
+    /// Takes a damaged file out of the cache, so that the next run reads its rows anew.
+    fn give_up(&self, error: Error) -> Error {
+        let Error::Damaged { path, place, .. } = error else { return error };
+        let remedy = match self.cache.is_some().then(|| std::fs::remove_file(&path)) {
+            None => "start again; its disk or the memory may be failing".to_owned(),
+            Some(Ok(())) => "it has been removed: start again, and it is built anew from the source".to_owned(),
+            Some(Err(cause)) if cause.kind() == std::io::ErrorKind::NotFound => {
+                "it is gone from the cache: start again, and it is built anew from the source".to_owned()
+            }
+            Some(Err(_)) => "remove it and start again: it is built anew from the source".to_owned(),
+        };
+        Error::Damaged { path, place, remedy }
     }
 
     fn path(&self, number: usize) -> Option<PathBuf> {
@@ -227,8 +266,8 @@ fn write(
     schema: SchemaRef,
     path: Option<PathBuf>,
     skipped: &AtomicUsize,
-) -> Result<Vec<RecordBatch>> {
-    let mut writer = IpcWriter::create(path.as_deref(), &schema)?;
+) -> Result<Vec<Part>> {
+    let mut writer = ArrowFileWriter::create(path.as_deref(), &schema)?;
     let mut coalescer = BatchCoalescer::new(schema.clone(), ROWS_PER_BATCH);
     let failed = |cause| Error::Arrow { action: "join record batches", cause };
     let mut buffered = 0;
@@ -293,11 +332,10 @@ fn to_plain(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
         .map_err(|cause| Error::Arrow { action: "store a record batch", cause })
 }
 
-/// A name for cache files. Another Rust release may hash differently; the cache is then built anew.
+/// A name for cache files. Another release may tell types otherwise; the cache is then built anew.
 fn key(settings: &str, schema: &Schema) -> String {
-    let mut hasher = DefaultHasher::new();
-    (settings, format!("{:?}", schema.fields()), ROWS_PER_BATCH).hash(&mut hasher);
-    format!("{:016x}", hasher.finish())
+    let text = format!("{settings}\n{:?}\n{ROWS_PER_BATCH}", schema.fields());
+    arrow_file::to_text(arrow_file::checksum(text.as_bytes()))
 }
 
 /// Under what the schema of a cache file names the shards that it was read from.

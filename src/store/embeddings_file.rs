@@ -6,8 +6,8 @@ use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, Float16Type, Float32Type, Int8Type, Schema};
 
 use super::embeddings::EmbeddingTable;
-use super::ipc;
 use super::vectors::Vectors;
+use crate::arrow_file;
 use crate::config::Similarity;
 use crate::error::{Error, Result};
 use crate::memory::huge_aligned_copy;
@@ -48,22 +48,22 @@ impl EmbeddingTable {
             let fields =
                 columns.iter().zip(names).map(|(c, name)| Field::new(name, c.data_type().clone(), c.is_nullable()));
             let metadata = [
-                (ipc::FORMAT_VERSION, FORMAT.to_owned()),
+                (arrow_file::FORMAT_VERSION, FORMAT.to_owned()),
                 (MODEL_VERSION, self.model_version.to_string()),
                 (SIMILARITY, self.similarity.name().to_owned()),
             ];
             let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
             RecordBatch::try_new(Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), metadata)), columns)
         });
-        ipc::save(path.as_ref(), &batch.map_err(|cause| Error::Arrow { action: "save embeddings", cause })?)
+        arrow_file::save(path.as_ref(), &batch.map_err(|cause| Error::Arrow { action: "save embeddings", cause })?)
     }
 
-    /// Reads a saved table into memory. Blocks meanwhile.
+    /// Reads a saved table into memory, and checks that it is as it was written. Blocks meanwhile.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Corrupt`] for a file that is damaged or something else.
+    /// [`Error::Io`]; [`Error::Damaged`] for a file that is not as it was written; [`Error::Corrupt`] for something else.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        ipc::open_one(path.as_ref(), FORMAT, "embeddings that this version reads", decode)
+        arrow_file::open_one(path.as_ref(), FORMAT, "embeddings that this version reads", decode)
     }
 }
 
@@ -102,4 +102,4 @@ const MODEL_VERSION: &str = "model_version";
 const SIMILARITY: &str = "similarity";
 
 /// Raised where older readers would misread a file.
-const FORMAT: &str = "2";
+const FORMAT: &str = "3";

@@ -147,7 +147,8 @@ fn hashes(store: &Store, key: &[String], by_item: bool) -> Result<Hashes> {
     };
     let converter = RowConverter::new(types.map(SortField::new).collect()).map_err(refused)?;
     let (mut hashes, mut nulls) = (Vec::with_capacity(store.len()), 0);
-    for (first, batch) in store.record_batches() {
+    for item in store.record_batches() {
+        let (first, batch) = item?;
         let sample = |row: usize| SampleId::new(first.index() + row);
         if listed {
             let list = cast(batch.column(0), &large(batch.column(0))).map_err(refused)?;

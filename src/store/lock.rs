@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tracing::Span;
 
-use super::ipc;
+use crate::arrow_file;
 use crate::error::{Error, Result};
 use crate::telemetry;
 
@@ -43,7 +43,7 @@ impl BuildLock {
             Err(TryLockError::Error(cause)) => return Err(io("lock")(cause)),
         }
         // What a process that was killed has left behind.
-        let unfinished = ipc::unfinished(key);
+        let unfinished = arrow_file::unfinished(key);
         for entry in std::fs::read_dir(dir).map_err(io("list the folder of"))?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(&unfinished) {
                 std::fs::remove_file(entry.path()).map_err(io("clean up beside"))?;

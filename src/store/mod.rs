@@ -28,11 +28,9 @@ mod embeddings;
 mod embeddings_file;
 mod gather;
 mod groups;
-pub(crate) mod ipc;
 mod lock;
 mod vectors;
 
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -42,6 +40,7 @@ use self::build::Recipe;
 pub(crate) use self::dot::{dot, dots, prefetch};
 pub use self::embeddings::EmbeddingTable;
 pub use self::groups::Groups;
+use crate::arrow_file::{self, Part};
 use crate::config::StoreConfig;
 use crate::error::{Error, Result};
 use crate::sample::SampleId;
@@ -70,12 +69,16 @@ struct Segment {
     /// Rows of them that lay in damaged parts.
     skipped_rows: usize,
     /// Each of `ROWS_PER_BATCH` rows, but for the last, and for long rows.
-    batches: Vec<RecordBatch>,
+    parts: Vec<Part>,
 }
 
 impl Segment {
+    fn batches(&self) -> impl Iterator<Item = &RecordBatch> + Clone {
+        self.parts.iter().map(|part| &part.batch)
+    }
+
     fn len(&self) -> usize {
-        self.batches.iter().map(RecordBatch::num_rows).sum()
+        self.batches().map(RecordBatch::num_rows).sum()
     }
 }
 
@@ -84,9 +87,9 @@ impl Store {
     /// if `config` names a folder for it; files that have been added since are read, and come last. Dictionary columns
     /// are stored plain. `progress` hears how many rows are in.
     ///
-    /// A cache is checked when it is opened: whatever was changed after it was written is noticed by the file's time, a
-    /// damaged structure or text by itself, and the cache is written again. What a failing disk does to numbers or bytes
-    /// is not noticed. Copy a cache with its time (`cp -p`, `rsync -t`), or it is built once more.
+    /// Every record batch of a cache has a checksum, which is looked at when [`store.verify`](crate::config::Verify)
+    /// says; all of them at once where the file's time shows that it was copied or written to. What is damaged when it
+    /// is opened is written again.
     ///
     /// # Errors
     /// Whatever the source reports, [`Error::Io`] where the cache cannot be written (nothing half-written is ever
@@ -120,7 +123,7 @@ impl Store {
         let (mut starts, mut firsts, mut len) = (Vec::new(), Vec::new(), 0);
         for segment in &segments {
             starts.push((len, firsts.len()));
-            for batch in &segment.batches {
+            for batch in segment.batches() {
                 firsts.push(len);
                 len += batch.num_rows();
             }
@@ -128,7 +131,7 @@ impl Store {
         if len > u32::MAX as usize {
             return Err(Error::TooManySamples { uri: uri.to_string() });
         }
-        let asks = advice::advise(segments.iter().flat_map(|segment| &segment.batches), recipe.advice);
+        let asks = advice::advise(segments.iter().flat_map(Segment::batches), recipe.advice);
         let schema = recipe.schema.clone();
         Ok(Self {
             uri,
@@ -155,12 +158,17 @@ impl Store {
     }
 
     fn fingerprint_of(&self, segments: usize) -> String {
-        let mut hasher = std::hash::DefaultHasher::new();
+        let mut text = format!("{}\n", self.recipe.settings);
         for segment in &self.segments[..segments] {
-            segment.shards.hash(&mut hasher);
-            segment.len().hash(&mut hasher);
+            let shards = segment.shards.iter().map(|shard| format!("{}\t{}\n", shard.version, shard.uri));
+            text.extend(shards);
+            if segment.shards.is_empty() {
+                // Nothing says where they are from, so the rows themselves must.
+                text.extend(segment.parts.iter().map(|part| arrow_file::to_text(part.checksum())));
+            }
+            text.push_str(&format!("{}\n", segment.len()));
         }
-        format!("{:016x}", hasher.finish())
+        arrow_file::to_text(arrow_file::checksum(text.as_bytes()))
     }
 
     /// This store when it had `len` rows, if it had that fingerprint before: without what it has gained since.
@@ -203,30 +211,35 @@ impl Store {
         let positions = positions(&self.uri, &self.schema, columns)?;
         let failed = |cause| Error::Arrow { action: "select columns", cause };
         let select = |segment: &Segment| {
-            let batches = segment.batches.iter().map(|b| b.project(&positions)).collect::<Result<_, _>>();
-            Ok(Segment { batches: batches.map_err(failed)?, ..segment.clone() })
+            let parts = segment.parts.iter().map(|part| part.project(&positions)).collect::<Result<_, _>>();
+            Ok(Segment { parts: parts.map_err(failed)?, ..segment.clone() })
         };
         let segments = self.segments.iter().map(select).collect::<Result<_>>()?;
         let schema = Arc::new(self.schema.project(&positions).map_err(failed)?);
         Ok(Self { schema, segments, ..self.clone() })
     }
 
-    /// The rows in their order, in large record batches, each with the id of its first row.
-    pub fn record_batches(&self) -> impl Iterator<Item = (SampleId, &RecordBatch)> {
-        let ask = |&(_, batch): &(SampleId, &RecordBatch)| {
-            if self.asks {
-                advice::ask_for_all(batch);
-            }
-        };
+    /// The rows in their order, in large record batches, each with the id of its first row. Blocks while they come in
+    /// from disk: not for tokio's worker threads.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] in the place of a record batch that is not as it was written.
+    pub fn record_batches(&self) -> impl Iterator<Item = Result<(SampleId, &RecordBatch)>> {
         let firsts = self.firsts.iter().map(|&first| SampleId::new(first));
-        firsts.zip(self.segments.iter().flat_map(|segment| &segment.batches)).inspect(ask)
+        firsts.zip(self.segments.iter().flat_map(|segment| &segment.parts)).map(|(first, part)| {
+            if self.asks {
+                advice::ask_for_all(&part.batch);
+            }
+            Ok((first, self.recipe.verified(part)?))
+        })
     }
 
     /// The rows of these samples, in this order, copied together into one record batch. Blocks while pages come in
     /// from disk: not for tokio's worker threads.
     ///
     /// # Errors
-    /// [`Error::UnknownSample`]; [`Error::Arrow`] where a string column of the result would pass 2 GiB.
+    /// [`Error::UnknownSample`]; [`Error::Damaged`] for rows that are not as they were written; [`Error::Arrow`] where a
+    /// string column of the result would pass 2 GiB.
     pub fn gather(&self, ids: &[SampleId]) -> Result<RecordBatch> {
         if let Some(&sample) = ids.iter().find(|id| id.index() >= self.len) {
             return Err(Error::UnknownSample { sample, len: self.len });
@@ -239,7 +252,8 @@ impl Store {
         let mut used: Vec<_> = places.iter().map(|(batch, _)| *batch).collect();
         used.sort_unstable();
         used.dedup();
-        let batches: Vec<_> = used.iter().map(|&batch| self.batch(batch)).collect();
+        let batches: Vec<_> =
+            used.iter().map(|&batch| self.recipe.verified(self.part(batch))).collect::<Result<_>>()?;
         let place = |(batch, row)| (used.partition_point(|&used| used < batch), row);
         let places: Vec<_> = places.into_iter().map(place).collect();
         if self.asks {
@@ -255,9 +269,9 @@ impl Store {
         (batch, id - self.firsts[batch])
     }
 
-    fn batch(&self, number: usize) -> &RecordBatch {
+    fn part(&self, number: usize) -> &Part {
         let segment = self.starts.partition_point(|(_, first)| *first <= number) - 1;
-        &self.segments[segment].batches[number - self.starts[segment].1]
+        &self.segments[segment].parts[number - self.starts[segment].1]
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::counts::Shared;
 use super::{MiniBatch, StreamCounts};
-use crate::checkpoint::State;
+use crate::checkpoint::{Checkpoints, State};
 use crate::error::{Error, Result};
 use crate::refresh::{RefreshHandle, Snapshot};
 use crate::telemetry;
@@ -32,6 +32,8 @@ pub struct MiniBatchStream {
     done: bool,
     tasks: JoinSet<()>,
     state: State,
+    /// The folder is this run's while this is here.
+    _checkpoints: Option<Checkpoints>,
     counts: StreamCounts,
     /// The trainer looked for a mini-batch, and none was there.
     waits_since: Option<Instant>,
@@ -44,11 +46,23 @@ impl MiniBatchStream {
         tasks: JoinSet<()>,
         handle: RefreshHandle,
         shared: Arc<Shared>,
-        state: State,
+        (state, checkpoints): (State, Option<Checkpoints>),
     ) -> Self {
         let schema = handle.snapshot().schema(shared.negatives);
         let (counts, waits_since) = Default::default();
-        Self { rx, delivered, shared, handle, schema, done: false, tasks, state, counts, waits_since }
+        Self {
+            rx,
+            delivered,
+            shared,
+            handle,
+            schema,
+            done: false,
+            tasks,
+            state,
+            _checkpoints: checkpoints,
+            counts,
+            waits_since,
+        }
     }
 
     /// Reaches into the run: refreshes at will, and vectors from the trainer.
@@ -59,9 +73,10 @@ impl MiniBatchStream {
 
     /// Where the run stands, for [`resume`](crate::PipelineBuilder::resume): after the mini-batches that were taken from
     /// the stream, whatever is ready behind them. Of use with [`checkpoint.dir`](crate::config::CheckpointConfig) only.
+    /// What it stands on may be gone some refreshes later, unless it is [kept](RefreshHandle::keep).
     #[must_use]
     pub fn state(&self) -> State {
-        self.state.clone()
+        self.state.sealed()
     }
 
     /// Mini-batches in the epoch that is being made: always the same, unless the source gains samples. Guards may end an

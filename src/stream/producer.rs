@@ -50,8 +50,8 @@ impl Producer {
         let (epoch, step) = state.map_or((0, 0), |state| (state.epoch, state.step));
         let mut sampler = snapshot.epoch(&walk, seed, epoch);
         if let Some(state) = state {
-            if let (true, Some(checkpoints)) = (state.graph_used_from_step > state.epoch_began_at_step, &checkpoints) {
-                let left = checkpoints.open_left(state.graph_used_from_step)?;
+            if let (true, Some(checkpoints)) = (state.needs_left(), &checkpoints) {
+                let left = checkpoints.open_left(state.graph_used_from_step, snapshot.embeddings.len())?;
                 samples = left.samples;
                 sampler = EpochSampler::from_left(&left, &walk, seed, epoch);
             }
@@ -142,7 +142,7 @@ impl Producer {
         if snapshot.graph_version() != self.graph_version {
             let left = self.sampler.pause();
             if let Some(checkpoints) = &self.checkpoints
-                && let Err(error) = checkpoints.save_left(self.step, &left)
+                && let Err(error) = checkpoints.save_left(self.step, snapshot.graph_version().0, &left)
             {
                 // A training run is worth more than a point to resume it from.
                 self.shared.unsaved();

@@ -249,6 +249,7 @@ async fn skipped_samples_stay_out_over_a_resume() {
     let mut stream = builder("half").resume(state.clone()).start().await.unwrap();
     assert_eq!(stream.skipped(), 46);
     assert_eq!(ids(&mut stream).await, whole[30..]);
+    drop(stream);
     let error = builder("half").encode(EncodeConfig::default()).resume(state).start().await.unwrap_err();
     assert_says(&error.to_string(), &["encode.on_bad_sample"]);
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support::path;
 
-const LEAVES: [&str; 7] = ["compute", "config", "error", "memory", "progress", "sample", "telemetry"];
+const LEAVES: [&str; 8] = ["arrow_file", "compute", "config", "error", "memory", "progress", "sample", "telemetry"];
 const STAGES: [&str; 11] =
     ["source", "store", "encode", "graph", "device", "walk", "checkpoint", "refresh", "stream", "pipeline", "report"];
 

@@ -115,9 +115,9 @@ async fn long_rows_make_small_record_batches() {
             let source = MemorySource::new(batches).unwrap();
             let store = store(&source, &["n", "long"], &StoreConfig::default()).await;
             assert_eq!(store.len(), ROWS);
-            let sizes: Vec<_> = store.record_batches().map(|(_, batch)| batch.num_rows()).collect();
+            let sizes: Vec<_> = store.record_batches().map(|item| item.unwrap().1.num_rows()).collect();
             assert!(sizes.iter().all(|rows| (25..=72).contains(rows)), "{sizes:?}");
-            assert!(store.record_batches().all(|(first, batch)| numbers(batch)[0] == first.0));
+            assert!(store.record_batches().map(Result::unwrap).all(|(first, batch)| numbers(batch)[0] == first.0));
             let ids: Vec<_> = (0..ROWS as u32).rev().step_by(11).map(SampleId).collect();
             let expected = ids.iter().map(|id| id.0).collect::<Vec<_>>();
             assert_eq!(numbers(&store.gather(&ids).unwrap()), expected);
@@ -229,9 +229,9 @@ async fn new_files_are_appended() {
     let grown = grown.grow(&source).await.unwrap().unwrap();
     assert_eq!((store.len(), grown.len()), (200, 9000));
     let expected: Vec<u32> = (0..9000).collect();
-    let all: Vec<_> = grown.record_batches().flat_map(|(_, batch)| numbers(batch)).collect();
+    let all: Vec<_> = grown.record_batches().flat_map(|item| numbers(item.unwrap().1)).collect();
     assert_eq!(all, expected);
-    assert!(grown.record_batches().all(|(first, batch)| numbers(batch)[0] == first.0));
+    assert!(grown.record_batches().map(Result::unwrap).all(|(first, batch)| numbers(batch)[0] == first.0));
 
     // The next run finds all three; the one after a fourth file, too.
     assert_eq!(files.caches().len(), 3);

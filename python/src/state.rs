@@ -1,0 +1,22 @@
+//! A run's state as a dict of texts and whole numbers, which any checkpoint of a trainer can hold.
+
+use prosampler::State;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::errors::raise;
+
+pub fn write<'py>(py: Python<'py>, state: &State) -> PyResult<Bound<'py, PyDict>> {
+    let text = serde_json::to_string(state).map_err(|e| raise(py, "StateError", &e.to_string()))?;
+    Ok(py.import("json")?.call_method1("loads", (text,))?.cast_into::<PyDict>()?)
+}
+
+pub fn read(dict: &Bound<'_, PyDict>) -> PyResult<State> {
+    let py = dict.py();
+    let refused = |reason: String| {
+        let message = format!("cannot resume: this is no state ({reason}); give what stream.state() returned");
+        raise(py, "StateError", &message)
+    };
+    let text = py.import("json")?.call_method1("dumps", (dict,)).map_err(|e| refused(e.to_string()))?;
+    serde_json::from_str(text.extract::<&str>()?).map_err(|e| refused(e.to_string()))
+}

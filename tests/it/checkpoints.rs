@@ -1,0 +1,258 @@
+//! What a run leaves on disk is believed only where it is as it was written, and stays as long as a state needs it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use futures::TryStreamExt;
+use prosampler::config::{CheckpointConfig, RefreshConfig, Resume, StreamConfig};
+use prosampler::{Error, MiniBatchStream, PipelineBuilder, State};
+use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+use tempfile::TempDir;
+
+use crate::support::pipeline;
+
+const SAMPLES: usize = 700;
+const BATCH_SIZE: usize = 24;
+
+fn builder(dir: &Path) -> PipelineBuilder {
+    let refresh = RefreshConfig { every_steps: Some(7), swap_at_step: Some(3), ..RefreshConfig::default() };
+    pipeline(SAMPLES, BATCH_SIZE)
+        .refresh(refresh)
+        .stream(StreamConfig { epochs: 3, ..StreamConfig::default() })
+        .checkpoint(CheckpointConfig { dir: Some(dir.into()), ..CheckpointConfig::default() })
+}
+
+async fn take(stream: &mut MiniBatchStream, n: usize) -> Vec<Vec<u32>> {
+    let mut taken = Vec::new();
+    while taken.len() < n
+        && let Some(mini_batch) = stream.try_next().await.unwrap()
+    {
+        taken.push(mini_batch.ids.iter().map(|id| id.0).collect());
+    }
+    taken
+}
+
+async fn keep(stream: &MiniBatchStream) -> State {
+    let state = stream.state();
+    stream.handle().keep(&state).await.unwrap();
+    state
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+fn names(dir: &Path) -> BTreeSet<String> {
+    fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// A flipped bit anywhere in a checkpoint is told, by the file's name, or it does not matter.
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_is_never_taken_for_sound() {
+    let dir = TempDir::new().unwrap();
+    let (sound, damaged) = (dir.path().join("sound"), dir.path().join("damaged"));
+    let mut stream = builder(&sound).start().await.unwrap();
+    take(&mut stream, 40).await;
+    let state = keep(&stream).await;
+    let expected = take(&mut stream, 10).await;
+    drop(stream);
+    let mut generator = ChaCha8Rng::seed_from_u64(21);
+    let mut told = 0;
+    let used = [format!("graph-{}.arrow", state.graph_version), "embeddings-1.arrow".into(), "pushed-1.arrow".into()];
+    let files = names(&sound).into_iter().filter(|name| name != "lock");
+    for name in files {
+        let whole = fs::read(sound.join(&name)).unwrap();
+        for _ in 0..12 {
+            let _ = fs::remove_dir_all(&damaged);
+            copy(&sound, &damaged);
+            let (place, bit) = (generator.random_range(0..whole.len()), generator.random_range(0..8));
+            let mut bytes = whole.clone();
+            bytes[place] ^= 1 << bit;
+            fs::write(damaged.join(&name), bytes).unwrap();
+            match builder(&damaged).resume(state.clone()).start().await {
+                Ok(mut stream) => {
+                    let taken = take(&mut stream, 10).await;
+                    assert!(taken == expected, "byte {place} of {name}, bit {bit}");
+                }
+                Err(error) => {
+                    told += 1;
+                    let text = error.to_string();
+                    assert!(text.contains(&name), "byte {place} of {name}, bit {bit}: {text}");
+                    let remedies = ["checkpoint.resume = \"latest\"", "start anew"];
+                    assert!(remedies.iter().any(|remedy| text.contains(remedy)), "{text}");
+                }
+            }
+        }
+    }
+    assert!(told >= 12 * used.len() / 2, "{told} flips were told");
+}
+
+/// Cut short anywhere, empty, or another file of the run in its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_are_cut_or_swapped_are_told() {
+    let dir = TempDir::new().unwrap();
+    let (sound, damaged) = (dir.path().join("sound"), dir.path().join("damaged"));
+    let mut stream = builder(&sound).start().await.unwrap();
+    take(&mut stream, 40).await;
+    let state = keep(&stream).await;
+    drop(stream);
+    let graph = format!("graph-{}.arrow", state.graph_version);
+    let left = format!("left-{}.arrow", state.graph_used_from_step);
+    for name in [&graph, &left, "embeddings-1.arrow", "pushed-1.arrow", "manifest.json"] {
+        let whole = fs::read(sound.join(name)).unwrap();
+        let other = fs::read(sound.join("graph-1.arrow")).unwrap();
+        for bytes in [&whole[..0], &whole[..1], &whole[..whole.len() / 2], &whole[..whole.len() - 2], &other] {
+            let _ = fs::remove_dir_all(&damaged);
+            copy(&sound, &damaged);
+            fs::write(damaged.join(name), bytes).unwrap();
+            let error = builder(&damaged).resume(state.clone()).start().await.unwrap_err().to_string();
+            assert!(error.contains(name), "{name} with {} bytes: {error}", bytes.len());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_state_is_told() {
+    let dir = TempDir::new().unwrap();
+    let mut stream = builder(dir.path()).start().await.unwrap();
+    take(&mut stream, 12).await;
+    let state = keep(&stream).await;
+    drop(stream);
+    let text = serde_json::to_string(&state).unwrap();
+    for (from, to) in [
+        (r#""step":12"#, r#""step":13"#),
+        (r#""seed":7"#, r#""seed":6"#),
+        (r#""graph_used_from_step":10"#, r#""graph_used_from_step":9"#),
+        (r#""graph.neighbors":""#, r#""graph.neighbors":"1"#),
+    ] {
+        let damaged = text.replace(from, to);
+        assert_ne!(damaged, text, "{from} is not in {text}");
+        let damaged: State = serde_json::from_str(&damaged).unwrap();
+        let error = builder(dir.path()).resume(damaged).start().await.unwrap_err();
+        assert!(matches!(&error, Error::State { .. }) && error.to_string().contains("the state is damaged"), "{error}");
+    }
+}
+
+/// A trainer that saves seldom finds what it saved, however many graphs came since.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_was_kept_stays_resumable() {
+    let dir = TempDir::new().unwrap();
+    let run = dir.path().join("run");
+    let whole = take(&mut builder(&dir.path().join("whole")).start().await.unwrap(), usize::MAX).await;
+    let mut stream = builder(&run).start().await.unwrap();
+    take(&mut stream, 12).await;
+    let first = keep(&stream).await;
+    take(&mut stream, 60).await;
+    // Made as often as a trainer likes, these hold nothing.
+    for _ in 0..100 {
+        let _ = stream.state();
+    }
+    drop(stream);
+    let mut stream = builder(&run).resume(first.clone()).start().await.unwrap();
+    assert!(take(&mut stream, 30).await == whole[12..42]);
+    // The one before the last is still there: the trainer may not have come to save its own part.
+    keep(&stream).await;
+    assert!(take(&mut stream, 30).await == whole[42..72]);
+    drop(stream);
+    let mut stream = builder(&run).resume(first.clone()).start().await.unwrap();
+    assert!(take(&mut stream, 30).await == whole[12..42]);
+    keep(&stream).await;
+    take(&mut stream, 20).await;
+    keep(&stream).await;
+    take(&mut stream, 1).await;
+    keep(&stream).await;
+    drop(stream);
+    let error = builder(&run).resume(first).start().await.unwrap_err().to_string();
+    assert!(error.contains("has no graph"), "{error}");
+}
+
+/// What was in use when the trainer looked away is there when it looks again.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_graph_in_use_is_never_removed() {
+    let dir = TempDir::new().unwrap();
+    let refresh = RefreshConfig::default();
+    let mut stream = builder(dir.path()).refresh(refresh.clone()).start().await.unwrap();
+    take(&mut stream, 3).await;
+    for _ in 0..8 {
+        let vectors = vec![1.0; stream.snapshot().embeddings.dimension()];
+        stream.handle().push_embeddings(&[prosampler::SampleId(0)], &vectors).unwrap();
+        stream.handle().refresh_now().await.unwrap();
+    }
+    let state = keep(&stream).await;
+    assert_eq!((state.graph_version, stream.snapshot().graph_version().0), (1, 9));
+    let names = names(dir.path());
+    let graphs = names.iter().filter(|name| name.starts_with("graph-")).count();
+    assert!((5..=7).contains(&graphs), "{names:?}");
+    let next = take(&mut stream, 1).await;
+    drop(stream);
+    let mut stream = builder(dir.path()).refresh(refresh).resume(state).start().await.unwrap();
+    assert_eq!(take(&mut stream, 1).await, next);
+}
+
+/// A job queue that starts a killed run again needs no help.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_saved_nothing_begins_again_in_its_folder() {
+    let dir = TempDir::new().unwrap();
+    let mut stream = builder(dir.path()).start().await.unwrap();
+    let whole = take(&mut stream, 30).await;
+    drop(stream);
+    // What a process leaves that is killed while it writes, and what is not ours.
+    for name in [".building-graph-9-x", "graph-99.arrow", "notes.txt", "graph-mine.arrow"] {
+        fs::write(dir.path().join(name), "half").unwrap();
+    }
+    let mut stream = builder(dir.path()).start().await.unwrap();
+    assert!(take(&mut stream, 30).await == whole);
+    keep(&stream).await;
+    drop(stream);
+    let names = names(dir.path());
+    assert!(names.contains("notes.txt") && names.contains("graph-mine.arrow"), "{names:?}");
+    assert!(!names.contains("graph-99.arrow") && !names.contains(".building-graph-9-x"), "{names:?}");
+    let error = builder(dir.path()).start().await.unwrap_err().to_string();
+    assert!(error.contains("holds a run that was saved at step 30; resume that, clear the folder"), "{error}");
+}
+
+/// The newest snapshot that is sound will do.
+#[tokio::test(flavor = "multi_thread")]
+async fn latest_goes_on_from_the_newest_sound_snapshot() {
+    let dir = TempDir::new().unwrap();
+    let mut stream = builder(dir.path()).start().await.unwrap();
+    take(&mut stream, 40).await;
+    let state = keep(&stream).await;
+    drop(stream);
+    let newest = names(dir.path())
+        .iter()
+        .filter_map(|name| name.strip_prefix("graph-")?.strip_suffix(".arrow")?.parse::<u64>().ok())
+        .max()
+        .unwrap();
+    let path = dir.path().join(format!("graph-{newest}.arrow"));
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let latest =
+        CheckpointConfig { dir: Some(dir.path().into()), resume: Resume::Latest, ..CheckpointConfig::default() };
+    let mut stream = builder(dir.path()).checkpoint(latest).resume(state).start().await.unwrap();
+    assert_eq!(stream.snapshot().graph_version().0, newest - 1);
+    assert_eq!(take(&mut stream, 1).await.len(), 1);
+}
+
+/// Rows that come from no file are told apart by themselves.
+#[tokio::test(flavor = "multi_thread")]
+async fn other_rows_of_the_same_number_are_refused() {
+    let dir = TempDir::new().unwrap();
+    let mut stream = builder(dir.path()).start().await.unwrap();
+    take(&mut stream, 5).await;
+    let state = keep(&stream).await;
+    drop(stream);
+    let reversed = prosampler::source::MemorySource::new({
+        let rows = crate::support::rows(SAMPLES);
+        vec![rows.slice(1, SAMPLES - 1), rows.slice(0, 1)]
+    });
+    let error = builder(dir.path()).source(reversed.unwrap()).resume(state).start().await.unwrap_err().to_string();
+    assert!(error.contains("the rows are not those of the run"), "{error}");
+}
