@@ -198,7 +198,10 @@ impl Checkpoints {
             pushed_at_step: numbers::open(&pushed).map_err(|error| unusable(&pushed, error))?.0.into(),
         };
         let (samples, embedded, times) = (kept.graph.len(), kept.embeddings.len(), kept.pushed_at_step.len());
-        if embedded != samples || ![0, samples].contains(&times) || kept.graph.version().0 != snapshot.graph_version {
+        if kept.graph.version().0 != snapshot.graph_version {
+            return Err(damaged(&graph, format!(" (it is graph {})", kept.graph.version())));
+        }
+        if embedded != samples || ![0, samples].contains(&times) {
             let place = format!(" (it has {embedded} samples with {times} times, and the graph {samples})");
             return Err(damaged(&embeddings, place));
         }

@@ -116,6 +116,34 @@ mod tests {
     use super::*;
     use crate::sample::SampleId;
 
+    /// Three samples with one neighbor each.
+    fn handmade(ids: [u32; 3], similarity: f32) -> RecordBatch {
+        let list = |item: DataType, values: ArrayRef| {
+            Arc::new(FixedSizeListArray::new(numbers(item), 1, values, None)) as ArrayRef
+        };
+        let ids = list(DataType::UInt32, Arc::new(UInt32Array::from(ids.to_vec())));
+        let similarities = list(DataType::Float32, Arc::new(Float32Array::from(vec![similarity; 3])));
+        let metadata = [(GRAPH_VERSION.to_owned(), "3".to_owned())];
+        let schema = Schema::new_with_metadata(fields(1, 0), metadata);
+        RecordBatch::try_new(Arc::new(schema), vec![ids, similarities]).expect("columns of the schema")
+    }
+
+    #[test]
+    fn what_is_no_graph_is_refused_with_a_reason() {
+        let decoded = |batch: &RecordBatch| decode(&batch.schema(), batch);
+        let good = handmade([1, 2, 0], 0.5);
+        assert_eq!(decoded(&good).expect("a graph").neighbors(SampleId(1)), [SampleId(2)]);
+        for (batch, reason) in [
+            (good.project(&[0]).expect("a column"), "not `neighbors` and `similarities`"),
+            (good.project(&[1, 0]).expect("columns"), "not `neighbors` and `similarities`"),
+            (handmade([1, 3, 0], 0.5), "it has 3 samples, and 3 among their neighbors"),
+            (handmade([1, 2, 0], f32::NAN), "a similarity of sample 0 is NaN"),
+        ] {
+            let error = decoded(&batch).expect_err("no graph");
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+
     #[test]
     fn an_opened_graph_lies_in_the_mapped_file() {
         let dir = tempfile::tempdir().expect("a temporary folder");

@@ -2,11 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use proptest::prelude::*;
-use prosampler::arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, UInt32Array};
-use prosampler::arrow::datatypes::{DataType, Field, Schema};
+use prosampler::arrow::array::RecordBatch;
 use prosampler::arrow::ipc::writer::FileWriter;
 use prosampler::graph::{self, ProximityGraph};
 use prosampler::{Error, GraphVersion, SampleId};
@@ -64,7 +63,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Wherever the damage is, there is an error or a graph whose ids exist.
+    /// Wherever the damage is, there is an error, or it is where no reader looks.
     #[test]
     fn damage_is_an_error_and_never_a_panic(place: proptest::sample::Index, value: u8, cut: bool) {
         let dir = TempDir::new().unwrap();
@@ -73,9 +72,14 @@ proptest! {
         if cut { bytes.truncate(place) } else { bytes[place] = value }
         fs::write(&path, &bytes).unwrap();
         match ProximityGraph::open(&path) {
-            Ok(graph) => assert_sound(&graph),
-            Err(error) => prop_assert!(matches!(error, Error::Corrupt { .. }), "{error}"),
+            Ok(graph) => {
+                assert_sound(&graph);
+                fs::write(&path, SAVED.as_slice()).unwrap();
+                prop_assert_eq!(graph, ProximityGraph::open(&path).unwrap());
+            }
+            Err(error) => prop_assert!(matches!(error, Error::Corrupt { .. } | Error::Damaged { .. }), "{error}"),
         }
+        fs::write(&path, &bytes).unwrap();
         prop_assert!(!cut || ProximityGraph::open(&path).is_err());
     }
 }
@@ -95,46 +99,17 @@ fn write(path: &Path, batches: &[RecordBatch]) {
     writer.finish().unwrap();
 }
 
-/// Three samples with one neighbor each, in the words of a saved graph.
-fn handmade(ids: [u32; 3], similarity: f32, format: &str) -> RecordBatch {
-    let list = |name: &str, item: DataType, values: ArrayRef| {
-        let item = Arc::new(Field::new_list_field(item, false));
-        let list = FixedSizeListArray::new(item.clone(), 1, values, None);
-        (Field::new_fixed_size_list(name, item, 1, false), Arc::new(list) as ArrayRef)
-    };
-    let (ids, similarities) = (UInt32Array::from(ids.to_vec()), Float32Array::from(vec![similarity; 3]));
-    let (first, second) = (
-        list("neighbors", DataType::UInt32, Arc::new(ids)),
-        list("similarities", DataType::Float32, Arc::new(similarities)),
-    );
-    let metadata = [("format_version", format), ("graph_version", "3")].map(|(k, v)| (k.to_owned(), v.to_owned()));
-    let schema = Schema::new_with_metadata(vec![first.0, second.0], metadata);
-    RecordBatch::try_new(Arc::new(schema), vec![first.1, second.1]).unwrap()
-}
-
 #[test]
 fn foreign_files_are_refused_with_a_reason() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("graph.arrow");
-    let open = |batches: &[RecordBatch]| {
-        write(&path, batches);
-        ProximityGraph::open(&path)
-    };
-    assert_eq!(open(&[handmade([1, 2, 0], 0.5, "1")]).unwrap().neighbors(SampleId(1)), [SampleId(2)]);
-    let good = handmade([1, 2, 0], 0.5, "1");
-    for (batches, reason) in [
-        (vec![rows(3)], "its metadata have no `format_version`"),
-        (vec![good.project(&[0]).unwrap()], "not `neighbors` and `similarities`"),
-        (vec![good.project(&[1, 0]).unwrap()], "not `neighbors` and `similarities`"),
-        (vec![handmade([1, 2, 0], 0.5, "2")], "its format version is `2`, not 1"),
-        (vec![good.clone(), good.clone()], "2 record batches, not one"),
-        (vec![handmade([1, 3, 0], 0.5, "1")], "it has 3 samples, and 3 among their neighbors"),
-        (vec![handmade([1, 2, 0], f32::NAN, "1")], "a similarity of sample 0 is NaN"),
-    ] {
-        let error = open(&batches).unwrap_err();
-        assert!(matches!(error, Error::Corrupt { .. }));
-        assert!(error.to_string().contains(reason) && error.to_string().contains("graph.arrow"), "{error}");
-    }
+    write(&path, &[rows(3)]);
+    let error = ProximityGraph::open(&path).unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }));
+    assert!(error.to_string().contains("graph.arrow`: ") && error.to_string().contains("has no checksum"), "{error}");
+    table(20, 5, 3, 1).save(&path).unwrap();
+    let error = ProximityGraph::open(&path).unwrap_err().to_string();
+    assert!(error.contains("not a proximity graph that this version reads"), "{error}");
     fs::write(&path, "not Arrow at all, but long enough").unwrap();
     assert!(matches!(ProximityGraph::open(&path).unwrap_err(), Error::Corrupt { .. }));
     let missing = ProximityGraph::open(dir.path().join("none.arrow")).unwrap_err().to_string();
