@@ -39,9 +39,10 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use self::build::Recipe;
+pub(crate) use self::build::plain;
 pub(crate) use self::dot::{dot, dots, prefetch};
 pub use self::embeddings::EmbeddingTable;
-pub use self::groups::Groups;
+pub use self::groups::{ColumnPath, Groups, Key};
 use crate::config::StoreConfig;
 use crate::error::{Error, Result};
 use crate::sample::SampleId;
@@ -81,8 +82,8 @@ impl Segment {
 
 impl Store {
     /// Reads `columns` of all rows of `source`, or opens the cache of an earlier run over the same source and columns
-    /// if `config` names a folder for it; files that have been added since are read, and come last. Dictionary columns
-    /// are stored plain. `progress` hears how many rows are in.
+    /// if `config` names a folder for it; files that have been added since are read, and come last. Dictionary and
+    /// run-end encoded columns are stored plain. `progress` hears how many rows are in.
     ///
     /// A cache is checked when it is opened: whatever was changed after it was written is noticed by the file's time, a
     /// damaged structure or text by itself, and the cache is written again. What a failing disk does to numbers or bytes
