@@ -97,10 +97,12 @@ pub enum Error {
     },
 
     /// Fewer samples than the settings need.
-    #[error("`{uri}` has {found} {}, but {needed} {reason}", if *found == 1 { "row" } else { "rows" })]
+    #[error("`{uri}` has {found} {}{}, but {needed} {reason}", if *found == 1 { "row" } else { "rows" }, kept(filter))]
     TooFewSamples {
         /// The source.
         uri: String,
+        /// What keeps others out.
+        filter: Option<String>,
         /// Rows found.
         found: usize,
         /// Rows needed.
@@ -139,6 +141,20 @@ pub enum Error {
         uri: String,
         /// The columns that are there.
         available: Vec<String>,
+    },
+
+    /// A name that several columns have, and one of which is in use.
+    #[error(
+        "`{uri}` has {count} columns named `{column}`, so which one is meant is not clear; rename them, or leave the name \
+         out of source.columns and all other settings"
+    )]
+    AmbiguousColumn {
+        /// The name.
+        column: String,
+        /// Where the columns are.
+        uri: String,
+        /// How many have it.
+        count: usize,
     },
 
     /// A column has a type that its use does not allow.
@@ -430,6 +446,10 @@ fn said(cause: Option<&Cause>) -> String {
 
 fn remedy_of(remedy: &str) -> String {
     if remedy.is_empty() { String::new() } else { format!("; {remedy}") }
+}
+
+fn kept(filter: &Option<String>) -> String {
+    filter.as_ref().map(|filter| format!(" for which `{filter}` holds")).unwrap_or_default()
 }
 
 fn place(after: &str) -> String {

@@ -25,6 +25,7 @@ fn class(error: &Error) -> &'static str {
         | Error::TooFewSamples { .. }
         | Error::TooManySamples { .. }
         | Error::MissingColumn { .. }
+        | Error::AmbiguousColumn { .. }
         | Error::ColumnType { .. }
         | Error::SchemaDrift { .. }
         | Error::NullValue { .. }

@@ -55,7 +55,8 @@ impl Inspect {
 
         let source = filtered(Box::new(files), self.filter.as_deref())?;
         let schema = source.schema();
-        let names: Vec<_> = schema.fields().iter().map(|f| f.name().clone()).collect();
+        let named = |name: &String| schema.fields().iter().filter(|f| f.name() == name).count();
+        let names: Vec<_> = schema.fields().iter().map(|f| f.name().clone()).filter(|name| named(name) == 1).collect();
         let mut batches = source.read(&names)?;
         let (mut scanned, mut nulls, mut shown) = (0, vec![0; names.len()], Vec::new());
         while scanned < self.scan.max(self.rows)
@@ -70,8 +71,18 @@ impl Inspect {
         }
 
         println!("\ncolumns, with nulls in the first {} rows", thousands(scanned as u64));
-        let width = names.iter().map(|n| n.chars().count()).max().unwrap_or(0);
-        for (field, nulls) in schema.fields().iter().zip(nulls) {
+        let width = schema.fields().iter().map(|f| f.name().chars().count()).max().unwrap_or(0);
+        let mut nulls = nulls.into_iter();
+        for field in schema.fields() {
+            if named(field.name()) > 1 {
+                println!(
+                    "  {:<width$}  {}: not usable, since other columns have this name",
+                    field.name(),
+                    field.data_type()
+                );
+                continue;
+            }
+            let nulls = nulls.next().unwrap_or(0);
             let nulls = if nulls == 0 { "no nulls".to_owned() } else { format!("{} nulls", thousands(nulls as u64)) };
             println!("  {:<width$}  {}, {nulls}: {}", field.name(), field.data_type(), serves(field));
         }
@@ -91,7 +102,11 @@ impl Inspect {
 /// What a column may be used for.
 fn serves(field: &Field) -> &'static str {
     fn plain(data_type: &DataType) -> &DataType {
-        if let DataType::Dictionary(_, value) = data_type { plain(value) } else { data_type }
+        match data_type {
+            DataType::Dictionary(_, value) => plain(value),
+            DataType::RunEndEncoded(_, values) => plain(values.data_type()),
+            other => other,
+        }
     }
     fn nested(data_type: &DataType) -> &DataType {
         match data_type {
@@ -123,7 +138,7 @@ fn serves(field: &Field) -> &'static str {
 /// One value, cut to a line.
 fn show(column: &dyn Array, row: usize) -> Result<String> {
     let text = match column.data_type() {
-        _ if column.is_null(row) => "null".to_owned(),
+        _ if column.logical_nulls().is_some_and(|nulls| nulls.is_null(row)) => "null".to_owned(),
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
             "(bytes)".to_owned()
         }

@@ -15,7 +15,7 @@ use super::state::StateFile;
 use crate::config::{Fault, Faults, FeatureKind, PipelineConfig};
 use crate::refresh::RefreshCounts;
 use crate::report::Observer;
-use crate::source::SourceCounts;
+use crate::source::{SourceCounts, positions};
 use crate::{Error, MiniBatch, MiniBatchStream, Pipeline, Progress, Result, Stage};
 
 #[derive(Debug, Args)]
@@ -262,6 +262,8 @@ impl Output {
     fn create(path: PathBuf, stream: &MiniBatchStream) -> Result<Self> {
         let file = File::create(&path).map_err(|cause| Error::Io { action: "create", path: path.clone(), cause })?;
         let schema = MiniBatch::schema(&stream.schema());
+        let names: Vec<_> = schema.fields().iter().map(|field| field.name().clone()).collect();
+        positions("the file of mini-batches", &schema, &names)?;
         let writer = StreamWriter::try_new_buffered(file, &schema).map_err(|e| failed(&path, e))?;
         Ok(Self { path, writer })
     }

@@ -69,6 +69,10 @@ impl Check for SourceConfig {
             "uri",
             "is required; give a Parquet or Arrow IPC file, a folder, a pattern, or a list of these",
         );
+        let mut columns = self.columns.clone().unwrap_or_default();
+        columns.sort_unstable();
+        let twice = columns.windows(2).any(|pair| pair[0] == pair[1]);
+        check.require(!twice, "columns", "names a column twice; name each once");
         check.require(self.retries <= 100, "retries", "must be 0 to 100; 10 is plenty");
     }
 }

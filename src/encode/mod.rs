@@ -69,6 +69,14 @@ pub trait Encoder: Send + Sync + 'static {
     /// sample, or they are skipped.
     fn columns(&self) -> &[String];
 
+    /// The field that it reads of a column, where that is a struct and it reads nothing else of it: `bytes` of images
+    /// as Hugging Face stores them. Rows are copies of each other where all that it reads is the same. `None`, the
+    /// default, for the whole column.
+    fn field(&self, column: &str) -> Option<&str> {
+        let _ = column;
+        None
+    }
+
     /// d: numbers in a vector; 1 to 65,536, and always the same.
     fn dimension(&self) -> usize;
 
@@ -310,10 +318,11 @@ pub(crate) fn encode_rest(
 
 /// Encodes the rows without nulls, which encoders need not know; the others are as bad as those that cannot be read.
 fn encode_without_nulls(encoder: &dyn Encoder, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Encoded> {
-    let is_null = |row: usize| rows.columns().iter().position(|column| column.is_null(row));
-    if rows.columns().iter().all(|column| column.null_count() == 0) {
+    let nulls: Vec<_> = rows.columns().iter().map(|column| column.logical_nulls()).collect();
+    if nulls.iter().flatten().all(|nulls| nulls.null_count() == 0) {
         return encoder.encode_readable(rows, vectors);
     }
+    let is_null = |row: usize| nulls.iter().position(|nulls| nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)));
     let (mut kept, mut bad) = (Vec::new(), Vec::new());
     for row in 0..rows.num_rows() {
         match is_null(row) {
@@ -345,11 +354,12 @@ fn encode_without_nulls(encoder: &dyn Encoder, rows: &RecordBatch, vectors: &mut
 
 fn refuse_nulls(first: SampleId, rows: &RecordBatch) -> Result<()> {
     for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
-        let Some(row) = (0..column.len()).find(|&row| column.is_null(row)) else { continue };
+        let Some(nulls) = column.logical_nulls() else { continue };
+        let Some(row) = (0..column.len()).find(|&row| nulls.is_null(row)) else { continue };
         return Err(Error::NullValue {
             column: field.name().clone(),
             sample: SampleId::new(first.index() + row),
-            count: column.null_count(),
+            count: nulls.null_count(),
             rows: rows.num_rows(),
         });
     }
@@ -363,6 +373,10 @@ impl<E: Encoder + ?Sized> Encoder for Arc<E> {
 
     fn columns(&self) -> &[String] {
         (**self).columns()
+    }
+
+    fn field(&self, column: &str) -> Option<&str> {
+        (**self).field(column)
     }
 
     fn dimension(&self) -> usize {

@@ -172,6 +172,10 @@ impl Encoder for OnnxEncoder {
         self.feature.columns()
     }
 
+    fn field(&self, column: &str) -> Option<&str> {
+        self.feature.field(column)
+    }
+
     fn dimension(&self) -> usize {
         self.dimension
     }

@@ -11,7 +11,7 @@ use crate::config::{GuardsConfig, WalkConfig};
 use crate::error::{Error, Result};
 use crate::graph::{HnswIndex, ProximityGraph};
 use crate::sample::{GraphVersion, ModelVersion, SampleId};
-use crate::store::{EmbeddingTable, Groups, Store};
+use crate::store::{EmbeddingTable, Groups, Key, Store};
 use crate::walk::{EpochSampler, Guards, Left};
 
 /// Embeddings and the graph over them, published together.
@@ -45,9 +45,8 @@ pub(crate) struct Selection {
     /// The column of explicit negatives.
     pub negative: Option<String>,
     pub guards: GuardsConfig,
-    /// The columns whose content, all together, no two samples may share, and those that each must be distinct.
-    pub content: Vec<String>,
-    pub distinct: Vec<String>,
+    /// What no two samples of a mini-batch may share. The content of samples comes first.
+    pub keys: Vec<Key>,
 }
 
 /// What the column of the i-th explicit negative is called, from 1.
@@ -112,7 +111,7 @@ impl Snapshot {
         let negatives = negatives.transpose()?;
         let groups = match groups {
             Some(groups) => groups,
-            None => Groups::of(&store, &selection.content, &selection.distinct)?.into(),
+            None => Groups::of(&store, &selection.keys)?.into(),
         };
         let guards = Guards::new(&selection.guards, groups, embeddings.clone());
         let index = OnceLock::new();

@@ -123,7 +123,7 @@ impl Recipe {
         if embeddings.present() < 2 {
             let reason = "are needed: the newer model's encoder cannot read the others".to_owned();
             let (uri, found) = (store.uri().to_owned(), embeddings.present());
-            return Err(Error::TooFewSamples { uri, found, needed: 2, reason });
+            return Err(Error::TooFewSamples { uri, filter: None, found, needed: 2, reason });
         }
         told.reach(Stage::Graph, 0, total);
         let version = GraphVersion(old.graph_version().0 + 1);

@@ -20,7 +20,7 @@ impl MemorySource {
     pub fn new(batches: Vec<RecordBatch>) -> Result<Self> {
         let Some(first) = batches.first() else {
             let reason = "record batch is needed; give some".to_owned();
-            return Err(Error::TooFewSamples { uri: NAME.into(), found: 0, needed: 1, reason });
+            return Err(Error::TooFewSamples { uri: NAME.into(), filter: None, found: 0, needed: 1, reason });
         };
         let schema = first.schema();
         for batch in &batches {

@@ -63,6 +63,11 @@ pub trait Source: Send + Sync + 'static {
         None
     }
 
+    /// The condition that leaves rows out, `None` by default; messages about too few rows name it.
+    fn filter(&self) -> Option<&str> {
+        None
+    }
+
     /// What its rows hang on. `None`, the default, keeps them from being cached beyond the run.
     fn fingerprint(&self) -> Option<Fingerprint> {
         None
@@ -153,14 +158,19 @@ pub(crate) fn filtered(source: Box<dyn Source>, filter: Option<&str>) -> Result<
 /// The positions of `columns` in `schema`.
 ///
 /// # Errors
-/// [`Error::MissingColumn`] with the columns that are there.
+/// [`Error::MissingColumn`] with the columns that are there, [`Error::AmbiguousColumn`] where several have the name.
 pub fn positions(uri: &str, schema: &Schema, columns: &[String]) -> Result<Vec<usize>> {
     let position = |column: &String| {
-        schema.index_of(column).map_err(|_| Error::MissingColumn {
+        let uri = || uri.to_owned();
+        let position = schema.index_of(column).map_err(|_| Error::MissingColumn {
             column: column.clone(),
-            uri: uri.to_owned(),
+            uri: uri(),
             available: schema.fields().iter().map(|f| f.name().clone()).collect(),
-        })
+        })?;
+        match schema.fields()[position..].iter().filter(|field| field.name() == column).count() {
+            1 => Ok(position),
+            count => Err(Error::AmbiguousColumn { column: column.clone(), uri: uri(), count }),
+        }
     };
     columns.iter().map(position).collect()
 }

@@ -305,23 +305,30 @@ fn pieces(batch: RecordBatch) -> Vec<RecordBatch> {
     [batch.slice(0, half), batch.slice(half, rows - half)].into_iter().flat_map(pieces).collect()
 }
 
-/// The schema without dictionaries, however deep: an IPC file holds one dictionary a column, a source may have one a row
-/// group.
-fn plain(schema: &Schema) -> Schema {
+/// The schema without dictionaries and run-end encoded columns, however deep: an IPC file holds one dictionary a column,
+/// a source may have one a row group, and both hide nulls among their values.
+pub(crate) fn plain(schema: &Schema) -> Schema {
     Schema::new(schema.fields().iter().map(plain_field).collect::<Vec<_>>())
 }
 
 fn plain_field(field: &FieldRef) -> FieldRef {
-    let data_type = match field.data_type() {
-        DataType::Dictionary(_, value) => value.as_ref().clone(),
+    let encoded = matches!(field.data_type(), DataType::Dictionary(..) | DataType::RunEndEncoded(..));
+    let field = field.as_ref().clone().with_data_type(plain_type(field.data_type()));
+    let nullable = encoded || field.is_nullable();
+    Arc::new(field.with_nullable(nullable))
+}
+
+fn plain_type(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::Dictionary(_, value) => plain_type(value),
+        DataType::RunEndEncoded(_, values) => plain_type(values.data_type()),
         DataType::List(item) => DataType::List(plain_field(item)),
         DataType::LargeList(item) => DataType::LargeList(plain_field(item)),
         DataType::FixedSizeList(item, length) => DataType::FixedSizeList(plain_field(item), *length),
         DataType::Struct(fields) => DataType::Struct(fields.iter().map(plain_field).collect()),
         DataType::Map(entries, sorted) => DataType::Map(plain_field(entries), *sorted),
         other => other.clone(),
-    };
-    Arc::new(field.as_ref().clone().with_data_type(data_type))
+    }
 }
 
 fn to_plain(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {

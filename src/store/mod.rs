@@ -37,9 +37,10 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use self::build::Recipe;
+pub(crate) use self::build::plain;
 pub(crate) use self::dot::{dot, dots, prefetch};
 pub use self::embeddings::EmbeddingTable;
-pub use self::groups::Groups;
+pub use self::groups::{ColumnPath, Groups, Key};
 use crate::arrow_file::{self, Part};
 use crate::config::StoreConfig;
 use crate::error::{Error, Result};
@@ -84,8 +85,8 @@ impl Segment {
 
 impl Store {
     /// Reads `columns` of all rows of `source`, or opens the cache of an earlier run over the same source and columns
-    /// if `config` names a folder for it; files that have been added since are read, and come last. Dictionary columns
-    /// are stored plain. `progress` hears how many rows are in.
+    /// if `config` names a folder for it; files that have been added since are read, and come last. Dictionary and
+    /// run-end encoded columns are stored plain. `progress` hears how many rows are in.
     ///
     /// Every record batch of a cache has a checksum, which is looked at when [`store.verify`](crate::config::Verify)
     /// says; all of them at once where the file's time shows that it was copied or written to. What is damaged when it

@@ -70,7 +70,7 @@ pub struct WalkCounts {
     /// Samples refused since they have the content of a member, or are as similar as near copies are; these and the
     /// next ones each once a mini-batch.
     pub refused_duplicates: u64,
-    /// Samples refused since they share a value with a member, that of the positive among them.
+    /// Samples refused since they share a value with a member: of `guards.distinct`, or of a pair's two columns.
     pub refused_distinct: u64,
     /// Samples refused since they are a member's nearest neighbors, or it is theirs.
     pub refused_nearest: u64,

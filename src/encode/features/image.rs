@@ -197,10 +197,18 @@ impl Feature for ImageFeature {
         &self.columns
     }
 
+    fn field(&self, column: &str) -> Option<&str> {
+        (self.columns[0] == column).then_some(BYTES)
+    }
+
     fn accepts(&self, schema: &Schema) -> Result<()> {
         let Ok(field) = schema.field_with_name(&self.columns[0]) else { return Ok(()) };
         let fits = match field.data_type() {
-            DataType::Struct(fields) => fields.iter().any(|f| f.name() == BYTES && is_binary(f.data_type())),
+            DataType::Struct(fields) => {
+                let mut named = fields.iter().filter(|f| f.name() == BYTES);
+                // Of two, which one is meant?
+                named.next().is_some_and(|field| is_binary(field.data_type())) && named.next().is_none()
+            }
             list @ (DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..)) => {
                 matches!(number_type(list), DataType::UInt8 | DataType::Float32)
             }

@@ -34,6 +34,11 @@ pub(super) trait Feature: Send + Sync {
     /// The columns that it reads.
     fn columns(&self) -> &[String];
 
+    /// As that of an [`Encoder`](super::Encoder).
+    fn field(&self, _: &str) -> Option<&str> {
+        None
+    }
+
     /// Refuses columns of the wrong type; all are there.
     fn accepts(&self, schema: &Schema) -> Result<()>;
 
