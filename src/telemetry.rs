@@ -74,6 +74,37 @@ pub(crate) fn model_opened(path: &Path, dimension: usize, provider: &str, sessio
     info!(path = %path.display(), dimension, provider, sessions, "opened the model");
 }
 
+#[cfg(feature = "onnx")]
+pub(crate) fn output_taken(path: &Path, output: &str, reason: &str, others: &str) {
+    info!(path = %path.display(), output, reason, others, "took this output of the model; encode.output names another");
+}
+
+/// Measured is what was found out by trying; the other reasons are what the model declares.
+#[cfg(feature = "onnx")]
+pub(crate) fn grouped(path: &Path, together: &str, reason: &str, measured: bool) {
+    let path = path.display();
+    if measured {
+        warn!(%path, together, reason, "which samples share a batch of the model; others would change its vectors");
+    } else {
+        info!(%path, together, reason, "which samples share a batch of the model; others would change its vectors");
+    }
+}
+
+#[cfg(feature = "onnx")]
+pub(crate) fn texts_cut(path: &Path, max_tokens: usize, reason: &dyn Display) {
+    warn!(path = %path.display(), max_tokens, %reason, "the model takes no longer texts; encode.max_tokens is this");
+}
+
+#[cfg(feature = "onnx")]
+pub(crate) fn longest_untried(path: &Path, tokens: usize, reason: &dyn Display) {
+    warn!(path = %path.display(), tokens, %reason, "no memory to try the model on the longest text; it may fail later");
+}
+
+#[cfg(feature = "onnx")]
+pub(crate) fn padding_unknown(tokenizer: &Path) {
+    warn!(tokenizer = %tokenizer.display(), "names no token to fill texts up with, for a model without a mask; it is 0");
+}
+
 pub(crate) fn samples_skipped(skipped: usize, first: SampleId, column: &str, reason: &str) {
     warn!(skipped, %first, column, reason, "skipped samples that cannot be encoded; the first is named");
 }

@@ -21,6 +21,8 @@ mod inputs;
 mod model;
 #[cfg(feature = "onnx")]
 mod onnx;
+#[cfg(feature = "onnx")]
+mod outputs;
 mod pairs;
 mod pooling;
 #[cfg(feature = "onnx")]
@@ -29,6 +31,8 @@ mod provider;
 pub mod runtime;
 #[cfg(feature = "onnx")]
 mod transfer;
+#[cfg(feature = "onnx")]
+mod trial;
 #[cfg(feature = "onnx")]
 mod until_exit;
 

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::SystemTime;
 
 use ort::session::Session;
-use ort::value::{TensorElementType, ValueType};
 
 use super::inputs::{Declared, Input};
+use super::outputs;
 use super::provider::{is_out_of_memory, open_sessions};
 use super::transfer::Transfer;
 use super::until_exit::UntilExit;
@@ -20,7 +20,7 @@ use crate::error::{Cause, Error, Result};
 pub(super) struct Model {
     pub path: PathBuf,
     pub inputs: Vec<Declared>,
-    pub outputs: Vec<String>,
+    pub outputs: Vec<Declared>,
     /// What it runs on.
     pub provider: Provider,
     sessions: UntilExit<Vec<(Mutex<Session>, Transfer)>>,
@@ -58,7 +58,7 @@ impl Model {
         let (sessions, provider) = open_sessions(path, config)?;
         let first = &sessions[0].0;
         let inputs = first.inputs().iter().map(|i| Declared::new(i.name(), i.dtype())).collect();
-        let outputs = first.outputs().iter().map(|o| o.name().to_owned()).collect();
+        let outputs = first.outputs().iter().map(|o| Declared::new(o.name(), o.dtype())).collect();
         let gpus = sessions.iter().skip(1).take_while(|(_, gpu)| *gpu != sessions[0].1).count() + 1;
         let with_transfer = |(session, gpu)| {
             let transfer = Transfer::of(&session, provider, gpu)?;
@@ -101,7 +101,7 @@ impl Model {
         let (session, transfer) = &self.sessions[rayon::current_thread_index().unwrap_or(0) % count];
         let mut values = Vec::with_capacity(self.inputs.len());
         for input in inputs {
-            if let Some(declared) = self.inputs.iter().find(|declared| declared.name == input.name) {
+            if let Some(declared) = self.inputs.iter().find(|declared| declared.is(&input.name)) {
                 let value =
                     declared.value(input, transfer).map_err(|reason| self.fault(reason, None))?.map_err(failed)?;
                 values.push((declared.name.as_str(), value));
@@ -112,12 +112,8 @@ impl Model {
         let output = if self.provider == Provider::Cpu { run() } else { compute::in_turn(run) }.map_err(failed)?;
         // What comes now keeps no other thread from the session.
         drop(session);
-        if let ValueType::Tensor { ty: TensorElementType::Float16, .. } = output.dtype() {
-            let (shape, states) = output.try_extract_tensor::<half::f16>().map_err(failed)?;
-            return take(shape, &states.iter().map(|x| x.to_f32()).collect::<Vec<_>>());
-        }
-        let (shape, states) = output.try_extract_tensor::<f32>().map_err(failed)?;
-        take(shape, states)
+        let (shape, numbers) = outputs::numbers(&output).map_err(failed)?;
+        take(&shape, &numbers)
     }
 
     pub fn fault(&self, reason: String, cause: Option<Cause>) -> Error {

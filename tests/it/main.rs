@@ -12,6 +12,7 @@ mod device;
 mod encoders;
 mod ending;
 mod examples;
+mod exports;
 mod features_images;
 mod features_numbers;
 mod features_texts;
