@@ -13,6 +13,7 @@ pub mod encode;
 mod error;
 pub mod graph;
 mod memory;
+mod panics;
 mod pipeline;
 mod progress;
 pub mod refresh;

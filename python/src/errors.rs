@@ -27,6 +27,7 @@ fn class(error: &Error) -> &'static str {
         | Error::MissingColumn { .. }
         | Error::ColumnType { .. }
         | Error::SchemaDrift { .. }
+        | Error::RowCount { .. }
         | Error::NullValue { .. }
         | Error::Arrow { .. } => "SourceError",
         Error::Io { .. } => "FileError",

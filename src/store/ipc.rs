@@ -7,7 +7,6 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 #[cfg(target_os = "linux")]
 use std::os::fd::AsRawFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -25,6 +24,7 @@ use memmap2::Mmap;
 use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
+use crate::panics::guarded;
 
 pub(crate) struct IpcWriter {
     writer: FileWriter<BufWriter<NamedTempFile>>,
@@ -185,8 +185,8 @@ fn map(file: &File, path: &Path) -> Result<Buffer> {
 
 fn decode(buffer: Buffer) -> Result<(SchemaRef, Vec<RecordBatch>), ArrowError> {
     // Arrow's decoder panics on some damaged metadata: a buffer that ends beyond the file, for one.
-    catch_unwind(AssertUnwindSafe(|| decode_sound(&buffer)))
-        .unwrap_or_else(|_| Err(ArrowError::IpcError("its metadata point to what is not there".into())))
+    guarded(|| decode_sound(&buffer))
+        .unwrap_or_else(|panic| Err(ArrowError::IpcError(format!("its metadata point to what is not there: {panic}"))))
 }
 
 fn decode_sound(buffer: &Buffer) -> Result<(SchemaRef, Vec<RecordBatch>), ArrowError> {

@@ -30,6 +30,7 @@ mod gather;
 mod groups;
 pub(crate) mod ipc;
 mod lock;
+mod plain;
 mod vectors;
 
 use std::hash::{Hash, Hasher};
@@ -42,6 +43,7 @@ use self::build::Recipe;
 pub(crate) use self::dot::{dot, dots, prefetch};
 pub use self::embeddings::EmbeddingTable;
 pub use self::groups::Groups;
+use self::plain::BadTexts;
 use crate::config::StoreConfig;
 use crate::error::{Error, Result};
 use crate::sample::SampleId;
@@ -69,6 +71,7 @@ struct Segment {
     shards: Vec<Shard>,
     /// Rows of them that lay in damaged parts.
     skipped_rows: usize,
+    bad_texts: Vec<BadTexts>,
     /// Each of `ROWS_PER_BATCH` rows, but for the last, and for long rows.
     batches: Vec<RecordBatch>,
 }
@@ -81,8 +84,8 @@ impl Segment {
 
 impl Store {
     /// Reads `columns` of all rows of `source`, or opens the cache of an earlier run over the same source and columns
-    /// if `config` names a folder for it; files that have been added since are read, and come last. Dictionary columns
-    /// are stored plain. `progress` hears how many rows are in.
+    /// if `config` names a folder for it; files that have been added since are read, and come last. Dictionaries, runs
+    /// and list views are stored plain. Texts that are no UTF-8 become null, are logged and counted. `progress` hears how many rows are in.
     ///
     /// A cache is checked when it is opened: whatever was changed after it was written is noticed by the file's time, a
     /// damaged structure or text by itself, and the cache is written again. What a failing disk does to numbers or bytes
@@ -147,6 +150,17 @@ impl Store {
     #[must_use]
     pub fn skipped_rows(&self) -> usize {
         self.segments.iter().map(|segment| segment.skipped_rows).sum()
+    }
+
+    /// Values of its columns that are null since they are texts of the source that are no UTF-8: how many, and of these
+    /// the first one with its column.
+    pub(crate) fn bad_texts(&self) -> (usize, Option<(SampleId, &str)>) {
+        let segments = self.segments.iter().zip(self.starts.iter());
+        let all = segments.flat_map(|(segment, (start, _))| segment.bad_texts.iter().map(move |bad| (start, bad)));
+        let here = all.filter(|(_, bad)| self.schema.index_of(&bad.column).is_ok());
+        here.fold((0, None), |(count, first), (start, bad)| {
+            (count + bad.count, first.or_else(|| Some((SampleId::new(start + bad.first), bad.column.as_str()))))
+        })
     }
 
     /// A text for the rows as they are; another one where ids may name other rows.

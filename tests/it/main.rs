@@ -2,9 +2,11 @@
 
 mod bad_input;
 mod bad_samples;
+mod canonical;
 #[cfg(feature = "cloud")]
 mod cloud;
 mod config;
+mod conformance;
 mod coverage;
 mod determinism;
 mod device;
@@ -22,14 +24,17 @@ mod hnsw;
 mod layers;
 mod mini_batches;
 mod nearest;
+mod odd_files;
 mod pairs;
 mod pipelines;
 mod providers;
 mod refresh;
 mod resume;
 mod run;
+mod shards;
 mod sources;
 mod store;
+mod store_end;
 mod support;
 mod updates;
 mod views;
