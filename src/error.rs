@@ -133,7 +133,7 @@ pub enum Error {
     },
 
     /// A column that is asked for is not there.
-    #[error("column `{column}` not found in `{uri}`; it has {}", quoted(available))]
+    #[error("column `{column}` not found in `{uri}`; it has {}", some_quoted(available))]
     MissingColumn {
         /// The column asked for.
         column: String,
@@ -168,15 +168,33 @@ pub enum Error {
         expected: String,
     },
 
-    /// Record batches of one source disagree on their columns.
-    #[error("`{uri}` has the columns {found} where {expected} came before; all files of a source must agree")]
+    /// A column that is in use is not the same in all shards of a source, and no type holds the values of all.
+    #[error(
+        "column `{column}` is {found} in `{uri}`, but {expected} in the files before; write them alike, or leave it out of \
+         `source.columns`"
+    )]
     SchemaDrift {
+        /// The column, or the field within it that differs first.
+        column: String,
+        /// The later shard.
+        uri: String,
+        /// Its type there, or `missing`.
+        found: String,
+        /// Its type before.
+        expected: String,
+    },
+
+    /// A source gave another number of rows than it had promised.
+    #[error(
+        "`{uri}` gave {found} rows, and had promised {expected}; none of them are used, since others may be wrong too"
+    )]
+    RowCount {
         /// The source.
         uri: String,
-        /// The later columns.
-        found: String,
-        /// The earlier columns.
-        expected: String,
+        /// Rows that came, with those that were skipped.
+        found: usize,
+        /// Rows promised.
+        expected: usize,
     },
 
     /// A value that the encoder needs is null.
@@ -439,6 +457,20 @@ pub(crate) fn quoted<S: AsRef<str>>(names: &[S]) -> String {
         Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
     }
 }
+
+/// The same, of which no more than a line is shown.
+fn some_quoted(names: &[String]) -> String {
+    match names.len().checked_sub(SHOWN) {
+        Some(more @ 1..) => {
+            let shown: Vec<_> = names[..SHOWN].iter().map(|name| format!("`{name}`")).collect();
+            format!("{} and {more} more", shown.join(", "))
+        }
+        _ => quoted(names),
+    }
+}
+
+/// Names in a message, at most.
+const SHOWN: usize = 30;
 
 fn said(cause: Option<&Cause>) -> String {
     cause.map(|c| format!(" (ONNX Runtime says: {c})")).unwrap_or_default()

@@ -35,6 +35,14 @@ pub(crate) fn rows_skipped(rows: Option<usize>, reason: &dyn Display) {
     warn!(rows, %reason, "skipped rows of a damaged part");
 }
 
+pub(crate) fn arrow_schema_ignored(uri: &str, reason: &dyn Display) {
+    warn!(uri, %reason, "the Arrow schema in the file's metadata does not fit its columns; it is ignored");
+}
+
+pub(crate) fn texts_unreadable(column: &str, count: usize, first: SampleId) {
+    warn!(column, count, %first, "values that are no UTF-8 are null; the first is named");
+}
+
 #[cfg(feature = "cloud")]
 pub(crate) fn remote_fault(reason: &dyn Display) {
     warn!(%reason, "a request to an object store failed; it is sent again while retries are left");

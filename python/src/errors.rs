@@ -28,6 +28,7 @@ fn class(error: &Error) -> &'static str {
         | Error::AmbiguousColumn { .. }
         | Error::ColumnType { .. }
         | Error::SchemaDrift { .. }
+        | Error::RowCount { .. }
         | Error::NullValue { .. }
         | Error::Arrow { .. } => "SourceError",
         Error::Io { .. } => "FileError",

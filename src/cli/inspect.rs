@@ -1,13 +1,13 @@
-use arrow::array::{Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field};
 use arrow::util::display::array_value_to_string;
 use clap::Args;
 use futures::TryStreamExt;
 
 use super::progress::thousands;
-use crate::config::SourceConfig;
-use crate::source::{FileSource, Source, filtered};
-use crate::{Error, Result};
+use crate::config::{OnCorrupt, SourceConfig};
+use crate::source::{FileSource, Source, filtered, readable};
+use crate::{Error, Result, SampleId};
 
 #[derive(Debug, Args)]
 pub(super) struct Inspect {
@@ -38,9 +38,12 @@ fn pair(text: &str) -> std::result::Result<(String, String), String> {
 }
 
 impl Inspect {
+    /// What cannot be read does not keep the rest from being shown; it is told file by file, and is the error at the end.
     pub async fn run(self) -> Result<()> {
         let options = self.options.into_iter().collect();
-        let files = FileSource::open_all(&SourceConfig { uri: self.uri, options, ..SourceConfig::default() }).await?;
+        let on_corrupt = OnCorrupt::Skip;
+        let config = SourceConfig { uri: self.uri, options, on_corrupt, ..SourceConfig::default() };
+        let (files, mut damage) = FileSource::open_readable(&config).await?;
         println!("{}", files.uri());
         for (uri, kind, parts) in files.files().take(FILES) {
             println!("  {uri}: {kind}, {parts} {}", if kind == "Parquet" { "row groups" } else { "part" });
@@ -53,12 +56,12 @@ impl Inspect {
             println!("  {} rows", thousands(rows as u64));
         }
 
-        let source = filtered(Box::new(files), self.filter.as_deref())?;
+        let source = filtered(Box::new(files.clone()), self.filter.as_deref())?;
         let schema = source.schema();
         let named = |name: &String| schema.fields().iter().filter(|f| f.name() == name).count();
         let names: Vec<_> = schema.fields().iter().map(|f| f.name().clone()).filter(|name| named(name) == 1).collect();
         let mut batches = source.read(&names)?;
-        let (mut scanned, mut nulls, mut shown) = (0, vec![0; names.len()], Vec::new());
+        let (mut scanned, mut scans, mut shown) = (0, vec![Scan::default(); names.len()], Vec::new());
         while scanned < self.scan.max(self.rows)
             && let Some(batch) = batches.try_next().await?
         {
@@ -66,13 +69,16 @@ impl Inspect {
             if missing > 0 {
                 shown.push(batch.slice(0, missing.min(batch.num_rows())));
             }
+            for ((column, scan), field) in batch.columns().iter().zip(&mut scans).zip(schema.fields()) {
+                scan.add(scanned, column, field)?;
+            }
             scanned += batch.num_rows();
-            batch.columns().iter().zip(&mut nulls).for_each(|(column, nulls)| *nulls += column.logical_null_count());
         }
+        drop(batches);
 
-        println!("\ncolumns, with nulls in the first {} rows", thousands(scanned as u64));
+        println!("\ncolumns, with nulls in the first {} rows that can be read", thousands(scanned as u64));
         let width = schema.fields().iter().map(|f| f.name().chars().count()).max().unwrap_or(0);
-        let mut nulls = nulls.into_iter();
+        let mut scans = scans.iter();
         for field in schema.fields() {
             if named(field.name()) > 1 {
                 println!(
@@ -80,11 +86,9 @@ impl Inspect {
                     field.name(),
                     field.data_type()
                 );
-                continue;
+            } else if let Some(scan) = scans.next() {
+                println!("  {:<width$}  {}, {scan}: {}", field.name(), field.data_type(), serves(field));
             }
-            let nulls = nulls.next().unwrap_or(0);
-            let nulls = if nulls == 0 { "no nulls".to_owned() } else { format!("{} nulls", thousands(nulls as u64)) };
-            println!("  {:<width$}  {}, {nulls}: {}", field.name(), field.data_type(), serves(field));
         }
         println!("\nrows");
         for batch in &shown {
@@ -95,7 +99,58 @@ impl Inspect {
                 println!();
             }
         }
+        damage.extend(files.take_damage());
+        damage.extend(schema.fields().iter().zip(&scans).filter_map(|(field, scan)| scan.error(field)));
+        if !damage.is_empty() {
+            println!("what cannot be read");
+            damage.iter().for_each(|error| println!("  {error}"));
+        }
+        damage.into_iter().next().map_or(Ok(()), Err)
+    }
+}
+
+/// What a column holds beside values.
+#[derive(Clone, Default)]
+struct Scan {
+    nulls: usize,
+    bad_texts: usize,
+    /// The first row with one of these.
+    first: usize,
+}
+
+impl Scan {
+    fn add(&mut self, before: usize, column: &ArrayRef, field: &Field) -> Result<()> {
+        self.nulls += column.logical_null_count();
+        if column.data_type() != field.data_type() {
+            let failed = |cause| Error::Arrow { action: "read texts", cause };
+            let (_, bad) = readable(column, field.data_type()).map_err(failed)?;
+            if self.bad_texts == 0 {
+                self.first = before + bad.first().unwrap_or(&0);
+            }
+            self.bad_texts += bad.len();
+        }
         Ok(())
+    }
+
+    fn error(&self, field: &Field) -> Option<Error> {
+        (self.bad_texts > 0).then(|| Error::BadSample {
+            sample: SampleId::new(self.first),
+            column: field.name().clone(),
+            reason: format!("is no UTF-8 ({} such values)", thousands(self.bad_texts as u64)),
+        })
+    }
+}
+
+impl std::fmt::Display for Scan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.nulls {
+            0 => f.write_str("no nulls")?,
+            nulls => write!(f, "{} nulls", thousands(nulls as u64))?,
+        }
+        match self.bad_texts {
+            0 => Ok(()),
+            bad => write!(f, ", {} texts that are no UTF-8", thousands(bad as u64)),
+        }
     }
 }
 

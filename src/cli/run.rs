@@ -163,9 +163,10 @@ impl Run {
         let source = stream.handle().source_counts();
         if source != SourceCounts::default() {
             println!(
-                "{:<34}{:>10} rows skipped, {} requests sent again",
+                "{:<34}{:>10} rows skipped, {} texts that are no UTF-8, {} requests sent again",
                 "source",
                 thousands(source.skipped_rows as u64),
+                thousands(source.bad_texts as u64),
                 thousands(source.faults as u64),
             );
         }

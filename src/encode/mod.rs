@@ -274,6 +274,12 @@ pub(crate) fn encode_rest(
     table: &mut EmbeddingTable,
     progress: &mut dyn FnMut(usize),
 ) -> Result<()> {
+    if bad.on_bad_sample == OnBadSample::Fail
+        && let (count, Some((sample, column))) = store.bad_texts()
+    {
+        let reason = format!("is no UTF-8 ({count} such values)");
+        return Err(Error::BadSample { sample, column: column.to_owned(), reason });
+    }
     let store = store.select(encoder.columns())?;
     let (d, known) = (encoder.dimension(), table.len());
     let missing = store.record_batches().filter_map(|item| {

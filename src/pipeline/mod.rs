@@ -2,17 +2,15 @@
 
 mod checks;
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use futures::FutureExt;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use self::checks::{check, enough, enough_left, selection, together};
 use crate::checkpoint::{self, Begin, Checkpoints, State};
-use crate::compute::{ComputePool, died};
+use crate::compute::ComputePool;
 use crate::config::{
     CheckpointConfig, ComputeConfig, EncodeConfig, GraphConfig, GuardsConfig, PairsConfig, PipelineConfig,
     RefreshConfig, StoreConfig, StreamConfig, WalkConfig,
@@ -20,8 +18,9 @@ use crate::config::{
 #[cfg(feature = "onnx")]
 use crate::device::choose as choose_device;
 use crate::encode::{BadSamples, Encoder, encode_present};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::Workshop;
+use crate::panics::guarded_future;
 use crate::progress::{Progress, Stage};
 use crate::refresh::{CancelOnDrop, First, Recipe, Watched, Worker};
 use crate::sample::ModelVersion;
@@ -286,11 +285,11 @@ impl PipelineBuilder {
 
 /// Runs the worker, and lets the stream end with what ended it.
 async fn supervise(worker: Worker, tx: mpsc::WeakSender<Result<MiniBatch>>) {
-    let ended = AssertUnwindSafe(worker.run()).catch_unwind().await;
+    let ended = guarded_future(worker.run()).await;
     let error = match ended {
         Ok(Ok(())) => return,
         Ok(Err(error)) => error,
-        Err(panic) => died("refresh", panic.as_ref()),
+        Err(message) => Error::TaskDied { task: "refresh", message },
     };
     if let Some(tx) = tx.upgrade() {
         // Nobody there to hear it: then nobody needs to.

@@ -20,16 +20,22 @@
 
 #[cfg(feature = "cloud")]
 mod blocks;
+mod columns;
 mod data_file;
 mod file;
 mod files;
 mod filter;
+mod foreign;
 mod ipc;
 mod location;
 mod memory;
 #[cfg(feature = "cloud")]
 mod object;
 mod parquet;
+mod parquet_types;
+mod reading;
+mod texts;
+mod types;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,6 +50,7 @@ use futures::stream::BoxStream;
 pub use self::file::FileSource;
 pub use self::filter::FilteredSource;
 pub use self::memory::MemorySource;
+pub(crate) use self::texts::readable;
 use crate::config::SourceConfig;
 use crate::error::{Error, Result};
 
@@ -101,6 +108,8 @@ pub trait Source: Send + Sync + 'static {
 pub struct SourceCounts {
     /// Rows that lay in damaged parts and were skipped, where their number is known: in Parquet it is.
     pub skipped_rows: usize,
+    /// Values that are null in the store since they are no UTF-8. Known once rows are stored: a source gives bytes.
+    pub bad_texts: usize,
     /// Requests to object stores that failed for a passing reason, and so were sent again while retries were left.
     pub faults: usize,
 }

@@ -7,9 +7,9 @@ use tokio::time::Instant;
 use super::MiniBatch;
 use super::counts::Shared;
 use crate::checkpoint::{Checkpoints, State};
-use crate::compute::died;
 use crate::config::{Coverage, StreamConfig, WalkConfig};
 use crate::error::{Error, Result};
+use crate::panics;
 use crate::refresh::{Published, Snapshot};
 use crate::sample::GraphVersion;
 use crate::telemetry;
@@ -116,7 +116,7 @@ impl Producer {
                 }
                 Err(e) => {
                     let error = match e.try_into_panic() {
-                        Ok(panic) => died("producer", panic.as_ref()),
+                        Ok(panic) => Error::TaskDied { task: "producer", message: panics::message(panic.as_ref()) },
                         Err(e) => Error::TaskDied { task: "producer", message: e.to_string() },
                     };
                     // Nobody there to hear it: then nobody needs to.

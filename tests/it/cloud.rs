@@ -296,7 +296,7 @@ async fn lasting_faults_are_errors() {
     let error = read(&source, &["n".into()]).await.unwrap_err();
     assert!(matches!(error, Error::Remote { .. }), "{error}");
     assert!(error.to_string().contains("cannot read `s3://bucket/a.parquet`"), "{error}");
-    assert_eq!(source.counts(), SourceCounts { skipped_rows: 0, faults: 3 });
+    assert_eq!(source.counts(), SourceCounts { skipped_rows: 0, bad_texts: 0, faults: 3 });
 
     faults.coming.lock().unwrap().clear();
     write_parquet(&file, &rows(999), 1000);

@@ -2,10 +2,12 @@
 
 mod bad_input;
 mod bad_samples;
+mod canonical;
 mod checkpoints;
 #[cfg(feature = "cloud")]
 mod cloud;
 mod config;
+mod conformance;
 mod coverage;
 mod determinism;
 mod device;
@@ -25,6 +27,7 @@ mod hnsw;
 mod layers;
 mod mini_batches;
 mod nearest;
+mod odd_files;
 mod pairs;
 mod pipelines;
 mod providers;
@@ -32,8 +35,10 @@ mod refresh;
 mod resume;
 mod run;
 mod shared_values;
+mod shards;
 mod sources;
 mod store;
+mod store_end;
 mod support;
 mod updates;
 mod views;
