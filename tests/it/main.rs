@@ -11,6 +11,7 @@ mod device;
 mod encoders;
 mod ending;
 mod examples;
+mod external_data;
 mod features_images;
 mod features_numbers;
 mod features_texts;
