@@ -23,7 +23,7 @@ use crate::encode::{BadSamples, Encoder, encode_present};
 use crate::error::Result;
 use crate::graph::Workshop;
 use crate::progress::{Progress, Stage};
-use crate::refresh::{CancelOnDrop, First, Recipe, Watched, Worker};
+use crate::refresh::{CancelOnDrop, First, ModelWatch, Recipe, Watched, Worker};
 use crate::sample::ModelVersion;
 use crate::source::{self, Source};
 use crate::store::Store;
@@ -205,6 +205,8 @@ impl PipelineBuilder {
             Some(encoder) => encoder,
             None => open_encoder(&config, schema.clone(), &pool).await?,
         };
+        // From here on: the first embeddings may take hours, in which a newer model may come.
+        let watch = if config.refresh.watch_model { ModelWatch::open(encoder.as_ref()).await } else { None };
         encoder.accepts(source.uri(), &schema)?;
         let selection = selection(&config, &payload, encoder.columns())?;
         crate::source::positions(source.uri(), &schema, &selection.distinct)?;
@@ -264,7 +266,7 @@ impl PipelineBuilder {
             pool: background,
             checkpoints: checkpoints.clone(),
         };
-        let (worker, handle) = Worker::start(recipe, &pool, first, store, encoder, heard).await?;
+        let (worker, handle) = Worker::start(recipe, &pool, first, store, encoder, watch, heard).await?;
         let snapshot = handle.snapshot();
         together(&snapshot, &config.walk, &config.guards)?;
         let done = snapshot.embeddings.len();
