@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::data_file::{DataFile, Listening};
 use super::location::Location;
 use super::memory::same_columns;
+use super::uri::absolute;
 use super::{Access, Fingerprint, RecordBatches, Shard, Source, SourceCounts, files, positions};
 use crate::config::{OnCorrupt, SourceConfig};
 use crate::error::{Error, Result};
@@ -38,7 +39,7 @@ pub struct FileSource {
 
 impl FileSource {
     /// Opens a file, a folder's files with the endings `parquet`, `arrow`, `arrows`, `feather` or `ipc`, or all that
-    /// match a shell pattern.
+    /// match a shell pattern; see [`SourceConfig::uri`].
     ///
     /// # Errors
     /// As [`open_all`](Self::open_all).
@@ -53,7 +54,7 @@ impl FileSource {
     /// [`Error::SchemaDrift`] where files differ in their columns, [`Error::Remote`] for a store that cannot be reached.
     pub async fn open_all(config: &SourceConfig) -> Result<Self> {
         let access = Access::new(config);
-        let locations = files::list(&config.uri, &access).await?;
+        let locations = files::list(&config.uri, &access, telemetry::foreign_files).await?;
         let files: Vec<_> = opened(locations).await?;
         let schema = files[0].schema();
         same_schema(&schema, &files)?;
@@ -103,7 +104,7 @@ impl Source for FileSource {
 
     fn fingerprint(&self) -> Option<Fingerprint> {
         let shards = self.files.iter().map(|file| file.location.shard()).collect();
-        let uris: Vec<_> = self.uris.iter().map(|uri| files::absolute(uri)).collect();
+        let uris: Vec<_> = self.uris.iter().map(|uri| absolute(uri)).collect();
         Some(Fingerprint { settings: format!("{uris:?} {:?}", self.on_corrupt), shards })
     }
 
@@ -113,7 +114,7 @@ impl Source for FileSource {
 
     fn added(&self, known: Vec<Shard>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {
         let added = async move {
-            let mut locations = files::list(&self.uris, &self.access).await?;
+            let mut locations = files::list(&self.uris, &self.access, |_, _| {}).await?;
             for Shard { uri, version } in &known {
                 let change = match locations.iter().map(Location::shard).find(|found| found.uri == *uri) {
                     None => "is gone",

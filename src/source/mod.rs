@@ -24,12 +24,15 @@ mod data_file;
 mod file;
 mod files;
 mod filter;
+mod folder;
 mod ipc;
 mod location;
 mod memory;
 #[cfg(feature = "cloud")]
 mod object;
 mod parquet;
+mod pattern;
+mod uri;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,6 +45,8 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 pub use self::file::FileSource;
+#[cfg(feature = "cli")]
+pub(crate) use self::files::local_files;
 pub use self::filter::FilteredSource;
 pub use self::memory::MemorySource;
 use crate::config::SourceConfig;
