@@ -4,6 +4,7 @@ use arrow::util::display::array_value_to_string;
 use clap::Args;
 use futures::TryStreamExt;
 
+use super::ending::Ending;
 use super::progress::thousands;
 use crate::config::SourceConfig;
 use crate::source::{FileSource, Source, filtered};
@@ -38,19 +39,19 @@ fn pair(text: &str) -> std::result::Result<(String, String), String> {
 }
 
 impl Inspect {
-    pub async fn run(self) -> Result<()> {
+    pub async fn run(self) -> Result<Ending> {
         let options = self.options.into_iter().collect();
         let files = FileSource::open_all(&SourceConfig { uri: self.uri, options, ..SourceConfig::default() }).await?;
-        println!("{}", files.uri());
+        say!("{}", files.uri())?;
         for (uri, kind, parts) in files.files().take(FILES) {
-            println!("  {uri}: {kind}, {parts} {}", if kind == "Parquet" { "row groups" } else { "part" });
+            say!("  {uri}: {kind}, {parts} {}", if kind == "Parquet" { "row groups" } else { "part" })?;
         }
         let more = files.files().count().saturating_sub(FILES);
         if more > 0 {
-            println!("  and {more} more files");
+            say!("  and {more} more files")?;
         }
         if let Some(rows) = files.rows() {
-            println!("  {} rows", thousands(rows as u64));
+            say!("  {} rows", thousands(rows as u64))?;
         }
 
         let source = filtered(Box::new(files), self.filter.as_deref())?;
@@ -69,22 +70,22 @@ impl Inspect {
             batch.columns().iter().zip(&mut nulls).for_each(|(column, nulls)| *nulls += column.logical_null_count());
         }
 
-        println!("\ncolumns, with nulls in the first {} rows", thousands(scanned as u64));
+        say!("\ncolumns, with nulls in the first {} rows", thousands(scanned as u64))?;
         let width = names.iter().map(|n| n.chars().count()).max().unwrap_or(0);
         for (field, nulls) in schema.fields().iter().zip(nulls) {
             let nulls = if nulls == 0 { "no nulls".to_owned() } else { format!("{} nulls", thousands(nulls as u64)) };
-            println!("  {:<width$}  {}, {nulls}: {}", field.name(), field.data_type(), serves(field));
+            say!("  {:<width$}  {}, {nulls}: {}", field.name(), field.data_type(), serves(field))?;
         }
-        println!("\nrows");
+        say!("\nrows")?;
         for batch in &shown {
             for row in 0..batch.num_rows() {
                 for (name, column) in names.iter().zip(batch.columns()) {
-                    println!("  {name:<width$}  {}", show(column, row)?);
+                    say!("  {name:<width$}  {}", show(column, row)?)?;
                 }
-                println!();
+                say!()?;
             }
         }
-        Ok(())
+        Ok(Ending::Done)
     }
 }
 

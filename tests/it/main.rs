@@ -4,6 +4,7 @@ mod bad_input;
 mod bad_samples;
 #[cfg(feature = "cloud")]
 mod cloud;
+mod command;
 mod config;
 mod coverage;
 mod determinism;
@@ -15,6 +16,7 @@ mod external_data;
 mod features_images;
 mod features_numbers;
 mod features_texts;
+mod found_files;
 mod graph;
 mod graph_file;
 mod graph_statistics;
