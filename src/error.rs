@@ -111,6 +111,15 @@ pub enum Error {
         reason: String,
     },
 
+    /// Samples enough, and yet no two that may come together, or not as many as a mini-batch needs.
+    #[error("no mini-batch can be made of {samples} samples: {reason}")]
+    NoMiniBatch {
+        /// Samples of the epoch.
+        samples: usize,
+        /// The settings that keep them apart, and the remedy.
+        reason: String,
+    },
+
     /// More samples than a [`SampleId`] can name.
     #[error("`{uri}` has more than {} rows, the most that a sample id can name; split the data set", u32::MAX)]
     TooManySamples {

@@ -5,6 +5,7 @@
 
 use std::fmt::Display;
 use std::path::Path;
+use std::time::Duration;
 
 use tracing::{Span, debug, debug_span, info, info_span, warn};
 
@@ -41,6 +42,12 @@ pub(crate) fn arrow_schema_ignored(uri: &str, reason: &dyn Display) {
 
 pub(crate) fn texts_unreadable(column: &str, count: usize, first: SampleId) {
     warn!(column, count, %first, "values that are no UTF-8 are null; the first is named");
+}
+
+/// Once, when a folder is opened.
+pub(crate) fn foreign_files(uri: &str, names: &[String]) {
+    let (count, first) = (names.len(), names.iter().take(3).cloned().collect::<Vec<_>>().join(", "));
+    warn!(uri, count, first, "the folder has files or folders that are no data; they are not read");
 }
 
 #[cfg(feature = "cloud")]
@@ -182,6 +189,14 @@ pub(crate) fn refresh_took(store: f64, model: f64, encode: f64, graph: f64, chec
 
 pub(crate) fn drifted(cosine_shift: f64, overlap: f64, model_version: ModelVersion) {
     info!(cosine_shift, overlap, %model_version, "a newer model; how far its vectors for a few samples lie from the old");
+}
+
+pub(crate) fn watch_failed(reason: &dyn Display, poll: Duration) {
+    warn!(%reason, poll = poll.as_secs_f64(), "the system does not tell of changes of the model; it is looked at");
+}
+
+pub(crate) fn model_incomplete(missing: &Path) {
+    warn!(missing = %missing.display(), "the model has changed, but a file of it is missing; the refresh waits for it");
 }
 
 pub(crate) fn refresh_skipped(step: u64, reason: &'static str) {

@@ -23,6 +23,7 @@ fn class(error: &Error) -> &'static str {
         | Error::SourceChanged { .. }
         | Error::Remote { .. }
         | Error::TooFewSamples { .. }
+        | Error::NoMiniBatch { .. }
         | Error::TooManySamples { .. }
         | Error::MissingColumn { .. }
         | Error::AmbiguousColumn { .. }

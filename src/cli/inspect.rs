@@ -4,6 +4,7 @@ use arrow::util::display::array_value_to_string;
 use clap::Args;
 use futures::TryStreamExt;
 
+use super::ending::Ending;
 use super::progress::thousands;
 use crate::config::{OnCorrupt, SourceConfig};
 use crate::source::{FileSource, Source, filtered, readable};
@@ -39,21 +40,21 @@ fn pair(text: &str) -> std::result::Result<(String, String), String> {
 
 impl Inspect {
     /// What cannot be read does not keep the rest from being shown; it is told file by file, and is the error at the end.
-    pub async fn run(self) -> Result<()> {
+    pub async fn run(self) -> Result<Ending> {
         let options = self.options.into_iter().collect();
         let on_corrupt = OnCorrupt::Skip;
         let config = SourceConfig { uri: self.uri, options, on_corrupt, ..SourceConfig::default() };
         let (files, mut damage) = FileSource::open_readable(&config).await?;
-        println!("{}", files.uri());
+        say!("{}", files.uri())?;
         for (uri, kind, parts) in files.files().take(FILES) {
-            println!("  {uri}: {kind}, {parts} {}", if kind == "Parquet" { "row groups" } else { "part" });
+            say!("  {uri}: {kind}, {parts} {}", if kind == "Parquet" { "row groups" } else { "part" })?;
         }
         let more = files.files().count().saturating_sub(FILES);
         if more > 0 {
-            println!("  and {more} more files");
+            say!("  and {more} more files")?;
         }
         if let Some(rows) = files.rows() {
-            println!("  {} rows", thousands(rows as u64));
+            say!("  {} rows", thousands(rows as u64))?;
         }
 
         let source = filtered(Box::new(files.clone()), self.filter.as_deref())?;
@@ -69,43 +70,45 @@ impl Inspect {
             if missing > 0 {
                 shown.push(batch.slice(0, missing.min(batch.num_rows())));
             }
-            for ((column, scan), field) in batch.columns().iter().zip(&mut scans).zip(schema.fields()) {
+            let used = schema.fields().iter().filter(|field| named(field.name()) == 1);
+            for ((column, scan), field) in batch.columns().iter().zip(&mut scans).zip(used) {
                 scan.add(scanned, column, field)?;
             }
             scanned += batch.num_rows();
         }
         drop(batches);
 
-        println!("\ncolumns, with nulls in the first {} rows that can be read", thousands(scanned as u64));
+        say!("\ncolumns, with nulls in the first {} rows that can be read", thousands(scanned as u64))?;
         let width = schema.fields().iter().map(|f| f.name().chars().count()).max().unwrap_or(0);
         let mut scans = scans.iter();
         for field in schema.fields() {
             if named(field.name()) > 1 {
-                println!(
+                say!(
                     "  {:<width$}  {}: not usable, since other columns have this name",
                     field.name(),
                     field.data_type()
-                );
+                )?;
             } else if let Some(scan) = scans.next() {
-                println!("  {:<width$}  {}, {scan}: {}", field.name(), field.data_type(), serves(field));
+                say!("  {:<width$}  {}, {scan}: {}", field.name(), field.data_type(), serves(field))?;
             }
         }
-        println!("\nrows");
+        say!("\nrows")?;
         for batch in &shown {
             for row in 0..batch.num_rows() {
                 for (name, column) in names.iter().zip(batch.columns()) {
-                    println!("  {name:<width$}  {}", show(column, row)?);
+                    say!("  {name:<width$}  {}", show(column, row)?)?;
                 }
-                println!();
+                say!()?;
             }
         }
         damage.extend(files.take_damage());
-        damage.extend(schema.fields().iter().zip(&scans).filter_map(|(field, scan)| scan.error(field)));
+        let used = schema.fields().iter().filter(|field| named(field.name()) == 1);
+        damage.extend(used.zip(&scans).filter_map(|(field, scan)| scan.error(field)));
         if !damage.is_empty() {
-            println!("what cannot be read");
-            damage.iter().for_each(|error| println!("  {error}"));
+            say!("what cannot be read")?;
+            damage.iter().try_for_each(|error| say!("  {error}"))?;
         }
-        damage.into_iter().next().map_or(Ok(()), Err)
+        damage.into_iter().next().map_or(Ok(Ending::Done), Err)
     }
 }
 

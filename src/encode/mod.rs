@@ -13,8 +13,10 @@ mod column;
 mod combined;
 #[cfg(feature = "onnx")]
 pub mod cuda;
+pub(crate) mod external_data;
 #[cfg(feature = "onnx")]
 mod features;
+mod file_state;
 #[cfg(feature = "onnx")]
 mod inputs;
 #[cfg(feature = "onnx")]
@@ -46,6 +48,7 @@ use arrow::datatypes::Schema;
 use self::ahead::in_order;
 pub use self::column::ColumnEncoder;
 pub use self::combined::CombinedEncoder;
+pub(crate) use self::file_state::FileState;
 #[cfg(feature = "onnx")]
 pub use self::onnx::OnnxEncoder;
 pub use self::pairs::PairEncoder;
@@ -97,7 +100,8 @@ pub trait Encoder: Send + Sync + 'static {
         None
     }
 
-    /// All such files, of an encoder that is made of several; by default [`model_file`](Self::model_file) alone.
+    /// All files that the model consists of, those with its external data too, or the models of an encoder that is made
+    /// of several; by default [`model_file`](Self::model_file) alone.
     fn model_files(&self) -> Vec<&Path> {
         self.model_file().into_iter().collect()
     }

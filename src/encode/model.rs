@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::SystemTime;
 
 use ort::session::Session;
 
+use super::external_data::model_files;
+use super::file_state::FileState;
 use super::inputs::{Declared, Input};
 use super::outputs;
 use super::provider::{is_out_of_memory, open_sessions};
@@ -26,12 +27,9 @@ pub(super) struct Model {
     sessions: UntilExit<Vec<(Mutex<Session>, Transfer)>>,
     /// The first sessions are one on each GPU.
     gpus: usize,
-    /// Of the file, when it was opened.
-    version: Version,
+    /// The files that it consists of, itself first, as they were when it was opened.
+    files: Vec<(PathBuf, FileState)>,
 }
-
-/// Size and time of the last change.
-type Version = (u64, Option<SystemTime>);
 
 /// The models that some encoders have open, for the others to share.
 #[derive(Clone, Default)]
@@ -42,19 +40,19 @@ impl Models {
     pub fn open(&self, path: &Path, config: &EncodeConfig) -> Result<Arc<Model>> {
         let mut models = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         models.retain(|model| model.strong_count() > 0);
-        let version = version(path)?;
-        let open = models.iter().filter_map(Weak::upgrade).find(|m| m.path == path && m.version == version);
+        let files = files(path)?;
+        let open = models.iter().filter_map(Weak::upgrade).find(|m| m.path == path && m.files == files);
         if let Some(model) = open {
             return Ok(model);
         }
-        let model = Arc::new(Model::open(path, config, version)?);
+        let model = Arc::new(Model::open(path, config, files)?);
         models.push(Arc::downgrade(&model));
         Ok(model)
     }
 }
 
 impl Model {
-    fn open(path: &Path, config: &EncodeConfig, version: Version) -> Result<Self> {
+    fn open(path: &Path, config: &EncodeConfig, files: Vec<(PathBuf, FileState)>) -> Result<Self> {
         let (sessions, provider) = open_sessions(path, config)?;
         let first = &sessions[0].0;
         let inputs = first.inputs().iter().map(|i| Declared::new(i.name(), i.dtype())).collect();
@@ -68,12 +66,22 @@ impl Model {
         let sessions =
             sessions.map_err(|e| fault(path, "cannot be run".into(), Some(e.message().to_owned().into())))?;
         let sessions = UntilExit::new(sessions, provider);
-        Ok(Self { path: path.to_owned(), inputs, outputs, provider, sessions, gpus, version })
+        Ok(Self { path: path.to_owned(), inputs, outputs, provider, sessions, gpus, files })
     }
 
-    /// Whether the file has changed since.
+    /// The files that it consists of: itself, then its external data.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|(path, _)| path.as_path())
+    }
+
+    /// Whether one of its files has changed since.
     pub fn is_outdated(&self) -> Result<bool> {
-        Ok(version(&self.path)? != self.version)
+        for (path, state) in &self.files {
+            if state_of(path)? != *state {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Copies of the model.
@@ -125,7 +133,18 @@ fn fault(path: &Path, reason: String, cause: Option<Cause>) -> Error {
     Error::Model { path: path.to_owned(), reason, cause }
 }
 
-fn version(path: &Path) -> Result<Version> {
-    let about = path.metadata().map_err(|cause| Error::Io { action: "look at", path: path.into(), cause })?;
-    Ok((about.len(), about.modified().ok()))
+/// The files of the model at `path`, as they are now.
+fn files(path: &Path) -> Result<Vec<(PathBuf, FileState)>> {
+    // Before it is asked for its external data, or a change in between would go unseen.
+    let state = state_of(path)?;
+    let mut files = vec![(path.to_owned(), state)];
+    for file in model_files(path)?.into_iter().skip(1) {
+        let state = state_of(&file)?;
+        files.push((file, state));
+    }
+    Ok(files)
+}
+
+fn state_of(path: &Path) -> Result<FileState> {
+    FileState::of(path).map_err(|cause| Error::Io { action: "look at", path: path.into(), cause })
 }

@@ -165,6 +165,10 @@ impl Encoder for OnnxEncoder {
         Some(&self.model.path)
     }
 
+    fn model_files(&self) -> Vec<&Path> {
+        self.model.files().collect()
+    }
+
     fn newer(&self) -> Result<Option<Arc<dyn Encoder>>> {
         if !self.model.is_outdated()? {
             return Ok(None);

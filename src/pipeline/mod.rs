@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::graph::Workshop;
 use crate::panics::guarded_future;
 use crate::progress::{Progress, Stage};
-use crate::refresh::{CancelOnDrop, First, Recipe, Watched, Worker};
+use crate::refresh::{CancelOnDrop, First, ModelWatch, Recipe, Watched, Worker};
 use crate::sample::ModelVersion;
 use crate::source::{self, Source};
 use crate::store::{Store, plain};
@@ -205,6 +205,8 @@ impl PipelineBuilder {
             Some(encoder) => encoder,
             None => open_encoder(&config, schema.clone(), &pool).await?,
         };
+        // From here on: the first embeddings may take hours, in which a newer model may come.
+        let watch = if config.refresh.watch_model { ModelWatch::open(encoder.as_ref()).await } else { None };
         let mut columns = payload.clone();
         let paired = config.pairs.columns().into_iter().flatten();
         for column in encoder.columns().iter().chain(paired).chain(&config.guards.distinct) {
@@ -265,7 +267,7 @@ impl PipelineBuilder {
             pool: background,
             checkpoints: checkpoints.clone(),
         };
-        let (worker, handle) = Worker::start(recipe, &pool, first, store, encoder, heard).await?;
+        let (worker, handle) = Worker::start(recipe, &pool, first, store, encoder, watch, heard).await?;
         let snapshot = handle.snapshot();
         together(&snapshot, &config.walk, &config.guards, &config.pairs)?;
         let done = snapshot.embeddings.len();

@@ -10,9 +10,11 @@ use super::columns::{Adapter, unified};
 use super::data_file::DataFile;
 use super::location::Location;
 use super::reading::{self, Damage, FilePart};
+use super::uri::absolute;
 use super::{Access, Fingerprint, RecordBatches, Shard, Source, SourceCounts, files, positions};
 use crate::config::{OnCorrupt, SourceConfig};
 use crate::error::{Error, Result};
+use crate::telemetry;
 
 /// Files of Parquet, and of Arrow IPC in both its forms, on disk or (with the cargo feature `cloud`) in an object store
 /// or on a web server. Which format a file has, its first bytes tell.
@@ -44,7 +46,7 @@ pub struct FileSource {
 
 impl FileSource {
     /// Opens a file, a folder's files with the endings `parquet`, `arrow`, `arrows`, `feather` or `ipc`, or all that
-    /// match a shell pattern.
+    /// match a shell pattern; see [`SourceConfig::uri`].
     ///
     /// # Errors
     /// As [`open_all`](Self::open_all).
@@ -59,7 +61,7 @@ impl FileSource {
     /// what is but is damaged, [`Error::Remote`] for a store that cannot be reached.
     pub async fn open_all(config: &SourceConfig) -> Result<Self> {
         let access = Access::new(config);
-        let files = opened(files::list(&config.uri, &access).await?).await;
+        let files = opened(files::list(&config.uri, &access, telemetry::foreign_files).await?).await;
         Ok(Self::of(config, access, files.into_iter().collect::<Result<_>>()?))
     }
 
@@ -70,7 +72,7 @@ impl FileSource {
     pub(crate) async fn open_readable(config: &SourceConfig) -> Result<(Self, Vec<Error>)> {
         let access = Access::new(config);
         let (mut files, mut errors) = (Vec::new(), Vec::new());
-        for opened in opened(files::list(&config.uri, &access).await?).await {
+        for opened in opened(files::list(&config.uri, &access, telemetry::foreign_files).await?).await {
             match opened {
                 Ok(file) => files.push(file),
                 Err(error) => errors.push(error),
@@ -138,7 +140,7 @@ impl Source for FileSource {
 
     fn fingerprint(&self) -> Option<Fingerprint> {
         let shards = self.files.iter().map(|file| file.location.shard()).collect();
-        let uris: Vec<_> = self.uris.iter().map(|uri| files::absolute(uri)).collect();
+        let uris: Vec<_> = self.uris.iter().map(|uri| absolute(uri)).collect();
         Some(Fingerprint { settings: format!("{uris:?} {:?}", self.on_corrupt), shards })
     }
 
@@ -148,7 +150,7 @@ impl Source for FileSource {
 
     fn added(&self, known: Vec<Shard>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {
         let added = async move {
-            let mut locations = files::list(&self.uris, &self.access).await?;
+            let mut locations = files::list(&self.uris, &self.access, |_, _| {}).await?;
             for Shard { uri, version } in &known {
                 let change = match locations.iter().map(Location::shard).find(|found| found.uri == *uri) {
                     None => "is gone",

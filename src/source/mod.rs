@@ -25,6 +25,7 @@ mod data_file;
 mod file;
 mod files;
 mod filter;
+mod folder;
 mod foreign;
 mod ipc;
 mod location;
@@ -33,9 +34,11 @@ mod memory;
 mod object;
 mod parquet;
 mod parquet_types;
+mod pattern;
 mod reading;
 mod texts;
 mod types;
+mod uri;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,6 +51,8 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 pub use self::file::FileSource;
+#[cfg(feature = "cli")]
+pub(crate) use self::files::local_files;
 pub use self::filter::FilteredSource;
 pub use self::memory::MemorySource;
 pub(crate) use self::texts::readable;

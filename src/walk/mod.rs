@@ -146,6 +146,8 @@ pub struct EpochSampler {
     samples: usize,
     drawn: u64,
     ended: bool,
+    /// What guards refused when the epoch ended.
+    refused: WalkCounts,
     fresh: Fresh,
     /// With the paper's coverage, what mini-batches are drawn from: all samples.
     all: Option<Fresh>,
@@ -187,6 +189,7 @@ impl EpochSampler {
             samples,
             drawn,
             ended: false,
+            refused: WalkCounts::default(),
             fresh,
             all: (config.coverage == Coverage::Paper).then(|| Fresh::all(samples)),
             back: None,
@@ -220,6 +223,12 @@ impl EpochSampler {
     #[must_use]
     pub fn left(&self) -> usize {
         self.fresh.len()
+    }
+
+    /// What the last attempt met, where guards have ended the epoch early.
+    #[must_use]
+    pub fn refused(&self) -> WalkCounts {
+        self.refused
     }
 
     /// The next mini-batch, of `batch_size` distinct samples that no earlier one had; the last one may be smaller.
@@ -277,6 +286,7 @@ impl EpochSampler {
                 }
                 return Some(draw);
             }
+            self.refused = draw.counts;
         }
         self.ended = true;
         None
