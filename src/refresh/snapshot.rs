@@ -83,8 +83,16 @@ impl Ages {
     }
 
     fn made_at(&self, id: SampleId) -> u64 {
-        let pushed = self.pushed_at_step.get(id.index()).copied().filter(|&at| at != Self::NEVER);
-        pushed.unwrap_or(self.embedded_at_step)
+        self.pushed_at(id).unwrap_or(self.embedded_at_step)
+    }
+
+    fn pushed_at(&self, id: SampleId) -> Option<u64> {
+        self.pushed_at_step.get(id.index()).copied().filter(|&at| at != Self::NEVER)
+    }
+
+    /// Whether the sample's vector is the trainer's.
+    pub(super) fn is_pushed(&self, id: SampleId) -> bool {
+        self.pushed_at(id).is_some()
     }
 
     /// The mean age of these samples' embeddings at `step`, in whole steps.
