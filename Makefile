@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all of their own set-up.
 
-.PHONY: demo test python-test setup bench bench-encode bench-graph bench-quality bench-refresh bench-store bench-walk
+.PHONY: demo test soak soak-case fuzz python-test setup bench bench-encode bench-graph bench-quality bench-refresh bench-store bench-walk
 
 ## Streams hard-negative mini-batches out of WordNet, and says how hard they are.
 demo: setup
@@ -10,6 +10,21 @@ demo: setup
 test: setup
 	./scripts/moto.sh
 	cargo test --quiet --all-features
+
+## Kills, damage and failing disks for SECONDS, 3600 by default: docs/soak.md. The run of a SEED goes on where it was.
+soak: setup
+	PROSAMPLER_SOAK_SECONDS=$(or $(SECONDS),3600) PROSAMPLER_SOAK_SEED=$(or $(SEED),1) \
+		cargo test --quiet --all-features --test soak -- --ignored --exact whole --nocapture
+
+## Tables of all kinds, written, damaged and read back for SECONDS, 600 by default.
+fuzz:
+	PROSAMPLER_SOAK_SECONDS=$(or $(SECONDS),600) PROSAMPLER_SOAK_SEED=$(or $(SEED),1) \
+		cargo test --quiet --all-features --test soak -- --ignored --exact fuzz::whole --nocapture
+
+## One damaged input again, as `make soak` has named it: CASE="parquet 1 4711".
+soak-case: setup
+	PROSAMPLER_SOAK_CASE="$(CASE)" \
+		cargo test --quiet --all-features --test soak -- --ignored --exact inputs::case --nocapture
 
 ## The Python package in .python/, with its types, its style and its tests; the first time fetches about 3 GB.
 python-test:

@@ -34,6 +34,7 @@ fn main() {
     let config = EncodeConfig {
         model: Some(folder.join("model.onnx")),
         column: Some("text".into()),
+        max_tokens: 128,
         sessions: THREADS,
         batch_rows: BATCH_ROWS,
         batch_tokens: 1 << 20,

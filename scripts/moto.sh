@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Puts moto, an S3 server for tests, into .moto/, by pip. Does nothing where it is there already.
+# Puts moto, an S3 server for tests, into an environment of its own, .moto/. Does nothing where it is there already.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 version=5.2.5
 target=.moto
-[ "$(cat "$target/version" 2>/dev/null)" = "$version" ] && exit
-rm -rf "$target"
-python3 -m pip install --quiet --disable-pip-version-check --target "$target" "moto[server]==$version"
+[ -x "$target/bin/python" ] && [ "$(cat "$target/version" 2>/dev/null)" = "$version" ] && exit
+./scripts/venv.sh "$target"
+"$target/bin/python" -I -m pip install --quiet --disable-pip-version-check "moto[server]==$version"
 echo "$version" >"$target/version"

@@ -39,8 +39,8 @@ scratch=$(mktemp -d "$target/.incoming-XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
 echo "fetching ONNX Runtime $version for $platform" >&2
 echo "onnxruntime==$version --hash=sha256:$wheel_hash" >"$scratch/requirements.txt"
-python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary=:all: \
-    --implementation cp --python-version 3.11 --platform "$platform" \
+PIP_ROOT_USER_ACTION=ignore python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes \
+    --only-binary=:all: --implementation cp --python-version 3.11 --platform "$platform" \
     --dest "$scratch" --requirement "$scratch/requirements.txt"
 python3 - "$scratch" "$library" <<'PYTHON'
 import glob, os, sys, zipfile

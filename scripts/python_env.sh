@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 python=.python/bin/python
-[ -x "$python" ] || python3 -m venv .python
+[ -x "$python" ] || ./scripts/venv.sh .python
 # Dependency groups need pip 25.1.
-"$python" -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-"$python" -m pip install --quiet --disable-pip-version-check --group test
+"$python" -I -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+"$python" -I -m pip install --quiet --disable-pip-version-check --group test

@@ -4,9 +4,7 @@
 //! choosing and gathering a mini-batch: those go to tokio's blocking threads, so that no mini-batch queues behind a
 //! refresh that fills the pool.
 
-use std::any::Any;
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +12,7 @@ use tokio::sync::oneshot;
 use tracing::Span;
 
 use crate::error::{Error, Result};
+use crate::panics::guarded;
 
 /// The pool that embedding and graph building run on. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -76,11 +75,11 @@ impl ComputePool {
         let span = Span::current();
         self.0.spawn(move || {
             // A receiver that is gone has no use for the result.
-            let _ = tx.send(span.in_scope(|| catch_unwind(AssertUnwindSafe(work))));
+            let _ = tx.send(span.in_scope(|| guarded(work)));
         });
         match rx.await {
             Ok(Ok(result)) => result,
-            Ok(Err(panic)) => Err(died(task, panic.as_ref())),
+            Ok(Err(message)) => Err(Error::TaskDied { task, message }),
             Err(_) => Err(Error::TaskDied { task, message: "the compute pool was shut down".into() }),
         }
     }
@@ -127,18 +126,6 @@ fn take_turn<T>(share: f64, now: impl Fn() -> Duration, rest: impl FnOnce(Durati
         rest((now() - begun).mul_f64(1.0 / share - 1.0));
     }
     done
-}
-
-pub(crate) fn died(task: &'static str, panic: &(dyn Any + Send)) -> Error {
-    Error::TaskDied { task, message: panic_message(panic) }
-}
-
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
-    panic
-        .downcast_ref::<&str>()
-        .map(ToString::to_string)
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "panicked without a message".into())
 }
 
 #[cfg(test)]

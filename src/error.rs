@@ -97,15 +97,26 @@ pub enum Error {
     },
 
     /// Fewer samples than the settings need.
-    #[error("`{uri}` has {found} {}, but {needed} {reason}", if *found == 1 { "row" } else { "rows" })]
+    #[error("`{uri}` has {found} {}{}, but {needed} {reason}", if *found == 1 { "row" } else { "rows" }, kept(filter))]
     TooFewSamples {
         /// The source.
         uri: String,
+        /// What keeps others out.
+        filter: Option<String>,
         /// Rows found.
         found: usize,
         /// Rows needed.
         needed: usize,
         /// Who needs them, and the remedy.
+        reason: String,
+    },
+
+    /// Samples enough, and yet no two that may come together, or not as many as a mini-batch needs.
+    #[error("no mini-batch can be made of {samples} samples: {reason}")]
+    NoMiniBatch {
+        /// Samples of the epoch.
+        samples: usize,
+        /// The settings that keep them apart, and the remedy.
         reason: String,
     },
 
@@ -131,7 +142,7 @@ pub enum Error {
     },
 
     /// A column that is asked for is not there.
-    #[error("column `{column}` not found in `{uri}`; it has {}", quoted(available))]
+    #[error("column `{column}` not found in `{uri}`; it has {}", some_quoted(available))]
     MissingColumn {
         /// The column asked for.
         column: String,
@@ -139,6 +150,20 @@ pub enum Error {
         uri: String,
         /// The columns that are there.
         available: Vec<String>,
+    },
+
+    /// A name that several columns have, and one of which is in use.
+    #[error(
+        "`{uri}` has {count} columns named `{column}`, so which one is meant is not clear; rename them, or leave the name \
+         out of source.columns and all other settings"
+    )]
+    AmbiguousColumn {
+        /// The name.
+        column: String,
+        /// Where the columns are.
+        uri: String,
+        /// How many have it.
+        count: usize,
     },
 
     /// A column has a type that its use does not allow.
@@ -152,15 +177,33 @@ pub enum Error {
         expected: String,
     },
 
-    /// Record batches of one source disagree on their columns.
-    #[error("`{uri}` has the columns {found} where {expected} came before; all files of a source must agree")]
+    /// A column that is in use is not the same in all shards of a source, and no type holds the values of all.
+    #[error(
+        "column `{column}` is {found} in `{uri}`, but {expected} in the files before; write them alike, or leave it out of \
+         `source.columns`"
+    )]
     SchemaDrift {
+        /// The column, or the field within it that differs first.
+        column: String,
+        /// The later shard.
+        uri: String,
+        /// Its type there, or `missing`.
+        found: String,
+        /// Its type before.
+        expected: String,
+    },
+
+    /// A source gave another number of rows than it had promised.
+    #[error(
+        "`{uri}` gave {found} rows, and had promised {expected}; none of them are used, since others may be wrong too"
+    )]
+    RowCount {
         /// The source.
         uri: String,
-        /// The later columns.
-        found: String,
-        /// The earlier columns.
-        expected: String,
+        /// Rows that came, with those that were skipped.
+        found: usize,
+        /// Rows promised.
+        expected: usize,
     },
 
     /// A value that the encoder needs is null.
@@ -424,12 +467,30 @@ pub(crate) fn quoted<S: AsRef<str>>(names: &[S]) -> String {
     }
 }
 
+/// The same, of which no more than a line is shown.
+fn some_quoted(names: &[String]) -> String {
+    match names.len().checked_sub(SHOWN) {
+        Some(more @ 1..) => {
+            let shown: Vec<_> = names[..SHOWN].iter().map(|name| format!("`{name}`")).collect();
+            format!("{} and {more} more", shown.join(", "))
+        }
+        _ => quoted(names),
+    }
+}
+
+/// Names in a message, at most.
+const SHOWN: usize = 30;
+
 fn said(cause: Option<&Cause>) -> String {
     cause.map(|c| format!(" (ONNX Runtime says: {c})")).unwrap_or_default()
 }
 
 fn remedy_of(remedy: &str) -> String {
     if remedy.is_empty() { String::new() } else { format!("; {remedy}") }
+}
+
+fn kept(filter: &Option<String>) -> String {
+    filter.as_ref().map(|filter| format!(" for which `{filter}` holds")).unwrap_or_default()
 }
 
 fn place(after: &str) -> String {

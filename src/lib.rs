@@ -14,6 +14,7 @@ pub mod encode;
 mod error;
 pub mod graph;
 mod memory;
+mod panics;
 mod pipeline;
 mod progress;
 pub mod refresh;

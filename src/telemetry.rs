@@ -5,6 +5,7 @@
 
 use std::fmt::Display;
 use std::path::Path;
+use std::time::Duration;
 
 use tracing::{Span, debug, debug_span, info, info_span, warn};
 
@@ -33,6 +34,20 @@ pub(crate) fn mini_batch(epoch: u64, step: u64) -> Span {
 pub(crate) fn rows_skipped(rows: Option<usize>, reason: &dyn Display) {
     let rows = rows.map_or_else(|| "an unknown number".into(), |rows| rows.to_string());
     warn!(rows, %reason, "skipped rows of a damaged part");
+}
+
+pub(crate) fn arrow_schema_ignored(uri: &str, reason: &dyn Display) {
+    warn!(uri, %reason, "the Arrow schema in the file's metadata does not fit its columns; it is ignored");
+}
+
+pub(crate) fn texts_unreadable(column: &str, count: usize, first: SampleId) {
+    warn!(column, count, %first, "values that are no UTF-8 are null; the first is named");
+}
+
+/// Once, when a folder is opened.
+pub(crate) fn foreign_files(uri: &str, names: &[String]) {
+    let (count, first) = (names.len(), names.iter().take(3).cloned().collect::<Vec<_>>().join(", "));
+    warn!(uri, count, first, "the folder has files or folders that are no data; they are not read");
 }
 
 #[cfg(feature = "cloud")]
@@ -72,6 +87,37 @@ pub(crate) fn runtime_loaded(path: &Path, found_by: &str) {
 #[cfg(feature = "onnx")]
 pub(crate) fn model_opened(path: &Path, dimension: usize, provider: &str, sessions: usize) {
     info!(path = %path.display(), dimension, provider, sessions, "opened the model");
+}
+
+#[cfg(feature = "onnx")]
+pub(crate) fn output_taken(path: &Path, output: &str, reason: &str, others: &str) {
+    info!(path = %path.display(), output, reason, others, "took this output of the model; encode.output names another");
+}
+
+/// Measured is what was found out by trying; the other reasons are what the model declares.
+#[cfg(feature = "onnx")]
+pub(crate) fn grouped(path: &Path, together: &str, reason: &str, measured: bool) {
+    let path = path.display();
+    if measured {
+        warn!(%path, together, reason, "which samples share a batch of the model; others would change its vectors");
+    } else {
+        info!(%path, together, reason, "which samples share a batch of the model; others would change its vectors");
+    }
+}
+
+#[cfg(feature = "onnx")]
+pub(crate) fn texts_cut(path: &Path, max_tokens: usize, reason: &dyn Display) {
+    warn!(path = %path.display(), max_tokens, %reason, "the model takes no longer texts; encode.max_tokens is this");
+}
+
+#[cfg(feature = "onnx")]
+pub(crate) fn longest_untried(path: &Path, tokens: usize, reason: &dyn Display) {
+    warn!(path = %path.display(), tokens, %reason, "no memory to try the model on the longest text; it may fail later");
+}
+
+#[cfg(feature = "onnx")]
+pub(crate) fn padding_unknown(tokenizer: &Path) {
+    warn!(tokenizer = %tokenizer.display(), "names no token to fill texts up with, for a model without a mask; it is 0");
 }
 
 pub(crate) fn samples_skipped(skipped: usize, first: SampleId, column: &str, reason: &str) {
@@ -143,6 +189,14 @@ pub(crate) fn refresh_took(store: f64, model: f64, encode: f64, graph: f64, chec
 
 pub(crate) fn drifted(cosine_shift: f64, overlap: f64, model_version: ModelVersion) {
     info!(cosine_shift, overlap, %model_version, "a newer model; how far its vectors for a few samples lie from the old");
+}
+
+pub(crate) fn watch_failed(reason: &dyn Display, poll: Duration) {
+    warn!(%reason, poll = poll.as_secs_f64(), "the system does not tell of changes of the model; it is looked at");
+}
+
+pub(crate) fn model_incomplete(missing: &Path) {
+    warn!(missing = %missing.display(), "the model has changed, but a file of it is missing; the refresh waits for it");
 }
 
 pub(crate) fn refresh_skipped(step: u64, reason: &'static str) {

@@ -10,7 +10,8 @@ class ConfigError(Error, ValueError):
 
 
 class SourceError(Error):
-    """Rows that cannot be read, or do not fit their use: damaged files, missing columns, nulls, too few samples."""
+    """Rows that cannot be read, or do not fit their use: damaged files, missing columns, nulls, too few samples, or
+    none that guards let come together."""
 
 
 class NotFoundError(Error, FileNotFoundError):

@@ -23,10 +23,13 @@ fn class(error: &Error) -> &'static str {
         | Error::SourceChanged { .. }
         | Error::Remote { .. }
         | Error::TooFewSamples { .. }
+        | Error::NoMiniBatch { .. }
         | Error::TooManySamples { .. }
         | Error::MissingColumn { .. }
+        | Error::AmbiguousColumn { .. }
         | Error::ColumnType { .. }
         | Error::SchemaDrift { .. }
+        | Error::RowCount { .. }
         | Error::NullValue { .. }
         | Error::Arrow { .. } => "SourceError",
         Error::Io { .. } => "FileError",

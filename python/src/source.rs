@@ -98,7 +98,7 @@ impl Source for PythonSource {
 
 fn nothing_to_read() -> Error {
     let reason = "is needed at least; a reader can be read once only: give a table, or a new reader for each start";
-    Error::TooFewSamples { uri: NAME.into(), found: 0, needed: 1, reason: reason.into() }
+    Error::TooFewSamples { uri: NAME.into(), filter: None, found: 0, needed: 1, reason: reason.into() }
 }
 
 const NAME: &str = "data";

@@ -10,7 +10,6 @@ mod writer;
 
 use std::fs::File;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -29,6 +28,7 @@ use memmap2::Mmap;
 pub(crate) use self::checksum::{checksum, checksum_of_rows, to_text};
 pub(crate) use self::writer::ArrowFileWriter;
 use crate::error::{Error, Result};
+use crate::panics::guarded;
 
 /// A finished file, mapped.
 #[derive(Debug)]
@@ -186,8 +186,8 @@ fn map(file: &File, path: &Path) -> Result<Buffer> {
 
 fn decode(buffer: Buffer, path: &Path) -> Result<ArrowFile, ArrowError> {
     // Arrow's decoder panics on some damaged metadata: a buffer that ends beyond the file, for one.
-    catch_unwind(AssertUnwindSafe(|| decode_sound(&buffer, path)))
-        .unwrap_or_else(|_| Err(ArrowError::IpcError("its metadata point to what is not there".into())))
+    guarded(|| decode_sound(&buffer, path))
+        .unwrap_or_else(|panic| Err(ArrowError::IpcError(format!("its metadata point to what is not there: {panic}"))))
 }
 
 fn decode_sound(buffer: &Buffer, path: &Path) -> Result<ArrowFile, ArrowError> {

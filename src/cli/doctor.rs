@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::ending::Ending;
 use crate::config::{CudaConfig, EncodeConfig, Provider};
 use crate::encode::{cuda, probe_provider, runtime};
 use crate::{Error, Result};
@@ -19,30 +20,30 @@ pub(super) struct Doctor {
 
 impl Doctor {
     /// Looks at everything before it loads anything: a library that kills the process has then been named.
-    pub fn run(self) -> Result<()> {
-        println!(
+    pub fn run(self) -> Result<Ending> {
+        say!(
             "prosampler {}, {} threads",
             env!("CARGO_PKG_VERSION"),
             std::thread::available_parallelism().map_or(1, usize::from)
-        );
+        )?;
         let (path, found_by) = runtime::find(self.runtime.as_deref())?;
-        println!("\nONNX Runtime\n  {:<12}{}\n  {:<12}{found_by}", "library", path.display(), "found by");
+        say!("\nONNX Runtime\n  {:<12}{}\n  {:<12}{found_by}", "library", path.display(), "found by")?;
         let files = cuda::provider_files(&path);
         match &files[..] {
-            [] => println!("  {:<12}for the processor alone", "build"),
+            [] => say!("  {:<12}for the processor alone", "build")?,
             files => {
-                println!("  {:<12}with CUDA", "build");
-                println!("\nCUDA");
+                say!("  {:<12}with CUDA", "build")?;
+                say!("\nCUDA")?;
                 for file in files {
-                    println!("  {:<38}{}", "the provider's", file.display());
+                    say!("  {:<38}{}", "the provider's", file.display())?;
                 }
                 for needed in cuda::libraries(&path) {
                     let place = needed.path.map_or_else(|| "left to the system".into(), |p| p.display().to_string());
-                    println!("  {:<38}{place}", needed.name);
+                    say!("  {:<38}{place}", needed.name)?;
                 }
             }
         }
-        println!("\nproviders");
+        say!("\nproviders")?;
         let mut works = false;
         for provider in [Provider::Cpu, Provider::Cuda, Provider::Tensorrt] {
             let config = EncodeConfig {
@@ -55,15 +56,19 @@ impl Doctor {
             match probe_provider(&config) {
                 Ok(()) => {
                     works = true;
-                    println!("  {:<12}works", provider.name());
+                    say!("  {:<12}works", provider.name())?;
                 }
                 Err(Error::NoProvider { failures, .. }) => {
                     let reason = failures.join("; ");
-                    println!("  {:<12}no: {}", provider.name(), reason.split_once(": ").map_or(&*reason, |(_, r)| r));
+                    say!("  {:<12}no: {}", provider.name(), reason.split_once(": ").map_or(&*reason, |(_, r)| r))?;
                 }
-                Err(error) => println!("  {:<12}no: {error}", provider.name()),
+                Err(error) => say!("  {:<12}no: {error}", provider.name())?,
             }
         }
-        if works { Ok(()) } else { Err(Error::NoProvider { path, failures: vec!["no provider works".into()] }) }
+        if works {
+            Ok(Ending::Done)
+        } else {
+            Err(Error::NoProvider { path, failures: vec!["no provider works".into()] })
+        }
     }
 }

@@ -1,13 +1,14 @@
-use arrow::array::{Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field};
 use arrow::util::display::array_value_to_string;
 use clap::Args;
 use futures::TryStreamExt;
 
+use super::ending::Ending;
 use super::progress::thousands;
-use crate::config::SourceConfig;
-use crate::source::{FileSource, Source, filtered};
-use crate::{Error, Result};
+use crate::config::{OnCorrupt, SourceConfig};
+use crate::source::{FileSource, Source, filtered, readable};
+use crate::{Error, Result, SampleId};
 
 #[derive(Debug, Args)]
 pub(super) struct Inspect {
@@ -38,26 +39,30 @@ fn pair(text: &str) -> std::result::Result<(String, String), String> {
 }
 
 impl Inspect {
-    pub async fn run(self) -> Result<()> {
+    /// What cannot be read does not keep the rest from being shown; it is told file by file, and is the error at the end.
+    pub async fn run(self) -> Result<Ending> {
         let options = self.options.into_iter().collect();
-        let files = FileSource::open_all(&SourceConfig { uri: self.uri, options, ..SourceConfig::default() }).await?;
-        println!("{}", files.uri());
+        let on_corrupt = OnCorrupt::Skip;
+        let config = SourceConfig { uri: self.uri, options, on_corrupt, ..SourceConfig::default() };
+        let (files, mut damage) = FileSource::open_readable(&config).await?;
+        say!("{}", files.uri())?;
         for (uri, kind, parts) in files.files().take(FILES) {
-            println!("  {uri}: {kind}, {parts} {}", if kind == "Parquet" { "row groups" } else { "part" });
+            say!("  {uri}: {kind}, {parts} {}", if kind == "Parquet" { "row groups" } else { "part" })?;
         }
         let more = files.files().count().saturating_sub(FILES);
         if more > 0 {
-            println!("  and {more} more files");
+            say!("  and {more} more files")?;
         }
         if let Some(rows) = files.rows() {
-            println!("  {} rows", thousands(rows as u64));
+            say!("  {} rows", thousands(rows as u64))?;
         }
 
-        let source = filtered(Box::new(files), self.filter.as_deref())?;
+        let source = filtered(Box::new(files.clone()), self.filter.as_deref())?;
         let schema = source.schema();
-        let names: Vec<_> = schema.fields().iter().map(|f| f.name().clone()).collect();
+        let named = |name: &String| schema.fields().iter().filter(|f| f.name() == name).count();
+        let names: Vec<_> = schema.fields().iter().map(|f| f.name().clone()).filter(|name| named(name) == 1).collect();
         let mut batches = source.read(&names)?;
-        let (mut scanned, mut nulls, mut shown) = (0, vec![0; names.len()], Vec::new());
+        let (mut scanned, mut scans, mut shown) = (0, vec![Scan::default(); names.len()], Vec::new());
         while scanned < self.scan.max(self.rows)
             && let Some(batch) = batches.try_next().await?
         {
@@ -65,33 +70,101 @@ impl Inspect {
             if missing > 0 {
                 shown.push(batch.slice(0, missing.min(batch.num_rows())));
             }
+            let used = schema.fields().iter().filter(|field| named(field.name()) == 1);
+            for ((column, scan), field) in batch.columns().iter().zip(&mut scans).zip(used) {
+                scan.add(scanned, column, field)?;
+            }
             scanned += batch.num_rows();
-            batch.columns().iter().zip(&mut nulls).for_each(|(column, nulls)| *nulls += column.logical_null_count());
         }
+        drop(batches);
 
-        println!("\ncolumns, with nulls in the first {} rows", thousands(scanned as u64));
-        let width = names.iter().map(|n| n.chars().count()).max().unwrap_or(0);
-        for (field, nulls) in schema.fields().iter().zip(nulls) {
-            let nulls = if nulls == 0 { "no nulls".to_owned() } else { format!("{} nulls", thousands(nulls as u64)) };
-            println!("  {:<width$}  {}, {nulls}: {}", field.name(), field.data_type(), serves(field));
+        say!("\ncolumns, with nulls in the first {} rows that can be read", thousands(scanned as u64))?;
+        let width = schema.fields().iter().map(|f| f.name().chars().count()).max().unwrap_or(0);
+        let mut scans = scans.iter();
+        for field in schema.fields() {
+            if named(field.name()) > 1 {
+                say!(
+                    "  {:<width$}  {}: not usable, since other columns have this name",
+                    field.name(),
+                    field.data_type()
+                )?;
+            } else if let Some(scan) = scans.next() {
+                say!("  {:<width$}  {}, {scan}: {}", field.name(), field.data_type(), serves(field))?;
+            }
         }
-        println!("\nrows");
+        say!("\nrows")?;
         for batch in &shown {
             for row in 0..batch.num_rows() {
                 for (name, column) in names.iter().zip(batch.columns()) {
-                    println!("  {name:<width$}  {}", show(column, row)?);
+                    say!("  {name:<width$}  {}", show(column, row)?)?;
                 }
-                println!();
+                say!()?;
             }
         }
+        damage.extend(files.take_damage());
+        let used = schema.fields().iter().filter(|field| named(field.name()) == 1);
+        damage.extend(used.zip(&scans).filter_map(|(field, scan)| scan.error(field)));
+        if !damage.is_empty() {
+            say!("what cannot be read")?;
+            damage.iter().try_for_each(|error| say!("  {error}"))?;
+        }
+        damage.into_iter().next().map_or(Ok(Ending::Done), Err)
+    }
+}
+
+/// What a column holds beside values.
+#[derive(Clone, Default)]
+struct Scan {
+    nulls: usize,
+    bad_texts: usize,
+    /// The first row with one of these.
+    first: usize,
+}
+
+impl Scan {
+    fn add(&mut self, before: usize, column: &ArrayRef, field: &Field) -> Result<()> {
+        self.nulls += column.logical_null_count();
+        if column.data_type() != field.data_type() {
+            let failed = |cause| Error::Arrow { action: "read texts", cause };
+            let (_, bad) = readable(column, field.data_type()).map_err(failed)?;
+            if self.bad_texts == 0 {
+                self.first = before + bad.first().unwrap_or(&0);
+            }
+            self.bad_texts += bad.len();
+        }
         Ok(())
+    }
+
+    fn error(&self, field: &Field) -> Option<Error> {
+        (self.bad_texts > 0).then(|| Error::BadSample {
+            sample: SampleId::new(self.first),
+            column: field.name().clone(),
+            reason: format!("is no UTF-8 ({} such values)", thousands(self.bad_texts as u64)),
+        })
+    }
+}
+
+impl std::fmt::Display for Scan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.nulls {
+            0 => f.write_str("no nulls")?,
+            nulls => write!(f, "{} nulls", thousands(nulls as u64))?,
+        }
+        match self.bad_texts {
+            0 => Ok(()),
+            bad => write!(f, ", {} texts that are no UTF-8", thousands(bad as u64)),
+        }
     }
 }
 
 /// What a column may be used for.
 fn serves(field: &Field) -> &'static str {
     fn plain(data_type: &DataType) -> &DataType {
-        if let DataType::Dictionary(_, value) = data_type { plain(value) } else { data_type }
+        match data_type {
+            DataType::Dictionary(_, value) => plain(value),
+            DataType::RunEndEncoded(_, values) => plain(values.data_type()),
+            other => other,
+        }
     }
     fn nested(data_type: &DataType) -> &DataType {
         match data_type {
@@ -123,7 +196,7 @@ fn serves(field: &Field) -> &'static str {
 /// One value, cut to a line.
 fn show(column: &dyn Array, row: usize) -> Result<String> {
     let text = match column.data_type() {
-        _ if column.is_null(row) => "null".to_owned(),
+        _ if column.logical_nulls().is_some_and(|nulls| nulls.is_null(row)) => "null".to_owned(),
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
             "(bytes)".to_owned()
         }

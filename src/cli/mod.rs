@@ -1,19 +1,28 @@
 //! The `prosampler` command, one file a command.
 
+#[macro_use]
+mod out;
+
 mod doctor;
+mod ending;
 mod inspect;
+mod output;
 mod progress;
 mod run;
 mod state;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use self::ending::{EXIT_CODES, exit_code};
+use crate::Error;
+
 /// Hard-negative mini-batches for contrastive learning.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version, about, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -26,6 +35,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs a pipeline file: reads, embeds, builds the graph, streams mini-batches, and says how hard they are.
+    #[command(after_help = EXIT_CODES)]
     Run(run::Run),
     /// Says what is in a file, folder or pattern: columns, types, nulls, a few rows, and what the columns can serve as.
     Inspect(inspect::Inspect),
@@ -37,17 +47,12 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let level = match cli.verbose {
-        0 => "warn",
-        1 => "warn,prosampler=info",
-        _ => "warn,prosampler=debug",
-    };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
-
+    log(cli.verbose);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("cannot start the async runtime: {error}")),
+        Err(error) => {
+            return exit_code(&Err(Error::Io { action: "start", path: "the async runtime".into(), cause: error }));
+        }
     };
     let result = match cli.command {
         Command::Run(run) => runtime.block_on(run.run()),
@@ -56,13 +61,28 @@ pub fn main() -> ExitCode {
     };
     // Work in the compute pool cannot be stopped half-way; do not wait for it.
     runtime.shutdown_background();
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error.to_string()),
-    }
+    exit_code(&result)
 }
 
-fn fail(message: &str) -> ExitCode {
-    eprintln!("error: {message}");
-    ExitCode::FAILURE
+/// Sends what happens to standard error, in colors where somebody sees them.
+fn log(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "warn,prosampler=info",
+        _ => "warn,prosampler=debug",
+    };
+    let wanted = std::env::var_os(EnvFilter::DEFAULT_ENV).map(|_| EnvFilter::try_from_default_env()).transpose();
+    let filter = wanted.unwrap_or_else(|error| {
+        note!("{} is not understood: {error}; -v and -vv say more, too", EnvFilter::DEFAULT_ENV);
+        None
+    });
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    tracing_subscriber::fmt()
+        .with_env_filter(filter.unwrap_or_else(|| EnvFilter::new(level)))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && !is_dumb && !is_set("NO_COLOR"))
+        .log_internal_errors(false)
+        .with_target(false)
+        .init();
 }

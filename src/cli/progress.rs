@@ -30,7 +30,7 @@ impl StageBars {
         {
             self.bar.finish_and_clear();
             let seconds = begun.elapsed().as_secs_f64();
-            eprintln!("{:<12} {} samples in {seconds:.1} s", name(stage), thousands(progress.done as u64));
+            note!("{:<12} {} samples in {seconds:.1} s", name(stage), thousands(progress.done as u64));
         }
     }
 }

@@ -1,22 +1,21 @@
-use std::fs::File;
-use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
-use arrow::ipc::writer::StreamWriter;
 use clap::Args;
 use futures::{Stream, TryStreamExt};
 
+use super::ending::{Ending, early_end};
+use super::output::Output;
 use super::progress::{StageBars, mini_batch_bar, thousands};
 use super::state::StateFile;
 use crate::config::{Fault, Faults, FeatureKind, PipelineConfig};
 use crate::refresh::RefreshCounts;
 use crate::report::Observer;
 use crate::source::SourceCounts;
-use crate::{Error, MiniBatch, MiniBatchStream, Pipeline, Progress, Result, Stage};
+use crate::{MiniBatch, Pipeline, Progress, Result, Stage};
 
 #[derive(Debug, Args)]
 pub(super) struct Run {
@@ -44,18 +43,19 @@ pub(super) struct Run {
     #[arg(long, value_name = "MS", default_value_t = 0)]
     step_ms: u64,
 
-    /// Writes the mini-batches to this file as an Arrow IPC stream, one record batch each.
+    /// Writes the mini-batches to this file as an Arrow IPC stream, one record batch each. It must be none that the run
+    /// reads.
     #[arg(long, short)]
     output: Option<PathBuf>,
 
     /// Goes on from the state in this file if it is there, and keeps it there from then on, with the pipeline's
-    /// checkpoint.dir. Ctrl-C ends a run early; the same command goes on with it.
+    /// checkpoint.dir. Ctrl-C or SIGTERM ends a run early; the same command goes on with it.
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
 }
 
 impl Run {
-    pub async fn run(self) -> Result<()> {
+    pub async fn run(self) -> Result<Ending> {
         let mut config = PipelineConfig::from_file_with(&self.pipeline, &self.set)?;
         if let Some(model) = self.model {
             // The file's tokenizer belongs to the file's model.
@@ -68,10 +68,15 @@ impl Run {
         if self.column.is_some() {
             config.encode.column = self.column;
         }
+        let mut state = self.state.map(StateFile::open).transpose()?;
+        let mut output = self.output.map(Output::open).transpose()?;
+        if let Some(output) = &output {
+            let others: Vec<&Path> = state.iter().map(StateFile::path).chain([self.pipeline.as_path()]).collect();
+            output.must_be_apart(&config, &others)?;
+        }
         let begun = Instant::now();
         let mut bars = StageBars::new();
         let mut builder = Pipeline::from_config(config.clone()).on_progress(move |progress| bars.show(progress));
-        let mut state = self.state.map(StateFile::new);
         if let Some(state) = &state {
             must_keep_checkpoints(&config)?;
             builder = match state.read()? {
@@ -80,24 +85,25 @@ impl Run {
             };
         }
         let mut stream = builder.start().await?;
-        let mut output = self.output.map(|path| Output::create(path, &stream)).transpose()?;
+        if let Some(output) = &mut output {
+            output.begin(&stream)?;
+        }
 
         let label = config.report.label.as_deref();
         let mut observer = Observer::new(stream.samples(), &config.walk, config.seed, label);
         let bar = mini_batch_bar(stream.size_hint().1.unwrap_or(usize::MAX) as u64);
         let mut first: Option<MiniBatch> = None;
         let mut waits = Waits::default();
-        let mut interrupted = false;
-        let mut ctrl_c = std::pin::pin!(tokio::signal::ctrl_c());
+        let mut ending = Ending::Done;
+        let mut early = std::pin::pin!(early_end());
         let started = Instant::now();
         loop {
             let asked = Instant::now();
             let next = tokio::select! {
                 // First, or a stream that always has something would keep it from being heard.
                 biased;
-                interrupt = &mut ctrl_c => {
-                    interrupt.map_err(|cause| Error::TaskDied { task: "Ctrl-C", message: cause.to_string() })?;
-                    interrupted = true;
+                early = &mut early => {
+                    ending = early?;
                     None
                 }
                 next = stream.try_next() => next?,
@@ -128,56 +134,59 @@ impl Run {
         }
         let Some(first) = first else {
             let done = thousands(stream.delivered());
-            eprintln!(
-                "no mini-batch in this run; {done} before it{}",
-                if interrupted { "" } else { ", the whole run" }
-            );
-            return Ok(());
+            let whole = if ending == Ending::Done { ", the whole run" } else { "" };
+            note!("no mini-batch in this run; {done} before it{whole}");
+            return Ok(ending);
         };
         let summary = observer.summary(&stream.snapshot());
-        println!(
+        say!(
             "\n{}{} mini-batches of {} out of {} samples",
-            if interrupted { "interrupted after " } else { "" },
+            if ending == Ending::Done { "" } else { "interrupted after " },
             thousands(stream.counts().delivered),
             config.walk.batch_size,
             thousands(stream.samples() as u64),
-        );
-        println!("{:<34}{:>10.1} s", "time to the first mini-batch", (started - begun + waits.first()).as_secs_f64());
-        println!(
+        )?;
+        say!("{:<34}{:>10.1} s", "time to the first mini-batch", (started - begun + waits.first()).as_secs_f64())?;
+        say!(
             "{:<34}{:>10.2} ms, at most {:.2} ms",
             "wait for each of the others",
             ms(waits.median()),
             ms(waits.most())
-        );
+        )?;
         let pretended = Duration::from_millis(self.step_ms * stream.counts().delivered);
         let streaming = elapsed.saturating_sub(pretended).as_secs_f64().max(1e-9);
         let rate = (summary.samples as f64 / streaming) as u64;
-        println!("{:<34}{:>10} rows/s", "streamed, training steps aside", thousands(rate));
+        say!("{:<34}{:>10} rows/s", "streamed, training steps aside", thousands(rate))?;
         let refreshes = stream.handle().counts();
         if refreshes != RefreshCounts::default() {
-            println!(
+            say!(
                 "{:<34}{:>10} published, {} skipped, {} failed, {} given up",
-                "refreshes", refreshes.published, refreshes.skipped, refreshes.failed, refreshes.cancelled,
-            );
+                "refreshes",
+                refreshes.published,
+                refreshes.skipped,
+                refreshes.failed,
+                refreshes.cancelled,
+            )?;
         }
         let source = stream.handle().source_counts();
         if source != SourceCounts::default() {
-            println!(
+            say!(
                 "{:<34}{:>10} rows skipped, {} requests sent again",
                 "source",
                 thousands(source.skipped_rows as u64),
+                thousands(source.bad_texts as u64),
                 thousands(source.faults as u64),
-            );
+            )?;
         }
         let unsaved = stream.counts().unsaved;
         if unsaved > 0 {
-            println!("{:<34}{:>10} graphs from which no run can be resumed", "checkpoints", thousands(unsaved));
+            say!("{:<34}{:>10} graphs from which no run can be resumed", "checkpoints", thousands(unsaved))?;
         }
-        println!();
+        say!()?;
         let column = config.encode.column.as_deref().filter(|_| config.encode.kind() == FeatureKind::Text);
-        show(&first, column, label);
-        println!("{summary}");
-        Ok(())
+        show(&first, column, label)?;
+        say!("{summary}")?;
+        Ok(ending)
     }
 }
 
@@ -232,17 +241,17 @@ fn ms(duration: Duration) -> f64 {
 }
 
 /// Prints the beginning of a mini-batch.
-fn show(mini_batch: &MiniBatch, column: Option<&str>, label: Option<&str>) {
+fn show(mini_batch: &MiniBatch, column: Option<&str>, label: Option<&str>) -> Result<()> {
     let rows = mini_batch.rows.slice(0, SHOWN.min(mini_batch.rows.num_rows()));
     let values = |column: Option<&str>| column.and_then(|column| texts(&rows, column));
-    let (labels, Some(texts)) = (values(label), values(column)) else { return };
-    println!("the first mini-batch, {SHOWN} of its samples:");
+    let (labels, Some(texts)) = (values(label), values(column)) else { return Ok(()) };
+    say!("the first mini-batch, {SHOWN} of its samples:")?;
     for (i, text) in texts.iter().enumerate() {
         let label = labels.as_ref().map(|l| format!("{:<20}", l[i])).unwrap_or_default();
         let cut: String = text.chars().take(WIDTH).collect();
-        println!("  {label}{cut}{}", if cut.len() < text.len() { "…" } else { "" });
+        say!("  {label}{cut}{}", if cut.len() < text.len() { "…" } else { "" })?;
     }
-    println!();
+    say!()
 }
 
 /// A column's values as text, where it is there and has a text form.
@@ -250,33 +259,6 @@ fn texts(rows: &RecordBatch, column: &str) -> Option<Vec<String>> {
     let values = cast(rows.column_by_name(column)?, &DataType::Utf8View).ok()?;
     let values = values.as_string_view();
     Some((0..values.len()).map(|i| if values.is_null(i) { String::new() } else { values.value(i).into() }).collect())
-}
-
-/// An Arrow IPC stream of mini-batches.
-struct Output {
-    path: PathBuf,
-    writer: StreamWriter<BufWriter<File>>,
-}
-
-impl Output {
-    fn create(path: PathBuf, stream: &MiniBatchStream) -> Result<Self> {
-        let file = File::create(&path).map_err(|cause| Error::Io { action: "create", path: path.clone(), cause })?;
-        let schema = MiniBatch::schema(&stream.schema());
-        let writer = StreamWriter::try_new_buffered(file, &schema).map_err(|e| failed(&path, e))?;
-        Ok(Self { path, writer })
-    }
-
-    fn write(&mut self, mini_batch: &MiniBatch) -> Result<()> {
-        self.writer.write(&mini_batch.to_record_batch()?).map_err(|e| failed(&self.path, e))
-    }
-
-    fn finish(mut self) -> Result<()> {
-        self.writer.finish().and_then(|()| self.writer.flush()).map_err(|e| failed(&self.path, e))
-    }
-}
-
-fn failed(path: &Path, error: arrow::error::ArrowError) -> Error {
-    Error::Io { action: "write", path: path.to_owned(), cause: std::io::Error::other(error) }
 }
 
 const SHOWN: usize = 8;

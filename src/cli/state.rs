@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::{Error, MiniBatchStream, Result, State};
@@ -10,8 +10,19 @@ pub(super) struct StateFile {
 }
 
 impl StateFile {
-    pub fn new(path: PathBuf) -> Self {
-        Self { path, written: Instant::now() }
+    /// Refuses a place that cannot be written to, before a run that would end there.
+    pub fn open(path: PathBuf) -> Result<Self> {
+        let file = Self { path, written: Instant::now() };
+        tempfile::NamedTempFile::new_in(file.folder()).map_err(|cause| file.failed("write", cause))?;
+        Ok(file)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn folder(&self) -> &Path {
+        self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
     }
 
     /// Of a run that has ended, if the file is there.
@@ -39,9 +50,8 @@ impl StateFile {
 
     fn write(&mut self, state: &State) -> Result<()> {
         self.written = Instant::now();
-        let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(".".as_ref());
         let write = || {
-            let file = tempfile::NamedTempFile::new_in(dir)?;
+            let file = tempfile::NamedTempFile::new_in(self.folder())?;
             serde_json::to_writer_pretty(&file, state)?;
             file.as_file().sync_all()?;
             file.persist(&self.path)?;

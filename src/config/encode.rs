@@ -76,7 +76,7 @@ pub struct EncodeConfig {
     /// there; `text` without any.
     pub feature: Option<FeatureKind>,
     /// The ONNX model. Its inputs are matched by name with what the feature gives: text `input_ids` and, if declared,
-    /// `attention_mask` and `token_type_ids`, all [batch, sequence]; an image `pixel_values` (or the only input, whatever
+    /// `attention_mask`, `token_type_ids` and `position_ids`, all [batch, sequence], and empty caches; an image `pixel_values` (or the only input, whatever
     /// its name); for the others see their tables. Required for [`OnnxEncoder`](crate::encode::OnnxEncoder).
     pub model: Option<PathBuf>,
     /// Numbers in each vector of `column`, 1 to 65,536: for vectors in plain lists, which do not say. Default: the size
@@ -91,23 +91,27 @@ pub struct EncodeConfig {
     pub pair_column: Option<String>,
     /// Put before each text of `column`, as some models want it: `"query: "`. Default: nothing. Text only.
     pub prefix: String,
-    /// Tokens of a text that are looked at, 2 to 1,000,000, special ones included; the rest is cut off, of a pair from the
-    /// longer one. Default 128. At most what the model was trained for (often 256 or 512). Text only.
+    /// Tokens of a text that are looked at, 2 to 1,000,000, special ones included; the rest is cut off, where
+    /// `tokenizer.json` says, or at the end and of a pair from the longer one. 0, the default, means what `tokenizer.json`
+    /// says, up to 512, or 128 where it says nothing, and never more than the model takes. A number that the model does
+    /// not take is an error, found when it is opened (by a text of up to 8,192 tokens). Text only.
     pub max_tokens: usize,
     /// How states [batch, sequence, dimension] become one vector; a model that gives [batch, dimension] is taken as it is.
     /// Default `mean`.
     pub pooling: Pooling,
     /// Whether vectors are brought to unit length. With cosine similarity they are in any case. Default false.
     pub normalize: bool,
-    /// The model's output to take. Default: `sentence_embedding`, else `last_hidden_state`, else `token_embeddings`,
-    /// else its only one.
+    /// The model's output to take. Default: a vector of the whole sample by its usual name, `sentence_embedding`,
+    /// `text_embeds` for text or `image_embeds` for images; else states to be pooled, `last_hidden_state` or
+    /// `token_embeddings`; else its only one. The log says which, and docs/models.md has all names in their order.
     pub output: Option<String>,
     /// What the model runs on: the first of these that works, which the log names. Default `["cpu"]`. `["cuda"]` alone
     /// fails where CUDA cannot be used, and says why; `["cuda", "cpu"]` goes on without, with a warning.
     pub providers: Vec<Provider>,
     /// Settings of the GPU.
     pub cuda: Option<CudaConfig>,
-    /// Samples that go through the model at once, up to 65,536; 0, the default, means 32 on the CPU and 1,024 on a GPU.
+    /// Samples that go through the model at once, up to 65,536; 0, the default, means 32 on the CPU and 1,024 on a GPU. A
+    /// model that fixes the number is always given that many.
     /// Fewer for large models: small batches of like lengths stay in the processor's caches. Where a model runs out of
     /// memory, batches are halved, with a warning. Batches of images take `batch_rows` × channels × height × width × 4
     /// bytes for each thread, 19 MB by default for 224 × 224 pixels in color, and one image is decoded at a time.
@@ -210,7 +214,7 @@ impl Default for EncodeConfig {
             column: None,
             pair_column: None,
             prefix: String::new(),
-            max_tokens: 128,
+            max_tokens: 0,
             pooling: Pooling::Mean,
             normalize: false,
             output: None,
@@ -293,8 +297,8 @@ fn same_setting(of_all: &str, of_view: &str) -> bool {
 impl EncodeConfig {
     /// What a view may set too.
     fn check_feature(&self, check: &mut Checker<'_>) {
-        let fits = (2..=1_000_000).contains(&self.max_tokens);
-        check.require(fits, "max_tokens", "must lie between 2 and 1,000,000");
+        let fits = self.max_tokens == 0 || (2..=1_000_000).contains(&self.max_tokens);
+        check.require(fits, "max_tokens", "must lie between 2 and 1,000,000, or be 0 (automatic)");
         let tables = self.tables();
         if let (None, [_, (second, _), ..]) = (self.feature, &tables[..]) {
             check.require(false, second, "is a second kind of feature; say which as encode.feature, or remove a table");

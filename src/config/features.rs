@@ -142,10 +142,11 @@ impl Check for ImageConfig {
 /// `[encode.tensor]`: how columns of numbers become the model's inputs.
 ///
 /// A column holds numbers, or lists of numbers, nested or flat; integers fit inputs of any numeric type, fractions those
-/// of f32 and f16. Rows of an input with dimensions that the model leaves open may have different lengths: they are
-/// filled up with zeros to the longest of the batch, and the model is given `<name>_mask` (for its only such input also
-/// `mask`, `attention_mask` or another `…_mask`) [batch, length], 1 for what is there and 0 for what was filled up, where it
-/// declares that.
+/// of f32, f64, f16 and bf16. Rows of an input whose length the model leaves open may have different lengths. Where the
+/// model declares `<name>_mask` (for its only input of that length also `mask`, `attention_mask` or another `…_mask`)
+/// [batch, length], rows are filled up with zeros to the longest of the batch, or to a fixed length, and the mask is 1 for
+/// what is there and 0 for what was filled up. Where it declares none, or has several such inputs, only rows of the same
+/// lengths share a batch.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct TensorConfig {

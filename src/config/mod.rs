@@ -112,8 +112,9 @@ impl PipelineConfig {
                 uri: path.display().to_string(),
                 hint: "; give the path of a pipeline file, for example pipelines/text.toml".into(),
             },
-            std::io::ErrorKind::InvalidData => {
-                let message = "is no text; give a pipeline file (TOML), and rows as its source.uri".into();
+            std::io::ErrorKind::InvalidData | std::io::ErrorKind::IsADirectory => {
+                let what = if path.is_dir() { "a folder" } else { "no text" };
+                let message = format!("`{}` is {what}; give a pipeline file (TOML)", path.display());
                 let fault = Fault { key: String::new(), line: None, message };
                 Error::Config(Faults { origin: path.display().to_string(), faults: vec![fault] })
             }

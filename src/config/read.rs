@@ -4,7 +4,7 @@
 //! together, and the values are checked last.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::de::{DeserializeOwned, Deserializer, Visitor, value::Error as AnyError};
 use toml::Spanned;
@@ -295,11 +295,30 @@ impl PipelineConfig {
             *path = base.join(&*path);
         }
         for uri in &mut self.source.uri {
-            if !uri.contains("://") {
-                *uri = PathBuf::from(base).join(&*uri).display().to_string();
+            let is_home = uri == "~" || uri.starts_with("~/");
+            let is_absolute = uri.contains("://") || uri.to_ascii_lowercase().starts_with("file:/");
+            if !is_home && !is_absolute && uri != "-" {
+                *uri = joined(base, uri);
             }
         }
     }
+}
+
+/// A uri relative to a folder. One whose name is no UTF-8 has to be encoded.
+fn joined(base: &Path, uri: &str) -> String {
+    let path = base.join(uri);
+    if let Some(path) = path.to_str() {
+        return path.to_owned();
+    }
+    let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
+    let mut text = String::from("file://");
+    for byte in base.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => text.push(char::from(*byte)),
+            _ => text.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    format!("{text}/{}", uri.replace('%', "%25"))
 }
 
 /// The field names of a struct that derives `Deserialize`.

@@ -13,6 +13,11 @@ pub struct SourceConfig {
     /// `*.ipc`), a shell pattern, or a list of all that. Files are read in the order of the list, and by name within a
     /// folder or pattern; that order gives the sample ids. With the cargo feature `cloud` also `s3://`, `gs://`, `az://`,
     /// and single files at `http(s)://`. Required.
+    ///
+    /// Names that begin with `.` or `_` are no data, in folders and for the wildcards of patterns (`**/_part*` means
+    /// them). Of a folder that Hugging Face's `save_to_disk` wrote, the files are read that its `state.json` names.
+    /// `**` stands for folders at any depth, a backslash keeps a wildcard from being one, and what is there under the name
+    /// as given is no pattern. `~` is the home folder; `file:///a%20b` is decoded.
     #[serde(deserialize_with = "one_or_many")]
     pub uri: Vec<String>,
     /// The columns that mini-batches carry, in this order. Default: all. The encoder's columns are read in any case.
@@ -69,6 +74,10 @@ impl Check for SourceConfig {
             "uri",
             "is required; give a Parquet or Arrow IPC file, a folder, a pattern, or a list of these",
         );
+        let mut columns = self.columns.clone().unwrap_or_default();
+        columns.sort_unstable();
+        let twice = columns.windows(2).any(|pair| pair[0] == pair[1]);
+        check.require(!twice, "columns", "names a column twice; name each once");
         check.require(self.retries <= 100, "retries", "must be 0 to 100; 10 is plenty");
     }
 }

@@ -1,19 +1,49 @@
 //! Which rows go through the model together.
 
+use std::cmp::Reverse;
+
+/// Which samples may go through a model together, so that no vector depends on what else is in the batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Grouping {
+    /// Any: where samples have a length, a mask hides what fills the shorter ones up.
+    Any,
+    /// Those of one length: nothing is filled up.
+    OfOneLength,
+    /// None: one after another.
+    Alone,
+}
+
+impl Grouping {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Any => "any",
+            Self::OfOneLength => "of one length",
+            Self::Alone => "alone",
+        }
+    }
+}
+
 /// Groups rows of these lengths, longest first, so that little is padded: at most `max_rows` rows and, padding
-/// included, `max_tokens` tokens in a group (rows of length 0 only count), but always at least one row. Every row is in exactly one group. Depends
-/// on nothing else, so the same rows are always padded alike.
-pub(super) fn length_sorted(lengths: &[usize], max_rows: usize, max_tokens: usize) -> Vec<Vec<usize>> {
-    let mut order: Vec<_> = (0..lengths.len()).collect();
-    order.sort_by_key(|&row| std::cmp::Reverse(lengths[row]));
+/// included, `max_tokens` tokens in a group (rows of length 0 only count), but always at least one row, and only rows of
+/// one class. Every row is in exactly one group. Depends on nothing else, so the same rows are always padded alike.
+pub(super) fn length_sorted<C: Ord>(
+    lengths: &[usize],
+    class: impl Fn(usize) -> C,
+    max_rows: usize,
+    max_tokens: usize,
+) -> Vec<Vec<usize>> {
+    let mut order: Vec<_> = (0..lengths.len()).map(|row| (Reverse((class(row), lengths[row])), row)).collect();
+    order.sort();
     let mut groups = Vec::new();
-    let mut rest = order.as_slice();
-    while let Some(&longest) = rest.first() {
-        let fit = max_tokens.checked_div(lengths[longest]).unwrap_or(max_rows);
-        let rows = fit.clamp(1, max_rows).min(rest.len());
-        let (group, others) = rest.split_at(rows);
-        groups.push(group.to_vec());
-        rest = others;
+    for of_one_class in order.chunk_by(|(Reverse(a), _), (Reverse(b), _)| a.0 == b.0) {
+        let mut rest = of_one_class;
+        while let Some((Reverse((_, longest)), _)) = rest.first() {
+            let fit = max_tokens.checked_div(*longest).unwrap_or(max_rows);
+            let rows = fit.clamp(1, max_rows).min(rest.len());
+            let (group, others) = rest.split_at(rows);
+            groups.push(group.iter().map(|(_, row)| *row).collect());
+            rest = others;
+        }
     }
     groups
 }
@@ -48,10 +78,12 @@ mod tests {
             lengths in proptest::collection::vec(0usize..300, 0..200),
             max_rows in 1usize..40,
             max_tokens in 1usize..1000,
+            classes in 1usize..5,
         ) {
-            let groups = length_sorted(&lengths, max_rows, max_tokens);
+            let groups = length_sorted(&lengths, |row| lengths[row] % classes, max_rows, max_tokens);
             for group in &groups {
                 let longest = group.iter().map(|&r| lengths[r]).max().unwrap();
+                prop_assert!(group.iter().all(|&r| lengths[r] % classes == longest % classes));
                 prop_assert!(group.len() <= max_rows);
                 prop_assert!(group.len() == 1 || group.len() * longest <= max_tokens);
             }

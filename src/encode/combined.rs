@@ -57,6 +57,10 @@ impl Encoder for CombinedEncoder {
         &self.columns
     }
 
+    fn field(&self, column: &str) -> Option<&str> {
+        common_field(self.encoders.iter().map(AsRef::as_ref), column)
+    }
+
     fn calls_at_once(&self) -> usize {
         self.encoders.iter().map(Encoder::calls_at_once).min().unwrap_or(1)
     }
@@ -128,4 +132,12 @@ impl std::fmt::Debug for CombinedEncoder {
             .field("dimension", &self.dimension)
             .finish_non_exhaustive()
     }
+}
+
+/// The field that all of these that read a column read of it.
+pub(super) fn common_field<'a>(encoders: impl IntoIterator<Item = &'a dyn Encoder>, column: &str) -> Option<&'a str> {
+    let reads = |encoder: &&dyn Encoder| encoder.columns().iter().any(|read| read == column);
+    let mut fields = encoders.into_iter().filter(reads).map(|encoder| encoder.field(column));
+    let first = fields.next()??;
+    fields.all(|field| field == Some(first)).then_some(first)
 }

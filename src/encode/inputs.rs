@@ -1,30 +1,23 @@
 //! Matches what a model declares with what a feature gives.
 
-use half::f16;
-use ort::value::{DynValue, TensorElementType, ValueType};
+use half::{bf16, f16};
+use ort::value::{DynValue, TensorElementType as Element, ValueType};
 
 use super::transfer::Transfer;
 use crate::error::quoted;
 
-/// An input that a model declares.
+/// An input or output that a model declares.
 #[derive(Clone, Debug)]
 pub(super) struct Declared {
     pub name: String,
-    /// `None` for a type that no feature gives.
+    /// `None` for what is no tensor of numbers or truth values.
     element: Option<Element>,
     /// Its dimensions; negative where they are open.
     pub shape: Vec<i64>,
+    /// What the open dimensions are called, empty where they have no name.
+    pub symbols: Vec<String>,
     /// In words, for messages.
-    text: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Element {
-    I64,
-    I32,
-    Bool,
-    F32,
-    F16,
+    pub text: String,
 }
 
 /// Numbers for one input.
@@ -48,6 +41,23 @@ impl Numbers {
         match self {
             Self::Whole(numbers) => numbers.len(),
             Self::Fractions(numbers) => numbers.len(),
+        }
+    }
+
+    /// All of them as fractions.
+    fn fractions(self) -> Vec<f32> {
+        match self {
+            Self::Whole(numbers) => numbers.into_iter().map(|n| n as f32).collect(),
+            Self::Fractions(numbers) => numbers,
+        }
+    }
+
+    /// Repeats the last `width` numbers so many times.
+    fn repeat_last(&mut self, width: usize, times: usize) {
+        let start = self.len() - width;
+        match self {
+            Self::Whole(numbers) => (0..times).for_each(|_| numbers.extend_from_within(start..start + width)),
+            Self::Fractions(numbers) => (0..times).for_each(|_| numbers.extend_from_within(start..start + width)),
         }
     }
 
@@ -79,7 +89,7 @@ impl Numbers {
 #[derive(Clone, Debug)]
 pub(super) struct Given {
     pub name: String,
-    /// In words: `int64 [batch, sequence]`.
+    /// In words: `int64 [batch, sequence]`. Empty where the model's wish for it needs none.
     pub text: &'static str,
     /// Whether it is whole numbers only.
     pub is_whole: bool,
@@ -95,16 +105,33 @@ impl Given {
 
 impl Declared {
     pub fn new(name: &str, dtype: &ValueType) -> Self {
-        let (element, shape) = match dtype {
-            ValueType::Tensor { ty, shape, .. } => (Element::of(*ty), shape.to_vec()),
-            _ => (None, Vec::new()),
+        let (element, shape, symbols) = match dtype {
+            ValueType::Tensor { ty, shape, dimension_symbols } => {
+                (known(*ty), shape.to_vec(), dimension_symbols.to_vec())
+            }
+            _ => (None, Vec::new(), Vec::new()),
         };
-        Self { name: name.to_owned(), element, shape, text: format!("{name}: {dtype}") }
+        Self { name: name.to_owned(), element, shape, symbols, text: format!("{name}: {dtype}") }
+    }
+
+    /// Its name, without the `:0` that TensorFlow adds.
+    pub fn plain(&self) -> &str {
+        self.name.strip_suffix(":0").unwrap_or(&self.name)
+    }
+
+    /// Whether it goes by this name.
+    pub fn is(&self, name: &str) -> bool {
+        self.name == name || self.plain() == name
+    }
+
+    /// Whether it consists of numbers.
+    pub fn is_numeric(&self) -> bool {
+        self.element.is_some_and(|element| element != Element::Bool)
     }
 
     /// Whether fractions fit.
     pub fn takes_fractions(&self) -> bool {
-        matches!(self.element, Some(Element::F32 | Element::F16))
+        matches!(self.element, Some(Element::Float32 | Element::Float16 | Element::Bfloat16 | Element::Float64))
     }
 
     /// A dimension, where the model fixes it.
@@ -114,33 +141,38 @@ impl Declared {
 
     /// The numbers in the declared type; the outer error says why they do not fit.
     pub fn value(&self, input: Input, transfer: &Transfer) -> Result<ort::Result<DynValue>, String> {
-        let Input { name, shape, numbers } = input;
+        let Input { shape, numbers, .. } = input;
         Ok(match (numbers, self.element) {
-            (Numbers::Whole(numbers), Some(Element::I64)) => transfer.tensor(shape, numbers),
-            (Numbers::Whole(numbers), Some(Element::I32)) => {
-                let narrow = |&n: &i64| {
-                    i32::try_from(n)
-                        .map_err(|_| format!("declares `{name}` as int32, but the data hold {n}; export it with int64"))
-                };
-                let numbers = numbers.iter().map(narrow).collect::<Result<Vec<_>, _>>()?;
-                transfer.tensor(shape, numbers)
-            }
+            (Numbers::Whole(numbers), Some(Element::Int64)) => transfer.tensor(shape, numbers),
+            (Numbers::Whole(numbers), Some(Element::Int32)) => transfer.tensor(shape, self.narrow::<i32>(&numbers)?),
+            (Numbers::Whole(numbers), Some(Element::Int16)) => transfer.tensor(shape, self.narrow::<i16>(&numbers)?),
+            (Numbers::Whole(numbers), Some(Element::Int8)) => transfer.tensor(shape, self.narrow::<i8>(&numbers)?),
+            (Numbers::Whole(numbers), Some(Element::Uint8)) => transfer.tensor(shape, self.narrow::<u8>(&numbers)?),
             (Numbers::Whole(numbers), Some(Element::Bool)) => {
                 transfer.tensor(shape, numbers.iter().map(|&n| n != 0).collect::<Vec<_>>())
             }
-            (Numbers::Whole(numbers), Some(Element::F32)) => {
-                transfer.tensor(shape, numbers.iter().map(|&n| n as f32).collect::<Vec<_>>())
+            (Numbers::Whole(numbers), Some(Element::Float64)) => {
+                transfer.tensor(shape, numbers.iter().map(|&n| n as f64).collect::<Vec<_>>())
             }
-            (Numbers::Whole(numbers), Some(Element::F16)) => {
-                let numbers: Vec<_> = numbers.iter().map(|&n| f16::from_f32(n as f32)).collect();
-                transfer.tensor(shape, numbers)
+            (Numbers::Fractions(numbers), Some(Element::Float64)) => {
+                transfer.tensor(shape, numbers.into_iter().map(f64::from).collect::<Vec<_>>())
             }
-            (Numbers::Fractions(numbers), Some(Element::F32)) => transfer.tensor(shape, numbers),
-            (Numbers::Fractions(numbers), Some(Element::F16)) => {
-                transfer.tensor(shape, numbers.into_iter().map(f16::from_f32).collect::<Vec<_>>())
+            (numbers, Some(Element::Float32)) => transfer.tensor(shape, numbers.fractions()),
+            (numbers, Some(Element::Float16)) => {
+                transfer.tensor(shape, numbers.fractions().into_iter().map(f16::from_f32).collect::<Vec<_>>())
             }
-            (Numbers::Fractions(_), _) | (_, None) => return Err(self.unfit()),
+            (numbers, Some(Element::Bfloat16)) => {
+                transfer.tensor(shape, numbers.fractions().into_iter().map(bf16::from_f32).collect::<Vec<_>>())
+            }
+            _ => return Err(self.unfit()),
         })
+    }
+
+    fn narrow<T: TryFrom<i64>>(&self, numbers: &[i64]) -> Result<Vec<T>, String> {
+        let narrow = |&n: &i64| {
+            T::try_from(n).map_err(|_| format!("declares `{}`, but the data hold {n}; export it with int64", self.text))
+        };
+        numbers.iter().map(narrow).collect()
     }
 
     /// Why this input cannot take fractions.
@@ -149,28 +181,33 @@ impl Declared {
     }
 }
 
-impl Element {
-    fn of(element: TensorElementType) -> Option<Self> {
-        Some(match element {
-            TensorElementType::Int64 => Self::I64,
-            TensorElementType::Int32 => Self::I32,
-            TensorElementType::Bool => Self::Bool,
-            TensorElementType::Float32 => Self::F32,
-            TensorElementType::Float16 => Self::F16,
-            _ => return None,
-        })
+/// The types that are read and written.
+fn known(element: Element) -> Option<Element> {
+    use Element::{Bfloat16, Bool, Float16, Float32, Float64, Int8, Int16, Int32, Int64, Uint8};
+    let types = [Float32, Float16, Bfloat16, Float64, Int64, Int32, Int16, Int8, Uint8, Bool];
+    types.contains(&element).then_some(element)
+}
+
+/// Brings inputs of `rows` rows to `wanted` of them, by copies of the last row: a model may want exactly so many.
+pub(super) fn fill_up(inputs: &mut [Input], declared: &[Declared], rows: usize, wanted: usize) {
+    for input in inputs {
+        let declared = declared.iter().find(|declared| declared.is(&input.name));
+        let is_fixed = declared.is_some_and(|declared| declared.dimension(0).is_some_and(|n| n != wanted));
+        if input.shape.first() == Some(&rows) && !is_fixed {
+            input.numbers.repeat_last(input.numbers.len() / rows, wanted - rows);
+            input.shape[0] = wanted;
+        }
     }
 }
 
 /// Whether a feature of this `kind` gives all that is declared, and the model takes all that it must; else why not.
 pub(super) fn check(kind: &str, declared: &[Declared], given: &[Given]) -> Result<(), String> {
     let fits = |input: &&Declared| {
-        let offer = given.iter().find(|given| given.name == input.name);
-        let whole = matches!(input.element, Some(Element::I64 | Element::I32 | Element::Bool));
-        offer.is_some_and(|given| given.is_whole || !whole) && input.element.is_some()
+        let offer = given.iter().find(|given| input.is(&given.name));
+        offer.is_some_and(|given| given.is_whole || input.takes_fractions()) && input.element.is_some()
     };
     let strangers: Vec<_> = declared.iter().filter(|input| !fits(input)).map(|input| &input.text).collect();
-    let missing = |given: &&Given| given.is_required && !declared.iter().any(|input| input.name == given.name);
+    let missing = |given: &&Given| given.is_required && !declared.iter().any(|input| input.is(&given.name));
     let missing: Vec<_> = given.iter().filter(missing).map(|given| &given.name).collect();
     let complaint = match (&strangers[..], &missing[..]) {
         ([], []) => return Ok(()),
@@ -178,7 +215,8 @@ pub(super) fn check(kind: &str, declared: &[Declared], given: &[Given]) -> Resul
         (strangers, _) => format!("declares {}, which {kind} does not give", quoted(strangers)),
     };
     let describe = |required: bool| -> Vec<String> {
-        given.iter().filter(|g| g.is_required == required).map(|g| format!("`{}` {}", g.name, g.text)).collect()
+        let told = given.iter().filter(|g| g.is_required == required && !g.text.is_empty());
+        told.map(|g| format!("`{}` {}", g.name, g.text)).collect()
     };
     let (must, may) = (describe(true).join(" and "), describe(false).join(", "));
     let may = if may.is_empty() { may } else { format!(" and, if it likes, {may}") };

@@ -13,14 +13,18 @@ mod column;
 mod combined;
 #[cfg(feature = "onnx")]
 pub mod cuda;
+pub(crate) mod external_data;
 #[cfg(feature = "onnx")]
 mod features;
+mod file_state;
 #[cfg(feature = "onnx")]
 mod inputs;
 #[cfg(feature = "onnx")]
 mod model;
 #[cfg(feature = "onnx")]
 mod onnx;
+#[cfg(feature = "onnx")]
+mod outputs;
 mod pairs;
 mod pooling;
 #[cfg(feature = "onnx")]
@@ -29,6 +33,8 @@ mod provider;
 pub mod runtime;
 #[cfg(feature = "onnx")]
 mod transfer;
+#[cfg(feature = "onnx")]
+mod trial;
 #[cfg(feature = "onnx")]
 mod until_exit;
 
@@ -42,6 +48,7 @@ use arrow::datatypes::Schema;
 use self::ahead::in_order;
 pub use self::column::ColumnEncoder;
 pub use self::combined::CombinedEncoder;
+pub(crate) use self::file_state::FileState;
 #[cfg(feature = "onnx")]
 pub use self::onnx::OnnxEncoder;
 pub use self::pairs::PairEncoder;
@@ -69,6 +76,14 @@ pub trait Encoder: Send + Sync + 'static {
     /// sample, or they are skipped.
     fn columns(&self) -> &[String];
 
+    /// The field that it reads of a column, where that is a struct and it reads nothing else of it: `bytes` of images
+    /// as Hugging Face stores them. Rows are copies of each other where all that it reads is the same. `None`, the
+    /// default, for the whole column.
+    fn field(&self, column: &str) -> Option<&str> {
+        let _ = column;
+        None
+    }
+
     /// d: numbers in a vector; 1 to 65,536, and always the same.
     fn dimension(&self) -> usize;
 
@@ -85,7 +100,8 @@ pub trait Encoder: Send + Sync + 'static {
         None
     }
 
-    /// All such files, of an encoder that is made of several; by default [`model_file`](Self::model_file) alone.
+    /// All files that the model consists of, those with its external data too, or the models of an encoder that is made
+    /// of several; by default [`model_file`](Self::model_file) alone.
     fn model_files(&self) -> Vec<&Path> {
         self.model_file().into_iter().collect()
     }
@@ -262,6 +278,12 @@ pub(crate) fn encode_rest(
     table: &mut EmbeddingTable,
     progress: &mut dyn FnMut(usize),
 ) -> Result<()> {
+    if bad.on_bad_sample == OnBadSample::Fail
+        && let (count, Some((sample, column))) = store.bad_texts()
+    {
+        let reason = format!("is no UTF-8 ({count} such values)");
+        return Err(Error::BadSample { sample, column: column.to_owned(), reason });
+    }
     let store = store.select(encoder.columns())?;
     let (d, known) = (encoder.dimension(), table.len());
     let missing = store.record_batches().filter_map(|item| {
@@ -310,10 +332,11 @@ pub(crate) fn encode_rest(
 
 /// Encodes the rows without nulls, which encoders need not know; the others are as bad as those that cannot be read.
 fn encode_without_nulls(encoder: &dyn Encoder, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Encoded> {
-    let is_null = |row: usize| rows.columns().iter().position(|column| column.is_null(row));
-    if rows.columns().iter().all(|column| column.null_count() == 0) {
+    let nulls: Vec<_> = rows.columns().iter().map(|column| column.logical_nulls()).collect();
+    if nulls.iter().flatten().all(|nulls| nulls.null_count() == 0) {
         return encoder.encode_readable(rows, vectors);
     }
+    let is_null = |row: usize| nulls.iter().position(|nulls| nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)));
     let (mut kept, mut bad) = (Vec::new(), Vec::new());
     for row in 0..rows.num_rows() {
         match is_null(row) {
@@ -345,11 +368,12 @@ fn encode_without_nulls(encoder: &dyn Encoder, rows: &RecordBatch, vectors: &mut
 
 fn refuse_nulls(first: SampleId, rows: &RecordBatch) -> Result<()> {
     for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
-        let Some(row) = (0..column.len()).find(|&row| column.is_null(row)) else { continue };
+        let Some(nulls) = column.logical_nulls() else { continue };
+        let Some(row) = (0..column.len()).find(|&row| nulls.is_null(row)) else { continue };
         return Err(Error::NullValue {
             column: field.name().clone(),
             sample: SampleId::new(first.index() + row),
-            count: column.null_count(),
+            count: nulls.null_count(),
             rows: rows.num_rows(),
         });
     }
@@ -363,6 +387,10 @@ impl<E: Encoder + ?Sized> Encoder for Arc<E> {
 
     fn columns(&self) -> &[String] {
         (**self).columns()
+    }
+
+    fn field(&self, column: &str) -> Option<&str> {
+        (**self).field(column)
     }
 
     fn dimension(&self) -> usize {

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::SystemTime;
 
 use ort::session::Session;
-use ort::value::{TensorElementType, ValueType};
 
+use super::external_data::model_files;
+use super::file_state::FileState;
 use super::inputs::{Declared, Input};
+use super::outputs;
 use super::provider::{is_out_of_memory, open_sessions};
 use super::transfer::Transfer;
 use super::until_exit::UntilExit;
@@ -20,18 +21,15 @@ use crate::error::{Cause, Error, Result};
 pub(super) struct Model {
     pub path: PathBuf,
     pub inputs: Vec<Declared>,
-    pub outputs: Vec<String>,
+    pub outputs: Vec<Declared>,
     /// What it runs on.
     pub provider: Provider,
     sessions: UntilExit<Vec<(Mutex<Session>, Transfer)>>,
     /// The first sessions are one on each GPU.
     gpus: usize,
-    /// Of the file, when it was opened.
-    version: Version,
+    /// The files that it consists of, itself first, as they were when it was opened.
+    files: Vec<(PathBuf, FileState)>,
 }
-
-/// Size and time of the last change.
-type Version = (u64, Option<SystemTime>);
 
 /// The models that some encoders have open, for the others to share.
 #[derive(Clone, Default)]
@@ -42,23 +40,23 @@ impl Models {
     pub fn open(&self, path: &Path, config: &EncodeConfig) -> Result<Arc<Model>> {
         let mut models = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         models.retain(|model| model.strong_count() > 0);
-        let version = version(path)?;
-        let open = models.iter().filter_map(Weak::upgrade).find(|m| m.path == path && m.version == version);
+        let files = files(path)?;
+        let open = models.iter().filter_map(Weak::upgrade).find(|m| m.path == path && m.files == files);
         if let Some(model) = open {
             return Ok(model);
         }
-        let model = Arc::new(Model::open(path, config, version)?);
+        let model = Arc::new(Model::open(path, config, files)?);
         models.push(Arc::downgrade(&model));
         Ok(model)
     }
 }
 
 impl Model {
-    fn open(path: &Path, config: &EncodeConfig, version: Version) -> Result<Self> {
+    fn open(path: &Path, config: &EncodeConfig, files: Vec<(PathBuf, FileState)>) -> Result<Self> {
         let (sessions, provider) = open_sessions(path, config)?;
         let first = &sessions[0].0;
         let inputs = first.inputs().iter().map(|i| Declared::new(i.name(), i.dtype())).collect();
-        let outputs = first.outputs().iter().map(|o| o.name().to_owned()).collect();
+        let outputs = first.outputs().iter().map(|o| Declared::new(o.name(), o.dtype())).collect();
         let gpus = sessions.iter().skip(1).take_while(|(_, gpu)| *gpu != sessions[0].1).count() + 1;
         let with_transfer = |(session, gpu)| {
             let transfer = Transfer::of(&session, provider, gpu)?;
@@ -68,12 +66,22 @@ impl Model {
         let sessions =
             sessions.map_err(|e| fault(path, "cannot be run".into(), Some(e.message().to_owned().into())))?;
         let sessions = UntilExit::new(sessions, provider);
-        Ok(Self { path: path.to_owned(), inputs, outputs, provider, sessions, gpus, version })
+        Ok(Self { path: path.to_owned(), inputs, outputs, provider, sessions, gpus, files })
     }
 
-    /// Whether the file has changed since.
+    /// The files that it consists of: itself, then its external data.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|(path, _)| path.as_path())
+    }
+
+    /// Whether one of its files has changed since.
     pub fn is_outdated(&self) -> Result<bool> {
-        Ok(version(&self.path)? != self.version)
+        for (path, state) in &self.files {
+            if state_of(path)? != *state {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Copies of the model.
@@ -101,7 +109,7 @@ impl Model {
         let (session, transfer) = &self.sessions[rayon::current_thread_index().unwrap_or(0) % count];
         let mut values = Vec::with_capacity(self.inputs.len());
         for input in inputs {
-            if let Some(declared) = self.inputs.iter().find(|declared| declared.name == input.name) {
+            if let Some(declared) = self.inputs.iter().find(|declared| declared.is(&input.name)) {
                 let value =
                     declared.value(input, transfer).map_err(|reason| self.fault(reason, None))?.map_err(failed)?;
                 values.push((declared.name.as_str(), value));
@@ -112,12 +120,8 @@ impl Model {
         let output = if self.provider == Provider::Cpu { run() } else { compute::in_turn(run) }.map_err(failed)?;
         // What comes now keeps no other thread from the session.
         drop(session);
-        if let ValueType::Tensor { ty: TensorElementType::Float16, .. } = output.dtype() {
-            let (shape, states) = output.try_extract_tensor::<half::f16>().map_err(failed)?;
-            return take(shape, &states.iter().map(|x| x.to_f32()).collect::<Vec<_>>());
-        }
-        let (shape, states) = output.try_extract_tensor::<f32>().map_err(failed)?;
-        take(shape, states)
+        let (shape, numbers) = outputs::numbers(&output).map_err(failed)?;
+        take(&shape, &numbers)
     }
 
     pub fn fault(&self, reason: String, cause: Option<Cause>) -> Error {
@@ -129,7 +133,18 @@ fn fault(path: &Path, reason: String, cause: Option<Cause>) -> Error {
     Error::Model { path: path.to_owned(), reason, cause }
 }
 
-fn version(path: &Path) -> Result<Version> {
-    let about = path.metadata().map_err(|cause| Error::Io { action: "look at", path: path.into(), cause })?;
-    Ok((about.len(), about.modified().ok()))
+/// The files of the model at `path`, as they are now.
+fn files(path: &Path) -> Result<Vec<(PathBuf, FileState)>> {
+    // Before it is asked for its external data, or a change in between would go unseen.
+    let state = state_of(path)?;
+    let mut files = vec![(path.to_owned(), state)];
+    for file in model_files(path)?.into_iter().skip(1) {
+        let state = state_of(&file)?;
+        files.push((file, state));
+    }
+    Ok(files)
+}
+
+fn state_of(path: &Path) -> Result<FileState> {
+    FileState::of(path).map_err(|cause| Error::Io { action: "look at", path: path.into(), cause })
 }

@@ -6,13 +6,15 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use rayon::prelude::*;
 
+use super::batching::Grouping;
 use super::features::{self, Batch, Feature, Samples};
 use super::inputs;
 use super::model::{Model, Models};
-use super::pooling::{normalize, pool};
+use super::outputs::Output;
+use super::pooling::normalize;
 use super::{Encoded, Encoder, refuse};
-use crate::config::{EncodeConfig, Fault, Faults, FeatureKind, Pooling, Provider};
-use crate::error::{Error, Result, quoted};
+use crate::config::{EncodeConfig, Fault, Faults, FeatureKind, Provider};
+use crate::error::{Error, Result};
 use crate::source::positions;
 use crate::telemetry;
 
@@ -24,11 +26,13 @@ use crate::telemetry;
 /// number of threads.
 pub struct OnnxEncoder {
     name: String,
-    model: Arc<Model>,
+    pub(super) model: Arc<Model>,
     models: Models,
-    feature: Box<dyn Feature>,
-    output: String,
-    dimension: usize,
+    pub(super) feature: Box<dyn Feature>,
+    pub(super) output: Output,
+    pub(super) grouping: Grouping,
+    /// Samples that the model takes at once, no more and no less, where it fixes that.
+    pub(super) exact_rows: Option<usize>,
     /// Lowered where the model ran out of memory.
     batch_rows: AtomicUsize,
     batch_tokens: usize,
@@ -58,56 +62,41 @@ impl OnnxEncoder {
         let model = models.open(&path, config)?;
         let feature = features::open(config, &model)?;
         inputs::check(feature.kind(), &model.inputs, &feature.given()).map_err(|reason| model.fault(reason, None))?;
-        let output = choose_output(&model, config.output.as_deref())?;
-        // A model for one sample at a time, as some exports are.
-        let single = config.kind() != FeatureKind::Graph && model.inputs.iter().any(|i| i.dimension(0) == Some(1));
+        let output = Output::choose(&model, config)?;
+        let exact_rows = exact_rows(config.kind(), &model, feature.as_ref());
         let automatic = if model.provider == Provider::Cpu { CPU_BATCH } else { GPU_BATCH };
         let or = |given: usize, automatic: usize| if given == 0 { automatic } else { given };
         let (batch_rows, batch_tokens) = (or(config.batch_rows, automatic.0), or(config.batch_tokens, automatic.1));
         let mut encoder = Self {
             name: path.display().to_string(),
-            model,
+            grouping: feature.grouping(),
             models: models.clone(),
+            model,
             feature,
             output,
-            dimension: 0,
-            batch_rows: AtomicUsize::new(if single { 1 } else { batch_rows }),
-            batch_tokens,
+            exact_rows,
+            batch_rows: AtomicUsize::new(exact_rows.unwrap_or(batch_rows)),
+            batch_tokens: if exact_rows.is_some() { usize::MAX } else { batch_tokens },
             halvings: AtomicU64::new(0),
             config: config.clone(),
         };
-        encoder.dimension = encoder.probe()?;
+        encoder.try_out()?;
         let (provider, sessions) = (encoder.model.provider, encoder.model.sessions());
-        telemetry::model_opened(&encoder.model.path, encoder.dimension, provider.name(), sessions);
+        telemetry::model_opened(&encoder.model.path, encoder.dimension(), provider.name(), sessions);
         Ok(encoder)
     }
 
-    /// Embeds one sample; the length of its vector is the dimension.
-    fn probe(&self) -> Result<usize> {
-        let vector = self.run(&mut self.feature.probe()?)?;
-        if vector.is_empty() || vector.iter().any(|x| !x.is_finite()) {
-            let kind = self.feature.kind();
-            let reason = format!("gives no finite vector for a sample of {kind}; export it again, in f32");
-            return Err(self.model.fault(reason, None));
-        }
-        Ok(vector.len())
-    }
-
     /// The vectors of a batch, [rows × dimension].
-    fn run(&self, batch: &mut Batch) -> Result<Vec<f32>> {
-        let (rows, pooling) = (batch.rows.len(), self.config.pooling);
-        let lengths = batch.lengths.take();
-        self.model.run(std::mem::take(&mut batch.inputs), &self.output, |shape, states| {
-            let longest = |l: i64| lengths.as_ref().is_none_or(|(_, longest)| l == *longest as i64);
-            let mut vectors = match *shape {
-                [n, d] if n == rows as i64 && d > 0 => states.to_vec(),
-                [n, l, d] if n == rows as i64 && longest(l) && d > 0 && pooling != Pooling::None => {
-                    let all = || (vec![l as usize; rows], l as usize);
-                    let (lengths, longest) = lengths.clone().unwrap_or_else(all);
-                    pool(states, lengths.into_iter(), longest, d as usize, pooling)
-                }
-                _ => return Err(self.model.fault(self.unfit(shape, rows, lengths.map(|(_, longest)| longest)), None)),
-            };
+    pub(super) fn run(&self, batch: &mut Batch) -> Result<Vec<f32>> {
+        let (rows, mut inputs) = (batch.rows.len(), std::mem::take(&mut batch.inputs));
+        let given = self.exact_rows.unwrap_or(rows);
+        inputs::fill_up(&mut inputs, &self.model.inputs, rows, given);
+        self.model.run(inputs, &self.output.declared.name, |shape, numbers| {
+            let vectors = self.output.vectors(shape, numbers, (rows, given), &batch.counted);
+            let mut vectors = vectors.ok_or_else(|| {
+                let longest = batch.counted.first().map(|counted| counted.longest);
+                self.model.fault(self.output.unfit(shape, given, longest), None)
+            })?;
             if self.config.normalize {
                 let dimension = vectors.len() / rows;
                 normalize(&mut vectors, dimension);
@@ -135,7 +124,7 @@ impl OnnxEncoder {
             return Ok(vec![(batch, Vec::new())]);
         }
         match self.run(&mut batch) {
-            Err(Error::ModelMemory { .. }) if group.len() > 1 => {
+            Err(Error::ModelMemory { .. }) if group.len() > 1 && self.exact_rows.is_none() => {
                 let (first, second) = group.split_at(group.len().div_ceil(2));
                 self.halvings.fetch_add(1, Relaxed);
                 if self.batch_rows.fetch_min(first.len(), Relaxed) > first.len() {
@@ -148,19 +137,6 @@ impl OnnxEncoder {
             vectors => Ok(vec![(batch, vectors?)]),
         }
     }
-
-    fn unfit(&self, shape: &[i64], rows: usize, longest: Option<usize>) -> String {
-        let length = longest.map(|longest| format!(" of length {longest}")).unwrap_or_default();
-        let (expected, remedy) = match self.config.pooling {
-            Pooling::None => ("[batch, dimension], since encode.pooling is \"none\"", "set encode.pooling, or"),
-            _ => ("[batch, dimension] or [batch, sequence, dimension]", "export it so, or"),
-        };
-        format!(
-            "gives output `{}` the shape {shape:?} for {rows} samples{length}; expected {expected}: {remedy} name another \
-             output as `encode.output`",
-            self.output
-        )
-    }
 }
 
 impl Encoder for OnnxEncoder {
@@ -172,8 +148,12 @@ impl Encoder for OnnxEncoder {
         self.feature.columns()
     }
 
+    fn field(&self, column: &str) -> Option<&str> {
+        self.feature.field(column)
+    }
+
     fn dimension(&self) -> usize {
-        self.dimension
+        self.output.dimension
     }
 
     fn accepts(&self, uri: &str, schema: &Schema) -> Result<()> {
@@ -183,6 +163,10 @@ impl Encoder for OnnxEncoder {
 
     fn model_file(&self) -> Option<&Path> {
         Some(&self.model.path)
+    }
+
+    fn model_files(&self) -> Vec<&Path> {
+        self.model.files().collect()
     }
 
     fn newer(&self) -> Result<Option<Arc<dyn Encoder>>> {
@@ -203,21 +187,21 @@ impl Encoder for OnnxEncoder {
 
     fn encode_readable(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Encoded> {
         let samples = self.feature.prepare(rows)?;
-        let groups = samples.groups(self.batch_rows.load(Relaxed), self.batch_tokens);
+        let rows = if self.grouping == Grouping::Alone { 1 } else { self.batch_rows.load(Relaxed) };
+        let groups = samples.groups(self.grouping, rows, self.batch_tokens);
         let encode = |group: &Vec<usize>| self.encode_group(samples.as_ref(), group);
         let encoded = groups.par_iter().with_max_len(1).map(encode).collect::<Result<Vec<_>>>()?;
-        let mut bad = Vec::new();
+        let (mut bad, dimension) = (Vec::new(), self.dimension());
         for (batch, encoded) in encoded.into_iter().flatten() {
-            if encoded.len() != batch.rows.len() * self.dimension {
+            if encoded.len() != batch.rows.len() * dimension {
                 let reason = format!(
-                    "gave vectors of {} numbers after vectors of {}; its output dimension must be fixed",
-                    encoded.len() / batch.rows.len(),
-                    self.dimension
+                    "gave vectors of {} numbers after vectors of {dimension}; its output dimension must be fixed",
+                    encoded.len() / batch.rows.len()
                 );
                 return Err(self.model.fault(reason, None));
             }
-            for (row, vector) in batch.rows.into_iter().zip(encoded.chunks_exact(self.dimension)) {
-                vectors[row * self.dimension..][..self.dimension].copy_from_slice(vector);
+            for (row, vector) in batch.rows.into_iter().zip(encoded.chunks_exact(dimension)) {
+                vectors[row * dimension..][..dimension].copy_from_slice(vector);
             }
             bad.extend(batch.bad);
         }
@@ -231,7 +215,7 @@ impl std::fmt::Debug for OnnxEncoder {
         f.debug_struct("OnnxEncoder")
             .field("model", &self.model.path)
             .field("columns", &self.feature.columns())
-            .field("dimension", &self.dimension)
+            .field("dimension", &self.dimension())
             .field("sessions", &self.model.sessions())
             .finish_non_exhaustive()
     }
@@ -264,25 +248,18 @@ fn required(config: &EncodeConfig) -> Result<PathBuf> {
     }
 }
 
-fn choose_output(model: &Model, wanted: Option<&str>) -> Result<String> {
-    let names = &model.outputs;
-    let has = |name: &str| names.iter().any(|n| n == name);
-    let chosen = match wanted {
-        Some(name) => has(name).then_some(name),
-        None => PREFERRED_OUTPUTS.into_iter().find(|n| has(n)).or(match &names[..] {
-            [only] => Some(only.as_str()),
-            _ => None,
-        }),
-    };
-    chosen.map(str::to_owned).ok_or_else(|| {
-        let wanted = wanted.unwrap_or("sentence_embedding");
-        let reason = format!("has no output `{wanted}`; it has {}: name one as `encode.output`", quoted(names));
-        model.fault(reason, None)
-    })
+/// Of how many samples the model's batches must be, as some exports are.
+fn exact_rows(kind: FeatureKind, model: &Model, feature: &dyn Feature) -> Option<usize> {
+    // What a batch of graphs consists of has no axis for samples.
+    if kind == FeatureKind::Graph {
+        return None;
+    }
+    let given = feature.given();
+    let of_samples = |name: &str| given.iter().any(|given| given.is_required && given.name == name);
+    let inputs = model.inputs.iter().filter(|input| of_samples(&input.name) || of_samples(input.plain()));
+    inputs.filter_map(|input| input.dimension(0)).max()
 }
 
 /// Rows and tokens that go through the model at once: what stays in a processor's caches, and what fills a GPU.
 const CPU_BATCH: (usize, usize) = (32, 512);
 const GPU_BATCH: (usize, usize) = (1024, 65_536);
-
-const PREFERRED_OUTPUTS: [&str; 3] = ["sentence_embedding", "last_hidden_state", "token_embeddings"];

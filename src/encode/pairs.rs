@@ -4,6 +4,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 
+use super::combined::common_field;
 use super::pooling::normalize;
 use super::{BadRow, Encoded, Encoder, refuse};
 use crate::config::GraphOver;
@@ -59,6 +60,10 @@ impl Encoder for PairEncoder {
 
     fn columns(&self) -> &[String] {
         &self.columns
+    }
+
+    fn field(&self, column: &str) -> Option<&str> {
+        common_field([self.anchor.as_ref(), self.positive.as_ref()], column)
     }
 
     fn calls_at_once(&self) -> usize {

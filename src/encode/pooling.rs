@@ -1,22 +1,25 @@
 #[cfg(feature = "onnx")]
+use std::ops::Range;
+
+#[cfg(feature = "onnx")]
 use crate::config::Pooling;
 
-/// States [rows × longest × dimension] to vectors [rows × dimension]; of each row, `lengths` states count. A row without
+/// States [rows × longest × dimension] to vectors [rows × dimension]; of each row, those `counted` count. A row without
 /// any gives zeros, which are refused later with the sample's name.
 #[cfg(feature = "onnx")]
 pub(super) fn pool(
     states: &[f32],
-    lengths: impl Iterator<Item = usize>,
+    counted: impl Iterator<Item = Range<usize>>,
     longest: usize,
     dimension: usize,
     pooling: Pooling,
 ) -> Vec<f32> {
     let mut vectors = Vec::new();
-    for (states, length) in states.chunks_exact(longest * dimension).zip(lengths) {
+    for (states, counted) in states.chunks_exact(longest * dimension).zip(counted) {
         let taken = match pooling {
-            Pooling::Mean | Pooling::None => 0..length,
-            Pooling::Cls => 0..length.min(1),
-            Pooling::Last => length.saturating_sub(1)..length,
+            Pooling::Mean | Pooling::None => counted,
+            Pooling::Cls => counted.start..counted.end.min(counted.start + 1),
+            Pooling::Last => counted.end.saturating_sub(1).max(counted.start)..counted.end,
         };
         let start = vectors.len();
         vectors.resize(start + dimension, 0.0);

@@ -1,10 +1,14 @@
 //! What settings, columns and rows must be, each together with the others.
 
-use crate::config::{Fault, Faults, GuardsConfig, PipelineConfig, WalkConfig};
+use arrow::datatypes::{DataType, Schema};
+
+use crate::config::{Fault, Faults, GuardsConfig, PairsConfig, PipelineConfig, WalkConfig};
+use crate::encode::Encoder;
 use crate::error::{Error, Result};
 use crate::refresh::{Selection, Snapshot, negative};
 use crate::sample::SampleId;
-use crate::store::EmbeddingTable;
+use crate::source::Source;
+use crate::store::{ColumnPath, EmbeddingTable, Key};
 
 /// Settings made in code pass the same checks as those of a file.
 pub(super) fn check(config: &PipelineConfig, has_source: bool) -> Result<(), Faults> {
@@ -13,12 +17,28 @@ pub(super) fn check(config: &PipelineConfig, has_source: bool) -> Result<(), Fau
     Faults::none_or("the settings", faults)
 }
 
-/// Which columns mini-batches carry, and of which no two samples of one may share the value.
-pub(super) fn selection(config: &PipelineConfig, payload: &[String], encoded: &[String]) -> Result<Selection> {
+/// Which columns mini-batches carry, and what no two samples of one may share.
+pub(super) fn selection(
+    config: &PipelineConfig,
+    payload: &[String],
+    encoder: &dyn Encoder,
+    schema: &Schema,
+) -> Result<Selection> {
     let PipelineConfig { guards, pairs, walk, .. } = config;
-    let content = if guards.duplicates { encoded.to_vec() } else { Vec::new() };
-    let distinct = pairs.columns().into_iter().map(|[_, positive]| positive).chain(&guards.distinct);
-    let distinct = distinct.cloned().collect();
+    let encoded = encoder.columns();
+    let read = |column: &String| ColumnPath { column: column.clone(), field: field(encoder, schema, column) };
+    let content = if guards.duplicates { encoded.iter().map(read).collect() } else { Vec::new() };
+    let mut keys = vec![Key::Content(content)];
+    keys.extend(pairs.columns().into_iter().flat_map(|columns| {
+        let types = columns.map(|column| type_of(schema, &read(column)));
+        match types {
+            [Some(anchor), Some(positive)] if Key::are_alike(anchor, positive) => {
+                vec![Key::Either(columns.map(read).to_vec())]
+            }
+            _ => columns.map(|column| Key::Either(vec![read(column)])).to_vec(),
+        }
+    }));
+    keys.extend(guards.distinct.iter().cloned().map(Key::Value));
     let positive = pairs.positive.as_ref().or(encoded.first()).filter(|_| walk.negatives > 0);
     let taken = |column: &&String| (1..=walk.negatives).any(|i| **column == negative(i));
     if let Some(column) = payload.iter().find(taken) {
@@ -27,26 +47,57 @@ pub(super) fn selection(config: &PipelineConfig, payload: &[String], encoded: &[
         return Err(fault("walk.negatives", message));
     }
     let (payload, negative) = (payload.to_vec(), positive.cloned());
-    Ok(Selection { payload, negative, guards: guards.clone(), content, distinct })
+    Ok(Selection { payload, negative, guards: guards.clone(), keys })
+}
+
+/// The field of a struct column that is all that the encoder reads of it.
+fn field(encoder: &dyn Encoder, schema: &Schema, column: &str) -> Option<String> {
+    let field = encoder.field(column)?;
+    let DataType::Struct(fields) = schema.field_with_name(column).ok()?.data_type() else { return None };
+    fields.find(field).map(|_| field.to_owned())
+}
+
+fn type_of<'a>(schema: &'a Schema, path: &ColumnPath) -> Option<&'a DataType> {
+    let whole = schema.field_with_name(&path.column).ok()?.data_type();
+    match (whole, &path.field) {
+        (DataType::Struct(fields), Some(field)) => fields.find(field).map(|(_, field)| field.data_type()),
+        _ => Some(whole),
+    }
 }
 
 /// Refuses columns with fewer values than a mini-batch has samples, since none could ever be full, and the measure of
 /// pairs where there is none.
-pub(super) fn together(snapshot: &Snapshot, walk: &WalkConfig, guards: &GuardsConfig) -> Result<()> {
+pub(super) fn together(
+    snapshot: &Snapshot,
+    walk: &WalkConfig,
+    guards: &GuardsConfig,
+    pairs: &PairsConfig,
+) -> Result<()> {
     if guards.max_relative_to_positive.is_some() && snapshot.embeddings.pair_similarity(SampleId(0)).is_none() {
         let message =
             "the encoder does not tell how similar pairs are; make a PairEncoder of it, or take the bound out";
         return Err(fault("guards.max_relative_to_positive", message.into()));
     }
     let groups = snapshot.guards.groups();
+    let size = walk.batch_size;
     let first = groups.keys() - guards.distinct.len();
-    for (i, column) in guards.distinct.iter().enumerate() {
-        let (most, size) = (groups.most_together(first + i), walk.batch_size);
-        if most < size {
-            let why = format!("`{column}` has {most} values, so no mini-batch of {size} has distinct ones");
-            let message = format!("{why}; lower walk.batch_size to {most}, or take the column out");
-            return Err(fault("guards.distinct", message));
+    for key in 1..groups.keys() {
+        let most = groups.most_together(key);
+        if most >= size {
+            continue;
         }
+        let (setting, column, remedy) = match (key.checked_sub(first), pairs.columns()) {
+            (Some(at), _) => ("guards.distinct", &guards.distinct[at], "take the column out"),
+            (None, Some(columns)) => {
+                // One key for both sides, or one for each.
+                let side = key - 1 + groups.scarcest(key);
+                (["pairs.anchor", "pairs.positive"][side], columns[side], "name one with more values")
+            }
+            (None, None) => continue,
+        };
+        let why = format!("`{column}` has {most} values, so no mini-batch of {size} has distinct ones");
+        let message = format!("{why}; lower walk.batch_size to {most}, or {remedy}");
+        return Err(fault(setting, message));
     }
     Ok(())
 }
@@ -56,21 +107,26 @@ pub(super) fn fault(key: &str, message: String) -> Error {
     Faults { origin: "the settings".into(), faults: vec![fault] }.into()
 }
 
-pub(super) fn enough(uri: &str, found: usize, walk: &WalkConfig) -> Result<()> {
+/// Refuses a source with fewer rows than a mini-batch has samples.
+pub(super) fn enough(source: &dyn Source, found: usize, walk: &WalkConfig) -> Result<()> {
+    let (uri, filter) = (source.uri().to_owned(), source.filter().map(str::to_owned));
     let needed = match found {
         0 => 1,
         1 => 2,
         _ => walk.batch_size,
     };
-    let reason = match found {
-        0 => "are needed at least; it is empty: check the path, or what wrote it",
-        1 => "are needed at least, or there is no negative; give more data",
-        _ => "make a mini-batch (walk.batch_size); lower it or give more data",
+    let reason = match (found, &filter) {
+        (0, None) => "are needed at least; it is empty: check the path, or what wrote it",
+        (0, Some(_)) => "are needed at least; change the filter (`prosampler inspect` shows what is in the columns)",
+        (1, None) => "are needed at least, or there is no negative; give more data",
+        (1, Some(_)) => "are needed at least, or there is no negative; widen the filter, or give more data",
+        (_, None) => "make a mini-batch (walk.batch_size); lower it or give more data",
+        (_, Some(_)) => "make a mini-batch (walk.batch_size); lower it, widen the filter, or give more data",
     };
     if found >= needed.max(2) {
         return Ok(());
     }
-    Err(Error::TooFewSamples { uri: uri.to_owned(), found, needed: needed.max(2), reason: reason.to_owned() })
+    Err(Error::TooFewSamples { uri, filter, found, needed: needed.max(2), reason: reason.to_owned() })
 }
 
 /// Refuses embeddings of which too few are left after those that were skipped.
@@ -84,5 +140,5 @@ pub(super) fn enough_left(uri: &str, table: &EmbeddingTable, batch_size: usize) 
         "are needed (walk.batch_size): {skipped} others were skipped, since they cannot be encoded; the log names the first"
     );
     let uri = uri.to_owned();
-    Err(Error::TooFewSamples { uri, found, needed, reason })
+    Err(Error::TooFewSamples { uri, filter: None, found, needed, reason })
 }

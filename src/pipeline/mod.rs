@@ -2,17 +2,15 @@
 
 mod checks;
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use futures::FutureExt;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use self::checks::{check, enough, enough_left, selection, together};
 use crate::checkpoint::{self, Begin, Checkpoints, State};
-use crate::compute::{ComputePool, died};
+use crate::compute::ComputePool;
 use crate::config::{
     CheckpointConfig, ComputeConfig, EncodeConfig, GraphConfig, GuardsConfig, PairsConfig, PipelineConfig,
     RefreshConfig, StoreConfig, StreamConfig, WalkConfig,
@@ -20,13 +18,14 @@ use crate::config::{
 #[cfg(feature = "onnx")]
 use crate::device::choose as choose_device;
 use crate::encode::{BadSamples, Encoder, encode_present};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::Workshop;
+use crate::panics::guarded_future;
 use crate::progress::{Progress, Stage};
-use crate::refresh::{CancelOnDrop, First, Recipe, Watched, Worker};
+use crate::refresh::{CancelOnDrop, First, ModelWatch, Recipe, Watched, Worker};
 use crate::sample::ModelVersion;
 use crate::source::{self, Source};
-use crate::store::Store;
+use crate::store::{Store, plain};
 use crate::stream::{MiniBatch, MiniBatchStream, Producer};
 
 /// From a source and an encoder to a stream of hard-negative mini-batches.
@@ -191,7 +190,8 @@ impl PipelineBuilder {
             Some(source) => source::filtered(source, config.source.filter.as_deref())?,
             None => source::open(&config.source).await?,
         };
-        let schema = source.schema();
+        // As the store has it: nobody behind it need know of dictionaries.
+        let schema: SchemaRef = plain(&source.schema()).into();
         let all = || schema.fields().iter().map(|f| f.name().clone()).collect();
         let payload: Vec<String> = config.source.columns.clone().unwrap_or_else(all);
         crate::source::positions(source.uri(), &schema, &payload)?;
@@ -199,27 +199,29 @@ impl PipelineBuilder {
             crate::source::positions(source.uri(), &schema, std::slice::from_ref(label))?;
         }
         if let Some(rows) = source.rows() {
-            enough(source.uri(), rows, &config.walk)?;
+            enough(source.as_ref(), rows, &config.walk)?;
         }
         let encoder = match encoder {
             Some(encoder) => encoder,
             None => open_encoder(&config, schema.clone(), &pool).await?,
         };
-        encoder.accepts(source.uri(), &schema)?;
-        let selection = selection(&config, &payload, encoder.columns())?;
-        crate::source::positions(source.uri(), &schema, &selection.distinct)?;
-
-        let mut columns = payload;
-        for column in encoder.columns().iter().chain(&selection.distinct).chain(&selection.negative) {
+        // From here on: the first embeddings may take hours, in which a newer model may come.
+        let watch = if config.refresh.watch_model { ModelWatch::open(encoder.as_ref()).await } else { None };
+        let mut columns = payload.clone();
+        let paired = config.pairs.columns().into_iter().flatten();
+        for column in encoder.columns().iter().chain(paired).chain(&config.guards.distinct) {
             if !columns.contains(column) {
                 columns.push(column.clone());
             }
         }
+        crate::source::positions(source.uri(), &schema, &columns)?;
+        encoder.accepts(source.uri(), &schema)?;
+        let selection = selection(&config, &payload, encoder.as_ref(), &schema)?;
         let total = source.rows();
         let mut stored = |done| progress(Progress { stage: Stage::Store, done, total });
         stored(0);
         let store = Store::build(source.as_ref(), &columns, &config.store, &mut stored).await?;
-        enough(source.uri(), store.len(), &config.walk)?;
+        enough(source.as_ref(), store.len(), &config.walk)?;
 
         let pending = config.refresh.swap_at_step.unwrap_or(0) / config.refresh.every_steps.unwrap_or(u64::MAX);
         let pending = usize::try_from(pending).unwrap_or(0);
@@ -265,9 +267,9 @@ impl PipelineBuilder {
             pool: background,
             checkpoints: checkpoints.clone(),
         };
-        let (worker, handle) = Worker::start(recipe, &pool, first, store, encoder, heard).await?;
+        let (worker, handle) = Worker::start(recipe, &pool, first, store, encoder, watch, heard).await?;
         let snapshot = handle.snapshot();
-        together(&snapshot, &config.walk, &config.guards)?;
+        together(&snapshot, &config.walk, &config.guards, &config.pairs)?;
         let done = snapshot.embeddings.len();
         progress(Progress { stage: Stage::Graph, done, total });
 
@@ -285,11 +287,11 @@ impl PipelineBuilder {
 
 /// Runs the worker, and lets the stream end with what ended it.
 async fn supervise(worker: Worker, tx: mpsc::WeakSender<Result<MiniBatch>>) {
-    let ended = AssertUnwindSafe(worker.run()).catch_unwind().await;
+    let ended = guarded_future(worker.run()).await;
     let error = match ended {
         Ok(Ok(())) => return,
         Ok(Err(error)) => error,
-        Err(panic) => died("refresh", panic.as_ref()),
+        Err(message) => Error::TaskDied { task: "refresh", message },
     };
     if let Some(tx) = tx.upgrade() {
         // Nobody there to hear it: then nobody needs to.

@@ -17,18 +17,18 @@ pub struct Drift {
 }
 
 impl Drift {
-    /// Embeds the probe with `encoder`, and compares.
+    /// Embeds `probe` of the samples `among` with `encoder`, and compares.
     pub(super) fn measure(
         encoder: &dyn Encoder,
         store: &Store,
         old: &EmbeddingTable,
+        among: &[u32],
         probe: usize,
         seed: u64,
     ) -> Result<Self> {
         let mut generator = ChaCha8Rng::seed_from_u64(seed);
-        let present = old.present_ids();
-        let places = sample(&mut generator, present.len(), probe.min(present.len()));
-        let ids: Vec<_> = places.iter().map(|place| SampleId(present[place])).collect();
+        let places = sample(&mut generator, among.len(), probe.min(among.len()));
+        let ids: Vec<_> = places.iter().map(|place| SampleId(among[place])).collect();
         let rows = store.select(encoder.columns())?.gather(&ids)?;
         let mut vectors = vec![0f32; ids.len() * encoder.dimension()];
         encoder.encode(&rows, &mut vectors)?;

@@ -129,7 +129,8 @@ impl RefreshHandle {
     /// that cached them, and requests that this run sent again.
     #[must_use]
     pub fn source_counts(&self) -> SourceCounts {
-        SourceCounts { skipped_rows: self.snapshot().store.skipped_rows(), ..self.source.counts() }
+        let store = &self.snapshot().store;
+        SourceCounts { skipped_rows: store.skipped_rows(), bad_texts: store.bad_texts().0, ..self.source.counts() }
     }
 
     pub(crate) fn published(&self) -> Published {

@@ -19,5 +19,6 @@ pub use self::handle::RefreshHandle;
 pub use self::report::{RefreshCounts, RefreshSeconds, Refreshed};
 pub use self::snapshot::{AgeSummary, Ages, Published, Snapshot};
 pub(crate) use self::snapshot::{Selection, negative};
+pub(crate) use self::watch::ModelWatch;
 pub(crate) use self::work::{CancelOnDrop, Recipe, Watched};
 pub(crate) use self::worker::{First, Worker};

@@ -11,7 +11,7 @@ use crate::config::{GuardsConfig, WalkConfig};
 use crate::error::{Error, Result};
 use crate::graph::{HnswIndex, ProximityGraph};
 use crate::sample::{GraphVersion, ModelVersion, SampleId};
-use crate::store::{EmbeddingTable, Groups, Store};
+use crate::store::{EmbeddingTable, Groups, Key, Store};
 use crate::walk::{EpochSampler, Guards, Left};
 
 /// Embeddings and the graph over them, published together.
@@ -45,9 +45,8 @@ pub(crate) struct Selection {
     /// The column of explicit negatives.
     pub negative: Option<String>,
     pub guards: GuardsConfig,
-    /// The columns whose content, all together, no two samples may share, and those that each must be distinct.
-    pub content: Vec<String>,
-    pub distinct: Vec<String>,
+    /// What no two samples of a mini-batch may share. The content of samples comes first.
+    pub keys: Vec<Key>,
 }
 
 /// What the column of the i-th explicit negative is called, from 1.
@@ -84,8 +83,16 @@ impl Ages {
     }
 
     fn made_at(&self, id: SampleId) -> u64 {
-        let pushed = self.pushed_at_step.get(id.index()).copied().filter(|&at| at != Self::NEVER);
-        pushed.unwrap_or(self.embedded_at_step)
+        self.pushed_at(id).unwrap_or(self.embedded_at_step)
+    }
+
+    fn pushed_at(&self, id: SampleId) -> Option<u64> {
+        self.pushed_at_step.get(id.index()).copied().filter(|&at| at != Self::NEVER)
+    }
+
+    /// Whether the sample's vector is the trainer's.
+    pub(super) fn is_pushed(&self, id: SampleId) -> bool {
+        self.pushed_at(id).is_some()
     }
 
     /// The mean age of these samples' embeddings at `step`, in whole steps.
@@ -112,7 +119,7 @@ impl Snapshot {
         let negatives = negatives.transpose()?;
         let groups = match groups {
             Some(groups) => groups,
-            None => Groups::of(&store, &selection.content, &selection.distinct)?.into(),
+            None => Groups::of(&store, &selection.keys)?.into(),
         };
         let guards = Guards::new(&selection.guards, groups, embeddings.clone());
         let index = OnceLock::new();

@@ -1,87 +1,315 @@
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
-use crate::error::{Error, Result};
+use crate::encode::external_data::named_files;
+use crate::encode::{Encoder, FileState};
+use crate::telemetry;
 
-/// Tells when a model's file has changed and is whole, as far as its size and time of change can tell: a model that is
-/// still being written would be refused when it is opened.
+/// Tells when a model has changed and is whole, as far as the state of its files can tell: a model that is still being
+/// written would be refused when it is opened.
+///
+/// Its files are looked at once a second, external data too. Links that lead elsewhere, folders that were renamed and
+/// network file systems tell nobody that they have changed; where the system does tell of a change, it is looked at
+/// once.
 #[derive(Debug)]
-pub(super) struct ModelWatch {
-    paths: Vec<PathBuf>,
-    changes: mpsc::UnboundedReceiver<()>,
-    /// A change was heard of, and is not known to be over.
-    changing: bool,
-    _watcher: RecommendedWatcher,
+pub(crate) struct ModelWatch {
+    /// The models, without their external data, which a newer one may keep elsewhere.
+    models: Arc<[PathBuf]>,
+    /// What was there when the encoder was opened, or when a change was last told of.
+    known: Vec<Files>,
+    /// The system's hints.
+    hints: mpsc::UnboundedReceiver<()>,
+    /// `None` where the system gives none.
+    watcher: Option<RecommendedWatcher>,
+    next_look: Instant,
+    /// What was there when it was last looked at, if that is not `known`, and since when.
+    changing: Option<(Vec<Files>, Instant)>,
+    /// It was said that a file is missing.
+    said: bool,
 }
 
+/// A model and its external data, with their states; `None` for one that is not there.
+type Files = Vec<(PathBuf, Option<FileState>)>;
+
 impl ModelWatch {
-    pub fn new(paths: &[&Path]) -> Result<Self> {
-        let failed = |path: &Path, e: notify::Error| Error::Io {
-            action: "watch",
-            path: path.into(),
-            cause: match e.kind {
-                notify::ErrorKind::Io(cause) => cause,
-                other => std::io::Error::other(format!("{other:?}")),
-            },
+    /// Watches the model of an encoder that was just opened; `None` where it has no files.
+    pub async fn open(encoder: &dyn Encoder) -> Option<Self> {
+        let files = encoder.model_files();
+        if files.is_empty() { None } else { Some(Self::new(&files).await) }
+    }
+
+    async fn new(files: &[&Path]) -> Self {
+        let files: Vec<_> = files.iter().map(|file| std::path::absolute(file).unwrap_or(file.into())).collect();
+        let models = tokio::task::spawn_blocking(|| without_external_data(files)).await.unwrap_or_default();
+        let mut watch = Self {
+            models: models.into(),
+            known: Vec::new(),
+            hints: mpsc::unbounded_channel().1,
+            watcher: None,
+            next_look: Instant::now() + POLL,
+            changing: None,
+            said: false,
         };
-        let absolute = |path: &&Path| {
-            std::path::absolute(path).map_err(|cause| Error::Io { action: "find", path: path.into(), cause })
-        };
-        let paths = paths.iter().map(absolute).collect::<Result<Vec<_>>>()?;
-        let (tx, changes) = mpsc::unbounded_channel();
-        let names: Vec<_> = paths.iter().filter_map(|path| path.file_name()).map(ToOwned::to_owned).collect();
-        let told = move |event: notify::Result<notify::Event>| {
-            let is_one = |path: &PathBuf| names.iter().any(|name| path.file_name() == Some(name));
-            // An error may hide a change.
-            let concerns = event.map_or(true, |event| !event.kind.is_access() && event.paths.iter().any(is_one));
-            if concerns {
-                // Nobody there to hear it: then nobody needs to.
-                let _ = tx.send(());
-            }
-        };
-        let first = paths.first().map_or(Path::new(""), PathBuf::as_path);
-        let mut watcher = notify::recommended_watcher(told).map_err(|e| failed(first, e))?;
-        // The folders: a file that is renamed to this name is another one.
-        let mut folders: Vec<_> = paths.iter().map(|path| path.parent().unwrap_or(path)).collect();
-        folders.sort_unstable();
-        folders.dedup();
-        for folder in folders {
-            watcher.watch(folder, RecursiveMode::NonRecursive).map_err(|e| failed(folder, e))?;
-        }
-        Ok(Self { paths, changes, changing: false, _watcher: watcher })
+        watch.known = watch.look().await;
+        watch.listen();
+        watch
     }
 
     /// Waits for the next change to be over. Loses nothing where it is dropped meanwhile.
     pub async fn changed(&mut self) {
-        if !self.changing {
-            if self.changes.recv().await.is_none() {
-                return std::future::pending().await;
-            }
-            self.changing = true;
-        }
         loop {
-            let before = versions(&self.paths);
-            tokio::time::sleep(SETTLED).await;
-            while self.changes.try_recv().is_ok() {}
-            if before.is_some() && before == versions(&self.paths) {
-                self.changing = false;
+            self.wait().await;
+            let now = self.look().await;
+            if now == self.known {
+                self.changing = None;
+                continue;
+            }
+            let since = match self.changing.take() {
+                Some((files, since)) if files == now => since,
+                _ => Instant::now(),
+            };
+            let missing = now.iter().flatten().find(|(_, state)| state.is_none());
+            if since.elapsed() < SETTLED {
+                self.next_look = since + SETTLED;
+            } else if let Some((file, _)) = missing {
+                if !self.said {
+                    telemetry::model_incomplete(file);
+                    self.said = true;
+                }
+            } else {
+                self.known = now;
+                self.said = false;
+                self.listen();
                 return;
             }
+            self.changing = Some((now, since));
         }
+    }
+
+    /// Waits until it is time to look, or the system hints at a change: while there is one, these come by the thousand.
+    async fn wait(&mut self) {
+        let time = tokio::time::sleep_until(self.next_look);
+        if self.changing.is_some() {
+            return time.await;
+        }
+        tokio::select! {
+            Some(()) = self.hints.recv() => {}
+            () = time => {}
+        }
+    }
+
+    async fn look(&mut self) -> Vec<Files> {
+        while self.hints.try_recv().is_ok() {}
+        let (models, known) = (self.models.clone(), self.known.clone());
+        let looked = tokio::task::spawn_blocking(move || look(&models, &known)).await;
+        self.next_look = Instant::now() + POLL;
+        match looked {
+            Ok(files) => files,
+            // The runtime ends.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Asks the system for hints. They are about folders, which may have been put in another's place, so that it is asked
+    /// again after each change.
+    fn listen(&mut self) {
+        let (tx, hints) = mpsc::unbounded_channel();
+        let places = |(path, state): &(PathBuf, Option<FileState>)| {
+            [Some(path.clone()), state.as_ref().map(|state| state.resolved().to_owned())]
+        };
+        let files: Vec<_> = self.known.iter().flatten().flat_map(places).flatten().collect();
+        let mut folders: Vec<_> = files.iter().filter_map(|file| file.parent()).map(Path::to_owned).collect();
+        folders.sort_unstable();
+        folders.dedup();
+        let told = move |event: notify::Result<notify::Event>| {
+            let is_one = |path: &PathBuf| files.iter().any(|file| file.file_name() == path.file_name());
+            // An error may hide a change.
+            if event.map_or(true, |event| !event.kind.is_access() && event.paths.iter().any(is_one)) {
+                // An earlier watcher's hints interest nobody.
+                let _ = tx.send(());
+            }
+        };
+        let listen = || {
+            let mut watcher = notify::recommended_watcher(told)?;
+            folders.iter().try_for_each(|folder| watcher.watch(folder, RecursiveMode::NonRecursive))?;
+            Ok(watcher)
+        };
+        self.watcher = listen().inspect_err(|reason: &notify::Error| telemetry::watch_failed(reason, POLL)).ok();
+        self.hints = hints;
     }
 }
 
-/// Size and time of all; `None` where one is not there.
-fn versions(paths: &[PathBuf]) -> Option<Vec<(u64, SystemTime)>> {
-    let version = |path: &PathBuf| {
-        let about = path.metadata().ok()?;
-        Some((about.len(), about.modified().ok()?))
-    };
-    paths.iter().map(version).collect()
+/// Those of `files` that are no external data of another one. Blocks.
+fn without_external_data(files: Vec<PathBuf>) -> Vec<PathBuf> {
+    let external: Vec<_> = files.iter().flat_map(|file| external_data(file)).collect();
+    files.into_iter().filter(|file| !external.contains(file)).collect()
 }
+
+fn external_data(model: &Path) -> Vec<PathBuf> {
+    named_files(model).map_or_else(|_| Vec::new(), |files| files.into_iter().skip(1).collect())
+}
+
+/// The files of these models as they are now. A model is asked for its external data where it is not as `known`. Blocks.
+fn look(models: &[PathBuf], known: &[Files]) -> Vec<Files> {
+    let with_state = |path: PathBuf| {
+        let state = FileState::of(&path).ok();
+        (path, state)
+    };
+    let files = |model: &PathBuf| {
+        let model = with_state(model.clone());
+        let external = match known.iter().find(|known| known[0] == model) {
+            Some(known) => known[1..].iter().map(|(path, _)| path.clone()).collect(),
+            None => external_data(&model.0),
+        };
+        std::iter::once(model).chain(external.into_iter().map(with_state)).collect()
+    };
+    models.iter().map(files).collect()
+}
+
+/// How often files are looked at.
+const POLL: Duration = Duration::from_secs(1);
 
 /// How long a file must not change to be whole.
 const SETTLED: Duration = Duration::from_millis(500);
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use tempfile::TempDir;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const MODEL: &[u8] = include_bytes!("../../tests/data/external/scaled.onnx");
+    const RENAMED: &[u8] = include_bytes!("../../tests/data/external/renamed.onnx");
+
+    /// A folder with a model and its external data; all that differs between two of them is `weights`.
+    fn model(weights: &str) -> TempDir {
+        let dir = TempDir::new().unwrap();
+        fs::write(dir.path().join("scaled.onnx"), MODEL).unwrap();
+        fs::write(dir.path().join("scaled.onnx_data"), weights).unwrap();
+        dir
+    }
+
+    async fn watch(model: &Path) -> ModelWatch {
+        ModelWatch::new(&[model, &model.with_file_name("scaled.onnx_data")]).await
+    }
+
+    /// Whether it tells of a change, and of one only. The time is paused: it passes while nobody has anything to do.
+    async fn changes(watch: &mut ModelWatch) -> bool {
+        let changed = timeout(Duration::from_secs(60), watch.changed()).await.is_ok();
+        assert!(timeout(Duration::from_secs(60), watch.changed()).await.is_err(), "it tells of it twice");
+        changed
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn external_data_are_watched() {
+        let dir = model("12 bytes, 1.");
+        let mut watch = watch(&dir.path().join("scaled.onnx")).await;
+        assert!(!changes(&mut watch).await);
+        let data = dir.path().join("scaled.onnx_data");
+        let time = fs::metadata(&data).unwrap().modified().unwrap();
+        // Another file of the same size and time.
+        fs::write(dir.path().join("incoming"), "12 bytes, 2.").unwrap();
+        fs::File::options().write(true).open(dir.path().join("incoming")).unwrap().set_modified(time).unwrap();
+        fs::rename(dir.path().join("incoming"), &data).unwrap();
+        assert!(changes(&mut watch).await);
+        fs::write(&data, "in place, and longer").unwrap();
+        assert!(changes(&mut watch).await);
+    }
+
+    /// Such as `latest.onnx`, a link to the newest.
+    #[tokio::test(start_paused = true)]
+    async fn a_link_that_leads_elsewhere_is_a_change() {
+        let (one, two, dir) = (model("12 bytes, 1."), model("12 bytes, 2."), TempDir::new().unwrap());
+        let latest = dir.path().join("latest.onnx");
+        symlink(one.path().join("scaled.onnx"), &latest).unwrap();
+        fs::write(dir.path().join("scaled.onnx_data"), "beside the link").unwrap();
+        let mut watch = ModelWatch::new(&[&latest]).await;
+        symlink(two.path().join("scaled.onnx"), dir.path().join("next")).unwrap();
+        fs::rename(dir.path().join("next"), &latest).unwrap();
+        assert!(changes(&mut watch).await);
+        // The target, not the link.
+        fs::write(two.path().join("scaled.onnx"), [MODEL, b"\x10\x01"].concat()).unwrap();
+        assert!(changes(&mut watch).await);
+    }
+
+    /// As Kubernetes mounts volumes: all files are links through `..data`, itself a link to the newest folder.
+    #[tokio::test(start_paused = true)]
+    async fn a_switched_link_of_the_folder_is_a_change() {
+        let (one, two, dir) = (model("12 bytes, 1."), model("12 bytes, 2."), TempDir::new().unwrap());
+        symlink(one.path(), dir.path().join("..data")).unwrap();
+        for name in ["scaled.onnx", "scaled.onnx_data"] {
+            symlink(Path::new("..data").join(name), dir.path().join(name)).unwrap();
+        }
+        let mut watch = watch(&dir.path().join("scaled.onnx")).await;
+        assert!(!changes(&mut watch).await);
+        symlink(two.path(), dir.path().join("..data_tmp")).unwrap();
+        fs::rename(dir.path().join("..data_tmp"), dir.path().join("..data")).unwrap();
+        assert!(changes(&mut watch).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_folder_in_anothers_place_is_a_change() {
+        let dir = TempDir::new().unwrap();
+        let current = dir.path().join("current");
+        fs::rename(model("12 bytes, 1.").keep(), &current).unwrap();
+        let mut watch = watch(&current.join("scaled.onnx")).await;
+        fs::rename(&current, dir.path().join("old")).unwrap();
+        assert!(!changes(&mut watch).await, "it was told of while there is none");
+        fs::rename(model("12 bytes, 2.").keep(), &current).unwrap();
+        assert!(changes(&mut watch).await);
+        fs::rename(&current, dir.path().join("newer")).unwrap();
+        fs::rename(dir.path().join("newer"), &current).unwrap();
+        assert!(!changes(&mut watch).await, "it is the same as before");
+    }
+
+    /// A newer model may keep its weights elsewhere, and that file may come last.
+    #[tokio::test(start_paused = true)]
+    async fn a_model_is_whole_once_all_that_it_names_is_there() {
+        let dir = model("12 bytes, 1.");
+        let file = dir.path().join("scaled.onnx");
+        let mut watch = watch(&file).await;
+        fs::write(&file, RENAMED).unwrap();
+        fs::remove_file(dir.path().join("scaled.onnx_data")).unwrap();
+        assert!(!changes(&mut watch).await, "its external data are not there");
+        fs::write(dir.path().join("renamed.onnx_data"), "12 bytes, 2.").unwrap();
+        assert!(changes(&mut watch).await);
+        fs::write(dir.path().join("renamed.onnx_data"), "12 bytes, 3., and more").unwrap();
+        assert!(changes(&mut watch).await);
+    }
+
+    /// Where the system gives no hints, nor has them lost.
+    #[tokio::test(start_paused = true)]
+    async fn a_change_is_seen_without_the_systems_help() {
+        let dir = model("12 bytes, 1.");
+        let mut watch = watch(&dir.path().join("scaled.onnx")).await;
+        watch.watcher = None;
+        watch.hints = mpsc::unbounded_channel().1;
+        fs::write(dir.path().join("scaled.onnx_data"), "another size").unwrap();
+        fs::write(dir.path().join("scaled.onnx"), [MODEL, b"\x10\x01"].concat()).unwrap();
+        assert!(changes(&mut watch).await);
+    }
+
+    /// A run whose steps trigger refreshes all the time asks anew each time, and yet its turn comes.
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_lost_where_it_is_dropped() {
+        let dir = model("12 bytes, 1.");
+        let mut watch = watch(&dir.path().join("scaled.onnx")).await;
+        watch.watcher = None;
+        watch.hints = mpsc::unbounded_channel().1;
+        fs::write(dir.path().join("scaled.onnx_data"), "longer than that").unwrap();
+        let mut rounds = 0;
+        while timeout(Duration::from_millis(300), watch.changed()).await.is_err() {
+            rounds += 1;
+            assert!(rounds < 10, "its turn never comes");
+        }
+    }
+}

@@ -16,7 +16,7 @@ use crate::encode::{BadSamples, Encoded, Encoder, encode_present, encode_rest};
 use crate::error::{Error, Result};
 use crate::graph::Workshop;
 use crate::progress::Stage;
-use crate::sample::{GraphVersion, ModelVersion};
+use crate::sample::{GraphVersion, ModelVersion, SampleId};
 use crate::source::Source;
 use crate::store::{EmbeddingTable, Store};
 use crate::telemetry;
@@ -123,7 +123,7 @@ impl Recipe {
         if embeddings.present() < 2 {
             let reason = "are needed: the newer model's encoder cannot read the others".to_owned();
             let (uri, found) = (store.uri().to_owned(), embeddings.present());
-            return Err(Error::TooFewSamples { uri, found, needed: 2, reason });
+            return Err(Error::TooFewSamples { uri, filter: None, found, needed: 2, reason });
         }
         told.reach(Stage::Graph, 0, total);
         let version = GraphVersion(old.graph_version().0 + 1);
@@ -158,7 +158,12 @@ impl Recipe {
             return Err(Error::Dimension { encoder: newer.name().to_owned(), found, expected });
         }
         let probe = self.refresh.probe;
-        let drift = Drift::measure(newer.as_ref(), &old.store, &old.embeddings, probe, self.seed)?;
+        let mut among = old.embeddings.present_ids();
+        if *resumed {
+            // The trainer's vectors are of no model that can be opened here, and none is newer for that.
+            among.retain(|&id| !old.ages.is_pushed(SampleId(id)));
+        }
+        let drift = Drift::measure(newer.as_ref(), &old.store, &old.embeddings, &among, probe, self.seed)?;
         telemetry::drifted(drift.cosine_shift, drift.overlap, old.model_version());
         report.drift = Some(drift);
         Ok((drift.cosine_shift >= self.refresh.skip_below.max(least)).then_some(newer))

@@ -62,12 +62,10 @@ impl Worker {
         first: First,
         store: Store,
         encoder: Arc<dyn Encoder>,
+        model: Option<ModelWatch>,
         delivered: watch::Receiver<u64>,
     ) -> Result<(Self, RefreshHandle)> {
         let begun = Instant::now();
-        let files = encoder.model_files();
-        let watch = recipe.refresh.watch_model && !files.is_empty();
-        let model = if watch { Some(ModelWatch::new(&files)?) } else { None };
         let recipe = Arc::new(recipe);
         let resumed = matches!(first, First::Resumed(_));
         let first = {

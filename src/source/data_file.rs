@@ -1,15 +1,16 @@
 //! One file of a data set: what it is, its schema, its parts.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::io::{Read, Seek, SeekFrom};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
-use super::ipc::IpcFile;
+use super::foreign;
+use super::ipc::{self, IpcFile};
 use super::location::{Input, Location};
 use super::parquet::ParquetFile;
-use crate::compute::panic_message;
 use crate::error::{Cause, Error, Result};
+use crate::panics;
 
 #[derive(Debug)]
 pub(super) struct DataFile {
@@ -21,6 +22,27 @@ pub(super) struct DataFile {
 enum Format {
     Parquet(ParquetFile),
     Ipc(IpcFile),
+}
+
+/// How texts are decoded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Texts {
+    /// As such: one that is not UTF-8 is an error, at the latest when its record batch is decoded.
+    Strict,
+    /// As bytes, and turned into texts record batch by record batch. A column that has one that is not UTF-8 stays
+    /// bytes in that record batch.
+    Lenient,
+}
+
+/// What is to be read of a file.
+#[derive(Clone, Copy)]
+pub(super) struct Part<'a> {
+    /// Of a file's parts, from 0 on.
+    pub number: usize,
+    pub columns: &'a [usize],
+    pub texts: Texts,
+    /// Rows at the start that are not wanted.
+    pub skip: usize,
 }
 
 /// What goes on after a record batch was handed over.
@@ -62,9 +84,10 @@ impl DataFile {
         }
     }
 
+    /// Rows of a part, as the footer promises; Arrow IPC promises nothing.
     pub fn part_rows(&self, part: usize) -> Option<usize> {
         match &self.format {
-            Format::Parquet(file) => file.row_group_rows(part),
+            Format::Parquet(file) => Some(file.row_group_rows(part)),
             Format::Ipc(_) => None,
         }
     }
@@ -73,27 +96,92 @@ impl DataFile {
         (0..self.parts()).map(|part| self.part_rows(part)).sum()
     }
 
-    /// Hands over a part's record batches. Blocks.
+    /// Hands over a part's record batches, all of its rows or an error. A column of texts of which one is not UTF-8 comes
+    /// as bytes, in the record batch that has it. Blocks.
     pub fn read(&self, part: usize, columns: &[usize], emit: Emit<'_>) -> Result<Listening> {
-        match &self.format {
-            Format::Parquet(file) => {
-                let spans = file.spans(part, columns);
-                let input = self.location.open(&spans, spans.len())?;
-                let read =
-                    guarded(&self.location, input, |input| file.read(&self.location, input, part, columns, emit));
-                read.map_err(|error| match error {
-                    Error::Corrupt { uri, expected, cause, .. } => {
-                        let column = file.damaged(&self.location, part, columns);
-                        let column = column.map(|c| format!(", column `{c}`")).unwrap_or_default();
-                        Error::Corrupt { uri, place: format!(", row group {part}{column}"), expected, cause }
-                    }
+        self.read_whole(part, columns, emit).map_err(|error| match error {
+            Error::Corrupt { uri, place, expected, cause } => {
+                let place = if self.parts_are_row_groups() { self.place(part, columns) } else { place };
+                Error::Corrupt { uri, place, expected, cause }
+            }
+            other => other,
+        })
+    }
+
+    fn parts_are_row_groups(&self) -> bool {
+        matches!(self.format, Format::Parquet(_))
+    }
+
+    /// The row group, and the column that is damaged: found by reading them one by one.
+    fn place(&self, row_group: usize, columns: &[usize]) -> String {
+        let is_damaged = |column: usize| {
+            matches!(self.read_whole(row_group, &[column], &mut |_| Listening::Yes), Err(Error::Corrupt { .. }))
+        };
+        let damaged = columns.iter().find(|column| is_damaged(**column));
+        let column = damaged.map(|&column| format!(", column `{}`", self.schema().field(column).name()));
+        format!(", row group {row_group}{}", column.unwrap_or_default())
+    }
+
+    /// Counts what is handed over: no more rows than promised, and no fewer.
+    fn read_whole(&self, part: usize, columns: &[usize], emit: Emit<'_>) -> Result<Listening> {
+        let promised = self.part_rows(part);
+        let (mut rows, mut beyond) = (0, false);
+        let mut counted = |batch: RecordBatch| {
+            beyond = promised.is_some_and(|promised| rows + batch.num_rows() > promised);
+            if beyond {
+                return Listening::No;
+            }
+            rows += batch.num_rows();
+            emit(batch)
+        };
+        let listening = self.decode(part, columns, &mut counted)?;
+        let says = |found: String| {
+            let cause = format!("it holds {found}, and its footer says {}", promised.unwrap_or(0));
+            Err(corrupt(&self.location, String::new(), cause.into()))
+        };
+        match (listening, promised) {
+            _ if beyond => says(format!("more than {rows} rows")),
+            (Listening::Yes, Some(promised)) if rows < promised => says(format!("{rows} rows")),
+            (listening, _) => Ok(listening),
+        }
+    }
+
+    fn decode(&self, part: usize, columns: &[usize], emit: Emit<'_>) -> Result<Listening> {
+        let texts = match &self.format {
+            Format::Parquet(file) => file.texts(columns),
+            Format::Ipc(_) => Texts::Strict,
+        };
+        let mut rows = 0;
+        let mut counted = |batch: RecordBatch| {
+            rows += batch.num_rows();
+            emit(batch)
+        };
+        let first = self.decode_as(Part { number: part, columns, texts, skip: 0 }, &mut counted);
+        match first {
+            // One of its texts may be no UTF-8: that is the fault of a row, not of all that follow.
+            Err(error @ Error::Corrupt { .. }) if texts == Texts::Strict => {
+                let rest = Part { number: part, columns, texts: Texts::Lenient, skip: rows };
+                self.decode_as(rest, emit).map_err(|again| match again {
+                    Error::Corrupt { .. } => error,
                     other => other,
                 })
             }
+            other => other,
+        }
+    }
+
+    fn decode_as(&self, part: Part<'_>, emit: Emit<'_>) -> Result<Listening> {
+        let location = &self.location;
+        match &self.format {
+            Format::Parquet(file) => {
+                let spans = file.spans(part.number, part.columns);
+                let input = location.open(&spans, spans.len())?;
+                guarded(location, input, |input| file.read(location, input, part, emit))
+            }
             Format::Ipc(file) => {
                 let whole = 0..u64::MAX;
-                let input = self.location.open(std::slice::from_ref(&whole), 1)?;
-                guarded(&self.location, input, |input| file.read(&self.location, input, columns, emit))
+                let input = location.open(std::slice::from_ref(&whole), 1)?;
+                guarded(location, input, |input| file.read(location, input, part, emit))
             }
         }
     }
@@ -102,15 +190,26 @@ impl DataFile {
 impl Format {
     fn open(location: &Location, mut input: Input) -> Result<Self> {
         let mut begin = Vec::new();
-        let read = std::io::Read::take(&mut input, 8);
-        std::io::Read::read_to_end(&mut { read }, &mut begin)
-            .map_err(|e| corrupt(location, String::new(), e.into()))?;
+        let read = input.by_ref().take(FIRST_BYTES).read_to_end(&mut begin).and_then(|_| input.rewind());
+        read.map_err(|e| corrupt(location, String::new(), e.into()))?;
         Ok(match &begin[..] {
             [b'A', b'R', b'R', b'O', b'W', b'1', ..] => Self::Ipc(IpcFile::open(location, input, true)?),
             [0xff, 0xff, 0xff, 0xff, ..] => Self::Ipc(IpcFile::open(location, input, false)?),
-            [b'P', b'A', b'R', b'1', ..] => Self::Parquet(ParquetFile::open(location, &input)?),
+            [b'P', b'A', b'R', b'1', ..] => {
+                let mut end = [0; 4];
+                let at_end = input.seek(SeekFrom::End(-4)).and_then(|_| input.read_exact(&mut end));
+                if at_end.is_ok() && &end != b"PAR1" {
+                    return Err(corrupt(location, String::new(), CUT_SHORT.into()));
+                }
+                Self::Parquet(ParquetFile::open(location, &input)?)
+            }
             [] => return Err(corrupt(location, String::new(), "the file is empty".into())),
-            _ => return Err(corrupt(location, String::new(), "it begins like neither of the two".into())),
+            begin if ipc::is_old_stream(begin) => Self::Ipc(IpcFile::open(location, input, false)?),
+            begin => {
+                let unsupported = |reason| Error::UnsupportedSource { uri: location.uri(), reason };
+                let unknown = || corrupt(location, String::new(), "it begins like neither of the two".into());
+                return Err(foreign::recognized(begin).map_or_else(unknown, unsupported));
+            }
         })
     }
 }
@@ -120,8 +219,8 @@ impl Format {
 fn guarded<T>(location: &Location, input: Input, work: impl FnOnce(Input) -> Result<T>) -> Result<T> {
     #[cfg(feature = "cloud")]
     let failure = input.failure();
-    let result = catch_unwind(AssertUnwindSafe(|| work(input)))
-        .unwrap_or_else(|panic| Err(corrupt(location, String::new(), panic_message(panic.as_ref()).into())));
+    let result =
+        panics::guarded(|| work(input)).unwrap_or_else(|panic| Err(corrupt(location, String::new(), panic.into())));
     #[cfg(feature = "cloud")]
     if result.is_err()
         && let Some(failed) = failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
@@ -140,3 +239,8 @@ pub(super) const ROWS: usize = 2048;
 
 /// And bytes, about, unless a single row has more.
 pub(super) const BYTES: usize = 8 << 20;
+
+/// Bytes that tell what a file is.
+const FIRST_BYTES: u64 = 4096;
+
+const CUT_SHORT: &str = "it has no footer: it was cut short, or is still being written";

@@ -1,16 +1,16 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt, TryStreamExt};
-use tokio::sync::mpsc;
+use futures::{FutureExt, StreamExt};
 
-use super::data_file::{DataFile, Listening};
+use super::columns::{Adapter, unified};
+use super::data_file::DataFile;
 use super::location::Location;
-use super::memory::same_columns;
+use super::reading::{self, Damage, FilePart};
+use super::uri::absolute;
 use super::{Access, Fingerprint, RecordBatches, Shard, Source, SourceCounts, files, positions};
 use crate::config::{OnCorrupt, SourceConfig};
 use crate::error::{Error, Result};
@@ -18,6 +18,14 @@ use crate::telemetry;
 
 /// Files of Parquet, and of Arrow IPC in both its forms, on disk or (with the cargo feature `cloud`) in an object store
 /// or on a web server. Which format a file has, its first bytes tell.
+///
+/// Files may differ in the order of their columns, in those that nobody uses, and in types that one type holds exactly:
+/// `Int32` and `Int64`, `Utf8` and `LargeUtf8`, lists whose items are called otherwise. [`schema`](Source::schema) has the
+/// columns of all files with such a type; a column in use that a file lacks, or that has another type there, is
+/// [`Error::SchemaDrift`] when it is read. Timestamps of Parquet's INT96 come in microseconds.
+///
+/// Every row arrives or there is an error: what comes of a part is counted against the file's footer. A text column of
+/// which a value is not UTF-8 is `Binary` (or `LargeBinary`) in the record batch that has it, so that nothing is lost.
 ///
 /// Opening reads footers and schemas only. Parts are read in parallel, in order: row groups of Parquet, whole files of
 /// Arrow IPC; up to four at a time, each at most four record batches ahead, on tokio's blocking threads. These have 2,048
@@ -33,12 +41,12 @@ pub struct FileSource {
     schema: SchemaRef,
     files: Vec<Arc<DataFile>>,
     on_corrupt: OnCorrupt,
-    skipped: Arc<AtomicUsize>,
+    damage: Arc<Damage>,
 }
 
 impl FileSource {
     /// Opens a file, a folder's files with the endings `parquet`, `arrow`, `arrows`, `feather` or `ipc`, or all that
-    /// match a shell pattern.
+    /// match a shell pattern; see [`SourceConfig::uri`].
     ///
     /// # Errors
     /// As [`open_all`](Self::open_all).
@@ -49,16 +57,49 @@ impl FileSource {
     /// Opens the uris of `config` as one source, in their order; its `filter` and `columns` are not looked at.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::UnsupportedSource`], [`Error::Corrupt`] for what is neither Parquet nor Arrow IPC,
-    /// [`Error::SchemaDrift`] where files differ in their columns, [`Error::Remote`] for a store that cannot be reached.
+    /// [`Error::NotFound`], [`Error::UnsupportedSource`] for what is neither Parquet nor Arrow IPC, [`Error::Corrupt`] for
+    /// what is but is damaged, [`Error::Remote`] for a store that cannot be reached.
     pub async fn open_all(config: &SourceConfig) -> Result<Self> {
         let access = Access::new(config);
-        let locations = files::list(&config.uri, &access).await?;
-        let files: Vec<_> = opened(locations).await?;
-        let schema = files[0].schema();
-        same_schema(&schema, &files)?;
-        let (uri, uris, skipped) = (config.uri.join(", "), config.uri.clone(), Arc::default());
-        Ok(Self { uri, uris, access, schema, files, on_corrupt: config.on_corrupt, skipped })
+        let files = opened(files::list(&config.uri, &access, telemetry::foreign_files).await?).await;
+        Ok(Self::of(config, access, files.into_iter().collect::<Result<_>>()?))
+    }
+
+    /// The files that can be opened, and what is wrong with the others.
+    ///
+    /// # Errors
+    /// As [`open_all`](Self::open_all), where none can be opened.
+    pub(crate) async fn open_readable(config: &SourceConfig) -> Result<(Self, Vec<Error>)> {
+        let access = Access::new(config);
+        let (mut files, mut errors) = (Vec::new(), Vec::new());
+        for opened in opened(files::list(&config.uri, &access, telemetry::foreign_files).await?).await {
+            match opened {
+                Ok(file) => files.push(file),
+                Err(error) => errors.push(error),
+            }
+        }
+        match files.is_empty() {
+            true => Err(errors.swap_remove(0)),
+            false => Ok((Self::of(config, access, files), errors)),
+        }
+    }
+
+    fn of(config: &SourceConfig, access: Access, files: Vec<Arc<DataFile>>) -> Self {
+        let schemas: Vec<_> = files.iter().map(|file| file.schema()).collect();
+        Self {
+            uri: config.uri.join(", "),
+            uris: config.uri.clone(),
+            access,
+            schema: unified(&schemas),
+            files,
+            on_corrupt: config.on_corrupt,
+            damage: Arc::default(),
+        }
+    }
+
+    /// What was wrong with the parts that have been skipped so far.
+    pub(crate) fn take_damage(&self) -> Vec<Error> {
+        self.damage.take()
     }
 
     /// The files, each with its uri, what it is, and the number of its parts.
@@ -68,17 +109,13 @@ impl FileSource {
 }
 
 /// Opens files, some at the same time.
-async fn opened(locations: Vec<Location>) -> Result<Vec<Arc<DataFile>>> {
+async fn opened(locations: Vec<Location>) -> Vec<Result<Arc<DataFile>>> {
     let open = |location| async {
         tokio::task::spawn_blocking(|| DataFile::open(location).map(Arc::new))
             .await
             .map_err(|e| Error::TaskDied { task: "source", message: e.to_string() })?
     };
-    futures::stream::iter(locations).map(open).buffered(OPENING).try_collect().await
-}
-
-fn same_schema(schema: &SchemaRef, files: &[Arc<DataFile>]) -> Result<()> {
-    files.iter().try_for_each(|file| same_columns(&file.location.uri(), schema, &file.schema()))
+    futures::stream::iter(locations).map(open).buffered(OPENING).collect().await
 }
 
 /// Options may hold credentials, and files have long footers: neither is shown.
@@ -103,17 +140,17 @@ impl Source for FileSource {
 
     fn fingerprint(&self) -> Option<Fingerprint> {
         let shards = self.files.iter().map(|file| file.location.shard()).collect();
-        let uris: Vec<_> = self.uris.iter().map(|uri| files::absolute(uri)).collect();
+        let uris: Vec<_> = self.uris.iter().map(|uri| absolute(uri)).collect();
         Some(Fingerprint { settings: format!("{uris:?} {:?}", self.on_corrupt), shards })
     }
 
     fn counts(&self) -> SourceCounts {
-        SourceCounts { skipped_rows: self.skipped.load(Relaxed), faults: self.access.faults.load(Relaxed) }
+        SourceCounts { skipped_rows: self.damage.rows(), bad_texts: 0, faults: self.access.faults.load(Relaxed) }
     }
 
     fn added(&self, known: Vec<Shard>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {
         let added = async move {
-            let mut locations = files::list(&self.uris, &self.access).await?;
+            let mut locations = files::list(&self.uris, &self.access, |_, _| {}).await?;
             for Shard { uri, version } in &known {
                 let change = match locations.iter().map(Location::shard).find(|found| found.uri == *uri) {
                     None => "is gone",
@@ -126,88 +163,24 @@ impl Source for FileSource {
             if locations.is_empty() {
                 return Ok(None);
             }
-            let files = opened(locations).await?;
-            same_schema(&self.schema, &files)?;
+            let files = opened(locations).await.into_iter().collect::<Result<_>>()?;
             Ok(Some(Box::new(Self { files, ..self.clone() }) as Box<dyn Source>))
         };
         added.boxed()
     }
 
     fn read(&self, columns: &[String]) -> Result<RecordBatches> {
-        let positions = positions(&self.uri, &self.schema, columns)?;
-        let parts = self.files.iter().flat_map(|file| (0..file.parts()).map(move |part| (file.clone(), part)));
-        let reading = Reading {
-            parts: parts.collect(),
-            running: VecDeque::new(),
-            positions: positions.into(),
-            on_corrupt: self.on_corrupt,
-            skipped: self.skipped.clone(),
-        };
-        Ok(futures::stream::unfold(reading, |mut reading| async move { Some((reading.next().await?, reading)) })
-            .boxed())
-    }
-}
-
-/// Parts that are being read, the first one's record batches being those that are handed out.
-struct Reading {
-    parts: VecDeque<(Arc<DataFile>, usize)>,
-    running: VecDeque<mpsc::Receiver<Result<RecordBatch>>>,
-    positions: Arc<[usize]>,
-    on_corrupt: OnCorrupt,
-    skipped: Arc<AtomicUsize>,
-}
-
-impl Reading {
-    async fn next(&mut self) -> Option<Result<RecordBatch>> {
-        loop {
-            while self.running.len() < IN_FLIGHT
-                && let Some((file, part)) = self.parts.pop_front()
-            {
-                self.start(file, part);
-            }
-            match self.running.front_mut()?.recv().await {
-                None => drop(self.running.pop_front()),
-                Some(Err(error)) => {
-                    self.parts.clear();
-                    self.running.clear();
-                    return Some(Err(error));
-                }
-                Some(batch) => return Some(batch),
-            }
+        let declared = self.schema.project(&positions(&self.uri, &self.schema, columns)?);
+        let declared = Arc::new(declared.map_err(|cause| Error::Arrow { action: "select columns", cause })?);
+        let mut parts = VecDeque::new();
+        for file in &self.files {
+            let adapter = Arc::new(Adapter::new(&file.location.uri(), declared.clone(), &file.schema())?);
+            let part = |number| FilePart { file: file.clone(), number, adapter: adapter.clone() };
+            parts.extend((0..file.parts()).map(part));
         }
-    }
-
-    fn start(&mut self, file: Arc<DataFile>, part: usize) {
-        let (tx, rx) = mpsc::channel(AHEAD);
-        let (positions, on_corrupt, skipped) = (self.positions.clone(), self.on_corrupt, self.skipped.clone());
-        tokio::task::spawn_blocking(move || {
-            let mut rows = 0;
-            let mut emit = |batch: RecordBatch| {
-                rows += batch.num_rows();
-                if tx.blocking_send(Ok(batch)).is_ok() { Listening::Yes } else { Listening::No }
-            };
-            let error = match file.read(part, &positions, &mut emit) {
-                Ok(_) => return,
-                Err(error) => error,
-            };
-            if on_corrupt == OnCorrupt::Skip && matches!(error, Error::Corrupt { .. }) {
-                let lost = file.part_rows(part).map(|all| all.saturating_sub(rows));
-                skipped.fetch_add(lost.unwrap_or(0), Relaxed);
-                telemetry::rows_skipped(lost, &error);
-            } else {
-                // Nobody there to hear it: then nobody needs to.
-                let _ = tx.blocking_send(Err(error));
-            }
-        });
-        self.running.push_back(rx);
+        Ok(reading::in_order(parts, self.on_corrupt, self.damage.clone()))
     }
 }
 
 /// Files that are opened at the same time.
 const OPENING: usize = 16;
-
-/// Parts that are read at the same time.
-const IN_FLIGHT: usize = 4;
-
-/// Record batches that a part is read ahead.
-const AHEAD: usize = 4;

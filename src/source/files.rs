@@ -3,27 +3,73 @@
 use std::path::{Path, PathBuf};
 
 use super::Access;
+use super::folder::{CACHE, ENDINGS, data_files, is_cache_of_hf, is_dataset_of_hf, manifest, sort_out};
 use super::location::Location;
 #[cfg(feature = "cloud")]
 use super::object::Remote;
+use super::pattern::Component;
+use super::uri::{Local, is_local, nearby};
 use crate::error::{Error, Result};
 
-/// The files that `uris` name: each a file, a folder of files with one of the endings, or a shell pattern.
-pub(super) async fn list(uris: &[String], access: &Access) -> Result<Vec<Location>> {
+/// What a uri names.
+#[derive(Debug)]
+pub(super) struct Found<T> {
+    /// Data, in order.
+    pub files: Vec<T>,
+    /// The names of what lies beside them in a folder and is no data.
+    pub foreign: Vec<String>,
+}
+
+impl<T> Found<T> {
+    pub fn files(files: Vec<T>) -> Self {
+        Self { files, foreign: Vec::new() }
+    }
+}
+
+/// The files that `uris` name: each a file, a folder of files with one of the endings, or a shell pattern. `foreign` hears
+/// what else is in a folder.
+pub(super) async fn list(
+    uris: &[String],
+    access: &Access,
+    mut foreign: impl FnMut(&str, &[String]),
+) -> Result<Vec<Location>> {
     let mut remote = Remote::new(access);
     let mut files = Vec::new();
     for uri in uris {
-        let found = match uri.split_once("://") {
-            Some((scheme, _)) if scheme != "file" => remote.list(uri).await?,
-            _ => local(uri.clone()).await?,
-        };
-        if found.is_empty() {
-            let hint = format!("; no file matches (folders are searched for *.{}, not below)", ENDINGS.join(", *."));
+        let found = if is_local(uri) { local(uri.clone()).await? } else { remote.list(uri).await? };
+        if found.files.is_empty() {
+            let endings = ENDINGS.join(", *.");
+            let beside = match &found.foreign[..] {
+                [] => String::new(),
+                names => format!("; it has {}", some_of(names)),
+            };
+            let hint = format!("; no file matches (folders are searched for *.{endings}, not below){beside}");
             return Err(Error::NotFound { uri: uri.clone(), hint });
         }
-        files.extend(found);
+        if !found.foreign.is_empty() {
+            foreign(uri, &found.foreign);
+        }
+        files.extend(found.files);
     }
     Ok(files)
+}
+
+/// The local ones of these files.
+///
+/// # Errors
+/// [`Error::NotFound`] and [`Error::UnsupportedSource`].
+pub(crate) fn local_files(uris: &[String]) -> Result<Vec<PathBuf>> {
+    let found = uris.iter().filter(|uri| is_local(uri)).map(|uri| Ok(expand(uri)?.files));
+    Ok(found.collect::<Result<Vec<_>>>()?.concat())
+}
+
+/// The first of some names, as a text.
+pub(super) fn some_of(names: &[String]) -> String {
+    let shown = crate::error::quoted(&names[..names.len().min(SHOWN)]);
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 /// What there is without the cargo feature `cloud`.
@@ -36,74 +82,144 @@ impl Remote {
         Self
     }
 
-    async fn list(&mut self, uri: &str) -> Result<Vec<Location>> {
+    async fn list(&mut self, uri: &str) -> Result<Found<Location>> {
         let reason = "it needs a build with the cargo feature `cloud`; or copy the files to a local folder".to_owned();
         Err(Error::UnsupportedSource { uri: uri.to_owned(), reason })
     }
 }
 
-/// The uri as it holds from any working directory.
-pub(super) fn absolute(uri: &str) -> String {
-    let path = uri.strip_prefix("file://").unwrap_or(uri);
-    if path.contains("://") {
-        return path.to_owned();
-    }
-    std::path::absolute(path).map_or_else(|_| path.to_owned(), |path| path.display().to_string())
-}
-
-async fn local(uri: String) -> Result<Vec<Location>> {
-    let locate = move || expand(&uri)?.into_iter().map(Location::file).collect();
+async fn local(uri: String) -> Result<Found<Location>> {
+    let locate = move || {
+        let Found { files, foreign } = expand(&uri)?;
+        Ok(Found { files: files.into_iter().map(Location::file).collect::<Result<_>>()?, foreign })
+    };
     tokio::task::spawn_blocking(locate).await.map_err(|e| Error::TaskDied { task: "source", message: e.to_string() })?
 }
 
-fn expand(uri: &str) -> Result<Vec<PathBuf>> {
-    let path = uri.strip_prefix("file://").unwrap_or(uri);
-    if Path::new(path).is_dir() {
-        let mut files = matching(uri, &format!("{}/*", glob::Pattern::escape(path)))?;
-        files.retain(|file| file.extension().is_some_and(|e| ENDINGS.iter().any(|ending| e == *ending)));
-        return Ok(files);
-    }
-    if Path::new(path).exists() {
-        return Ok(vec![path.into()]);
-    }
-    if path.contains(['*', '?', '[']) {
-        return matching(uri, path);
-    }
-    Err(Error::NotFound { uri: uri.to_owned(), hint: nearby(Path::new(path)) })
-}
-
-fn matching(uri: &str, pattern: &str) -> Result<Vec<PathBuf>> {
+fn expand(uri: &str) -> Result<Found<PathBuf>> {
     let unsupported = |reason: String| Error::UnsupportedSource { uri: uri.to_owned(), reason };
-    let paths = glob::glob(pattern).map_err(|e| unsupported(format!("not a shell pattern: {e}")))?;
-    let mut files = Vec::new();
-    for path in paths {
-        let path = path.map_err(|e| unsupported(e.to_string()))?;
+    let local = Local::parse(uri).map_err(unsupported)?;
+    // A name may have wildcards or backslashes of its own.
+    for path in [local.path.clone(), local.unescaped()] {
+        if path.is_dir() {
+            return folder(&path);
+        }
         if path.is_file() {
-            files.push(path);
+            return Ok(Found::files(vec![path]));
+        }
+        if path.exists() {
+            let reason = "it is neither a file nor a folder (a pipe, say), and rows are read from several places at \
+                          once; write them to a file";
+            return Err(unsupported(reason.to_owned()));
         }
     }
+    let (folder, parts) = local.split();
+    if parts.is_empty() {
+        return Err(Error::NotFound { uri: uri.to_owned(), hint: nearby(&local.path) });
+    }
+    let components = parts.into_iter().map(Component::new).collect::<Result<Vec<_>, _>>().map_err(unsupported)?;
+    let mut walk = Walk::default();
+    walk.below(&folder, &components)?;
+    let mut files = walk.files;
+    if !components.last().is_some_and(|last| last.begins_with(CACHE)) {
+        files.retain(|file| !is_cached(file));
+    }
     files.sort();
-    Ok(files)
+    files.dedup();
+    Ok(Found::files(files))
 }
 
-/// What to try instead of a path that is not there.
-fn nearby(path: &Path) -> String {
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !parent.is_dir() {
-        return format!("; the folder `{}` does not exist either", parent.display());
+/// The data of a folder.
+fn folder(folder: &Path) -> Result<Found<PathBuf>> {
+    let entries = entries(folder)?;
+    let names = entries.iter().map(|(name, _)| name.as_str());
+    if let Some(manifest) = manifest(names) {
+        let path = folder.join(manifest);
+        let text = std::fs::read(&path).map_err(|cause| Error::Io { action: "read", path, cause })?;
+        if let Some(names) = data_files(&folder.display().to_string(), manifest, &text)? {
+            let files: Vec<_> = names.into_iter().map(|name| folder.join(name)).collect();
+            if let Some(missing) = files.iter().find(|file| !file.is_file()) {
+                let hint = format!("; `{}` names it: copy it there, too", folder.join(manifest).display());
+                return Err(Error::NotFound { uri: missing.display().to_string(), hint });
+            }
+            return Ok(Found::files(files));
+        }
     }
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
-    let nearest = entries
-        .map(|e| e.file_name().to_string_lossy().into_owned())
-        .map(|other| (strsim::damerau_levenshtein(&name, &other), other))
-        .filter(|(distance, other)| *distance <= 1 + other.len() / 3)
-        .min();
-    match nearest {
-        Some((_, other)) => format!("; did you mean `{}`?", parent.join(other).display()),
-        None => "; check the path".to_owned(),
+    let (folders, files): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(_, path)| path.is_dir());
+    let (files, mut foreign) = sort_out(files);
+    let (_, folders) = sort_out(folders.into_iter().map(|(name, _)| (format!("{name}/"), ())).collect());
+    foreign.extend(folders);
+    Ok(Found { files, foreign })
+}
+
+/// Collects the files that a pattern means.
+#[derive(Default)]
+struct Walk {
+    files: Vec<PathBuf>,
+    /// The folders that `**` has led through to where it is, or links would lead in circles.
+    above: Vec<PathBuf>,
+}
+
+impl Walk {
+    /// Those below `folder` that these components mean.
+    fn below(&mut self, folder: &Path, components: &[Component]) -> Result<()> {
+        let Some((first, rest)) = components.split_first() else { return Ok(()) };
+        match first {
+            Component::Name(name) => self.found(folder.join(name), rest),
+            Component::Wild { .. } => {
+                let mut meant = entries(folder)?.into_iter().filter(|(name, _)| first.admits(name));
+                meant.try_for_each(|(_, path)| self.found(path, rest))
+            }
+            Component::Folders => {
+                let real = or_here(folder).canonicalize().unwrap_or_else(|_| folder.to_owned());
+                if self.above.contains(&real) {
+                    return Ok(());
+                }
+                self.above.push(real);
+                self.below(folder, rest)?;
+                let mut meant = entries(folder)?.into_iter().filter(|(name, path)| first.admits(name) && path.is_dir());
+                meant.try_for_each(|(_, path)| self.below(&path, components))?;
+                self.above.pop();
+                Ok(())
+            }
+        }
+    }
+
+    fn found(&mut self, path: PathBuf, rest: &[Component]) -> Result<()> {
+        match rest {
+            [] if path.is_file() => self.files.push(path),
+            [_, ..] if path.is_dir() => self.below(&path, rest)?,
+            _ => {}
+        }
+        Ok(())
     }
 }
 
-/// What files of a folder are called that are data.
-pub(super) const ENDINGS: [&str; 5] = ["parquet", "arrow", "arrows", "feather", "ipc"];
+/// What is in a folder: names as text, and paths.
+fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let list = || -> std::io::Result<_> {
+        let entry = |entry: std::io::Result<std::fs::DirEntry>| {
+            let name = entry?.file_name();
+            Ok((name.to_string_lossy().into_owned(), folder.join(name)))
+        };
+        std::fs::read_dir(or_here(folder))?.map(entry).collect()
+    };
+    list().map_err(|cause| Error::Io { action: "list", path: or_here(folder).into(), cause })
+}
+
+/// A folder; the working directory where it has no name.
+fn or_here(folder: &Path) -> &Path {
+    if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
+}
+
+/// Whether a file is one of the caches that Hugging Face's datasets keeps beside its data.
+fn is_cached(file: &Path) -> bool {
+    let is_cache = file.file_name().is_some_and(|name| is_cache_of_hf(&name.to_string_lossy()));
+    is_cache && {
+        let beside = file.parent().map(entries);
+        beside.is_some_and(|entries| entries.is_ok_and(|e| e.iter().any(|(name, _)| is_dataset_of_hf(name))))
+    }
+}
+
+/// Names that are shown of many.
+const SHOWN: usize = 3;

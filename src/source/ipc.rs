@@ -1,16 +1,20 @@
 //! One Arrow IPC file or stream, from front to back: a file is a stream between a mark and a footer.
 
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::ipc::reader::{FileReader, StreamReader};
+use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions, write_message};
+use arrow::ipc::{Endianness, root_as_message};
 use parquet::file::reader::Length;
 
-use super::data_file::{Emit, Listening, ROWS, corrupt};
+use super::data_file::{Emit, Listening, Part, ROWS, Texts, corrupt};
 use super::location::{Input, Location};
 use super::parquet::order_of;
-use crate::error::Result;
+use super::parquet_types::of_bytes;
+use super::texts::restored;
+use crate::error::{Error, Result};
 
 #[derive(Clone, Debug)]
 pub(super) struct IpcFile {
@@ -22,6 +26,10 @@ pub(super) struct IpcFile {
 impl IpcFile {
     pub fn open(location: &Location, mut input: Input, is_file: bool) -> Result<Self> {
         let failed = |e: ArrowError| corrupt(location, String::new(), e.into());
+        if is_big_endian(&mut input, is_file).unwrap_or(false) {
+            return Err(Error::UnsupportedSource { uri: location.uri(), reason: BIG_ENDIAN.into() });
+        }
+        input.rewind().map_err(|e| failed(e.into()))?;
         if is_file {
             let reader = FileReader::try_new(BufReader::new(input), None).map_err(failed)?;
             return Ok(Self { schema: reader.schema(), batches: Some(reader.num_batches()) });
@@ -41,49 +49,124 @@ impl IpcFile {
         self.schema.clone()
     }
 
-    pub fn read(&self, location: &Location, input: Input, columns: &[usize], emit: Emit<'_>) -> Result<Listening> {
+    pub fn read(&self, location: &Location, input: Input, part: Part<'_>, emit: Emit<'_>) -> Result<Listening> {
         let failed = |e: ArrowError| corrupt(location, String::new(), e.into());
         let mut input = BufReader::new(input);
         if self.is_file() {
             skip_mark(&mut input).map_err(|e| failed(e.into()))?;
         }
-        let mut sorted = columns.to_vec();
+        let start = match part.texts {
+            Texts::Strict => Vec::new(),
+            Texts::Lenient => {
+                schema_message(&mut input).map_err(|e| failed(e.into()))?;
+                start_with_bytes(&self.schema).map_err(failed)?
+            }
+        };
+        let mut sorted = part.columns.to_vec();
         sorted.sort_unstable();
         sorted.dedup();
-        let batches = StreamReader::try_new(input, Some(sorted)).map_err(failed)?;
-        let order = order_of(columns);
-        let mut count = 0;
-        for (number, batch) in batches.enumerate() {
+        let mut batches =
+            StreamReader::try_new(Cursor::new(start).chain(input), Some(sorted.clone())).map_err(failed)?;
+        if part.texts == Texts::Strict {
+            let types = |schema: &Schema| schema.fields().iter().map(|f| f.data_type().clone()).collect::<Vec<_>>();
+            if types(&batches.schema()) != types(&self.schema.project(&sorted).map_err(failed)?) {
+                let cause = "its footer and its start name different columns";
+                return Err(corrupt(location, String::new(), cause.into()));
+            }
+        }
+        let order = order_of(part.columns);
+        let (mut count, mut skip) = (0, part.skip);
+        for batch in batches.by_ref() {
+            let batch = batch.and_then(|batch| restored(batch.project(&order)?, &self.schema, part.columns));
+            let batch = batch.map_err(|e| corrupt(location, format!(", record batch {count}"), e.into()))?;
             count += 1;
-            let batch = batch.and_then(|batch| batch.project(&order));
-            let batch = batch.map_err(|e| corrupt(location, format!(", record batch {number}"), e.into()))?;
-            for start in (0..batch.num_rows()).step_by(ROWS) {
+            let skipped = skip.min(batch.num_rows());
+            skip -= skipped;
+            for start in (skipped..batch.num_rows()).step_by(ROWS) {
                 if let Listening::No = emit(batch.slice(start, ROWS.min(batch.num_rows() - start))) {
                     return Ok(Listening::No);
                 }
             }
         }
-        if let Some(expected) = self.batches.filter(|expected| *expected != count) {
-            let cause = format!("it holds {count} record batches, and its footer says {expected}");
-            return Err(corrupt(location, String::new(), cause.into()));
-        }
-        Ok(Listening::Yes)
+        let cause = match self.batches {
+            Some(expected) if expected != count => {
+                format!("it holds {count} record batches, and its footer says {expected}")
+            }
+            None if batches.get_mut().read(&mut [0]).map_err(|e| failed(e.into()))? > 0 => {
+                format!("it goes on behind its end mark, which follows record batch {count}")
+            }
+            _ => return Ok(Listening::Yes),
+        };
+        Err(corrupt(location, String::new(), cause.into()))
     }
+}
+
+/// Whether a stream begins as those of before 2019 do: with a length, and without a continuation mark.
+pub(super) fn is_old_stream(begin: &[u8]) -> bool {
+    let mut rest = begin;
+    let length = i32::from_le_bytes(*begin.first_chunk().unwrap_or(&[0; 4]));
+    (8..begin.len() as i32).contains(&length) && schema_message(&mut rest).is_ok_and(|message| is_schema(&message))
+}
+
+fn is_schema(message: &[u8]) -> bool {
+    root_as_message(message).is_ok_and(|message| message.header_as_schema().is_some())
+}
+
+/// What the schema says about the order of bytes in numbers. The decoder of streams does not ask.
+fn is_big_endian(input: &mut Input, is_file: bool) -> std::io::Result<bool> {
+    let mut input = BufReader::new(input);
+    if is_file {
+        skip_mark(&mut input)?;
+    }
+    let message = schema_message(&mut input)?;
+    let schema = root_as_message(&message).ok().and_then(|message| message.header_as_schema());
+    Ok(schema.is_some_and(|schema| schema.endianness() == Endianness::Big))
+}
+
+/// The first message: what the schema is.
+fn schema_message(input: &mut impl Read) -> std::io::Result<Vec<u8>> {
+    let mut word = [0; 4];
+    input.read_exact(&mut word)?;
+    if word == CONTINUATION {
+        input.read_exact(&mut word)?;
+    }
+    let mut message = Vec::new();
+    let length = u64::from(u32::from_le_bytes(word));
+    match input.take(length).read_to_end(&mut message)? as u64 == length {
+        true => Ok(message),
+        false => Err(std::io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+/// A stream's start that says bytes in place of texts, which lie in a record batch just alike. Not for dictionaries:
+/// what follows names them by numbers that only the old start knows.
+fn start_with_bytes(schema: &Schema) -> Result<Vec<u8>, ArrowError> {
+    if schema.flattened_fields().iter().any(|field| matches!(field.data_type(), DataType::Dictionary(..))) {
+        return Err(ArrowError::IpcError("with dictionaries, its texts cannot be read as bytes".into()));
+    }
+    let (options, mut dictionaries) = (IpcWriteOptions::default(), DictionaryTracker::new(false));
+    let generator = IpcDataGenerator::default();
+    let message = generator.schema_to_bytes_with_dictionary_tracker(&of_bytes(schema), &mut dictionaries, &options);
+    let mut start = Vec::new();
+    write_message(&mut start, message, &options)?;
+    Ok(start)
 }
 
 /// Whether a stream has its end mark. Without, whole record batches may be missing. Goes back to the start.
 fn ends(input: &mut Input) -> std::io::Result<bool> {
-    let mut end = [0; END.len()];
+    let (mut start, mut end) = ([0; 4], [0; END.len()]);
+    input.read_exact(&mut start)?;
     if input.len() >= END.len() as u64 {
         input.seek(SeekFrom::End(-(END.len() as i64)))?;
         input.read_exact(&mut end)?;
     }
     input.rewind()?;
-    Ok(end == END)
+    // Old streams have no continuation mark, at the end neither.
+    Ok(end == END || start != CONTINUATION && end[4..] == END[4..])
 }
 
 /// Goes to the stream of a file: behind the mark and its padding, which is as long as its writer likes.
-fn skip_mark(input: &mut BufReader<Input>) -> std::io::Result<()> {
+fn skip_mark(input: &mut BufReader<impl Read + Seek>) -> std::io::Result<()> {
     let mut word = [0; 8];
     input.read_exact(&mut word)?;
     while {
@@ -93,5 +176,10 @@ fn skip_mark(input: &mut BufReader<Input>) -> std::io::Result<()> {
     input.seek_relative(-8)
 }
 
+const CONTINUATION: [u8; 4] = [0xff; 4];
+
 /// A continuation mark, and no metadata.
 const END: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+
+const BIG_ENDIAN: &str = "its numbers are big-endian, most significant byte first, which is not read here; write it again \
+                          on a little-endian machine (x86, ARM), for example with pyarrow, which swaps them while it reads";

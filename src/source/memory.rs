@@ -2,6 +2,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::{StreamExt, stream};
 
+use super::columns::{Adapter, unified};
 use super::{RecordBatches, Source, positions};
 use crate::error::{Error, Result};
 
@@ -16,17 +17,15 @@ impl MemorySource {
     /// A source of these record batches, in this order.
     ///
     /// # Errors
-    /// [`Error::TooFewSamples`] for none at all, [`Error::SchemaDrift`] where they do not all have the same columns.
+    /// [`Error::TooFewSamples`] for none at all. Record batches may differ as files may: see
+    /// [`FileSource`](super::FileSource).
     pub fn new(batches: Vec<RecordBatch>) -> Result<Self> {
-        let Some(first) = batches.first() else {
+        if batches.is_empty() {
             let reason = "record batch is needed; give some".to_owned();
-            return Err(Error::TooFewSamples { uri: NAME.into(), found: 0, needed: 1, reason });
-        };
-        let schema = first.schema();
-        for batch in &batches {
-            same_columns(NAME, &schema, &batch.schema())?;
+            return Err(Error::TooFewSamples { uri: NAME.into(), filter: None, found: 0, needed: 1, reason });
         }
-        Ok(Self { schema, batches })
+        let schemas: Vec<_> = batches.iter().map(RecordBatch::schema).collect();
+        Ok(Self { schema: unified(&schemas), batches })
     }
 }
 
@@ -44,30 +43,18 @@ impl Source for MemorySource {
     }
 
     fn read(&self, columns: &[String]) -> Result<RecordBatches> {
-        let positions = positions(NAME, &self.schema, columns)?;
-        let project = move |batch: RecordBatch| {
-            batch.project(&positions).map_err(|cause| Error::Arrow { action: "select columns", cause })
+        let failed = |cause| Error::Arrow { action: "select columns", cause };
+        let declared = self.schema.project(&positions(NAME, &self.schema, columns)?).map_err(failed)?;
+        let declared = SchemaRef::new(declared);
+        let adapter = |(number, batch): (usize, &RecordBatch)| {
+            let name = format!("{NAME}, record batch {number}");
+            Ok((Adapter::new(&name, declared.clone(), &batch.schema())?, batch.clone()))
         };
-        Ok(stream::iter(self.batches.clone()).map(project).boxed())
-    }
-}
-
-/// Refuses a schema whose names or types differ from those before.
-pub(super) fn same_columns(uri: &str, expected: &SchemaRef, found: &SchemaRef) -> Result<()> {
-    let same = expected.fields().len() == found.fields().len()
-        && expected
-            .fields()
-            .iter()
-            .zip(found.fields())
-            .all(|(a, b)| a.name() == b.name() && a.data_type() == b.data_type());
-    let list = |schema: &SchemaRef| {
-        let fields: Vec<_> = schema.fields().iter().map(|f| format!("{}: {}", f.name(), f.data_type())).collect();
-        format!("({})", fields.join(", "))
-    };
-    if same {
-        Ok(())
-    } else {
-        Err(Error::SchemaDrift { uri: uri.to_owned(), found: list(found), expected: list(expected) })
+        let batches = self.batches.iter().enumerate().map(adapter).collect::<Result<Vec<_>>>()?;
+        let adapt = move |(adapter, batch): (Adapter, RecordBatch)| {
+            adapter.adapt(&batch.project(&adapter.positions).map_err(failed)?)
+        };
+        Ok(stream::iter(batches).map(adapt).boxed())
     }
 }
 

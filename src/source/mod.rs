@@ -20,16 +20,25 @@
 
 #[cfg(feature = "cloud")]
 mod blocks;
+mod columns;
 mod data_file;
 mod file;
 mod files;
 mod filter;
+mod folder;
+mod foreign;
 mod ipc;
 mod location;
 mod memory;
 #[cfg(feature = "cloud")]
 mod object;
 mod parquet;
+mod parquet_types;
+mod pattern;
+mod reading;
+mod texts;
+mod types;
+mod uri;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,8 +51,11 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 pub use self::file::FileSource;
+#[cfg(feature = "cli")]
+pub(crate) use self::files::local_files;
 pub use self::filter::FilteredSource;
 pub use self::memory::MemorySource;
+pub(crate) use self::texts::readable;
 use crate::config::SourceConfig;
 use crate::error::{Error, Result};
 
@@ -60,6 +72,11 @@ pub trait Source: Send + Sync + 'static {
 
     /// Rows in all, where that is known without reading them.
     fn rows(&self) -> Option<usize> {
+        None
+    }
+
+    /// The condition that leaves rows out, `None` by default; messages about too few rows name it.
+    fn filter(&self) -> Option<&str> {
         None
     }
 
@@ -96,6 +113,8 @@ pub trait Source: Send + Sync + 'static {
 pub struct SourceCounts {
     /// Rows that lay in damaged parts and were skipped, where their number is known: in Parquet it is.
     pub skipped_rows: usize,
+    /// Values that are null in the store since they are no UTF-8. Known once rows are stored: a source gives bytes.
+    pub bad_texts: usize,
     /// Requests to object stores that failed for a passing reason, and so were sent again while retries were left.
     pub faults: usize,
 }
@@ -153,14 +172,19 @@ pub(crate) fn filtered(source: Box<dyn Source>, filter: Option<&str>) -> Result<
 /// The positions of `columns` in `schema`.
 ///
 /// # Errors
-/// [`Error::MissingColumn`] with the columns that are there.
+/// [`Error::MissingColumn`] with the columns that are there, [`Error::AmbiguousColumn`] where several have the name.
 pub fn positions(uri: &str, schema: &Schema, columns: &[String]) -> Result<Vec<usize>> {
     let position = |column: &String| {
-        schema.index_of(column).map_err(|_| Error::MissingColumn {
+        let uri = || uri.to_owned();
+        let position = schema.index_of(column).map_err(|_| Error::MissingColumn {
             column: column.clone(),
-            uri: uri.to_owned(),
+            uri: uri(),
             available: schema.fields().iter().map(|f| f.name().clone()).collect(),
-        })
+        })?;
+        match schema.fields()[position..].iter().filter(|field| field.name() == column).count() {
+            1 => Ok(position),
+            count => Err(Error::AmbiguousColumn { column: column.clone(), uri: uri(), count }),
+        }
     };
     columns.iter().map(position).collect()
 }

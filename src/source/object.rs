@@ -15,14 +15,17 @@ use object_store::client::{
 };
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::http::HttpBuilder;
+use object_store::path::Path as ObjectPath;
 use object_store::{
     ClientOptions, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, ObjectStoreScheme, RetryConfig,
 };
 use url::Url;
 
 use super::Access;
-use super::files::ENDINGS;
+use super::files::Found;
+use super::folder::{CACHE, data_files, is_cache_of_hf, is_dataset_of_hf, manifest, sort_out};
 use super::location::Location;
+use super::pattern::{Component, is_wildcard, matches, unescaped};
 use crate::error::{Error, Result};
 use crate::telemetry;
 
@@ -80,52 +83,128 @@ impl Remote {
 
     /// The objects that `uri` names: one, those below it with one of the endings, or those that match a pattern; by
     /// name.
-    pub async fn list(&mut self, uri: &str) -> Result<Vec<Location>> {
+    pub async fn list(&mut self, uri: &str) -> Result<Found<Location>> {
+        let characters = unescaped(uri.bytes().map(|byte| (byte, false)));
+        let wildcard = characters.iter().position(is_wildcard);
+        // A name may have brackets of its own.
+        if wildcard.is_some() && uri.contains('[') {
+            let place = self.place(uri, uri)?;
+            if let Some(object) = place.object(uri).await? {
+                return Ok(Found::files(vec![object]));
+            }
+        }
+        let text = |characters: &[(u8, bool)]| {
+            String::from_utf8_lossy(&characters.iter().map(|(byte, _)| *byte).collect::<Vec<_>>()).into_owned()
+        };
+        let Some(wildcard) = wildcard else {
+            let place = self.place(uri, &text(&characters))?;
+            return match place.object(uri).await? {
+                Some(object) => Ok(Found::files(vec![object])),
+                None => place.folder(uri).await,
+            };
+        };
+        let folder = characters[..wildcard].iter().rposition(|(byte, _)| *byte == b'/').map_or(0, |slash| slash + 1);
         let unsupported = |reason: String| Error::UnsupportedSource { uri: uri.to_owned(), reason };
-        let wildcard = uri.find(['*', '?', '[']);
-        let literal = wildcard.map_or(uri, |at| &uri[..=uri[..at].rfind('/').unwrap_or(0)]);
-        let pattern = wildcard.map(|_| glob::Pattern::new(&uri[literal.len()..])).transpose();
-        let pattern = pattern.map_err(|e| unsupported(format!("not a shell pattern: {e}")))?;
-        let url = Url::parse(literal).map_err(|e| unsupported(e.to_string()))?;
+        let components = characters[folder..].split(|(byte, _)| *byte == b'/').map(Component::new);
+        let components = components.collect::<Result<Vec<_>, _>>().map_err(unsupported)?;
+        self.place(uri, &text(&characters[..folder]))?.matching(uri, &components).await
+    }
+
+    /// The store that `text` names, and where in it; `uri` is what it came from.
+    fn place(&mut self, uri: &str, text: &str) -> Result<Place> {
+        let unsupported = |reason: String| Error::UnsupportedSource { uri: uri.to_owned(), reason };
+        let url = Url::parse(text).map_err(|e| unsupported(e.to_string()))?;
         let (scheme, path) = ObjectStoreScheme::parse(&url).map_err(|e| {
             unsupported(format!("{e}; use s3, gs, az, http or https, or copy the files to a local folder"))
         })?;
         let web = scheme == ObjectStoreScheme::Http;
-        if web && (pattern.is_some() || literal.ends_with('/')) {
+        if web && (text != uri || text.ends_with('/')) {
             let reason = "files of a web server cannot be listed, and queries are not sent; name every file";
             return Err(unsupported(reason.to_owned()));
         }
-        let root = literal.trim_end_matches('/').strip_suffix(path.as_ref()).unwrap_or(literal);
+        // What is left of the text without the path, which may be encoded in it.
+        let root = path.parts().fold(text.trim_end_matches('/'), |root, _| root.rsplit_once('/').map_or(root, |r| r.0));
         let root = format!("{}/", root.trim_end_matches('/'));
         let store = match self.open.get(&root) {
             Some(store) => store.clone(),
             None => connect(&scheme, &url, &self.access).map_err(unsupported)?,
         };
         self.open.insert(root.clone(), store.clone());
+        Ok(Place { store, root, path, may_be_object: !text.ends_with('/'), may_be_folder: !web })
+    }
+}
 
-        if pattern.is_none() && !literal.ends_with('/') {
-            match store.head(&path).await {
-                Ok(meta) => return Ok(vec![Location::Object(Object::new(store, &root, meta))]),
-                Err(object_store::Error::NotFound { .. }) if !web => {}
-                Err(error) => return Err(failed(uri, "find", error)),
+/// A place in a store: an object, or a folder of objects.
+struct Place {
+    store: Arc<dyn ObjectStore>,
+    /// What uris of the store begin with.
+    root: String,
+    path: ObjectPath,
+    may_be_object: bool,
+    may_be_folder: bool,
+}
+
+impl Place {
+    fn location(&self, meta: ObjectMeta) -> Location {
+        Location::Object(Object::new(self.store.clone(), &self.root, meta))
+    }
+
+    async fn object(&self, uri: &str) -> Result<Option<Location>> {
+        if !self.may_be_object {
+            return Ok(None);
+        }
+        match self.store.head(&self.path).await {
+            Ok(meta) => Ok(Some(self.location(meta))),
+            Err(object_store::Error::NotFound { .. }) if self.may_be_folder => Ok(None),
+            Err(error) => Err(failed(uri, "find", error)),
+        }
+    }
+
+    async fn folder(&self, uri: &str) -> Result<Found<Location>> {
+        let listed = self.store.list_with_delimiter(Some(&self.path)).await.map_err(|e| failed(uri, "list", e))?;
+        let name = |path: &ObjectPath| path.filename().unwrap_or_default().to_owned();
+        let objects: Vec<_> = listed.objects.into_iter().map(|meta| (name(&meta.location), meta)).collect();
+        if let Some(manifest) = manifest(objects.iter().map(|(name, _)| name.as_str())) {
+            let path = self.path.clone().join(manifest);
+            let get = async { self.store.get(&path).await?.bytes().await };
+            let text = get.await.map_err(|e| failed(&format!("{}{path}", self.root), "read", e))?;
+            if let Some(names) = data_files(uri, manifest, &text)? {
+                let of = |name: String| {
+                    let missing = || {
+                        let hint = format!("; `{}{path}` names it: copy it there, too", self.root);
+                        Error::NotFound { uri: format!("{}/{name}", uri.trim_end_matches('/')), hint }
+                    };
+                    let object = objects.iter().find(|(other, _)| *other == name).ok_or_else(missing)?;
+                    Ok(self.location(object.1.clone()))
+                };
+                return Ok(Found::files(names.into_iter().map(of).collect::<Result<_>>()?));
             }
         }
-        let failed = |error| failed(uri, "list", error);
-        let mut found: Vec<ObjectMeta> = match &pattern {
-            None => store.list_with_delimiter(Some(&path)).await.map_err(failed)?.objects,
-            Some(_) => store.list(Some(&path)).try_collect().await.map_err(failed)?,
+        let (found, mut foreign) = sort_out(objects);
+        let folders = listed.common_prefixes.iter().map(|path| (format!("{}/", name(path)), ()));
+        foreign.extend(sort_out(folders.collect()).1);
+        Ok(Found { files: found.into_iter().map(|meta| self.location(meta)).collect(), foreign })
+    }
+
+    async fn matching(&self, uri: &str, components: &[Component]) -> Result<Found<Location>> {
+        let listed = self.store.list(Some(&self.path)).try_collect::<Vec<_>>().await;
+        let mut found = listed.map_err(|error| failed(uri, "list", error))?;
+        let names = |meta: &ObjectMeta| -> Vec<String> {
+            let below = meta.location.prefix_match(&self.path).into_iter().flatten();
+            below.map(|part| part.as_ref().to_owned()).collect()
         };
-        let wanted = |meta: &ObjectMeta| match &pattern {
-            None => meta.location.extension().is_some_and(|ending| ENDINGS.contains(&ending)),
-            Some(pattern) => {
-                let name = meta.location.as_ref().strip_prefix(path.as_ref()).unwrap_or_default();
-                let whole = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
-                pattern.matches_with(name.trim_start_matches('/'), whole)
-            }
-        };
-        found.retain(wanted);
+        let folder = |meta: &ObjectMeta| meta.location.as_ref().rsplit_once('/').map(|(folder, _)| folder.to_owned());
+        let of_hf = |meta: &&ObjectMeta| meta.location.filename().is_some_and(is_dataset_of_hf);
+        let datasets: Vec<_> = found.iter().filter(of_hf).map(folder).collect();
+        let wants_caches = components.last().is_some_and(|last| last.begins_with(CACHE));
+        found.retain(|meta| {
+            let names = names(meta);
+            let names: Vec<_> = names.iter().map(String::as_str).collect();
+            let is_cache = names.last().is_some_and(|name| is_cache_of_hf(name)) && datasets.contains(&folder(meta));
+            matches(&names, components) && (wants_caches || !is_cache)
+        });
         found.sort_by(|a, b| a.location.cmp(&b.location));
-        Ok(found.into_iter().map(|meta| Location::Object(Object::new(store.clone(), &root, meta))).collect())
+        Ok(Found::files(found.into_iter().map(|meta| self.location(meta)).collect()))
     }
 }
 

@@ -1,25 +1,59 @@
 //! One Parquet file, row group by row group.
 
 use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
-use parquet::file::metadata::ColumnChunkMetaData;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
+};
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
 
-use super::data_file::{BYTES, Emit, Listening, ROWS, corrupt};
+use super::data_file::{BYTES, Emit, Listening, Part, ROWS, Texts, corrupt};
 use super::location::{Input, Location};
+use super::parquet_types;
+use super::texts::restored;
 use crate::error::Result;
+use crate::panics::guarded;
+use crate::telemetry;
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct ParquetFile {
     metadata: ArrowReaderMetadata,
+    /// The same with all texts as bytes, made when it is needed: see [`Texts`].
+    of_bytes: OnceLock<Option<ArrowReaderMetadata>>,
+    /// Columns with texts that the decoder would take for UTF-8 unchecked, since only the Arrow schema beside the
+    /// Parquet schema says that they are texts.
+    unchecked: Vec<usize>,
 }
 
 impl ParquetFile {
     pub fn open(location: &Location, input: &Input) -> Result<Self> {
-        let metadata = ArrowReaderMetadata::load(input, ArrowReaderOptions::new());
-        Ok(Self { metadata: metadata.map_err(|e| corrupt(location, String::new(), e.into()))? })
+        let damaged = |cause| corrupt(location, String::new(), cause);
+        let bare = ArrowReaderMetadata::load(input, ArrowReaderOptions::new().with_skip_arrow_metadata(true));
+        let bare = bare.map_err(|e| damaged(e.into()))?;
+        check_rows(bare.metadata()).map_err(|reason| damaged(reason.into()))?;
+        // The Arrow schema that a writer may leave in the footer says more, as long as nobody has changed the columns
+        // since and left it there.
+        let hinted = guarded(|| ArrowReaderMetadata::try_new(bare.metadata().clone(), ArrowReaderOptions::new()));
+        let metadata = match hinted {
+            Ok(Ok(hinted)) => hinted,
+            Ok(Err(error)) => {
+                telemetry::arrow_schema_ignored(&location.uri(), &error);
+                bare
+            }
+            Err(panic) => {
+                telemetry::arrow_schema_ignored(&location.uri(), &panic);
+                bare
+            }
+        };
+        let metadata = match parquet_types::with_microseconds(metadata.schema(), metadata.parquet_schema()) {
+            Some(schema) => retyped(metadata.metadata().clone(), schema).map_err(|e| damaged(e.into()))?,
+            None => metadata,
+        };
+        let unchecked = parquet_types::unchecked_texts(metadata.schema(), metadata.parquet_schema());
+        Ok(Self { metadata, of_bytes: OnceLock::new(), unchecked })
     }
 
     pub fn schema(&self) -> SchemaRef {
@@ -30,46 +64,58 @@ impl ParquetFile {
         self.metadata.metadata().num_row_groups()
     }
 
-    pub fn row_group_rows(&self, row_group: usize) -> Option<usize> {
-        usize::try_from(self.metadata.metadata().row_group(row_group).num_rows()).ok()
+    pub fn row_group_rows(&self, row_group: usize) -> usize {
+        usize::try_from(self.row_group(row_group).num_rows()).unwrap_or(0)
+    }
+
+    /// How the texts of these columns are to be read at first.
+    pub fn texts(&self, columns: &[usize]) -> Texts {
+        if columns.iter().any(|column| self.unchecked.contains(column)) { Texts::Lenient } else { Texts::Strict }
     }
 
     /// Where the column chunks of these columns lie in the file.
     pub fn spans(&self, row_group: usize, columns: &[usize]) -> Vec<Range<u64>> {
         let mask = self.mask(columns);
-        let chunks = self.metadata.metadata().row_group(row_group).columns().iter().enumerate();
+        let chunks = self.row_group(row_group).columns().iter().enumerate();
         let used = chunks.filter(|(leaf, _)| mask.leaf_included(*leaf)).map(|(_, chunk)| chunk.byte_range());
         used.map(|(start, length)| start..start.saturating_add(length)).collect()
     }
 
-    pub fn read(
-        &self,
-        location: &Location,
-        input: Input,
-        row_group: usize,
-        columns: &[usize],
-        emit: Emit<'_>,
-    ) -> Result<Listening> {
+    pub fn read(&self, location: &Location, input: Input, part: Part<'_>, emit: Emit<'_>) -> Result<Listening> {
         let damaged = |cause| corrupt(location, String::new(), cause);
-        let order = order_of(columns);
-        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(input, self.metadata.clone())
-            .with_row_groups(vec![row_group])
-            .with_projection(self.mask(columns))
-            .with_batch_size(self.rows_at_once(row_group, columns))
-            .build()
-            .map_err(|e| damaged(e.into()))?;
-        for batch in reader {
-            let batch = batch.and_then(|b| b.project(&order)).map_err(|e| damaged(e.into()))?;
-            if let Listening::No = emit(batch) {
+        let metadata = match part.texts {
+            Texts::Strict => &self.metadata,
+            Texts::Lenient => {
+                let made = self.of_bytes.get_or_init(|| of_bytes(&self.metadata));
+                made.as_ref().ok_or_else(|| damaged("its texts cannot be read as bytes".into()))?
+            }
+        };
+        let order = order_of(part.columns);
+        let mut reader = ParquetRecordBatchReaderBuilder::new_with_metadata(input, metadata.clone())
+            .with_row_groups(vec![part.number])
+            .with_projection(self.mask(part.columns))
+            .with_batch_size(self.rows_at_once(part.number, part.columns));
+        if part.skip > 0 {
+            let left = self.row_group_rows(part.number).saturating_sub(part.skip);
+            let selected = vec![RowSelector::skip(part.skip), RowSelector::select(left)];
+            reader = reader.with_row_selection(RowSelection::from(selected));
+        }
+        for batch in reader.build().map_err(|e| damaged(e.into()))? {
+            let batch = batch.and_then(|batch| restored(batch.project(&order)?, self.metadata.schema(), part.columns));
+            if let Listening::No = emit(batch.map_err(|e| damaged(e.into()))?) {
                 return Ok(Listening::No);
             }
         }
         Ok(Listening::Yes)
     }
 
+    fn row_group(&self, row_group: usize) -> &RowGroupMetaData {
+        self.metadata.metadata().row_group(row_group)
+    }
+
     /// Rows of a record batch: fewer than others have where they are long on the average.
     fn rows_at_once(&self, row_group: usize, columns: &[usize]) -> usize {
-        let (mask, row_group) = (self.mask(columns), self.metadata.metadata().row_group(row_group));
+        let (mask, row_group) = (self.mask(columns), self.row_group(row_group));
         let chunks = row_group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
         // A dictionary makes a chunk shorter than its values; newer files tell how long these are.
         let bytes = |chunk: &ColumnChunkMetaData| {
@@ -83,19 +129,35 @@ impl ParquetFile {
     fn mask(&self, columns: &[usize]) -> ProjectionMask {
         ProjectionMask::roots(self.metadata.parquet_schema(), columns.iter().copied())
     }
+}
 
-    /// Reads the columns of a damaged row group one by one, to name the one that is damaged.
-    pub fn damaged(&self, location: &Location, row_group: usize, columns: &[usize]) -> Option<&str> {
-        let damaged = |column: &&usize| {
-            let Ok(input) = location.open(&self.spans(row_group, &[**column]), 1) else { return false };
-            ParquetRecordBatchReaderBuilder::new_with_metadata(input, self.metadata.clone())
-                .with_row_groups(vec![row_group])
-                .with_projection(self.mask(&[**column]))
-                .build()
-                .map_or(true, |mut reader| reader.any(|batch| batch.is_err()))
-        };
-        columns.iter().find(damaged).map(|&c| self.metadata.schema().field(c).name().as_str())
+/// A footer that contradicts itself promises nothing.
+fn check_rows(metadata: &ParquetMetaData) -> Result<(), String> {
+    let mut rows = 0i64;
+    for (number, row_group) in metadata.row_groups().iter().enumerate() {
+        let of_it = row_group.num_rows();
+        rows = Some(of_it)
+            .filter(|of_it| *of_it >= 0)
+            .and_then(|of_it| rows.checked_add(of_it))
+            .ok_or_else(|| format!("its footer says that row group {number} has {of_it} rows"))?;
     }
+    let promised = metadata.file_metadata().num_rows();
+    match rows == promised {
+        true => Ok(()),
+        false => Err(format!("its footer says that it has {promised} rows, and its row groups {rows}")),
+    }
+}
+
+/// The file's columns with other types.
+fn retyped(metadata: Arc<ParquetMetaData>, schema: Schema) -> parquet::errors::Result<ArrowReaderMetadata> {
+    ArrowReaderMetadata::try_new(metadata, ArrowReaderOptions::new().with_schema(Arc::new(schema)))
+}
+
+/// The same file with all its texts as bytes.
+fn of_bytes(metadata: &ArrowReaderMetadata) -> Option<ArrowReaderMetadata> {
+    let schema = parquet_types::of_bytes(metadata.schema());
+    let bare = parquet_types::without_texts(metadata.metadata()).ok()?;
+    retyped(Arc::new(bare), schema).ok()
 }
 
 /// A projected reader gives columns in the file's order; these positions in its output restore the order asked for.

@@ -3,20 +3,21 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use arrow::array::RecordBatch;
-use arrow::compute::{BatchCoalescer, cast};
-use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
+use arrow::compute::BatchCoalescer;
+use arrow::datatypes::{Schema, SchemaRef};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 use tracing::{Instrument, Span};
 
 use super::lock::BuildLock;
+use super::plain::{BadTexts, Plain, plain};
 use super::{BYTES_PER_BATCH, ROWS_PER_BATCH, Segment, Store, advice};
 use crate::arrow_file::{self, ArrowFile, ArrowFileWriter, Part};
 use crate::config::{Advice, StoreConfig, Verify};
 use crate::error::{Error, Result};
+use crate::sample::SampleId;
 use crate::source::{Fingerprint, RecordBatches, Shard, Source, positions};
 use crate::telemetry;
 
@@ -126,7 +127,9 @@ impl Recipe {
             let usable = opened.map_err(|error| error.to_string()).and_then(|file| {
                 let found = &file.schema;
                 let skipped_rows = found.metadata().get(SKIPPED).and_then(|n| n.parse().ok()).unwrap_or(0);
-                let segment = Segment { shards: shards_of(found), skipped_rows, parts: file.parts.clone() };
+                let bad_texts = found.metadata().get(BAD_TEXTS).map_or("", String::as_str);
+                let bad_texts = bad_texts.lines().filter_map(BadTexts::of_line).collect();
+                let segment = Segment { shards: shards_of(found), skipped_rows, bad_texts, parts: file.parts.clone() };
                 match found.fields() == schema.fields() {
                     false => Err("it has other columns".to_owned()),
                     true if segment.shards.is_empty() || !segment.shards.iter().all(|s| shards.contains(s)) => {
@@ -166,29 +169,29 @@ impl Recipe {
         let schema = Arc::new(self.schema.as_ref().clone().with_metadata(metadata(&shards)));
         let later: Vec<_> = (before.len() + 1..).map_while(|n| self.path(n).filter(|path| path.exists())).collect();
         let span = self.span.clone();
-        let (skipped, before_it) = (Arc::new(AtomicUsize::new(0)), source.counts().skipped_rows);
-        let skipped_too = skipped.clone();
         let task = move || {
             span.in_scope(|| {
                 // What was added to a segment that is no more.
                 for path in later.into_iter().rev() {
                     std::fs::remove_file(&path).map_err(|cause| Error::Io { action: "remove", path, cause })?;
                 }
-                write(rx, schema, target, &skipped_too)
+                write(rx, schema, target)
             })
         };
         let writer = tokio::task::spawn_blocking(task);
         let rows = before.iter().map(Segment::len).sum();
-        let counts = || skipped.store(source.counts().skipped_rows - before_it, Relaxed);
-        let sent = send(stream, tx, rows, progress, counts).instrument(self.span.clone()).await;
+        let sent = send(source, stream, tx, rows, progress).instrument(self.span.clone()).await;
         let written = writer.await.map_err(|e| Error::TaskDied { task: "store", message: e.to_string() })?;
-        // Where the source failed, the writer saw its input cut short: the source's error is the cause.
+        // Where the source failed, the writer heard of no end: the source's error is the cause.
         sent?;
-        let parts = written?;
+        let Written { skipped_rows, bad_texts, parts } = written?;
+        for BadTexts { column, first, count } in &bad_texts {
+            telemetry::texts_unreadable(column, *count, SampleId::new(rows + first));
+        }
         if self.verify == Verify::Never {
             parts.iter().for_each(Part::trust);
         }
-        Ok(Segment { shards, skipped_rows: skipped.load(Relaxed), parts })
+        Ok(Segment { shards, skipped_rows, bad_texts, parts })
     }
 
     /// The rows of a part, checked if they are to be.
@@ -231,48 +234,59 @@ fn shards_of(schema: &Schema) -> Vec<Shard> {
     lines.filter_map(|line| line.split_once('\t')).map(shard).collect()
 }
 
-/// Hands the source's record batches to the writer, and calls `ended` before it tells it of the end. A writer that is
-/// gone has its own error to report.
-async fn send(
-    mut stream: RecordBatches,
-    tx: mpsc::Sender<Result<RecordBatch>>,
-    mut rows: usize,
-    progress: Progress<'_>,
-    ended: impl FnOnce(),
-) -> Result<()> {
-    while let Some(item) = stream.next().await {
-        let batch = match item {
-            Ok(batch) => batch,
-            Err(error) => {
-                // Tells the writer to throw its file away.
-                let interrupted = std::io::Error::other("the source failed");
-                let abort = Error::Io { action: "read", path: PathBuf::new(), cause: interrupted };
-                let _ = tx.send(Err(abort)).await;
-                return Err(error);
-            }
-        };
-        rows += batch.num_rows();
-        if tx.send(Ok(batch)).await.is_err() {
-            break;
-        }
-        progress(rows);
-    }
-    ended();
-    Ok(())
+/// What the writer hears. That its channel is closed means that the reader is gone, and not that this is all.
+enum Message {
+    Rows(RecordBatch),
+    End {
+        /// Rows of the source that are missing.
+        skipped: usize,
+    },
 }
 
-fn write(
-    mut rx: mpsc::Receiver<Result<RecordBatch>>,
-    schema: SchemaRef,
-    path: Option<PathBuf>,
-    skipped: &AtomicUsize,
-) -> Result<Vec<Part>> {
+/// Hands the source's record batches to the writer, and tells it of the end. A writer that is gone has its own error to
+/// report, and hears of none of the source's: it throws its file away when it has heard of no end.
+async fn send(
+    source: &dyn Source,
+    mut stream: RecordBatches,
+    tx: mpsc::Sender<Message>,
+    before: usize,
+    progress: Progress<'_>,
+) -> Result<()> {
+    let (mut rows, skipped_before) = (0, source.counts().skipped_rows);
+    while let Some(batch) = stream.next().await {
+        let batch = batch?;
+        rows += batch.num_rows();
+        if tx.send(Message::Rows(batch)).await.is_err() {
+            return Ok(());
+        }
+        progress(before + rows);
+    }
+    let skipped = source.counts().skipped_rows - skipped_before;
+    match source.rows() {
+        Some(expected) if expected != rows + skipped => {
+            Err(Error::RowCount { uri: source.uri().to_owned(), found: rows + skipped, expected })
+        }
+        _ => {
+            let _ = tx.send(Message::End { skipped }).await;
+            Ok(())
+        }
+    }
+}
+
+/// Writes rows until the end, and gives those that it wrote with what is to be known of them.
+fn write(mut rx: mpsc::Receiver<Message>, schema: SchemaRef, path: Option<PathBuf>) -> Result<Written> {
     let mut writer = ArrowFileWriter::create(path.as_deref(), &schema)?;
     let mut coalescer = BatchCoalescer::new(schema.clone(), ROWS_PER_BATCH);
+    let mut plain = Plain::new(schema);
     let failed = |cause| Error::Arrow { action: "join record batches", cause };
     let mut buffered = 0;
-    while let Some(batch) = rx.blocking_recv() {
-        for piece in pieces(to_plain(&batch?, &schema)?) {
+    let skipped_rows = loop {
+        let batch = match rx.blocking_recv() {
+            Some(Message::Rows(batch)) => batch,
+            Some(Message::End { skipped }) => break skipped,
+            None => return Err(Error::Cancelled),
+        };
+        for piece in pieces(plain.convert(&batch)?) {
             let bytes = advice::bytes(&piece);
             buffered += bytes;
             if buffered > BYTES_PER_BATCH {
@@ -285,14 +299,22 @@ fn write(
                 buffered = buffered.min(bytes);
             }
         }
-    }
+    };
     coalescer.finish_buffered_batch().map_err(failed)?;
     while let Some(rest) = coalescer.next_completed_batch() {
         writer.write(&rest)?;
     }
-    writer.note(SKIPPED, skipped.load(Relaxed).to_string());
+    writer.note(SKIPPED, skipped_rows.to_string());
+    let bad_texts = plain.bad_texts();
+    writer.note(BAD_TEXTS, bad_texts.iter().map(BadTexts::line).collect::<Vec<_>>().join("\n"));
     writer.stamp();
-    writer.finish(path.as_deref())
+    Ok(Written { skipped_rows, bad_texts, parts: writer.finish(path.as_deref())? })
+}
+
+struct Written {
+    skipped_rows: usize,
+    bad_texts: Vec<BadTexts>,
+    parts: Vec<Part>,
 }
 
 /// A record batch cut up until no piece has more bytes than a record batch of the cache may have, or it is one row.
@@ -303,33 +325,6 @@ fn pieces(batch: RecordBatch) -> Vec<RecordBatch> {
     }
     let half = rows / 2;
     [batch.slice(0, half), batch.slice(half, rows - half)].into_iter().flat_map(pieces).collect()
-}
-
-/// The schema without dictionaries, however deep: an IPC file holds one dictionary a column, a source may have one a row
-/// group.
-fn plain(schema: &Schema) -> Schema {
-    Schema::new(schema.fields().iter().map(plain_field).collect::<Vec<_>>())
-}
-
-fn plain_field(field: &FieldRef) -> FieldRef {
-    let data_type = match field.data_type() {
-        DataType::Dictionary(_, value) => value.as_ref().clone(),
-        DataType::List(item) => DataType::List(plain_field(item)),
-        DataType::LargeList(item) => DataType::LargeList(plain_field(item)),
-        DataType::FixedSizeList(item, length) => DataType::FixedSizeList(plain_field(item), *length),
-        DataType::Struct(fields) => DataType::Struct(fields.iter().map(plain_field).collect()),
-        DataType::Map(entries, sorted) => DataType::Map(plain_field(entries), *sorted),
-        other => other.clone(),
-    };
-    Arc::new(field.as_ref().clone().with_data_type(data_type))
-}
-
-fn to_plain(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
-    let columns = batch.columns().iter().zip(schema.fields());
-    let columns = columns.map(|(array, field)| cast(array, field.data_type())).collect::<Result<Vec<_>, _>>();
-    columns
-        .and_then(|columns| RecordBatch::try_new(schema.clone(), columns))
-        .map_err(|cause| Error::Arrow { action: "store a record batch", cause })
 }
 
 /// A name for cache files. Another release may tell types otherwise; the cache is then built anew.
@@ -343,3 +338,6 @@ const SHARDS: &str = "prosampler.shards";
 
 /// And its footer, how many rows of them are missing.
 const SKIPPED: &str = "prosampler.skipped_rows";
+
+/// And which values of them are null since they are no UTF-8: a line a column.
+const BAD_TEXTS: &str = "prosampler.bad_texts";

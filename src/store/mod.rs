@@ -29,6 +29,7 @@ mod embeddings_file;
 mod gather;
 mod groups;
 mod lock;
+mod plain;
 mod vectors;
 
 use std::sync::Arc;
@@ -39,7 +40,9 @@ use arrow::datatypes::SchemaRef;
 use self::build::Recipe;
 pub(crate) use self::dot::{dot, dots, prefetch};
 pub use self::embeddings::EmbeddingTable;
-pub use self::groups::Groups;
+pub use self::groups::{ColumnPath, Groups, Key};
+use self::plain::BadTexts;
+pub(crate) use self::plain::plain;
 use crate::arrow_file::{self, Part};
 use crate::config::StoreConfig;
 use crate::error::{Error, Result};
@@ -68,6 +71,7 @@ struct Segment {
     shards: Vec<Shard>,
     /// Rows of them that lay in damaged parts.
     skipped_rows: usize,
+    bad_texts: Vec<BadTexts>,
     /// Each of `ROWS_PER_BATCH` rows, but for the last, and for long rows.
     parts: Vec<Part>,
 }
@@ -84,8 +88,9 @@ impl Segment {
 
 impl Store {
     /// Reads `columns` of all rows of `source`, or opens the cache of an earlier run over the same source and columns
-    /// if `config` names a folder for it; files that have been added since are read, and come last. Dictionary columns
-    /// are stored plain. `progress` hears how many rows are in.
+    /// if `config` names a folder for it; files that have been added since are read, and come last. Dictionaries, runs
+    /// and list views are stored plain. Texts that are no UTF-8 become null, are logged and counted. `progress` hears how
+    /// many rows are in.
     ///
     /// Every record batch of a cache has a checksum, which is looked at when [`store.verify`](crate::config::Verify)
     /// says; all of them at once where the file's time shows that it was copied or written to. What is damaged when it
@@ -150,6 +155,17 @@ impl Store {
     #[must_use]
     pub fn skipped_rows(&self) -> usize {
         self.segments.iter().map(|segment| segment.skipped_rows).sum()
+    }
+
+    /// Values of its columns that are null since they are texts of the source that are no UTF-8: how many, and of these
+    /// the first one with its column.
+    pub(crate) fn bad_texts(&self) -> (usize, Option<(SampleId, &str)>) {
+        let segments = self.segments.iter().zip(self.starts.iter());
+        let all = segments.flat_map(|(segment, (start, _))| segment.bad_texts.iter().map(move |bad| (start, bad)));
+        let here = all.filter(|(_, bad)| self.schema.index_of(&bad.column).is_ok());
+        here.fold((0, None), |(count, first), (start, bad)| {
+            (count + bad.count, first.or_else(|| Some((SampleId::new(start + bad.first), bad.column.as_str()))))
+        })
     }
 
     /// A text for the rows as they are; another one where ids may name other rows.

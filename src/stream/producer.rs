@@ -7,9 +7,9 @@ use tokio::time::Instant;
 use super::MiniBatch;
 use super::counts::Shared;
 use crate::checkpoint::{Checkpoints, State};
-use crate::compute::died;
 use crate::config::{Coverage, StreamConfig, WalkConfig};
 use crate::error::{Error, Result};
+use crate::panics;
 use crate::refresh::{Published, Snapshot};
 use crate::sample::GraphVersion;
 use crate::telemetry;
@@ -33,6 +33,8 @@ pub(crate) struct Producer {
     world_size: usize,
     /// Of a short mini-batch.
     warned: bool,
+    /// The epoch has had a mini-batch.
+    has_made: bool,
 }
 
 impl Producer {
@@ -78,6 +80,7 @@ impl Producer {
             rank,
             world_size,
             warned: false,
+            has_made: state.is_some_and(|state| state.step > state.epoch_began_at_step),
         };
         producer.begin(samples);
         Ok((producer, shared_too))
@@ -116,7 +119,7 @@ impl Producer {
                 }
                 Err(e) => {
                     let error = match e.try_into_panic() {
-                        Ok(panic) => died("producer", panic.as_ref()),
+                        Ok(panic) => Error::TaskDied { task: "producer", message: panics::message(panic.as_ref()) },
                         Err(e) => Error::TaskDied { task: "producer", message: e.to_string() },
                     };
                     // Nobody there to hear it: then nobody needs to.
@@ -152,9 +155,13 @@ impl Producer {
         }
         let draw = loop {
             if let Some(draw) = next(&mut self.sampler, snapshot, self.world_size) {
+                self.has_made = true;
                 break draw;
             }
             self.end_epoch();
+            if !std::mem::take(&mut self.has_made) {
+                return Err(self.none());
+            }
             self.epoch += 1;
             if self.epoch >= self.epochs {
                 return Ok(None);
@@ -188,6 +195,29 @@ impl Producer {
         };
         self.step += 1;
         Ok(Some(mini_batch))
+    }
+
+    /// The error for an epoch without a mini-batch: the later ones would have none either.
+    fn none(&self) -> Error {
+        let refused = self.sampler.refused();
+        let guards = [
+            ("guards.duplicates or guards.duplicate_similarity", refused.refused_duplicates),
+            ("guards.distinct or pairs.positive", refused.refused_distinct),
+            ("guards.skip_nearest", refused.refused_nearest),
+            ("guards.max_similarity", refused.refused_similar),
+            ("guards.max_relative_to_positive", refused.refused_relative),
+        ];
+        let guards = guards.iter().filter(|(_, refused)| *refused > 0);
+        let guards: Vec<_> = guards.map(|(guard, refused)| format!("{guard} (refused {refused})")).collect();
+        let mut settings = if guards.is_empty() { "guards".to_owned() } else { guards.join(", ") };
+        if self.walk.drop_last {
+            settings.push_str(", with walk.drop_last, which takes full mini-batches only");
+        }
+        if self.world_size > 1 {
+            settings.push_str(", with stream.world_size, since every rank needs a sample");
+        }
+        let reason = format!("they are kept apart by {settings}; loosen these");
+        Error::NoMiniBatch { samples: self.sampler.samples(), reason }
     }
 
     /// Counts whom guards have kept out of the epoch.

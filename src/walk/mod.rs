@@ -70,7 +70,7 @@ pub struct WalkCounts {
     /// Samples refused since they have the content of a member, or are as similar as near copies are; these and the
     /// next ones each once a mini-batch.
     pub refused_duplicates: u64,
-    /// Samples refused since they share a value with a member, that of the positive among them.
+    /// Samples refused since they share a value with a member: of `guards.distinct`, or of a pair's two columns.
     pub refused_distinct: u64,
     /// Samples refused since they are a member's nearest neighbors, or it is theirs.
     pub refused_nearest: u64,
@@ -146,6 +146,8 @@ pub struct EpochSampler {
     samples: usize,
     drawn: u64,
     ended: bool,
+    /// What guards refused when the epoch ended.
+    refused: WalkCounts,
     fresh: Fresh,
     /// With the paper's coverage, what mini-batches are drawn from: all samples.
     all: Option<Fresh>,
@@ -187,6 +189,7 @@ impl EpochSampler {
             samples,
             drawn,
             ended: false,
+            refused: WalkCounts::default(),
             fresh,
             all: (config.coverage == Coverage::Paper).then(|| Fresh::all(samples)),
             back: None,
@@ -220,6 +223,12 @@ impl EpochSampler {
     #[must_use]
     pub fn left(&self) -> usize {
         self.fresh.len()
+    }
+
+    /// What the last attempt met, where guards have ended the epoch early.
+    #[must_use]
+    pub fn refused(&self) -> WalkCounts {
+        self.refused
     }
 
     /// The next mini-batch, of `batch_size` distinct samples that no earlier one had; the last one may be smaller.
@@ -277,6 +286,7 @@ impl EpochSampler {
                 }
                 return Some(draw);
             }
+            self.refused = draw.counts;
         }
         self.ended = true;
         None

@@ -129,6 +129,8 @@ async fn broken_parquet() {
         &["a.parquet", "damaged or not Parquet or Arrow IPC", "write it again"],
     );
     fs::write(&file, "hello").unwrap();
+    assert_says(&open().await.unwrap_err().to_string(), &["a.parquet", "it is a text"]);
+    fs::write(&file, b"\x01\x02\x03\x04").unwrap();
     assert_says(&open().await.unwrap_err().to_string(), &["a.parquet", "damaged or not Parquet or Arrow IPC"]);
 
     // Whole pages of the third row group's texts, overwritten.
@@ -148,8 +150,9 @@ async fn files_that_disagree() {
     write_parquet(&dir.path().join("a.parquet"), &rows(10), 10);
     let other = RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(vec![1])) as ArrayRef)]).unwrap();
     write_parquet(&dir.path().join("b.parquet"), &other, 10);
-    let error = FileSource::open(dir.path().display().to_string()).await.unwrap_err().to_string();
-    assert_says(&error, &["b.parquet", "(n: Int64)", "(n: UInt32, text: Utf8)", "must agree"]);
+    let source = FileSource::open(dir.path().display().to_string()).await.unwrap();
+    let error = pipeline(10, 5).source(source).start().await.unwrap_err().to_string();
+    assert_says(&error, &["b.parquet", "column `text` is missing", "but Utf8 in the files before"]);
 }
 
 fn shipped() -> EncodeConfig {

@@ -28,12 +28,11 @@ struct Moto {
 
 impl Moto {
     async fn start() -> Self {
-        let library = path(".moto");
-        assert!(library.is_dir(), "moto is not there; `make test` puts it there");
+        let python = path(".moto/bin/python");
+        assert!(python.is_file(), "moto is not there; `make test` puts it there");
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let process = Command::new("python3")
-            .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])
-            .env("PYTHONPATH", library)
+        let process = Command::new(python)
+            .args(["-I", "-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -296,7 +295,7 @@ async fn lasting_faults_are_errors() {
     let error = read(&source, &["n".into()]).await.unwrap_err();
     assert!(matches!(error, Error::Remote { .. }), "{error}");
     assert!(error.to_string().contains("cannot read `s3://bucket/a.parquet`"), "{error}");
-    assert_eq!(source.counts(), SourceCounts { skipped_rows: 0, faults: 3 });
+    assert_eq!(source.counts(), SourceCounts { skipped_rows: 0, bad_texts: 0, faults: 3 });
 
     faults.coming.lock().unwrap().clear();
     write_parquet(&file, &rows(999), 1000);

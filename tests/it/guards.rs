@@ -13,7 +13,7 @@ use prosampler::config::{
 };
 use prosampler::graph::{self, ProximityGraph};
 use prosampler::source::MemorySource;
-use prosampler::store::{EmbeddingTable, Groups, Store};
+use prosampler::store::{EmbeddingTable, Groups, Key, Store};
 use prosampler::walk::{Draw, EpochSampler, Guards, WalkCounts, mini_batches_per_epoch};
 use prosampler::{Error, GraphVersion, ModelVersion, Pipeline, PipelineBuilder, PipelineConfig, SampleId};
 use rand::rngs::ChaCha8Rng;
@@ -23,6 +23,12 @@ use tempfile::TempDir;
 use crate::support::{TestEncoder, graph_config, path, rows, vectors, walk_config, write_parquet};
 
 const DIMENSION: usize = 6;
+
+/// The content of some columns, then the values of others.
+fn keys(content: &[String], distinct: &[String]) -> Vec<Key> {
+    let content = Key::Content(content.iter().map(|column| column.as_str().into()).collect());
+    std::iter::once(content).chain(distinct.iter().cloned().map(Key::Value)).collect()
+}
 
 /// Samples with a content, a label that may be null, and a list of tags each, and vectors for them.
 struct Data {
@@ -90,7 +96,7 @@ impl Data {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let names = ["content", "label", "tags"].map(str::to_owned);
         let store = runtime.block_on(Store::build(&source, &names, &StoreConfig::default(), &mut |_| {})).unwrap();
-        let groups = Groups::of(&store, &names[..1], &names[1..]).unwrap().into();
+        let groups = Groups::of(&store, &keys(&names[..1], &names[1..])).unwrap().into();
         Self { contents, labels, tags, table: table.into(), pairs, graph, groups }
     }
 
@@ -200,7 +206,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let names = vec!["value".to_owned()];
         let store = runtime.block_on(Store::build(&source, &names, &StoreConfig::default(), &mut |_| {})).unwrap();
-        let groups = Groups::of(&store, &[], &names).unwrap();
+        let groups = Groups::of(&store, &keys(&[], &names)).unwrap();
         let table = Arc::new(crate::support::table(len, DIMENSION, 4, seed));
         let degree = 5.min(len - 1);
         let graph = graph::build(&table, &graph_config(20.max(degree), degree), 1, GraphVersion(1));
@@ -228,7 +234,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let names = vec!["list".to_owned()];
         let store = runtime.block_on(Store::build(&source, &names, &StoreConfig::default(), &mut |_| {})).unwrap();
-        let groups = Groups::of(&store, &names, &names).unwrap();
+        let groups = Groups::of(&store, &keys(&names, &names)).unwrap();
         for i in 0..len {
             for j in 0..i {
                 let shared = |key: usize| {

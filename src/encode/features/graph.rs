@@ -5,7 +5,7 @@ use super::lists::{Lists, number_type};
 use super::{Batch, Feature, Samples};
 use crate::config::{EncodeConfig, GraphInputConfig};
 use crate::encode::BadRow;
-use crate::encode::batching::joined;
+use crate::encode::batching::{Grouping, joined};
 use crate::encode::inputs::{Declared, Given, Input, Numbers};
 use crate::encode::model::Model;
 use crate::error::{Error, Result};
@@ -16,6 +16,8 @@ pub(super) struct GraphFeature {
     /// Features, sources, targets; then, if they are read, attributes and numbers of nodes.
     columns: Vec<String>,
     attributes: bool,
+    /// Whether the model is told which nodes are of one graph.
+    tells_apart: bool,
     nodes: Values,
     edges: Values,
 }
@@ -53,18 +55,19 @@ struct Graphs<'a> {
 impl GraphFeature {
     pub fn open(config: &EncodeConfig, model: &Model) -> Self {
         let config = config.graph.clone().unwrap_or_default();
-        let input = |name: &str| model.inputs.iter().find(|input| input.name == name);
+        let input = |name: &str| model.inputs.iter().find(|input| input.is(name));
         let values = |name: &str, width: Option<usize>| Values {
             width: width.or(input(name).and_then(|input| input.dimension(1))),
             takes_fractions: input(name).is_none_or(Declared::takes_fractions),
             flat: input(name).is_some_and(|input| input.shape.len() == 1),
         };
         let attributes = input(NAMES[4]).is_some();
+        let tells_apart = input(NAMES[2]).or(input(NAMES[3])).is_some();
         let mut columns = vec![config.node_features.clone(), config.edge_sources.clone(), config.edge_targets.clone()];
         columns.extend(attributes.then(|| config.edge_attributes.clone()));
         columns.extend(config.num_nodes.clone());
         let (nodes, edges) = (values(NAMES[0], config.node_width), values(NAMES[4], None));
-        Self { config, columns, attributes, nodes, edges }
+        Self { config, columns, attributes, tells_apart, nodes, edges }
     }
 }
 
@@ -255,38 +258,54 @@ impl Feature for GraphFeature {
     }
 
     fn prepare<'a>(&'a self, rows: &'a RecordBatch) -> Result<Box<dyn Samples + 'a>> {
-        let lists: Vec<_> = rows.columns().iter().map(Lists::new).collect();
+        Ok(Box::new(self.samples(rows.columns().iter().map(Lists::new).collect(), rows.num_rows())))
+    }
+
+    fn grouping(&self) -> Grouping {
+        if self.tells_apart { Grouping::Any } else { Grouping::Alone }
+    }
+
+    /// Rings of nodes.
+    fn probes(&self) -> Result<Box<dyn Samples + '_>> {
+        const NODES: [usize; 3] = [2, 2, 5];
+        let of_each = |of: &dyn Fn(usize, usize) -> Numbers| {
+            Lists::of(&NODES.iter().enumerate().map(|(row, nodes)| of(row, *nodes)).collect::<Vec<_>>())
+        };
+        let values = |values: Values| {
+            move |row: usize, nodes: usize| {
+                let numbers = 0..nodes * values.width.unwrap_or(1);
+                let other = move |at: usize| row > 0 && (at + row).is_multiple_of(2);
+                match values.takes_fractions {
+                    true => Numbers::Fractions(numbers.map(|at| if other(at) { 0.5 } else { 1.0 }).collect()),
+                    false => Numbers::Whole(numbers.map(|at| i64::from(!other(at))).collect()),
+                }
+            }
+        };
+        let ends = |next: usize| {
+            move |_: usize, nodes: usize| Numbers::Whole((0..nodes).map(|n| ((n + next) % nodes) as i64).collect())
+        };
+        let mut lists = vec![of_each(&values(self.nodes)), of_each(&ends(0)), of_each(&ends(1))];
+        lists.extend(self.attributes.then(|| of_each(&values(self.edges))));
+        lists.extend(self.config.num_nodes.as_ref().map(|_| of_each(&|_, nodes| Numbers::Whole(vec![nodes as i64]))));
+        Ok(Box::new(self.samples(lists, NODES.len())))
+    }
+}
+
+impl GraphFeature {
+    fn samples(&self, lists: Vec<Lists>, rows: usize) -> Graphs<'_> {
         // Without the width of features it is no more than a measure of size.
         let numbers = |place: usize, row: usize| lists[place].range(row).map_or(0, |range| range.len());
         let nodes = |row: usize| match lists[0].dimensions(row).as_deref() {
             Ok(&[nodes, _]) => nodes,
             _ => numbers(0, row) / self.nodes.width.unwrap_or(1).max(1),
         };
-        let lengths = (0..rows.num_rows()).map(|row| nodes(row) + numbers(1, row)).collect();
-        Ok(Box::new(Graphs { feature: self, lists, lengths }))
-    }
-
-    fn probe(&self) -> Result<Batch> {
-        let width = self.nodes.width.unwrap_or(1);
-        let ones = |values: Values, count: usize| match values.takes_fractions {
-            true => Numbers::Fractions(vec![1.0; count]),
-            false => Numbers::Whole(vec![1; count]),
-        };
-        let edge_width = self.edges.width.unwrap_or(1);
-        let graph = Graph {
-            nodes: 2,
-            width,
-            features: ones(self.nodes, 2 * width),
-            sources: vec![0, 1],
-            targets: vec![1, 0],
-            attributes: self.attributes.then(|| (ones(self.edges, 2 * edge_width), edge_width)),
-        };
-        Ok(Batch { rows: vec![0], inputs: self.union(vec![graph]), ..Batch::default() })
+        let lengths = (0..rows).map(|row| nodes(row) + numbers(1, row)).collect();
+        Graphs { feature: self, lists, lengths }
     }
 }
 
 impl Samples for Graphs<'_> {
-    fn groups(&self, max_rows: usize, max_tokens: usize) -> Vec<Vec<usize>> {
+    fn groups(&self, _: Grouping, max_rows: usize, max_tokens: usize) -> Vec<Vec<usize>> {
         joined(&self.lengths, max_rows, max_tokens)
     }
 

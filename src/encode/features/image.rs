@@ -8,7 +8,7 @@ use super::pixels::{Pixels, Values};
 use super::{Batch, Feature, Samples};
 use crate::config::{EncodeConfig, Fault, Faults, ImageConfig, ImageSize, Layout, PixelOrder};
 use crate::encode::BadRow;
-use crate::encode::batching::length_sorted;
+use crate::encode::batching::{Grouping, length_sorted};
 use crate::encode::inputs::{Given, Input, Numbers};
 use crate::encode::model::Model;
 use crate::error::{Error, Result};
@@ -33,6 +33,8 @@ struct Images<'a> {
 }
 
 enum Source {
+    /// No column: patterns to try the model on.
+    Patterns,
     /// Values in a `BinaryView`.
     Encoded(ArrayRef),
     Raw(Lists),
@@ -41,7 +43,7 @@ enum Source {
 impl ImageFeature {
     pub fn open(config: &EncodeConfig, model: &Model) -> Result<Self> {
         let image = config.image.clone().unwrap_or_default();
-        let preferred = model.inputs.iter().find(|input| input.name == NAME);
+        let preferred = model.inputs.iter().find(|input| input.is(NAME));
         let input = preferred.or(match &model.inputs[..] {
             [only] => Some(only),
             _ => None,
@@ -174,6 +176,14 @@ impl ImageFeature {
         Ok(Pixels { height, width, channels, values })
     }
 
+    /// Gray, or gray with stripes, of the size that the model takes.
+    fn pattern(&self, number: usize) -> Pixels {
+        let ([height, width], channels) = (self.crop, self.channels);
+        let value = |at: usize| (1.0 + (at * number % 7) as f32 / 7.0) / 2.0 / self.config.scale;
+        let values = Values::Floats((0..height * width * channels).map(value).collect());
+        Pixels { height, width, channels, values }
+    }
+
     fn input(&self, images: usize, numbers: Vec<f32>) -> Vec<Input> {
         let [height, width] = self.crop;
         let shape = match self.config.layout {
@@ -197,10 +207,18 @@ impl Feature for ImageFeature {
         &self.columns
     }
 
+    fn field(&self, column: &str) -> Option<&str> {
+        (self.columns[0] == column).then_some(BYTES)
+    }
+
     fn accepts(&self, schema: &Schema) -> Result<()> {
         let Ok(field) = schema.field_with_name(&self.columns[0]) else { return Ok(()) };
         let fits = match field.data_type() {
-            DataType::Struct(fields) => fields.iter().any(|f| f.name() == BYTES && is_binary(f.data_type())),
+            DataType::Struct(fields) => {
+                let mut named = fields.iter().filter(|f| f.name() == BYTES);
+                // Of two, which one is meant?
+                named.next().is_some_and(|field| is_binary(field.data_type())) && named.next().is_none()
+            }
             list @ (DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..)) => {
                 matches!(number_type(list), DataType::UInt8 | DataType::Float32)
             }
@@ -233,17 +251,18 @@ impl Feature for ImageFeature {
         Ok(Box::new(Images { feature: self, rows: rows.num_rows(), source }))
     }
 
-    fn probe(&self) -> Result<Batch> {
-        let [height, width] = self.crop;
-        let gray = self.linear.iter().map(|(factor, offset)| 0.5 / self.config.scale * factor + offset);
-        let numbers = gray.cycle().take(height * width * self.channels).collect();
-        Ok(Batch { rows: vec![0], inputs: self.input(1, numbers), ..Batch::default() })
+    fn grouping(&self) -> Grouping {
+        Grouping::Any
+    }
+
+    fn probes(&self) -> Result<Box<dyn Samples + '_>> {
+        Ok(Box::new(Images { feature: self, rows: 3, source: Source::Patterns }))
     }
 }
 
 impl Samples for Images<'_> {
-    fn groups(&self, max_rows: usize, max_tokens: usize) -> Vec<Vec<usize>> {
-        length_sorted(&vec![0; self.rows], max_rows, max_tokens)
+    fn groups(&self, _: Grouping, max_rows: usize, max_tokens: usize) -> Vec<Vec<usize>> {
+        length_sorted(&vec![0; self.rows], |_| (), max_rows, max_tokens)
     }
 
     /// Decodes one image after another: groups run side by side.
@@ -254,6 +273,7 @@ impl Samples for Images<'_> {
         let (mut batch, mut resizer) = (Batch::default(), Resizer::new());
         for &row in rows {
             let pixels = match &self.source {
+                Source::Patterns => Ok(feature.pattern(row)),
                 Source::Encoded(values) if values.is_null(row) => Err("has no `bytes`".into()),
                 Source::Encoded(values) => Pixels::decode(values.as_binary_view().value(row)),
                 Source::Raw(lists) => feature.raw(lists, row),

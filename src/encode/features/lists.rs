@@ -1,8 +1,9 @@
 //! A column of numbers or (nested) lists of numbers, each row as one run of numbers.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray, ListArray};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Float32Type, Int64Type};
 
@@ -21,6 +22,23 @@ impl Lists {
             levels.push(std::mem::replace(&mut numbers, inner));
         }
         Self { levels, numbers }
+    }
+
+    /// Rows of these numbers, all whole or all fractions.
+    pub fn of(rows: &[Numbers]) -> Self {
+        let whole = |numbers: &Numbers| match numbers {
+            Numbers::Whole(numbers) => Some(numbers.iter().copied().map(Some).collect::<Vec<_>>()),
+            Numbers::Fractions(_) => None,
+        };
+        let fractions = |numbers: &Numbers| match numbers {
+            Numbers::Fractions(numbers) => Some(numbers.iter().copied().map(Some).collect::<Vec<_>>()),
+            Numbers::Whole(_) => None,
+        };
+        let lists = match rows.first() {
+            Some(Numbers::Whole(_)) => ListArray::from_iter_primitive::<Int64Type, _, _>(rows.iter().map(whole)),
+            _ => ListArray::from_iter_primitive::<Float32Type, _, _>(rows.iter().map(fractions)),
+        };
+        Self::new(&(Arc::new(lists) as ArrayRef))
     }
 
     /// The numbers in this range, in one of the two types that inputs are made of.

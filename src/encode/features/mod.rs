@@ -9,6 +9,8 @@ mod lists;
 mod pixels;
 mod tensor;
 mod text;
+mod tokenizer;
+mod tokens;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
@@ -18,8 +20,10 @@ use self::image::ImageFeature;
 use self::tensor::TensorFeature;
 use self::text::TextFeature;
 use super::BadRow;
+use super::batching::Grouping;
 use super::inputs::{Given, Input};
 use super::model::Model;
+use super::outputs::Counted;
 use crate::config::{EncodeConfig, FeatureKind};
 use crate::error::Result;
 
@@ -34,20 +38,43 @@ pub(super) trait Feature: Send + Sync {
     /// The columns that it reads.
     fn columns(&self) -> &[String];
 
+    /// As that of an [`Encoder`](super::Encoder).
+    fn field(&self, _: &str) -> Option<&str> {
+        None
+    }
+
     /// Refuses columns of the wrong type; all are there.
     fn accepts(&self, schema: &Schema) -> Result<()>;
 
     /// Looks at rows, which hold [`columns`](Self::columns) in that order.
     fn prepare<'a>(&'a self, rows: &'a RecordBatch) -> Result<Box<dyn Samples + 'a>>;
 
-    /// Something to try the model on.
-    fn probe(&self) -> Result<Batch>;
+    /// Which samples may share a batch, as far as the model's inputs tell.
+    fn grouping(&self) -> Grouping;
+
+    /// Three samples to try the model on: two of one length and, where samples have one, a longer one.
+    fn probes(&self) -> Result<Box<dyn Samples + '_>>;
+
+    /// The length of the longest sample that can come, where there is a limit.
+    fn longest(&self) -> Option<usize> {
+        None
+    }
+
+    /// A sample of this length, where there is a limit.
+    fn of_length(&self, _length: usize) -> Result<Batch> {
+        self.probes()?.batch(&[0])
+    }
+
+    /// Lowers the limit to what the model takes, and tells whether it may: the settings may name another.
+    fn cut(&mut self, _length: usize) -> Result<bool> {
+        Ok(false)
+    }
 }
 
 /// Rows on their way to the model.
 pub(super) trait Samples: Sync {
     /// Which rows go through the model together; every row in exactly one group.
-    fn groups(&self, max_rows: usize, max_tokens: usize) -> Vec<Vec<usize>>;
+    fn groups(&self, grouping: Grouping, max_rows: usize, max_tokens: usize) -> Vec<Vec<usize>>;
 
     /// The inputs for these rows.
     fn batch(&self, rows: &[usize]) -> Result<Batch>;
@@ -62,8 +89,8 @@ pub(super) struct Batch {
     pub bad: Vec<BadRow>,
     /// Inputs, whether or not the model declares them; of no meaning without rows.
     pub inputs: Vec<Input>,
-    /// How many states of each row count, and the length to which rows are filled up; `None` where all count.
-    pub lengths: Option<(Vec<usize>, usize)>,
+    /// Which states count, for each input that these may belong to; none where all do.
+    pub counted: Vec<Counted>,
 }
 
 /// What `config` asks for, for this model.
@@ -72,6 +99,6 @@ pub(super) fn open(config: &EncodeConfig, model: &Model) -> Result<Box<dyn Featu
         FeatureKind::Image => Box::new(ImageFeature::open(config, model)?),
         FeatureKind::Tensor => Box::new(TensorFeature::open(config, model)?),
         FeatureKind::Graph => Box::new(GraphFeature::open(config, model)),
-        FeatureKind::Text | FeatureKind::Vector => Box::new(TextFeature::open(config, &model.path)?),
+        FeatureKind::Text | FeatureKind::Vector => Box::new(TextFeature::open(config, model)?),
     })
 }

@@ -2,14 +2,13 @@
 
 use std::fmt::Display;
 use std::io::Cursor;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use fast_image_resize::images::{Image, TypedImage};
 use fast_image_resize::pixels::F32;
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::{ImageFormat, ImageReader};
 
-use crate::compute::panic_message;
+use crate::panics::guarded;
 
 /// Pixels in memory, [height, width, channels].
 #[derive(Clone, Debug, PartialEq)]
@@ -38,8 +37,7 @@ impl Pixels {
             return Err(cannot(&"it is cut short"));
         }
         // A defect of a decoder is as bad as a broken image, and no worse.
-        let decoded = catch_unwind(AssertUnwindSafe(|| reader.decode()));
-        let decoded = decoded.map_err(|panic| cannot(&panic_message(panic.as_ref())))?;
+        let decoded = guarded(|| reader.decode()).map_err(|panic| cannot(&panic))?;
         let image = decoded.map_err(|e| cannot(&e))?;
         let (height, width) = (image.height() as usize, image.width() as usize);
         let (channels, values) = match image.color().has_color() {

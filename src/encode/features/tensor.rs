@@ -7,9 +7,10 @@ use super::lists::{Lists, number_type};
 use super::{Batch, Feature, Samples};
 use crate::config::EncodeConfig;
 use crate::encode::BadRow;
-use crate::encode::batching::length_sorted;
+use crate::encode::batching::{Grouping, length_sorted};
 use crate::encode::inputs::{Declared, Given, Input, Numbers};
 use crate::encode::model::Model;
+use crate::encode::outputs::Counted;
 use crate::error::{Error, Result, quoted};
 
 /// Columns of numbers, each for one input of the model.
@@ -17,6 +18,8 @@ pub(super) struct TensorFeature {
     columns: Vec<String>,
     /// The inputs, each for the column at its place.
     inputs: Vec<Declared>,
+    /// What each of them takes of a row.
+    shapes: Vec<Shape>,
     /// Masks, each with the place of the input that it belongs to.
     masks: Vec<(String, usize)>,
 }
@@ -28,33 +31,30 @@ struct Shape {
     width: usize,
     /// Steps, where the model fixes them.
     steps: Option<usize>,
+    /// Whether a mask tells how many of them there are.
+    is_masked: bool,
 }
 
 struct Tensors<'a> {
     feature: &'a TensorFeature,
     lists: Vec<Lists>,
+    /// Numbers of a row in those inputs whose rows may differ.
+    sizes: Vec<Vec<usize>>,
     lengths: Vec<usize>,
 }
 
 impl TensorFeature {
     pub fn open(config: &EncodeConfig, model: &Model) -> Result<Self> {
         let names = config.tensor.as_ref().map(|tensor| &tensor.inputs);
-        let column = |input: &Declared| names.and_then(|names| names.get(&input.name));
-        if let Some(name) =
-            names.into_iter().flat_map(BTreeMap::keys).find(|n| !model.inputs.iter().any(|i| i.name == **n))
-        {
+        let column = |input: &Declared| names?.iter().find(|(name, _)| input.is(name)).map(|(_, column)| column);
+        if let Some(name) = names.into_iter().flat_map(BTreeMap::keys).find(|n| !model.inputs.iter().any(|i| i.is(n))) {
             let declared: Vec<_> = model.inputs.iter().map(|input| &input.name).collect();
             let reason =
                 format!("declares no input `{name}`, which encode.tensor.inputs names; it has {}", quoted(&declared));
             return Err(model.fault(reason, None));
         }
-        let is_open = |input: &&Declared| Shape::of(input).steps.is_none();
-        let is_mask = |input: &&Declared| column(input).is_none() && (input.name == MASK || input.name.ends_with(OF));
+        let is_mask = |input: &&Declared| column(input).is_none() && (input.is(MASK) || input.plain().ends_with(OF));
         let (masks, inputs): (Vec<_>, Vec<_>) = model.inputs.iter().partition(is_mask);
-        let only = match inputs.iter().copied().filter(is_open).collect::<Vec<_>>()[..] {
-            [only] => Some(only.name.as_str()),
-            _ => None,
-        };
         if let Some(input) = inputs.iter().find(|i| (2..i.shape.len()).any(|axis| i.dimension(axis).is_none())) {
             let reason = format!(
                 "leaves more than batch and length of input `{}` open; export it with its other dimensions fixed",
@@ -62,12 +62,24 @@ impl TensorFeature {
             );
             return Err(model.fault(reason, None));
         }
-        let place = |name: &str| inputs.iter().position(|input| input.name == name);
-        let of = |mask: &Declared| mask.name.strip_suffix(OF).and_then(place).or_else(|| place(only?));
+        let place = |name: &str| inputs.iter().position(|input| input.is(name));
+        // One without a name of its own belongs to the only input that is as long.
+        let alike = |mask: &Declared| -> Option<usize> {
+            let fits = |input: &&Declared| input.shape.len() > 1 && input.dimension(1) == mask.dimension(1);
+            let mut places = inputs.iter().enumerate().filter(|(_, input)| fits(input)).map(|(place, _)| place);
+            places.next().filter(|_| places.next().is_none())
+        };
+        let of = |mask: &Declared| mask.plain().strip_suffix(OF).and_then(place).or_else(|| alike(mask));
+        let masks: Vec<_> = masks.iter().filter_map(|mask| Some((mask.name.clone(), of(mask)?))).collect();
+        let is_masked = |place: usize| masks.iter().any(|(_, of)| *of == place);
         Ok(Self {
-            columns: inputs.iter().map(|input| column(input).unwrap_or(&input.name).clone()).collect(),
-            masks: masks.iter().filter_map(|mask| Some((mask.name.clone(), of(mask)?))).collect(),
+            columns: inputs
+                .iter()
+                .map(|input| column(input).map_or(input.plain(), String::as_str).to_owned())
+                .collect(),
+            shapes: inputs.iter().enumerate().map(|(place, input)| Shape::of(input, is_masked(place))).collect(),
             inputs: inputs.into_iter().cloned().collect(),
+            masks,
         })
     }
 
@@ -78,52 +90,79 @@ impl TensorFeature {
         for row in rows {
             columns.iter_mut().zip(row).for_each(|(column, numbers)| column.push(numbers));
         }
-        for ((place, declared), column) in self.inputs.iter().enumerate().zip(columns) {
-            let width = Shape::of(declared).width;
-            let lengths: Vec<_> = column.iter().map(|numbers| numbers.len() / width).collect();
-            let longest = lengths.iter().copied().max().unwrap_or(0).max(1);
+        for (place, ((declared, shape), column)) in self.inputs.iter().zip(&self.shapes).zip(columns).enumerate() {
+            let lengths: Vec<_> = column.iter().map(|numbers| numbers.len() / shape.width).collect();
+            let longest = shape.steps.unwrap_or_else(|| lengths.iter().copied().max().unwrap_or(0).max(1));
             let mut all = Numbers::Whole(Vec::new());
             for (row, numbers) in column.into_iter().enumerate() {
-                all.append(numbers, (row + 1) * longest * width);
+                all.append(numbers, (row + 1) * longest * shape.width);
             }
             let dimension = |axis: usize| match axis {
                 0 => count,
                 1 => longest,
                 _ => declared.dimension(axis).unwrap_or(1),
             };
-            let shape = (0..declared.shape.len()).map(dimension).collect();
-            batch.inputs.push(Input { name: declared.name.clone(), shape, numbers: all });
+            let dimensions = (0..declared.shape.len()).map(dimension).collect();
+            batch.inputs.push(Input { name: declared.name.clone(), shape: dimensions, numbers: all });
             for (name, _) in self.masks.iter().filter(|(_, of)| *of == place) {
                 let mask = lengths.iter().flat_map(|&n| (0..longest).map(move |at| i64::from(at < n)));
                 let numbers = Numbers::Whole(mask.collect());
                 batch.inputs.push(Input { name: name.clone(), shape: vec![count, longest], numbers });
             }
-            if batch.lengths.as_ref().is_none_or(|(_, other)| *other < longest) {
-                batch.lengths = Some((lengths, longest));
+            if shape.is_ragged() {
+                batch.counted.push(Counted { rows: lengths.into_iter().map(|n| 0..n).collect(), longest });
             }
         }
         batch
     }
+
+    fn samples(&self, lists: Vec<Lists>, rows: usize) -> Tensors<'_> {
+        let numbers = |row: usize, lists: &Lists| lists.range(row).map_or(0, |range| range.len());
+        let of_row = |row: usize, of: &dyn Fn(&Shape) -> bool| -> Vec<usize> {
+            lists
+                .iter()
+                .zip(&self.shapes)
+                .filter(|(_, shape)| of(shape))
+                .map(|(lists, _)| numbers(row, lists))
+                .collect()
+        };
+        Tensors {
+            sizes: (0..rows).map(|row| of_row(row, &|shape| shape.is_ragged())).collect(),
+            lengths: (0..rows)
+                .map(|row| of_row(row, &|shape| shape.steps.is_none()).into_iter().max().unwrap_or(0))
+                .collect(),
+            feature: self,
+            lists,
+        }
+    }
 }
 
 impl Shape {
-    fn of(input: &Declared) -> Self {
+    fn of(input: &Declared, is_masked: bool) -> Self {
         let fixed = |axis: usize| input.dimension(axis).unwrap_or(1).max(1);
         let width = (2..input.shape.len()).map(fixed).product();
         let steps = if input.shape.len() > 1 { input.dimension(1) } else { Some(1) };
-        Self { width, steps }
+        Self { width, steps, is_masked }
+    }
+
+    /// Whether rows may differ in length.
+    fn is_ragged(&self) -> bool {
+        self.steps.is_none() || self.is_masked
     }
 
     /// Refuses so many numbers where they do not make whole steps, or not as many as are wanted.
     fn check(self, numbers: usize) -> Result<(), String> {
         match self.steps {
-            Some(steps) if steps * self.width != numbers => {
+            Some(steps) if !self.is_masked && steps * self.width != numbers => {
                 Err(format!("has {numbers} numbers where the model takes {}", steps * self.width))
             }
-            None if !numbers.is_multiple_of(self.width) => {
+            Some(steps) if steps * self.width < numbers => {
+                Err(format!("has {numbers} numbers where the model takes at most {}", steps * self.width))
+            }
+            _ if !numbers.is_multiple_of(self.width) => {
                 Err(format!("has {numbers} numbers where the model takes a multiple of {}", self.width))
             }
-            None if numbers == 0 => Err("has no numbers".into()),
+            _ if numbers == 0 => Err("has no numbers".into()),
             _ => Ok(()),
         }
     }
@@ -166,45 +205,55 @@ impl Feature for TensorFeature {
     }
 
     fn prepare<'a>(&'a self, rows: &'a RecordBatch) -> Result<Box<dyn Samples + 'a>> {
-        let lists: Vec<_> = rows.columns().iter().map(Lists::new).collect();
-        let is_open: Vec<_> = self.inputs.iter().map(|input| Shape::of(input).steps.is_none()).collect();
-        let length = |row: usize| {
-            let open = lists.iter().zip(&is_open).filter(|(_, is_open)| **is_open);
-            open.map(|(lists, _)| lists.range(row).map_or(0, |range| range.len())).max().unwrap_or(0)
-        };
-        let lengths = (0..rows.num_rows()).map(length).collect();
-        Ok(Box::new(Tensors { feature: self, lists, lengths }))
+        Ok(Box::new(self.samples(rows.columns().iter().map(Lists::new).collect(), rows.num_rows())))
     }
 
-    fn probe(&self) -> Result<Batch> {
-        let ones = |input: &Declared| {
-            let Shape { width, steps } = Shape::of(input);
-            let numbers = steps.unwrap_or(PROBE) * width;
-            if input.takes_fractions() {
-                Numbers::Fractions(vec![1.0; numbers])
-            } else {
-                Numbers::Whole(vec![1; numbers])
-            }
-        };
-        Ok(Batch { rows: vec![0], ..self.batch(vec![self.inputs.iter().map(ones).collect()]) })
+    /// Only a mask, and only one, tells the model what is filled up.
+    fn grouping(&self) -> Grouping {
+        match self.shapes.iter().filter(|shape| shape.is_ragged()).collect::<Vec<_>>()[..] {
+            [] | [Shape { is_masked: true, .. }] => Grouping::Any,
+            _ => Grouping::OfOneLength,
+        }
+    }
+
+    fn probes(&self) -> Result<Box<dyn Samples + '_>> {
+        let lists = self.inputs.iter().zip(&self.shapes).map(|(input, shape)| {
+            let rows = [SHORT, SHORT, LONG].into_iter().enumerate().map(|(row, wanted)| {
+                let steps = if shape.is_masked {
+                    wanted.min(shape.steps.unwrap_or(wanted))
+                } else {
+                    shape.steps.unwrap_or(wanted)
+                };
+                // Numbers that any model takes: categories 0 and 1, fractions up to 1.
+                let other = |at: usize| row > 0 && (at + row) % 2 == 0;
+                let places = 0..steps * shape.width;
+                match input.takes_fractions() {
+                    true => Numbers::Fractions(places.map(|at| if other(at) { 0.5 } else { 1.0 }).collect()),
+                    false => Numbers::Whole(places.map(|at| i64::from(!other(at))).collect()),
+                }
+            });
+            Lists::of(&rows.collect::<Vec<_>>())
+        });
+        Ok(Box::new(self.samples(lists.collect(), 3)))
     }
 }
 
 impl Tensors<'_> {
     /// A row's numbers for each input.
     fn read(&self, row: usize) -> Result<Vec<Numbers>, BadRow> {
-        let TensorFeature { inputs, columns, .. } = self.feature;
-        let read = |((lists, input), column): ((&Lists, &Declared), &String)| {
-            let range = lists.range(row).and_then(|range| Shape::of(input).check(range.len()).map(|()| range));
+        let TensorFeature { shapes, columns, .. } = self.feature;
+        let read = |((lists, shape), column): ((&Lists, &Shape), &String)| {
+            let range = lists.range(row).and_then(|range| shape.check(range.len()).map(|()| range));
             range.and_then(|range| lists.get(range)).map_err(|reason| BadRow { row, column: column.clone(), reason })
         };
-        self.lists.iter().zip(inputs).zip(columns).map(read).collect()
+        self.lists.iter().zip(shapes).zip(columns).map(read).collect()
     }
 }
 
 impl Samples for Tensors<'_> {
-    fn groups(&self, max_rows: usize, max_tokens: usize) -> Vec<Vec<usize>> {
-        length_sorted(&self.lengths, max_rows, max_tokens)
+    fn groups(&self, grouping: Grouping, max_rows: usize, max_tokens: usize) -> Vec<Vec<usize>> {
+        let class = |row: usize| if grouping == Grouping::Any { &[] } else { &self.sizes[row][..] };
+        length_sorted(&self.lengths, class, max_rows, max_tokens)
     }
 
     fn batch(&self, rows: &[usize]) -> Result<Batch> {
@@ -224,4 +273,5 @@ const MASK: &str = "mask";
 const OF: &str = "_mask";
 
 /// Steps that a model is tried on where their number is open.
-const PROBE: usize = 8;
+const SHORT: usize = 9;
+const LONG: usize = 27;

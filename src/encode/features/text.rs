@@ -1,91 +1,60 @@
 use std::borrow::Cow;
-use std::path::{Path, PathBuf};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Schema};
 use rayon::prelude::*;
-use tokenizers::{EncodeInput, Tokenizer, TruncationParams};
 
+use super::tokenizer::TextTokenizer;
+use super::tokens::{TokenInputs, Tokens};
 use super::{Batch, Feature, Samples};
 use crate::config::EncodeConfig;
 use crate::encode::BadRow;
-use crate::encode::batching::length_sorted;
-use crate::encode::inputs::{Given, Input, Numbers};
-use crate::error::{Cause, Error, Result};
+use crate::encode::batching::{Grouping, length_sorted};
+use crate::encode::inputs::Given;
+use crate::encode::model::Model;
+use crate::error::{Error, Result};
 
 /// One text column, or two that make pairs, and the tokenizer that reads them.
 pub(super) struct TextFeature {
     columns: Vec<String>,
     prefix: String,
-    tokenizer: Tokenizer,
-    path: PathBuf,
-    /// The id that fills short texts up; the attention mask hides it.
-    padding: i64,
-}
-
-/// A text as the model sees it. Every token counts (mask 1): padding comes later.
-#[derive(Clone, Debug, Default)]
-struct Tokens {
-    ids: Vec<i64>,
-    type_ids: Vec<i64>,
+    tokenizer: TextTokenizer,
+    inputs: TokenInputs,
+    /// What samples to try the model on are made of.
+    example: Tokens,
 }
 
 struct Texts<'a> {
     feature: &'a TextFeature,
     tokens: Vec<Result<Tokens, BadRow>>,
+    /// With what fills each up if it is alone.
     lengths: Vec<usize>,
 }
 
 impl TextFeature {
-    pub fn open(config: &EncodeConfig, model: &Path) -> Result<Self> {
-        let path = config.tokenizer.clone().unwrap_or_else(|| model.with_file_name("tokenizer.json"));
-        let failed = |cause: Cause| Error::Tokenizer { path: path.clone(), cause };
-        if !path.is_file() {
-            let hint = "; give the tokenizer.json of the model as `encode.tokenizer` (--tokenizer)".into();
-            return Err(Error::NotFound { uri: path.display().to_string(), hint });
-        }
-        let mut tokenizer = Tokenizer::from_file(&path).map_err(failed)?;
-        let padding = tokenizer.get_padding().map(|p| p.pad_id);
-        let padding = padding.or_else(|| ["[PAD]", "<pad>"].iter().find_map(|p| tokenizer.token_to_id(p)));
-        let truncation = TruncationParams { max_length: config.max_tokens, ..TruncationParams::default() };
-        tokenizer.with_padding(None).with_truncation(Some(truncation)).map_err(failed)?;
-        let columns = config.column.iter().chain(&config.pair_column).cloned().collect();
-        let (prefix, padding) = (config.prefix.clone(), padding.unwrap_or(0).into());
-        Ok(Self { columns, prefix, tokenizer, path, padding })
+    pub fn open(config: &EncodeConfig, model: &Model) -> Result<Self> {
+        let tokenizer = TextTokenizer::open(config, model)?;
+        Ok(Self {
+            columns: config.column.iter().chain(&config.pair_column).cloned().collect(),
+            prefix: config.prefix.clone(),
+            example: tokenizer.example()?,
+            inputs: TokenInputs::new(model)?,
+            tokenizer,
+        })
     }
 
-    fn tokens<'s>(&self, input: impl Into<EncodeInput<'s>>) -> Result<Tokens> {
-        let failed = |cause: Cause| Error::Tokenizer { path: self.path.clone(), cause };
-        let encoding = self.tokenizer.encode_fast(input, true).map_err(failed)?;
-        let widen = |ids: &[u32]| ids.iter().map(|&id| i64::from(id)).collect();
-        Ok(Tokens { ids: widen(encoding.get_ids()), type_ids: widen(encoding.get_type_ids()) })
+    fn samples(&self, tokens: Vec<Result<Tokens, BadRow>>) -> Texts<'_> {
+        let length = |tokens: &Result<Tokens, BadRow>| match tokens {
+            Ok(tokens) => self.tokenizer.padding.length(tokens.ids.len()),
+            Err(_) => 0,
+        };
+        Texts { feature: self, lengths: tokens.iter().map(length).collect(), tokens }
     }
 
     fn batch(&self, tokens: &[&Tokens]) -> Batch {
-        let longest = tokens.iter().map(|t| t.ids.len()).max().unwrap_or(0).max(1);
-        let mut columns: [Vec<i64>; 3] = std::array::from_fn(|_| Vec::with_capacity(tokens.len() * longest));
-        for (row, Tokens { ids, type_ids }) in tokens.iter().enumerate() {
-            let [all_ids, mask, all_type_ids] = &mut columns;
-            all_ids.extend_from_slice(ids);
-            mask.resize(mask.len() + ids.len(), 1);
-            all_type_ids.extend_from_slice(type_ids);
-            let end = (row + 1) * longest;
-            all_ids.resize(end, self.padding);
-            mask.resize(end, 0);
-            all_type_ids.resize(end, 0);
-        }
-        let shape = vec![tokens.len(), longest];
-        let input = |(name, numbers): (&str, _)| Input {
-            name: name.into(),
-            shape: shape.clone(),
-            numbers: Numbers::Whole(numbers),
-        };
-        Batch {
-            inputs: NAMES.into_iter().zip(columns).map(input).collect(),
-            lengths: Some((tokens.iter().map(|t| t.ids.len()).collect(), longest)),
-            ..Batch::default()
-        }
+        let (inputs, counted) = self.inputs.batch(tokens, &self.tokenizer.padding);
+        Batch { inputs, counted: vec![counted], ..Batch::default() }
     }
 }
 
@@ -95,10 +64,11 @@ impl Feature for TextFeature {
     }
 
     fn given(&self) -> Vec<Given> {
-        NAMES
-            .into_iter()
-            .map(|name| Given::new(name, "[batch, sequence] of whole numbers", true, name == NAMES[0]))
-            .collect()
+        self.inputs.given()
+    }
+
+    fn grouping(&self) -> Grouping {
+        if self.inputs.is_masked { Grouping::Any } else { Grouping::OfOneLength }
     }
 
     fn columns(&self) -> &[String] {
@@ -127,9 +97,10 @@ impl Feature for TextFeature {
     /// Tokenises every text, in parallel.
     fn prepare<'a>(&'a self, rows: &'a RecordBatch) -> Result<Box<dyn Samples + 'a>> {
         let texts = rows.columns().iter().map(|column| self.texts(column)).collect::<Result<Vec<_>>>()?;
-        let text = |place: usize, row: usize| {
-            texts[place].get(row).map_err(|reason| BadRow { row, column: self.columns[place].clone(), reason })
+        let bad = |row: usize, place: usize| {
+            move |reason: String| BadRow { row, column: self.columns[place].clone(), reason }
         };
+        let text = |place: usize, row: usize| texts[place].get(row).map_err(bad(row, place));
         let one = |row: usize| -> Result<Result<Tokens, BadRow>> {
             let first = match text(0, row) {
                 Ok(text) if self.prefix.is_empty() => Cow::Borrowed(text),
@@ -137,22 +108,37 @@ impl Feature for TextFeature {
                 Err(bad) => return Ok(Err(bad)),
             };
             if self.columns.len() == 1 {
-                return self.tokens(first).map(Ok);
+                return Ok(self.tokenizer.tokens(first)?.map_err(bad(row, 0)));
             }
             match text(1, row) {
-                Ok(second) => self.tokens((first, second)).map(Ok),
+                Ok(second) => Ok(self.tokenizer.tokens((first, second))?.map_err(bad(row, 1))),
                 Err(bad) => Ok(Err(bad)),
             }
         };
         let tokens = (0..rows.num_rows()).into_par_iter().map(one).collect::<Result<Vec<_>>>()?;
-        let lengths = tokens.iter().map(|t| t.as_ref().map_or(0, |t| t.ids.len())).collect();
-        Ok(Box::new(Texts { feature: self, tokens, lengths }))
+        Ok(Box::new(self.samples(tokens)))
     }
 
-    fn probe(&self) -> Result<Batch> {
-        let text = "a short text to try the model on";
-        let tokens = if self.columns.len() == 1 { self.tokens(text)? } else { self.tokens((text, "and another"))? };
-        Ok(Batch { rows: vec![0], ..self.batch(&[&tokens]) })
+    fn probes(&self) -> Result<Box<dyn Samples + '_>> {
+        let most = self.tokenizer.max_tokens;
+        let lengths = [SHORT, SHORT, LONG].into_iter().enumerate();
+        let tokens = lengths.map(|(turn, length)| Ok(self.example.of_length(length.min(most), turn))).collect();
+        Ok(Box::new(self.samples(tokens)))
+    }
+
+    fn longest(&self) -> Option<usize> {
+        Some(self.tokenizer.max_tokens)
+    }
+
+    fn of_length(&self, length: usize) -> Result<Batch> {
+        Ok(Batch { rows: vec![0], ..self.batch(&[&self.example.of_length(length, 0)]) })
+    }
+
+    fn cut(&mut self, length: usize) -> Result<bool> {
+        if !self.tokenizer.is_set {
+            self.tokenizer.cut(length)?;
+        }
+        Ok(!self.tokenizer.is_set)
     }
 }
 
@@ -188,8 +174,9 @@ impl Column {
 }
 
 impl Samples for Texts<'_> {
-    fn groups(&self, max_rows: usize, max_tokens: usize) -> Vec<Vec<usize>> {
-        length_sorted(&self.lengths, max_rows, max_tokens)
+    fn groups(&self, grouping: Grouping, max_rows: usize, max_tokens: usize) -> Vec<Vec<usize>> {
+        let class = |row: usize| if grouping == Grouping::Any { 0 } else { self.lengths[row] };
+        length_sorted(&self.lengths, class, max_rows, max_tokens)
     }
 
     fn batch(&self, rows: &[usize]) -> Result<Batch> {
@@ -212,4 +199,6 @@ fn is_binary(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Binary | DataType::LargeBinary | DataType::BinaryView)
 }
 
-const NAMES: [&str; 3] = ["input_ids", "attention_mask", "token_type_ids"];
+/// Tokens of texts that a model is tried on.
+const SHORT: usize = 5;
+const LONG: usize = 13;

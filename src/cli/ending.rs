@@ -1,0 +1,58 @@
+use std::process::ExitCode;
+
+use super::out::is_closed_pipe;
+use crate::{Error, Result};
+
+/// How a command came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    Done,
+    /// Ctrl-C.
+    Interrupted,
+    /// SIGTERM, as schedulers send it.
+    Terminated,
+}
+
+/// What `--help` says of [`exit_code`].
+pub(super) const EXIT_CODES: &str = "\
+Exit status:
+  0    done
+  1    failed; the error is on standard error
+  2    the command line is wrong
+  3    no mini-batch can be made: too few rows, a filter that keeps none, or guards that keep all apart
+  130  ended early by Ctrl-C
+  141  nobody reads the output any more
+  143  ended early by SIGTERM";
+
+/// Says what went wrong, if anything did.
+pub(super) fn exit_code(result: &Result<Ending>) -> ExitCode {
+    match result {
+        Ok(Ending::Done) => ExitCode::SUCCESS,
+        Ok(Ending::Interrupted) => ExitCode::from(128 + 2),
+        Ok(Ending::Terminated) => ExitCode::from(128 + 15),
+        Err(error) if is_closed_pipe(error) => ExitCode::from(128 + 13),
+        Err(error) => {
+            note!("error: {error}");
+            match error {
+                Error::TooFewSamples { .. } | Error::NoMiniBatch { .. } => ExitCode::from(3),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+pub(super) async fn early_end() -> Result<Ending> {
+    let failed = |cause: std::io::Error| Error::TaskDied { task: "signal", message: cause.to_string() };
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        tokio::select! {
+            interrupt = tokio::signal::ctrl_c() => interrupt.map(|()| Ending::Interrupted).map_err(failed),
+            _ = terminate.recv() => Ok(Ending::Terminated),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await.map(|()| Ending::Interrupted).map_err(failed)
+}

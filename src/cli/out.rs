@@ -1,0 +1,38 @@
+//! Standard output and standard error, which may be a closed pipe or a full disk.
+
+use std::fmt::Arguments;
+use std::io::{Error as IoError, ErrorKind, Write};
+
+use crate::{Error, Result};
+
+/// Prints a line to standard output; the error is for the caller to return.
+macro_rules! say {
+    () => { $crate::cli::out::line(format_args!("")) };
+    ($($text:tt)*) => { $crate::cli::out::line(format_args!($($text)*)) };
+}
+
+/// Prints a line to standard error. If it cannot be printed, there is nowhere left to say so.
+macro_rules! note {
+    ($($text:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
+pub(super) fn line(text: Arguments<'_>) -> Result<()> {
+    let written = writeln!(std::io::stdout(), "{text}");
+    written.map_err(|cause| Error::Io { action: "write to", path: "standard output".into(), cause })
+}
+
+/// Whether nobody reads any more what is printed or written.
+pub(super) fn is_closed_pipe(error: &Error) -> bool {
+    matches!(error, Error::Io { cause, .. } if cause.kind() == ErrorKind::BrokenPipe)
+}
+
+/// The system's own error, where Arrow only passes it on.
+pub(super) fn system_error(error: arrow::error::ArrowError) -> IoError {
+    match error {
+        arrow::error::ArrowError::IoError(_, cause) => cause,
+        other => IoError::other(other),
+    }
+}

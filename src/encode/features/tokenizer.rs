@@ -1,0 +1,143 @@
+//! A model's tokenizer: what its file says is kept, but for how long a text may be.
+
+use std::path::PathBuf;
+
+use tokenizers::utils::truncation::TruncationError;
+use tokenizers::{
+    EncodeInput, PaddingDirection, PaddingStrategy, PostProcessor, Tokenizer, TruncationParams, TruncationStrategy,
+};
+
+use super::tokens::{NAMES, Padding, Tokens};
+use crate::config::{EncodeConfig, Fault, Faults};
+use crate::encode::model::Model;
+use crate::error::{Cause, Error, Result};
+use crate::telemetry;
+
+pub(super) struct TextTokenizer {
+    tokenizer: Tokenizer,
+    path: PathBuf,
+    is_pair: bool,
+    pub padding: Padding,
+    /// Tokens of a text at most, special ones included.
+    pub max_tokens: usize,
+    /// Whether the settings say how many, not the file.
+    pub is_set: bool,
+}
+
+impl TextTokenizer {
+    pub fn open(config: &EncodeConfig, model: &Model) -> Result<Self> {
+        let path = config.tokenizer.clone().unwrap_or_else(|| model.path.with_file_name("tokenizer.json"));
+        if !path.is_file() {
+            let hint = "; give the tokenizer.json of the model as `encode.tokenizer` (--tokenizer)".into();
+            return Err(Error::NotFound { uri: path.display().to_string(), hint });
+        }
+        let tokenizer = Tokenizer::from_file(&path).map_err(|cause| Error::Tokenizer { path: path.clone(), cause })?;
+        let declared = |name: &str| model.inputs.iter().find(|input| input.is(name));
+        let fixed = declared(NAMES[0]).filter(|ids| ids.shape.len() == 2).and_then(|ids| ids.dimension(1));
+        let padding = padding(&tokenizer, fixed, declared(NAMES[1]).is_some());
+        if padding.id.is_none() && fixed.is_some() && declared(NAMES[1]).is_none() {
+            telemetry::padding_unknown(&path);
+        }
+        let is_set = config.max_tokens > 0;
+        let in_file = tokenizer.get_truncation().map(|truncation| truncation.max_length.min(fixed.unwrap_or(MOST)));
+        let wanted = if is_set { config.max_tokens } else { in_file.or(fixed).unwrap_or(USUAL) };
+        let max_tokens = wanted.min(fixed.unwrap_or(usize::MAX));
+        if let Some(fixed) = fixed.filter(|fixed| is_set && *fixed < wanted) {
+            let message =
+                format!("the model takes texts of exactly {fixed} tokens; give at most that, or leave it out");
+            return Err(fault(wanted, &message));
+        }
+        let is_pair = config.pair_column.is_some();
+        let mut opened = Self { tokenizer, path, is_pair, padding, max_tokens, is_set };
+        opened.cut(max_tokens)?;
+        Ok(opened)
+    }
+
+    /// From now on, texts have at most so many tokens.
+    pub fn cut(&mut self, max_tokens: usize) -> Result<()> {
+        let special = self.tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(self.is_pair));
+        if max_tokens <= special {
+            let message = format!("the tokenizer adds {special} special tokens to each text; give more than that");
+            return Err(fault(max_tokens, &message));
+        }
+        let in_file = self.tokenizer.get_truncation().cloned().unwrap_or_default();
+        // Which of two texts is cut means nothing for one alone; a stride shapes only the parts that are cut off.
+        let strategy = if self.is_pair { in_file.strategy } else { TruncationStrategy::LongestFirst };
+        let truncation = TruncationParams { max_length: max_tokens, stride: 0, strategy, ..in_file };
+        self.tokenizer
+            .with_padding(None)
+            .with_truncation(Some(truncation))
+            .map_err(|cause| Error::Tokenizer { path: self.path.clone(), cause })?;
+        self.max_tokens = max_tokens;
+        Ok(())
+    }
+
+    /// The inner error says why this text is none that can be cut.
+    pub fn tokens<'s>(&self, input: impl Into<EncodeInput<'s>>) -> Result<Result<Tokens, String>> {
+        let widen = |ids: &[u32]| ids.iter().map(|&id| i64::from(id)).collect();
+        match self.tokenizer.encode_fast(input, true) {
+            Ok(encoding) => Ok(Ok(Tokens { ids: widen(encoding.get_ids()), type_ids: widen(encoding.get_type_ids()) })),
+            Err(cause) if cause.is::<TruncationError>() => Ok(Err(format!(
+                "makes a pair of more than {} tokens, and tokenizer.json says to cut only the other text, which is too \
+                 short for that; raise encode.max_tokens",
+                self.max_tokens
+            ))),
+            Err(cause) => Err(Error::Tokenizer { path: self.path.clone(), cause: cause as Cause }),
+        }
+    }
+
+    /// Some tokens of the vocabulary among those that every text has, to make samples of.
+    pub fn example(&self) -> Result<Tokens> {
+        let tokens = |text: &str| match self.is_pair {
+            true => self.tokens((text, text)),
+            false => self.tokens(text),
+        };
+        let english = tokens("a short text to try the model on")?.unwrap_or_default();
+        let mut distinct = english.ids.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        if distinct.len() > 4 {
+            return Ok(english);
+        }
+        // It knows no English.
+        let vocabulary = u32::try_from(self.tokenizer.get_vocab_size(true)).unwrap_or(u32::MAX);
+        let words = (0..vocabulary).step_by((vocabulary as usize / 16).max(1));
+        let words: Vec<_> = words.filter_map(|id| self.tokenizer.id_to_token(id)).collect();
+        tokens(&words.join(" ")).map(Result::unwrap_or_default)
+    }
+}
+
+/// What the file says of padding, unless a fixed length or a mask make it needless.
+fn padding(tokenizer: &Tokenizer, fixed: Option<usize>, is_masked: bool) -> Padding {
+    let in_file = tokenizer.get_padding();
+    let known = || ["[PAD]", "<pad>"].iter().find_map(|token| tokenizer.token_to_id(token));
+    let id = in_file.map(|padding| padding.pad_id).or_else(known).map(i64::from);
+    let (least, multiple) = match (fixed, in_file) {
+        (Some(fixed), _) => (fixed, 1),
+        // Without a mask the model sees how long padding is, and this is what it was made for.
+        (None, Some(padding)) => match padding.strategy {
+            PaddingStrategy::Fixed(length) if !is_masked => (length, padding.pad_to_multiple_of.unwrap_or(1)),
+            _ => (1, padding.pad_to_multiple_of.unwrap_or(1)),
+        },
+        (None, None) => (1, 1),
+    };
+    Padding {
+        id,
+        type_id: in_file.map_or(0, |padding| padding.pad_type_id.into()),
+        is_left: in_file.is_some_and(|padding| matches!(padding.direction, PaddingDirection::Left)),
+        least: least.max(1),
+        multiple: multiple.max(1),
+    }
+}
+
+fn fault(max_tokens: usize, message: &str) -> Error {
+    let message = format!("is {max_tokens}, but {message}");
+    let fault = Fault { key: "encode.max_tokens".into(), line: None, message };
+    Faults { origin: "the settings".into(), faults: vec![fault] }.into()
+}
+
+/// Tokens of a text where neither the settings nor the file say how many.
+const USUAL: usize = 128;
+
+/// What is taken of a file's word: a model is tried on texts so long, and attention takes the square of that.
+const MOST: usize = 512;

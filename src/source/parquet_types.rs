@@ -1,0 +1,109 @@
+//! What types the columns of a Parquet file are read as, where that is not left to the decoder.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimeUnit};
+use parquet::basic::{ConvertedType, Type as Physical};
+use parquet::errors::Result;
+use parquet::file::metadata::{FileMetaData, ParquetMetaData};
+use parquet::schema::types::{SchemaDescriptor, Type, TypePtr};
+
+/// The schema with the timestamps that are stored as INT96 in microseconds, which reach from 290,000 years ago to as
+/// many ahead; nanoseconds reach from 1677 to 2262 only, and wrap. `None` where there are none.
+pub(super) fn with_microseconds(schema: &Schema, stored: &SchemaDescriptor) -> Option<Schema> {
+    let is_int96 = |leaf: usize| stored.columns().get(leaf).is_some_and(|c| c.physical_type() == Physical::INT96);
+    if !(0..stored.num_columns()).any(is_int96) {
+        return None;
+    }
+    Some(with_leaves(schema, &mut |leaf, data_type| match data_type {
+        DataType::Timestamp(_, zone) if is_int96(leaf) => DataType::Timestamp(TimeUnit::Microsecond, zone.clone()),
+        other => other.clone(),
+    }))
+}
+
+/// The columns with texts that nothing but the Arrow schema, or a note such as JSON, calls texts: the decoder does not
+/// check that they are UTF-8.
+pub(super) fn unchecked_texts(schema: &Schema, stored: &SchemaDescriptor) -> Vec<usize> {
+    let mut columns = Vec::new();
+    with_leaves(schema, &mut |leaf, data_type| {
+        let checked = stored.columns().get(leaf).is_some_and(|c| c.converted_type() == ConvertedType::UTF8);
+        if is_text(data_type) && !checked {
+            columns.push(stored.get_column_root_idx(leaf));
+        }
+        data_type.clone()
+    });
+    columns
+}
+
+/// The schema with bytes in place of texts.
+pub(super) fn of_bytes(schema: &Schema) -> Schema {
+    with_leaves(schema, &mut |_, data_type| match data_type {
+        text if !is_text(text) => text.clone(),
+        DataType::LargeUtf8 => DataType::LargeBinary,
+        DataType::Utf8View => DataType::BinaryView,
+        _ => DataType::Binary,
+    })
+}
+
+/// The file with bytes in place of texts: in its Parquet schema nothing says that they are texts any more.
+pub(super) fn without_texts(metadata: &ParquetMetaData) -> Result<ParquetMetaData> {
+    let of = metadata.file_metadata();
+    let stored = SchemaDescriptor::new(without_text(of.schema_descr().root_schema_ptr())?);
+    let orders = of.column_orders().cloned();
+    let file = FileMetaData::new(of.version(), of.num_rows(), None, None, Arc::new(stored), orders);
+    Ok(ParquetMetaData::new(file, metadata.row_groups().to_vec()))
+}
+
+fn without_text(stored: TypePtr) -> Result<TypePtr> {
+    let info = stored.get_basic_info();
+    let id = info.has_id().then(|| info.id());
+    Ok(match stored.as_ref() {
+        Type::PrimitiveType { physical_type: Physical::BYTE_ARRAY, scale, precision, .. } if *precision <= 0 => {
+            let bytes = Type::primitive_type_builder(info.name(), Physical::BYTE_ARRAY);
+            Arc::new(bytes.with_repetition(info.repetition()).with_scale(*scale).with_id(id).build()?)
+        }
+        Type::PrimitiveType { .. } => stored,
+        Type::GroupType { fields, .. } => {
+            let group = Type::group_type_builder(info.name())
+                .with_converted_type(info.converted_type())
+                .with_logical_type(info.logical_type_ref().cloned())
+                .with_id(id)
+                .with_fields(fields.iter().cloned().map(without_text).collect::<Result<_>>()?);
+            let group = if info.has_repetition() { group.with_repetition(info.repetition()) } else { group };
+            Arc::new(group.build()?)
+        }
+    })
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Dictionary(_, value) => is_text(value),
+        other => other.is_string(),
+    }
+}
+
+/// The schema with what `change` makes of the types of its leaves, which are numbered as those of the Parquet schema
+/// are: depth first.
+fn with_leaves(schema: &Schema, change: &mut dyn FnMut(usize, &DataType) -> DataType) -> Schema {
+    let mut leaf = 0;
+    let fields: Vec<_> = schema.fields().iter().map(|field| with_leaf(field, &mut leaf, change)).collect();
+    Schema::new_with_metadata(fields, schema.metadata().clone())
+}
+
+fn with_leaf(field: &Field, leaf: &mut usize, change: &mut dyn FnMut(usize, &DataType) -> DataType) -> FieldRef {
+    let mut inner = |field: &FieldRef| with_leaf(field, leaf, change);
+    let data_type = match field.data_type() {
+        DataType::List(item) => DataType::List(inner(item)),
+        DataType::LargeList(item) => DataType::LargeList(inner(item)),
+        DataType::ListView(item) => DataType::ListView(inner(item)),
+        DataType::LargeListView(item) => DataType::LargeListView(inner(item)),
+        DataType::FixedSizeList(item, length) => DataType::FixedSizeList(inner(item), *length),
+        DataType::Map(entries, sorted) => DataType::Map(inner(entries), *sorted),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(inner).collect()),
+        data_type => {
+            *leaf += 1;
+            change(*leaf - 1, data_type)
+        }
+    };
+    Arc::new(field.clone().with_data_type(data_type))
+}

@@ -1,0 +1,142 @@
+//! Parts of files, read side by side and handed out one after another.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::RecordBatch;
+use futures::StreamExt;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::RecordBatches;
+use super::columns::Adapter;
+use super::data_file::{DataFile, Listening};
+use crate::config::OnCorrupt;
+use crate::error::{Error, Result};
+use crate::panics;
+use crate::telemetry;
+
+/// A row group of a Parquet file, or a whole Arrow IPC file.
+pub(super) struct FilePart {
+    pub file: Arc<DataFile>,
+    pub number: usize,
+    pub adapter: Arc<Adapter>,
+}
+
+/// What was damaged, and skipped.
+#[derive(Debug, Default)]
+pub(super) struct Damage {
+    rows: AtomicUsize,
+    errors: Mutex<Vec<Error>>,
+}
+
+impl Damage {
+    /// Rows lost, where their number is known.
+    pub fn rows(&self) -> usize {
+        self.rows.load(Relaxed)
+    }
+
+    pub fn take(&self) -> Vec<Error> {
+        std::mem::take(&mut self.errors.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn add(&self, rows: Option<usize>, error: Error) {
+        telemetry::rows_skipped(rows, &error);
+        self.rows.fetch_add(rows.unwrap_or(0), Relaxed);
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner).push(error);
+    }
+}
+
+/// The record batches of all parts, in order.
+pub(super) fn in_order(parts: VecDeque<FilePart>, on_corrupt: OnCorrupt, damage: Arc<Damage>) -> RecordBatches {
+    let reading = Reading { parts, running: VecDeque::new(), on_corrupt, damage };
+    futures::stream::unfold(reading, |mut reading| async move { Some((reading.next().await?, reading)) }).boxed()
+}
+
+/// Parts that are being read, the first one's record batches being those that are handed out.
+struct Reading {
+    parts: VecDeque<FilePart>,
+    running: VecDeque<Running>,
+    on_corrupt: OnCorrupt,
+    damage: Arc<Damage>,
+}
+
+/// A part that is being read. That its channel is closed does not mean that it has ended well: its task says so.
+struct Running {
+    batches: mpsc::Receiver<Result<RecordBatch>>,
+    task: JoinHandle<()>,
+}
+
+impl Reading {
+    async fn next(&mut self) -> Option<Result<RecordBatch>> {
+        loop {
+            while self.running.len() < IN_FLIGHT
+                && let Some(part) = self.parts.pop_front()
+            {
+                self.start(part);
+            }
+            let first = self.running.front_mut()?;
+            let item = match first.batches.recv().await {
+                Some(item) => item,
+                None => match (&mut first.task).await {
+                    Ok(()) => {
+                        self.running.pop_front();
+                        continue;
+                    }
+                    Err(error) => Err(died(error)),
+                },
+            };
+            if item.is_err() {
+                self.parts.clear();
+                self.running.clear();
+            }
+            return Some(item);
+        }
+    }
+
+    fn start(&mut self, part: FilePart) {
+        let (tx, batches) = mpsc::channel(AHEAD);
+        let (on_corrupt, damage) = (self.on_corrupt, self.damage.clone());
+        let task = tokio::task::spawn_blocking(move || read(&part, on_corrupt, &damage, &tx));
+        self.running.push_back(Running { batches, task });
+    }
+}
+
+/// Reads a part to its end, to an error, or until nobody listens any more.
+fn read(part: &FilePart, on_corrupt: OnCorrupt, damage: &Damage, tx: &mpsc::Sender<Result<RecordBatch>>) {
+    let (mut rows, mut unlike) = (0, None);
+    let mut emit = |batch: RecordBatch| match part.adapter.adapt(&batch) {
+        Ok(batch) => {
+            rows += batch.num_rows();
+            if tx.blocking_send(Ok(batch)).is_ok() { Listening::Yes } else { Listening::No }
+        }
+        Err(error) => {
+            unlike = Some(error);
+            Listening::No
+        }
+    };
+    let read = part.file.read(part.number, &part.adapter.positions, &mut emit);
+    let Err(error) = unlike.map_or(read.map(drop), Err) else { return };
+    if on_corrupt == OnCorrupt::Skip && matches!(error, Error::Corrupt { .. }) {
+        let lost = part.file.part_rows(part.number).map(|all| all.saturating_sub(rows));
+        damage.add(lost, error);
+    } else {
+        // Nobody there to hear it: then nobody needs to.
+        let _ = tx.blocking_send(Err(error));
+    }
+}
+
+fn died(error: tokio::task::JoinError) -> Error {
+    let message = match error.try_into_panic() {
+        Ok(panic) => panics::message(panic.as_ref()),
+        Err(_) => "the runtime has ended".into(),
+    };
+    Error::TaskDied { task: "source", message }
+}
+
+/// Parts that are read at the same time.
+const IN_FLIGHT: usize = 4;
+
+/// Record batches that a part is read ahead.
+const AHEAD: usize = 4;

@@ -1,0 +1,65 @@
+//! Texts that were decoded as bytes, since one of them may not be UTF-8.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UInt64Array};
+use arrow::compute::take;
+use arrow::datatypes::{DataType, Schema};
+use arrow::error::ArrowError;
+
+use super::columns::exactly;
+
+/// Turns the columns of a record batch that are bytes but were declared as texts into texts, where all of a column are.
+/// `columns` are their positions in the schema that declares them.
+pub(super) fn restored(batch: RecordBatch, declared: &Schema, columns: &[usize]) -> Result<RecordBatch, ArrowError> {
+    let declared = |at: usize| declared.field(columns[at]);
+    if (0..batch.num_columns()).all(|at| batch.column(at).data_type() == declared(at).data_type()) {
+        return Ok(batch);
+    }
+    let (mut fields, mut restored) = (batch.schema().fields().to_vec(), batch.columns().to_vec());
+    for (at, column) in batch.columns().iter().enumerate() {
+        if let Ok(texts) = texts(column, declared(at).data_type()) {
+            fields[at] = Arc::new(declared(at).clone());
+            restored[at] = texts;
+        }
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), restored, &options)
+}
+
+/// Bytes as what was declared: texts, or something with texts in it.
+fn texts(column: &ArrayRef, declared: &DataType) -> Result<ArrayRef, ArrowError> {
+    match declared {
+        DataType::Dictionary(_, value) => exactly(&exactly(column, value)?, declared),
+        other => exactly(column, other),
+    }
+}
+
+/// The column as `declared`, and which of its rows became null since a text in them is no UTF-8.
+///
+/// # Errors
+/// Where it does not have that type for another reason.
+pub(crate) fn readable(column: &ArrayRef, declared: &DataType) -> Result<(ArrayRef, Vec<usize>), ArrowError> {
+    match texts(column, declared) {
+        Ok(texts) => return Ok((texts, Vec::new())),
+        Err(error) if !holds_bytes(column.data_type()) => return Err(error),
+        Err(_) => {}
+    }
+    let is_bad = |row: usize| texts(&column.slice(row, 1), declared).is_err();
+    let rows: Vec<_> = (0..column.len()).map(|row| (!is_bad(row)).then_some(row as u64)).collect();
+    let bad = rows.iter().enumerate().filter(|(_, good)| good.is_none()).map(|(row, _)| row).collect();
+    Ok((texts(&take(column, &UInt64Array::from(rows), None)?, declared)?, bad))
+}
+
+fn holds_bytes(data_type: &DataType) -> bool {
+    use DataType::{
+        Binary, BinaryView, FixedSizeList, LargeBinary, LargeList, LargeListView, List, ListView, Map, Struct,
+    };
+    match data_type {
+        Binary | LargeBinary | BinaryView => true,
+        List(item) | LargeList(item) | ListView(item) | LargeListView(item) => holds_bytes(item.data_type()),
+        FixedSizeList(item, _) | Map(item, _) => holds_bytes(item.data_type()),
+        Struct(fields) => fields.iter().any(|field| holds_bytes(field.data_type())),
+        _ => false,
+    }
+}

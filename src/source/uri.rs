@@ -1,0 +1,180 @@
+//! Uris of local files.
+
+use std::path::{Path, PathBuf};
+
+use super::pattern::{Characters, is_wildcard, unescaped};
+
+/// What a uri without a scheme, or with `file:`, says.
+#[derive(Debug)]
+pub(super) struct Local {
+    /// As a path, every character standing for itself.
+    pub path: PathBuf,
+    /// As a pattern.
+    pub characters: Characters,
+}
+
+impl Local {
+    /// Understands paths, `~` for the home folder, and RFC 8089's `file:///percent%20encoded`, in which encoded
+    /// wildcards stand for themselves. The error is the reason why it is none.
+    pub fn parse(uri: &str) -> Result<Self, String> {
+        if uri == "-" {
+            let reason = "rows are read from several places at once, which standard input does not allow; write them \
+                          to a file and name it (./- for a file of that name)";
+            return Err(reason.to_owned());
+        }
+        let bytes: Characters = match after_scheme(uri) {
+            Some(rest) => decoded(path_of(rest)?)?,
+            None => plain(uri)?,
+        };
+        Ok(Self { path: path(bytes.iter().map(|(byte, _)| *byte)), characters: unescaped(bytes) })
+    }
+
+    /// The path that is meant where no wildcard is.
+    pub fn unescaped(&self) -> PathBuf {
+        path(self.characters.iter().map(|(byte, _)| *byte))
+    }
+
+    /// The folder that comes before the first wildcard, and the parts of the pattern from there on; no parts where there
+    /// is no wildcard. Folders may have brackets in their name: those that are there are no patterns.
+    pub fn split(&self) -> (PathBuf, Vec<&[(u8, bool)]>) {
+        let parts = self.characters.split(|(byte, _)| *byte == b'/').enumerate();
+        let mut folder = PathBuf::new();
+        let mut left = Vec::new();
+        for (at, part) in parts.filter(|(at, part)| *at == 0 || !part.is_empty()) {
+            let name = path(part.iter().map(|(byte, _)| *byte));
+            let name = if at == 0 && part.is_empty() { PathBuf::from("/") } else { name };
+            let literal = left.is_empty() && (!part.iter().any(is_wildcard) || folder.join(&name).exists());
+            if literal { folder.push(name) } else { left.push(part) }
+        }
+        (folder, left)
+    }
+}
+
+/// Whether a uri is one of this machine.
+pub(super) fn is_local(uri: &str) -> bool {
+    after_scheme(uri).is_some() || !uri.contains("://")
+}
+
+/// The uri as it holds from any working directory.
+pub(super) fn absolute(uri: &str) -> String {
+    if !is_local(uri) {
+        return uri.to_owned();
+    }
+    let path = Local::parse(uri).map_or_else(|_| uri.into(), |local| local.path);
+    std::path::absolute(&path).unwrap_or(path).display().to_string()
+}
+
+/// What follows `file:`.
+fn after_scheme(uri: &str) -> Option<&str> {
+    let (scheme, rest) = uri.split_once(':')?;
+    (scheme.eq_ignore_ascii_case("file") && rest.starts_with('/')).then_some(rest)
+}
+
+/// The path of a `file:` uri, without the computer's name.
+fn path_of(rest: &str) -> Result<&str, String> {
+    let Some(rest) = rest.strip_prefix("//") else { return Ok(rest) };
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    if host.is_empty() || host.eq_ignore_ascii_case("localhost") {
+        return Ok(path);
+    }
+    Err(format!(
+        "`{host}` stands where another computer is named; write file:///… for a path from the root, or {host}{path} \
+         without file:// for one from the working directory"
+    ))
+}
+
+fn decoded(text: &str) -> Result<Characters, String> {
+    let mut bytes = Characters::new();
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        rest = after;
+        if *first != b'%' {
+            bytes.push((*first, false));
+            continue;
+        }
+        let digits = after.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        let byte = digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        let byte = byte.ok_or("a `%` that two hexadecimal digits do not follow; write %25 for a percent sign")?;
+        bytes.push((byte, true));
+        rest = &after[2..];
+    }
+    Ok(bytes)
+}
+
+fn plain(uri: &str) -> Result<Characters, String> {
+    let rest = uri.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with('/'));
+    let Some(rest) = rest else { return Ok(uri.bytes().map(|byte| (byte, false)).collect()) };
+    let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
+    let home = home.ok_or("`~` is the home folder, which is not known (HOME is not set); write the whole path")?;
+    let home = home.as_os_str().as_encoded_bytes().iter().map(|byte| (*byte, true));
+    Ok(home.chain(rest.bytes().map(|byte| (byte, false))).collect())
+}
+
+#[cfg(unix)]
+fn path(bytes: impl Iterator<Item = u8>) -> PathBuf {
+    use std::os::unix::ffi::OsStringExt;
+    std::ffi::OsString::from_vec(bytes.collect()).into()
+}
+
+#[cfg(not(unix))]
+fn path(bytes: impl Iterator<Item = u8>) -> PathBuf {
+    String::from_utf8_lossy(&bytes.collect::<Vec<_>>()).into_owned().into()
+}
+
+/// What to try instead of a path that is not there.
+pub(super) fn nearby(path: &Path) -> String {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !parent.is_dir() {
+        return format!("; the folder `{}` does not exist either", parent.display());
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
+    let nearest = entries
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .map(|other| (strsim::damerau_levenshtein(&name, &other), other))
+        .filter(|(distance, other)| *distance <= 1 + other.len() / 3)
+        .min();
+    match nearest {
+        Some((_, other)) => format!("; did you mean `{}`?", parent.join(other).display()),
+        None => "; check the path".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_uris_are_paths() {
+        for (uri, path) in [
+            ("file:///a%20b/c.parquet", "/a b/c.parquet"),
+            ("file://localhost/a/b", "/a/b"),
+            ("FILE:///a", "/a"),
+            ("file:/a", "/a"),
+            ("file:///a%5B1%5D/%25", "/a[1]/%"),
+            ("file:a", "file:a"),
+            ("./~", "./~"),
+            ("~x/y", "~x/y"),
+            ("a b/%20", "a b/%20"),
+        ] {
+            assert_eq!(Local::parse(uri).unwrap().path, Path::new(path), "{uri}");
+        }
+        let home = std::env::home_dir().unwrap();
+        assert_eq!(Local::parse("~/x.parquet").unwrap().path, home.join("x.parquet"));
+        assert_eq!(absolute("file:///a%20b"), "/a b");
+        assert_eq!(absolute("s3://a%20b/c"), "s3://a%20b/c");
+    }
+
+    #[test]
+    fn what_is_no_path_is_refused_with_the_reason() {
+        for (uri, reason) in [
+            ("file://host/a", "write file:///… for a path from the root, or host/a without file://"),
+            ("file:///a%2", "write %25 for a percent sign"),
+            ("file:///a%zz", "write %25 for a percent sign"),
+            ("-", "standard input"),
+        ] {
+            let said = Local::parse(uri).unwrap_err();
+            assert!(said.contains(reason), "{uri}: {said}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The n-th call of the system fails, for every n of a short run: it ends by naming a path, or goes on; and the same
+//! command then gives the same mini-batches. Under strace, which needs no change of the code.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use tempfile::TempDir;
+
+use crate::outcome::{Outcome, Tally};
+use crate::part::{self, Part};
+use crate::small_run::{self, STEPS};
+
+pub const PART: Part = Part { name: "failing calls", share: 15, goal: 100 * CALLS.len() as u64, slice: 15, round };
+
+/// Round by round, a call each.
+const CALLS: [(&str, &str); 15] = [
+    ("write", "ENOSPC"),
+    ("write", "EIO"),
+    ("read", "EIO"),
+    ("pread64", "EIO"),
+    ("openat", "EIO"),
+    ("openat", "EMFILE"),
+    ("fsync", "EIO"),
+    ("rename", "EIO"),
+    ("mmap", "ENOMEM"),
+    ("unlink", "EIO"),
+    ("mkdir", "ENOSPC"),
+    ("flock", "ENOLCK"),
+    ("getdents64", "EIO"),
+    ("statx", "EIO"),
+    ("lseek", "EIO"),
+];
+
+#[test]
+fn a_run_whose_disk_fails_names_a_path_and_goes_on_with_the_same_mini_batches() {
+    part::slice(&PART);
+}
+
+fn round(_: u64, number: u64) -> Tally {
+    /// From which n on a call is not made so often any more.
+    static NEVER: Mutex<Option<HashMap<(&str, &str), u64>>> = Mutex::new(None);
+    let (call, error) = CALLS[(number % CALLS.len() as u64) as usize];
+    let n = number / CALLS.len() as u64 + 1;
+    let target = format!("{call} {error}");
+    if !can_trace() {
+        println!("strace cannot trace here: calls do not fail");
+        return Tally::of(&target, Outcome::NotKnowable("strace cannot trace here".to_owned()), "");
+    }
+    let never = || NEVER.lock().unwrap_or_else(PoisonError::into_inner);
+    if never().get_or_insert_default().get(&(call, error)).is_some_and(|least| n >= *least + MARGIN) {
+        return Tally::default();
+    }
+    let (failed, outcome) = case(call, error, n);
+    let mut tally = Tally::of(&target, outcome, &format!("{call}:error={error}:when={n}"));
+    if failed.is_empty() {
+        tally.count(&target, "of these not reached", 1);
+        never().get_or_insert_default().entry((call, error)).or_insert(n);
+    } else {
+        never().get_or_insert_default().remove(&(call, error));
+    }
+    tally
+}
+
+/// Which calls failed, and what came of it. The n-th of each thread does: which thread does what is for the run to say.
+fn case(call: &str, error: &str, n: u64) -> (Vec<String>, Outcome) {
+    let dir = TempDir::new().unwrap();
+    small_run::write(dir.path());
+    let trace = dir.path().join("trace").display().to_string();
+    let inject = format!("inject={call}:error={error}:when={n}");
+    let strace = ["strace", "-f", "-y", "-o", &trace, "-e", &format!("trace={call}"), "-e", &inject];
+    let mut command = small_run::command(dir.path(), "first.arrows", 0, &strace.map(ToOwned::to_owned));
+    let first = command.output().unwrap();
+    let trace = fs::read_to_string(&trace).unwrap_or_default();
+    let failed: Vec<_> = trace.lines().filter(|l| l.ends_with("(INJECTED)")).map(ToOwned::to_owned).collect();
+    let said = String::from_utf8_lossy(&first.stderr).into_owned();
+    let ours = failed.iter().filter(|line| line.contains(&dir.path().display().to_string()) || is_relative(line));
+    let ours = ours.count() == failed.len() && !failed.is_empty();
+    if let Err(fault) = judge(dir.path(), first.status.success(), first.status.code(), &said, ours) {
+        return (failed.clone(), Outcome::Fault(format!("{fault}; it failed: {failed:?}; it said: {said}")));
+    }
+    let outcome = if first.status.success() { Outcome::Right } else { Outcome::Refused };
+    (failed, outcome)
+}
+
+/// The run that failed, and the one after it. Only where all that failed is `ours` must it be told by name: what fails
+/// while the system's loader or a pipe of the async runtime is at work may end a process as it likes.
+fn judge(dir: &Path, success: bool, code: Option<i32>, said: &str, ours: bool) -> Result<(), String> {
+    let whole = uninterrupted();
+    let first = small_run::ids(&dir.join("first.arrows"));
+    if first.len() > whole.len() || first != whole[..first.len()] {
+        return Err("the first run has other mini-batches".to_owned());
+    }
+    if success && first.len() < whole.len() {
+        return Err(format!("the first run succeeded with {} mini-batches", first.len()));
+    }
+    if ours && !success {
+        if said.contains("panicked") || code != Some(1) {
+            return Err(format!("the first run ended with status {code:?}"));
+        }
+        let names = ["rows.parquet", "p.toml", "run.json", "first.arrows", "cache", "checkpoints"];
+        if !names.iter().any(|name| said.contains(name)) {
+            return Err("the first run names no path".to_owned());
+        }
+    }
+    let from = small_run::step(dir)?;
+    let second = small_run::run(dir, "second.arrows");
+    if !second.status.success() {
+        return Err(format!("the second run fails: {}", String::from_utf8_lossy(&second.stderr)));
+    }
+    if small_run::ids(&dir.join("second.arrows")) != whole[from..] {
+        return Err(format!("the second run, from step {from}, has other mini-batches"));
+    }
+    Ok(())
+}
+
+/// Whether a failed call names a path below the folder that it was made in.
+fn is_relative(line: &str) -> bool {
+    line.split('"').nth(1).is_some_and(|path| !path.starts_with('/') && !path.is_empty())
+}
+
+fn uninterrupted() -> &'static Vec<Vec<u32>> {
+    static WHOLE: OnceLock<Vec<Vec<u32>>> = OnceLock::new();
+    WHOLE.get_or_init(|| {
+        let dir = TempDir::new().unwrap();
+        small_run::write(dir.path());
+        let output = small_run::run(dir.path(), "out.arrows");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let whole = small_run::ids(&dir.path().join("out.arrows"));
+        assert_eq!(whole.len() as u64, STEPS);
+        whole
+    })
+}
+
+fn can_trace() -> bool {
+    static CAN: OnceLock<bool> = OnceLock::new();
+    *CAN.get_or_init(|| Command::new("strace").args(["-o", "/dev/null", "true"]).status().is_ok_and(|s| s.success()))
+}
+
+/// Threads share out their work anew in every run: a call is looked for some more times after it was not made.
+const MARGIN: u64 = 4;
