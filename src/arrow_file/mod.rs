@@ -85,11 +85,6 @@ impl Part {
     pub fn checksum(&self) -> u64 {
         self.bytes.checksum
     }
-
-    /// Bytes in the file.
-    pub fn size(&self) -> usize {
-        self.bytes.bytes.len()
-    }
 }
 
 impl ArrowFile {

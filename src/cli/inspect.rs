@@ -80,7 +80,7 @@ impl Inspect {
 
         say!("\ncolumns, with nulls in the first {} rows that can be read", thousands(scanned as u64))?;
         let width = schema.fields().iter().map(|f| f.name().chars().count()).max().unwrap_or(0);
-        let mut scans = scans.iter();
+        let mut each = scans.iter();
         for field in schema.fields() {
             if named(field.name()) > 1 {
                 say!(
@@ -88,7 +88,7 @@ impl Inspect {
                     field.name(),
                     field.data_type()
                 )?;
-            } else if let Some(scan) = scans.next() {
+            } else if let Some(scan) = each.next() {
                 say!("  {:<width$}  {}, {scan}: {}", field.name(), field.data_type(), serves(field))?;
             }
         }

@@ -3,6 +3,7 @@
 #[macro_use]
 mod out;
 
+mod cache;
 mod doctor;
 mod ending;
 mod inspect;
@@ -39,6 +40,8 @@ enum Command {
     Run(run::Run),
     /// Says what is in a file, folder or pattern: columns, types, nulls, a few rows, and what the columns can serve as.
     Inspect(inspect::Inspect),
+    /// Lists, checks or removes the rows and embeddings that runs keep for later ones.
+    Cache(cache::Cache),
     /// Says which ONNX Runtime is found, what it needs for CUDA, and which execution providers work.
     Doctor(doctor::Doctor),
 }
@@ -57,6 +60,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(run) => runtime.block_on(run.run()),
         Command::Inspect(inspect) => runtime.block_on(inspect.run()),
+        Command::Cache(cache) => cache.run(),
         Command::Doctor(doctor) => doctor.run(),
     };
     // Work in the compute pool cannot be stopped half-way; do not wait for it.

@@ -171,12 +171,16 @@ impl Run {
         let source = stream.handle().source_counts();
         if source != SourceCounts::default() {
             say!(
-                "{:<34}{:>10} rows skipped, {} requests sent again",
+                "{:<34}{:>10} rows skipped, {} texts that are no UTF-8, {} requests sent again",
                 "source",
                 thousands(source.skipped_rows as u64),
                 thousands(source.bad_texts as u64),
                 thousands(source.faults as u64),
             )?;
+        }
+        let reused = stream.handle().embeddings_reused();
+        if reused > 0 {
+            say!("{:<34}{:>10} samples from the cache", "embeddings", thousands(reused))?;
         }
         let unsaved = stream.counts().unsaved;
         if unsaved > 0 {

@@ -131,6 +131,13 @@ pub struct EncodeConfig {
     pub on_bad_sample: OnBadSample,
     /// How the embeddings are kept in memory, whatever the encoder. Default `f32`.
     pub storage: Storage,
+    /// Folder for embeddings, made if missing, from which later runs take those of the same model, settings and rows: a
+    /// start that was killed goes on, and rows that were embedded before are not embedded again. Default: `embeddings` in
+    /// `store.cache_dir`, and none without that. Takes 4 d bytes a sample for each model version that is used.
+    pub cache_dir: Option<PathBuf>,
+    /// What that folder may take, in bytes, 0 to keep nothing; default 64 GiB. Models that were not used for longest make
+    /// room for others.
+    pub cache_limit: u64,
     /// ONNX Runtime's shared library. Default: searched, see [`encode::runtime`](crate::encode::runtime).
     pub runtime: Option<PathBuf>,
     /// Settings of images.
@@ -225,6 +232,8 @@ impl Default for EncodeConfig {
             sessions: 0,
             on_bad_sample: OnBadSample::Fail,
             storage: Storage::F32,
+            cache_dir: None,
+            cache_limit: 64 << 30,
             runtime: None,
             image: None,
             tensor: None,
@@ -259,7 +268,7 @@ impl EncodeConfig {
 }
 
 layer!(EncodeConfig: feature, model, dimension, tokenizer, column, pair_column, prefix, max_tokens, pooling, normalize, output,
-    providers, cuda, batch_rows, batch_tokens, sessions, on_bad_sample, storage, runtime, image, tensor, graph, views, combine;
+    providers, cuda, batch_rows, batch_tokens, sessions, on_bad_sample, storage, cache_dir, cache_limit, runtime, image, tensor, graph, views, combine;
     tables image, tensor, graph, cuda; lists views);
 impl Check for EncodeConfig {
     const SECTION: &'static str = "encode";

@@ -56,6 +56,9 @@ impl EmbeddingCache {
     /// The embeddings of an encoder; `None` of one that does not say which it is.
     pub(super) fn segments(&self, encoder: &dyn Encoder) -> Option<Segments<'_>> {
         let identity = encoder.identity()?;
+        if self.limit == 0 {
+            return None;
+        }
         let dir = self.dir.join(to_text(checksum(identity.as_bytes())));
         let mut segments = Segments {
             cache: self,
@@ -140,7 +143,8 @@ impl Segments<'_> {
             columns.push(("pair_similarity", Arc::new(Float32Array::from(encoded.pair_similarities.clone()))));
         }
         let bad: Vec<_> = encoded.bad.iter().map(|bad| (bad.row, &bad.column, &bad.reason)).collect();
-        let bad = serde_json::to_string(&bad).map_err(|e| failed(arrow::error::ArrowError::JsonError(e.to_string())))?;
+        let bad =
+            serde_json::to_string(&bad).map_err(|e| failed(arrow::error::ArrowError::JsonError(e.to_string())))?;
         let fields: Vec<_> =
             columns.iter().map(|(name, column)| Field::new(*name, column.data_type().clone(), false)).collect();
         let metadata = [(FORMAT_VERSION, FORMAT.to_owned()), (BAD, bad)];

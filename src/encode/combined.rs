@@ -61,6 +61,11 @@ impl Encoder for CombinedEncoder {
         common_field(self.encoders.iter().map(AsRef::as_ref), column)
     }
 
+    fn identity(&self) -> Option<String> {
+        let views: Vec<_> = self.encoders.iter().map(Encoder::identity).collect::<Option<_>>()?;
+        Some(format!("{}\n{:?} of views by\n{}", self.name, self.combine, views.join("\n")))
+    }
+
     fn calls_at_once(&self) -> usize {
         self.encoders.iter().map(Encoder::calls_at_once).min().unwrap_or(1)
     }

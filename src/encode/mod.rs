@@ -9,6 +9,7 @@
 mod ahead;
 #[cfg(feature = "onnx")]
 mod batching;
+pub(crate) mod cache;
 mod column;
 mod combined;
 #[cfg(feature = "onnx")]
@@ -17,6 +18,8 @@ pub(crate) mod external_data;
 #[cfg(feature = "onnx")]
 mod features;
 mod file_state;
+#[cfg(feature = "onnx")]
+mod identity;
 #[cfg(feature = "onnx")]
 mod inputs;
 #[cfg(feature = "onnx")]
@@ -46,6 +49,7 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::Schema;
 
 use self::ahead::in_order;
+pub(crate) use self::cache::EmbeddingCache;
 pub use self::column::ColumnEncoder;
 pub use self::combined::CombinedEncoder;
 pub(crate) use self::file_state::FileState;
@@ -113,6 +117,13 @@ pub trait Encoder: Send + Sync + 'static {
     /// Where one has come and cannot be used: the refresh then fails, and this encoder stays.
     fn newer(&self) -> Result<Option<Arc<dyn Encoder>>> {
         Ok(None)
+    }
+
+    /// A text that stands for its vectors: where it is the same, so are they, to the bit, for the same rows in the same
+    /// record batch. Embeddings are then kept from run to run, under the settings `encode.cache_dir` and `cache_limit`.
+    /// `None`, the default, where nothing is to be kept. Asked for once before each pass over the samples; may block.
+    fn identity(&self) -> Option<String> {
+        None
     }
 
     /// Calls that may run side by side, each for other rows: 1, the default, or more where rows can be prepared while a
@@ -241,7 +252,7 @@ pub fn encode_all(
     model_version: ModelVersion,
     progress: &mut dyn FnMut(usize),
 ) -> Result<EmbeddingTable> {
-    encode_present(encoder, store, BadSamples::default(), (storage, similarity, model_version), progress)
+    encode_present(encoder, store, BadSamples::default(), (storage, similarity, model_version), None, progress)
 }
 
 /// What becomes of samples that cannot be read.
@@ -258,12 +269,13 @@ pub(crate) fn encode_present(
     store: &Store,
     bad: BadSamples,
     (storage, similarity, model_version): (Storage, Similarity, ModelVersion),
+    cache: Option<&EmbeddingCache>,
     progress: &mut dyn FnMut(usize),
 ) -> Result<EmbeddingTable> {
     let _span = telemetry::encode(encoder.name(), store.len(), model_version).entered();
     let dimension = encoder.dimension();
     let mut table = EmbeddingTable::with_capacity(store.len(), dimension, storage, similarity, model_version)?;
-    encode_rest(encoder, store, bad, &mut table, progress)?;
+    encode_rest(encoder, store, bad, &mut table, cache, progress)?;
     Ok(table)
 }
 
@@ -276,6 +288,7 @@ pub(crate) fn encode_rest(
     store: &Store,
     bad: BadSamples,
     table: &mut EmbeddingTable,
+    cache: Option<&EmbeddingCache>,
     progress: &mut dyn FnMut(usize),
 ) -> Result<()> {
     if bad.on_bad_sample == OnBadSample::Fail
@@ -286,6 +299,7 @@ pub(crate) fn encode_rest(
     }
     let store = store.select(encoder.columns())?;
     let (d, known) = (encoder.dimension(), table.len());
+    let segments = cache.and_then(|cache| cache.segments(encoder));
     let missing = store.record_batches().filter_map(|item| {
         let (first, rows) = match item {
             Ok(item) => item,
@@ -301,7 +315,11 @@ pub(crate) fn encode_rest(
             refuse_nulls(first, &rows)?;
         }
         let mut vectors = vec![0f32; rows.num_rows() * d];
-        let encoded = encode_without_nulls(encoder, &rows, &mut vectors)?;
+        let encode = |vectors: &mut [f32]| encode_without_nulls(encoder, &rows, vectors);
+        let encoded = match &segments {
+            Some(segments) => segments.vectors(&rows, &mut vectors, encode)?,
+            None => encode(&mut vectors)?,
+        };
         Ok((first, vectors, encoded))
     };
     let mut example = None;
@@ -411,6 +429,10 @@ impl<E: Encoder + ?Sized> Encoder for Arc<E> {
 
     fn newer(&self) -> Result<Option<Arc<dyn Encoder>>> {
         (**self).newer()
+    }
+
+    fn identity(&self) -> Option<String> {
+        (**self).identity()
     }
 
     fn calls_at_once(&self) -> usize {

@@ -176,6 +176,10 @@ impl Encoder for OnnxEncoder {
         Ok(Some(Arc::new(Self::open_among(&self.config, &self.models)?)))
     }
 
+    fn identity(&self) -> Option<String> {
+        super::identity::of(&self.model, &self.config)
+    }
+
     /// On a GPU the next rows are tokenised or decoded while it runs.
     fn calls_at_once(&self) -> usize {
         if self.model.provider == Provider::Cpu { 1 } else { 2 }

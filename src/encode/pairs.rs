@@ -66,6 +66,11 @@ impl Encoder for PairEncoder {
         common_field([self.anchor.as_ref(), self.positive.as_ref()], column)
     }
 
+    fn identity(&self) -> Option<String> {
+        let (anchor, positive) = (self.anchor.identity()?, self.positive.identity()?);
+        Some(format!("{}\n{:?} of pairs, anchors by\n{anchor}\npositives by\n{positive}", self.name, self.over))
+    }
+
     fn calls_at_once(&self) -> usize {
         self.anchor.calls_at_once().min(self.positive.calls_at_once())
     }

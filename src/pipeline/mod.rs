@@ -17,7 +17,7 @@ use crate::config::{
 };
 #[cfg(feature = "onnx")]
 use crate::device::choose as choose_device;
-use crate::encode::{BadSamples, Encoder, encode_present};
+use crate::encode::{BadSamples, EmbeddingCache, Encoder, encode_present};
 use crate::error::{Error, Result};
 use crate::graph::Workshop;
 use crate::panics::guarded_future;
@@ -234,8 +234,9 @@ impl PipelineBuilder {
         let (on_bad_sample, batch_size) = (config.encode.on_bad_sample, config.walk.batch_size);
         let total = Some(store.len());
         let cancel = CancelOnDrop(Arc::default());
+        let embeddings = EmbeddingCache::of(&config.encode, &config.store);
         let embed = {
-            let (store, cancelled) = (store.clone(), cancel.0.clone());
+            let (store, cancelled, cache) = (store.clone(), cancel.0.clone(), embeddings.clone());
             move || {
                 if let Some(kept) = kept {
                     return Ok((encoder, First::Resumed(kept), progress));
@@ -245,7 +246,7 @@ impl PipelineBuilder {
                 let settings = (storage, similarity, ModelVersion(1));
                 let bad = BadSamples { on_bad_sample, known: 0 };
                 let watched = Watched { encoder: encoder.clone(), cancelled };
-                let table = encode_present(&watched, &store, bad, settings, &mut encoded)?;
+                let table = encode_present(&watched, &store, bad, settings, cache.as_deref(), &mut encoded)?;
                 enough_left(store.uri(), &table, batch_size)?;
                 Ok((encoder, First::Embedded(table), progress))
             }
@@ -266,6 +267,7 @@ impl PipelineBuilder {
             seed: config.seed,
             pool: background,
             checkpoints: checkpoints.clone(),
+            embeddings,
         };
         let (worker, handle) = Worker::start(recipe, &pool, first, store, encoder, watch, heard).await?;
         let snapshot = handle.snapshot();

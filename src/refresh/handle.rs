@@ -7,6 +7,7 @@ use super::drift::named;
 use super::report::{RefreshCounts, Refreshed, Told};
 use super::snapshot::{Published, Snapshot};
 use crate::checkpoint::{State, WeakCheckpoints};
+use crate::encode::EmbeddingCache;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::sample::SampleId;
@@ -23,6 +24,7 @@ pub struct RefreshHandle {
     pub(super) delivered: watch::Receiver<u64>,
     pub(super) source: Arc<dyn Source>,
     pub(super) checkpoints: Option<WeakCheckpoints>,
+    pub(super) embeddings: Option<Arc<EmbeddingCache>>,
 }
 
 /// Someone waits for a refresh.
@@ -111,6 +113,12 @@ impl RefreshHandle {
         let state = state.clone();
         let kept = tokio::task::spawn_blocking(move || checkpoints.keep(&state)).await;
         kept.map_err(|e| Error::TaskDied { task: "checkpoint", message: e.to_string() })?
+    }
+
+    /// Samples whose embeddings this run has taken from `encode.cache_dir` so far, at its start and in refreshes.
+    #[must_use]
+    pub fn embeddings_reused(&self) -> u64 {
+        self.embeddings.as_ref().map_or(0, |cache| cache.reused())
     }
 
     /// How refreshes have ended so far.

@@ -12,7 +12,7 @@ use super::snapshot::{Ages, Selection, Snapshot};
 use crate::checkpoint::Checkpoints;
 use crate::compute::ComputePool;
 use crate::config::{OnBadSample, RefreshConfig, Similarity, Storage};
-use crate::encode::{BadSamples, Encoded, Encoder, encode_present, encode_rest};
+use crate::encode::{BadSamples, EmbeddingCache, Encoded, Encoder, encode_present, encode_rest};
 use crate::error::{Error, Result};
 use crate::graph::Workshop;
 use crate::progress::Stage;
@@ -33,6 +33,7 @@ pub(crate) struct Recipe {
     pub seed: u64,
     pub pool: ComputePool,
     pub checkpoints: Option<Checkpoints>,
+    pub embeddings: Option<Arc<EmbeddingCache>>,
 }
 
 /// What one refresh begins with.
@@ -104,12 +105,12 @@ impl Recipe {
             }
             ages = Ages::all_at(*step);
             let form = (self.storage, self.similarity, next);
-            encode_present(&watched, &store, bad, form, &mut encoded)?.into()
+            encode_present(&watched, &store, bad, form, self.embeddings.as_deref(), &mut encoded)?.into()
         } else if report.added > 0 || pushed.len() > 0 {
             report.pushed = pushed.len();
             let version = if pushed.len() > 0 { next } else { old.model_version() };
             let mut table = old.embeddings.fork(total, version);
-            encode_rest(&watched, &store, bad, &mut table, &mut encoded)?;
+            encode_rest(&watched, &store, bad, &mut table, self.embeddings.as_deref(), &mut encoded)?;
             ages = push(&mut table, pushed, &ages)?;
             table.into()
         } else if self.workshop.is_settled(old.embeddings.present()) {
@@ -211,6 +212,10 @@ impl Encoder for Watched {
 
     fn dimension(&self) -> usize {
         self.encoder.dimension()
+    }
+
+    fn identity(&self) -> Option<String> {
+        self.encoder.identity()
     }
 
     fn calls_at_once(&self) -> usize {

@@ -102,6 +102,7 @@ impl Worker {
             delivered: delivered.clone(),
             source: recipe.source.clone(),
             checkpoints: recipe.checkpoints.as_ref().map(Checkpoints::downgrade),
+            embeddings: recipe.embeddings.clone(),
         };
         let worker = Self {
             recipe,

@@ -228,7 +228,7 @@ fn metadata(shards: &[Shard]) -> std::collections::HashMap<String, String> {
     [(SHARDS.to_owned(), shards.iter().map(line).collect::<Vec<_>>().join("\n"))].into()
 }
 
-fn shards_of(schema: &Schema) -> Vec<Shard> {
+pub(super) fn shards_of(schema: &Schema) -> Vec<Shard> {
     let lines = schema.metadata().get(SHARDS).into_iter().flat_map(|text| text.lines());
     let shard = |(version, uri): (&str, &str)| Shard { uri: uri.to_owned(), version: version.to_owned() };
     lines.filter_map(|line| line.split_once('\t')).map(shard).collect()

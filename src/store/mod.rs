@@ -23,6 +23,8 @@
 
 mod advice;
 mod build;
+#[cfg(feature = "cli")]
+pub(crate) mod cached;
 mod dot;
 mod embeddings;
 mod embeddings_file;

@@ -12,6 +12,7 @@ mod conformance;
 mod coverage;
 mod determinism;
 mod device;
+mod embedding_cache;
 mod encoders;
 mod ending;
 mod examples;

@@ -72,7 +72,7 @@ async fn a_text_that_is_no_utf8_is_the_fault_of_its_row() {
     ] {
         let source = open(odd(name)).await.unwrap();
         let store = Store::build(&source, &names(&source), &StoreConfig::default(), &mut |_| {}).await.unwrap();
-        let rows: Vec<_> = store.record_batches().map(|(_, rows)| rows.clone()).collect();
+        let rows: Vec<_> = store.record_batches().map(|item| item.unwrap().1.clone()).collect();
         assert_eq!(rows.len(), 1);
         let numbers = rows[0]["n"].as_primitive::<Int64Type>().values().to_vec();
         assert_eq!(numbers, (0..numbers.len() as i64).collect::<Vec<_>>(), "{name}");

@@ -1,0 +1,202 @@
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use clap::{Args, Subcommand};
+
+use super::ending::Ending;
+use super::progress::thousands;
+use crate::arrow_file::ArrowFile;
+use crate::encode::cache::{FOLDER, folders};
+use crate::store::cached::cached;
+use crate::{Error, PipelineConfig, Result};
+
+#[derive(Debug, Args)]
+pub(super) struct Cache {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Says which rows and embeddings are kept, how many, how large, and since when they have not been used.
+    List(Place),
+    /// Checks all of it against the checksums that it was written with.
+    Verify(Place),
+    /// Removes it; what a later run needs is made again.
+    Clear(Clear),
+}
+
+#[derive(Debug, Args)]
+struct Place {
+    /// A pipeline file, for its store.cache_dir and encode.cache_dir, or such a folder.
+    place: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Clear {
+    #[command(flatten)]
+    place: Place,
+
+    /// Only the rows.
+    #[arg(long, conflicts_with = "embeddings")]
+    rows: bool,
+
+    /// Only the embeddings.
+    #[arg(long)]
+    embeddings: bool,
+}
+
+impl Cache {
+    pub fn run(self) -> Result<Ending> {
+        match self.action {
+            Action::List(place) => list(&Kept::in_place(&place.place)?)?,
+            Action::Verify(place) => verify(&Kept::in_place(&place.place)?)?,
+            Action::Clear(Clear { place, rows, embeddings }) => {
+                let mut kept = Kept::in_place(&place.place)?;
+                kept.items.retain(|item| if item.is_rows { !embeddings } else { !rows });
+                clear(&kept)?;
+            }
+        }
+        Ok(Ending::Done)
+    }
+}
+
+/// All that is kept in some folders.
+struct Kept {
+    items: Vec<Item>,
+}
+
+/// The rows of one pass over a source, or the embeddings of one encoder.
+struct Item {
+    is_rows: bool,
+    /// The file, or the folder.
+    path: PathBuf,
+    files: Vec<PathBuf>,
+    /// Rows, where they are known.
+    rows: Option<usize>,
+    bytes: u64,
+    used: Option<SystemTime>,
+    /// What it is of, or what is wrong with it.
+    of: String,
+}
+
+impl Kept {
+    fn in_place(place: &Path) -> Result<Self> {
+        let (rows, embeddings) = if place.is_dir() {
+            (Some(place.to_owned()), vec![place.to_owned(), place.join(FOLDER)])
+        } else {
+            let config = PipelineConfig::from_file(place)?;
+            let below = config.store.cache_dir.as_ref().map(|dir| dir.join(FOLDER));
+            (config.store.cache_dir, config.encode.cache_dir.or(below).into_iter().collect())
+        };
+        let mut items = Vec::new();
+        for (path, opened) in rows.map(|dir| cached(&dir)).transpose()?.unwrap_or_default() {
+            let files = vec![path.clone()];
+            items.push(match opened {
+                Ok(rows) => Item {
+                    is_rows: true,
+                    path,
+                    files,
+                    rows: Some(rows.rows),
+                    bytes: rows.bytes,
+                    used: rows.written,
+                    of: named(&rows.uris),
+                },
+                Err(error) => {
+                    let bytes = std::fs::metadata(&path).map_or(0, |of| of.len());
+                    Item { is_rows: true, path, files, rows: None, bytes, used: None, of: error.to_string() }
+                }
+            });
+        }
+        for dir in embeddings {
+            let found = folders(&dir).map_err(|cause| Error::Io { action: "list", path: dir.clone(), cause })?;
+            items.extend(found.into_iter().map(|folder| Item {
+                is_rows: false,
+                path: folder.dir,
+                rows: Some(folder.files.iter().filter_map(|file| rows_by_name(file)).sum()),
+                files: folder.files,
+                bytes: folder.bytes,
+                used: folder.used,
+                of: folder.identity.lines().next().unwrap_or_default().to_owned(),
+            }));
+        }
+        Ok(Self { items })
+    }
+}
+
+fn list(kept: &Kept) -> Result<()> {
+    for item in &kept.items {
+        let rows = item.rows.map_or_else(|| "?".to_owned(), |rows| thousands(rows as u64));
+        let kind = if item.is_rows { "rows" } else { "embeddings" };
+        say!("{kind:<11}{rows:>13}{:>12}  {:<14}  {}", size(item.bytes), age(item.used), item.of)?;
+        say!("{:<11}{}", "", item.path.display())?;
+    }
+    let bytes = kept.items.iter().map(|item| item.bytes).sum();
+    say!("{} in all", size(bytes))
+}
+
+fn verify(kept: &Kept) -> Result<()> {
+    let (begun, mut bytes, mut files, mut damaged) = (Instant::now(), 0, 0, None);
+    for path in kept.items.iter().flat_map(|item| &item.files) {
+        files += 1;
+        bytes += std::fs::metadata(path).map_or(0, |of| of.len());
+        if let Err(error) = ArrowFile::open(path).and_then(|file| file.verify()) {
+            say!("{error}")?;
+            damaged.get_or_insert_with(|| path.clone());
+        }
+    }
+    let rate = bytes as f64 / 1e9 / begun.elapsed().as_secs_f64().max(1e-9);
+    say!("{} files, {}, at {rate:.1} GB/s", thousands(files), size(bytes))?;
+    match damaged {
+        None => say!("all as they were written"),
+        Some(path) => {
+            let remedy = "remove it, and it is made again when it is needed".to_owned();
+            Err(Error::Damaged { path, place: String::new(), remedy })
+        }
+    }
+}
+
+fn clear(kept: &Kept) -> Result<()> {
+    let mut bytes = 0;
+    for item in &kept.items {
+        let removed = if item.is_rows { std::fs::remove_file(&item.path) } else { std::fs::remove_dir_all(&item.path) };
+        removed.map_err(|cause| Error::Io { action: "remove", path: item.path.clone(), cause })?;
+        bytes += item.bytes;
+    }
+    say!("{} removed", size(bytes))
+}
+
+/// Names of embeddings end with the number of their rows.
+fn rows_by_name(path: &Path) -> Option<usize> {
+    path.file_stem()?.to_str()?.rsplit_once('-')?.1.parse().ok()
+}
+
+fn named(uris: &[String]) -> String {
+    match uris {
+        [] => "an unknown source".to_owned(),
+        [uri] => uri.clone(),
+        [first, rest @ ..] => format!("{first} and {} more", thousands(rest.len() as u64)),
+    }
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
+}
+
+/// How long ago it was.
+fn age(time: Option<SystemTime>) -> String {
+    let since = time.and_then(|time| SystemTime::now().duration_since(time).ok()).unwrap_or(Duration::ZERO);
+    let of = |seconds: u64, unit: &str| {
+        let count = since.as_secs() / seconds;
+        format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
+    };
+    match since.as_secs() {
+        0..3600 => of(60, "minute"),
+        3600..86400 => of(3600, "hour"),
+        _ => of(86400, "day"),
+    }
+}

@@ -1,0 +1,47 @@
+//! What a cache folder holds, whatever run it is of.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::build::shards_of;
+use crate::arrow_file::ArrowFile;
+use crate::error::{Error, Result};
+
+/// Rows in a cache folder: what one pass over a source has read.
+#[derive(Debug)]
+pub(crate) struct CachedRows {
+    pub bytes: u64,
+    pub rows: usize,
+    /// What they were read from.
+    pub uris: Vec<String>,
+    pub written: Option<SystemTime>,
+}
+
+/// The cached rows of a folder, in the order of their names, each with what is wrong with it if it cannot be opened; none
+/// where there is no folder.
+pub(crate) fn cached(dir: &Path) -> Result<Vec<(PathBuf, Result<CachedRows>)>> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(|cause| Error::Io { action: "list", path: dir.to_owned(), cause })?,
+    };
+    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(|path| is_ours(path)).collect();
+    paths.sort();
+    Ok(paths.into_iter().map(|path| (path.clone(), open(&path))).collect())
+}
+
+fn open(path: &Path) -> Result<CachedRows> {
+    let about = std::fs::metadata(path).map_err(|cause| Error::Io { action: "open", path: path.into(), cause })?;
+    let file = ArrowFile::open(path)?;
+    let rows = file.parts.iter().map(|part| part.batch.num_rows()).sum();
+    let uris = shards_of(&file.schema).into_iter().map(|shard| shard.uri).collect();
+    Ok(CachedRows { bytes: about.len(), rows, uris, written: about.modified().ok() })
+}
+
+/// By its name, as [`build`](super::build) gives them: a checksum and a number.
+fn is_ours(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let parts = name.strip_suffix(".arrow").and_then(|stem| stem.split_once('-'));
+    parts.is_some_and(|(key, number)| {
+        key.len() == 16 && key.chars().all(|c| c.is_ascii_hexdigit()) && number.parse::<usize>().is_ok()
+    })
+}
