@@ -64,7 +64,7 @@ impl Skipped {
         // Reasons are for people to read, a line each.
         let line = |text: &str| -> String { text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect() };
         let (column, reason) = (line(column), line(reason));
-        let is_same = |known: &SkipReason| known.column == column && words(&known.reason).eq(words(&reason));
+        let is_same = |known: &SkipReason| known.column == column && kind(&known.reason).eq(kind(&reason));
         let place = self.reasons.iter().position(is_same).unwrap_or(self.reasons.len().min(MOST_REASONS));
         match self.reasons.get_mut(place) {
             Some(known) => known.samples += 1,
@@ -99,12 +99,9 @@ impl Skipped {
     }
 }
 
-/// The words of a reason, all numbers alike: "has 3 numbers, not 8" is one with "has 5 numbers, not 8".
-fn words(reason: &str) -> impl Iterator<Item = &str> {
-    reason.split_whitespace().map(|word| {
-        let inner = word.trim_matches(|c: char| !c.is_alphanumeric());
-        if inner.starts_with(|c: char| c.is_ascii_digit()) { "0" } else { word }
-    })
+/// What a reason says beside its numbers: "has 3 numbers, not 8" is one with "has 11 numbers, not 8".
+fn kind(reason: &str) -> impl Iterator<Item = char> {
+    reason.chars().filter(|c| !(c.is_ascii_digit() || matches!(c, '-' | '.')))
 }
 
 /// Why a vector can stand for no sample.

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bad_samples;
+mod bad_vectors;
 #[cfg(feature = "cloud")]
 mod cloud;
 mod config;
@@ -22,6 +23,8 @@ mod hnsw;
 mod layers;
 mod mini_batches;
 mod nearest;
+mod odd_images;
+mod odd_values;
 mod pairs;
 mod pipelines;
 mod providers;
