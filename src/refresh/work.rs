@@ -155,8 +155,7 @@ impl Recipe {
             return Err(Error::Dimension { encoder: newer.name().to_owned(), found, expected });
         }
         let probe = self.refresh.probe;
-        let drift =
-            Drift::measure(newer.as_ref(), &old.store, &old.embeddings, self.on_bad_sample, probe, self.seed)?;
+        let drift = Drift::measure(newer.as_ref(), &old.store, &old.embeddings, self.on_bad_sample, probe, self.seed)?;
         telemetry::drifted(drift.cosine_shift, drift.overlap, old.model_version());
         report.drift = Some(drift);
         Ok((drift.cosine_shift >= self.refresh.skip_below.max(least)).then_some(newer))

@@ -84,7 +84,7 @@ impl fmt::Display for Summary {
         if self.skipped > 0 {
             writeln!(f, "{:<12} {} samples that cannot be encoded", "skipped", self.skipped)?;
             for why in &self.skip_reasons {
-                writeln!(f, "{:<12} {:>6}: {why}", "", why.samples)?;
+                writeln!(f, "{:<12} {}: {why}", "", why.samples)?;
             }
         }
         write!(

@@ -348,7 +348,7 @@ async fn images_that_are_none() {
     let cases: [(&[u8], &str); 6] = [
         (&jpeg[..jpeg.len() / 2], "is an image that cannot be decoded (it is cut short)"),
         (b"", "is no JPEG, PNG or WebP image"),
-        (b"GIF89a, perhaps", "is a GIF image, but only JPEG, PNG and WebP are read: convert it"),
+        (b"GIF89a, perhaps", "holds GIF, but only JPEG, PNG and WebP images are read: convert it"),
         (&png[..png.len() / 2], "is an image that cannot be decoded ("),
         (&jpeg[..20], "is an image that cannot be decoded ("),
         (&damaged, "is an image that cannot be decoded ("),
@@ -498,7 +498,7 @@ fn the_command_counts_what_was_skipped() {
     let output = run(&["--set", "encode.on_bad_sample=skip"]);
     let (said, warned) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_says(&said, &["14 mini-batches of 21 out of 300 samples", "skipped      6 samples that cannot be encoded"]);
-    assert_says(&said, &["     6: column `text` is null, sample 30 first"]);
+    assert_says(&said, &[" 6: column `text` is null, sample 30 first"]);
     assert_says(&warned, &["skipped samples that cannot be encoded", "sample 30", "is null"]);
     assert_eq!(warned.matches("cannot be encoded").count(), 1);
     let output = run(&[]);

@@ -72,7 +72,8 @@ fn reasons(stream: &MiniBatchStream) -> Vec<(usize, u32, String)> {
 
 #[tokio::test]
 async fn a_column_of_vectors_may_have_bad_ones() {
-    let with = |at: usize, x: f64| Some((0..DIMENSION).map(|i| Some(if i == at { x } else { 1.0 })).collect::<Vec<_>>());
+    let with =
+        |at: usize, x: f64| Some((0..DIMENSION).map(|i| Some(if i == at { x } else { 1.0 })).collect::<Vec<_>>());
     let (f64, f32, f16) = (DataType::Float64, DataType::Float32, DataType::Float16);
     let no_cosine = "gives a vector of length 0, which has no cosine similarity";
     let null_within = Some((0..DIMENSION).map(|i| (i != 3).then_some(1.0)).collect());
@@ -99,7 +100,8 @@ async fn a_column_of_vectors_may_have_bad_ones() {
         let [(1, 17, said)] = &reasons(&stream)[..] else { panic!("{:?}", reasons(&stream)) };
         assert!(said.starts_with("v ") && said.contains(reason), "{said}");
     }
-    let mut zero = of_column(column(Some(vec![Some(0.0); 8]), &f32), OnBadSample::Fail).graph(dot()).start().await.unwrap();
+    let mut zero =
+        of_column(column(Some(vec![Some(0.0); 8]), &f32), OnBadSample::Fail).graph(dot()).start().await.unwrap();
     assert_eq!(drawn(&mut zero).await, all_but(&[], 100), "zeros are a vector like any other to a dot product");
 }
 
@@ -148,7 +150,11 @@ async fn a_model_may_give_bad_vectors() {
 /// What is left has the vectors and neighbors that it has alone.
 #[tokio::test]
 async fn bad_vectors_leave_no_trace_in_others() {
-    let spoil = |n: u32, vector: &mut [f32]| if n >= 90 { vector.fill(f32::NAN) };
+    let spoil = |n: u32, vector: &mut [f32]| {
+        if n >= 90 {
+            vector.fill(f32::NAN)
+        }
+    };
     let graph = || GraphConfig { builder: prosampler::config::GraphBuilder::Exact, ..graph_config(40, 10) };
     let with = pipeline(100, 5).encoder(TestEncoder::spoiled(100, spoil)).encode(encode(SKIP)).graph(graph());
     let with = with.start().await.unwrap().snapshot();
@@ -169,7 +175,11 @@ async fn over_three(
 ) -> Result<MiniBatchStream> {
     let numbers: UInt32Array = (0..3 * ROWS).map(|n| (!is_null(n)).then_some(n as u32)).collect();
     let rows = RecordBatch::try_from_iter([("n", Arc::new(numbers) as ArrayRef)]).unwrap();
-    let spoil = move |n: u32, vector: &mut [f32]| if spoil(n as usize) { vector.fill(f32::NAN) };
+    let spoil = move |n: u32, vector: &mut [f32]| {
+        if spoil(n as usize) {
+            vector.fill(f32::NAN)
+        }
+    };
     let source = MemorySource::new(vec![rows]).unwrap();
     let encoder = TestEncoder::spoiled(3 * ROWS, spoil);
     pipeline(3 * ROWS, 16).source(source).encoder(encoder).encode(encode(on_bad_sample)).start().await

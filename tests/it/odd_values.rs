@@ -143,8 +143,7 @@ async fn nulls_within_a_dictionary_are_nulls() {
     let error = start(OnBadSample::Fail).await.unwrap_err().to_string();
     assert_says(&error, &["column `t` is null at sample 4 (6 of the 40 rows", "set encode.on_bad_sample = \"skip\""]);
     let stream = start(OnBadSample::Skip).await.unwrap();
-    let skipped: Vec<_> =
-        (0..40).filter(|&id| stream.snapshot().embeddings.is_skipped(SampleId(id))).collect();
+    let skipped: Vec<_> = (0..40).filter(|&id| stream.snapshot().embeddings.is_skipped(SampleId(id))).collect();
     assert_eq!(skipped, [4, 11, 18, 25, 32, 39]);
 
     let nothing: ArrayRef = Arc::new(NullArray::new(40));
@@ -301,16 +300,23 @@ fn edges_must_lead_to_nodes_that_are_there() {
     let from = whole(&[&[0, 1], &[0, 2], &[i64::MIN], &[0, 1], &[0], none, &[0]]);
     let to = whole(&[&[1, 2], &[1, 1], &[0], &[1], &[1], none, &[i64::MAX]]);
     let counts: ArrayRef = Arc::new(Int64Array::from(vec![3, 2, 1, 2, 2, -1, 2]));
-    let columns = || vec![("node_features", kinds.clone()), ("edge_sources", from.clone()), ("edge_targets", to.clone())];
+    let columns =
+        || vec![("node_features", kinds.clone()), ("edge_sources", from.clone()), ("edge_targets", to.clone())];
     let found = judged(&graph("features/graph_kinds", None), columns());
     let reasons_of = reasons(&found);
-    assert_eq!(reasons_of[..3], [
-        (1, "edge_sources has node 2 at edge 1, but there are nodes 0 to 1"),
-        (2, "edge_sources has node -9223372036854775808 at edge 0, but there are nodes 0 to 0"),
-        (3, "edge_targets has 1 edges, but `edge_sources` has 2"),
-    ]);
+    assert_eq!(
+        reasons_of[..3],
+        [
+            (1, "edge_sources has node 2 at edge 1, but there are nodes 0 to 1"),
+            (2, "edge_sources has node -9223372036854775808 at edge 0, but there are nodes 0 to 0"),
+            (3, "edge_targets has 1 edges, but `edge_sources` has 2"),
+        ]
+    );
     assert_says(reasons_of[3].1, &["node_features is refused by the model", "idx=9"]);
-    assert_eq!(reasons_of[4..], [(6, "edge_targets has node 9223372036854775807 at edge 0, but there are nodes 0 to 1")]);
+    assert_eq!(
+        reasons_of[4..],
+        [(6, "edge_targets has node 9223372036854775807 at edge 0, but there are nodes 0 to 1")]
+    );
     let columns = [columns(), vec![("count", counts)]].concat();
     let found = judged(&graph("features/graph_kinds", Some("count")), columns);
     assert!(reasons(&found).contains(&(5, "count says -1 nodes")));
@@ -320,7 +326,8 @@ fn edges_must_lead_to_nodes_that_are_there() {
 #[test]
 fn times_are_no_numbers() {
     let times: ArrayRef = Arc::new(TimestampSecondArray::from(vec![1, 2]));
-    let rows = RecordBatch::try_from_iter([("signal", times.clone()), ("codes", times.clone()), ("gain", times)]).unwrap();
+    let rows =
+        RecordBatch::try_from_iter([("signal", times.clone()), ("codes", times.clone()), ("gain", times)]).unwrap();
     let error = tensor("tensor").accepts("rows", &rows.schema()).unwrap_err().to_string();
     assert_says(&error, &["column `signal` holds Timestamp", "must be numbers or lists of numbers"]);
 }

@@ -26,7 +26,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Pixels, String> {
         ImageFormat::WebP => (bytes, None),
         other => {
             let name = format!("{other:?}").to_uppercase();
-            return Err(format!("is a {name} image, but only JPEG, PNG and WebP are read: convert it"));
+            return Err(format!("holds {name}, but only JPEG, PNG and WebP images are read: convert it"));
         }
     };
     // A defect of a decoder is as bad as a broken image, and no worse.

@@ -230,7 +230,7 @@ whole, progressive, second = jpeg(), jpeg(progressive=True), png()
 wrong_sum = bytearray(second)
 wrong_sum[second.index(b"IDAT") + 10] ^= 255
 CANNOT, SHORT = "is an image that cannot be decoded (", "is an image that cannot be decoded (it is cut short)"
-FORMAT = "image, but only JPEG, PNG and WebP are read: convert it"
+FORMAT = ", but only JPEG, PNG and WebP images are read: convert it"
 bad = {
     "jpeg, cut in half": (whole[: len(whole) // 2 + 100], SHORT),
     "jpeg, progressive, cut in half": (progressive[: len(progressive) // 2 + 50], SHORT),
@@ -239,10 +239,10 @@ bad = {
     "jpeg, cut within its header": (whole[:300], SHORT),
     "png, cut in half": (second[: len(second) // 2], CANNOT),
     "png, wrong checksum": (bytes(wrong_sum), CANNOT),
-    "webp, cut in half": (webp()[:150], CANNOT),
-    "gif": (encoded(picture, "GIF"), "is a GIF " + FORMAT),
-    "bmp": (encoded(picture, "BMP"), "is a BMP " + FORMAT),
-    "tiff": (encoded(picture, "TIFF"), "is a TIFF " + FORMAT),
+    "webp, cut in half": (webp()[: len(webp()) // 2], CANNOT),
+    "gif": (encoded(picture, "GIF"), "holds GIF" + FORMAT),
+    "bmp": (encoded(picture, "BMP"), "holds BMP" + FORMAT),
+    "tiff": (encoded(picture, "TIFF"), "holds TIFF" + FORMAT),
     "web page": (b"<!DOCTYPE html><html><body>404</body></html>", "is no JPEG, PNG or WebP image"),
     "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is no JPEG, PNG or WebP image"),
     "empty": (b"", "is no JPEG, PNG or WebP image, but empty"),
