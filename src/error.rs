@@ -100,8 +100,9 @@ pub enum Error {
 
     /// Fewer samples that could be encoded than the settings need.
     #[error(
-        "{skipped} of the {samples} samples of `{uri}` were skipped, since they cannot be encoded ({reason}), but at least \
-         {needed} must be left for a mini-batch; correct these rows, check encode.column, or lower walk.batch_size"
+        "{skipped} of the {samples} samples of `{uri}` were skipped, since they cannot be encoded ({reason}), but at \
+         least {needed} must be left for a mini-batch; correct these rows, check encode.column, or lower \
+         walk.batch_size"
     )]
     TooFewEncoded {
         /// The source.
@@ -172,8 +173,8 @@ pub enum Error {
 
     /// A value that the encoder needs is null.
     #[error(
-        "column `{column}` is null at {sample} ({count} of the {rows} rows read with it); fill these rows, filter them out, \
-         or set encode.on_bad_sample = \"skip\""
+        "column `{column}` is null at {sample} ({count} of the {rows} rows read with it); fill these rows, filter them \
+         out, or set encode.on_bad_sample = \"skip\""
     )]
     NullValue {
         /// The column.
@@ -201,8 +202,8 @@ pub enum Error {
 
     /// An encoder that makes no vector of any sample, as far as it has come: that is no fault of single samples.
     #[error(
-        "encoder `{encoder}` makes no usable vector of any of the first {rows} samples it is given: column `{column}` at \
-         {sample} {reason}; check the model or the column, or filter these rows out"
+        "encoder `{encoder}` makes no usable vector of any of the first {rows} samples it is given: column `{column}` \
+         at {sample} {reason}; check the model or the column, or filter these rows out"
     )]
     NoVectors {
         /// The encoder's name.

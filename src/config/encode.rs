@@ -122,9 +122,9 @@ pub struct EncodeConfig {
     /// takes the model's size in memory. Work with a `refresh.gpu_share` below 1 uses one on each GPU. Views with the same
     /// model share them.
     pub sessions: usize,
-    /// What to do with a sample that cannot be encoded: a broken image, a null, a text without a token, an edge to a node
-    /// that is not there, or a vector, of the column or out of the model, that is not finite or has no usable length.
-    /// Default `fail`.
+    /// What to do with a sample that cannot be encoded: a broken image, a null, a text without a token, an edge to a
+    /// node that is not there, or a vector, of the column or out of the model, that is not finite or has no usable
+    /// length. Default `fail`.
     pub on_bad_sample: OnBadSample,
     /// How the embeddings are kept in memory, whatever the encoder. Default `f32`.
     pub storage: Storage,

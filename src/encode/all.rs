@@ -139,8 +139,8 @@ fn no_vectors(encoder: &dyn Encoder, bad: &[BadRow], sample: impl Fn(usize) -> S
     Error::NoVectors { encoder: encoder.name().to_owned(), rows: bad.len(), sample: sample(row), column, reason }
 }
 
-/// The vectors of some samples and their rows, which have no nulls, as a table of their own; those that cannot be encoded
-/// are skipped there, or an error.
+/// The vectors of some samples and their rows, which have no nulls, as a table of their own; those that cannot be
+/// encoded are skipped there, or an error.
 pub(crate) fn encode_some(
     encoder: &dyn Encoder,
     (ids, rows): (&[SampleId], &RecordBatch),

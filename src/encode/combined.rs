@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 
 /// Makes one vector of several encoders' vectors, each brought to unit length before: their mean, or one after another.
 ///
-/// Costs what the encoders cost, one after another, and a few percent. A row is bad where one of them cannot read it, or
-/// gives it a vector without direction or one that is not finite.
+/// Costs what the encoders cost, one after another, and a few percent. A row is bad where one of them cannot read it,
+/// or gives it a vector without direction or one that is not finite.
 #[derive(Clone)]
 pub struct CombinedEncoder {
     name: String,

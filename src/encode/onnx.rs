@@ -128,8 +128,8 @@ impl OnnxEncoder {
         self.halvings.load(Relaxed)
     }
 
-    /// Rows that go through the model together, or in halves where it has not enough memory for all, or refuses them: then
-    /// a single one may be at fault.
+    /// Rows that go through the model together, or in halves where it has not enough memory for all, or refuses them:
+    /// then a single one may be at fault.
     fn encode_group(&self, samples: &dyn Samples, group: &[usize]) -> Result<Vec<(Batch, Vec<f32>)>> {
         let mut batch = samples.batch(group)?;
         if batch.rows.is_empty() {

@@ -285,9 +285,9 @@ async fn too_few_may_be_left() {
     let error = skipping(21, 20).start().await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "2 of the 21 samples of `memory` were skipped, since they cannot be encoded (column `n` is a multiple of 11, plus \
-         4, sample 4 first), but at least 20 must be left for a mini-batch; correct these rows, check encode.column, or \
-         lower walk.batch_size"
+        "2 of the 21 samples of `memory` were skipped, since they cannot be encoded (column `n` is a multiple of 11, \
+         plus 4, sample 4 first), but at least 20 must be left for a mini-batch; correct these rows, check \
+         encode.column, or lower walk.batch_size"
     );
 }
 

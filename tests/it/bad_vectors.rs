@@ -1,5 +1,5 @@
-//! Vectors that can stand for no sample stop a run with the sample's name, or are skipped and counted, wherever they come
-//! from: a column, a model, several views, a newer model.
+//! Vectors that can stand for no sample stop a run with the sample's name, or are skipped and counted, wherever they
+//! come from: a column, a model, several views, a newer model.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -123,8 +123,8 @@ async fn a_model_may_give_bad_vectors() {
     assert!(matches!(error, Error::BadSample { sample: SampleId(3), .. }));
     assert_eq!(
         error.to_string(),
-        "sample 3 cannot be encoded: column `n` gives a vector whose component 3 is NaN; correct or remove that row, or \
-         set encode.on_bad_sample = \"skip\""
+        "sample 3 cannot be encoded: column `n` gives a vector whose component 3 is NaN; correct or remove that row, \
+         or set encode.on_bad_sample = \"skip\""
     );
     for storage in [Storage::F32, Storage::F16, Storage::I8] {
         let mut stream = start(SKIP, storage, graph_config(40, 10)).await.unwrap();
@@ -192,8 +192,8 @@ async fn a_model_that_makes_nothing_of_the_first_record_batch_is_at_fault_itself
         assert!(matches!(error, Error::NoVectors { rows: ROWS, sample: SampleId(0), .. }));
         assert_eq!(
             error.to_string(),
-            "encoder `test` makes no usable vector of any of the first 8192 samples it is given: column `n` at sample 0 \
-             gives a vector whose component 0 is NaN; check the model or the column, or filter these rows out"
+            "encoder `test` makes no usable vector of any of the first 8192 samples it is given: column `n` at sample \
+             0 gives a vector whose component 0 is NaN; check the model or the column, or filter these rows out"
         );
     }
     // Nulls are nobody's fault; a model that has done well may fail later, on many.
@@ -210,8 +210,8 @@ async fn where_all_are_skipped_the_error_says_why() {
     let error = over_three(|_| true, |_| false, SKIP).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "24576 of the 24576 samples of `memory` were skipped, since they cannot be encoded (column `n` is null, sample 0 \
-         first), but at least 16 must be left for a mini-batch; correct these rows, check encode.column, or lower \
+        "24576 of the 24576 samples of `memory` were skipped, since they cannot be encoded (column `n` is null, sample \
+         0 first), but at least 16 must be left for a mini-batch; correct these rows, check encode.column, or lower \
          walk.batch_size"
     );
 }
@@ -236,7 +236,7 @@ fn halves() -> (RecordBatch, Arc<dyn Encoder>, Arc<dyn Encoder>) {
     (rows, a, b)
 }
 
-/// A view or a half of a pair without direction is bad by its own column, and so are opposite ones whose mean is nothing.
+/// A view or a half of a pair without direction is bad by its own column, and so are opposite ones whose mean is zero.
 #[tokio::test]
 async fn each_view_and_each_half_of_a_pair_must_have_a_direction() {
     let (rows, a, b) = halves();

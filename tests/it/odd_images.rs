@@ -29,8 +29,8 @@ fn bad_rows(images: ArrayRef) -> Vec<BadRow> {
     encoder.encode_readable(&batch, &mut vectors).unwrap().bad
 }
 
-/// What may differ, in steps of 1/255: nothing but by rounding in the decoders of JPEG, and where colors have fewer pixels.
-/// 16 bits are rounded where Pillow cuts them.
+/// What may differ, in steps of 1/255: nothing but by rounding in the decoders of JPEG, and where colors have fewer
+/// pixels. 16 bits are rounded where Pillow cuts them.
 fn allowed(name: &str) -> f32 {
     match name {
         name if name.contains("4:2:0") => 4.0,

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, ImageResult, Limits, guess_format};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, ImageResult, Limits, guess_format};
 
 use super::pixels::{Pixels, Values};
 use crate::compute::panic_message;
@@ -42,18 +42,20 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Pixels, String> {
 }
 
 /// The image, turned as it or `oriented` says, which was found before.
-fn upright(format: ImageFormat, bytes: &[u8], oriented: Option<Orientation>) -> ImageResult<DynamicImage> {
-    let mut decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder()?;
-    let mut limits = Limits::default();
-    limits.reserve(decoder.total_bytes())?;
-    decoder.set_limits(limits)?;
+fn upright(format: ImageFormat, bytes: &[u8], oriented: Option<Orientation>) -> Result<DynamicImage, String> {
+    let said = |e: ImageError| e.to_string();
+    let mut decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder().map_err(said)?;
+    let ((width, height), mut limits) = (decoder.dimensions(), Limits::default());
+    let too_large = |_| format!("its {height} × {width} pixels take more than 512 MiB");
+    limits.reserve(decoder.total_bytes()).map_err(too_large)?;
+    decoder.set_limits(limits).map_err(said)?;
     let oriented = match oriented {
         // To look again would cost a second reading of the headers.
         _ if format == ImageFormat::Jpeg => oriented,
         None => metadata(decoder.exif_metadata(), of_exif).or_else(|| metadata(decoder.xmp_metadata(), of_xmp)),
         found => found,
     };
-    let mut image = DynamicImage::from_decoder(decoder)?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(said)?;
     image.apply_orientation(oriented.unwrap_or(Orientation::NoTransforms));
     Ok(image)
 }
@@ -105,8 +107,8 @@ struct Jpeg<'a> {
 }
 
 impl<'a> Jpeg<'a> {
-    /// Goes from marker to marker; `None` where the mark of the end does not come, and the decoder would fill up with gray
-    /// what is missing.
+    /// Goes from marker to marker; `None` where the mark of the end does not come, and the decoder would fill up with
+    /// gray what is missing.
     fn find(bytes: &'a [u8]) -> Option<Self> {
         let (mut jpeg, mut at) = (Self::default(), 0);
         loop {

@@ -297,8 +297,8 @@ impl Feature for GraphFeature {
 }
 
 impl Samples for Graphs<'_> {
-    /// Where the model leaves open how many numbers nodes and edges have, graphs go with others that have as many: which
-    /// of them it takes must not depend on who is beside them.
+    /// Where the model leaves open how many numbers nodes and edges have, graphs go with others that have as many:
+    /// which of them it takes must not depend on who is beside them.
     fn groups(&self, max_rows: usize, max_tokens: usize) -> Vec<Vec<usize>> {
         let GraphFeature { nodes, edges, attributes, .. } = self.feature;
         if nodes.width.is_some() && (edges.width.is_some() || !attributes) {

@@ -246,10 +246,10 @@ bad = {
     "web page": (b"<!DOCTYPE html><html><body>404</body></html>", "is no JPEG, PNG or WebP image"),
     "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is no JPEG, PNG or WebP image"),
     "empty": (b"", "is no JPEG, PNG or WebP image, but empty"),
-    "png of 60,000 × 60,000": (huge_png, CANNOT),
-    "jpeg of 65,000 × 65,000": (bytes(huge_jpeg), CANNOT),
-    "jpeg, progressive, of 65,000 × 65,000": (bytes(huge_progressive), CANNOT),
-    "webp of 12,345,678 pixels a side": (bytes(huge_webp), CANNOT),
+    "png, huge": (huge_png, CANNOT + "its 60000 × 60000 pixels take more than 512 MiB)"),
+    "jpeg, huge": (bytes(huge_jpeg), CANNOT + "its 65000 × 65000 pixels take more than 512 MiB)"),
+    "jpeg, progressive, huge": (bytes(huge_progressive), CANNOT + "its 65000 × 65000 pixels take more than 512 MiB)"),
+    "webp, huge": (bytes(huge_webp), CANNOT + "its 60001 × 60001 pixels take more than 512 MiB)"),
 }
 parquet.write_table(
     pa.table(
