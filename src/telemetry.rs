@@ -120,6 +120,7 @@ pub(crate) fn padding_unknown(tokenizer: &Path) {
     warn!(tokenizer = %tokenizer.display(), "names no token to fill texts up with, for a model without a mask; it is 0");
 }
 
+/// Once for each column and kind of reason.
 pub(crate) fn samples_skipped(skipped: usize, first: SampleId, column: &str, reason: &str) {
     warn!(skipped, %first, column, reason, "skipped samples that cannot be encoded; the first is named");
 }
@@ -209,6 +210,10 @@ pub(crate) fn refresh_cancelled(step: u64) {
 
 pub(crate) fn pushes_dropped(samples: usize) {
     warn!(samples, "dropped pushed vectors: a newer model has embedded all samples since");
+}
+
+pub(crate) fn pushes_skipped(samples: usize) {
+    warn!(samples, "dropped pushed vectors: a newer model could not encode their samples, which are skipped since");
 }
 
 pub(crate) fn samples_added(samples: usize, total: usize) {

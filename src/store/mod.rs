@@ -32,6 +32,7 @@ mod gather;
 mod groups;
 mod lock;
 mod plain;
+mod skipped;
 mod vectors;
 
 use std::sync::Arc;
@@ -45,6 +46,8 @@ pub use self::embeddings::EmbeddingTable;
 pub use self::groups::{ColumnPath, Groups, Key};
 use self::plain::BadTexts;
 pub(crate) use self::plain::plain;
+pub use self::skipped::SkipReason;
+pub(crate) use self::skipped::{Flaw, prepare};
 use crate::arrow_file::{self, Part};
 use crate::config::StoreConfig;
 use crate::error::{Error, Result};
