@@ -32,6 +32,7 @@ mod memory;
 #[cfg(feature = "cloud")]
 mod object;
 mod parquet;
+mod parquet_footer;
 mod parquet_types;
 mod reading;
 mod texts;
