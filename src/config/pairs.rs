@@ -6,10 +6,10 @@ use super::read::layer;
 /// `[pairs]`: rows that are an anchor and its positive: a question and its answer, a text and its translation. Both are
 /// embedded by the encoder of `[encode]`, whose `column` is then not needed.
 ///
-/// No mini-batch holds two rows with the same anchor or the same positive: the positive of one would be a false negative
-/// of the other. Where both columns are of one type (texts and bytes of any layout are), it holds no two of which one's
-/// anchor is the other's positive, either. Nor do explicit negatives come with such rows. Costs 8 to 24 bytes a sample;
-/// counted as refused with the same value. A column with fewer values than `walk.batch_size` is an error.
+/// No mini-batch holds two rows with the same anchor or the same positive: the positive of one would be a false
+/// negative of the other. Where both columns are of one type (texts and bytes of any layout are), it holds no two of
+/// which one's anchor is the other's positive, either. Nor do explicit negatives come with such rows. Costs 8 to 24 bytes
+/// a sample; counted as refused with the same value. A column with fewer values than `walk.batch_size` is an error.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct PairsConfig {
