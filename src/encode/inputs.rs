@@ -106,7 +106,9 @@ impl Given {
 impl Declared {
     pub fn new(name: &str, dtype: &ValueType) -> Self {
         let (element, shape, symbols) = match dtype {
-            ValueType::Tensor { ty, shape, dimension_symbols } => (known(*ty), shape.to_vec(), dimension_symbols.to_vec()),
+            ValueType::Tensor { ty, shape, dimension_symbols } => {
+                (known(*ty), shape.to_vec(), dimension_symbols.to_vec())
+            }
             _ => (None, Vec::new(), Vec::new()),
         };
         Self { name: name.to_owned(), element, shape, symbols, text: format!("{name}: {dtype}") }
@@ -129,10 +131,7 @@ impl Declared {
 
     /// Whether fractions fit.
     pub fn takes_fractions(&self) -> bool {
-        matches!(
-            self.element,
-            Some(Element::Float32 | Element::Float16 | Element::Bfloat16 | Element::Float64)
-        )
+        matches!(self.element, Some(Element::Float32 | Element::Float16 | Element::Bfloat16 | Element::Float64))
     }
 
     /// A dimension, where the model fixes it.

@@ -45,7 +45,10 @@ impl Output {
     pub fn choose(model: &Model, config: &EncodeConfig) -> Result<Self> {
         let chosen = |declared: &Declared, reason| {
             if !declared.is_numeric() {
-                let reason = format!("gives `{}`, which is no tensor of numbers; name another as `encode.output`", declared.text);
+                let reason = format!(
+                    "gives `{}`, which is no tensor of numbers; name another as `encode.output`",
+                    declared.text
+                );
                 return Err(model.fault(reason, None));
             }
             Ok(Self { declared: declared.clone(), reason, dimension: 0, pooling: config.pooling })
@@ -68,7 +71,8 @@ impl Output {
         };
         let known = [VECTORS[0]].iter().chain(vectors).chain(&VECTORS[1..]).chain(&STATES).chain([&LAST]);
         // What the model must pool itself has no axis for tokens.
-        let fits = |output: &&Declared| config.pooling != Pooling::None || output.shape.len() != 3 || output.shape[1] == 1;
+        let fits =
+            |output: &&Declared| config.pooling != Pooling::None || output.shape.len() != 3 || output.shape[1] == 1;
         if let Some(output) = known.filter_map(|name| named(name)).find(fits) {
             return chosen(output, "it comes first among the usual names");
         }
@@ -77,8 +81,7 @@ impl Output {
         match model.outputs.iter().filter(|output| !is_cache(output)).collect::<Vec<_>>()[..] {
             [only] => chosen(only, "it is the only one"),
             _ => {
-                let reason =
-                    format!("has no output `{}`; it has {}: name one as `encode.output`", VECTORS[0], names());
+                let reason = format!("has no output `{}`; it has {}: name one as `encode.output`", VECTORS[0], names());
                 Err(model.fault(reason, None))
             }
         }

@@ -85,10 +85,9 @@ impl OnnxEncoder {
         }
         let by_inputs = self.grouping;
         let probes = self.feature.probes()?;
-        for (grouping, rows, stricter) in [
-            (Grouping::Any, [0, 2], Grouping::OfOneLength),
-            (Grouping::OfOneLength, [0, 1], Grouping::Alone),
-        ] {
+        for (grouping, rows, stricter) in
+            [(Grouping::Any, [0, 2], Grouping::OfOneLength), (Grouping::OfOneLength, [0, 1], Grouping::Alone)]
+        {
             if self.grouping == grouping && !self.are_independent(probes.as_ref(), &rows) {
                 self.grouping = stricter;
             }

@@ -281,7 +281,9 @@ impl Feature for GraphFeature {
                 }
             }
         };
-        let ends = |next: usize| move |_: usize, nodes: usize| Numbers::Whole((0..nodes).map(|n| ((n + next) % nodes) as i64).collect());
+        let ends = |next: usize| {
+            move |_: usize, nodes: usize| Numbers::Whole((0..nodes).map(|n| ((n + next) % nodes) as i64).collect())
+        };
         let mut lists = vec![of_each(&values(self.nodes)), of_each(&ends(0)), of_each(&ends(1))];
         lists.extend(self.attributes.then(|| of_each(&values(self.edges))));
         lists.extend(self.config.num_nodes.as_ref().map(|_| of_each(&|_, nodes| Numbers::Whole(vec![nodes as i64]))));

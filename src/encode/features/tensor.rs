@@ -47,9 +47,7 @@ impl TensorFeature {
     pub fn open(config: &EncodeConfig, model: &Model) -> Result<Self> {
         let names = config.tensor.as_ref().map(|tensor| &tensor.inputs);
         let column = |input: &Declared| names?.iter().find(|(name, _)| input.is(name)).map(|(_, column)| column);
-        if let Some(name) =
-            names.into_iter().flat_map(BTreeMap::keys).find(|n| !model.inputs.iter().any(|i| i.is(n)))
-        {
+        if let Some(name) = names.into_iter().flat_map(BTreeMap::keys).find(|n| !model.inputs.iter().any(|i| i.is(n))) {
             let declared: Vec<_> = model.inputs.iter().map(|input| &input.name).collect();
             let reason =
                 format!("declares no input `{name}`, which encode.tensor.inputs names; it has {}", quoted(&declared));
@@ -75,7 +73,10 @@ impl TensorFeature {
         let masks: Vec<_> = masks.iter().filter_map(|mask| Some((mask.name.clone(), of(mask)?))).collect();
         let is_masked = |place: usize| masks.iter().any(|(_, of)| *of == place);
         Ok(Self {
-            columns: inputs.iter().map(|input| column(input).map_or(input.plain(), String::as_str).to_owned()).collect(),
+            columns: inputs
+                .iter()
+                .map(|input| column(input).map_or(input.plain(), String::as_str).to_owned())
+                .collect(),
             shapes: inputs.iter().enumerate().map(|(place, input)| Shape::of(input, is_masked(place))).collect(),
             inputs: inputs.into_iter().cloned().collect(),
             masks,
@@ -118,7 +119,12 @@ impl TensorFeature {
     fn samples(&self, lists: Vec<Lists>, rows: usize) -> Tensors<'_> {
         let numbers = |row: usize, lists: &Lists| lists.range(row).map_or(0, |range| range.len());
         let of_row = |row: usize, of: &dyn Fn(&Shape) -> bool| -> Vec<usize> {
-            lists.iter().zip(&self.shapes).filter(|(_, shape)| of(shape)).map(|(lists, _)| numbers(row, lists)).collect()
+            lists
+                .iter()
+                .zip(&self.shapes)
+                .filter(|(_, shape)| of(shape))
+                .map(|(lists, _)| numbers(row, lists))
+                .collect()
         };
         Tensors {
             sizes: (0..rows).map(|row| of_row(row, &|shape| shape.is_ragged())).collect(),
@@ -213,7 +219,11 @@ impl Feature for TensorFeature {
     fn probes(&self) -> Result<Box<dyn Samples + '_>> {
         let lists = self.inputs.iter().zip(&self.shapes).map(|(input, shape)| {
             let rows = [SHORT, SHORT, LONG].into_iter().enumerate().map(|(row, wanted)| {
-                let steps = if shape.is_masked { wanted.min(shape.steps.unwrap_or(wanted)) } else { shape.steps.unwrap_or(wanted) };
+                let steps = if shape.is_masked {
+                    wanted.min(shape.steps.unwrap_or(wanted))
+                } else {
+                    shape.steps.unwrap_or(wanted)
+                };
                 // Numbers that any model takes: categories 0 and 1, fractions up to 1.
                 let other = |at: usize| row > 0 && (at + row) % 2 == 0;
                 let places = 0..steps * shape.width;

@@ -100,9 +100,7 @@ impl Feature for TextFeature {
         let bad = |row: usize, place: usize| {
             move |reason: String| BadRow { row, column: self.columns[place].clone(), reason }
         };
-        let text = |place: usize, row: usize| {
-            texts[place].get(row).map_err(bad(row, place))
-        };
+        let text = |place: usize, row: usize| texts[place].get(row).map_err(bad(row, place));
         let one = |row: usize| -> Result<Result<Tokens, BadRow>> {
             let first = match text(0, row) {
                 Ok(text) if self.prefix.is_empty() => Cow::Borrowed(text),

@@ -43,7 +43,8 @@ impl TextTokenizer {
         let wanted = if is_set { config.max_tokens } else { in_file.or(fixed).unwrap_or(USUAL) };
         let max_tokens = wanted.min(fixed.unwrap_or(usize::MAX));
         if let Some(fixed) = fixed.filter(|fixed| is_set && *fixed < wanted) {
-            let message = format!("the model takes texts of exactly {fixed} tokens; give at most that, or leave it out");
+            let message =
+                format!("the model takes texts of exactly {fixed} tokens; give at most that, or leave it out");
             return Err(fault(wanted, &message));
         }
         let is_pair = config.pair_column.is_some();

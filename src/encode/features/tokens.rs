@@ -79,7 +79,9 @@ impl TokenInputs {
 
     /// What is given, whether or not a model declares it.
     pub fn given(&self) -> Vec<Given> {
-        let usual = NAMES.into_iter().map(|name| Given::new(name, "[batch, sequence] of whole numbers", true, name == NAMES[0]));
+        let usual = NAMES
+            .into_iter()
+            .map(|name| Given::new(name, "[batch, sequence] of whole numbers", true, name == NAMES[0]));
         let caches = self.caches.iter().map(|cache| Given::new(&cache.name, "", true, false));
         usual.chain(caches).chain([Given::new(USE_CACHE, "", true, false)]).collect()
     }
@@ -93,10 +95,9 @@ impl TokenInputs {
         for (row, Tokens { ids, type_ids }) in tokens.iter().enumerate() {
             let filled = longest - ids.len();
             let (start, end) = (row * longest + if padding.is_left { filled } else { 0 }, (row + 1) * longest);
-            for (all, own, fill) in [
-                (&mut all_ids, ids, padding.id.unwrap_or(0)),
-                (&mut all_type_ids, type_ids, padding.type_id),
-            ] {
+            for (all, own, fill) in
+                [(&mut all_ids, ids, padding.id.unwrap_or(0)), (&mut all_type_ids, type_ids, padding.type_id)]
+            {
                 all.resize(start, fill);
                 all.extend_from_slice(own);
                 all.resize(end, fill);
