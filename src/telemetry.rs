@@ -50,6 +50,10 @@ pub(crate) fn foreign_files(uri: &str, names: &[String]) {
     warn!(uri, count, first, "the folder has files or folders that are no data; they are not read");
 }
 
+pub(crate) fn file_twice(uri: &str) {
+    warn!(uri, "source.uri names a file twice; its rows are samples twice");
+}
+
 #[cfg(feature = "cloud")]
 pub(crate) fn remote_fault(reason: &dyn Display) {
     warn!(%reason, "a request to an object store failed; it is sent again while retries are left");
