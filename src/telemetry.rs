@@ -50,6 +50,10 @@ pub(crate) fn foreign_files(uri: &str, names: &[String]) {
     warn!(uri, count, first, "the folder has files or folders that are no data; they are not read");
 }
 
+pub(crate) fn file_twice(uri: &str) {
+    warn!(uri, "source.uri names a file twice; its rows are samples twice");
+}
+
 #[cfg(feature = "cloud")]
 pub(crate) fn remote_fault(reason: &dyn Display) {
     warn!(%reason, "a request to an object store failed; it is sent again while retries are left");
@@ -120,6 +124,7 @@ pub(crate) fn padding_unknown(tokenizer: &Path) {
     warn!(tokenizer = %tokenizer.display(), "names no token to fill texts up with, for a model without a mask; it is 0");
 }
 
+/// Once for each column and kind of reason.
 pub(crate) fn samples_skipped(skipped: usize, first: SampleId, column: &str, reason: &str) {
     warn!(skipped, %first, column, reason, "skipped samples that cannot be encoded; the first is named");
 }
@@ -209,6 +214,10 @@ pub(crate) fn refresh_cancelled(step: u64) {
 
 pub(crate) fn pushes_dropped(samples: usize) {
     warn!(samples, "dropped pushed vectors: a newer model has embedded all samples since");
+}
+
+pub(crate) fn pushes_skipped(samples: usize) {
+    warn!(samples, "dropped pushed vectors: a newer model could not encode their samples, which are skipped since");
 }
 
 pub(crate) fn samples_added(samples: usize, total: usize) {

@@ -81,7 +81,10 @@ fn read(path: &Path) -> usize {
 
 /// The store of all columns, out of its cache if there is one.
 pub fn open(folder: &Path, cache: &Path, advice: Advice) -> Store {
-    let config = StoreConfig { cache_dir: Some(cache.to_owned()), advice };
+    open_with(folder, StoreConfig { cache_dir: Some(cache.to_owned()), advice, ..StoreConfig::default() })
+}
+
+pub fn open_with(folder: &Path, config: StoreConfig) -> Store {
     let store = async {
         let source = FileSource::open(parquet(folder).to_str().expect("a path in UTF-8")).await?;
         let columns: Vec<_> = source.schema().fields().iter().map(|field| field.name().clone()).collect();

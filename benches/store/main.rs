@@ -5,6 +5,7 @@
 //! All take turns in rounds. A table gives median rates, the figures at the end medians of each round's ratio.
 
 mod build;
+mod checksums;
 mod gather;
 mod limit;
 mod pages;
@@ -40,6 +41,7 @@ fn main() {
     figures.extend(gather::warm(&folder, &mut peers));
     figures.extend(gather::cold(&folder));
     drop(peers);
+    figures.extend(checksums::run(&folder));
     figures.extend(limit::run(&folder));
     println!();
     figures.iter().for_each(|figure| println!("{figure}"));

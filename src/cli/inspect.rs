@@ -96,7 +96,7 @@ impl Inspect {
         for batch in &shown {
             for row in 0..batch.num_rows() {
                 for (name, column) in names.iter().zip(batch.columns()) {
-                    say!("  {name:<width$}  {}", show(column, row)?)?;
+                    say!("  {name:<width$}  {}", show(column, row))?;
                 }
                 say!()?;
             }
@@ -194,16 +194,16 @@ fn serves(field: &Field) -> &'static str {
 }
 
 /// One value, cut to a line.
-fn show(column: &dyn Array, row: usize) -> Result<String> {
+fn show(column: &dyn Array, row: usize) -> String {
     let text = match column.data_type() {
         _ if column.logical_nulls().is_some_and(|nulls| nulls.is_null(row)) => "null".to_owned(),
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
             "(bytes)".to_owned()
         }
-        _ => array_value_to_string(column, row).map_err(|cause| Error::Arrow { action: "show a value", cause })?,
+        _ => array_value_to_string(column, row).unwrap_or_else(|reason| format!("(cannot be shown: {reason})")),
     };
     let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(WIDTH + 1).collect();
-    Ok(if line.chars().count() > WIDTH { line.chars().take(WIDTH - 1).chain(['…']).collect() } else { line })
+    if line.chars().count() > WIDTH { line.chars().take(WIDTH - 1).chain(['…']).collect() } else { line }
 }
 
 /// Files that are listed.

@@ -51,6 +51,12 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     log(cli.verbose);
+    #[cfg(unix)]
+    // SAFETY: no handler is installed. A file beyond the limit of the process then is an error that names it, as a full
+    // disk is, not the end of the process.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

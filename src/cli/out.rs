@@ -11,17 +11,19 @@ macro_rules! say {
     ($($text:tt)*) => { $crate::cli::out::line(format_args!($($text)*)) };
 }
 
-/// Prints a line to standard error. If it cannot be printed, there is nowhere left to say so.
+/// Prints a line to standard error.
 macro_rules! note {
-    ($($text:tt)*) => {{
-        use std::io::Write;
-        let _ = writeln!(std::io::stderr(), $($text)*);
-    }};
+    ($($text:tt)*) => { $crate::cli::out::aside(format_args!($($text)*)) };
 }
 
 pub(super) fn line(text: Arguments<'_>) -> Result<()> {
     let written = writeln!(std::io::stdout(), "{text}");
     written.map_err(|cause| Error::Io { action: "write to", path: "standard output".into(), cause })
+}
+
+pub(super) fn aside(text: Arguments<'_>) {
+    // In one piece, or two processes on one terminal mix their words. If it cannot be printed, there is nowhere to say so.
+    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
 /// Whether nobody reads any more what is printed or written.

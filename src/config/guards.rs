@@ -10,10 +10,11 @@ use super::read::layer;
 #[serde(default)]
 pub struct GuardsConfig {
     /// Columns of which no two samples of a mini-batch share the value; of list columns, no two share an item. A null
-    /// is like no other, nor is NaN, and −0 is 0. 4 to 12 bytes a sample and column. Default none; `[pairs]` has its own.
+    /// is like no other, nor is NaN, and −0 is 0. 4 to 12 bytes a sample and column. Default none; `[pairs]` keeps its
+    /// own columns distinct.
     pub distinct: Vec<String>,
-    /// Refuses samples of which all that the encoder reads is the same as a member's: copies. Of images in Hugging Face's
-    /// `{bytes, path}` it reads the bytes. Default true.
+    /// Refuses samples of which all that the encoder reads is the same as a member's: copies. Of images in Hugging
+    /// Face's `{bytes, path}` it reads the bytes. Default true.
     pub duplicates: bool,
     /// Refuses samples at least as similar as this to a member: near copies, counted apart. Default none; 0.99 is
     /// cautious for cosine.

@@ -40,11 +40,11 @@ pub enum Advice {
 pub enum Verify {
     /// All of them before the run begins: reads the whole cache.
     Open,
-    /// Each record batch of 8,192 rows when one of its rows is first used: at no extra reading where all rows are
-    /// embedded.
+    /// Each record batch of 8,192 rows when it is first used: at no extra reading where all rows are embedded. Rows that
+    /// are [read at random](Advice) from data larger than memory are checked in passes over all of them only.
     #[default]
     FirstUse,
-    /// Never: for a cache that is much larger than memory, and whose embeddings are not made in this run.
+    /// Never.
     Never,
 }
 

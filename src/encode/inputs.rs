@@ -139,6 +139,27 @@ impl Declared {
         self.shape.get(axis).and_then(|&d| usize::try_from(d).ok())
     }
 
+    /// Why one of these numbers is beyond the declared type.
+    pub fn refuses(&self, numbers: &Numbers) -> Option<String> {
+        let beyond = |number: &dyn std::fmt::Display, bits| {
+            Some(format!("has {number}, which does not fit the {bits} bits of the model's input `{}`", self.name))
+        };
+        let whole = |numbers: &[i64], range: std::ops::RangeInclusive<i64>, bits| {
+            beyond(numbers.iter().find(|n| !range.contains(n))?, bits)
+        };
+        match (numbers, self.element?) {
+            (Numbers::Whole(numbers), Element::Int32) => whole(numbers, i32::MIN.into()..=i32::MAX.into(), 32),
+            (Numbers::Whole(numbers), Element::Int16) => whole(numbers, i16::MIN.into()..=i16::MAX.into(), 16),
+            (Numbers::Whole(numbers), Element::Int8) => whole(numbers, i8::MIN.into()..=i8::MAX.into(), 8),
+            (Numbers::Whole(numbers), Element::Uint8) => whole(numbers, 0..=u8::MAX.into(), 8),
+            (Numbers::Whole(numbers), Element::Float16) => {
+                beyond(numbers.iter().find(|n| n.unsigned_abs() > F16_MAX as u64)?, 16)
+            }
+            (Numbers::Fractions(numbers), Element::Float16) => beyond(numbers.iter().find(|x| x.abs() > F16_MAX)?, 16),
+            _ => None,
+        }
+    }
+
     /// The numbers in the declared type; the outer error says why they do not fit.
     pub fn value(&self, input: Input, transfer: &Transfer) -> Result<ort::Result<DynValue>, String> {
         let Input { shape, numbers, .. } = input;
@@ -199,6 +220,9 @@ pub(super) fn fill_up(inputs: &mut [Input], declared: &[Declared], rows: usize, 
         }
     }
 }
+
+/// The largest number in 16 bits.
+const F16_MAX: f32 = 65_504.0;
 
 /// Whether a feature of this `kind` gives all that is declared, and the model takes all that it must; else why not.
 pub(super) fn check(kind: &str, declared: &[Declared], given: &[Given]) -> Result<(), String> {

@@ -27,6 +27,11 @@ impl OnnxEncoder {
         self.try_together()
     }
 
+    /// Whether it runs at all: a sample that it refuses is then at fault itself.
+    pub(super) fn runs(&self) -> bool {
+        self.feature.probes().is_ok_and(|samples| self.vectors(samples.as_ref(), &[0]).is_ok())
+    }
+
     fn vectors(&self, samples: &dyn Samples, rows: &[usize]) -> Result<Vec<f32>> {
         self.run(&mut samples.batch(rows)?)
     }

@@ -286,7 +286,7 @@ mod tests {
         assert!(changes(&mut watch).await);
     }
 
-    /// Where the system gives no hints, nor has them lost.
+    /// Where the system gives no hints.
     #[tokio::test(start_paused = true)]
     async fn a_change_is_seen_without_the_systems_help() {
         let dir = model("12 bytes, 1.");
@@ -296,6 +296,14 @@ mod tests {
         fs::write(dir.path().join("scaled.onnx_data"), "another size").unwrap();
         fs::write(dir.path().join("scaled.onnx"), [MODEL, b"\x10\x01"].concat()).unwrap();
         assert!(changes(&mut watch).await);
+
+        // A folder that is not there cannot be listened to.
+        let later = dir.path().join("later");
+        let mut watch = ModelWatch::new(&[&later.join("scaled.onnx")]).await;
+        assert!(watch.watcher.is_none());
+        fs::rename(model("12 bytes, 2.").keep(), &later).unwrap();
+        assert!(changes(&mut watch).await);
+        assert!(watch.watcher.is_some(), "it is asked again");
     }
 
     /// A run whose steps trigger refreshes all the time asks anew each time, and yet its turn comes.

@@ -9,6 +9,7 @@ use super::foreign;
 use super::ipc::{self, IpcFile};
 use super::location::{Input, Location};
 use super::parquet::ParquetFile;
+use super::parquet_footer;
 use crate::error::{Cause, Error, Result};
 use crate::panics;
 
@@ -99,21 +100,27 @@ impl DataFile {
     /// Hands over a part's record batches, all of its rows or an error. A column of texts of which one is not UTF-8 comes
     /// as bytes, in the record batch that has it. Blocks.
     pub fn read(&self, part: usize, columns: &[usize], emit: Emit<'_>) -> Result<Listening> {
-        self.read_whole(part, columns, emit).map_err(|error| match error {
-            Error::Corrupt { uri, place, expected, cause } => {
-                let place = if self.parts_are_row_groups() { self.place(part, columns) } else { place };
-                Error::Corrupt { uri, place, expected, cause }
-            }
-            other => other,
-        })
+        let error = match (self.read_whole(part, columns, emit), &self.format) {
+            (Err(error @ Error::Corrupt { .. }), Format::Parquet(_)) => error,
+            (other, _) => return other,
+        };
+        let Error::Corrupt { uri, expected, cause, .. } = error else { return Err(error) };
+        let place = self.damaged(part, columns);
+        if self.is_encrypted() {
+            let reason =
+                format!("it has encrypted columns{place}; leave them out of `source.columns`, or write it plain");
+            return Err(Error::UnsupportedSource { uri, reason });
+        }
+        Err(Error::Corrupt { uri, place, expected, cause })
     }
 
-    fn parts_are_row_groups(&self) -> bool {
-        matches!(self.format, Format::Parquet(_))
+    fn is_encrypted(&self) -> bool {
+        let Ok(mut input) = self.location.open_ends() else { return false };
+        parquet_footer::is_encrypted(&mut input).unwrap_or(false)
     }
 
     /// The row group, and the column that is damaged: found by reading them one by one.
-    fn place(&self, row_group: usize, columns: &[usize]) -> String {
+    fn damaged(&self, row_group: usize, columns: &[usize]) -> String {
         let is_damaged = |column: usize| {
             matches!(self.read_whole(row_group, &[column], &mut |_| Listening::Yes), Err(Error::Corrupt { .. }))
         };

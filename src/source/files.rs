@@ -1,5 +1,6 @@
 //! Uris to files, in a fixed order.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::Access;
@@ -10,6 +11,7 @@ use super::object::Remote;
 use super::pattern::Component;
 use super::uri::{Local, is_local, nearby};
 use crate::error::{Error, Result};
+use crate::telemetry;
 
 /// What a uri names.
 #[derive(Debug)]
@@ -43,13 +45,18 @@ pub(super) async fn list(
                 [] => String::new(),
                 names => format!("; it has {}", some_of(names)),
             };
-            let hint = format!("; no file matches (folders are searched for *.{endings}, not below){beside}");
+            let below = "not below: FOLDER/**/*.parquet is for that";
+            let hint = format!("; no file matches (folders are searched for *.{endings}, {below}){beside}");
             return Err(Error::NotFound { uri: uri.clone(), hint });
         }
         if !found.foreign.is_empty() {
             foreign(uri, &found.foreign);
         }
         files.extend(found.files);
+    }
+    let mut known = HashSet::new();
+    if let Some(file) = files.iter().map(|file| file.shard().uri).find(|uri| !known.insert(uri.clone())) {
+        telemetry::file_twice(&file);
     }
     Ok(files)
 }

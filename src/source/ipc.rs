@@ -4,6 +4,7 @@ use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
 
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::error::ArrowError;
+use arrow::ipc::convert::try_fb_to_schema;
 use arrow::ipc::reader::{FileReader, StreamReader};
 use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions, write_message};
 use arrow::ipc::{Endianness, root_as_message};
@@ -55,25 +56,19 @@ impl IpcFile {
         if self.is_file() {
             skip_mark(&mut input).map_err(|e| failed(e.into()))?;
         }
+        let first = schema_message(&mut input).map_err(|e| failed(e.into()))?;
+        if !self.begins_with(&first) {
+            let cause = "its footer and its start name different columns";
+            return Err(corrupt(location, String::new(), cause.into()));
+        }
         let start = match part.texts {
-            Texts::Strict => Vec::new(),
-            Texts::Lenient => {
-                schema_message(&mut input).map_err(|e| failed(e.into()))?;
-                start_with_bytes(&self.schema).map_err(failed)?
-            }
+            Texts::Strict => with_length(&first),
+            Texts::Lenient => start_with_bytes(&self.schema).map_err(failed)?,
         };
         let mut sorted = part.columns.to_vec();
         sorted.sort_unstable();
         sorted.dedup();
-        let mut batches =
-            StreamReader::try_new(Cursor::new(start).chain(input), Some(sorted.clone())).map_err(failed)?;
-        if part.texts == Texts::Strict {
-            let types = |schema: &Schema| schema.fields().iter().map(|f| f.data_type().clone()).collect::<Vec<_>>();
-            if types(&batches.schema()) != types(&self.schema.project(&sorted).map_err(failed)?) {
-                let cause = "its footer and its start name different columns";
-                return Err(corrupt(location, String::new(), cause.into()));
-            }
-        }
+        let mut batches = StreamReader::try_new(Cursor::new(start).chain(input), Some(sorted)).map_err(failed)?;
         let order = order_of(part.columns);
         let (mut count, mut skip) = (0, part.skip);
         for batch in batches.by_ref() {
@@ -99,6 +94,16 @@ impl IpcFile {
         };
         Err(corrupt(location, String::new(), cause.into()))
     }
+
+    /// Whether this is the schema message of a stream with the columns that the file was opened with.
+    fn begins_with(&self, message: &[u8]) -> bool {
+        let Ok(message) = root_as_message(message) else { return false };
+        let found = message.header_as_schema().and_then(|schema| try_fb_to_schema(schema).ok());
+        found.is_some_and(|found| {
+            let types = found.fields().iter().map(|field| field.data_type());
+            types.eq(self.schema.fields().iter().map(|field| field.data_type()))
+        })
+    }
 }
 
 /// Whether a stream begins as those of before 2019 do: with a length, and without a continuation mark.
@@ -120,7 +125,7 @@ fn is_big_endian(input: &mut Input, is_file: bool) -> std::io::Result<bool> {
     }
     let message = schema_message(&mut input)?;
     let schema = root_as_message(&message).ok().and_then(|message| message.header_as_schema());
-    Ok(schema.is_some_and(|schema| schema.endianness() == Endianness::Big))
+    Ok(schema.is_some_and(|schema| schema.endianness() != Endianness::Little))
 }
 
 /// The first message: what the schema is.
@@ -136,6 +141,11 @@ fn schema_message(input: &mut impl Read) -> std::io::Result<Vec<u8>> {
         true => Ok(message),
         false => Err(std::io::ErrorKind::UnexpectedEof.into()),
     }
+}
+
+/// The message as it stands in a stream.
+fn with_length(message: &[u8]) -> Vec<u8> {
+    [&CONTINUATION, &(message.len() as u32).to_le_bytes()[..], message].concat()
 }
 
 /// A stream's start that says bytes in place of texts, which lie in a record batch just alike. Not for dictionaries:

@@ -33,6 +33,7 @@ mod memory;
 #[cfg(feature = "cloud")]
 mod object;
 mod parquet;
+mod parquet_footer;
 mod parquet_types;
 mod pattern;
 mod reading;

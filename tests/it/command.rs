@@ -106,6 +106,10 @@ fn a_full_disk_is_an_error_that_names_the_place() {
     ends_with(&output, 1, &["cannot write `/dev/full`", "No space left"]);
     let output = command(dir.path()).args(["run", "p.toml"]).stderr(full()).output().unwrap();
     ends_with(&output, 0, &[]);
+
+    let limited = format!("ulimit -f 4; exec {} run p.toml --set store.cache_dir=c", env!("CARGO_BIN_EXE_prosampler"));
+    let output = Command::new("sh").current_dir(dir.path()).args(["-c", &limited]).output().unwrap();
+    ends_with(&output, 1, &["File too large", "c/"]);
 }
 
 /// Before anything is read or embedded: the model that is not there is not looked for.
@@ -217,7 +221,7 @@ fn odd_environments_are_no_hindrance() {
         command.env_remove("HOME").env("TERM", "dumb").env("LANG", "C").env("LC_ALL", "C");
     });
     let said = runs(&|command| {
-        command.env("RUST_LOG", "debug,prosampler=").args(["--set", "graph.neighbors=300"]);
+        command.env("RUST_LOG", "warn").args(["--set", "graph.candidates=300", "--set", "graph.neighbors=250"]);
     });
     assert_says(&said, &["WARN"]);
     assert!(!said.contains('\u{1b}'), "colors in a file: {said}");

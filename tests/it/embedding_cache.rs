@@ -75,11 +75,8 @@ impl Encoder for Counting {
 }
 
 fn builder(cache: &Path, encoder: impl Encoder) -> PipelineBuilder {
-    let encode = EncodeConfig {
-        cache_dir: Some(cache.into()),
-        on_bad_sample: OnBadSample::Skip,
-        ..EncodeConfig::default()
-    };
+    let encode =
+        EncodeConfig { cache_dir: Some(cache.into()), on_bad_sample: OnBadSample::Skip, ..EncodeConfig::default() };
     pipeline(SAMPLES, 64).encoder(encoder).encode(encode)
 }
 
@@ -87,7 +84,7 @@ async fn vectors(stream: &MiniBatchStream) -> Vec<(Vec<f32>, Option<f32>, bool)>
     let table = stream.snapshot().embeddings.clone();
     let one = |i| {
         let mut vector = vec![0.0; DIMENSION];
-        table.copy_to(SampleId::new(i), &mut vector);
+        table.read(SampleId::new(i), &mut vector);
         (vector, table.pair_similarity(SampleId::new(i)), table.is_skipped(SampleId::new(i)))
     };
     (0..table.len()).map(one).collect()
@@ -204,7 +201,9 @@ async fn the_cache_stays_within_its_limit() {
     assert_eq!(files(dir.path()).len(), 1);
     // With what files have besides, two and a half fit.
     let limit = one as u64 * 5 / 2 + 100_000;
-    for (identity, asked) in [("a", SAMPLES - SEGMENT), ("b", SAMPLES), ("a", 0), ("c", SAMPLES), ("a", 0), ("b", SAMPLES)] {
+    for (identity, asked) in
+        [("a", SAMPLES - SEGMENT), ("b", SAMPLES), ("a", 0), ("c", SAMPLES), ("a", 0), ("b", SAMPLES)]
+    {
         assert_eq!(start(identity, limit).await, asked, "{identity}");
     }
 }

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bad_samples;
+mod bad_vectors;
 mod canonical;
 mod checkpoints;
 #[cfg(feature = "cloud")]
@@ -32,6 +33,8 @@ mod layers;
 mod mini_batches;
 mod nearest;
 mod odd_files;
+mod odd_images;
+mod odd_values;
 mod pairs;
 mod pipelines;
 mod providers;

@@ -78,7 +78,7 @@ fn an_interrupted_run_goes_on_with_the_same_command() {
     // SAFETY: a plain system call, on our own child.
     assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGINT) }, 0);
     let first = child.wait_with_output().unwrap();
-    assert!(first.status.success());
+    assert_eq!(first.status.code(), Some(130));
     assert!(text(&first.stdout).contains("interrupted after"), "{}", text(&first.stdout));
     let second = prosampler(dir.path(), &with_dir("second.arrows"));
     assert!(second.status.success(), "{}", text(&second.stderr));

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::{StreamExt, TryStreamExt};
 use parquet::arrow::ArrowWriter;
-use parquet::basic::Compression;
+use parquet::basic::{Compression, Encoding};
 use parquet::file::metadata::ParquetMetaDataReader;
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{WriterProperties, WriterVersion};
 use proptest::prelude::*;
 use prosampler::arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use prosampler::arrow::compute::concat_batches;
@@ -34,6 +34,12 @@ async fn read(source: &dyn Source) -> Result<RecordBatch> {
     let names: Vec<_> = source.schema().fields().iter().map(|f| f.name().clone()).collect();
     let batches: Vec<_> = source.read(&names)?.try_collect().await?;
     Ok(concat_batches(&source.schema(), &batches).unwrap())
+}
+
+/// Texts may come as bytes, where the damage is in one of them.
+async fn count(source: &dyn Source) -> Result<usize> {
+    let names: Vec<_> = source.schema().fields().iter().map(|f| f.name().clone()).collect();
+    source.read(&names)?.try_fold(0, |rows, batch| async move { Ok(rows + batch.num_rows()) }).await
 }
 
 /// pyarrow wrote them: Parquet with and without page index or checksums, Feather with either codec, an IPC file and a stream.
@@ -107,8 +113,21 @@ async fn damage_never_shortens_a_file_quietly() {
     let mut writer = StreamWriter::try_new(file("x.arrows"), &all.schema()).unwrap();
     (0..5).for_each(|i| writer.write(&all.slice(100 * i, 100)).unwrap());
     writer.finish().unwrap();
+    for (name, version, encoding) in [
+        ("pages.parquet", WriterVersion::PARQUET_2_0, None),
+        ("delta.parquet", WriterVersion::PARQUET_1_0, Some(Encoding::DELTA_BYTE_ARRAY)),
+    ] {
+        let properties = WriterProperties::builder().set_writer_version(version).set_max_row_group_row_count(Some(100));
+        let properties = match encoding {
+            Some(encoding) => properties.set_dictionary_enabled(false).set_column_encoding("text".into(), encoding),
+            None => properties,
+        };
+        let mut writer = ArrowWriter::try_new(file(name), all.schema(), Some(properties.build())).unwrap();
+        writer.write(&all).unwrap();
+        writer.close().unwrap();
+    }
     let mut generator = ChaCha8Rng::seed_from_u64(1);
-    for name in ["x.parquet", "x.arrow", "x.arrows"] {
+    for name in ["x.parquet", "pages.parquet", "delta.parquet", "x.arrow", "x.arrows"] {
         let (whole, target) = (fs::read(dir.path().join(name)).unwrap(), dir.path().join("y"));
         let mut refused = 0;
         for round in 0..300 {
@@ -121,11 +140,11 @@ async fn damage_never_shortens_a_file_quietly() {
             }
             fs::write(&target, &bytes).unwrap();
             let result = match open(&target).await {
-                Ok(source) => read(&source).await,
+                Ok(source) => count(&source).await,
                 Err(error) => Err(error),
             };
             match result {
-                Ok(rows) => assert!(rows.num_rows() == 500, "{name}, round {round}: {} rows", rows.num_rows()),
+                Ok(rows) => assert!(rows == 500, "{name}, round {round}: {rows} rows"),
                 Err(Error::Corrupt { .. }) => refused += 1,
                 Err(error) => panic!("{name}, round {round}: {error}"),
             }

@@ -107,13 +107,17 @@ impl Feature for TextFeature {
                 Ok(text) => Cow::Owned(format!("{}{text}", self.prefix)),
                 Err(bad) => return Ok(Err(bad)),
             };
-            if self.columns.len() == 1 {
-                return Ok(self.tokenizer.tokens(first)?.map_err(bad(row, 0)));
-            }
-            match text(1, row) {
-                Ok(second) => Ok(self.tokenizer.tokens((first, second))?.map_err(bad(row, 1))),
-                Err(bad) => Ok(Err(bad)),
-            }
+            let tokens = match self.columns.len() {
+                1 => self.tokenizer.tokens(first)?.map_err(bad(row, 0)),
+                _ => match text(1, row) {
+                    Ok(second) => self.tokenizer.tokens((first, second))?.map_err(bad(row, 1)),
+                    Err(bad) => return Ok(Err(bad)),
+                },
+            };
+            Ok(match tokens {
+                Ok(tokens) if tokens.ids.is_empty() => Err(bad(row, 0)("is a text without a token".into())),
+                tokens => tokens,
+            })
         };
         let tokens = (0..rows.num_rows()).into_par_iter().map(one).collect::<Result<Vec<_>>>()?;
         Ok(Box::new(self.samples(tokens)))

@@ -282,9 +282,9 @@ make("tensor_two", [("a", F32, ["b", "t"]), ("a_mask", F32, ["b", "t"]), ("c", F
      [("embedding", F32, ["b", 2])],
      [node("Mul", ["a", "a_mask"], ["am"]), node("ReduceSum", ["am", "axis"], ["as"], keepdims=1),
       mean_of("c", "cm"), node("Concat", ["as", "cm"], ["embedding"], axis=1)])
-make("tensor_fixed", [("a", F32, [2, 8]), ("attention_mask", BOOL, [2, 8])], [("last_hidden_state", F32, [2, 8, 1])],
+make("tensor_fixed", [("a", F32, [2, 8]), ("attention_mask", BOOL, [2, 8])], [("last_hidden_state", F32, [2, 8, 2])],
      [node("Cast", ["attention_mask"], ["m"], to=F32), node("Add", ["a", "m"], ["s"]),
-      node("Unsqueeze", ["s", "last"], ["last_hidden_state"])])
+      node("Unsqueeze", ["s", "last"], ["s3"]), node("Concat", ["s3", "s3"], ["last_hidden_state"], axis=2)])
 lengths = [1, 5, 2, 8, 3, 3, 7, 1, 4]
 a = [rng.normal(size=n) for n in lengths]
 c = [rng.normal(size=1 + n % 3) for n in lengths]
@@ -296,7 +296,7 @@ parquet.write_table(
             "c": pa.array([x.tolist() for x in c], one),
             "unmasked": pa.array([[x.mean()] for x in a], one),
             "two": pa.array([[x.sum(), y.mean()] for x, y in zip(a, c)], one),
-            "fixed": pa.array([[x.mean() + 1] for x in a], one),
+            "fixed": pa.array([[x.mean() + 1] * 2 for x in a], one),
         }
     ),
     HERE / "tensors.parquet",

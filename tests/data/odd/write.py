@@ -32,8 +32,9 @@ def write_texts() -> None:
         writer.write_table(table, 60)
     schema = base64.b64encode(table.schema.serialize().to_pybytes())
     as_bytes = pa.table({"n": table["n"], "text": table["text"].combine_chunks().view(pa.binary())})
-    as_bytes = as_bytes.replace_schema_metadata({"ARROW:schema": schema})
-    parquet.write_table(as_bytes, "latin_hinted.parquet", row_group_size=50, store_schema=False, compression="none")
+    with parquet.ParquetWriter("latin_hinted.parquet", as_bytes.schema, store_schema=False) as writer:
+        writer.write_table(as_bytes, row_group_size=50)
+        writer.add_key_value_metadata({"ARROW:schema": schema})
 
 
 def write_times() -> None:
@@ -92,7 +93,21 @@ def write_encrypted() -> None:
             writer.write_table(table)
 
 
+def write_panic() -> None:
+    """A file whose second row group has a dictionary of no values, for 200 of them: a decoder divides by their number."""
+    table = pa.table({"n": pa.array(range(600), pa.int32()), "text": [f"text {i % 37}" for i in range(600)]})
+    options = {"compression": "none", "write_statistics": False, "data_page_version": "2.0"}
+    parquet.write_table(table, "panic.parquet", row_group_size=200, **options)
+    place = parquet.read_metadata("panic.parquet").row_group(1).column(1).dictionary_page_offset + 10
+    with open("panic.parquet", "r+b") as file:
+        file.seek(place)
+        assert file.read(1) == b"J", "37, as Thrift writes it"
+        file.seek(place)
+        file.write(b"\0")
+
+
 if __name__ == "__main__":
+    write_panic()
     write_texts()
     write_times()
     write_big_endian()
