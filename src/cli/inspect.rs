@@ -38,7 +38,7 @@ fn pair(text: &str) -> std::result::Result<(String, String), String> {
 }
 
 impl Inspect {
-    /// What cannot be read does not keep the rest from being shown; it is told file by file, and is the error at the end.
+    /// What cannot be read does not keep the rest from being shown: it is told file by file, and is the error at last.
     pub async fn run(self) -> Result<()> {
         let options = self.options.into_iter().collect();
         let on_corrupt = OnCorrupt::Skip;
