@@ -1,8 +1,8 @@
 //! "Here is work that may panic, give me its result or what it said."
 //!
 //! Decoders panic on some damaged files, and a defect of this crate must surface as an error. Inside a guard a panic is
-//! not printed: its message is in the error, with the line that panicked. All other panics reach the hook that was there
-//! before. A panic in a thread that the guarded work starts is outside of the guard.
+//! not printed: its message is in the error, with the line that panicked. All other panics reach the hook that was
+//! there before. A panic in a thread that the guarded work starts is outside of the guard.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -19,8 +19,8 @@ thread_local! {
     static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Does `work`; a panic is its message, and where it came from. What `work` has changed by then must not be used, or not
-/// depend on being whole.
+/// Does `work`; a panic is its message, and where it came from. What `work` has changed by then must not be used, or
+/// not depend on being whole.
 pub(crate) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     install_hook();
     GUARDS.set(GUARDS.get() + 1);
