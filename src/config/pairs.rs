@@ -8,8 +8,8 @@ use super::read::layer;
 ///
 /// No mini-batch holds two rows with the same anchor or the same positive: the positive of one would be a false
 /// negative of the other. Where both columns are of one type (texts and bytes of any layout are), it holds no two of
-/// which one's anchor is the other's positive, either. Nor do explicit negatives come with such rows. Costs 8 to 24 bytes
-/// a sample; counted as refused with the same value. A column with fewer values than `walk.batch_size` is an error.
+/// which one's anchor is the other's positive, either. Nor do explicit negatives come with such rows. Costs 8 to 24
+/// bytes a sample; counted as refused with the same value. A column with fewer values than `walk.batch_size` is an error.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct PairsConfig {

@@ -313,7 +313,7 @@ pub(crate) fn encode_rest(
 
 /// Encodes the rows without nulls, which encoders need not know; the others are as bad as those that cannot be read.
 fn encode_without_nulls(encoder: &dyn Encoder, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Encoded> {
-    let nulls: Vec<_> = rows.columns().iter().map(|column| column.logical_nulls()).collect();
+    let nulls: Vec<_> = rows.columns().iter().map(Array::logical_nulls).collect();
     if nulls.iter().flatten().all(|nulls| nulls.null_count() == 0) {
         return encoder.encode_readable(rows, vectors);
     }

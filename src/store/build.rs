@@ -266,8 +266,8 @@ fn pieces(batch: RecordBatch) -> Vec<RecordBatch> {
     [batch.slice(0, half), batch.slice(half, rows - half)].into_iter().flat_map(pieces).collect()
 }
 
-/// The schema without dictionaries and run-end encoded columns, however deep: an IPC file holds one dictionary a column,
-/// a source may have one a row group, and both hide nulls among their values.
+/// The schema without dictionaries and run-end encoded columns, however deep: an IPC file holds one dictionary a
+/// column, a source may have one a row group, and both hide nulls among their values.
 pub(crate) fn plain(schema: &Schema) -> Schema {
     Schema::new(schema.fields().iter().map(plain_field).collect::<Vec<_>>())
 }
