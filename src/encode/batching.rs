@@ -16,9 +16,9 @@ pub(super) enum Grouping {
 impl Grouping {
     pub fn name(self) -> &'static str {
         match self {
-            Self::Any => "any",
-            Self::OfOneLength => "of one length",
-            Self::Alone => "alone",
+            Self::Any => "all",
+            Self::OfOneLength => "those of one length",
+            Self::Alone => "none",
         }
     }
 }
