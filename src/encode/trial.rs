@@ -1,5 +1,5 @@
-//! What a model does is tried before it is used: whether it runs and gives a finite vector, how long samples may be, and
-//! whether a vector depends on what else is in the batch.
+//! A model is tried before it is used: whether it runs and gives a finite vector, how long samples may be, and whether a
+//! vector depends on what else is in the batch.
 
 use super::batching::Grouping;
 use super::features::Samples;
