@@ -98,6 +98,25 @@ pub enum Error {
         reason: String,
     },
 
+    /// Fewer samples that could be encoded than the settings need.
+    #[error(
+        "{skipped} of the {samples} samples of `{uri}` were skipped, since they cannot be encoded ({reason}), but at \
+         least {needed} must be left for a mini-batch; correct these rows, check encode.column, or lower \
+         walk.batch_size"
+    )]
+    TooFewEncoded {
+        /// The source.
+        uri: String,
+        /// Samples of the data set.
+        samples: usize,
+        /// Those that were skipped.
+        skipped: usize,
+        /// Those that must be left.
+        needed: usize,
+        /// The reason for which most were skipped, and the first sample of these.
+        reason: String,
+    },
+
     /// More samples than a [`SampleId`] can name.
     #[error("`{uri}` has more than {} rows, the most that a sample id can name; split the data set", u32::MAX)]
     TooManySamples {
@@ -154,7 +173,8 @@ pub enum Error {
 
     /// A value that the encoder needs is null.
     #[error(
-        "column `{column}` is null at {sample} ({count} of the {rows} rows read with it); fill these rows or filter them out"
+        "column `{column}` is null at {sample} ({count} of the {rows} rows read with it); fill these rows, filter them \
+         out, or set encode.on_bad_sample = \"skip\""
     )]
     NullValue {
         /// The column.
@@ -167,7 +187,7 @@ pub enum Error {
         rows: usize,
     },
 
-    /// A value that the encoder cannot read.
+    /// A value that the encoder cannot read, or of which it makes no vector that is of use.
     #[error(
         "{sample} cannot be encoded: column `{column}` {reason}; correct or remove that row, or set encode.on_bad_sample = \"skip\""
     )]
@@ -177,6 +197,24 @@ pub enum Error {
         /// The column at fault.
         column: String,
         /// What is wrong with its value.
+        reason: String,
+    },
+
+    /// An encoder that makes no vector of any sample, as far as it has come: that is no fault of single samples.
+    #[error(
+        "encoder `{encoder}` makes no usable vector of any of the first {rows} samples it is given: column `{column}` \
+         at {sample} {reason}; check the model or the column, or filter these rows out"
+    )]
+    NoVectors {
+        /// The encoder's name.
+        encoder: String,
+        /// Samples of the record batch.
+        rows: usize,
+        /// One of them.
+        sample: SampleId,
+        /// The column at fault there.
+        column: String,
+        /// What is wrong with its value, or its vector.
         reason: String,
     },
 

@@ -66,6 +66,7 @@ pub(crate) fn model_opened(path: &Path, dimension: usize, provider: &str, sessio
     info!(path = %path.display(), dimension, provider, sessions, "opened the model");
 }
 
+/// Once for each column and kind of reason.
 pub(crate) fn samples_skipped(skipped: usize, first: SampleId, column: &str, reason: &str) {
     warn!(skipped, %first, column, reason, "skipped samples that cannot be encoded; the first is named");
 }
@@ -147,6 +148,10 @@ pub(crate) fn refresh_cancelled(step: u64) {
 
 pub(crate) fn pushes_dropped(samples: usize) {
     warn!(samples, "dropped pushed vectors: a newer model has embedded all samples since");
+}
+
+pub(crate) fn pushes_skipped(samples: usize) {
+    warn!(samples, "dropped pushed vectors: a newer model could not encode their samples, which are skipped since");
 }
 
 pub(crate) fn samples_added(samples: usize, total: usize) {

@@ -23,6 +23,7 @@ fn class(error: &Error) -> &'static str {
         | Error::SourceChanged { .. }
         | Error::Remote { .. }
         | Error::TooFewSamples { .. }
+        | Error::TooFewEncoded { .. }
         | Error::TooManySamples { .. }
         | Error::MissingColumn { .. }
         | Error::ColumnType { .. }
@@ -39,10 +40,14 @@ fn class(error: &Error) -> &'static str {
         | Error::NoProvider { .. }
         | Error::Tokenizer { .. }
         | Error::Dimension { .. } => "ModelError",
-        Error::BadSample { .. } | Error::Encode { .. } | Error::NotFinite { .. } | Error::BadLength { .. } => {
-            "EncodeError"
+        Error::BadSample { .. }
+        | Error::NoVectors { .. }
+        | Error::Encode { .. }
+        | Error::NotFinite { .. }
+        | Error::BadLength { .. } => "EncodeError",
+        Error::Query { .. } | Error::Shape { .. } | Error::UnknownSample { .. } | Error::SkippedSample { .. } => {
+            "ArgumentError"
         }
-        Error::Query { .. } | Error::Shape { .. } | Error::UnknownSample { .. } => "ArgumentError",
         Error::State { .. } => "StateError",
         Error::Refresh { .. } | Error::Cancelled => "RefreshError",
         Error::TaskDied { .. } => "TaskDiedError",

@@ -122,8 +122,9 @@ pub struct EncodeConfig {
     /// takes the model's size in memory. Work with a `refresh.gpu_share` below 1 uses one on each GPU. Views with the same
     /// model share them.
     pub sessions: usize,
-    /// What to do with a sample that cannot be read: a broken image, a null, an edge to a node that is not there. Default
-    /// `fail`.
+    /// What to do with a sample that cannot be encoded: a broken image, a null, a text without a token, an edge to a
+    /// node that is not there, or a vector, of the column or out of the model, that is not finite or has no usable
+    /// length. Default `fail`.
     pub on_bad_sample: OnBadSample,
     /// How the embeddings are kept in memory, whatever the encoder. Default `f32`.
     pub storage: Storage,
@@ -174,15 +175,16 @@ pub enum Pooling {
     None,
 }
 
-/// What to do with a sample that cannot be read.
+/// What to do with a sample that cannot be encoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnBadSample {
-    /// Stop with an error that names the sample and the reason.
+    /// Stop with an error that names the sample, the column and the reason.
     #[default]
     Fail,
-    /// Go on without it: it is in no mini-batch, and no sample's neighbor. Skipped samples are counted, and the first is
-    /// logged with its reason. A vector that is not finite is the model's fault, and stops the run all the same.
+    /// Go on without it: it is in no mini-batch, and no sample's neighbor. Skipped samples are counted by column and
+    /// reason, and the first of each is logged. Where all samples of the first record batch that are not null come to
+    /// nothing, the fault is the model's or the settings', and stops the run all the same.
     Skip,
 }
 

@@ -4,15 +4,14 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 
-use super::pooling::normalize;
-use super::{BadRow, Encoded, Encoder, refuse};
+use super::{BadRow, Encoded, Encoder, once_a_row, refuse, unit_vectors};
 use crate::config::Combine;
 use crate::error::{Error, Result};
-use crate::source::positions;
 
 /// Makes one vector of several encoders' vectors, each brought to unit length before: their mean, or one after another.
 ///
-/// Costs what the encoders cost, one after another, and a few percent. A row that one of them cannot read is bad.
+/// Costs what the encoders cost, one after another, and a few percent. A row is bad where one of them cannot read it,
+/// or gives it a vector without direction or one that is not finite.
 #[derive(Clone)]
 pub struct CombinedEncoder {
     name: String,
@@ -96,12 +95,7 @@ impl Encoder for CombinedEncoder {
     fn encode_readable(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Encoded> {
         let (mut bad, mut start): (Vec<BadRow>, usize) = (Vec::new(), 0);
         for encoder in &self.encoders {
-            let d = encoder.dimension();
-            let own = positions("the rows", &rows.schema(), encoder.columns())?;
-            let rows = rows.project(&own).map_err(|cause| Error::Arrow { action: "select columns", cause })?;
-            let mut part = vec![0f32; rows.num_rows() * d];
-            bad.extend(encoder.encode_readable(&rows, &mut part)?.bad);
-            normalize(&mut part, d);
+            let (d, part) = (encoder.dimension(), unit_vectors(encoder.as_ref(), rows, &mut bad)?);
             let share = match self.combine {
                 Combine::Mean => 1.0 / self.encoders.len() as f32,
                 Combine::Concat => 1.0,
@@ -111,11 +105,7 @@ impl Encoder for CombinedEncoder {
             }
             start += if self.combine == Combine::Concat { d } else { 0 };
         }
-        bad.sort_by_key(|bad| bad.row);
-        bad.dedup_by_key(|bad| bad.row);
-        for bad in &bad {
-            vectors[bad.row * self.dimension..][..self.dimension].fill(0.0);
-        }
+        once_a_row(&mut bad, vectors, self.dimension);
         Ok(Encoded { bad, ..Encoded::default() })
     }
 }

@@ -7,6 +7,7 @@
 //! `examples/custom_encoder.rs`). [`open`] gives the one that settings ask for.
 
 mod ahead;
+mod all;
 #[cfg(feature = "onnx")]
 mod batching;
 mod column;
@@ -22,6 +23,7 @@ mod model;
 #[cfg(feature = "onnx")]
 mod onnx;
 mod pairs;
+#[cfg(feature = "onnx")]
 mod pooling;
 #[cfg(feature = "onnx")]
 mod provider;
@@ -35,11 +37,12 @@ mod until_exit;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{Array, BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
+use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 
-use self::ahead::in_order;
+pub use self::all::encode_all;
+use self::all::flawed;
+pub(crate) use self::all::{BadSamples, encode_present, encode_rest, encode_some};
 pub use self::column::ColumnEncoder;
 pub use self::combined::CombinedEncoder;
 #[cfg(feature = "onnx")]
@@ -53,12 +56,10 @@ pub(crate) use self::provider::{is_out_of_memory, session_builder};
 pub(crate) use self::transfer::pinned;
 #[cfg(feature = "onnx")]
 pub(crate) use self::until_exit::UntilExit;
-use crate::config::{EncodeConfig, Fault, Faults, FeatureKind, OnBadSample, PairsConfig, Similarity, Storage};
+use crate::config::{EncodeConfig, Fault, Faults, FeatureKind, PairsConfig, Similarity};
 use crate::error::{Error, Result};
-use crate::sample::{ModelVersion, SampleId};
 use crate::source::positions;
-use crate::store::{EmbeddingTable, Store};
-use crate::telemetry;
+use crate::store::prepare;
 
 /// Something that makes one vector of every row.
 pub trait Encoder: Send + Sync + 'static {
@@ -108,7 +109,7 @@ pub trait Encoder: Send + Sync + 'static {
     /// Writes the vectors of `rows` to `vectors` [rows × dimension], row-major, all zeros before. `rows` holds
     /// [`columns`](Self::columns) in that order, at most 8,192 rows. Runs inside the compute pool,
     /// [`calls_at_once`](Self::calls_at_once) side by side: parallel iterators of rayon use the pool, and blocking is
-    /// fine. Vectors need not have unit length; they must be finite.
+    /// fine. Vectors need not have unit length; one that is not finite, or has no usable length, makes its sample bad.
     ///
     /// # Errors
     /// Its own, best as [`Error::Encode`].
@@ -149,6 +150,34 @@ pub struct BadRow {
 fn refuse(encoder: &str, bad: Vec<BadRow>) -> Result<()> {
     let Some(BadRow { row, column, reason }) = bad.into_iter().next() else { return Ok(()) };
     Err(Error::Encode { encoder: encoder.to_owned(), cause: format!("column `{column}` at row {row} {reason}").into() })
+}
+
+/// The vectors of one of several encoders whose vectors become one, each of unit length; rows that it makes none of are
+/// added to `bad`, their vectors are zeros.
+fn unit_vectors(encoder: &dyn Encoder, rows: &RecordBatch, bad: &mut Vec<BadRow>) -> Result<Vec<f32>> {
+    let places = positions("the rows", &rows.schema(), encoder.columns())?;
+    let rows = rows.project(&places).map_err(|cause| Error::Arrow { action: "select columns", cause })?;
+    let d = encoder.dimension();
+    let mut vectors = vec![0f32; rows.num_rows() * d];
+    let unread = encoder.encode_readable(&rows, &mut vectors)?.bad;
+    let mut rest = unread.iter().map(|bad| bad.row).peekable();
+    for (row, vector) in vectors.chunks_exact_mut(d).enumerate() {
+        if rest.next_if_eq(&row).is_some() {
+            vector.fill(0.0);
+        } else if let Err(flaw) = prepare(vector, Similarity::Cosine) {
+            vector.fill(0.0);
+            bad.push(flawed(encoder, row, flaw));
+        }
+    }
+    bad.extend(unread);
+    Ok(vectors)
+}
+
+/// One fault a row, in order, of what several encoders found; the vectors of these rows become zeros.
+fn once_a_row(bad: &mut Vec<BadRow>, vectors: &mut [f32], dimension: usize) {
+    bad.sort_by_key(|bad| bad.row);
+    bad.dedup_by_key(|bad| bad.row);
+    bad.iter().for_each(|bad| vectors[bad.row * dimension..][..dimension].fill(0.0));
 }
 
 /// The encoder that `config` asks for, of rows with this schema. Blocks as `OnnxEncoder::open` does.
@@ -209,146 +238,6 @@ fn open_views(config: &EncodeConfig, schema: &Schema, models: &Models) -> Result
     }
     let encoders = views.iter().map(open).collect::<Result<Vec<_>>>()?;
     Ok(Arc::new(CombinedEncoder::new(encoders, config.combine)?))
-}
-
-/// Embeds all samples of `store`. `progress` hears how many are done. Blocks, for minutes where the model is large:
-/// run it in a [`ComputePool`](crate::ComputePool). Takes the memory of the table, and little beyond.
-///
-/// # Errors
-/// [`Error::MissingColumn`]; [`Error::NullValue`], [`Error::BadSample`], [`Error::NotFinite`] and [`Error::BadLength`] with
-/// the sample; the encoder's own.
-pub fn encode_all(
-    encoder: &dyn Encoder,
-    store: &Store,
-    storage: Storage,
-    similarity: Similarity,
-    model_version: ModelVersion,
-    progress: &mut dyn FnMut(usize),
-) -> Result<EmbeddingTable> {
-    encode_present(encoder, store, BadSamples::default(), (storage, similarity, model_version), progress)
-}
-
-/// What becomes of samples that cannot be read.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct BadSamples {
-    pub on_bad_sample: OnBadSample,
-    /// So many were skipped before, of which nobody needs to hear again.
-    pub known: usize,
-}
-
-/// [`encode_all`], which may skip samples.
-pub(crate) fn encode_present(
-    encoder: &dyn Encoder,
-    store: &Store,
-    bad: BadSamples,
-    (storage, similarity, model_version): (Storage, Similarity, ModelVersion),
-    progress: &mut dyn FnMut(usize),
-) -> Result<EmbeddingTable> {
-    let _span = telemetry::encode(encoder.name(), store.len(), model_version).entered();
-    let dimension = encoder.dimension();
-    let mut table = EmbeddingTable::with_capacity(store.len(), dimension, storage, similarity, model_version)?;
-    encode_rest(encoder, store, bad, &mut table, progress)?;
-    Ok(table)
-}
-
-/// Embeds those samples of `store` that `table` does not have yet: the last ones.
-///
-/// # Errors
-/// As [`encode_all`].
-pub(crate) fn encode_rest(
-    encoder: &dyn Encoder,
-    store: &Store,
-    bad: BadSamples,
-    table: &mut EmbeddingTable,
-    progress: &mut dyn FnMut(usize),
-) -> Result<()> {
-    let store = store.select(encoder.columns())?;
-    let (d, known) = (encoder.dimension(), table.len());
-    let missing = store.record_batches().filter_map(|(first, rows)| {
-        let known = known.saturating_sub(first.index());
-        let left = rows.num_rows().checked_sub(known).filter(|left| *left > 0)?;
-        Some((SampleId::new(first.index() + known), rows.slice(known, left)))
-    });
-    let encode = |(first, rows): (SampleId, RecordBatch)| {
-        if bad.on_bad_sample == OnBadSample::Fail {
-            refuse_nulls(first, &rows)?;
-        }
-        let mut vectors = vec![0f32; rows.num_rows() * d];
-        let encoded = encode_without_nulls(encoder, &rows, &mut vectors)?;
-        Ok((first, vectors, encoded))
-    };
-    let mut example = None;
-    let take = |(first, mut vectors, encoded): (SampleId, Vec<f32>, Encoded)| {
-        let Encoded { bad: unread, pair_similarities } = encoded;
-        if let (None, Some(BadRow { row, column, reason })) = (&example, unread.first().cloned()) {
-            let sample = SampleId::new(first.index() + row);
-            if bad.on_bad_sample == OnBadSample::Fail {
-                return Err(Error::BadSample { sample, column, reason });
-            }
-            example = Some((sample, column, reason));
-        }
-        let skipped: Vec<_> = unread.iter().map(|bad| bad.row).collect();
-        table.push_except(&mut vectors, &skipped)?;
-        table.push_pair_similarities(&pair_similarities);
-        progress(first.index() + vectors.len() / d);
-        Ok(())
-    };
-    in_order(missing, encoder.calls_at_once(), encode, take)?;
-    match (table.skipped(), example) {
-        (skipped, Some((sample, column, reason))) if skipped > bad.known => {
-            telemetry::samples_skipped(skipped, sample, &column, &reason);
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
-/// Encodes the rows without nulls, which encoders need not know; the others are as bad as those that cannot be read.
-fn encode_without_nulls(encoder: &dyn Encoder, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Encoded> {
-    let is_null = |row: usize| rows.columns().iter().position(|column| column.is_null(row));
-    if rows.columns().iter().all(|column| column.null_count() == 0) {
-        return encoder.encode_readable(rows, vectors);
-    }
-    let (mut kept, mut bad) = (Vec::new(), Vec::new());
-    for row in 0..rows.num_rows() {
-        match is_null(row) {
-            None => kept.push(row),
-            Some(column) => {
-                let column = rows.schema().field(column).name().clone();
-                bad.push(BadRow { row, column, reason: "is null".into() });
-            }
-        }
-    }
-    let mask: BooleanArray = (0..rows.num_rows()).map(|row| Some(is_null(row).is_none())).collect();
-    let rows = filter_record_batch(rows, &mask).map_err(|cause| Error::Arrow { action: "leave nulls out", cause })?;
-    let d = encoder.dimension();
-    let mut part = vec![0f32; kept.len() * d];
-    let empty = kept.is_empty();
-    let encoded = if empty { Encoded::default() } else { encoder.encode_readable(&rows, &mut part)? };
-    for (&row, vector) in kept.iter().zip(part.chunks_exact(d)) {
-        vectors[row * d..][..d].copy_from_slice(vector);
-    }
-    bad.extend(encoded.bad.into_iter().map(|bad| BadRow { row: kept[bad.row], ..bad }));
-    bad.sort_by_key(|bad| bad.row);
-    let pairs = !encoded.pair_similarities.is_empty();
-    let mut pair_similarities = vec![0.0; if pairs { mask.len() } else { 0 }];
-    for (&row, similarity) in kept.iter().zip(encoded.pair_similarities) {
-        pair_similarities[row] = similarity;
-    }
-    Ok(Encoded { bad, pair_similarities })
-}
-
-fn refuse_nulls(first: SampleId, rows: &RecordBatch) -> Result<()> {
-    for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
-        let Some(row) = (0..column.len()).find(|&row| column.is_null(row)) else { continue };
-        return Err(Error::NullValue {
-            column: field.name().clone(),
-            sample: SampleId::new(first.index() + row),
-            count: column.null_count(),
-            rows: rows.num_rows(),
-        });
-    }
-    Ok(())
 }
 
 impl<E: Encoder + ?Sized> Encoder for Arc<E> {

@@ -4,11 +4,9 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 
-use super::pooling::normalize;
-use super::{BadRow, Encoded, Encoder, refuse};
+use super::{Encoded, Encoder, once_a_row, refuse, unit_vectors};
 use crate::config::GraphOver;
 use crate::error::{Error, Result};
-use crate::source::positions;
 
 /// Embeds rows that are an anchor and its positive, by an encoder for each; they may share a model.
 ///
@@ -39,16 +37,6 @@ impl PairEncoder {
             false => format!("{} and {}", anchor.name(), positive.name()),
         };
         Ok(Self { name, columns, anchor, positive, over })
-    }
-
-    /// Its vectors of these rows, each of unit length or zero; rows that it cannot read are added to `bad`.
-    fn vectors(&self, encoder: &dyn Encoder, rows: &RecordBatch, bad: &mut Vec<BadRow>) -> Result<Vec<f32>> {
-        let places = positions("the rows", &rows.schema(), encoder.columns())?;
-        let rows = rows.project(&places).map_err(|cause| Error::Arrow { action: "split pairs", cause })?;
-        let mut vectors = vec![0f32; rows.num_rows() * encoder.dimension()];
-        bad.extend(encoder.encode_readable(&rows, &mut vectors)?.bad);
-        normalize(&mut vectors, encoder.dimension());
-        Ok(vectors)
     }
 }
 
@@ -101,8 +89,8 @@ impl Encoder for PairEncoder {
 
     fn encode_readable(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Encoded> {
         let mut bad = Vec::new();
-        let anchors = self.vectors(self.anchor.as_ref(), rows, &mut bad)?;
-        let positives = self.vectors(self.positive.as_ref(), rows, &mut bad)?;
+        let anchors = unit_vectors(self.anchor.as_ref(), rows, &mut bad)?;
+        let positives = unit_vectors(self.positive.as_ref(), rows, &mut bad)?;
         match self.over {
             GraphOver::Anchors => vectors.copy_from_slice(&anchors),
             GraphOver::Positives => vectors.copy_from_slice(&positives),
@@ -114,11 +102,7 @@ impl Encoder for PairEncoder {
         let d = self.dimension();
         let cosine = |(a, p): (&[f32], &[f32])| a.iter().zip(p).map(|(a, p)| f64::from(a * p)).sum::<f64>() as f32;
         let pair_similarities = anchors.chunks_exact(d).zip(positives.chunks_exact(d)).map(cosine).collect();
-        bad.sort_by_key(|bad| bad.row);
-        bad.dedup_by_key(|bad| bad.row);
-        for bad in &bad {
-            vectors[bad.row * d..][..d].fill(0.0);
-        }
+        once_a_row(&mut bad, vectors, d);
         Ok(Encoded { bad, pair_similarities })
     }
 }

@@ -75,14 +75,9 @@ pub(super) fn enough(uri: &str, found: usize, walk: &WalkConfig) -> Result<()> {
 
 /// Refuses embeddings of which too few are left after those that were skipped.
 pub(super) fn enough_left(uri: &str, table: &EmbeddingTable, batch_size: usize) -> Result<()> {
-    let (found, needed) = (table.present(), batch_size.max(2));
-    if found >= needed {
+    let needed = batch_size.max(2);
+    if table.present() >= needed {
         return Ok(());
     }
-    let skipped = table.skipped();
-    let reason = format!(
-        "are needed (walk.batch_size): {skipped} others were skipped, since they cannot be encoded; the log names the first"
-    );
-    let uri = uri.to_owned();
-    Err(Error::TooFewSamples { uri, found, needed, reason })
+    Err(table.too_few(uri, needed))
 }

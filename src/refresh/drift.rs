@@ -2,9 +2,10 @@ use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::index::sample;
 
-use crate::encode::Encoder;
-use crate::error::{Error, Result};
-use crate::sample::{ModelVersion, SampleId};
+use crate::config::OnBadSample;
+use crate::encode::{Encoder, encode_some};
+use crate::error::Result;
+use crate::sample::SampleId;
 use crate::store::{EmbeddingTable, Store};
 
 /// How far a newer model's vectors lie from those in use, by a few samples that are the same all run long.
@@ -17,11 +18,12 @@ pub struct Drift {
 }
 
 impl Drift {
-    /// Embeds the probe with `encoder`, and compares.
+    /// Embeds the probe with `encoder`, and compares those samples that it can encode.
     pub(super) fn measure(
         encoder: &dyn Encoder,
         store: &Store,
         old: &EmbeddingTable,
+        on_bad_sample: OnBadSample,
         probe: usize,
         seed: u64,
     ) -> Result<Self> {
@@ -30,14 +32,12 @@ impl Drift {
         let places = sample(&mut generator, present.len(), probe.min(present.len()));
         let ids: Vec<_> = places.iter().map(|place| SampleId(present[place])).collect();
         let rows = store.select(encoder.columns())?.gather(&ids)?;
-        let mut vectors = vec![0f32; ids.len() * encoder.dimension()];
-        encoder.encode(&rows, &mut vectors)?;
-        let new = EmbeddingTable::new(vectors, encoder.dimension(), old.similarity(), ModelVersion(0));
-        let new = new.map_err(|error| named(error, &ids))?;
+        let new = encode_some(encoder, (&ids, &rows), on_bad_sample, old.similarity())?;
+        let places = new.present_ids().into_iter().map(SampleId);
+        let (places, ids): (Vec<_>, Vec<_>) = places.map(|place| (place, ids[place.index()])).unzip();
 
-        let shift = ids.iter().enumerate().map(|(i, &id)| 1.0 - cosine(&old.get(id), &new.get(SampleId::new(i))));
+        let shift = ids.iter().zip(&places).map(|(&id, &place)| 1.0 - cosine(&old.get(id), &new.get(place)));
         let count = (ids.len() / 4).clamp(1, 10);
-        let places: Vec<_> = (0..ids.len()).map(SampleId::new).collect();
         let kept = (0..ids.len()).map(|i| {
             let before = nearest(old, &ids, i, count);
             let after = nearest(&new, &places, i, count);
@@ -45,19 +45,6 @@ impl Drift {
         });
         let n = ids.len().max(1) as f64;
         Ok(Self { cosine_shift: shift.sum::<f64>() / n, overlap: kept.sum::<f64>() / n })
-    }
-}
-
-/// An error about the vectors of these samples that were put into a table of their own, with the sample's own name.
-pub(super) fn named(error: Error, ids: &[SampleId]) -> Error {
-    match error {
-        Error::NotFinite { sample, component, value } => {
-            Error::NotFinite { sample: ids[sample.index()], component, value }
-        }
-        Error::BadLength { sample, length, similarity } => {
-            Error::BadLength { sample: ids[sample.index()], length, similarity }
-        }
-        other => other,
     }
 }
 

@@ -3,7 +3,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::drift::named;
 use super::report::{RefreshCounts, Refreshed, Told};
 use super::snapshot::{Published, Snapshot};
 use crate::error::{Error, Result};
@@ -52,7 +51,8 @@ impl RefreshHandle {
     /// replaces an earlier one. Copies them; 4 d bytes a sample until then.
     ///
     /// # Errors
-    /// [`Error::Shape`], [`Error::UnknownSample`], [`Error::SkippedSample`], [`Error::NotFinite`], [`Error::BadLength`]: nothing is taken then.
+    /// [`Error::Shape`], [`Error::UnknownSample`], [`Error::SkippedSample`], and, whatever `encode.on_bad_sample` says,
+    /// [`Error::NotFinite`] and [`Error::BadLength`]: nothing is taken then.
     pub fn push_embeddings(&self, ids: &[SampleId], vectors: &[f32]) -> Result<()> {
         let table = self.published.current().embeddings.clone();
         let (dimension, len) = (table.dimension(), table.len());
@@ -145,5 +145,18 @@ impl Pushed {
                 self.vectors[place.0..][..dimension].copy_from_slice(vector);
             }
         }
+    }
+}
+
+/// An error about the vectors of these samples that were put into a table of their own, with the sample's own name.
+fn named(error: Error, ids: &[SampleId]) -> Error {
+    match error {
+        Error::NotFinite { sample, component, value } => {
+            Error::NotFinite { sample: ids[sample.index()], component, value }
+        }
+        Error::BadLength { sample, length, similarity } => {
+            Error::BadLength { sample: ids[sample.index()], length, similarity }
+        }
+        other => other,
     }
 }

@@ -106,11 +106,10 @@ impl Recipe {
             let form = (self.storage, self.similarity, next);
             encode_present(&watched, &store, bad, form, &mut encoded)?.into()
         } else if report.added > 0 || pushed.len() > 0 {
-            report.pushed = pushed.len();
             let version = if pushed.len() > 0 { next } else { old.model_version() };
             let mut table = old.embeddings.fork(total, version);
             encode_rest(&watched, &store, bad, &mut table, &mut encoded)?;
-            ages = push(&mut table, pushed, &ages)?;
+            (ages, report.pushed) = push(&mut table, pushed, &ages)?;
             table.into()
         } else if self.workshop.is_settled(old.embeddings.present()) {
             telemetry::refresh_skipped(*step, "nothing has changed");
@@ -121,9 +120,7 @@ impl Recipe {
         report.seconds.encode = lap.seconds();
         watched.go_on()?;
         if embeddings.present() < 2 {
-            let reason = "are needed: the newer model's encoder cannot read the others".to_owned();
-            let (uri, found) = (store.uri().to_owned(), embeddings.present());
-            return Err(Error::TooFewSamples { uri, found, needed: 2, reason });
+            return Err(embeddings.too_few(store.uri(), 2));
         }
         told.reach(Stage::Graph, 0, total);
         let version = GraphVersion(old.graph_version().0 + 1);
@@ -158,7 +155,7 @@ impl Recipe {
             return Err(Error::Dimension { encoder: newer.name().to_owned(), found, expected });
         }
         let probe = self.refresh.probe;
-        let drift = Drift::measure(newer.as_ref(), &old.store, &old.embeddings, probe, self.seed)?;
+        let drift = Drift::measure(newer.as_ref(), &old.store, &old.embeddings, self.on_bad_sample, probe, self.seed)?;
         telemetry::drifted(drift.cosine_shift, drift.overlap, old.model_version());
         report.drift = Some(drift);
         Ok((drift.cosine_shift >= self.refresh.skip_below.max(least)).then_some(newer))
@@ -168,19 +165,27 @@ impl Recipe {
 /// A model whose vectors have not turned by more than storing them in i8 may turn them is the same.
 const SAME: f64 = 1e-3;
 
-/// Puts pushed vectors in their places.
-fn push(table: &mut EmbeddingTable, pushed: &Pushed, ages: &Ages) -> Result<Ages> {
+/// Puts pushed vectors in their places, but for samples that a newer model has skipped since; says how many.
+fn push(table: &mut EmbeddingTable, pushed: &Pushed, ages: &Ages) -> Result<(Ages, usize)> {
     let mut at = ages.pushed_at_step.to_vec();
     if pushed.len() > 0 || !at.is_empty() {
         at.resize(table.len(), Ages::NEVER);
     }
-    let mut room = vec![0f32; table.dimension()];
+    let (mut room, mut skipped) = (vec![0f32; table.dimension()], 0);
     for (id, vector, step) in pushed.vectors(table.dimension()) {
+        if table.is_skipped(id) {
+            skipped += 1;
+            continue;
+        }
         room.copy_from_slice(vector);
         table.replace(id, &mut room)?;
         at[id.index()] = step;
     }
-    Ok(Ages { embedded_at_step: ages.embedded_at_step, pushed_at_step: at.into() })
+    if skipped > 0 {
+        telemetry::pushes_skipped(skipped);
+    }
+    let ages = Ages { embedded_at_step: ages.embedded_at_step, pushed_at_step: at.into() };
+    Ok((ages, pushed.len() - skipped))
 }
 
 /// An encoder that stops where its work is cancelled.

@@ -93,6 +93,7 @@ impl Observer {
             uniform,
             samples: self.sizes.iter().sum(),
             skipped: snapshot.embeddings.skipped(),
+            skip_reasons: snapshot.embeddings.skip_reasons().to_vec(),
             counts: self.counts,
             staleness: self.staleness,
             graph_versions: self.graph_versions.clone(),

@@ -4,6 +4,7 @@ use std::fmt;
 use super::sparkline::sparkline;
 use crate::config::SamplerKind;
 use crate::sample::GraphVersion;
+use crate::store::SkipReason;
 use crate::walk::WalkCounts;
 
 /// What a series of mini-batches was like, one number a mini-batch.
@@ -42,8 +43,10 @@ pub struct Summary {
     pub uniform: Measure,
     /// Samples delivered.
     pub samples: usize,
-    /// Samples of the data set that could not be read and are in none.
+    /// Samples of the data set that could not be encoded and are in none.
     pub skipped: usize,
+    /// Why, by column and kind of reason.
+    pub skip_reasons: Vec<SkipReason>,
     /// What happened on the walks, in all.
     pub counts: WalkCounts,
     /// The most steps between embedding and use.
@@ -80,6 +83,9 @@ impl fmt::Display for Summary {
         writeln!(f, "{:<12} at most {} steps", "staleness", self.staleness)?;
         if self.skipped > 0 {
             writeln!(f, "{:<12} {} samples that cannot be encoded", "skipped", self.skipped)?;
+            for why in &self.skip_reasons {
+                writeln!(f, "{:<12} {}: {why}", "", why.samples)?;
+            }
         }
         write!(
             f,

@@ -1,6 +1,7 @@
 use std::borrow::Cow;
 
 use super::dot::{dot, dots};
+use super::skipped::{Flaw, SkipReason, Skipped, prepare};
 use super::vectors::Vectors;
 use crate::config::{Similarity, Storage};
 use crate::error::{Error, Result};
@@ -17,8 +18,7 @@ pub struct EmbeddingTable {
     pub(super) dimension: usize,
     pub(super) similarity: Similarity,
     pub(super) model_version: ModelVersion,
-    /// A bit for each sample, set where it was skipped; may end early.
-    pub(super) skipped: Vec<u64>,
+    pub(super) skipped: Skipped,
     /// Of each sample's anchor and positive, where rows are pairs; empty where they are not.
     pub(super) pair_similarities: Vec<f32>,
 }
@@ -70,11 +70,18 @@ impl EmbeddingTable {
     /// # Errors
     /// As [`new`](Self::new), and [`Error::NotFinite`] for what overflows f16 (65,504); the table is unusable then.
     pub fn push(&mut self, vectors: &mut [f32]) -> Result<()> {
-        self.push_except(vectors, &[])
+        let first = self.len();
+        self.push_except(vectors, &[], |index, flaw| Err(flaw.error(SampleId::new(first + index))))
     }
 
-    /// [`push`](Self::push), but the vectors in these places, in order, are of samples that were skipped.
-    pub(crate) fn push_except(&mut self, vectors: &mut [f32], mut skipped: &[usize]) -> Result<()> {
+    /// [`push`](Self::push), but those in the places `skipped`, in order, are of samples that were skipped; and those
+    /// that no table takes go to `flawed` with their place, which may skip them too.
+    pub(crate) fn push_except(
+        &mut self,
+        vectors: &mut [f32],
+        mut skipped: &[usize],
+        mut flawed: impl FnMut(usize, Flaw) -> Result<()>,
+    ) -> Result<()> {
         if !vectors.len().is_multiple_of(self.dimension) {
             return Err(Error::Shape { found: vectors.len(), dimension: self.dimension });
         }
@@ -84,14 +91,30 @@ impl EmbeddingTable {
             self.vectors.push_zeros(self.dimension);
             if let Some(rest) = skipped.strip_prefix(&[index]) {
                 skipped = rest;
-                let word = sample.index() / 64;
-                self.skipped.resize(self.skipped.len().max(word + 1), 0);
-                self.skipped[word] |= 1 << (sample.index() % 64);
-            } else {
-                self.replace(sample, vector)?;
+                self.skipped.add(sample);
+            } else if let Err(flaw) = self.put(sample, vector) {
+                flawed(index, flaw)?;
+                self.skipped.add(sample);
             }
         }
         Ok(())
+    }
+
+    /// Scales and rounds a vector into its sample's place, where it is of use; else that holds zeros.
+    fn put(&mut self, sample: SampleId, vector: &mut [f32]) -> Result<(), Flaw> {
+        prepare(vector, self.similarity)?;
+        self.vectors.set(sample.index(), vector).map_err(|component| {
+            let value = vector[component];
+            vector.fill(0.0);
+            // Zeros fit every type.
+            let _ = self.vectors.set(sample.index(), vector);
+            Flaw::NotFinite { component, value }
+        })
+    }
+
+    /// Says why a sample was skipped.
+    pub(crate) fn count_skip_reason(&mut self, sample: SampleId, column: &str, reason: &str) {
+        self.skipped.count_reason(sample, column, reason);
     }
 
     /// Puts another vector of d numbers in the place of one sample's; it is scaled in place and rounded as by
@@ -110,9 +133,7 @@ impl EmbeddingTable {
         if self.is_skipped(sample) {
             return Err(Error::SkippedSample { sample });
         }
-        prepare(sample, vector, self.similarity)?;
-        let overflows = |component| Error::NotFinite { sample, component, value: f32::INFINITY };
-        self.vectors.set(sample.index(), vector).map_err(overflows)
+        self.put(sample, vector).map_err(|flaw| flaw.error(sample))
     }
 
     /// A copy with room for `samples`, as another model version: the start of a table of which most stays as it is.
@@ -140,7 +161,7 @@ impl EmbeddingTable {
     #[inline]
     #[must_use]
     pub fn is_skipped(&self, id: SampleId) -> bool {
-        self.skipped.get(id.index() / 64).is_some_and(|bits| bits >> (id.index() % 64) & 1 == 1)
+        self.skipped.contains(id)
     }
 
     /// Whether none was skipped.
@@ -151,7 +172,20 @@ impl EmbeddingTable {
     /// Samples that were skipped.
     #[must_use]
     pub fn skipped(&self) -> usize {
-        self.skipped.iter().map(|bits| bits.count_ones() as usize).sum()
+        self.skipped.count()
+    }
+
+    /// Why samples were skipped: their columns and reasons, the first of each by name; few, whatever the samples.
+    #[must_use]
+    pub fn skip_reasons(&self) -> &[SkipReason] {
+        self.skipped.reasons()
+    }
+
+    /// An error that says that too few samples of `uri` are left after those that were skipped.
+    pub(crate) fn too_few(&self, uri: &str, needed: usize) -> Error {
+        let most = self.skip_reasons().iter().max_by_key(|why| why.samples);
+        let reason = most.map_or_else(String::new, ToString::to_string);
+        Error::TooFewEncoded { uri: uri.to_owned(), samples: self.len(), skipped: self.skipped(), needed, reason }
     }
 
     /// Samples that have an embedding.
@@ -172,7 +206,7 @@ impl EmbeddingTable {
         if let (Some(last), rest @ 1..) = (bits.last_mut(), self.len() % 64) {
             *last = (1 << rest) - 1;
         }
-        bits.iter_mut().zip(&self.skipped).for_each(|(bits, skipped)| *bits &= !skipped);
+        bits.iter_mut().zip(self.skipped.bits()).for_each(|(bits, skipped)| *bits &= !skipped);
         bits
     }
 
@@ -329,24 +363,6 @@ impl EmbeddingTable {
     }
 }
 
-/// Checks one vector and scales it for its similarity.
-fn prepare(sample: SampleId, vector: &mut [f32], similarity: Similarity) -> Result<()> {
-    if let Some(component) = vector.iter().position(|x| !x.is_finite()) {
-        return Err(Error::NotFinite { sample, component, value: vector[component] });
-    }
-    let length = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
-    let bad = Error::BadLength { sample, length: length as f32, similarity: similarity.name() };
-    match similarity {
-        Similarity::Cosine if length < f64::from(f32::MIN_POSITIVE) => return Err(bad),
-        Similarity::Cosine => vector.iter_mut().for_each(|x| *x = (f64::from(*x) / length) as f32),
-        // By Cauchy and Schwarz no dot product, nor any partial sum of one, then leaves the range of f32.
-        Similarity::Dot if length > MAX_LENGTH => return Err(bad),
-        Similarity::Dot => {}
-    }
-    Ok(())
-}
-
 /// Vectors between asking for one and using it.
 const AHEAD: usize = 8;
 const MAX_DIMENSION: usize = 1 << 16;
-const MAX_LENGTH: f64 = 1e18;

@@ -7,6 +7,7 @@ use arrow::datatypes::{DataType, Field, Float16Type, Float32Type, Int8Type, Sche
 
 use super::embeddings::EmbeddingTable;
 use super::ipc;
+use super::skipped::Skipped;
 use super::vectors::Vectors;
 use crate::config::Similarity;
 use crate::error::{Error, Result};
@@ -51,6 +52,7 @@ impl EmbeddingTable {
                 (ipc::FORMAT_VERSION, FORMAT.to_owned()),
                 (MODEL_VERSION, self.model_version.to_string()),
                 (SIMILARITY, self.similarity.name().to_owned()),
+                (SKIP_REASONS, self.skipped.lines()),
             ];
             let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
             RecordBatch::try_new(Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), metadata)), columns)
@@ -89,9 +91,11 @@ fn decode(schema: &Schema, batch: &RecordBatch) -> Result<EmbeddingTable, String
         other => return Err(format!("its embeddings are {other}")),
     };
     let dimension = usize::try_from(embeddings.value_length()).unwrap_or(0).max(1);
-    let mut skipped = vec![0; if embeddings.null_count() > 0 { embeddings.len().div_ceil(64) } else { 0 }];
-    for sample in (0..embeddings.len()).filter(|&sample| embeddings.is_null(sample)) {
-        skipped[sample / 64] |= 1 << (sample % 64);
+    let mut skipped = Skipped::default();
+    if embeddings.null_count() > 0 {
+        let nulls = (0..embeddings.len()).filter(|&sample| embeddings.is_null(sample));
+        nulls.for_each(|sample| skipped.add(SampleId::new(sample)));
+        skipped.read_lines(key(SKIP_REASONS)).ok_or("its reasons for skipped samples cannot be read")?;
     }
     let pair_similarities = floats("pair_similarity").unwrap_or_default();
     Ok(EmbeddingTable { vectors, dimension, similarity, model_version, skipped, pair_similarities })
@@ -100,6 +104,7 @@ fn decode(schema: &Schema, batch: &RecordBatch) -> Result<EmbeddingTable, String
 /// Keys of the schema's metadata.
 const MODEL_VERSION: &str = "model_version";
 const SIMILARITY: &str = "similarity";
+const SKIP_REASONS: &str = "skip_reasons";
 
 /// Raised where older readers would misread a file.
 const FORMAT: &str = "2";

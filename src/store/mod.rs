@@ -30,6 +30,7 @@ mod gather;
 mod groups;
 pub(crate) mod ipc;
 mod lock;
+mod skipped;
 mod vectors;
 
 use std::hash::{Hash, Hasher};
@@ -42,6 +43,8 @@ use self::build::Recipe;
 pub(crate) use self::dot::{dot, dots, prefetch};
 pub use self::embeddings::EmbeddingTable;
 pub use self::groups::Groups;
+pub use self::skipped::SkipReason;
+pub(crate) use self::skipped::{Flaw, prepare};
 use crate::config::StoreConfig;
 use crate::error::{Error, Result};
 use crate::sample::SampleId;

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bad_samples;
+mod bad_vectors;
 #[cfg(feature = "cloud")]
 mod cloud;
 mod config;

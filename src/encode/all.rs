@@ -1,0 +1,220 @@
+//! Runs an encoder over a whole store, and says what becomes of the samples that it makes nothing of.
+
+use arrow::array::{Array, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+
+use super::ahead::in_order;
+use super::{BadRow, Encoded, Encoder};
+use crate::config::{OnBadSample, Similarity, Storage};
+use crate::error::{Error, Result, quoted};
+use crate::sample::{ModelVersion, SampleId};
+use crate::store::{EmbeddingTable, Flaw, SkipReason, Store};
+use crate::telemetry;
+
+/// Embeds all samples of `store`. `progress` hears how many are done. Blocks, for minutes where the model is large:
+/// run it in a [`ComputePool`](crate::ComputePool). Takes the memory of the table, and little beyond.
+///
+/// # Errors
+/// [`Error::MissingColumn`]; [`Error::NullValue`] and [`Error::BadSample`] with the sample, where it cannot be read or
+/// its vector is not finite or has no usable length; [`Error::NoVectors`] where that is so for all of a record batch
+/// before there is a single vector; the encoder's own.
+pub fn encode_all(
+    encoder: &dyn Encoder,
+    store: &Store,
+    storage: Storage,
+    similarity: Similarity,
+    model_version: ModelVersion,
+    progress: &mut dyn FnMut(usize),
+) -> Result<EmbeddingTable> {
+    encode_present(encoder, store, BadSamples::default(), (storage, similarity, model_version), progress)
+}
+
+/// What becomes of samples that cannot be encoded.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct BadSamples {
+    pub on_bad_sample: OnBadSample,
+    /// So many were skipped before, of which nobody needs to hear again.
+    pub known: usize,
+}
+
+/// [`encode_all`], which may skip samples.
+pub(crate) fn encode_present(
+    encoder: &dyn Encoder,
+    store: &Store,
+    bad: BadSamples,
+    (storage, similarity, model_version): (Storage, Similarity, ModelVersion),
+    progress: &mut dyn FnMut(usize),
+) -> Result<EmbeddingTable> {
+    let _span = telemetry::encode(encoder.name(), store.len(), model_version).entered();
+    let dimension = encoder.dimension();
+    let mut table = EmbeddingTable::with_capacity(store.len(), dimension, storage, similarity, model_version)?;
+    encode_rest(encoder, store, bad, &mut table, progress)?;
+    Ok(table)
+}
+
+/// Embeds those samples of `store` that `table` does not have yet: the last ones.
+///
+/// # Errors
+/// As [`encode_all`].
+pub(crate) fn encode_rest(
+    encoder: &dyn Encoder,
+    store: &Store,
+    bad: BadSamples,
+    table: &mut EmbeddingTable,
+    progress: &mut dyn FnMut(usize),
+) -> Result<()> {
+    let store = store.select(encoder.columns())?;
+    let (d, known) = (encoder.dimension(), table.len());
+    let missing = store.record_batches().filter_map(|(first, rows)| {
+        let known = known.saturating_sub(first.index());
+        let left = rows.num_rows().checked_sub(known).filter(|left| *left > 0)?;
+        Some((SampleId::new(first.index() + known), rows.slice(known, left)))
+    });
+    let encode = |(first, rows): (SampleId, RecordBatch)| {
+        if bad.on_bad_sample == OnBadSample::Fail {
+            refuse_nulls(first, &rows)?;
+        }
+        let mut vectors = vec![0f32; rows.num_rows() * d];
+        let (encoded, nulls) = encode_without_nulls(encoder, &rows, &mut vectors)?;
+        Ok((first, vectors, encoded, nulls))
+    };
+    let take = |(first, mut vectors, encoded, nulls): (SampleId, Vec<f32>, Encoded, usize)| {
+        let found = push(encoder, table, &mut vectors, encoded)?;
+        let rows = vectors.len() / d;
+        if found.len() == rows && rows - nulls > 1 && table.present() == 0 {
+            return Err(no_vectors(encoder, &found, |row| SampleId::new(first.index() + row)));
+        }
+        for BadRow { row, column, reason } in found {
+            let sample = SampleId::new(first.index() + row);
+            if bad.on_bad_sample == OnBadSample::Fail {
+                return Err(Error::BadSample { sample, column, reason });
+            }
+            table.count_skip_reason(sample, &column, &reason);
+        }
+        progress(first.index() + rows);
+        Ok(())
+    };
+    in_order(missing, encoder.calls_at_once(), encode, take)?;
+    if table.skipped() > bad.known {
+        for SkipReason { samples, first, column, reason } in table.skip_reasons() {
+            telemetry::samples_skipped(*samples, *first, column, reason);
+        }
+    }
+    Ok(())
+}
+
+/// Appends vectors to the table; gives all rows that it has none of, in order: those that could not be read, and those
+/// whose vector is of no use.
+fn push(
+    encoder: &dyn Encoder,
+    table: &mut EmbeddingTable,
+    vectors: &mut [f32],
+    encoded: Encoded,
+) -> Result<Vec<BadRow>> {
+    let Encoded { mut bad, pair_similarities } = encoded;
+    let unread: Vec<_> = bad.iter().map(|bad| bad.row).collect();
+    table.push_except(vectors, &unread, |row, flaw| {
+        bad.push(flawed(encoder, row, flaw));
+        Ok(())
+    })?;
+    table.push_pair_similarities(&pair_similarities);
+    bad.sort_by_key(|bad| bad.row);
+    Ok(bad)
+}
+
+/// A row of whose columns the encoder makes a vector that is of no use.
+pub(super) fn flawed(encoder: &dyn Encoder, row: usize, flaw: Flaw) -> BadRow {
+    let (column, reason) = match encoder.columns() {
+        [column] => (column.clone(), flaw.reason()),
+        [column, others @ ..] => (column.clone(), format!("together with {} {}", quoted(others), flaw.reason())),
+        [] => (encoder.name().to_owned(), flaw.reason()),
+    };
+    BadRow { row, column, reason }
+}
+
+/// All these rows are bad.
+fn no_vectors(encoder: &dyn Encoder, bad: &[BadRow], sample: impl Fn(usize) -> SampleId) -> Error {
+    // Nulls say least.
+    let BadRow { row, column, reason } = bad.iter().find(|bad| bad.reason != NULL).unwrap_or(&bad[0]).clone();
+    Error::NoVectors { encoder: encoder.name().to_owned(), rows: bad.len(), sample: sample(row), column, reason }
+}
+
+/// The vectors of some samples and their rows, which have no nulls, as a table of their own; those that cannot be
+/// encoded are skipped there, or an error.
+pub(crate) fn encode_some(
+    encoder: &dyn Encoder,
+    (ids, rows): (&[SampleId], &RecordBatch),
+    on_bad_sample: OnBadSample,
+    similarity: Similarity,
+) -> Result<EmbeddingTable> {
+    let d = encoder.dimension();
+    let mut table = EmbeddingTable::with_capacity(ids.len(), d, Storage::F32, similarity, ModelVersion(0))?;
+    let mut vectors = vec![0f32; ids.len() * d];
+    let encoded = encoder.encode_readable(rows, &mut vectors)?;
+    let bad = push(encoder, &mut table, &mut vectors, encoded)?;
+    if bad.len() == ids.len() && ids.len() > 1 {
+        return Err(no_vectors(encoder, &bad, |row| ids[row]));
+    }
+    match bad.into_iter().next() {
+        Some(BadRow { row, column, reason }) if on_bad_sample == OnBadSample::Fail => {
+            Err(Error::BadSample { sample: ids[row], column, reason })
+        }
+        _ => Ok(table),
+    }
+}
+
+/// Encodes the rows without nulls, which encoders need not know; the others are as bad as those that cannot be read.
+/// Gives their number, too.
+fn encode_without_nulls(encoder: &dyn Encoder, rows: &RecordBatch, vectors: &mut [f32]) -> Result<(Encoded, usize)> {
+    // Those of dictionaries and of run ends, and all of a column without a type, are not in the array's own buffer.
+    let nulls: Vec<_> = rows.columns().iter().map(Array::logical_nulls).collect();
+    if nulls.iter().flatten().all(|nulls| nulls.null_count() == 0) {
+        return Ok((encoder.encode_readable(rows, vectors)?, 0));
+    }
+    let null_column = |row: usize| nulls.iter().position(|nulls| nulls.as_ref().is_some_and(|n| n.is_null(row)));
+    let (mut kept, mut bad) = (Vec::new(), Vec::new());
+    for row in 0..rows.num_rows() {
+        match null_column(row) {
+            None => kept.push(row),
+            Some(column) => {
+                let column = rows.schema().field(column).name().clone();
+                bad.push(BadRow { row, column, reason: NULL.into() });
+            }
+        }
+    }
+    let null_rows = bad.len();
+    let mask: BooleanArray = (0..rows.num_rows()).map(|row| Some(null_column(row).is_none())).collect();
+    let rows = filter_record_batch(rows, &mask).map_err(|cause| Error::Arrow { action: "leave nulls out", cause })?;
+    let d = encoder.dimension();
+    let mut part = vec![0f32; kept.len() * d];
+    let empty = kept.is_empty();
+    let encoded = if empty { Encoded::default() } else { encoder.encode_readable(&rows, &mut part)? };
+    for (&row, vector) in kept.iter().zip(part.chunks_exact(d)) {
+        vectors[row * d..][..d].copy_from_slice(vector);
+    }
+    bad.extend(encoded.bad.into_iter().map(|bad| BadRow { row: kept[bad.row], ..bad }));
+    bad.sort_by_key(|bad| bad.row);
+    let pairs = !encoded.pair_similarities.is_empty();
+    let mut pair_similarities = vec![0.0; if pairs { mask.len() } else { 0 }];
+    for (&row, similarity) in kept.iter().zip(encoded.pair_similarities) {
+        pair_similarities[row] = similarity;
+    }
+    Ok((Encoded { bad, pair_similarities }, null_rows))
+}
+
+fn refuse_nulls(first: SampleId, rows: &RecordBatch) -> Result<()> {
+    for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
+        let Some(nulls) = column.logical_nulls().filter(|nulls| nulls.null_count() > 0) else { continue };
+        let row = (0..column.len()).find(|&row| nulls.is_null(row)).unwrap_or(0);
+        return Err(Error::NullValue {
+            column: field.name().clone(),
+            sample: SampleId::new(first.index() + row),
+            count: nulls.null_count(),
+            rows: rows.num_rows(),
+        });
+    }
+    Ok(())
+}
+
+/// What is wrong with a null.
+const NULL: &str = "is null";
