@@ -12,6 +12,13 @@ use super::read::layer;
 /// The column holds either encoded images (JPEG, PNG or WebP as binary values, or as a struct with `bytes`, as Hugging
 /// Face writes them) or raw pixels: lists of u8 or f32, nested or flat.
 ///
+/// Encoded images are decoded as Pillow does it in `ImageOps.exif_transpose(image).convert("RGB")`, and Hugging Face's
+/// datasets since 2024: turned upright as their EXIF, or else their XMP, says. Of an animation the first picture
+/// counts; 16 bits are rounded to 8; color profiles are not applied. What follows the end of a JPEG, a film or another
+/// image, is not looked at. A JPEG without its end is a bad sample, never half an image (one whose end comes too early
+/// cannot be told from a whole one), and so is what takes more than 512 MiB of pixels (decoding may take three times
+/// that for a moment), or is in another format.
+///
 /// Colors become `channels`, then the image is resized, cut, scaled and normalized, in this order:
 /// (value × `scale` − `mean`) / `std`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]

@@ -255,7 +255,10 @@ async fn skipped_samples_stay_out_over_a_resume() {
     let table = builder("more").start().await.unwrap().snapshot().embeddings.clone();
     let file = dir.path().join("table.arrow");
     table.save(&file).unwrap();
-    assert_eq!(EmbeddingTable::open(&file).unwrap(), *table);
+    let opened = EmbeddingTable::open(&file).unwrap();
+    assert_eq!(opened, *table);
+    let [why] = opened.skip_reasons() else { panic!("{:?}", opened.skip_reasons()) };
+    assert_eq!((why.samples, why.to_string().as_str()), (46, "column `n` is a multiple of 11, plus 4, sample 4 first"));
 }
 
 #[tokio::test]
@@ -282,8 +285,9 @@ async fn too_few_may_be_left() {
     let error = skipping(21, 20).start().await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "`memory` has 19 rows, but 20 are needed (walk.batch_size): 2 others were skipped, since they cannot be encoded; \
-         the log names the first"
+        "2 of the 21 samples of `memory` were skipped, since they cannot be encoded (column `n` is a multiple of 11, \
+         plus 4, sample 4 first), but at least 20 must be left for a mini-batch; correct these rows, check \
+         encode.column, or lower walk.batch_size"
     );
 }
 
@@ -344,7 +348,7 @@ async fn images_that_are_none() {
     let cases: [(&[u8], &str); 6] = [
         (&jpeg[..jpeg.len() / 2], "is an image that cannot be decoded (it is cut short)"),
         (b"", "is no JPEG, PNG or WebP image"),
-        (b"GIF89a, perhaps", "cannot be decoded"),
+        (b"GIF89a, perhaps", "holds GIF, but only JPEG, PNG and WebP images are read: convert it"),
         (&png[..png.len() / 2], "is an image that cannot be decoded ("),
         (&jpeg[..20], "is an image that cannot be decoded ("),
         (&damaged, "is an image that cannot be decoded ("),
@@ -494,6 +498,7 @@ fn the_command_counts_what_was_skipped() {
     let output = run(&["--set", "encode.on_bad_sample=skip"]);
     let (said, warned) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_says(&said, &["14 mini-batches of 21 out of 300 samples", "skipped      6 samples that cannot be encoded"]);
+    assert_says(&said, &[" 6: column `text` is null, sample 30 first"]);
     assert_says(&warned, &["skipped samples that cannot be encoded", "sample 30", "is null"]);
     assert_eq!(warned.matches("cannot be encoded").count(), 1);
     let output = run(&[]);

@@ -23,6 +23,7 @@ mod hnsw;
 mod layers;
 mod mini_batches;
 mod nearest;
+mod odd_images;
 mod pairs;
 mod pipelines;
 mod providers;

@@ -3,6 +3,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float32Type, Schema, UInt8Type};
 use fast_image_resize::Resizer;
 
+use super::decode::decode;
 use super::lists::{Lists, number_type};
 use super::pixels::{Pixels, Values};
 use super::{Batch, Feature, Samples};
@@ -33,8 +34,8 @@ struct Images<'a> {
 }
 
 enum Source {
-    /// Values in a `BinaryView`.
-    Encoded(ArrayRef),
+    /// Values in a `BinaryView`, and perhaps paths in a `Utf8View`.
+    Encoded(ArrayRef, Option<ArrayRef>),
     Raw(Lists),
 }
 
@@ -220,13 +221,14 @@ impl Feature for ImageFeature {
 
     fn prepare<'a>(&'a self, rows: &'a RecordBatch) -> Result<Box<dyn Samples + 'a>> {
         let column = rows.column(0);
-        let encoded = match column.as_struct_opt() {
-            Some(parts) => parts.column_by_name(BYTES),
-            None => Some(column).filter(|column| is_binary(column.data_type())),
+        let (encoded, paths) = match column.as_struct_opt() {
+            Some(parts) => (parts.column_by_name(BYTES), parts.column_by_name(PATH)),
+            None => (Some(column).filter(|column| is_binary(column.data_type())), None),
         };
         let source = match encoded {
             Some(values) => Source::Encoded(
                 cast(values, &DataType::BinaryView).map_err(|cause| Error::Arrow { action: "read images", cause })?,
+                paths.and_then(|paths| cast(paths, &DataType::Utf8View).ok()),
             ),
             None => Source::Raw(Lists::new(column)),
         };
@@ -254,8 +256,8 @@ impl Samples for Images<'_> {
         let (mut batch, mut resizer) = (Batch::default(), Resizer::new());
         for &row in rows {
             let pixels = match &self.source {
-                Source::Encoded(values) if values.is_null(row) => Err("has no `bytes`".into()),
-                Source::Encoded(values) => Pixels::decode(values.as_binary_view().value(row)),
+                Source::Encoded(values, paths) if values.is_null(row) => Err(no_bytes(paths.as_ref(), row)),
+                Source::Encoded(values, _) => decode(values.as_binary_view().value(row)),
                 Source::Raw(lists) => feature.raw(lists, row),
             };
             match pixels.and_then(|pixels| feature.fit(pixels, &mut resizer)) {
@@ -268,6 +270,14 @@ impl Samples for Images<'_> {
         }
         batch.inputs = feature.input(batch.rows.len(), numbers);
         Ok(batch)
+    }
+}
+
+/// Why a struct holds no image; paths are not followed, since they lead out of the data.
+fn no_bytes(paths: Option<&ArrayRef>, row: usize) -> String {
+    match paths.filter(|paths| paths.is_valid(row)).map(|paths| paths.as_string_view().value(row)) {
+        Some(path) => format!("has no `{BYTES}`, only the path `{path}`; write the images themselves into the file"),
+        None => format!("has no `{BYTES}`"),
     }
 }
 
@@ -287,6 +297,9 @@ const NAME: &str = "pixel_values";
 
 /// The field of a struct that holds the encoded image.
 const BYTES: &str = "bytes";
+
+/// The one that says where it came from.
+const PATH: &str = "path";
 
 /// Pixels that a side may have after resizing.
 const LONGEST: usize = 1 << 16;

@@ -3,6 +3,7 @@
 //! A [`Feature`] is all that [`OnnxEncoder`](super::OnnxEncoder) knows of a kind of data: rows become [`Samples`] with a
 //! length, and groups of these become a [`Batch`] of inputs by name.
 
+mod decode;
 mod graph;
 mod image;
 mod lists;

@@ -1,15 +1,8 @@
-//! One image: decoded, its channels converted, resized, cut and normalized.
-
-use std::fmt::Display;
-use std::io::Cursor;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+//! One image: its channels converted, resized, cut and normalized.
 
 use fast_image_resize::images::{Image, TypedImage};
 use fast_image_resize::pixels::F32;
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
-use image::{ImageFormat, ImageReader};
-
-use crate::compute::panic_message;
 
 /// Pixels in memory, [height, width, channels].
 #[derive(Clone, Debug, PartialEq)]
@@ -27,28 +20,6 @@ pub(super) enum Values {
 }
 
 impl Pixels {
-    /// Decodes JPEG, PNG or WebP, at most 512 MiB of it.
-    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
-        let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
-        if reader.format().is_none() {
-            return Err("is no JPEG, PNG or WebP image".into());
-        }
-        let cannot = |reason: &dyn Display| format!("is an image that cannot be decoded ({reason})");
-        if reader.format() == Some(ImageFormat::Jpeg) && is_cut_short(bytes) {
-            return Err(cannot(&"it is cut short"));
-        }
-        // A defect of a decoder is as bad as a broken image, and no worse.
-        let decoded = catch_unwind(AssertUnwindSafe(|| reader.decode()));
-        let decoded = decoded.map_err(|panic| cannot(&panic_message(panic.as_ref())))?;
-        let image = decoded.map_err(|e| cannot(&e))?;
-        let (height, width) = (image.height() as usize, image.width() as usize);
-        let (channels, values) = match image.color().has_color() {
-            true => (3, image.into_rgb8().into_raw()),
-            false => (1, image.into_luma8().into_raw()),
-        };
-        Ok(Self { height, width, channels, values: Values::Bytes(values) })
-    }
-
     /// With another number of channels, 1 or 3, as Pillow converts `RGB` to `L` and back.
     pub fn with_channels(self, channels: usize) -> Self {
         let values = match (self.channels, channels) {
@@ -156,12 +127,6 @@ impl Pixels {
             }
         }
     }
-}
-
-/// Whether a JPEG has no end behind its last scan: the decoder would fill up with gray what is missing.
-fn is_cut_short(jpeg: &[u8]) -> bool {
-    let last = |marker: u8| jpeg.windows(2).rposition(|two| two == [0xff, marker]);
-    last(0xd9) <= last(0xda)
 }
 
 /// What red, green and blue weigh in gray, of 65,536 (ITU-R 601, as Pillow rounds it).
