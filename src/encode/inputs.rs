@@ -112,6 +112,23 @@ impl Declared {
         self.shape.get(axis).and_then(|&d| usize::try_from(d).ok())
     }
 
+    /// Why one of these numbers is beyond the declared type.
+    pub fn refuses(&self, numbers: &Numbers) -> Option<String> {
+        let beyond = |number: &dyn std::fmt::Display, bits| {
+            Some(format!("has {number}, which does not fit the {bits} bits of the model's input `{}`", self.name))
+        };
+        match (numbers, self.element?) {
+            (Numbers::Whole(numbers), Element::I32) => {
+                beyond(numbers.iter().find(|n| i32::try_from(**n).is_err())?, 32)
+            }
+            (Numbers::Whole(numbers), Element::F16) => {
+                beyond(numbers.iter().find(|n| n.unsigned_abs() > F16_MAX as u64)?, 16)
+            }
+            (Numbers::Fractions(numbers), Element::F16) => beyond(numbers.iter().find(|x| x.abs() > F16_MAX)?, 16),
+            _ => None,
+        }
+    }
+
     /// The numbers in the declared type; the outer error says why they do not fit.
     pub fn value(&self, input: Input, transfer: &Transfer) -> Result<ort::Result<DynValue>, String> {
         let Input { name, shape, numbers } = input;
@@ -161,6 +178,9 @@ impl Element {
         })
     }
 }
+
+/// The largest number in 16 bits.
+const F16_MAX: f32 = 65_504.0;
 
 /// Whether a feature of this `kind` gives all that is declared, and the model takes all that it must; else why not.
 pub(super) fn check(kind: &str, declared: &[Declared], given: &[Given]) -> Result<(), String> {

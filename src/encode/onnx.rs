@@ -10,7 +10,7 @@ use super::features::{self, Batch, Feature, Samples};
 use super::inputs;
 use super::model::{Model, Models};
 use super::pooling::{normalize, pool};
-use super::{Encoded, Encoder, refuse};
+use super::{BadRow, Encoded, Encoder, refuse};
 use crate::config::{EncodeConfig, Fault, Faults, FeatureKind, Pooling, Provider};
 use crate::error::{Error, Result, quoted};
 use crate::source::positions;
@@ -128,22 +128,31 @@ impl OnnxEncoder {
         self.halvings.load(Relaxed)
     }
 
-    /// Rows that go through the model together, or in halves where it has not enough memory for all.
+    /// Rows that go through the model together, or in halves where it has not enough memory for all, or refuses them:
+    /// then a single one may be at fault.
     fn encode_group(&self, samples: &dyn Samples, group: &[usize]) -> Result<Vec<(Batch, Vec<f32>)>> {
         let mut batch = samples.batch(group)?;
         if batch.rows.is_empty() {
             return Ok(vec![(batch, Vec::new())]);
         }
         match self.run(&mut batch) {
-            Err(Error::ModelMemory { .. }) if group.len() > 1 => {
+            Err(error @ (Error::ModelMemory { .. } | Error::Model { cause: Some(_), .. })) if group.len() > 1 => {
                 let (first, second) = group.split_at(group.len().div_ceil(2));
-                self.halvings.fetch_add(1, Relaxed);
-                if self.batch_rows.fetch_min(first.len(), Relaxed) > first.len() {
-                    telemetry::halved(first.len());
+                if matches!(error, Error::ModelMemory { .. }) {
+                    self.halvings.fetch_add(1, Relaxed);
+                    if self.batch_rows.fetch_min(first.len(), Relaxed) > first.len() {
+                        telemetry::halved(first.len());
+                    }
                 }
                 let mut encoded = self.encode_group(samples, first)?;
                 encoded.extend(self.encode_group(samples, second)?);
                 Ok(encoded)
+            }
+            // Where it runs at all.
+            Err(Error::Model { cause: Some(cause), .. }) if self.probe().is_ok() => {
+                let reason = format!("is refused by the model (ONNX Runtime says: {cause})");
+                let bad = BadRow { row: group[0], column: self.columns()[0].clone(), reason };
+                Ok(vec![(Batch { bad: vec![bad], ..Batch::default() }, Vec::new())])
             }
             vectors => Ok(vec![(batch, vectors?)]),
         }

@@ -24,6 +24,7 @@ mod layers;
 mod mini_batches;
 mod nearest;
 mod odd_images;
+mod odd_values;
 mod pairs;
 mod pipelines;
 mod providers;

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 
@@ -18,6 +20,8 @@ pub(super) struct GraphFeature {
     attributes: bool,
     nodes: Values,
     edges: Values,
+    /// The inputs for features and attributes, where the model declares them.
+    inputs: [Option<Declared>; 2],
 }
 
 /// What the model takes of each node, or edge.
@@ -64,7 +68,8 @@ impl GraphFeature {
         columns.extend(attributes.then(|| config.edge_attributes.clone()));
         columns.extend(config.num_nodes.clone());
         let (nodes, edges) = (values(NAMES[0], config.node_width), values(NAMES[4], None));
-        Self { config, columns, attributes, nodes, edges }
+        let inputs = [NAMES[0], NAMES[4]].map(|name| input(name).cloned());
+        Self { config, columns, attributes, nodes, edges, inputs }
     }
 }
 
@@ -110,7 +115,11 @@ impl Graphs<'_> {
     fn read(&self, row: usize) -> Result<Graph, BadRow> {
         let columns = &self.feature.columns;
         let bad = |place: usize| move |reason: String| BadRow { row, column: columns[place].clone(), reason };
-        let GraphFeature { nodes: of_nodes, edges: of_edges, attributes, config, .. } = self.feature;
+        let GraphFeature { nodes: of_nodes, edges: of_edges, attributes, config, inputs, .. } = self.feature;
+        let fit = |place: usize, input: &Option<Declared>, numbers: &Numbers| {
+            let reason = input.as_ref().and_then(|input| input.refuses(numbers));
+            reason.map_or(Ok(()), |reason| Err(bad(place)(reason)))
+        };
         let numbers = |place: usize| {
             self.lists[place].range(row).and_then(|range| self.lists[place].get(range)).map_err(bad(place))
         };
@@ -127,6 +136,7 @@ impl Graphs<'_> {
             None => None,
         };
         let features = numbers(0)?;
+        fit(0, &inputs[0], &features)?;
         let width = of_nodes.width(&self.lists[0], row, features.len(), told, "node").map_err(bad(0))?;
         let nodes = features.len() / width;
         if let Some(told) = told.filter(|told| *told != nodes) {
@@ -154,6 +164,7 @@ impl Graphs<'_> {
         let attributes = match attributes {
             true => {
                 let values = numbers(3)?;
+                fit(3, &inputs[1], &values)?;
                 let width =
                     of_edges.width(&self.lists[3], row, values.len(), Some(sources.len()), "edge").map_err(bad(3))?;
                 if values.len() != sources.len() * width {
@@ -286,21 +297,37 @@ impl Feature for GraphFeature {
 }
 
 impl Samples for Graphs<'_> {
+    /// Where the model leaves open how many numbers nodes and edges have, graphs go with others that have as many:
+    /// which of them it takes must not depend on who is beside them.
     fn groups(&self, max_rows: usize, max_tokens: usize) -> Vec<Vec<usize>> {
-        joined(&self.lengths, max_rows, max_tokens)
+        let GraphFeature { nodes, edges, attributes, .. } = self.feature;
+        if nodes.width.is_some() && (edges.width.is_some() || !attributes) {
+            return joined(&self.lengths, max_rows, max_tokens);
+        }
+        let mut alike = BTreeMap::<(usize, usize), Vec<usize>>::new();
+        for row in 0..self.lengths.len() {
+            let widths = |graph: Graph| (graph.width, graph.attributes.map_or(0, |(_, width)| width));
+            alike.entry(self.read(row).map_or((0, 0), widths)).or_default().push(row);
+        }
+        // A graph without edges goes with any that have the same nodes.
+        let edgeless: Vec<_> = alike.extract_if((0, 0).., |(_, attributes), _| *attributes == 0).collect();
+        for ((width, _), rows) in edgeless {
+            let with_edges = alike.range((width, 0)..).next().map(|(widths, _)| *widths).filter(|w| w.0 == width);
+            alike.entry(with_edges.unwrap_or((width, 0))).or_default().extend(rows);
+        }
+        let groups = alike.into_values().flat_map(|mut rows| {
+            rows.sort_unstable();
+            let lengths: Vec<_> = rows.iter().map(|&row| self.lengths[row]).collect();
+            let groups = joined(&lengths, max_rows, max_tokens);
+            groups.into_iter().map(|group| group.into_iter().map(|place| rows[place]).collect()).collect::<Vec<_>>()
+        });
+        groups.collect()
     }
 
     fn batch(&self, rows: &[usize]) -> Result<Batch> {
         let (mut batch, mut graphs) = (Batch::default(), Vec::<Graph>::new());
         for &row in rows {
-            let graph = self.read(row).and_then(|graph| match graphs.first() {
-                Some(first) if first.width != graph.width => {
-                    let reason = format!("has {} numbers for each node where others have {}", graph.width, first.width);
-                    Err(BadRow { row, column: self.feature.columns[0].clone(), reason })
-                }
-                _ => Ok(graph),
-            });
-            match graph {
+            match self.read(row) {
                 Ok(graph) => (batch.rows.push(row), graphs.push(graph)).1,
                 Err(reason) => batch.bad.push(reason),
             }

@@ -43,6 +43,11 @@ impl Lists {
         }
     }
 
+    /// Lists within each other: 0 for plain numbers.
+    pub fn depth(&self) -> usize {
+        self.levels.len()
+    }
+
     /// The numbers, of all rows.
     pub fn numbers(&self) -> &ArrayRef {
         &self.numbers

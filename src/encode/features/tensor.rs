@@ -195,11 +195,30 @@ impl Tensors<'_> {
     fn read(&self, row: usize) -> Result<Vec<Numbers>, BadRow> {
         let TensorFeature { inputs, columns, .. } = self.feature;
         let read = |((lists, input), column): ((&Lists, &Declared), &String)| {
-            let range = lists.range(row).and_then(|range| Shape::of(input).check(range.len()).map(|()| range));
-            range.and_then(|range| lists.get(range)).map_err(|reason| BadRow { row, column: column.clone(), reason })
+            read_one(lists, input, row).map_err(|reason| BadRow { row, column: column.clone(), reason })
         };
         self.lists.iter().zip(inputs).zip(columns).map(read).collect()
     }
+}
+
+/// A row's numbers for one input.
+fn read_one(lists: &Lists, input: &Declared, row: usize) -> Result<Numbers, String> {
+    if lists.depth() > 1 {
+        // As many numbers in lists of another shape would come to lie in the wrong places.
+        let dimensions = lists.dimensions(row)?;
+        let differs = |(axis, &length): (usize, &usize)| input.dimension(axis + 1).is_some_and(|fixed| fixed != length);
+        let differs = dimensions.len() + 1 == input.shape.len() && dimensions.iter().enumerate().any(differs);
+        // That there are none at all is said below.
+        if differs && !dimensions.contains(&0) {
+            let wanted = input.shape[1..].iter().map(|d| if *d < 0 { "any".to_owned() } else { d.to_string() });
+            let wanted = wanted.collect::<Vec<_>>().join(", ");
+            return Err(format!("has lists of {dimensions:?} where the model takes [{wanted}]"));
+        }
+    }
+    let range = lists.range(row)?;
+    Shape::of(input).check(range.len())?;
+    let numbers = lists.get(range)?;
+    input.refuses(&numbers).map_or(Ok(numbers), Err)
 }
 
 impl Samples for Tensors<'_> {

@@ -136,13 +136,18 @@ impl Feature for TextFeature {
                 Ok(text) => Cow::Owned(format!("{}{text}", self.prefix)),
                 Err(bad) => return Ok(Err(bad)),
             };
-            if self.columns.len() == 1 {
-                return self.tokens(first).map(Ok);
+            let tokens = match self.columns.len() {
+                1 => self.tokens(first)?,
+                _ => match text(1, row) {
+                    Ok(second) => self.tokens((first, second))?,
+                    Err(bad) => return Ok(Err(bad)),
+                },
+            };
+            if tokens.ids.is_empty() {
+                let reason = "is a text without a token".to_owned();
+                return Ok(Err(BadRow { row, column: self.columns[0].clone(), reason }));
             }
-            match text(1, row) {
-                Ok(second) => self.tokens((first, second)).map(Ok),
-                Err(bad) => Ok(Err(bad)),
-            }
+            Ok(Ok(tokens))
         };
         let tokens = (0..rows.num_rows()).into_par_iter().map(one).collect::<Result<Vec<_>>>()?;
         let lengths = tokens.iter().map(|t| t.as_ref().map_or(0, |t| t.ids.len())).collect();
