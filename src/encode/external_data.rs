@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// [`Error::NotFound`] for the first file that is missing; [`Error::Io`] where the model cannot be read.
+#[cfg(any(test, feature = "onnx"))]
 pub(crate) fn model_files(path: &Path) -> Result<Vec<PathBuf>> {
     let files = named_files(path)?;
     match files.iter().find(|file| !file.is_file()) {

@@ -177,7 +177,8 @@ const POLL: Duration = Duration::from_secs(1);
 /// How long a file must not change to be whole.
 const SETTLED: Duration = Duration::from_millis(500);
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;

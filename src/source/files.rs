@@ -65,6 +65,7 @@ pub(super) async fn list(
 ///
 /// # Errors
 /// [`Error::NotFound`] and [`Error::UnsupportedSource`].
+#[cfg(feature = "cli")]
 pub(crate) fn local_files(uris: &[String]) -> Result<Vec<PathBuf>> {
     let found = uris.iter().filter(|uri| is_local(uri)).map(|uri| Ok(expand(uri)?.files));
     Ok(found.collect::<Result<Vec<_>>>()?.concat())
