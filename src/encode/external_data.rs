@@ -236,8 +236,8 @@ mod tests {
 
     use super::*;
 
-    /// Python's onnx wrote it: external data of an initializer, a sparse one, a constant in a branch of a branch, one of
-    /// a function, and a file that two tensors share; one tensor names a file and yet keeps its data in the model.
+    /// Python's onnx wrote it: external data of an initializer, a sparse one, a constant in a branch of a branch, one
+    /// of a function, and a file that two tensors share; one tensor names a file and yet keeps its data in the model.
     const MODEL: &[u8] = include_bytes!("../../tests/data/external/everywhere.onnx");
 
     #[test]

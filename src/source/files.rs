@@ -28,8 +28,8 @@ impl<T> Found<T> {
     }
 }
 
-/// The files that `uris` name: each a file, a folder of files with one of the endings, or a shell pattern. `foreign` hears
-/// what else is in a folder.
+/// The files that `uris` name: each a file, a folder of files with one of the endings, or a shell pattern. `foreign`
+/// hears what else is in a folder.
 pub(super) async fn list(
     uris: &[String],
     access: &Access,
