@@ -65,15 +65,17 @@ impl Checkpoints {
         WeakCheckpoints(Arc::downgrade(&self.0))
     }
 
-    /// Begins a run. Refuses a folder that another run could be resumed from; one without a state that a trainer saved
-    /// is taken over.
+    /// Begins a run. Refuses a folder that another run could be resumed from; one in which no more than the first state of
+    /// a trainer is kept is taken over.
     pub fn begin(&self, state: State) -> Result<()> {
         let Folder { dir, .. } = &*self.0;
         if self.0.lock.is_none() {
             return Ok(());
         }
         let before = Manifest::read(dir)?.unwrap_or_default();
-        if let Some(state) = before.states.iter().rfind(|state| state.step > 0) {
+        // A trainer that was killed before it had written its first state knows of none, though it is kept here.
+        let begun_anew = before.states.iter().any(|state| state.step == 0);
+        if let Some(state) = before.states.iter().rfind(|state| state.step > 0).filter(|_| !begun_anew) {
             let step = state.step;
             return Err(self.refused(&format!(
                 "holds a run that was saved at step {step}; resume that, clear the folder, or name another"

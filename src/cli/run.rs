@@ -84,7 +84,10 @@ impl Run {
                 None => builder,
             };
         }
-        let mut stream = builder.start().await?;
+        let mut stream = builder.start().await.map_err(|error| match &state {
+            Some(state) => state.named(error),
+            None => error,
+        })?;
         if let Some(output) = &mut output {
             output.begin(&stream)?;
         }

@@ -25,6 +25,16 @@ impl StateFile {
         self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
     }
 
+    /// An error about a state, with the file that it is in.
+    pub fn named(&self, error: Error) -> Error {
+        match error {
+            Error::State { reason } if self.path.exists() => {
+                Error::State { reason: format!("{reason}; the state is in `{}`", self.path.display()) }
+            }
+            other => other,
+        }
+    }
+
     /// Of a run that has ended, if the file is there.
     pub fn read(&self) -> Result<Option<State>> {
         let text = match std::fs::read(&self.path) {

@@ -196,6 +196,17 @@ async fn states_that_cannot_be_resumed_say_why() {
     assert!(first.2 > 5);
 }
 
+/// Killed between its first `keep` and its own checkpoint, a trainer has no state to go on from.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trainer_that_lost_its_first_state_begins_again() {
+    let dir = TempDir::new().unwrap();
+    let mut stream = builder(dir.path()).start().await.unwrap();
+    let seen = take(&mut stream, 12).await;
+    stream.handle().keep(&stream.state()).await.unwrap();
+    drop(stream);
+    assert_eq!(take(&mut builder(dir.path()).start().await.unwrap(), 12).await, seen);
+}
+
 /// A state is of no rank: as many processes as one likes go on from it.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_world_may_change_its_size() {

@@ -2,6 +2,8 @@
 //!
 //! `make fuzz SECONDS=600`. What fails is made smaller before it is told, unless it takes the process with it.
 
+use std::cell::RefCell;
+
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -74,15 +76,15 @@ impl Target for Fuzz {
         let bytes: [u8; 32] = random(seed, "fuzz", number).random();
         let config = Config { cases: 1, failure_persistence: None, ..Config::default() };
         let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
-        let mut last = Outcome::Right;
+        let last = RefCell::new(Outcome::Right);
         let result = runner.run(&cases(), |case| match self.judge(&case) {
             Outcome::Fault(fault) => Err(TestCaseError::fail(fault)),
             outcome => {
-                last = outcome;
+                last.replace(outcome);
                 Ok(())
             }
         });
-        result.map_or_else(|error| Outcome::Fault(error.to_string().replace('\n', " ")), |()| last)
+        result.map_or_else(|error| Outcome::Fault(error.to_string().replace('\n', " ")), |()| last.into_inner())
     }
 }
 

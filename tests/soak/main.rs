@@ -10,8 +10,8 @@ mod failing_requests;
 mod fuzz;
 mod inputs;
 mod ipc_edit;
-// mod kills;
-// mod machine;
+mod kills;
+mod machine;
 mod mutate;
 mod outcome;
 mod parquet_edit;
@@ -25,10 +25,12 @@ use part::Part;
 
 /// With the share of the time that each gets.
 const PARTS: &[&Part] = &[
+    &kills::PART,
     &inputs::PART,
     &failing_calls::PART,
     #[cfg(feature = "cloud")]
     &failing_requests::PART,
+    &machine::PART,
     &fuzz::PART,
 ];
 

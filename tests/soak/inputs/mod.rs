@@ -1,7 +1,7 @@
 //! Damaged inputs: the right rows, or an error that names the file.
 
 mod cache;
-// mod checkpoint;
+mod checkpoint;
 pub mod data;
 mod model;
 mod pipeline_file;
@@ -16,11 +16,13 @@ use crate::part::{self, Part};
 pub const PART: Part = Part { name: "damaged inputs", share: 40, goal: 1000, slice: TARGETS.len() as u64, round };
 
 /// With cases of a round.
-const TARGETS: [(&str, u64); 7] = [
+const TARGETS: [(&str, u64); 9] = [
     ("parquet", 40),
     ("ipc-file", 40),
     ("ipc-stream", 40),
     ("cache", 30),
+    ("checkpoint", 20),
+    ("state", 10),
     ("model", 15),
     ("tokenizer", 10),
     ("pipeline", 20),
@@ -30,6 +32,8 @@ fn target(name: &str) -> Box<dyn Target> {
     match name {
         "parquet" | "ipc-file" | "ipc-stream" => Box::new(data::Data::new(name)),
         "cache" => Box::new(cache::Cache::new()),
+        "checkpoint" => Box::new(checkpoint::Checkpoint::new()),
+        "state" => Box::new(checkpoint::StateFile::new()),
         "model" => Box::new(model::Model::new(false)),
         "tokenizer" => Box::new(model::Model::new(true)),
         "pipeline" => Box::new(pipeline_file::PipelineFile::new()),

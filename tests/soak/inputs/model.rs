@@ -73,25 +73,28 @@ fn damaged(bytes: &[u8], random: &mut ChaCha8Rng) -> Vec<u8> {
     mutant.bytes
 }
 
-/// JSON with one value that is another, or gone.
+/// JSON with one value that is another.
 fn edited(bytes: &[u8], random: &mut ChaCha8Rng) -> Vec<u8> {
     let mut whole: Value = serde_json::from_slice(bytes).unwrap();
-    let mut at = &mut whole;
-    // Down to some value; the vocabulary, which is nearly all, has no more weight than any other.
-    while random.random_range(0..6) > 0 {
-        at = match at {
-            Value::Object(all) if !all.is_empty() => {
-                let place = random.random_range(0..all.len());
-                all.values_mut().nth(place).unwrap()
-            }
-            Value::Array(all) if !all.is_empty() => {
-                let place = random.random_range(0..all.len());
-                &mut all[place]
-            }
-            _ => break,
-        };
+    edit(&mut whole, random);
+    serde_json::to_vec(&whole).unwrap()
+}
+
+/// Some value on the way down: the vocabulary, which is nearly all of a file, has no more weight than any other.
+fn edit(value: &mut Value, random: &mut ChaCha8Rng) {
+    let deeper = random.random_range(0..6) > 0;
+    match value {
+        Value::Object(all) if deeper && !all.is_empty() => {
+            let place = random.random_range(0..all.len());
+            return edit(all.values_mut().nth(place).unwrap(), random);
+        }
+        Value::Array(all) if deeper && !all.is_empty() => {
+            let place = random.random_range(0..all.len());
+            return edit(&mut all[place], random);
+        }
+        _ => {}
     }
-    *at = match (&*at, random.random_range(0..6)) {
+    *value = match (&*value, random.random_range(0..6)) {
         (Value::Number(n), 0..4) => mutate::number(n.as_i64().unwrap_or(0), random).into(),
         (Value::Bool(b), _) => Value::Bool(!b),
         (Value::String(text), 0..2) => Value::String(text.chars().rev().collect()),
@@ -100,7 +103,6 @@ fn edited(bytes: &[u8], random: &mut ChaCha8Rng) -> Vec<u8> {
         (_, 4) => Value::Array(Vec::new()),
         _ => Value::from(random.random_range(-2..1i64 << 33)),
     };
-    serde_json::to_vec(&whole).unwrap()
 }
 
 fn vectors(model: PathBuf, tokenizer: PathBuf) -> Result<Vec<f32>> {

@@ -152,7 +152,8 @@ impl World {
             let source = FileSource::open(data).await.map_err(|error| format!("open: {error}"))?;
             let newest = self.model.clone();
             let encoder = Trained { columns: vec!["n".into()], version: newest.load(Relaxed), newest };
-            let refresh = RefreshConfig { every_steps: Some(EVERY), swap_at_step: Some(LAG), ..RefreshConfig::default() };
+            let refresh =
+                RefreshConfig { every_steps: Some(EVERY), swap_at_step: Some(LAG), ..RefreshConfig::default() };
             let dir = |name| Some(self.dir.path().join(name));
             let builder = Pipeline::builder()
                 .source(source)
