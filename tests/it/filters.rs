@@ -119,7 +119,7 @@ proptest! {
         picked in any::<prop::sample::Index>(), same in any::<bool>(), other in any::<u64>(), sign in 0usize..6,
     ) {
         const ODD: [f64; 6] = [0.0, -0.0, f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
-        let value = |bits: u64| if bits % 3 == 0 { ODD[(bits / 3 % 6) as usize] } else { f64::from_bits(bits) };
+        let value = |bits: u64| if bits.is_multiple_of(3) { ODD[(bits / 3 % 6) as usize] } else { f64::from_bits(bits) };
         let values: Vec<_> = bits.iter().map(|bits| bits.map(value)).collect();
         let literal = if same { values[picked.index(values.len())].unwrap_or(1.5) } else { value(other) };
         let literal = if literal.is_nan() { 0.0 } else { literal };
