@@ -66,6 +66,7 @@ impl FileSource {
     ///
     /// # Errors
     /// As [`open_all`](Self::open_all), where none can be opened.
+    #[cfg(feature = "cli")]
     pub(crate) async fn open_readable(config: &SourceConfig) -> Result<(Self, Vec<Error>)> {
         let access = Access::new(config);
         let (mut files, mut errors) = (Vec::new(), Vec::new());
@@ -95,6 +96,7 @@ impl FileSource {
     }
 
     /// What was wrong with the parts that have been skipped so far.
+    #[cfg(feature = "cli")]
     pub(crate) fn take_damage(&self) -> Vec<Error> {
         self.damage.take()
     }
