@@ -91,10 +91,10 @@ mod tests {
     #[test]
     fn guards_may_stand_within_each_other() {
         let inner = guarded(|| {
-            assert_eq!(guarded(|| panic!("within")).map(|()| ()).unwrap_err().split(' ').next(), Some("within"));
+            assert_eq!(guarded(|| panic!("within")).unwrap_err().split(' ').next(), Some("within"));
             panic!("around");
         });
-        assert!(inner.map(|()| ()).unwrap_err().starts_with("around"));
+        assert!(inner.unwrap_err().starts_with("around"));
         assert_eq!(GUARDS.get(), 0);
     }
 
@@ -104,7 +104,7 @@ mod tests {
             std::future::ready(()).await;
             panic!("halfway");
         };
-        let said = futures::executor::block_on(guarded_future(work)).map(|()| ()).unwrap_err();
+        let said = futures::executor::block_on(guarded_future(work)).unwrap_err();
         assert!(said.starts_with("halfway"), "{said}");
     }
 }
