@@ -17,7 +17,6 @@ use crate::support::random;
 
 pub const SAMPLES: usize = 300;
 pub const DIMENSION: usize = 6;
-pub const BATCH_SIZE: usize = 20;
 pub const STEPS: u64 = 45;
 
 /// A refresh begins every so many steps, and its graph is used so many steps later.
