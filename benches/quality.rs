@@ -101,7 +101,7 @@ impl Data {
         let labels = store.select(&[label]).expect("the label");
         let (mut classes, mut numbers) = (Vec::new(), HashMap::new());
         for item in labels.record_batches() {
-            let (_, rows) = item?;
+            let (_, rows) = item.expect("sound rows");
             let texts = cast(rows.column(0), &DataType::Utf8).expect("labels as text");
             for text in texts.as_string::<i32>() {
                 let next = numbers.len() as u32;

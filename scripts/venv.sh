@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes an empty Python environment in the folder given, with pip; says what to install where the system's Python cannot.
+# Makes an empty Python environment in the folder given, with pip; says what to install where the system's Python
+# cannot.
 set -euo pipefail
 
 # The module alone is not enough: Debian has it without what puts pip into an environment.

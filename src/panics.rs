@@ -1,8 +1,8 @@
 //! "Here is work that may panic, give me its result or what it said."
 //!
 //! Decoders panic on some damaged files, and a defect of this crate must surface as an error. Inside a guard a panic is
-//! not printed: its message is in the error, with the line that panicked. All other panics reach the hook that was there
-//! before. A panic in a thread that the guarded work starts is outside of the guard.
+//! not printed: its message is in the error, with the line that panicked. All other panics reach the hook that was
+//! there before. A panic in a thread that the guarded work starts is outside of the guard.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -19,8 +19,8 @@ thread_local! {
     static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Does `work`; a panic is its message, and where it came from. What `work` has changed by then must not be used, or not
-/// depend on being whole.
+/// Does `work`; a panic is its message, and where it came from. What `work` has changed by then must not be used, or
+/// not depend on being whole.
 pub(crate) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     install_hook();
     GUARDS.set(GUARDS.get() + 1);
@@ -91,10 +91,10 @@ mod tests {
     #[test]
     fn guards_may_stand_within_each_other() {
         let inner = guarded(|| {
-            assert_eq!(guarded(|| panic!("within")).map(|()| ()).unwrap_err().split(' ').next(), Some("within"));
+            assert_eq!(guarded::<()>(|| panic!("within")).unwrap_err().split(' ').next(), Some("within"));
             panic!("around");
         });
-        assert!(inner.map(|()| ()).unwrap_err().starts_with("around"));
+        assert!(inner.unwrap_err().starts_with("around"));
         assert_eq!(GUARDS.get(), 0);
     }
 
@@ -104,7 +104,7 @@ mod tests {
             std::future::ready(()).await;
             panic!("halfway");
         };
-        let said = futures::executor::block_on(guarded_future(work)).map(|()| ()).unwrap_err();
+        let said = futures::executor::block_on(guarded_future(work)).unwrap_err();
         assert!(said.starts_with("halfway"), "{said}");
     }
 }

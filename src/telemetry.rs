@@ -98,15 +98,15 @@ pub(crate) fn output_taken(path: &Path, output: &str, reason: &str, others: &str
     info!(path = %path.display(), output, reason, others, "took this output of the model; encode.output names another");
 }
 
-/// Measured is what was found out by trying; the other reasons are what the model declares.
+/// As the model's inputs tell: without a mask, for example, only samples of one length.
 #[cfg(feature = "onnx")]
-pub(crate) fn grouped(path: &Path, together: &str, reason: &str, measured: bool) {
-    let path = path.display();
-    if measured {
-        warn!(%path, together, reason, "which samples share a batch of the model; others would change its vectors");
-    } else {
-        info!(%path, together, reason, "which samples share a batch of the model; others would change its vectors");
-    }
+pub(crate) fn grouped(path: &Path, together: &str) {
+    info!(path = %path.display(), together, "which samples share a batch, since the model cannot tell others apart");
+}
+
+#[cfg(feature = "onnx")]
+pub(crate) fn samples_mixed(path: &Path, together: &str) {
+    warn!(path = %path.display(), together, "samples of a batch changed each other's vectors; now only these share one");
 }
 
 #[cfg(feature = "onnx")]

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -256,6 +257,33 @@ def test_a_resumed_run_goes_on_as_the_other_would_have(table, tmp_path):
         assert [mini_batch.ids for mini_batch in stream] == expected
     with pytest.raises(prosampler.StateError, match=r"there is no checkpoint\.dir"):
         start(table, resume=state, seed=3)
+
+
+def test_a_kept_state_outlives_many_refreshes(table, tmp_path):
+    settings = {"checkpoint": {"dir": tmp_path / "kept"}, "seed": 3}
+    with start(table, **settings) as stream:
+        assert stream.handle.has_checkpoints
+        for _ in range(5):
+            mini_batch = next(stream)
+        state = stream.state()
+        expected = next(stream).ids
+        stream.handle.keep(state)
+        for _ in range(12):
+            stream.handle.push_embeddings(mini_batch.ids[:1], np.ones((1, 16), np.float32))
+            stream.handle.refresh_now()
+        with pytest.raises(prosampler.StateError, match="this is no state"):
+            stream.handle.keep({"step": 3})
+        with pytest.raises(prosampler.StateError, match="of another run"):
+            stream.handle.keep({**state, "seed": 4})
+    with start(table, resume=state, **settings) as stream:
+        assert next(stream).ids == expected
+    with pytest.raises(prosampler.StateError, match="the state is damaged"):
+        start(table, resume={**state, "step": 6}, **settings)
+    with start(table) as stream:
+        assert not stream.handle.has_checkpoints
+        stream.keep()
+        with pytest.raises(prosampler.StateError, match=r"there is no checkpoint\.dir"):
+            stream.handle.keep(stream.state())
 
 
 def test_pushed_embeddings_and_refreshes(table):

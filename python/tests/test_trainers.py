@@ -1,5 +1,6 @@
 """A small training in each trainer, whose encoder the run follows."""
 
+import json
 import pickle
 
 import numpy as np
@@ -145,9 +146,10 @@ def test_hugging_face_trainer(tiny, pairs, tmp_path):
             return self.accelerator.prepare(loader)
 
     export_model(tiny, tmp_path / "model.onnx")
-    sampler = HardNegativeBatchSampler(texts(tmp_path, pairs), rank=0, world_size=1)
+    pipeline = texts(tmp_path, pairs).with_settings(checkpoint={"dir": tmp_path / "run"})
+    sampler = HardNegativeBatchSampler(pipeline, rank=0, world_size=1)
     args = TrainingArguments(
-        str(tmp_path / "out"), num_train_epochs=2, learning_rate=1e-3, report_to="none", save_strategy="no",
+        str(tmp_path / "out"), num_train_epochs=2, learning_rate=1e-3, report_to="none", save_steps=10,
         use_cpu=True, disable_tqdm=True, remove_unused_columns=False,
     )  # fmt: skip
     trainer = WithSampler(
@@ -160,6 +162,10 @@ def test_hugging_face_trainer(tiny, pairs, tmp_path):
     trainer.train()
     assert trainer.state.global_step == 2 * len(sampler) == 32
     assert sampler.handle.model_version == 3
+    # What the trainer has saved stays resumable: the last two times, of 10, 20, 30 and the end.
+    kept = json.loads((tmp_path / "run/manifest.json").read_text())["content"]["states"]
+    steps = [state["step"] for state in kept]
+    assert len(steps) == 2 and 29 <= steps[0] < steps[1] == 32
     sampler.close()
 
 

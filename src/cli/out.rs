@@ -22,7 +22,8 @@ pub(super) fn line(text: Arguments<'_>) -> Result<()> {
 }
 
 pub(super) fn aside(text: Arguments<'_>) {
-    // In one piece, or two processes on one terminal mix their words. If it cannot be printed, there is nowhere to say so.
+    // In one piece, or two processes on one terminal mix their words. If it cannot be printed, there is nowhere to say
+    // so.
     let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 

@@ -12,8 +12,9 @@ pub struct RefreshConfig {
     pub every_steps: Option<u64>,
     /// Trigger: this much time has passed since the last refresh began, in seconds, more than 0. Default: none.
     pub every_seconds: Option<f64>,
-    /// Trigger: a file of the model, external data and targets of links too, has changed, and all have stopped changing for
-    /// half a second. They are looked at once a second, and at once where the system tells of a change. Default false.
+    /// Trigger: a file of the model, external data and targets of links too, has changed, and all have stopped changing
+    /// for half a second. They are looked at once a second, and at once where the system tells of a change. Default
+    /// false.
     pub watch_model: bool,
     /// Share of the compute threads that a refresh may use, above 0 and at most 1, at least one thread; default 1. The
     /// threads give way to all others of the machine in any case (on Linux).

@@ -16,8 +16,8 @@ pub struct SourceConfig {
     ///
     /// Names that begin with `.` or `_` are no data, in folders and for the wildcards of patterns (`**/_part*` means
     /// them). Of a folder that Hugging Face's `save_to_disk` wrote, the files are read that its `state.json` names.
-    /// `**` stands for folders at any depth, a backslash keeps a wildcard from being one, and what is there under the name
-    /// as given is no pattern. `~` is the home folder; `file:///a%20b` is decoded.
+    /// `**` stands for folders at any depth, a backslash keeps a wildcard from being one, and what is there under the
+    /// name as given is no pattern. `~` is the home folder; `file:///a%20b` is decoded.
     #[serde(deserialize_with = "one_or_many")]
     pub uri: Vec<String>,
     /// The columns that mini-batches carry, in this order. Default: all. The encoder's columns are read in any case.

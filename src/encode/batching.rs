@@ -16,16 +16,16 @@ pub(super) enum Grouping {
 impl Grouping {
     pub fn name(self) -> &'static str {
         match self {
-            Self::Any => "any",
-            Self::OfOneLength => "of one length",
-            Self::Alone => "alone",
+            Self::Any => "all",
+            Self::OfOneLength => "those of one length",
+            Self::Alone => "none",
         }
     }
 }
 
 /// Groups rows of these lengths, longest first, so that little is padded: at most `max_rows` rows and, padding
-/// included, `max_tokens` tokens in a group (rows of length 0 only count), but always at least one row, and only rows of
-/// one class. Every row is in exactly one group. Depends on nothing else, so the same rows are always padded alike.
+/// included, `max_tokens` tokens in a group (rows of length 0 only count), but always at least one row, and only rows
+/// of one class. Every row is in exactly one group. Depends on nothing else, so the same rows are always padded alike.
 pub(super) fn length_sorted<C: Ord>(
     lengths: &[usize],
     class: impl Fn(usize) -> C,

@@ -189,6 +189,7 @@ pub(crate) struct EncoderFolder {
     /// Last.
     pub used: Option<SystemTime>,
     /// What the encoder says it is.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the command shows it"))]
     pub identity: String,
 }
 

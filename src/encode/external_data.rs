@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// [`Error::NotFound`] for the first file that is missing; [`Error::Io`] where the model cannot be read.
+#[cfg(any(test, feature = "onnx"))]
 pub(crate) fn model_files(path: &Path) -> Result<Vec<PathBuf>> {
     let files = named_files(path)?;
     match files.iter().find(|file| !file.is_file()) {
@@ -235,8 +236,8 @@ mod tests {
 
     use super::*;
 
-    /// Python's onnx wrote it: external data of an initializer, a sparse one, a constant in a branch of a branch, one of
-    /// a function, and a file that two tensors share; one tensor names a file and yet keeps its data in the model.
+    /// Python's onnx wrote it: external data of an initializer, a sparse one, a constant in a branch of a branch, one
+    /// of a function, and a file that two tensors share; one tensor names a file and yet keeps its data in the model.
     const MODEL: &[u8] = include_bytes!("../../tests/data/external/everywhere.onnx");
 
     #[test]

@@ -3,8 +3,8 @@ use std::time::SystemTime;
 
 /// What a file was when it was looked at: where any of this differs, it may be another one or have another content.
 ///
-/// Time alone is not enough: a link that leads elsewhere, a folder that was renamed and a file that was put in another's
-/// place may all bring an older time and the same size.
+/// Time alone is not enough: a link that leads elsewhere, a folder that was renamed and a file that was put in
+/// another's place may all bring an older time and the same size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FileState {
     size: u64,

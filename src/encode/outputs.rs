@@ -87,8 +87,8 @@ impl Output {
         }
     }
 
-    /// The vectors [rows × dimension] in an output of this shape, of which only the first `rows` are wanted; `None` where
-    /// the shape is not that of `given` rows.
+    /// The vectors [rows × dimension] in an output of this shape, of which only the first `rows` are wanted; `None`
+    /// where the shape is not that of `given` rows.
     pub fn vectors(
         &self,
         shape: &[i64],

@@ -1,5 +1,5 @@
-//! What a model does is tried before it is used: whether it runs and gives a finite vector, how long samples may be, and
-//! whether a vector depends on what else is in the batch.
+//! A model is tried before it is used: whether it runs and gives a finite vector, how long samples may be, and whether a
+//! vector depends on what else is in the batch.
 
 use super::batching::Grouping;
 use super::features::Samples;
@@ -97,13 +97,11 @@ impl OnnxEncoder {
                 self.grouping = stricter;
             }
         }
-        let reason = match (self.grouping > by_inputs, by_inputs) {
-            (true, _) => Some("tried together, samples change each other's vectors"),
-            (false, Grouping::Any) => None,
-            (false, _) => Some("no input tells the model which numbers fill samples up, or whose they are"),
-        };
-        if let Some(reason) = reason {
-            telemetry::grouped(&self.model.path, self.grouping.name(), reason, self.grouping > by_inputs);
+        let together = self.grouping.name();
+        if self.grouping > by_inputs {
+            telemetry::samples_mixed(&self.model.path, together);
+        } else if self.grouping > Grouping::Any {
+            telemetry::grouped(&self.model.path, together);
         }
         Ok(())
     }

@@ -115,8 +115,8 @@ impl ModelWatch {
         }
     }
 
-    /// Asks the system for hints. They are about folders, which may have been put in another's place, so that it is asked
-    /// again after each change.
+    /// Asks the system for hints. They are about folders, which may have been put in another's place, so that it is
+    /// asked again after each change.
     fn listen(&mut self) {
         let (tx, hints) = mpsc::unbounded_channel();
         let places = |(path, state): &(PathBuf, Option<FileState>)| {
@@ -154,7 +154,8 @@ fn external_data(model: &Path) -> Vec<PathBuf> {
     named_files(model).map_or_else(|_| Vec::new(), |files| files.into_iter().skip(1).collect())
 }
 
-/// The files of these models as they are now. A model is asked for its external data where it is not as `known`. Blocks.
+/// The files of these models as they are now. A model is asked for its external data where it is not as `known`.
+/// Blocks.
 fn look(models: &[PathBuf], known: &[Files]) -> Vec<Files> {
     let with_state = |path: PathBuf| {
         let state = FileState::of(&path).ok();
@@ -177,7 +178,8 @@ const POLL: Duration = Duration::from_secs(1);
 /// How long a file must not change to be whole.
 const SETTLED: Duration = Duration::from_millis(500);
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;

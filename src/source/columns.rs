@@ -75,8 +75,8 @@ impl Adapter {
     /// A record batch of the columns in use. A text column that came as bytes, since they are not all UTF-8, stays so.
     ///
     /// # Errors
-    /// [`Error::SchemaDrift`] for a value that the declared type does not hold: a time so far away that the finer unit of
-    /// other shards does not reach it.
+    /// [`Error::SchemaDrift`] for a value that the declared type does not hold: a time so far away that the finer unit
+    /// of other shards does not reach it.
     pub fn adapt(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         let mut schema = self.schema.clone();
         let mut columns = Vec::with_capacity(batch.num_columns());

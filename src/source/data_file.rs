@@ -97,8 +97,8 @@ impl DataFile {
         (0..self.parts()).map(|part| self.part_rows(part)).sum()
     }
 
-    /// Hands over a part's record batches, all of its rows or an error. A column of texts of which one is not UTF-8 comes
-    /// as bytes, in the record batch that has it. Blocks.
+    /// Hands over a part's record batches, all of its rows or an error. A column of texts of which one is not UTF-8
+    /// comes as bytes, in the record batch that has it. Blocks.
     pub fn read(&self, part: usize, columns: &[usize], emit: Emit<'_>) -> Result<Listening> {
         let error = match (self.read_whole(part, columns, emit), &self.format) {
             (Err(error @ Error::Corrupt { .. }), Format::Parquet(_)) => error,

@@ -20,19 +20,18 @@ use crate::telemetry;
 /// or on a web server. Which format a file has, its first bytes tell.
 ///
 /// Files may differ in the order of their columns, in those that nobody uses, and in types that one type holds exactly:
-/// `Int32` and `Int64`, `Utf8` and `LargeUtf8`, lists whose items are called otherwise. [`schema`](Source::schema) has the
-/// columns of all files with such a type; a column in use that a file lacks, or that has another type there, is
+/// `Int32` and `Int64`, `Utf8` and `LargeUtf8`, lists whose items are called otherwise. [`schema`](Source::schema) has
+/// the columns of all files with such a type; a column in use that a file lacks, or that has another type there, is
 /// [`Error::SchemaDrift`] when it is read. Timestamps of Parquet's INT96 come in microseconds.
 ///
 /// Every row arrives or there is an error: what comes of a part is counted against the file's footer. A text column of
 /// which a value is not UTF-8 is `Binary` (or `LargeBinary`) in the record batch that has it, so that nothing is lost.
 ///
 /// Opening reads footers and schemas only. Parts are read in parallel, in order: row groups of Parquet, whole files of
-/// Arrow IPC; up to four at a time, each at most four record batches ahead, on tokio's blocking threads. These have 2,048
-/// rows, or 8 MB where rows are long.
-/// Objects are fetched in blocks of 8 MiB, of which one a column and part is kept, and only where columns in use lie.
-/// Requests that fail for a passing reason (5xx, throttling, reset, timeout) are sent again, with exponential backoff
-/// and jitter, each counted.
+/// Arrow IPC; up to four at a time, each at most four record batches ahead, on tokio's blocking threads. These have
+/// 2,048 rows, or 8 MB where rows are long. Objects are fetched in blocks of 8 MiB, of which one a column and part is
+/// kept, and only where columns in use lie. Requests that fail for a passing reason (5xx, throttling, reset, timeout)
+/// are sent again, with exponential backoff and jitter, each counted.
 #[derive(Clone)]
 pub struct FileSource {
     uri: String,
@@ -57,8 +56,8 @@ impl FileSource {
     /// Opens the uris of `config` as one source, in their order; its `filter` and `columns` are not looked at.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::UnsupportedSource`] for what is neither Parquet nor Arrow IPC, [`Error::Corrupt`] for
-    /// what is but is damaged, [`Error::Remote`] for a store that cannot be reached.
+    /// [`Error::NotFound`], [`Error::UnsupportedSource`] for what is neither Parquet nor Arrow IPC, [`Error::Corrupt`]
+    /// for what is but is damaged, [`Error::Remote`] for a store that cannot be reached.
     pub async fn open_all(config: &SourceConfig) -> Result<Self> {
         let access = Access::new(config);
         let files = opened(files::list(&config.uri, &access, telemetry::foreign_files).await?).await;
@@ -69,6 +68,7 @@ impl FileSource {
     ///
     /// # Errors
     /// As [`open_all`](Self::open_all), where none can be opened.
+    #[cfg(feature = "cli")]
     pub(crate) async fn open_readable(config: &SourceConfig) -> Result<(Self, Vec<Error>)> {
         let access = Access::new(config);
         let (mut files, mut errors) = (Vec::new(), Vec::new());
@@ -98,6 +98,7 @@ impl FileSource {
     }
 
     /// What was wrong with the parts that have been skipped so far.
+    #[cfg(feature = "cli")]
     pub(crate) fn take_damage(&self) -> Vec<Error> {
         self.damage.take()
     }

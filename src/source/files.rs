@@ -28,8 +28,8 @@ impl<T> Found<T> {
     }
 }
 
-/// The files that `uris` name: each a file, a folder of files with one of the endings, or a shell pattern. `foreign` hears
-/// what else is in a folder.
+/// The files that `uris` name: each a file, a folder of files with one of the endings, or a shell pattern. `foreign`
+/// hears what else is in a folder.
 pub(super) async fn list(
     uris: &[String],
     access: &Access,
@@ -65,6 +65,7 @@ pub(super) async fn list(
 ///
 /// # Errors
 /// [`Error::NotFound`] and [`Error::UnsupportedSource`].
+#[cfg(feature = "cli")]
 pub(crate) fn local_files(uris: &[String]) -> Result<Vec<PathBuf>> {
     let found = uris.iter().filter(|uri| is_local(uri)).map(|uri| Ok(expand(uri)?.files));
     Ok(found.collect::<Result<Vec<_>>>()?.concat())

@@ -28,8 +28,8 @@ pub(super) fn is_data(name: &str) -> bool {
     name.rsplit_once('.').is_some_and(|(_, end)| ENDINGS.iter().any(|ending| end.eq_ignore_ascii_case(ending)))
 }
 
-/// Whether a name is one of the files in which Hugging Face's datasets keeps what `map` and the like gave: other rows, or
-/// the same once more.
+/// Whether a name is one of the files in which Hugging Face's datasets keeps what `map` and the like gave: other rows,
+/// or the same once more.
 pub(super) fn is_cache_of_hf(name: &str) -> bool {
     name.starts_with(CACHE) && name.ends_with(".arrow")
 }

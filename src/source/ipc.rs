@@ -191,5 +191,5 @@ const CONTINUATION: [u8; 4] = [0xff; 4];
 /// A continuation mark, and no metadata.
 const END: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
 
-const BIG_ENDIAN: &str = "its numbers are big-endian, most significant byte first, which is not read here; write it again \
-                          on a little-endian machine (x86, ARM), for example with pyarrow, which swaps them while it reads";
+const BIG_ENDIAN: &str = "its numbers are big-endian, most significant byte first, which is not read here; write it \
+                          again, for example with pyarrow, which swaps them while it reads";

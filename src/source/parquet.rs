@@ -142,8 +142,8 @@ fn check_rows(metadata: &ParquetMetaData) -> Result<(), String> {
             .ok_or_else(|| format!("its footer says that row group {number} has {of_it} rows"))?;
     }
     let promised = metadata.file_metadata().num_rows();
-    // Some writers leave the sum at 0.
-    match rows >= promised {
+    // The decoder stops at the sum, whatever the row groups hold.
+    match rows == promised {
         true => Ok(()),
         false => Err(format!("its footer says that it has {promised} rows, and its row groups {rows}")),
     }

@@ -37,6 +37,7 @@ impl Damage {
         self.rows.load(Relaxed)
     }
 
+    #[cfg(feature = "cli")]
     pub fn take(&self) -> Vec<Error> {
         std::mem::take(&mut self.errors.lock().unwrap_or_else(PoisonError::into_inner))
     }

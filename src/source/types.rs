@@ -16,9 +16,9 @@ pub(super) struct Difference {
 
 /// A type that holds the values of both; `first` itself where that does.
 ///
-/// Whole numbers widen, and become floating-point numbers where these hold all of them; times take the finer unit; large
-/// offsets win over small ones, lists of any length over those of one; fields of structs are matched by name. What only
-/// packs values, a dictionary or runs, is undone. What items of lists are called does not matter.
+/// Whole numbers widen, and become floating-point numbers where these hold all of them; times take the finer unit;
+/// large offsets win over small ones, lists of any length over those of one; fields of structs are matched by name.
+/// What only packs values, a dictionary or runs, is undone. What items of lists are called does not matter.
 pub(super) fn common(first: &DataType, second: &DataType) -> Result<DataType, Difference> {
     use DataType::{
         Binary, BinaryView, Date32, Date64, Decimal128, Dictionary, Duration, FixedSizeList, LargeBinary, LargeUtf8,

@@ -34,8 +34,8 @@ impl Local {
         path(self.characters.iter().map(|(byte, _)| *byte))
     }
 
-    /// The folder that comes before the first wildcard, and the parts of the pattern from there on; no parts where there
-    /// is no wildcard. Folders may have brackets in their name: those that are there are no patterns.
+    /// The folder that comes before the first wildcard, and the parts of the pattern from there on; no parts where
+    /// there is no wildcard. Folders may have brackets in their name: those that are there are no patterns.
     pub fn split(&self) -> (PathBuf, Vec<&[(u8, bool)]>) {
         let parts = self.characters.split(|(byte, _)| *byte == b'/').enumerate();
         let mut folder = PathBuf::new();

@@ -13,10 +13,10 @@ use crate::sample::SampleId;
 
 /// Samples that share a value: a group for each value that at least two samples have, of each of some keys.
 ///
-/// Values are compared by 64 bits of their hash. Two unlike values may have the same, which then keeps samples apart that
-/// need not be, and never brings two together that must not be: among a million values the odds are one in 37 million,
-/// among a billion one in 37. 4 bytes a sample and key, and 8 for each sample that is in a group; 16 for each value
-/// while they are made.
+/// Values are compared by 64 bits of their hash. Two unlike values may have the same, which then keeps samples apart
+/// that need not be, and never brings two together that must not be: among a million values the odds are one in 37
+/// million, among a billion one in 37. 4 bytes a sample and key, and 8 for each sample that is in a group; 16 for each
+/// value while they are made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Groups {
     /// Where in `of` the groups of each sample begin; one more than there are samples.
@@ -246,7 +246,7 @@ fn values(batch: &RecordBatch, paths: &[ColumnPath]) -> Result<(Vec<ArrayRef>, O
     let values = batch.columns().iter().zip(paths).map(|(column, path)| {
         let Some(field) = &path.field else { return Ok(column.clone()) };
         let structs = column.as_struct_opt();
-        absent = NullBuffer::union(absent.as_ref(), structs.and_then(|structs| structs.nulls()));
+        absent = NullBuffer::union(absent.as_ref(), structs.and_then(Array::nulls));
         structs.and_then(|structs| structs.column_by_name(field)).cloned().ok_or_else(|| Error::ColumnType {
             column: path.column.clone(),
             found: column.data_type().to_string(),

@@ -103,7 +103,8 @@ impl Store {
     ///
     /// # Errors
     /// Whatever the source reports, [`Error::Io`] where the cache cannot be written (nothing half-written is ever
-    /// used), [`Error::TooManySamples`].
+    /// used), [`Error::RowCount`] where the source gives another number of rows than it promises,
+    /// [`Error::TooManySamples`].
     pub async fn build(
         source: &dyn Source,
         columns: &[String],

@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 use crate::source::readable;
 
 /// The schema without dictionaries and runs, however deep, and with lists in place of list views. An IPC file holds one
-/// dictionary a column, a source may have one a row group; views of a slice would bring along what it leaves out. Columns
-/// of texts may have nulls: a text that is no UTF-8 becomes one.
+/// dictionary a column, a source may have one a row group; views of a slice would bring along what it leaves out.
+/// Columns of texts may have nulls: a text that is no UTF-8 becomes one.
 pub(crate) fn plain(schema: &Schema) -> Schema {
     let column = |field: &FieldRef| {
         let field = plain_field(field);

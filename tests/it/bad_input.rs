@@ -232,8 +232,8 @@ async fn embeddings_that_are_no_numbers() {
         });
         async move { pipeline(9000, 10).encoder(encoder).start().await.unwrap_err().to_string() }
     };
-    assert_says(&spoil(f32::NAN).await, &["sample 8500 is not finite", "component 3 is NaN"]);
-    assert_says(&spoil(f32::INFINITY).await, &["sample 8500 is not finite", "component 3 is inf"]);
+    assert_says(&spoil(f32::NAN).await, &["sample 8500 cannot be encoded", "column `n`", "component 3 is NaN"]);
+    assert_says(&spoil(f32::INFINITY).await, &["sample 8500 cannot be encoded", "column `n`", "component 3 is inf"]);
 }
 
 #[tokio::test]

@@ -1,9 +1,8 @@
 //! Vectors that can stand for no sample stop a run with the sample's name, or are skipped and counted, wherever they
 //! come from: a column, a model, several views, a newer model.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 
 use futures::TryStreamExt;
 use prosampler::arrow::array::{ArrayRef, AsArray, Float64Array, ListArray, RecordBatch, UInt32Array};
@@ -28,8 +27,11 @@ fn dot() -> GraphConfig {
     GraphConfig { similarity: Similarity::Dot, ..graph_config(40, 10) }
 }
 
+/// A vector in a column, null or with nulls.
+type Row = Option<Vec<Option<f64>>>;
+
 /// 100 vectors of eight numbers; sample 17 has others.
-fn column(odd: Option<Vec<Option<f64>>>, of: &DataType) -> ArrayRef {
+fn column(odd: Row, of: &DataType) -> ArrayRef {
     let good = vectors(100, DIMENSION, 10, 3);
     let row = |i: usize| match i {
         17 => odd.clone(),
@@ -77,7 +79,7 @@ async fn a_column_of_vectors_may_have_bad_ones() {
     let (f64, f32, f16) = (DataType::Float64, DataType::Float32, DataType::Float16);
     let no_cosine = "gives a vector of length 0, which has no cosine similarity";
     let null_within = Some((0..DIMENSION).map(|i| (i != 3).then_some(1.0)).collect());
-    let cases: [(Option<Vec<Option<f64>>>, &DataType, GraphConfig, &str); 11] = [
+    let cases: [(Row, &DataType, GraphConfig, &str); 11] = [
         (with(3, f64::NAN), &f32, graph_config(40, 10), "gives a vector whose component 3 is NaN"),
         (with(3, f64::NAN), &f64, dot(), "gives a vector whose component 3 is NaN"),
         (with(0, f64::INFINITY), &f32, graph_config(40, 10), "gives a vector whose component 0 is inf"),
@@ -270,13 +272,16 @@ async fn each_view_and_each_half_of_a_pair_must_have_a_direction() {
     }
 }
 
+/// Says that it has begun, and waits to go on.
+type Gate = (mpsc::Sender<()>, mpsc::Receiver<()>);
+
 /// Its newer versions make nothing of more samples: 1 not of 16, 2 of none. It waits where it is told to.
 #[derive(Clone)]
 struct Worsening {
     columns: Vec<String>,
     version: u64,
     newest: Arc<AtomicU64>,
-    gate: Arc<std::sync::Mutex<Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>>>,
+    gate: Arc<Mutex<Option<Gate>>>,
 }
 
 impl Encoder for Worsening {

@@ -164,6 +164,21 @@ fn texts_are_no_longer_than_the_model_takes() {
     );
 }
 
+/// A newer model is tried as the first one was, before it takes its place.
+#[test]
+fn a_newer_model_that_takes_shorter_texts_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("model.onnx");
+    std::fs::copy(path("tests/data/exports/places.onnx"), &model).unwrap();
+    let config = EncodeConfig { model: Some(model.clone()), max_tokens: 30, ..config("", "plain") };
+    let encoder = OnnxEncoder::open(&config).unwrap();
+    assert!(encoder.newer().unwrap().is_none());
+    std::fs::copy(path("tests/data/exports/few_places.onnx"), &model).unwrap();
+    let error = encoder.newer().map(|_| ()).unwrap_err().to_string();
+    assert_says(&error, &["takes texts of 8 tokens at most", "encode.max_tokens is 30"]);
+    assert_eq!(encode(&encoder, &texts()).len(), 24);
+}
+
 #[test]
 fn texts_are_cut_where_the_tokenizer_says() {
     let pair = |config: EncodeConfig| EncodeConfig { pair_column: Some("other".into()), ..config };

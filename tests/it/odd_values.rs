@@ -1,5 +1,6 @@
 //! Values at the edge of what a model reads: each gives what it gives alone, or is a bad sample by its reason.
 
+use std::slice::from_ref;
 use std::sync::Arc;
 
 use prosampler::arrow::array::{ArrayRef, Int64Array, ListArray, RecordBatch, StringArray, StringDictionaryBuilder};
@@ -34,7 +35,7 @@ fn judged(encoder: &dyn Encoder, columns: Vec<(&str, ArrayRef)>) -> Vec<Result<V
     let together = one(&rows);
     for (row, found) in together.iter().enumerate() {
         match (found, &one(&rows.slice(row, 1))[0]) {
-            (Ok(found), Ok(alone)) => assert!(difference(&[found.clone()], &[alone.clone()]) < 1e-3, "row {row}"),
+            (Ok(found), Ok(alone)) => assert!(difference(from_ref(found), from_ref(alone)) < 1e-3, "row {row}"),
             (found, alone) => assert_eq!(found, alone, "row {row}"),
         }
     }

@@ -225,7 +225,7 @@ async fn a_failed_refresh_leaves_the_old_snapshot() {
     for (number, fault, expected) in [
         (1, UNREADABLE, "encoder `trained` failed: it is cut short"),
         (2, OTHER_DIMENSION, "encoder `trained` gives vectors of 9 numbers where the run has 8"),
-        (3, NOT_FINITE, "the embedding of sample 77 is not finite"),
+        (3, NOT_FINITE, "sample 77 cannot be encoded: column `n` gives a vector whose component 3 is NaN"),
     ] {
         encoder.fault.store(fault, Relaxed);
         let error = handle.refresh_now().await.unwrap_err().to_string();

@@ -113,7 +113,7 @@ proptest! {
         prop_assert!(Key::are_alike(&types[one], &types[other]));
         let store = store(vec![("anchor", column(&anchors, one)), ("positive", column(&positives, other))]);
         let (groups, most) = groups(&store, Key::Either(vec!["anchor".into(), "positive".into()]));
-        let of = |(anchor, positive): (Option<u8>, Option<u8>)| anchor.into_iter().chain(positive).collect::<HashSet<_>>();
+        let of = |pair: (Option<u8>, Option<u8>)| pair.0.into_iter().chain(pair.1).collect::<HashSet<_>>();
         for i in 0..pairs.len() {
             for j in 0..i {
                 let shared = !of(pairs[i]).is_disjoint(&of(pairs[j]));
@@ -168,8 +168,8 @@ fn pairs(anchors: ArrayRef, positives: ArrayRef) -> PipelineBuilder {
         .seed(3)
 }
 
-/// Three rows a question, two an answer, and every fifth question is an answer elsewhere: all samples come, and none with
-/// one that is no negative of it; explicit negatives neither.
+/// Three rows a question, two an answer, and every fifth question is an answer elsewhere: all samples come, and none
+/// with one that is no negative of it; explicit negatives neither.
 #[tokio::test(flavor = "multi_thread")]
 async fn questions_and_answers_of_a_mini_batch_are_all_different() {
     let question = |row: usize| match row / 3 {

@@ -225,7 +225,7 @@ impl Feature for TensorFeature {
                     shape.steps.unwrap_or(wanted)
                 };
                 // Numbers that any model takes: categories 0 and 1, fractions up to 1.
-                let other = |at: usize| row > 0 && (at + row) % 2 == 0;
+                let other = |at: usize| row > 0 && (at + row).is_multiple_of(2);
                 let places = 0..steps * shape.width;
                 match input.takes_fractions() {
                     true => Numbers::Fractions(places.map(|at| if other(at) { 0.5 } else { 1.0 }).collect()),

