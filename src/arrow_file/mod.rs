@@ -120,7 +120,8 @@ impl ArrowFile {
 
 /// How the names of unfinished files begin, for files whose names begin with `stem`.
 pub(crate) fn unfinished(stem: &str) -> String {
-    format!(".building-{stem}-")
+    let dash = if stem.is_empty() { "" } else { "-" };
+    format!(".building-{stem}{dash}")
 }
 
 fn folder(path: &Path) -> &Path {

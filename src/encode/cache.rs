@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arrow::array::{ArrayRef, AsArray, FixedSizeListArray, Float32Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Float32Type, Schema};
@@ -84,7 +84,22 @@ impl Segments<'_> {
             std::fs::write(&about, identity)?;
         }
         std::fs::File::options().append(true).open(&about)?.set_modified(SystemTime::now())?;
+        self.remove_unfinished()?;
         Ok(folders(&self.cache.dir)?.iter().map(|folder| folder.bytes).sum())
+    }
+
+    /// Removes what processes have left that were killed while they wrote. Others may be writing now.
+    fn remove_unfinished(&self) -> std::io::Result<()> {
+        for entry in std::fs::read_dir(&self.dir)?.flatten() {
+            let is_unfinished = entry.file_name().to_string_lossy().starts_with(&arrow_file::unfinished(""));
+            let modified = entry.metadata().and_then(|of| of.modified());
+            let age = modified.ok().and_then(|time| SystemTime::now().duration_since(time).ok());
+            if is_unfinished && age.is_some_and(|age| age > ABANDONED) {
+                // Another process may be doing the same.
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+        Ok(())
     }
 
     /// The vectors of these rows [rows × dimension], from the cache or from `encode`.
@@ -223,6 +238,9 @@ const ABOUT: &str = "encoder.txt";
 
 /// Key of the schema's metadata: rows that could not be read, as JSON.
 const BAD: &str = "bad_rows";
+
+/// No record batch takes as long to write.
+const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// Raised where older readers would misread a file.
 const FORMAT: &str = "1";
