@@ -5,12 +5,13 @@ use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::ipc::convert::try_fb_to_schema;
-use arrow::ipc::reader::{FileReader, StreamReader};
+use arrow::ipc::reader::{StreamReader, read_footer_length};
 use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions, write_message};
-use arrow::ipc::{Endianness, root_as_message};
+use arrow::ipc::{Endianness, root_as_footer, root_as_message};
 use parquet::file::reader::Length;
 
 use super::data_file::{Emit, Listening, Part, ROWS, Texts, corrupt};
+use super::lengths::CheckedLengths;
 use super::location::{Input, Location};
 use super::parquet::order_of;
 use super::parquet_types::of_bytes;
@@ -32,8 +33,8 @@ impl IpcFile {
         }
         input.rewind().map_err(|e| failed(e.into()))?;
         if is_file {
-            let reader = FileReader::try_new(BufReader::new(input), None).map_err(failed)?;
-            return Ok(Self { schema: reader.schema(), batches: Some(reader.num_batches()) });
+            let (schema, batches) = footer(&mut input).map_err(failed)?;
+            return Ok(Self { schema, batches: Some(batches) });
         }
         if !ends(&mut input).map_err(|e| failed(e.into()))? {
             return Err(corrupt(location, String::new(), "it has no end mark: it was cut short".into()));
@@ -68,7 +69,8 @@ impl IpcFile {
         let mut sorted = part.columns.to_vec();
         sorted.sort_unstable();
         sorted.dedup();
-        let mut batches = StreamReader::try_new(Cursor::new(start).chain(input), Some(sorted)).map_err(failed)?;
+        let input = CheckedLengths::new(Cursor::new(start).chain(input));
+        let mut batches = StreamReader::try_new(input, Some(sorted)).map_err(failed)?;
         let order = order_of(part.columns);
         let (mut count, mut skip) = (0, part.skip);
         for batch in batches.by_ref() {
@@ -87,7 +89,7 @@ impl IpcFile {
             Some(expected) if expected != count => {
                 format!("it holds {count} record batches, and its footer says {expected}")
             }
-            None if batches.get_mut().read(&mut [0]).map_err(|e| failed(e.into()))? > 0 => {
+            None if batches.get_mut().get_mut().read(&mut [0]).map_err(|e| failed(e.into()))? > 0 => {
                 format!("it goes on behind its end mark, which follows record batch {count}")
             }
             _ => return Ok(Listening::Yes),
@@ -104,6 +106,23 @@ impl IpcFile {
             types.eq(self.schema.fields().iter().map(|field| field.data_type()))
         })
     }
+}
+
+/// What a file's footer says: columns, and how many record batches there are. Arrow's own reader would decode the
+/// dictionaries too, which are read again in their place.
+fn footer(input: &mut Input) -> Result<(SchemaRef, usize), ArrowError> {
+    let failed = |reason: &str| ArrowError::IpcError(reason.to_owned());
+    let mut trailer = [0; TRAILER];
+    let end = input.len().checked_sub(TRAILER as u64).ok_or_else(|| failed("the file is too short"))?;
+    input.seek(SeekFrom::Start(end))?;
+    input.read_exact(&mut trailer)?;
+    let mut footer = vec![0; read_footer_length(trailer)?];
+    let start = end.checked_sub(footer.len() as u64).ok_or_else(|| failed("its footer is longer than the file"))?;
+    input.seek(SeekFrom::Start(start))?;
+    input.read_exact(&mut footer)?;
+    let footer = root_as_footer(&footer).map_err(|e| ArrowError::IpcError(e.to_string()))?;
+    let schema = footer.schema().ok_or_else(|| failed("its footer has no schema"))?;
+    Ok((try_fb_to_schema(schema)?.into(), footer.recordBatches().map_or(0, |batches| batches.len())))
 }
 
 /// Whether a stream begins as those of before 2019 do: with a length, and without a continuation mark.
@@ -185,6 +204,9 @@ fn skip_mark(input: &mut BufReader<impl Read + Seek>) -> std::io::Result<()> {
     } {}
     input.seek_relative(-8)
 }
+
+/// Footer length and mark.
+const TRAILER: usize = 10;
 
 const CONTINUATION: [u8; 4] = [0xff; 4];
 

@@ -28,6 +28,7 @@ mod filter;
 mod folder;
 mod foreign;
 mod ipc;
+mod lengths;
 mod location;
 mod memory;
 #[cfg(feature = "cloud")]

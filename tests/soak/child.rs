@@ -122,6 +122,7 @@ pub fn note_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         std::panic::set_hook(Box::new(|info| {
+            eprintln!("{info}");
             *PANIC.lock().unwrap_or_else(PoisonError::into_inner) = Some(info.to_string().replace('\n', ": "));
         }));
     });

@@ -18,7 +18,9 @@ impl IpcLayout {
     pub fn of(file: &[u8]) -> Self {
         let is_file = file.starts_with(b"ARROW1");
         let word = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap()) as usize;
-        let (mut at, mut messages) = (if is_file { 8 } else { 0 }, Vec::new());
+        // Behind a file's mark comes padding, as long as its writer likes.
+        let padding = file.chunks_exact(8).skip(1).take_while(|word| *word == [0; 8]).count();
+        let (mut at, mut messages) = (if is_file { 8 + 8 * padding } else { 0 }, Vec::new());
         while word(at) == u32::MAX as usize && word(at + 4) > 0 {
             let metadata = at + 8..at + 8 + word(at + 4);
             let length = root_as_message(&file[metadata.clone()]).unwrap().bodyLength() as usize;

@@ -33,7 +33,8 @@ impl Begun {
         let (runtime, dir) = (runtime(), TempDir::new().unwrap());
         small_run::write(dir.path());
         let (state, whole) = runtime.block_on(async {
-            let mut stream = Pipeline::from_config(config(dir.path())).start().await.unwrap();
+            let mut stream =
+                Pipeline::from_config(config(dir.path(), &dir.path().join("begun"))).start().await.unwrap();
             let (mut state, mut whole) = (None, Vec::new());
             while let Some(mini_batch) = stream.try_next().await.unwrap() {
                 whole.push(mini_batch.ids.iter().map(|id| id.0).collect());
@@ -42,7 +43,7 @@ impl Begun {
                     stream.handle().keep(&stream.state()).await.unwrap();
                 }
                 if whole.len() == STEP {
-                    copy(&dir.path().join("checkpoints"), &dir.path().join("kept"));
+                    copy(&dir.path().join("begun"), &dir.path().join("kept"));
                 }
             }
             (state.unwrap(), whole)
@@ -54,10 +55,9 @@ impl Begun {
         Self { runtime, dir, files, state, whole }
     }
 
-    /// Puts the folder back as it was.
-    fn restore(&self) -> PathBuf {
-        let folder = self.dir.path().join("checkpoints");
-        let _ = fs::remove_dir_all(&folder);
+    /// The folder as it was, under another name: a run that was dropped may not be done yet.
+    fn restore(&self, name: &str) -> PathBuf {
+        let folder = self.dir.path().join(name);
         fs::create_dir(&folder).unwrap();
         self.files.iter().for_each(|(name, bytes)| fs::write(folder.join(name), bytes).unwrap());
         folder
@@ -71,10 +71,10 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn config(dir: &Path) -> PipelineConfig {
+fn config(dir: &Path, checkpoints: &Path) -> PipelineConfig {
     let mut config = PipelineConfig::from_file(dir.join("p.toml")).unwrap();
     config.source.uri = vec![dir.join("rows.parquet").display().to_string()];
-    config.checkpoint.dir = Some(dir.join("checkpoints"));
+    config.checkpoint.dir = Some(checkpoints.to_owned());
     config.store.cache_dir = None;
     config
 }
@@ -102,13 +102,13 @@ impl Target for Checkpoint {
     fn case(&mut self, seed: u64, number: u64) -> Outcome {
         let mut random = random(seed, "checkpoint", number);
         let Begun { runtime, dir, files, state, whole } = &self.0;
-        let folder = self.0.restore();
+        let folder = self.0.restore(&format!("checkpoints-{number}"));
         let (name, bytes) = &files[random.random_range(0..files.len())];
         let (_, other) = &files[random.random_range(0..files.len())];
         let mutant = damaged(bytes, other, &mut random);
         fs::remove_file(folder.join(name)).unwrap();
         fs::write(folder.join(name), &mutant.bytes).unwrap();
-        let exact = runtime.block_on(resumed(config(dir.path()), state, MORE));
+        let exact = runtime.block_on(resumed(config(dir.path(), &folder), state, MORE));
         let outcome = match exact {
             Ok(found) if found == whole[STEP..][..MORE] => return Outcome::Right,
             Ok(found) => {
@@ -121,7 +121,7 @@ impl Target for Checkpoint {
             return outcome;
         }
         // What the message advises.
-        let mut latest = config(dir.path());
+        let mut latest = config(dir.path(), &folder);
         latest.checkpoint.resume = Resume::Latest;
         match runtime.block_on(resumed(latest, state, 2)) {
             Ok(found) if found.len() == 2 => Outcome::Refused,
@@ -161,8 +161,9 @@ impl StateFile {
 impl Target for StateFile {
     fn case(&mut self, seed: u64, number: u64) -> Outcome {
         let mut random = random(seed, "state", number);
-        self.begun.restore();
         let dir = self.begun.dir.path();
+        let _ = fs::remove_dir_all(dir.join("checkpoints"));
+        self.begun.restore("checkpoints");
         let mutant = damaged(&self.text, &self.text, &mut random);
         fs::write(dir.join("run.json"), &mutant.bytes).unwrap();
         let output = small_run::run(dir, "out.arrows");

@@ -81,5 +81,4 @@ source.filter = 'n >= 10 and n < 290'
 source.on_corrupt = 'fail'
 guards = { skip_nearest = 1, distinct = ['n'] }
 walk.restart_probability = 0.2
-encode.storage = 'f16'
 ";

@@ -91,6 +91,10 @@ impl World {
             Op::NewModel => self.calm().await.map(|()| self.happen(What::Model)),
             Op::NewFile => self.calm().await.map(|()| self.happen(What::File)),
             Op::Keep => {
+                // A refresh that is due may begin before a trainer that goes on could push anything again.
+                let pushes = self.events.iter().filter(|event| matches!(event.what, What::Push(..)));
+                let all_used = pushes.map(|event| event.due() + LAG + 1).max().unwrap_or(0);
+                self.take_to(all_used).await?;
                 let state = self.streams[0].state();
                 let keeping = self.streams[0].handle();
                 keeping.keep(&state).await.map_err(|error| format!("keep: {error}"))?;
@@ -111,10 +115,6 @@ impl World {
                     }
                 }
                 self.start(ranks.into()).await?;
-                // What is in no graph yet that the state stands on is the trainer's to push again.
-                for event in self.events.iter().filter(|event| step == 0 || !event.is_used_at(step - 1)) {
-                    self.push(&event.what);
-                }
                 Ok(())
             }
         }
