@@ -33,7 +33,7 @@ impl ParquetFile {
         let damaged = |cause| corrupt(location, String::new(), cause);
         let bare = ArrowReaderMetadata::load(input, ArrowReaderOptions::new().with_skip_arrow_metadata(true));
         let bare = bare.map_err(|e| damaged(e.into()))?;
-        check_rows(bare.metadata()).map_err(|reason| damaged(reason.into()))?;
+        check_footer(bare.metadata()).map_err(|reason| damaged(reason.into()))?;
         // The Arrow schema that a writer may leave in the footer says more, as long as nobody has changed the columns
         // since and left it there.
         let hinted = guarded(|| ArrowReaderMetadata::try_new(bare.metadata().clone(), ArrowReaderOptions::new()));
@@ -132,7 +132,7 @@ impl ParquetFile {
 }
 
 /// A footer that contradicts itself promises nothing.
-fn check_rows(metadata: &ParquetMetaData) -> Result<(), String> {
+fn check_footer(metadata: &ParquetMetaData) -> Result<(), String> {
     let mut rows = 0i64;
     for (number, row_group) in metadata.row_groups().iter().enumerate() {
         let of_it = row_group.num_rows();
@@ -140,6 +140,16 @@ fn check_rows(metadata: &ParquetMetaData) -> Result<(), String> {
             .filter(|of_it| *of_it >= 0)
             .and_then(|of_it| rows.checked_add(of_it))
             .ok_or_else(|| format!("its footer says that row group {number} has {of_it} rows"))?;
+        let negative = |chunk: &&ColumnChunkMetaData| {
+            let start = chunk.dictionary_page_offset().unwrap_or_else(|| chunk.data_page_offset());
+            start < 0 || chunk.compressed_size() < 0
+        };
+        if let Some(chunk) = row_group.columns().iter().find(negative) {
+            let column = chunk.column_path();
+            return Err(format!(
+                "its footer says that row group {number} has column `{column}` before the file's begin"
+            ));
+        }
     }
     let promised = metadata.file_metadata().num_rows();
     // The decoder stops at the sum, whatever the row groups hold.

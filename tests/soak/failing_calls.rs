@@ -2,10 +2,12 @@
 //! command then gives the same mini-batches. Under strace, which needs no change of the code.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -72,17 +74,49 @@ fn case(call: &str, error: &str, n: u64) -> (Vec<String>, Outcome) {
     let inject = format!("inject={call}:error={error}:when={n}");
     let strace = ["strace", "-f", "-y", "-o", &trace, "-e", &format!("trace={call}"), "-e", &inject];
     let mut command = small_run::command(dir.path(), "first.arrows", 0, &strace.map(ToOwned::to_owned));
-    let first = command.output().unwrap();
+    let Ended { status, said } = end(&mut command, dir.path());
     let trace = fs::read_to_string(&trace).unwrap_or_default();
     let failed: Vec<_> = trace.lines().filter(|l| l.ends_with("(INJECTED)")).map(ToOwned::to_owned).collect();
-    let said = String::from_utf8_lossy(&first.stderr).into_owned();
     let ours = failed.iter().filter(|line| line.contains(&dir.path().display().to_string()) || is_relative(line));
     let ours = ours.count() == failed.len() && !failed.is_empty();
-    if let Err(fault) = judge(dir.path(), first.status.success(), first.status.code(), &said, ours) {
+    let Some(status) = status else {
+        let outcome = match ours {
+            true => Outcome::Fault(format!("it hangs; it failed: {failed:?}; it said: {said}")),
+            false => Outcome::NotKnowable("a wake-up within the async runtime failed".to_owned()),
+        };
+        return (failed, outcome);
+    };
+    if let Err(fault) = judge(dir.path(), status.success(), status.code(), &said, ours) {
         return (failed.clone(), Outcome::Fault(format!("{fault}; it failed: {failed:?}; it said: {said}")));
     }
-    let outcome = if first.status.success() { Outcome::Right } else { Outcome::Refused };
+    let outcome = if status.success() { Outcome::Right } else { Outcome::Refused };
     (failed, outcome)
+}
+
+struct Ended {
+    /// None where it did not end.
+    status: Option<ExitStatus>,
+    said: String,
+}
+
+/// Runs a command in a process group of its own, all of which is killed where it does not end.
+fn end(command: &mut Command, dir: &Path) -> Ended {
+    let stderr = dir.join("stderr");
+    command.process_group(0).stdout(Stdio::null()).stderr(File::create(&stderr).unwrap());
+    let mut process = command.spawn().unwrap();
+    let begun = Instant::now();
+    let status = loop {
+        match process.try_wait().unwrap() {
+            None if begun.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(2)),
+            status => break status,
+        }
+    };
+    if status.is_none() {
+        // SAFETY: a plain system call, on a group that was made above.
+        unsafe { libc::kill(-(process.id() as i32), libc::SIGKILL) };
+        process.wait().unwrap();
+    }
+    Ended { status, said: fs::read_to_string(&stderr).unwrap_or_default() }
 }
 
 /// The run that failed, and the one after it. Only where all that failed is `ours` must it be told by name: what fails
@@ -118,7 +152,8 @@ fn judge(dir: &Path, success: bool, code: Option<i32>, said: &str, ours: bool) -
 
 /// Whether a failed call names a path below the folder that it was made in.
 fn is_relative(line: &str) -> bool {
-    line.split('"').nth(1).is_some_and(|path| !path.starts_with('/') && !path.is_empty())
+    let takes_a_path = ["openat(", "rename(", "unlink(", "mkdir(", "statx("].iter().any(|call| line.contains(call));
+    takes_a_path && line.split('"').nth(1).is_some_and(|path| !path.starts_with('/') && !path.is_empty())
 }
 
 fn uninterrupted() -> &'static Vec<Vec<u32>> {
@@ -141,3 +176,6 @@ fn can_trace() -> bool {
 
 /// Threads share out their work anew in every run: a call is looked for some more times after it was not made.
 const MARGIN: u64 = 4;
+
+/// With a run that takes less than a second.
+const PATIENCE: Duration = Duration::from_secs(20);

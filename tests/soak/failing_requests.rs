@@ -68,7 +68,7 @@ fn round(_: u64, number: u64) -> Tally {
     let failed = server.requests.load(Relaxed) > n;
     let passes = matches!(failure, Failure::Unavailable | Failure::Reset | Failure::CutShort);
     let outcome = match read {
-        Ok(rows) if rows.columns() == expected(&table).columns() => Outcome::Right,
+        Ok(rows) if rows.columns() == table.columns() => Outcome::Right,
         Ok(rows) => Outcome::Fault(format!("other rows, {} of them", rows.num_rows())),
         Err(error) if passes => Outcome::Fault(format!("what passes ended it: {error}")),
         Err(error) if error.to_string().contains("data.parquet") => Outcome::Refused,
@@ -80,11 +80,6 @@ fn round(_: u64, number: u64) -> Tally {
         tally.count(&target, "of these not reached", 1);
     }
     tally
-}
-
-/// As Parquet gives it back.
-fn expected(table: &RecordBatch) -> RecordBatch {
-    table.clone()
 }
 
 async fn read(port: u16) -> Result<RecordBatch> {

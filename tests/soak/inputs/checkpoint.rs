@@ -1,11 +1,11 @@
 //! What a run has left in its checkpoint folder, and the state file of the command.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use futures::TryStreamExt;
 use prosampler::config::Resume;
-use prosampler::{Pipeline, PipelineConfig, Result, State};
+use prosampler::{MiniBatch, Pipeline, PipelineConfig, Result, State};
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 use tempfile::TempDir;
@@ -32,22 +32,23 @@ impl Begun {
     fn new() -> Self {
         let (runtime, dir) = (runtime(), TempDir::new().unwrap());
         small_run::write(dir.path());
+        let run = |name| Pipeline::from_config(config(dir.path(), &dir.path().join(name))).start();
         let (state, whole) = runtime.block_on(async {
-            let mut stream =
-                Pipeline::from_config(config(dir.path(), &dir.path().join("begun"))).start().await.unwrap();
-            let (mut state, mut whole) = (None, Vec::new());
-            while let Some(mini_batch) = stream.try_next().await.unwrap() {
-                whole.push(mini_batch.ids.iter().map(|id| id.0).collect());
-                if [14, STEP].contains(&whole.len()) {
-                    state = Some(stream.state());
+            let mut stream = run("begun").await.unwrap();
+            let mut state = None;
+            for step in 1..=STEP {
+                stream.try_next().await.unwrap().unwrap();
+                if [STEP - 6, STEP].contains(&step) {
                     stream.handle().keep(&stream.state()).await.unwrap();
-                }
-                if whole.len() == STEP {
-                    copy(&dir.path().join("begun"), &dir.path().join("kept"));
+                    state = Some(stream.state());
                 }
             }
-            (state.unwrap(), whole)
+            let whole: Vec<MiniBatch> = run("whole").await.unwrap().try_collect().await.unwrap();
+            (state.unwrap(), whole.iter().map(|one| one.ids.iter().map(|id| id.0).collect()).collect())
         });
+        // What was under way ends before its lock is given back.
+        File::open(dir.path().join("begun/lock")).unwrap().lock().unwrap();
+        copy(&dir.path().join("begun"), &dir.path().join("kept"));
         let folder = fs::read_dir(dir.path().join("kept")).unwrap().map(|entry| entry.unwrap().path());
         let mut files: Vec<_> = folder.filter(|file| !file.ends_with("lock")).collect();
         files.sort();

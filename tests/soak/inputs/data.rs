@@ -70,7 +70,7 @@ impl DataFile {
             b"PAR" => Layout::Parquet(ParquetLayout::of(&bytes)),
             _ => Layout::Ipc(IpcLayout::of(&bytes)),
         };
-        let rows = runtime.block_on(read(&bytes, false, dir)).unwrap();
+        let rows = concat(&runtime.block_on(read(&bytes, false, dir)).unwrap()).expect("record batches of one schema");
         Self { bytes, layout, rows }
     }
 
@@ -98,13 +98,14 @@ impl DataFile {
     }
 
     pub fn judge(&self, mutant: &Mutant, stored: bool, runtime: &Runtime, dir: &TempDir) -> Outcome {
-        let rows = match runtime.block_on(read(&mutant.bytes, stored, dir)) {
-            Ok(rows) => rows,
+        let batches = match runtime.block_on(read(&mutant.bytes, stored, dir)) {
+            Ok(batches) => batches,
             Err(error) => return super::refused(&error, &["damaged.data"]),
         };
-        let (found, expected) = (rows.num_rows(), self.rows.num_rows());
+        let (found, expected) = (batches.iter().map(RecordBatch::num_rows).sum::<usize>(), self.rows.num_rows());
         match (&self.layout, found == expected) {
-            (_, true) if rows == self.rows => Outcome::Right,
+            // Record batches with a text that is no UTF-8 come with bytes in its place, and cannot be joined.
+            (_, true) if concat(&batches).is_some_and(|rows| rows == self.rows) => Outcome::Right,
             (Layout::Parquet(layout), true) => match layout.not_knowable(mutant) {
                 Some(why) => Outcome::NotKnowable(why.to_owned()),
                 None => Outcome::Fault("other values, which a page's checksum tells".to_owned()),
@@ -118,21 +119,22 @@ impl DataFile {
     }
 }
 
+fn concat(batches: &[RecordBatch]) -> Option<RecordBatch> {
+    concat_batches(&batches.first()?.schema(), batches).ok()
+}
+
 /// All rows, from the source or from a store made of it.
-async fn read(bytes: &[u8], stored: bool, dir: &TempDir) -> Result<RecordBatch> {
+async fn read(bytes: &[u8], stored: bool, dir: &TempDir) -> Result<Vec<RecordBatch>> {
     let file = dir.path().join("damaged.data");
     fs::write(&file, bytes).unwrap();
     let source = FileSource::open(file.display().to_string()).await?;
     let schema = source.schema();
     let names: Vec<_> = schema.fields().iter().map(|field| field.name().clone()).collect();
-    let batches = if stored {
+    if stored {
         let store = Store::build(&source, &names, &StoreConfig::default(), &mut |_| {}).await?;
-        vec![store.gather(&(0..store.len()).map(SampleId::new).collect::<Vec<_>>())?]
-    } else {
-        source.read(&names)?.try_collect().await?
-    };
-    let schema = batches.first().map_or(schema, RecordBatch::schema);
-    Ok(concat_batches(&schema, &batches).expect("record batches of one schema"))
+        return Ok(vec![store.gather(&(0..store.len()).map(SampleId::new).collect::<Vec<_>>())?]);
+    }
+    source.read(&names)?.try_collect().await
 }
 
 /// Small files with all kinds of columns and options, of 120 rows each; those of pyarrow have checksums.
