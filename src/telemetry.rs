@@ -245,11 +245,14 @@ pub(crate) fn unsaved(step: u64, reason: &dyn Display) {
     warn!(step, %reason, "could not note in the checkpoint folder what was left of the epoch; the run goes on");
 }
 
-pub(crate) fn checkpoints_taken_over(dir: &Path, files: usize) {
-    info!(
-        dir = %dir.display(),
-        files, "a run has left files in the checkpoint folder that no saved state stands on; they are removed"
-    );
+/// `kept_at_step` is not 0 where a trainer has kept a state, and has not come to keep another.
+pub(crate) fn checkpoints_taken_over(dir: &Path, files: usize, kept_at_step: u64) {
+    let dir = dir.display();
+    if kept_at_step == 0 {
+        info!(%dir, files, "the checkpoint folder has files of a run that saved no state; they are removed");
+    } else {
+        warn!(%dir, files, kept_at_step, "the checkpoint folder has files of a run that kept one state; they are removed");
+    }
 }
 
 pub(crate) fn snapshot_damaged(graph_version: u64, reason: &dyn Display) {

@@ -1,6 +1,7 @@
 //! Building a store and gathering mini-batches from it, against Parquet, Hugging Face datasets, Lance and MosaicML
 //! Streaming on the same rows: an integer, a text of about 200 B and incompressible binary of 3 kB; B = 512. Run it by
-//! `make bench-store`, which sets the peers up; `ARGS="--rows N"` takes fewer rows than a million.
+//! `make bench-store`, which sets the peers up; `ARGS="--rows N"` takes fewer rows than a million, `ARGS=--checksums`
+//! asks only what checksums cost, over the data of an earlier run.
 //!
 //! All take turns in rounds. A table gives median rates, the figures at the end medians of each round's ratio.
 
@@ -19,15 +20,16 @@ fn main() {
         println!("store: not on this system; it empties the page cache by Linux's means");
         return;
     }
-    let mut rows = 1_000_000;
+    let (mut rows, mut checksums_alone) = (1_000_000, false);
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
             // Cargo's own.
             "--bench" => {}
             "--rows" => rows = words.next().and_then(|n| n.parse().ok()).expect("--rows takes a number"),
+            "--checksums" => checksums_alone = true,
             "--limited" => return limit::child(std::path::Path::new(&words.next().expect("a folder"))),
-            _ => panic!("{word}? there is --rows N"),
+            _ => panic!("{word}? there are --rows N and --checksums"),
         }
     }
     let Some(scratch) = std::env::var_os("PROSAMPLER_BENCH").map(std::path::PathBuf::from) else {
@@ -35,6 +37,11 @@ fn main() {
         return;
     };
     let folder = scratch.join("store").join(rows.to_string());
+    if checksums_alone {
+        build::open(&folder, &build::cache(&folder), prosampler::config::Advice::Normal);
+        checksums::run(&folder).iter().for_each(|figure| println!("{figure}"));
+        return;
+    }
     let mut peers = peers::Peers::start(&scratch, &folder, rows);
     println!("{rows} rows; rows/s, median and range of the rounds");
     let mut figures = build::run(&folder);

@@ -105,7 +105,7 @@ def test_all_faults_come_at_once_in_the_words_of_the_library():
             "glosses.parquet",
         ),
         (lambda t: Pipeline(SMALL, data=t, resume={"seed": 1}), None, None),
-        (lambda t: Pipeline(SMALL, data=t, resume={"seed": 1}).start(), prosampler.StateError, "no usable `step`"),
+        (lambda t: Pipeline(SMALL, data=t, resume={"seed": 1}).start(), prosampler.StateError, "this is no state"),
         (lambda t: Pipeline(SMALL, data=[1, 2]), TypeError, "has no `__arrow_c_stream__`"),
         (lambda t: Pipeline(t), TypeError, "a table as data="),
         (lambda t: Pipeline(SMALL, data=t, source="a.parquet"), TypeError, "not both"),

@@ -120,7 +120,8 @@ impl ArrowFile {
 
 /// How the names of unfinished files begin, for files whose names begin with `stem`.
 pub(crate) fn unfinished(stem: &str) -> String {
-    format!(".building-{stem}-")
+    let dash = if stem.is_empty() { "" } else { "-" };
+    format!(".building-{stem}{dash}")
 }
 
 fn folder(path: &Path) -> &Path {
@@ -245,10 +246,10 @@ fn footer_range(file: usize, trailer: [u8; TRAILER]) -> Option<Range<usize>> {
     Some(end.checked_sub(read_footer_length(trailer).ok()?)?..end)
 }
 
-/// The system's reason where there is one (a full disk), Arrow's otherwise.
+/// The system's reason where there is one (a full disk: only writing gives one), Arrow's otherwise.
 fn failed(path: &Path, error: ArrowError) -> Error {
     match error {
-        ArrowError::IoError(_, cause) => Error::Io { action: "use", path: path.into(), cause },
+        ArrowError::IoError(_, cause) => Error::Io { action: "write", path: path.into(), cause },
         other => Error::Corrupt {
             uri: path.display().to_string(),
             place: String::new(),

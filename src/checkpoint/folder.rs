@@ -84,7 +84,8 @@ impl Checkpoints {
         Manifest::remove(dir)?;
         let removed = self.remove_others(&Manifest::default())?;
         if removed > 0 {
-            telemetry::checkpoints_taken_over(dir, removed);
+            let kept_at_step = before.states.last().map_or(0, |state| state.step);
+            telemetry::checkpoints_taken_over(dir, removed, kept_at_step);
         }
         let mut content = self.content();
         content.used = [(0, state.graph_version)].into();

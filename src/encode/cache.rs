@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arrow::array::{ArrayRef, AsArray, FixedSizeListArray, Float32Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Float32Type, Schema};
@@ -84,7 +84,22 @@ impl Segments<'_> {
             std::fs::write(&about, identity)?;
         }
         std::fs::File::options().append(true).open(&about)?.set_modified(SystemTime::now())?;
+        self.remove_unfinished()?;
         Ok(folders(&self.cache.dir)?.iter().map(|folder| folder.bytes).sum())
+    }
+
+    /// Removes what processes have left that were killed while they wrote. Others may be writing now.
+    fn remove_unfinished(&self) -> std::io::Result<()> {
+        for entry in std::fs::read_dir(&self.dir)?.flatten() {
+            let is_unfinished = entry.file_name().to_string_lossy().starts_with(&arrow_file::unfinished(""));
+            let modified = entry.metadata().and_then(|of| of.modified());
+            let age = modified.ok().and_then(|time| SystemTime::now().duration_since(time).ok());
+            if is_unfinished && age.is_some_and(|age| age > ABANDONED) {
+                // Another process may be doing the same.
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+        Ok(())
     }
 
     /// The vectors of these rows [rows × dimension], from the cache or from `encode`.
@@ -97,24 +112,28 @@ impl Segments<'_> {
         let key = checksum_of_rows(rows).map_err(|cause| Error::Arrow { action: "look at rows", cause })?;
         let path = self.dir.join(format!("{}-{}.arrow", to_text(key), rows.num_rows()));
         if path.exists() {
-            match self.read(&path, vectors) {
+            match self.read(&path, rows.num_rows(), vectors) {
                 Ok(encoded) => {
                     self.cache.reused.fetch_add(rows.num_rows() as u64, Relaxed);
                     return Ok(encoded);
                 }
                 Err(error) => telemetry::cache_discarded(&path, &error),
             }
+            // As encoders expect it.
+            vectors.fill(0.0);
         }
         let encoded = encode(vectors)?;
-        if !self.full.load(Relaxed)
-            && let Err(error) = self.write(&path, vectors, &encoded)
-        {
-            self.give_up(&error);
+        if !self.full.load(Relaxed) {
+            if !self.has_room(size_of_val(vectors) as u64) {
+                self.give_up(&"encode.cache_limit is reached");
+            } else if let Err(error) = self.write(&path, vectors, &encoded) {
+                self.give_up(&error);
+            }
         }
         Ok(encoded)
     }
 
-    fn read(&self, path: &Path, vectors: &mut [f32]) -> Result<Encoded> {
+    fn read(&self, path: &Path, rows: usize, vectors: &mut [f32]) -> Result<Encoded> {
         arrow_file::open_one(path, FORMAT, "embeddings that this version reads", |schema, batch| {
             let list = batch.column_by_name("embedding").and_then(|column| column.as_fixed_size_list_opt());
             let numbers = list.and_then(|list| list.values().as_primitive_opt::<Float32Type>());
@@ -123,16 +142,15 @@ impl Segments<'_> {
             let pairs = batch.column_by_name("pair_similarity").and_then(|c| c.as_primitive_opt::<Float32Type>());
             let bad = schema.metadata().get(BAD).map_or("[]", String::as_str);
             let bad: Vec<(usize, String, String)> = serde_json::from_str(bad).map_err(|e| e.to_string())?;
-            let bad = bad.into_iter().map(|(row, column, reason)| BadRow { row, column, reason }).collect();
+            let bad: Vec<_> = bad.into_iter().map(|(row, column, reason)| BadRow { row, column, reason }).collect();
+            if bad.iter().any(|bad| bad.row >= rows) || pairs.is_some_and(|pairs| pairs.len() != rows) {
+                return Err(format!("it is of more or fewer than {rows} rows"));
+            }
             Ok(Encoded { bad, pair_similarities: pairs.map(|pairs| pairs.values().to_vec()).unwrap_or_default() })
         })
     }
 
     fn write(&self, path: &Path, vectors: &[f32], encoded: &Encoded) -> Result<()> {
-        let size = size_of_val(vectors) as u64;
-        if self.taken.fetch_add(size, Relaxed) + size > self.cache.limit && !self.make_room(size) {
-            return Err(Error::Encode { encoder: "cache".into(), cause: "encode.cache_limit is reached".into() });
-        }
         let failed = |cause| Error::Arrow { action: "keep embeddings", cause };
         let width = i32::try_from(self.dimension).unwrap_or(i32::MAX);
         let item = Arc::new(Field::new_list_field(DataType::Float32, false));
@@ -154,8 +172,12 @@ impl Segments<'_> {
         arrow_file::save(path, &RecordBatch::try_new(schema, columns).map_err(failed)?)
     }
 
-    /// Removes other encoders' embeddings, those first that were not used for longest, until there is room.
-    fn make_room(&self, size: u64) -> bool {
+    /// Whether so many bytes more are within the limit. Removes other encoders' embeddings if need be, those first that
+    /// were not used for longest.
+    fn has_room(&self, size: u64) -> bool {
+        if self.taken.fetch_add(size, Relaxed) + size <= self.cache.limit {
+            return true;
+        }
         let Ok(mut folders) = folders(&self.cache.dir) else { return false };
         folders.sort_by_key(|folder| folder.used);
         let mut taken: u64 = folders.iter().map(|folder| folder.bytes).sum::<u64>() + size;
@@ -223,6 +245,9 @@ const ABOUT: &str = "encoder.txt";
 
 /// Key of the schema's metadata: rows that could not be read, as JSON.
 const BAD: &str = "bad_rows";
+
+/// No record batch takes as long to write.
+const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// Raised where older readers would misread a file.
 const FORMAT: &str = "1";

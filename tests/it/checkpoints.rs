@@ -207,6 +207,16 @@ async fn a_run_that_saved_nothing_begins_again_in_its_folder() {
     }
     let mut stream = builder(dir.path()).start().await.unwrap();
     assert!(take(&mut stream, 30).await == whole);
+    drop(stream);
+    // Nor one that was killed between its first call here and its own first checkpoint.
+    let mut stream = builder(dir.path()).start().await.unwrap();
+    take(&mut stream, 5).await;
+    keep(&stream).await;
+    drop(stream);
+    let mut stream = builder(dir.path()).start().await.unwrap();
+    assert!(take(&mut stream, 29).await == whole[..29]);
+    keep(&stream).await;
+    take(&mut stream, 1).await;
     keep(&stream).await;
     drop(stream);
     let names = names(dir.path());

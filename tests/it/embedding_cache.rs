@@ -130,8 +130,18 @@ async fn a_start_that_was_killed_goes_on() {
     encoder.fails_after = SEGMENT + 1;
     let error = builder(dir.path(), encoder).start().await.unwrap_err().to_string();
     assert!(error.contains("the power went"), "{error}");
+    // What a process leaves that is killed while it writes; an hour later nobody writes it any more.
+    let folder = files(dir.path())[0].parent().unwrap().to_owned();
+    let [old, new] = [".building-0-old", ".building-0-new"].map(|name| folder.join(name));
+    let hours = std::time::Duration::from_secs(7200);
+    for (path, age) in [(&old, hours), (&new, std::time::Duration::ZERO)] {
+        fs::write(path, "half").unwrap();
+        let file = fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(std::time::SystemTime::now() - age).unwrap();
+    }
     let (encoder, rows) = Counting::new(Some("a model"));
     let stream = builder(dir.path(), encoder).start().await.unwrap();
+    assert_eq!((old.exists(), new.exists()), (false, true));
     assert_eq!(rows.load(Relaxed), SAMPLES - 2 * SEGMENT);
     assert_eq!(stream.handle().embeddings_reused(), 2 * SEGMENT as u64);
 }

@@ -3,6 +3,7 @@
 mod bad_input;
 mod bad_samples;
 mod bad_vectors;
+mod cached;
 mod canonical;
 mod checkpoints;
 #[cfg(feature = "cloud")]

@@ -13,7 +13,7 @@ use prosampler::arrow::buffer::OffsetBuffer;
 use prosampler::arrow::compute::cast;
 use prosampler::arrow::datatypes::{DataType, Field, Int32Type, UInt32Type};
 use prosampler::arrow::util::display::array_value_to_string;
-use prosampler::config::StoreConfig;
+use prosampler::config::{StoreConfig, Verify};
 use prosampler::source::{FileSource, MemorySource, Source};
 use prosampler::store::Store;
 use rand::rngs::ChaCha8Rng;
@@ -320,6 +320,39 @@ async fn no_damage_to_a_cache_is_taken_for_rows() {
         rebuilt += usize::from(fs::read(&cache).unwrap() != bytes);
     }
     assert!((200..=400).contains(&rebuilt) && told > 50, "{rebuilt} rebuilt, {told} told");
+}
+
+/// A number that a disk has changed is told at once, when it is used, or never.
+#[tokio::test]
+async fn cached_rows_are_checked_when_the_settings_say() {
+    let mut files = Files::new();
+    files.write("a.parquet", &rows(300));
+    let ids: Vec<_> = (0..300).map(SampleId).collect();
+    let all = files.open(&["n", "text"]).await.gather(&ids).unwrap();
+    let cache = files.caches().remove(0);
+    let whole = fs::read(&cache).unwrap();
+    let time = fs::metadata(&cache).unwrap().modified().unwrap();
+    // The number 255, of four bytes, the only one that is followed by 256.
+    let numbers = [255u32.to_le_bytes(), 256u32.to_le_bytes()].concat();
+    let place = whole.windows(8).position(|bytes| bytes == numbers).unwrap();
+    let damage = || {
+        let mut bytes = whole.clone();
+        bytes[place + 1] ^= 1;
+        fs::write(&cache, bytes).unwrap();
+        fs::File::options().write(true).open(&cache).unwrap().set_modified(time).unwrap();
+    };
+    for (verify, is_told, is_right) in
+        [(Verify::Never, false, false), (Verify::FirstUse, true, false), (Verify::Open, false, true)]
+    {
+        damage();
+        files.config.verify = verify;
+        let store = files.open(&["n", "text"]).await;
+        let gathered = store.gather(&ids);
+        assert_eq!(gathered.is_err(), is_told, "{verify:?}");
+        assert_eq!(gathered.is_ok_and(|rows| rows == all), is_right, "{verify:?}");
+        let passed = store.record_batches().all(|item| item.is_ok());
+        assert_eq!(passed, !is_told, "{verify:?}");
+    }
 }
 
 #[tokio::test]
