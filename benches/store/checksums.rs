@@ -68,7 +68,7 @@ pub fn run(folder: &Path) -> Vec<String> {
     println!("checksums, {:.1} GB in memory", bytes / 1e9);
     println!("  opened, never checked / at first use / now     {never:.3} / {first_use:.3} / {open:.3} s");
     println!("  checked on one thread                          {:.1} GB/s", bytes / 1e9 / (open - never).max(1e-9));
-    println!("  added up while building                        {summing:.2} of {building:.2} s");
+    println!("  added up by itself / built                      {summing:.2} / {building:.2} s: at most this share");
     vec![
         format!("figure store.checksum_cost {:.2} percent", 100.0 * summing / building),
         format!("figure store.checksum_cost_of_gather {:.2} percent", 100.0 * (checked / plain - 1.0)),

@@ -40,7 +40,8 @@ impl<W> Summed<W> {
 
 impl<W: Write> Write for Summed<W> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let written = self.inner.write(bytes)?;
+        // A column of a record batch comes as a whole: in pieces it is in the processor's cache when it is added up.
+        let written = self.inner.write(&bytes[..bytes.len().min(PIECE)])?;
         self.sum.write(&bytes[..written]);
         Ok(written)
     }
@@ -98,6 +99,9 @@ fn noted<'a>(footer: &Footer<'a>, key: &str) -> Option<&'a str> {
 /// Keys of what a footer notes.
 pub(super) const OF_PARTS: &str = "prosampler.checksums";
 pub(super) const OF_FOOTER: &str = "prosampler.footer_checksum";
+
+/// Bytes that are written at once.
+const PIECE: usize = 256 << 10;
 
 /// Of a checksum as text.
 pub(super) const DIGITS: usize = 16;

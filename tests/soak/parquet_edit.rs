@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use parquet::file::metadata::ParquetMetaDataReader;
+use parquet::file::metadata::{ParquetMetaDataReader, RowGroupMetaData};
 use rand::{RngExt, rngs::ChaCha8Rng};
 
 use crate::mutate::{Mutant, number};
@@ -28,7 +28,7 @@ impl ParquetLayout {
         let footer = end - length..end;
         let (footer_numbers, _) = thrift::numbers(file, footer.start).unwrap();
         let metadata = ParquetMetaDataReader::decode_metadata(&file[footer.clone()]).unwrap();
-        let chunks = metadata.row_groups().iter().flat_map(|group| group.columns());
+        let chunks = metadata.row_groups().iter().flat_map(RowGroupMetaData::columns);
         let mut pages = Vec::new();
         for chunk in chunks {
             let (start, length) = chunk.byte_range();

@@ -123,7 +123,7 @@ async fn trainer_that_is_killed() {
     let habits = std::env::var("PROSAMPLER_SOAK_HABITS").unwrap();
     let (save_every, keeps_first) = habits.split_once(' ').unwrap();
     let habits = Habits { save_every: save_every.parse().unwrap(), keeps_first: keeps_first == "true" };
-    let mut builder = Pipeline::from_config(PipelineConfig::from_file(&dir.join("p.toml")).unwrap());
+    let mut builder = Pipeline::from_config(PipelineConfig::from_file(dir.join("p.toml")).unwrap());
     let state: Option<State> =
         fs::read("state.json").ok().map(|text| serde_json::from_slice(&text).expect("state.json is whole"));
     if let Some(state) = state {
