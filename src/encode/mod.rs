@@ -1,10 +1,10 @@
 //! "Here are rows, give me vectors."
 //!
-//! An [`Encoder`] turns record batches into embeddings; [`encode_all`] runs one over a whole [`Store`] and checks what
-//! comes back. `OnnxEncoder` runs texts, images, tensors or graphs through ONNX Runtime, [`ColumnEncoder`] reads vectors
-//! that are in the data already, [`CombinedEncoder`] makes one vector of several encoders', [`PairEncoder`] joins two for
-//! rows that are pairs, and anything else that makes vectors is an `Encoder` of your own (see
-//! `examples/custom_encoder.rs`). [`open`] gives the one that settings ask for.
+//! An [`Encoder`] turns record batches into embeddings; [`encode_all`] runs one over a whole
+//! [`Store`](crate::store::Store) and checks what comes back. `OnnxEncoder` runs texts, images, tensors or graphs
+//! through ONNX Runtime, [`ColumnEncoder`] reads vectors that are in the data already, [`CombinedEncoder`] makes one
+//! vector of several encoders', [`PairEncoder`] joins two for rows that are pairs, and anything else that makes vectors
+//! is an `Encoder` of your own (see `examples/custom_encoder.rs`). [`open`] gives the one that settings ask for.
 
 mod ahead;
 mod all;
