@@ -208,7 +208,7 @@ impl Format {
                 if at_end.is_ok() && &end != b"PAR1" {
                     return Err(corrupt(location, String::new(), CUT_SHORT.into()));
                 }
-                Self::Parquet(ParquetFile::open(location, &input)?)
+                Self::Parquet(ParquetFile::open(location, &mut input)?)
             }
             [] => return Err(corrupt(location, String::new(), "the file is empty".into())),
             begin if ipc::is_old_stream(begin) => Self::Ipc(IpcFile::open(location, input, false)?),

@@ -35,12 +35,14 @@ mod memory;
 mod object;
 mod parquet;
 mod parquet_footer;
+mod parquet_pages;
 mod parquet_types;
 mod pattern;
 mod reading;
 mod texts;
 mod types;
 mod uri;
+mod varint;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -4,14 +4,16 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::{Schema, SchemaRef};
-use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, RowSelection, RowSelector,
 };
+use parquet::arrow::{ProjectionMask, parquet_to_arrow_field_levels};
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
 
 use super::data_file::{BYTES, Emit, Listening, Part, ROWS, Texts, corrupt};
 use super::location::{Input, Location};
+use super::parquet_footer::impossible_columns;
+use super::parquet_pages::CheckedRowGroup;
 use super::parquet_types;
 use super::texts::restored;
 use crate::error::Result;
@@ -29,8 +31,13 @@ pub(super) struct ParquetFile {
 }
 
 impl ParquetFile {
-    pub fn open(location: &Location, input: &Input) -> Result<Self> {
+    pub fn open(location: &Location, input: &mut Input) -> Result<Self> {
         let damaged = |cause| corrupt(location, String::new(), cause);
+        // A footer that cannot be read is the decoder's to tell.
+        if let Ok(Some(reason)) = impossible_columns(input) {
+            return Err(damaged(reason.into()));
+        }
+        let input = &*input;
         let bare = ArrowReaderMetadata::load(input, ArrowReaderOptions::new().with_skip_arrow_metadata(true));
         let bare = bare.map_err(|e| damaged(e.into()))?;
         check_footer(bare.metadata()).map_err(|reason| damaged(reason.into()))?;
@@ -91,16 +98,19 @@ impl ParquetFile {
             }
         };
         let order = order_of(part.columns);
-        let mut reader = ParquetRecordBatchReaderBuilder::new_with_metadata(input, metadata.clone())
-            .with_row_groups(vec![part.number])
-            .with_projection(self.mask(part.columns))
-            .with_batch_size(self.rows_at_once(part.number, part.columns));
-        if part.skip > 0 {
+        let row_group =
+            CheckedRowGroup { input: Arc::new(input), metadata: metadata.metadata().clone(), number: part.number };
+        let rest = (part.skip > 0).then(|| {
             let left = self.row_group_rows(part.number).saturating_sub(part.skip);
-            let selected = vec![RowSelector::skip(part.skip), RowSelector::select(left)];
-            reader = reader.with_row_selection(RowSelection::from(selected));
-        }
-        for batch in reader.build().map_err(|e| damaged(e.into()))? {
+            RowSelection::from(vec![RowSelector::skip(part.skip), RowSelector::select(left)])
+        });
+        let (mask, fields) = (self.mask(part.columns), metadata.schema().fields());
+        let levels = parquet_to_arrow_field_levels(metadata.parquet_schema(), mask, Some(fields));
+        let batch_size = self.rows_at_once(part.number, part.columns);
+        let batches = levels.and_then(|levels| {
+            ParquetRecordBatchReader::try_new_with_row_groups(&levels, &row_group, batch_size, rest)
+        });
+        for batch in batches.map_err(|e| damaged(e.into()))? {
             let batch = batch.and_then(|batch| restored(batch.project(&order)?, self.metadata.schema(), part.columns));
             if let Listening::No = emit(batch.map_err(|e| damaged(e.into()))?) {
                 return Ok(Listening::No);

@@ -1,10 +1,54 @@
-//! Whether a Parquet file has encrypted columns: its footer says so, in a field that the decoder does not look at.
+//! What a Parquet file's footer says and the decoder does not look at, or believes too soon.
 
-use std::io::{Error, ErrorKind, Read, Result, Seek, SeekFrom};
+use std::io::{ErrorKind, Read, Result, Seek, SeekFrom};
+
+use super::varint::{byte, pass, varint, zigzag};
 
 /// Whether the footer names an encryption algorithm. The footer itself is not encrypted, or the file would not begin as
 /// Parquet does.
 pub(super) fn is_encrypted(input: &mut (impl Read + Seek)) -> Result<bool> {
+    go_to_field(&mut &footer(input)?[..], ENCRYPTION_ALGORITHM).map(|kind| kind.is_some())
+}
+
+/// Why no file has the columns that the footer lists. The decoder asks for memory for as many columns as a group is said
+/// to have, and goes as deep as groups within groups do.
+///
+/// # Errors
+/// Where the footer cannot be read so far: the decoder tells why.
+pub(super) fn impossible_columns(input: &mut (impl Read + Seek)) -> Result<Option<String>> {
+    let footer = footer(input)?;
+    let mut rest = &footer[..];
+    if go_to_field(&mut rest, SCHEMA)? != Some(LIST) {
+        return Ok(None);
+    }
+    let (elements, kind) = list(&mut rest)?;
+    // Columns that are still to come in each of the groups around.
+    let mut open = Vec::new();
+    for _ in 0..elements {
+        let mut element = rest;
+        skip(&mut rest, kind, 0)?;
+        let columns = match go_to_field(&mut element, NUM_CHILDREN)? {
+            Some(I32) => zigzag(varint(&mut element)?),
+            _ => 0,
+        };
+        if !(0..elements as i64).contains(&columns) {
+            return Ok(Some(format!("its footer says that a group has {columns} columns, of {elements} in all")));
+        }
+        if let Some(left) = open.last_mut() {
+            *left -= 1;
+        }
+        open.push(columns);
+        while open.last() == Some(&0) {
+            open.pop();
+        }
+        if open.len() > DEEPEST {
+            return Ok(Some(format!("its footer lists more than {DEEPEST} groups within groups")));
+        }
+    }
+    Ok(None)
+}
+
+fn footer(input: &mut (impl Read + Seek)) -> Result<Vec<u8>> {
     let mut end = [0; 8];
     input.seek(SeekFrom::End(-8))?;
     input.read_exact(&mut end)?;
@@ -13,29 +57,37 @@ pub(super) fn is_encrypted(input: &mut (impl Read + Seek)) -> Result<bool> {
     input.seek(SeekFrom::End(-8 - i64::from(length)))?;
     let mut footer = Vec::new();
     input.take(length.into()).read_to_end(&mut footer)?;
-    has_field(&mut &footer[..], ENCRYPTION_ALGORITHM)
+    Ok(footer)
 }
 
-/// Whether a struct in Thrift's compact protocol has the field of this number.
-fn has_field(rest: &mut &[u8], wanted: i64) -> Result<bool> {
+/// Goes to the value of a field of a struct in Thrift's compact protocol, and gives its type, if the field is there.
+fn go_to_field(rest: &mut &[u8], wanted: i64) -> Result<Option<u8>> {
     let mut field = 0;
     loop {
         let header = byte(rest)?;
         if header == 0 {
-            return Ok(false);
+            return Ok(None);
         }
         field = match header >> 4 {
             0 => zigzag(varint(rest)?),
             more => field + i64::from(more),
         };
+        let kind = header & 0xf;
         if field == wanted {
-            return Ok(true);
+            return Ok(Some(kind));
         }
         // The value of a truth value is its type.
-        if !matches!(header & 0xf, 1 | 2) {
-            skip(rest, header & 0xf, 0)?;
+        if !matches!(kind, 1 | 2) {
+            skip(rest, kind, 0)?;
         }
     }
+}
+
+/// How many items a list has, and of which type.
+fn list(rest: &mut &[u8]) -> Result<(u64, u8)> {
+    let header = byte(rest)?;
+    let length = if header >> 4 == 15 { varint(rest)? } else { u64::from(header >> 4) };
+    Ok((length, header & 0xf))
 }
 
 fn skip(rest: &mut &[u8], kind: u8, depth: usize) -> Result<()> {
@@ -50,11 +102,10 @@ fn skip(rest: &mut &[u8], kind: u8, depth: usize) -> Result<()> {
             let length = varint(rest)?;
             pass(rest, length)?;
         }
-        9 | 10 => {
-            let header = byte(rest)?;
-            let length = if header >> 4 == 15 { varint(rest)? } else { u64::from(header >> 4) };
+        LIST | SET => {
+            let (length, kind) = list(rest)?;
             for _ in 0..length {
-                skip(rest, header & 0xf, depth + 1)?;
+                skip(rest, kind, depth + 1)?;
             }
         }
         12 => loop {
@@ -75,36 +126,17 @@ fn skip(rest: &mut &[u8], kind: u8, depth: usize) -> Result<()> {
     Ok(())
 }
 
-fn byte(rest: &mut &[u8]) -> Result<u8> {
-    let (first, others) = rest.split_first().ok_or_else(|| Error::from(ErrorKind::UnexpectedEof))?;
-    *rest = others;
-    Ok(*first)
-}
+/// Types of values.
+const I32: u8 = 5;
+const LIST: u8 = 9;
+const SET: u8 = 10;
 
-fn pass(rest: &mut &[u8], length: u64) -> Result<()> {
-    let length = usize::try_from(length).unwrap_or(usize::MAX);
-    *rest = rest.get(length..).ok_or_else(|| Error::from(ErrorKind::UnexpectedEof))?;
-    Ok(())
-}
-
-fn varint(rest: &mut &[u8]) -> Result<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let next = byte(rest)?;
-        value |= u64::from(next & 0x7f) << shift;
-        if next < 0x80 {
-            return Ok(value);
-        }
-    }
-    Err(ErrorKind::InvalidData.into())
-}
-
-fn zigzag(value: u64) -> i64 {
-    (value >> 1) as i64 ^ -((value & 1) as i64)
-}
-
-/// The field's number in `FileMetaData`.
+/// Numbers of fields in `FileMetaData`.
+const SCHEMA: i64 = 2;
 const ENCRYPTION_ALGORITHM: i64 = 8;
 
-/// Structs within structs; footers have seven or so.
+/// In `SchemaElement`.
+const NUM_CHILDREN: i64 = 5;
+
+/// Structs within structs, seven or so in a footer; and groups within groups.
 const DEEPEST: usize = 64;

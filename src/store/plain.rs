@@ -29,7 +29,9 @@ fn plain_field(field: &FieldRef) -> FieldRef {
 }
 
 fn plain_type(data_type: &DataType) -> DataType {
-    use DataType::{Dictionary, FixedSizeList, LargeList, LargeListView, List, ListView, Map, RunEndEncoded, Struct};
+    use DataType::{
+        Dictionary, FixedSizeList, LargeList, LargeListView, List, ListView, Map, RunEndEncoded, Struct, Timestamp,
+    };
     match data_type {
         Dictionary(_, value) => plain_type(value),
         RunEndEncoded(_, values) => plain_type(values.data_type()),
@@ -38,6 +40,8 @@ fn plain_type(data_type: &DataType) -> DataType {
         FixedSizeList(item, length) => FixedSizeList(plain_field(item), *length),
         Struct(fields) => Struct(fields.iter().map(plain_field).collect()),
         Map(entries, sorted) => Map(plain_field(entries), *sorted),
+        // Arrow's format takes an empty name for no time zone, and its writers leave it out.
+        Timestamp(unit, Some(zone)) if zone.is_empty() => Timestamp(*unit, None),
         other => other.clone(),
     }
 }

@@ -129,7 +129,7 @@ pub fn note_panics() {
 }
 
 /// A length that is believed must not take the machine's memory.
-fn limit_memory() {
+pub fn limit_memory() {
     let limit = libc::rlimit { rlim_cur: MEMORY, rlim_max: MEMORY };
     // SAFETY: a plain system call.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);

@@ -1,14 +1,16 @@
 //! Parquet and Arrow IPC.
 
 use std::fs;
+use std::sync::Arc;
 
 use futures::TryStreamExt;
 use prosampler::arrow::array::RecordBatch;
-use prosampler::arrow::compute::concat_batches;
+use prosampler::arrow::compute::{cast, concat_batches};
+use prosampler::arrow::datatypes::{DataType, Schema};
 use prosampler::config::StoreConfig;
 use prosampler::source::{FileSource, Source};
 use prosampler::store::Store;
-use prosampler::{Result, SampleId};
+use prosampler::SampleId;
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 use tempfile::TempDir;
@@ -119,12 +121,22 @@ impl DataFile {
     }
 }
 
+/// All in one, if they have one schema; dictionaries unpacked, as the store keeps them.
 fn concat(batches: &[RecordBatch]) -> Option<RecordBatch> {
-    concat_batches(&batches.first()?.schema(), batches).ok()
+    let all = concat_batches(&batches.first()?.schema(), batches).ok()?;
+    let unpacked = all.columns().iter().map(|column| match column.data_type() {
+        DataType::Dictionary(_, values) => cast(column, values),
+        _ => Ok(column.clone()),
+    });
+    let columns = unpacked.collect::<Result<Vec<_>, _>>().ok()?;
+    let fields = all.schema().fields().iter().zip(&columns).map(|(field, column)| {
+        field.as_ref().clone().with_data_type(column.data_type().clone())
+    }).collect::<Vec<_>>();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).ok()
 }
 
 /// All rows, from the source or from a store made of it.
-async fn read(bytes: &[u8], stored: bool, dir: &TempDir) -> Result<Vec<RecordBatch>> {
+async fn read(bytes: &[u8], stored: bool, dir: &TempDir) -> prosampler::Result<Vec<RecordBatch>> {
     let file = dir.path().join("damaged.data");
     fs::write(&file, bytes).unwrap();
     let source = FileSource::open(file.display().to_string()).await?;

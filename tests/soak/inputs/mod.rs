@@ -75,6 +75,7 @@ fn damaged_inputs_give_the_right_rows_or_an_error_that_names_the_file() {
 fn case() {
     let Ok(wanted) = std::env::var("PROSAMPLER_SOAK_CASE") else { return };
     let words: Vec<_> = wanted.split(' ').collect();
+    child::limit_memory();
     child::note_panics();
     let mut target = target(words[0]);
     let outcome = child::one(target.as_mut(), words[1].parse().unwrap(), words[2].parse().unwrap());

@@ -1,0 +1,209 @@
+//! Pages of a row group whose numbers are looked at before the decoder believes them.
+//!
+//! The decoder asks for memory for as many values as a page says that it has. Where there is not so much the process is
+//! aborted, which nobody can catch.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parquet::arrow::arrow_reader::RowGroups;
+use parquet::basic::{Encoding, Type};
+use parquet::column::page::{Page, PageIterator, PageMetadata, PageReader};
+use parquet::errors::{ParquetError, Result};
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
+use parquet::file::serialized_reader::SerializedPageReader;
+use parquet::schema::types::ColumnDescriptor;
+
+use super::location::Input;
+use super::varint::{byte, pass, varint};
+
+/// A row group for the decoder.
+pub(super) struct CheckedRowGroup {
+    pub input: Arc<Input>,
+    pub metadata: Arc<ParquetMetaData>,
+    pub number: usize,
+}
+
+impl CheckedRowGroup {
+    fn row_group(&self) -> &RowGroupMetaData {
+        self.metadata.row_group(self.number)
+    }
+}
+
+impl RowGroups for CheckedRowGroup {
+    fn num_rows(&self) -> usize {
+        usize::try_from(self.row_group().num_rows()).unwrap_or(0)
+    }
+
+    fn column_chunks(&self, leaf: usize) -> Result<Box<dyn PageIterator>> {
+        let chunk = self.row_group().column(leaf);
+        let pages = SerializedPageReader::new(self.input.clone(), chunk, self.num_rows(), None)?;
+        let pages = CheckedPages { pages, limits: Limits::of(chunk.column_descr()) };
+        Ok(Box::new(OneChunk(Some(pages))))
+    }
+
+    fn row_groups(&self) -> Box<dyn Iterator<Item = &RowGroupMetaData> + '_> {
+        Box::new(std::iter::once(self.row_group()))
+    }
+
+    fn metadata(&self) -> &ParquetMetaData {
+        &self.metadata
+    }
+}
+
+/// The column chunk of one row group.
+struct OneChunk(Option<CheckedPages>);
+
+impl Iterator for OneChunk {
+    type Item = Result<Box<dyn PageReader>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.take().map(|pages| Ok(Box::new(pages) as _))
+    }
+}
+
+impl PageIterator for OneChunk {}
+
+struct CheckedPages {
+    pages: SerializedPageReader<Input>,
+    limits: Limits,
+}
+
+impl Iterator for CheckedPages {
+    type Item = Result<Page>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.get_next_page().transpose()
+    }
+}
+
+impl PageReader for CheckedPages {
+    fn get_next_page(&mut self) -> Result<Option<Page>> {
+        self.limits.checked(self.pages.get_next_page()?)
+    }
+
+    fn peek_next_page(&mut self) -> Result<Option<PageMetadata>> {
+        self.pages.peek_next_page()
+    }
+
+    fn skip_next_page(&mut self) -> Result<()> {
+        self.pages.skip_next_page()
+    }
+
+    fn supports_deferred_dictionary(&self) -> bool {
+        self.pages.supports_deferred_dictionary()
+    }
+
+    fn take_deferred_dictionary(&mut self) -> Result<Option<Page>> {
+        self.limits.checked(self.pages.take_deferred_dictionary()?)
+    }
+
+    fn at_record_boundary(&mut self) -> Result<bool> {
+        self.pages.at_record_boundary()
+    }
+}
+
+/// What a column's pages can hold.
+struct Limits {
+    /// Bytes that a value takes in a dictionary, at least.
+    value: usize,
+    max_repetition: i16,
+    max_definition: i16,
+}
+
+impl Limits {
+    fn of(column: &ColumnDescriptor) -> Self {
+        let value = match column.physical_type() {
+            Type::BOOLEAN => 1,
+            Type::INT32 | Type::FLOAT | Type::BYTE_ARRAY => 4,
+            Type::INT64 | Type::DOUBLE => 8,
+            Type::INT96 => 12,
+            Type::FIXED_LEN_BYTE_ARRAY => usize::try_from(column.type_length()).unwrap_or(0),
+        };
+        Self { value, max_repetition: column.max_rep_level(), max_definition: column.max_def_level() }
+    }
+
+    fn checked(&self, page: Option<Page>) -> Result<Option<Page>> {
+        match &page {
+            Some(Page::DictionaryPage { buf, num_values, .. }) => self.check_dictionary(buf, *num_values)?,
+            Some(Page::DataPage { buf, num_values, encoding, def_level_encoding, rep_level_encoding, .. }) => {
+                let levels = [(self.max_repetition, rep_level_encoding), (self.max_definition, def_level_encoding)];
+                let behind = |rest, (max, encoding): (i16, &Encoding)| behind_levels(rest, max, *encoding, *num_values);
+                let values = levels.into_iter().try_fold(&buf[..], behind);
+                check_lengths(*encoding, values, *num_values)?;
+            }
+            Some(Page::DataPageV2 { buf, num_values, encoding, def_levels_byte_len, rep_levels_byte_len, .. }) => {
+                let levels = u64::from(*def_levels_byte_len) + u64::from(*rep_levels_byte_len);
+                let values = usize::try_from(levels).ok().and_then(|levels| buf.get(levels..));
+                check_lengths(*encoding, values, *num_values)?;
+            }
+            None => {}
+        }
+        Ok(page)
+    }
+
+    fn check_dictionary(&self, buffer: &Bytes, values: u32) -> Result<()> {
+        let fits = self.value == 0 || values as usize <= buffer.len() / self.value;
+        let says = || format!("a dictionary of {} bytes is said to have {values} values", buffer.len());
+        if fits { Ok(()) } else { Err(ParquetError::General(says())) }
+    }
+}
+
+/// What follows levels of values, where they are written as they should be.
+fn behind_levels(rest: &[u8], max: i16, encoding: Encoding, values: u32) -> Option<&[u8]> {
+    if max == 0 {
+        return Some(rest);
+    }
+    #[expect(deprecated, reason = "old files have it")]
+    let packed = encoding == Encoding::BIT_PACKED;
+    if packed {
+        let bits = u64::from(u16::BITS - max.unsigned_abs().leading_zeros());
+        return rest.get(usize::try_from((u64::from(values) * bits).div_ceil(8)).ok()?..);
+    }
+    let length = u32::from_le_bytes(*rest.first_chunk()?);
+    rest[4..].get(length as usize..)
+}
+
+/// Texts and bytes that are packed by their differences begin with all their lengths.
+fn check_lengths(encoding: Encoding, values: Option<&[u8]>, of_page: u32) -> Result<()> {
+    let lists = match encoding {
+        Encoding::DELTA_LENGTH_BYTE_ARRAY => 1,
+        // Lengths of what is the same as in the value before, and of the rest.
+        Encoding::DELTA_BYTE_ARRAY => 2,
+        _ => return Ok(()),
+    };
+    // Nothing there is the decoder's to refuse.
+    let Some(mut rest) = values else { return Ok(()) };
+    for _ in 0..lists {
+        let Some(count) = pass_differences(&mut rest) else { return Ok(()) };
+        if count > u64::from(of_page) {
+            let says = format!("a page of {of_page} values is said to have {count} lengths");
+            return Err(ParquetError::General(says));
+        }
+    }
+    Ok(())
+}
+
+/// Goes behind whole numbers that are packed by their differences, and gives how many there are. See "Delta encoding"
+/// in Parquet's format.
+fn pass_differences(rest: &mut &[u8]) -> Option<u64> {
+    let mut next = || varint(rest).ok();
+    let (block, parts, count, _first) = (next()?, next()?, next()?, next()?);
+    let per_part = block.checked_div(parts).filter(|per_part| *per_part > 0)?;
+    let mut left = count.saturating_sub(1);
+    while left > 0 {
+        let _smallest = varint(rest).ok()?;
+        let mut widths = *rest;
+        pass(rest, parts).ok()?;
+        for _ in 0..parts.min(left.div_ceil(per_part)) {
+            let width = u64::from(byte(&mut widths).ok()?);
+            // Some writers leave out the end of the last part.
+            let packed = per_part.checked_mul(width)?.div_ceil(8);
+            if pass(rest, packed).is_err() {
+                *rest = &[];
+            }
+            left = left.saturating_sub(per_part);
+        }
+    }
+    Some(count)
+}
