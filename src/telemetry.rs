@@ -255,6 +255,10 @@ pub(crate) fn checkpoints_taken_over(dir: &Path, files: usize, kept_at_step: u64
     }
 }
 
+pub(crate) fn state_not_kept(step: u64) {
+    warn!(step, "the state was not kept: vectors that were pushed before it and are not in its graph are lost");
+}
+
 pub(crate) fn snapshot_damaged(graph_version: u64, reason: &dyn Display) {
     warn!(graph_version, %reason, "a snapshot cannot be read; the one before it is tried");
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::manifest::{self, Manifest, SavedSnapshot};
+use super::pushes::SavedPushes;
 use super::{Kept, State, numbers};
 use crate::config::CheckpointConfig;
 use crate::error::{Error, Result};
@@ -102,6 +103,7 @@ impl Checkpoints {
         manifest.snapshots.retain(|snapshot| snapshot.graph_version <= state.graph_version);
         manifest.left_at_steps.retain(|&step| step <= state.graph_used_from_step);
         manifest.states.retain(|saved| saved.step <= state.step);
+        manifest.waiting_at_steps.retain(|&step| step <= state.step);
         manifest.write(&self.0.dir)?;
         self.remove_others(&manifest)?;
         let mut content = self.content();
@@ -136,9 +138,9 @@ impl Checkpoints {
         self.change(|content| content.manifest.left_at_steps.push(step))
     }
 
-    /// Keeps what a state stands on until two newer ones are kept. On disk when this returns. Of several ranks, rank 0
-    /// does so.
-    pub fn keep(&self, state: &State) -> Result<()> {
+    /// Keeps what a state stands on until two newer ones are kept, and what was pushed beside. On disk when this returns.
+    /// Of several ranks, rank 0 does so.
+    pub fn keep(&self, state: &State, waiting: &SavedPushes) -> Result<()> {
         if self.0.lock.is_none() {
             return Ok(());
         }
@@ -159,12 +161,45 @@ impl Checkpoints {
                 )));
             }
         }
+        if !waiting.is_empty() {
+            waiting.save(&self.0.dir.join(manifest::waiting(state.step)))?;
+        }
         self.change(|content| {
-            let states = &mut content.manifest.states;
+            let Manifest { states, waiting_at_steps, .. } = &mut content.manifest;
             states.retain(|saved| saved.step != state.step);
             states.push(state.sealed());
             states.drain(..states.len().saturating_sub(STATES));
+            waiting_at_steps.retain(|&step| step != state.step);
+            if !waiting.is_empty() {
+                waiting_at_steps.push(state.step);
+            }
         })
+    }
+
+    /// What was pushed when the state was kept, if it was, for a run with such a snapshot.
+    pub fn open_waiting(&self, state: &State, kept: &Kept) -> Result<SavedPushes> {
+        let manifest = Manifest::read(&self.0.dir)?.unwrap_or_default();
+        if !manifest.waiting_at_steps.contains(&state.step) {
+            let pushes = !kept.pushed_at_step.is_empty() || !manifest.waiting_at_steps.is_empty();
+            if pushes && manifest.states.iter().all(|kept| kept.step != state.step) {
+                telemetry::state_not_kept(state.step);
+            }
+            return Ok(SavedPushes::default());
+        }
+        let path = self.0.dir.join(manifest::waiting(state.step));
+        let (samples, dimension) = (kept.embeddings.len(), kept.embeddings.dimension());
+        SavedPushes::open(&path, samples, dimension).map_err(|error| unusable(&path, error))
+    }
+
+    /// The oldest graph that a state may be of which is made from now on, and kept here.
+    pub fn oldest_graph_in_use(&self) -> u64 {
+        if self.0.lock.is_none() {
+            return u64::MAX;
+        }
+        let delivered = *self.0.delivered.borrow();
+        let mut content = self.content();
+        content.forget_used(delivered);
+        content.used.front().map_or(0, |(_, graph_version)| *graph_version)
     }
 
     /// A snapshot that was saved; without `version` the newest that is sound.
@@ -274,13 +309,19 @@ impl Checkpoints {
 }
 
 impl Content {
-    /// Forgets what no state stands on: neither one that was saved, nor one that may be made now, nor the newest few.
-    fn prune(&mut self, keep: usize, delivered: u64) {
+    /// Forgets graphs that no state can be of any more.
+    fn forget_used(&mut self, delivered: u64) {
         // The last mini-batch that was delivered is the one before step `delivered`.
         while self.used.get(1).is_some_and(|(from, _)| *from < delivered) {
             self.used.pop_front();
         }
-        let Manifest { snapshots, left_at_steps, states } = &mut self.manifest;
+    }
+
+    /// Forgets what no state stands on: neither one that was saved, nor one that may be made now, nor the newest few.
+    fn prune(&mut self, keep: usize, delivered: u64) {
+        self.forget_used(delivered);
+        let Manifest { snapshots, left_at_steps, states, waiting_at_steps } = &mut self.manifest;
+        waiting_at_steps.retain(|step| states.iter().any(|state| state.step == *step));
         let newest = snapshots.len().saturating_sub(keep);
         let newest: Vec<_> = snapshots[newest..].iter().map(|snapshot| snapshot.graph_version).collect();
         snapshots.retain(|snapshot| {

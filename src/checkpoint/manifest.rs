@@ -20,6 +20,8 @@ pub(super) struct Manifest {
     pub left_at_steps: Vec<u64>,
     /// What the trainer has saved, oldest first; the state of step 0 before that.
     pub states: Vec<State>,
+    /// The steps of those among them with pushed vectors that were waiting for a graph.
+    pub waiting_at_steps: Vec<u64>,
 }
 
 /// A snapshot's numbers, of which its files have their names.
@@ -93,7 +95,8 @@ impl Manifest {
     /// The names of all files that it stands for.
     pub fn files(&self) -> Vec<String> {
         let snapshots = self.snapshots.iter().flat_map(|s| [graph(s), embeddings(s), pushed(s)]);
-        snapshots.chain(self.left_at_steps.iter().map(|&step| left(step))).collect()
+        let left = self.left_at_steps.iter().map(|&step| left(step));
+        snapshots.chain(left).chain(self.waiting_at_steps.iter().map(|&step| waiting(step))).collect()
     }
 }
 
@@ -114,10 +117,15 @@ pub(super) fn left(step: u64) -> String {
     format!("left-{step}.arrow")
 }
 
+/// What was pushed and waiting for a graph at a step.
+pub(super) fn waiting(step: u64) -> String {
+    format!("waiting-{step}.arrow")
+}
+
 /// Whether a file of the folder is one that runs leave there.
 pub(super) fn is_ours(name: &str) -> bool {
     let numbers = |kind: &&str| name.strip_prefix(*kind).and_then(|rest| rest.strip_suffix(".arrow"));
-    let numbers = ["graph-", "embeddings-", "pushed-", "left-"].iter().find_map(numbers);
+    let numbers = ["graph-", "embeddings-", "pushed-", "left-", "waiting-"].iter().find_map(numbers);
     name.starts_with(BUILDING) || numbers.is_some_and(|rest| rest.chars().all(|c| c.is_ascii_digit() || c == '-'))
 }
 

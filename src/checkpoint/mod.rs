@@ -12,12 +12,14 @@
 mod folder;
 mod manifest;
 mod numbers;
+mod pushes;
 mod settings;
 mod state;
 
 use std::sync::Arc;
 
 pub(crate) use self::folder::{Checkpoints, WeakCheckpoints};
+pub(crate) use self::pushes::SavedPushes;
 pub(crate) use self::settings::settings;
 pub use self::state::State;
 use crate::config::{PipelineConfig, Resume};
@@ -43,8 +45,8 @@ pub(crate) struct Kept {
 pub(crate) struct Begin {
     pub store: Store,
     pub state: State,
-    /// Where it goes on from another run.
-    pub kept: Option<Box<Kept>>,
+    /// Where it goes on from another run: its snapshot, and what was pushed and is not in it.
+    pub kept: Option<(Box<Kept>, SavedPushes)>,
 }
 
 /// What a state stands on, where there is one, and else step 0.
@@ -71,8 +73,16 @@ pub(crate) async fn begin(
     let latest = config.checkpoint.resume == Resume::Latest;
     let version = (!latest).then_some(state.graph_version);
     let opened = checkpoints.clone();
-    let kept = blocking(move || opened.open(version)).await?;
+    let of_state = state.clone();
+    let (kept, mut waiting) = blocking(move || {
+        let kept = opened.open(version)?;
+        let waiting = opened.open_waiting(&of_state, &kept)?;
+        Ok((kept, waiting))
+    })
+    .await?;
     if latest {
+        // The rest is in the snapshot.
+        waiting.retain_from(kept.begun_at_step);
         state.step = state.epoch_began_at_step;
         (state.graph_version, state.graph_used_from_step) = (kept.graph.version().0, state.step);
     }
@@ -81,7 +91,7 @@ pub(crate) async fn begin(
     state.settings = settings;
     let of_run = state.clone();
     blocking(move || checkpoints.go_on(&of_run)).await?;
-    Ok(Begin { store, state, kept: Some(Box::new(kept)) })
+    Ok(Begin { store, state, kept: Some((Box::new(kept), waiting)) })
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {

@@ -238,8 +238,8 @@ impl PipelineBuilder {
         let embed = {
             let (store, cancelled, cache) = (store.clone(), cancel.0.clone(), embeddings.clone());
             move || {
-                if let Some(kept) = kept {
-                    return Ok((encoder, First::Resumed(kept), progress));
+                if let Some((kept, waiting)) = kept {
+                    return Ok((encoder, First::Resumed(kept, waiting), progress));
                 }
                 let mut encoded = |done| progress(Progress { stage: Stage::Encode, done, total });
                 encoded(0);

@@ -1,8 +1,8 @@
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::pushed::Pushes;
 use super::report::{RefreshCounts, Refreshed, Told};
 use super::snapshot::{Published, Snapshot};
 use crate::checkpoint::{State, WeakCheckpoints};
@@ -17,7 +17,7 @@ use crate::store::EmbeddingTable;
 #[derive(Clone)]
 pub struct RefreshHandle {
     pub(super) calls: mpsc::UnboundedSender<Call>,
-    pub(super) pushed: Arc<Mutex<Pushed>>,
+    pub(super) pushes: Arc<Mutex<Pushes>>,
     pub(super) told: Arc<Told>,
     pub(super) published: Published,
     pub(super) delivered: watch::Receiver<u64>,
@@ -28,14 +28,6 @@ pub struct RefreshHandle {
 
 /// Someone waits for a refresh.
 pub(super) type Call = oneshot::Sender<Result<Refreshed>>;
-
-/// Vectors from the trainer that the next refresh takes.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Pushed {
-    /// Where in `vectors`, and at which step.
-    places: HashMap<SampleId, (usize, u64)>,
-    vectors: Vec<f32>,
-}
 
 impl RefreshHandle {
     /// Starts a refresh, once the one that may be under way has ended, and returns when its snapshot is published, or
@@ -75,17 +67,7 @@ impl RefreshHandle {
             EmbeddingTable::with_capacity(ids.len(), dimension, storage, similarity, table.model_version())?;
         tried.push(&mut vectors.to_vec()).map_err(|error| named(error, ids))?;
         let step = *self.delivered.borrow();
-        let mut pushed = self.pushed.lock().unwrap_or_else(PoisonError::into_inner);
-        let Pushed { places, vectors: kept } = &mut *pushed;
-        for (&id, vector) in ids.iter().zip(vectors.chunks_exact(dimension)) {
-            let place = places.entry(id).or_insert((kept.len(), step));
-            place.1 = step;
-            if place.0 == kept.len() {
-                kept.extend_from_slice(vector);
-            } else {
-                kept[place.0..][..dimension].copy_from_slice(vector);
-            }
-        }
+        self.pushes.lock().unwrap_or_else(PoisonError::into_inner).add(ids, vectors, step);
         Ok(())
     }
 
@@ -98,8 +80,10 @@ impl RefreshHandle {
     /// Says that the trainer saves this [state](crate::MiniBatchStream::state) with its own checkpoint: what it stands
     /// on stays in [`checkpoint.dir`](crate::config::CheckpointConfig), however many refreshes come, until two newer
     /// states are kept. Two, so that a trainer that is killed between its own checkpoint and this call can go on,
-    /// whichever it makes first. On disk when this returns, after some milliseconds. Call it when the state is made, and
-    /// on all ranks or on rank 0, which does it for all.
+    /// whichever it makes first. Vectors that were pushed up to the state's step and are not in its graph are kept too,
+    /// so that whoever pushes any calls this before the trainer writes its own checkpoint. On disk when this returns, after some milliseconds and what it takes to write
+    /// 4 d bytes a sample with such a vector. Call it when the state is made, and on all ranks or on rank 0, which does
+    /// it for all.
     ///
     /// # Errors
     /// [`Error::State`] without a `checkpoint.dir`, for a state of another run, and where what it stands on is gone
@@ -110,8 +94,13 @@ impl RefreshHandle {
         let folder = folder.ok_or_else(|| refused("there is no checkpoint.dir to keep a state in; name a folder"))?;
         let checkpoints =
             folder.upgrade().ok_or_else(|| refused("the stream is gone; keep states while it is there"))?;
-        let state = state.clone();
-        let kept = tokio::task::spawn_blocking(move || checkpoints.keep(&state)).await;
+        let (state, pushes) = (state.clone(), self.pushes.clone());
+        let keep = move || {
+            let waiting = pushes.lock().unwrap_or_else(PoisonError::into_inner);
+            let waiting = waiting.beyond(state.graph_version, state.step);
+            checkpoints.keep(&state, &waiting)
+        };
+        let kept = tokio::task::spawn_blocking(keep).await;
         kept.map_err(|e| Error::TaskDied { task: "checkpoint", message: e.to_string() })?
     }
 
@@ -155,33 +144,6 @@ impl RefreshHandle {
 impl std::fmt::Debug for RefreshHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RefreshHandle").field("counts", &self.counts()).finish_non_exhaustive()
-    }
-}
-
-impl Pushed {
-    pub fn len(&self) -> usize {
-        self.places.len()
-    }
-
-    /// Each sample with its vector and the step of its push, in the order of ids.
-    pub fn vectors(&self, dimension: usize) -> impl Iterator<Item = (SampleId, &[f32], u64)> {
-        let mut places: Vec<_> = self.places.iter().map(|(&id, &(place, step))| (id, place, step)).collect();
-        places.sort_unstable();
-        places.into_iter().map(move |(id, place, step)| (id, &self.vectors[place..][..dimension], step))
-    }
-
-    /// Takes back what a refresh that failed had taken; what was pushed since is newer.
-    pub fn restore(&mut self, older: Self, dimension: usize) {
-        let newer = std::mem::replace(self, older);
-        for (id, vector, step) in newer.vectors(dimension) {
-            let place = self.places.entry(id).or_insert((self.vectors.len(), step));
-            place.1 = step;
-            if place.0 == self.vectors.len() {
-                self.vectors.extend_from_slice(vector);
-            } else {
-                self.vectors[place.0..][..dimension].copy_from_slice(vector);
-            }
-        }
     }
 }
 

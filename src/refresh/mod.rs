@@ -8,6 +8,7 @@
 
 mod drift;
 mod handle;
+mod pushed;
 mod report;
 mod snapshot;
 mod watch;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use arrow::array::RecordBatch;
 
 use super::drift::Drift;
-use super::handle::Pushed;
+use super::pushed::Pushed;
 use super::report::{Lap, RefreshSeconds, Refreshed, Told};
 use super::snapshot::{Ages, Selection, Snapshot};
 use crate::checkpoint::Checkpoints;
@@ -185,7 +185,7 @@ fn push(table: &mut EmbeddingTable, pushed: &Pushed, ages: &Ages) -> Result<(Age
         at.resize(table.len(), Ages::NEVER);
     }
     let (mut room, mut skipped) = (vec![0f32; table.dimension()], 0);
-    for (id, vector, step) in pushed.vectors(table.dimension()) {
+    for (id, vector, step) in pushed.iter() {
         if table.is_skipped(id) {
             skipped += 1;
             continue;

@@ -1,17 +1,18 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant as Clock;
 use tracing::Instrument;
 
-use super::handle::{Call, Pushed, RefreshHandle};
+use super::handle::{Call, RefreshHandle};
+use super::pushed::Pushes;
 use super::report::{RefreshSeconds, Refreshed, Told};
 use super::snapshot::{Ages, Publisher, Snapshot};
 use super::watch::ModelWatch;
 use super::work::{CancelOnDrop, Outcome, Recipe, Task};
-use crate::checkpoint::{Checkpoints, Kept};
+use crate::checkpoint::{Checkpoints, Kept, SavedPushes};
 use crate::compute::ComputePool;
 use crate::config::{OnRefreshError, Overtaken};
 use crate::encode::Encoder;
@@ -28,7 +29,7 @@ pub(crate) struct Worker {
     delivered: watch::Receiver<u64>,
     calls: mpsc::UnboundedReceiver<Call>,
     model: Option<ModelWatch>,
-    pushed: Arc<Mutex<Pushed>>,
+    pushes: Arc<Mutex<Pushes>>,
     told: Arc<Told>,
     failures: u32,
     /// When the last refresh began.
@@ -42,7 +43,8 @@ pub(crate) struct Worker {
 /// What the first snapshot is made of.
 pub(crate) enum First {
     Embedded(EmbeddingTable),
-    Resumed(Box<Kept>),
+    /// The snapshot that a state is of, and what was pushed and is not in it.
+    Resumed(Box<Kept>, SavedPushes),
 }
 
 /// What started a refresh.
@@ -67,11 +69,11 @@ impl Worker {
     ) -> Result<(Self, RefreshHandle)> {
         let begun = Instant::now();
         let recipe = Arc::new(recipe);
-        let resumed = matches!(first, First::Resumed(_));
+        let resumed = matches!(first, First::Resumed(..));
         let first = {
             let recipe = recipe.clone();
             move || match first {
-                First::Resumed(kept) => Snapshot::of_kept(*kept, store, &recipe.selection),
+                First::Resumed(kept, waiting) => Ok((Snapshot::of_kept(*kept, store, &recipe.selection)?, waiting)),
                 First::Embedded(embeddings) => {
                     let (version, ages) = (GraphVersion(1), Ages::all_at(0));
                     let graph = recipe.workshop.build(&embeddings, recipe.seed, version)?;
@@ -80,23 +82,28 @@ impl Worker {
                     if let Some(checkpoints) = &recipe.checkpoints {
                         checkpoints.save(&first.kept())?;
                     }
-                    Ok(first)
+                    Ok((first, SavedPushes::default()))
                 }
             }
         };
-        let first = pool.run("graph", first).await?;
+        let (first, waiting) = pool.run("graph", first).await?;
         let step = *delivered.borrow();
         telemetry::published(first.graph_version(), first.model_version(), step, begun.elapsed().as_secs_f64());
         let due = recipe.refresh.every_steps.map_or(u64::MAX, |every| first.begun_at_step.saturating_add(every));
+        let fixed = recipe.refresh.every_steps.filter(|_| recipe.refresh.swap_at_step.is_some());
+        let fixed = fixed.map(|every| (first.begun_at_step, every));
+        let mut pushes = Pushes::new(first.embeddings.dimension(), fixed);
+        pushes.resume(&waiting);
+        let pushes = Arc::new(Mutex::new(pushes));
         let (publisher, published) = Publisher::new(first);
         if let Some(lag) = recipe.refresh.swap_at_step {
             publisher.settle(due.saturating_add(lag));
         }
         let (tx, calls) = mpsc::unbounded_channel();
-        let (pushed, told) = <(Arc<Mutex<Pushed>>, Arc<Told>)>::default();
+        let told = Arc::<Told>::default();
         let handle = RefreshHandle {
             calls: tx,
-            pushed: pushed.clone(),
+            pushes: pushes.clone(),
             told: told.clone(),
             published,
             delivered: delivered.clone(),
@@ -111,7 +118,7 @@ impl Worker {
             delivered,
             calls,
             model,
-            pushed,
+            pushes,
             told,
             failures: 0,
             begun: Clock::now(),
@@ -136,11 +143,9 @@ impl Worker {
                 }
             };
             self.begun = Clock::now();
-            let step = match trigger {
-                Trigger::Steps(due) => due,
-                _ => *self.delivered.borrow(),
-            };
-            let result = self.refresh(step, &mut overtaken).instrument(telemetry::refresh(step)).await;
+            let due = if let Trigger::Steps(due) = trigger { Some(due) } else { None };
+            let step = due.unwrap_or_else(|| *self.delivered.borrow());
+            let result = self.refresh(step, due, &mut overtaken).instrument(telemetry::refresh(step)).await;
             if let (Trigger::Steps(_), Some(every)) = (&trigger, every) {
                 // With `swap_at_step` none may be left out, however late it is.
                 let from = if self.recipe.refresh.swap_at_step.is_some() { self.due } else { *self.delivered.borrow() };
@@ -167,6 +172,16 @@ impl Worker {
         }
     }
 
+    /// Forgets what every state has that may yet be kept. Without checkpoints none is.
+    fn forget_pushes(&self) {
+        let in_use = self.recipe.checkpoints.as_ref().map_or(u64::MAX, Checkpoints::oldest_graph_in_use);
+        self.pushes().forget(in_use);
+    }
+
+    fn pushes(&self) -> MutexGuard<'_, Pushes> {
+        self.pushes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The next trigger that fires; `None` at the end of the run.
     async fn next(&mut self, due: u64, at: Option<Clock>) -> Option<Trigger> {
         let time = async {
@@ -187,16 +202,18 @@ impl Worker {
         }
     }
 
-    /// One refresh, from the search for what is new to its publication.
-    async fn refresh(&mut self, step: u64, overtaken: &mut bool) -> Result<Refreshed> {
+    /// One refresh, from the search for what is new to its publication. `due` where its step was fixed before.
+    async fn refresh(&mut self, step: u64, due: Option<u64>, overtaken: &mut bool) -> Result<Refreshed> {
         let old = self.publisher.current();
-        let pushed = Arc::new(std::mem::take(&mut *self.pushed.lock().unwrap_or_else(PoisonError::into_inner)));
+        let version = old.graph_version().0 + 1;
+        self.forget_pushes();
+        let pushed = self.pushes().take(due, version);
         let cancel = CancelOnDrop(Arc::default());
         let work = self.recipe.refresh(Task {
             old: old.clone(),
             encoder: self.encoder.clone(),
             resumed: self.resumed,
-            pushed: pushed.clone(),
+            pushed,
             step,
             cancelled: cancel.0.clone(),
             told: self.told.clone(),
@@ -215,6 +232,7 @@ impl Worker {
             Ok(Outcome { report, snapshot, encoder }) => {
                 self.failures = 0;
                 self.resumed = false;
+                self.forget_pushes();
                 let old_encoder = std::mem::replace(&mut self.encoder, encoder);
                 let Some(snapshot) = snapshot else {
                     count(&self.told.skipped);
@@ -236,10 +254,7 @@ impl Worker {
                 Ok(report)
             }
             Err(error) => {
-                // Work that was given up may hold it a little longer.
-                let pushed = Arc::try_unwrap(pushed).unwrap_or_else(|pushed| (*pushed).clone());
-                let dimension = old.embeddings.dimension();
-                self.pushed.lock().unwrap_or_else(PoisonError::into_inner).restore(pushed, dimension);
+                self.pushes().restore(version);
                 if matches!(error, Error::Cancelled) {
                     count(&self.told.cancelled);
                     telemetry::refresh_cancelled(step);

@@ -207,3 +207,85 @@ fn pass_differences(rest: &mut &[u8]) -> Option<u64> {
     }
     Some(count)
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, ListBuilder, RecordBatch, StringBuilder};
+    use parquet::arrow::ArrowWriter;
+    use parquet::file::properties::{WriterProperties, WriterVersion};
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_dictionary_holds_its_values() {
+        let page = |values| {
+            let buf = Bytes::from_static(&[0; 8]);
+            Some(Page::DictionaryPage { buf, num_values: values, encoding: Encoding::PLAIN, is_sorted: false })
+        };
+        let limits = Limits { value: 4, max_repetition: 0, max_definition: 0 };
+        assert!(limits.checked(page(2)).is_ok());
+        let error = limits.checked(page(3)).unwrap_err().to_string();
+        assert!(error.contains("a dictionary of 8 bytes is said to have 3 values"), "{error}");
+    }
+
+    /// A column chunk of lists of texts, some null, packed by their differences.
+    fn written(rows: &[Vec<Option<String>>], encoding: Encoding, version: WriterVersion) -> Bytes {
+        let mut lists = ListBuilder::new(StringBuilder::new());
+        rows.iter().for_each(|row| lists.append_value(row.clone()));
+        let column: ArrayRef = Arc::new(lists.finish());
+        let batch = RecordBatch::try_from_iter([("texts", column)]).unwrap();
+        let properties = WriterProperties::builder()
+            .set_dictionary_enabled(false)
+            .set_encoding(encoding)
+            .set_writer_version(version)
+            .build();
+        let mut file = Vec::new();
+        let mut writer = ArrowWriter::try_new(&mut file, batch.schema(), Some(properties)).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        file.into()
+    }
+
+    proptest! {
+        /// The lengths that a page begins with are found behind its levels, and are as many as it has texts.
+        #[test]
+        fn lengths_are_as_many_as_texts(
+            rows in prop::collection::vec(prop::collection::vec(prop::option::of("[a-c]{0,9}"), 0..5), 1..300),
+            differences in any::<bool>(),
+            newer in any::<bool>(),
+        ) {
+            let encoding = [Encoding::DELTA_LENGTH_BYTE_ARRAY, Encoding::DELTA_BYTE_ARRAY][usize::from(differences)];
+            let version = [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0][usize::from(newer)];
+            let file = SerializedFileReader::new(written(&rows, encoding, version)).unwrap();
+            let limits = Limits::of(&file.metadata().file_metadata().schema_descr().column(0));
+            let row_group = file.get_row_group(0).unwrap();
+            let mut texts = 0;
+            for page in row_group.get_column_page_reader(0).unwrap() {
+                let page = page.unwrap();
+                prop_assert!(limits.checked(Some(page.clone())).is_ok());
+                let mut rest = match &page {
+                    Page::DataPage { buf, num_values, .. } => {
+                        let rest = behind_levels(buf, limits.max_repetition, Encoding::RLE, *num_values).unwrap();
+                        behind_levels(rest, limits.max_definition, Encoding::RLE, *num_values).unwrap()
+                    }
+                    Page::DataPageV2 { buf, def_levels_byte_len, rep_levels_byte_len, .. } => {
+                        &buf[(def_levels_byte_len + rep_levels_byte_len) as usize..]
+                    }
+                    Page::DictionaryPage { .. } => unreachable!(),
+                };
+                let values = Some(rest);
+                let count = pass_differences(&mut rest).unwrap();
+                if differences {
+                    prop_assert_eq!(pass_differences(&mut rest), Some(count));
+                }
+                if count > 0 {
+                    prop_assert!(check_lengths(encoding, values, count as u32 - 1).is_err());
+                }
+                texts += count as usize;
+            }
+            prop_assert_eq!(texts, rows.iter().flatten().flatten().count());
+        }
+    }
+}

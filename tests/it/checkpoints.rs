@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use futures::TryStreamExt;
 use prosampler::config::{CheckpointConfig, RefreshConfig, Resume, StreamConfig};
-use prosampler::{Error, MiniBatchStream, PipelineBuilder, State};
+use prosampler::{Error, MiniBatchStream, PipelineBuilder, SampleId, State};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use tempfile::TempDir;
 
@@ -39,6 +40,12 @@ async fn keep(stream: &MiniBatchStream) -> State {
     state
 }
 
+/// A vector that waits for the next refresh.
+fn push(stream: &MiniBatchStream) {
+    let dimension = stream.snapshot().embeddings.dimension();
+    stream.handle().push_embeddings(&[SampleId(3)], &vec![0.5; dimension]).unwrap();
+}
+
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -51,6 +58,15 @@ fn names(dir: &Path) -> BTreeSet<String> {
     fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
 }
 
+/// Drops a stream, and waits for what it had under way to end.
+async fn end(stream: MiniBatchStream, dir: &Path) {
+    drop(stream);
+    let lock = fs::File::open(dir.join("lock")).unwrap();
+    while lock.try_lock().is_err() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// A flipped bit anywhere in a checkpoint is told, by the file's name, or it does not matter.
 #[tokio::test(flavor = "multi_thread")]
 async fn damage_is_never_taken_for_sound() {
@@ -58,12 +74,18 @@ async fn damage_is_never_taken_for_sound() {
     let (sound, damaged) = (dir.path().join("sound"), dir.path().join("damaged"));
     let mut stream = builder(&sound).start().await.unwrap();
     take(&mut stream, 40).await;
+    push(&stream);
     let state = keep(&stream).await;
     let expected = take(&mut stream, 10).await;
-    drop(stream);
+    end(stream, &sound).await;
     let mut generator = ChaCha8Rng::seed_from_u64(21);
     let mut told = 0;
-    let used = [format!("graph-{}.arrow", state.graph_version), "embeddings-1.arrow".into(), "pushed-1.arrow".into()];
+    let used = [
+        format!("graph-{}.arrow", state.graph_version),
+        "embeddings-1.arrow".into(),
+        "pushed-1.arrow".into(),
+        format!("waiting-{}.arrow", state.step),
+    ];
     let files = names(&sound).into_iter().filter(|name| name != "lock");
     for name in files {
         let whole = fs::read(sound.join(&name)).unwrap();
@@ -99,11 +121,13 @@ async fn files_that_are_cut_or_swapped_are_told() {
     let (sound, damaged) = (dir.path().join("sound"), dir.path().join("damaged"));
     let mut stream = builder(&sound).start().await.unwrap();
     take(&mut stream, 40).await;
+    push(&stream);
     let state = keep(&stream).await;
-    drop(stream);
+    end(stream, &sound).await;
+    let waiting = format!("waiting-{}.arrow", state.step);
     let graph = format!("graph-{}.arrow", state.graph_version);
     let left = format!("left-{}.arrow", state.graph_used_from_step);
-    for name in [&graph, &left, "embeddings-1.arrow", "pushed-1.arrow", "manifest.json"] {
+    for name in [&graph, &left, &waiting, "embeddings-1.arrow", "pushed-1.arrow", "manifest.json"] {
         let whole = fs::read(sound.join(name)).unwrap();
         let other = fs::read(sound.join("graph-1.arrow")).unwrap();
         for bytes in [&whole[..0], &whole[..1], &whole[..whole.len() / 2], &whole[..whole.len() - 2], &other] {

@@ -3,18 +3,19 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use futures::TryStreamExt;
 use parquet::arrow::{ArrowWriter, arrow_writer::ArrowWriterOptions, encode_arrow_schema};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
-use prosampler::arrow::array::{Array, AsArray, RecordBatch};
+use prosampler::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, TimestampMicrosecondArray};
 use prosampler::arrow::datatypes::{DataType, Field, Int64Type, Schema, TimeUnit, TimestampMicrosecondType};
 use prosampler::config::{EncodeConfig, OnBadSample, OnCorrupt, SourceConfig, StoreConfig};
 use prosampler::encode::OnnxEncoder;
-use prosampler::source::{FileSource, Source};
+use prosampler::source::{FileSource, MemorySource, Source};
 use prosampler::store::Store;
-use prosampler::{Error, Pipeline, Result};
+use prosampler::{Error, Pipeline, Result, SampleId};
 use tempfile::TempDir;
 
 use crate::support::{assert_says, graph_config, path, rows, walk_config, write_parquet};
@@ -244,4 +245,59 @@ async fn a_decoder_that_panics_loses_nothing_quietly() {
     let (good, said, error) = inspect(&file);
     assert!(!good && !error.contains("panicked"), "{error}");
     assert_says(&said, &["what cannot be read", "panic.parquet`, row group 1, column `text`"]);
+}
+
+/// A Parquet file of nothing but a footer, whose groups have so many columns each.
+fn footer_of(columns: &[i32]) -> Vec<u8> {
+    let varint = |mut value: u64| {
+        let mut bytes = Vec::new();
+        while value >= 0x80 {
+            bytes.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        bytes.push(value as u8);
+        bytes
+    };
+    // Version 1; then the schema, a list of structs with a name and a number of columns.
+    let mut footer = vec![0x15, 2, 0x19, 0xfc];
+    footer.extend(varint(columns.len() as u64));
+    for columns in columns {
+        footer.extend([0x48, 1, b'g', 0x15]);
+        footer.extend(varint(u64::from((columns << 1 ^ columns >> 31) as u32)));
+        footer.push(0);
+    }
+    footer.push(0);
+    let length = (footer.len() as u32).to_le_bytes();
+    [b"PAR1", &footer[..], &length, b"PAR1"].concat()
+}
+
+/// The decoder would ask for 16 GiB, or go down until the stack ends: either ends the process.
+#[tokio::test]
+async fn impossible_columns_of_a_footer_are_refused() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("a.parquet");
+    for (columns, says) in [
+        (vec![i32::MAX], "its footer says that a group has 2147483647 columns, of 1 in all"),
+        (vec![1, -1], "its footer says that a group has -1 columns, of 2 in all"),
+        (vec![1; 100_000], "its footer lists more than 64 groups within groups"),
+    ] {
+        fs::write(&file, footer_of(&columns)).unwrap();
+        let error = open(&file).await.unwrap_err();
+        assert!(matches!(error, Error::Corrupt { .. }));
+        assert_says(&error.to_string(), &["a.parquet", says, "write it again"]);
+    }
+}
+
+/// An empty name is no time zone, by Arrow's format. Its writers leave it out.
+#[tokio::test]
+async fn an_empty_time_zone_is_none() {
+    let times = TimestampMicrosecondArray::from(vec![7]).with_timezone("");
+    let rows = RecordBatch::try_from_iter([("time", Arc::new(times) as ArrayRef)]).unwrap();
+    let store =
+        Store::build(&MemorySource::new(vec![rows]).unwrap(), &["time".into()], &StoreConfig::default(), &mut |_| {})
+            .await
+            .unwrap();
+    let found = store.gather(&[SampleId(0)]).unwrap();
+    assert_eq!(*found.schema().field(0).data_type(), DataType::Timestamp(TimeUnit::Microsecond, None));
+    assert_eq!(found["time"].as_primitive::<TimestampMicrosecondType>().values(), &[7]);
 }

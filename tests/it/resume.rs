@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use prosampler::config::{CheckpointConfig, RefreshConfig, Resume, Similarity, Storage, StoreConfig, StreamConfig};
+use prosampler::refresh::AgeSummary;
 use prosampler::source::FileSource;
 use prosampler::store::EmbeddingTable;
-use prosampler::{Error, MiniBatchStream, ModelVersion, PipelineBuilder, Result, State};
+use prosampler::{Error, MiniBatchStream, ModelVersion, PipelineBuilder, Result, SampleId, State};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use tempfile::TempDir;
 
@@ -80,6 +81,94 @@ async fn a_resumed_run_is_the_uninterrupted_one() {
         }
         assert!(all == whole, "round {round}");
     }
+}
+
+/// Vectors for a few samples, the same at a step whenever it comes.
+fn push(stream: &MiniBatchStream, step: u64) {
+    let mut generator = ChaCha8Rng::seed_from_u64(step);
+    let ids: Vec<_> = (step as u32 % 5..SAMPLES as u32).step_by(5).map(SampleId).collect();
+    let vectors: Vec<f32> = (0..ids.len() * 8).map(|_| generator.random_range(-1.0..1.0)).collect();
+    stream.handle().push_embeddings(&ids, &vectors).unwrap();
+}
+
+/// Pushes after every mini-batch, also while a refresh is under way; a state is kept wherever the run ends.
+async fn train(stream: &mut MiniBatchStream, n: usize) -> Vec<Seen> {
+    let mut all = Vec::new();
+    while all.len() < n {
+        let one = take(stream, 1).await;
+        if one.is_empty() {
+            break;
+        }
+        all.extend(one);
+        push(stream, stream.state().step);
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_pushed_and_is_in_no_graph_yet_is_part_of_a_kept_state() {
+    let dir = TempDir::new().unwrap();
+    let whole = train(&mut builder(&dir.path().join("whole")).start().await.unwrap(), usize::MAX).await;
+    let plain = take(&mut builder(&dir.path().join("plain")).start().await.unwrap(), usize::MAX).await;
+    assert_ne!(whole, plain);
+    let mut generator = ChaCha8Rng::seed_from_u64(12);
+    for round in 0..6 {
+        let dir = dir.path().join(round.to_string());
+        let mut all = Vec::new();
+        let mut state = None;
+        loop {
+            let builder = builder(&dir);
+            let builder = if let Some(state) = state.take() { builder.resume(state) } else { builder };
+            let mut stream = builder.start().await.unwrap();
+            let more = train(&mut stream, generator.random_range(1..25)).await;
+            let ended = more.is_empty();
+            all.extend(more);
+            let now = stream.state();
+            stream.handle().keep(&now).await.unwrap();
+            if ended {
+                break;
+            }
+            // What comes after the state is given up, and pushed again.
+            let later = train(&mut stream, generator.random_range(0..9)).await;
+            assert!(whole[all.len()..].starts_with(&later), "round {round}, after {} steps", all.len());
+            state = Some(now);
+        }
+        assert!(all == whole, "round {round}");
+    }
+}
+
+/// Without fixed steps a refresh takes what has come, and what a refresh that is lost had taken comes again.
+#[tokio::test(flavor = "multi_thread")]
+async fn pushes_outlive_a_refresh_that_no_state_knows() {
+    let dir = TempDir::new().unwrap();
+    let builder = || {
+        let dir = Some(dir.path().into());
+        pipeline(SAMPLES, BATCH_SIZE).checkpoint(CheckpointConfig { dir, ..CheckpointConfig::default() })
+    };
+    let mut stream = builder().start().await.unwrap();
+    take(&mut stream, 3).await;
+    push(&stream, 3);
+    stream.handle().refresh_now().await.unwrap();
+    push(&stream, 4);
+    let expected = stream.handle().refresh_now().await.unwrap();
+    assert_eq!((expected.pushed, expected.graph_version.0), (140, 3));
+    let embeddings = stream.snapshot().embeddings.clone();
+    // Its last mini-batch came from graph 1.
+    let state = stream.state();
+    assert_eq!(state.graph_version, 1);
+    stream.handle().keep(&state).await.unwrap();
+    drop(stream);
+    let stream = builder().resume(state).start().await.unwrap();
+    let found = stream.handle().refresh_now().await.unwrap();
+    assert_eq!((found.pushed, found.graph_version.0), (280, 2));
+    let vector = |table: &EmbeddingTable, id: u32| table.get(SampleId(id)).into_owned();
+    for id in 0..SAMPLES as u32 {
+        assert_eq!(vector(&stream.snapshot().embeddings, id), vector(&embeddings, id), "sample {id}");
+    }
+    assert_eq!(
+        stream.snapshot().age(10),
+        AgeSummary { mean: (420.0 * 10.0 + 280.0 * 7.0) / 700.0, p95: 10, never_pushed: 420 }
+    );
 }
 
 /// The other half of the test below: a trainer in a process of its own. It tells what it got, and keeps its state.

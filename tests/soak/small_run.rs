@@ -19,10 +19,6 @@ pub const SAMPLES: usize = 300;
 pub const DIMENSION: usize = 6;
 pub const STEPS: u64 = 45;
 
-/// A refresh begins every so many steps, and its graph is used so many steps later.
-pub const EVERY: u64 = 6;
-pub const LAG: u64 = 3;
-
 /// Writes `rows.parquet` and the pipeline file `p.toml`.
 pub fn write(dir: &Path) {
     let mut random = random(0, "vectors", 0);

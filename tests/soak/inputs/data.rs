@@ -4,13 +4,13 @@ use std::fs;
 use std::sync::Arc;
 
 use futures::TryStreamExt;
+use prosampler::SampleId;
 use prosampler::arrow::array::RecordBatch;
 use prosampler::arrow::compute::{cast, concat_batches};
 use prosampler::arrow::datatypes::{DataType, Schema};
 use prosampler::config::StoreConfig;
 use prosampler::source::{FileSource, Source};
 use prosampler::store::Store;
-use prosampler::SampleId;
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 use tempfile::TempDir;
@@ -80,8 +80,8 @@ impl DataFile {
         &self.bytes
     }
 
-    pub fn rows(&self) -> &RecordBatch {
-        &self.rows
+    pub fn holds(&self, table: &RecordBatch) -> bool {
+        concat(std::slice::from_ref(table)).is_some_and(|table| table.columns() == self.rows.columns())
     }
 
     /// Damaged in one to three places.
@@ -129,9 +129,13 @@ fn concat(batches: &[RecordBatch]) -> Option<RecordBatch> {
         _ => Ok(column.clone()),
     });
     let columns = unpacked.collect::<Result<Vec<_>, _>>().ok()?;
-    let fields = all.schema().fields().iter().zip(&columns).map(|(field, column)| {
-        field.as_ref().clone().with_data_type(column.data_type().clone())
-    }).collect::<Vec<_>>();
+    let fields = all
+        .schema()
+        .fields()
+        .iter()
+        .zip(&columns)
+        .map(|(field, column)| field.as_ref().clone().with_data_type(column.data_type().clone()))
+        .collect::<Vec<_>>();
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).ok()
 }
 

@@ -14,23 +14,20 @@ use rand::RngExt;
 use tempfile::TempDir;
 
 use crate::outcome::{Outcome, Tally};
-use crate::small_run::{self, DIMENSION, EVERY, LAG, SAMPLES, STEPS};
+use crate::small_run::{self, DIMENSION, SAMPLES, STEPS};
 use crate::support::random;
 
-/// A trainer's habits. It saves when what it pushed is in the graph: a refresh that is due may begin before a trainer
-/// that goes on could push anything again.
+/// A trainer's habits.
 #[derive(Clone, Copy, Debug)]
 struct Habits {
-    /// Refreshes.
+    /// Steps.
     save_every: u64,
-    /// Whether it tells the run of a state before it writes it.
-    keeps_first: bool,
 }
 
 /// Ten kills, in one run or in several.
 pub fn round(seed: u64, number: u64) -> Tally {
     let mut random = random(seed, "trainer", number);
-    let habits = Habits { save_every: [1, 2, 5][random.random_range(0..3)], keeps_first: random.random() };
+    let habits = Habits { save_every: [1, 2, 5, 9][random.random_range(0..4)] };
     let (whole, takes) = uninterrupted();
     let (mut tally, mut kills) = (Tally::default(), 10);
     while kills > 0 {
@@ -64,7 +61,7 @@ fn start(dir: &Path, habits: Habits) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "kills::trainer::trainer_that_is_killed", "--nocapture"])
         .env("PROSAMPLER_SOAK_TRAINER", dir)
-        .env("PROSAMPLER_SOAK_HABITS", format!("{} {}", habits.save_every, habits.keeps_first))
+        .env("PROSAMPLER_SOAK_HABITS", habits.save_every.to_string())
         .stdout(Stdio::null())
         .stderr(File::create(dir.join("stderr")).unwrap())
         .spawn()
@@ -78,7 +75,7 @@ fn uninterrupted() -> &'static (Vec<String>, Duration) {
         let dir = TempDir::new().unwrap();
         small_run::write(dir.path());
         let begun = Instant::now();
-        let status = start(dir.path(), Habits { save_every: 1, keeps_first: false }).wait().unwrap();
+        let status = start(dir.path(), Habits { save_every: 1 }).wait().unwrap();
         assert!(status.success(), "{}", said(dir.path()));
         let whole = logged(dir.path());
         assert_eq!(whole.len() as u64, STEPS);
@@ -120,9 +117,7 @@ fn said(dir: &Path) -> String {
 async fn trainer_that_is_killed() {
     let Some(dir) = std::env::var_os("PROSAMPLER_SOAK_TRAINER").map(PathBuf::from) else { return };
     std::env::set_current_dir(&dir).unwrap();
-    let habits = std::env::var("PROSAMPLER_SOAK_HABITS").unwrap();
-    let (save_every, keeps_first) = habits.split_once(' ').unwrap();
-    let habits = Habits { save_every: save_every.parse().unwrap(), keeps_first: keeps_first == "true" };
+    let habits = Habits { save_every: std::env::var("PROSAMPLER_SOAK_HABITS").unwrap().parse().unwrap() };
     let mut builder = Pipeline::from_config(PipelineConfig::from_file(dir.join("p.toml")).unwrap());
     let state: Option<State> =
         fs::read("state.json").ok().map(|text| serde_json::from_slice(&text).expect("state.json is whole"));
@@ -137,24 +132,20 @@ async fn trainer_that_is_killed() {
         log.write_all(line.as_bytes()).unwrap();
         let step = m.step + 1;
         push(&stream.handle(), step);
-        if step % EVERY == LAG + 1 && (step / EVERY).is_multiple_of(habits.save_every) {
+        if step.is_multiple_of(habits.save_every) {
             let state = stream.state();
-            if habits.keeps_first {
-                stream.handle().keep(&state).await.unwrap();
-            }
+            // First, or a state could come back without the vectors that were waiting.
+            stream.handle().keep(&state).await.unwrap();
             fs::write("state.tmp", serde_json::to_vec(&state).unwrap()).unwrap();
             fs::rename("state.tmp", "state.json").unwrap();
-            if !habits.keeps_first {
-                stream.handle().keep(&state).await.unwrap();
-            }
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
-/// At fixed steps, when the refresh before has ended and the next has not begun.
+/// At fixed steps, also while a refresh is under way.
 fn push(handle: &RefreshHandle, step: u64) {
-    if step % EVERY != EVERY - 1 {
+    if !step.is_multiple_of(2) {
         return;
     }
     let mut random = random(step, "push", 0);

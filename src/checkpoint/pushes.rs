@@ -1,0 +1,86 @@
+//! Vectors that a trainer had pushed when it kept a state, and that were in no graph that the state knows.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, FixedSizeListArray, Float32Array, RecordBatch, UInt32Array, UInt64Array};
+use arrow::datatypes::{DataType, Field, Float32Type, Schema, UInt32Type, UInt64Type};
+
+use crate::arrow_file::{self, FORMAT_VERSION};
+use crate::error::{Error, Result};
+use crate::sample::SampleId;
+
+/// `vectors` is [ids × dimension], row-major; `steps` says when each was pushed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct SavedPushes {
+    pub dimension: usize,
+    pub ids: Vec<SampleId>,
+    pub steps: Vec<u64>,
+    pub vectors: Vec<f32>,
+}
+
+impl SavedPushes {
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// Leaves what was pushed from `step` on.
+    pub fn retain_from(&mut self, step: u64) {
+        let mut kept = Self { dimension: self.dimension, ..Self::default() };
+        for (at, vector) in self.vectors.chunks_exact(self.dimension.max(1)).enumerate() {
+            if self.steps[at] >= step {
+                kept.ids.push(self.ids[at]);
+                kept.steps.push(self.steps[at]);
+                kept.vectors.extend_from_slice(vector);
+            }
+        }
+        *self = kept;
+    }
+
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let failed = |cause| Error::Arrow { action: "save pushed vectors", cause };
+        let item = Arc::new(Field::new("item", DataType::Float32, false));
+        let values = Arc::new(Float32Array::from(self.vectors.clone()));
+        let vectors = FixedSizeListArray::try_new(item, self.dimension as i32, values, None).map_err(failed)?;
+        let columns: [ArrayRef; 3] = [
+            Arc::new(self.ids.iter().map(|id| id.0).collect::<UInt32Array>()),
+            Arc::new(UInt64Array::from(self.steps.clone())),
+            Arc::new(vectors),
+        ];
+        let named = ["id", "step", "vector"].into_iter().zip(&columns);
+        let fields = named.map(|(name, column)| Field::new(name, column.data_type().clone(), false));
+        let metadata = HashMap::from([(FORMAT_VERSION.to_owned(), FORMAT.to_owned())]);
+        let schema = Schema::new_with_metadata(fields.collect::<Vec<_>>(), metadata);
+        arrow_file::save(path, &RecordBatch::try_new(Arc::new(schema), columns.into()).map_err(failed)?)
+    }
+
+    /// Those of a run over so many samples, with embeddings of `dimension`.
+    pub fn open(path: &Path, samples: usize, dimension: usize) -> Result<Self> {
+        arrow_file::open_one(path, FORMAT, "pushed vectors of a checkpoint that this version reads", |_, batch| {
+            let column = |at: usize| batch.columns().get(at).ok_or("it lacks columns");
+            let ids = column(0)?.as_primitive_opt::<UInt32Type>();
+            let steps = column(1)?.as_primitive_opt::<UInt64Type>();
+            let vectors = column(2)?.as_fixed_size_list_opt();
+            let values = vectors.and_then(|vectors| vectors.values().as_primitive_opt::<Float32Type>());
+            let (Some(ids), Some(steps), Some(values)) = (ids, steps, values) else {
+                return Err("it holds something else".to_owned());
+            };
+            if let Some(beyond) = ids.values().iter().find(|id| **id as usize >= samples) {
+                return Err(format!("it has a vector of sample {beyond}, of {samples}"));
+            }
+            if values.len() != ids.len() * dimension {
+                return Err(format!("its vectors are not of dimension {dimension}"));
+            }
+            Ok(Self {
+                dimension,
+                ids: ids.values().iter().map(|&id| SampleId(id)).collect(),
+                steps: steps.values().to_vec(),
+                vectors: values.values().to_vec(),
+            })
+        })
+    }
+}
+
+/// Raised where older readers would misread a file.
+const FORMAT: &str = "1";
