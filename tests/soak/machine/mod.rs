@@ -1,6 +1,7 @@
 //! Sequences of what can happen to a run, against a plain account of what must come of it.
 
 mod account;
+mod calls;
 mod world;
 
 use proptest::prelude::*;
@@ -45,14 +46,23 @@ fn whatever_happens_a_run_is_the_one_that_its_account_says() {
     part::slice(&PART);
 }
 
-/// One sequence, made shorter where it fails.
+/// A sequence of either kind, made shorter where it fails.
 fn round(seed: u64, number: u64) -> Tally {
     let config = Config { cases: 1, failure_persistence: None, max_shrink_iters: 60, ..Config::default() };
     let bytes: [u8; 32] = random(seed, "machine", number).random();
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
-    let result = runner.run(&prop::collection::vec(op(), 4..24), |sequence| {
+    let steps = runner.run(&prop::collection::vec(op(), 4..24), |sequence| {
         runtime().block_on(World::live(&sequence)).map_err(TestCaseError::fail)
     });
-    let outcome = result.map_or_else(|error| Outcome::Fault(error.to_string()), |()| Outcome::Right);
-    Tally::of("sequences", outcome, &format!("PROSAMPLER_SOAK_SEED={seed}, round {number}"))
+    let calls = runner.run(&prop::collection::vec(calls::call(), 4..40), |sequence| {
+        runtime().block_on(calls::live(&sequence)).map_err(TestCaseError::fail)
+    });
+    let repeat = format!("PROSAMPLER_SOAK_SEED={seed}, round {number}");
+    let mut tally = Tally::default();
+    for (kind, fault) in
+        [("sequences", steps.err().map(|e| e.to_string())), ("calls", calls.err().map(|e| e.to_string()))]
+    {
+        tally.add(Tally::of(kind, fault.map_or(Outcome::Right, Outcome::Fault), &repeat));
+    }
+    tally
 }

@@ -1,6 +1,7 @@
 //! A run, its trainer, its data and its model.
 
 use std::fs;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -144,8 +145,7 @@ impl World {
         for rank in 0..ranks {
             let data = self.dir.path().join("data").display().to_string();
             let source = FileSource::open(data).await.map_err(|error| format!("open: {error}"))?;
-            let newest = self.model.clone();
-            let encoder = Trained { columns: vec!["n".into()], version: newest.load(Relaxed), newest };
+            let encoder = Trained::newest(&self.model);
             let refresh =
                 RefreshConfig { every_steps: Some(EVERY), swap_at_step: Some(LAG), ..RefreshConfig::default() };
             let dir = |name| Some(self.dir.path().join(name));
@@ -216,8 +216,7 @@ impl World {
 
     fn write_file(&self, number: usize) {
         let (first, rows) = if number == 0 { (0, FIRST) } else { (FIRST + (number - 1) * MORE, MORE) };
-        let numbers: ArrayRef = Arc::new(UInt32Array::from_iter_values(first as u32..(first + rows) as u32));
-        let table = RecordBatch::try_from_iter([("n", numbers)]).unwrap();
+        let table = numbers(first as u32..(first + rows) as u32);
         let options = ParquetOptions {
             codec: 0,
             newer: false,
@@ -239,12 +238,37 @@ fn later_files(undone: &[Event], event: &Event) -> usize {
     1 + files.take_while(|other| !std::ptr::eq(*other, event)).count()
 }
 
+/// Rows of a column `n`.
+pub fn numbers(numbers: Range<u32>) -> RecordBatch {
+    let numbers: ArrayRef = Arc::new(UInt32Array::from_iter_values(numbers));
+    RecordBatch::try_from_iter([("n", numbers)]).unwrap()
+}
+
 /// A model in training.
-struct Trained {
+pub struct Trained {
     columns: Vec<String>,
     /// Of this encoder, and of the newest model.
     version: u64,
     newest: Arc<AtomicU64>,
+}
+
+impl Trained {
+    pub fn newest(newest: &Arc<AtomicU64>) -> Self {
+        Self { columns: vec!["n".into()], version: newest.load(Relaxed), newest: newest.clone() }
+    }
+}
+
+/// What version `version` of the model makes of row `n`.
+fn vector_of(version: u64, n: u32, vector: &mut [f32]) {
+    let mut random = random(version, "vector", u64::from(n));
+    vector.fill_with(|| random.random_range(-1.0..1.0));
+}
+
+/// Of the rows 0 to `rows`, row-major.
+pub fn vectors_of(version: u64, rows: usize) -> Vec<f32> {
+    let mut vectors = vec![0.0; rows * DIMENSION];
+    (0..).zip(vectors.chunks_exact_mut(DIMENSION)).for_each(|(n, vector)| vector_of(version, n, vector));
+    vectors
 }
 
 impl Encoder for Trained {
@@ -269,14 +293,13 @@ impl Encoder for Trained {
     fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()> {
         let numbers = rows.column(0).as_primitive::<UInt32Type>().values();
         for (&n, vector) in numbers.iter().zip(vectors.chunks_exact_mut(DIMENSION)) {
-            let mut random = random(self.version, "vector", u64::from(n));
-            vector.fill_with(|| random.random_range(-1.0..1.0));
+            vector_of(self.version, n, vector);
         }
         Ok(())
     }
 }
 
-const DIMENSION: usize = 6;
+pub const DIMENSION: usize = 6;
 const EPOCHS: u64 = 4;
 
 /// Of a short last mini-batch, what these do not share evenly is left out.
