@@ -78,7 +78,10 @@ impl Inspect {
         }
         drop(batches);
 
-        say!("\ncolumns, with nulls in the first {} rows that can be read", thousands(scanned as u64))?;
+        match scanned {
+            0 => say!("\ncolumns")?,
+            _ => say!("\ncolumns, with nulls in the first {} rows that can be read", thousands(scanned as u64))?,
+        }
         let width = schema.fields().iter().map(|f| f.name().chars().count()).max().unwrap_or(0);
         let mut each = scans.iter();
         for field in schema.fields() {
@@ -89,10 +92,15 @@ impl Inspect {
                     field.data_type()
                 )?;
             } else if let Some(scan) = each.next() {
-                say!("  {:<width$}  {}, {scan}: {}", field.name(), field.data_type(), serves(field))?;
+                let nulls = if scanned == 0 { String::new() } else { format!(", {scan}") };
+                say!("  {:<width$}  {}{nulls}: {}", field.name(), field.data_type(), serves(field))?;
             }
         }
-        say!("\nrows")?;
+        match (scanned, &self.filter) {
+            (0, Some(filter)) => say!("\nno row that can be read passes the filter: {filter}")?,
+            (0, None) => say!("\nno row that can be read")?,
+            _ => say!("\nrows")?,
+        }
         for batch in &shown {
             for row in 0..batch.num_rows() {
                 for (name, column) in names.iter().zip(batch.columns()) {

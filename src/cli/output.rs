@@ -6,8 +6,8 @@ use arrow::ipc::writer::StreamWriter;
 
 use super::out::system_error;
 use crate::config::{Fault, Faults, PipelineConfig};
-use crate::encode::FileState;
 use crate::encode::external_data::named_files;
+use crate::encode::{FileState, tokenizer_of};
 use crate::source::{local_files, positions};
 use crate::{Error, MiniBatch, MiniBatchStream, Result};
 
@@ -57,8 +57,8 @@ impl Output {
         let views = encode.views.iter().map(|view| (&view.model, &view.tokenizer));
         for (model, tokenizer) in views.chain([(&encode.model, &encode.tokenizer)]) {
             let model_files = model.iter().flat_map(|model| named_files(model).unwrap_or_default());
-            let beside = model.iter().filter_map(|model| Some(model.parent()?.join("tokenizer.json")));
-            let mut files = model_files.chain(beside).chain(tokenizer.clone()).chain(encode.runtime.clone());
+            let tokenizers = model.iter().map(|model| tokenizer_of(model));
+            let mut files = model_files.chain(tokenizers).chain(tokenizer.clone()).chain(encode.runtime.clone());
             if files.any(|file| is_own(&file)) {
                 return refused("a file of the model");
             }

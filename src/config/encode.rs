@@ -82,7 +82,8 @@ pub struct EncodeConfig {
     /// Numbers in each vector of `column`, 1 to 65,536: for vectors in plain lists, which do not say. Default: the size
     /// of fixed-size lists.
     pub dimension: Option<usize>,
-    /// The tokenizer that belongs to it. Default: `tokenizer.json` beside the model. Text only.
+    /// The tokenizer that belongs to it. Default: `tokenizer.json` beside the model, or one folder up where the model lies
+    /// in a folder `onnx`. Text only.
     pub tokenizer: Option<PathBuf>,
     /// The column that is embedded: for text strings, or UTF-8 as binary values; for images see [`ImageConfig`]; for
     /// vectors lists of numbers. Required for these.

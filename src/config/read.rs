@@ -4,7 +4,7 @@
 //! together, and the values are checked last.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::de::{DeserializeOwned, Deserializer, Visitor, value::Error as AnyError};
 use toml::Spanned;
@@ -52,6 +52,7 @@ pub(super) fn read(
     for text in overrides {
         merge_override(&mut config, text, &mut seen, &mut faults);
     }
+    config.expand_home();
 
     let mut found = config.faults();
     found.retain(|f| !seen.refused.contains(&f.key));
@@ -286,14 +287,28 @@ impl PipelineConfig {
         faults
     }
 
-    fn make_relative_to(&mut self, base: &Path) {
-        let paths = self.store.cache_dir.iter_mut().chain(&mut self.checkpoint.dir).chain(&mut self.encode.model);
-        let views = self.encode.views.iter_mut().flat_map(|view| view.model.iter_mut().chain(&mut view.tokenizer));
-        let engines = self.encode.cuda.iter_mut().flat_map(|cuda| &mut cuda.tensorrt_cache);
-        let encode = self.encode.tokenizer.iter_mut().chain(&mut self.encode.runtime);
-        for path in paths.chain(encode).chain(views).chain(engines) {
-            *path = base.join(&*path);
+    /// All settings that are paths.
+    fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let (encode, store, checkpoint) = (&mut self.encode, &mut self.store, &mut self.checkpoint);
+        let views = encode.views.iter_mut().flat_map(|view| [&mut view.model, &mut view.tokenizer]);
+        let cuda = encode.cuda.iter_mut().map(|cuda| &mut cuda.tensorrt_cache);
+        let of_encode = [&mut encode.model, &mut encode.tokenizer, &mut encode.runtime, &mut encode.cache_dir];
+        let all = of_encode.into_iter().chain([&mut store.cache_dir, &mut checkpoint.dir]).chain(views).chain(cuda);
+        all.flatten()
+    }
+
+    /// `~` is the home folder, where that is known.
+    fn expand_home(&mut self) {
+        let Some(home) = std::env::home_dir().filter(|home| !home.as_os_str().is_empty()) else { return };
+        for path in self.paths() {
+            if let Ok(rest) = path.strip_prefix("~") {
+                *path = home.join(rest);
+            }
         }
+    }
+
+    fn make_relative_to(&mut self, base: &Path) {
+        self.paths().filter(|path| !path.starts_with("~")).for_each(|path| *path = base.join(&*path));
         for uri in &mut self.source.uri {
             let is_home = uri == "~" || uri.starts_with("~/");
             let is_absolute = uri.contains("://") || uri.to_ascii_lowercase().starts_with("file:/");
@@ -382,6 +397,54 @@ mod tests {
         all::<crate::config::CheckpointConfig>();
         all::<crate::config::ComputeConfig>();
         all::<crate::config::ReportConfig>();
+    }
+
+    /// In a file they are relative to its folder, in an override to the current one; `~` is the home folder in both.
+    #[test]
+    fn paths_are_found_from_the_file_and_from_home() {
+        let text = "
+            encode.model = 'a.onnx'
+            encode.tokenizer = '~/t.json'
+            encode.runtime = '/r.so'
+            encode.cache_dir = 'e'
+            encode.views = [{ model = 'v.onnx', tokenizer = 'u.json' }, { model = '~' }]
+            encode.cuda = { tensorrt_cache = 'trt' }
+            store.cache_dir = 'c'
+            checkpoint.dir = '~a/b'";
+        let overrides = ["store.cache_dir = 'd'".to_owned()];
+        let read = |overrides: &[String]| {
+            let mut config = PipelineConfig::default();
+            let input = Input { text, has_lines: true };
+            let (mut seen, mut faults) = <(Seen, Vec<Fault>)>::default();
+            merge(&mut config, &input, &mut seen, &mut faults);
+            config.make_relative_to(Path::new("/base"));
+            overrides.iter().for_each(|text| merge_override(&mut config, text, &mut seen, &mut faults));
+            config.expand_home();
+            assert!(faults.is_empty(), "{faults:?}");
+            let mut found: Vec<_> = config.paths().map(|path| path.display().to_string()).collect();
+            found.sort();
+            found
+        };
+        let home = std::env::home_dir().unwrap().display().to_string();
+        let expected = |cache: &str| {
+            let mut all = [
+                "/base/a.onnx",
+                &format!("{home}/t.json"),
+                "/r.so",
+                "/base/e",
+                "/base/v.onnx",
+                "/base/u.json",
+                &format!("{home}/"),
+                "/base/trt",
+                cache,
+                "/base/~a/b",
+            ]
+            .map(ToOwned::to_owned);
+            all.sort();
+            all
+        };
+        assert_eq!(read(&[]), expected("/base/c"));
+        assert_eq!(read(&overrides), expected("d"));
     }
 
     #[test]

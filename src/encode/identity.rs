@@ -6,7 +6,7 @@ use std::path::Path;
 
 use twox_hash::XxHash3_64;
 
-use super::model::Model;
+use super::model::{Model, tokenizer_of};
 use crate::arrow_file::to_text;
 use crate::config::EncodeConfig;
 
@@ -19,10 +19,9 @@ pub(super) fn of(model: &Model, config: &EncodeConfig) -> Option<String> {
     for file in model.files() {
         text.push_str(&format!("\nmodel {}", content(file).ok()?));
     }
-    let beside = model.path.with_file_name("tokenizer.json");
-    let tokenizer = config.tokenizer.as_ref().unwrap_or(&beside);
+    let tokenizer = config.tokenizer.clone().unwrap_or_else(|| tokenizer_of(&model.path));
     if tokenizer.exists() {
-        text.push_str(&format!("\ntokenizer {}", content(tokenizer).ok()?));
+        text.push_str(&format!("\ntokenizer {}", content(&tokenizer).ok()?));
     }
     // What does not change vectors. Columns may have other names, and the same content.
     let defaults = EncodeConfig::default();

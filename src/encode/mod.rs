@@ -56,6 +56,8 @@ pub(crate) use self::cache::EmbeddingCache;
 pub use self::column::ColumnEncoder;
 pub use self::combined::CombinedEncoder;
 pub(crate) use self::file_state::FileState;
+#[cfg(feature = "cli")]
+pub(crate) use self::model::tokenizer_of;
 #[cfg(feature = "onnx")]
 pub use self::onnx::OnnxEncoder;
 pub use self::pairs::PairEncoder;

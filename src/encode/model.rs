@@ -148,3 +148,31 @@ fn files(path: &Path) -> Result<Vec<(PathBuf, FileState)>> {
 fn state_of(path: &Path) -> Result<FileState> {
     FileState::of(path).map_err(|cause| Error::Io { action: "look at", path: path.into(), cause })
 }
+
+/// The tokenizer.json that belongs to a model: beside it, or beside its folder if that is called `onnx`, as in the
+/// repositories of Hugging Face.
+pub(crate) fn tokenizer_of(model: &Path) -> PathBuf {
+    let beside = model.with_file_name("tokenizer.json");
+    let folder = model.parent().filter(|folder| !beside.exists() && folder.ends_with("onnx"));
+    let above = folder.map(|folder| folder.with_file_name("tokenizer.json"));
+    above.filter(|above| above.exists()).unwrap_or(beside)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tokenizer_is_beside_its_model_or_above_a_folder_onnx() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let model = dir.path().join("onnx/model.onnx");
+        std::fs::create_dir(dir.path().join("onnx")).unwrap();
+        let (beside, above) = (dir.path().join("onnx/tokenizer.json"), dir.path().join("tokenizer.json"));
+        assert_eq!(tokenizer_of(&model), beside);
+        std::fs::write(&above, "").unwrap();
+        assert_eq!(tokenizer_of(&model), above);
+        assert_eq!(tokenizer_of(&dir.path().join("other/model.onnx")), dir.path().join("other/tokenizer.json"));
+        std::fs::write(&beside, "").unwrap();
+        assert_eq!(tokenizer_of(&model), beside);
+    }
+}

@@ -304,6 +304,43 @@ async fn lasting_faults_are_errors() {
     assert!(error.to_string().contains("`s3://bucket/a.parquet` has changed since its rows were read"), "{error}");
 }
 
+/// What a folder's names say counts in a store as it does on disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn folders_of_a_store_are_sorted_out_as_on_disk() {
+    let moto = Moto::start().await;
+    let rows = std::fs::read(path("tests/data/formats/rows.parquet")).unwrap();
+    let arrows = std::fs::read(path("tests/data/formats/rows.arrows")).unwrap();
+    for (key, bytes) in [
+        ("plain/b.parquet", &rows),
+        ("plain/._b.parquet", &rows),
+        ("plain/_metadata.parquet", &rows),
+        ("plain/.git/c.parquet", &rows),
+        ("hf/data-00000-of-00001.arrow", &arrows),
+        ("hf/cache-1234.arrow", &arrows),
+        ("dict/train/data-00000-of-00001.arrow", &arrows),
+    ] {
+        moto.put(&format!("bucket/{key}"), bytes).await;
+    }
+    let listed = br#"{"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}"#;
+    moto.put("bucket/hf/state.json", listed).await;
+    moto.put("bucket/dict/dataset_dict.json", br#"{"splits": ["train"]}"#).await;
+    let open = async |folder: &str| {
+        let source = FileSource::open_all(&config(moto.port, &format!("s3://bucket/{folder}"))).await?;
+        Ok(source.files().map(|(uri, ..)| uri).collect::<Vec<_>>())
+    };
+    assert_eq!(
+        open("plain").await.map_err(|e: Error| e.to_string()),
+        Ok(vec!["s3://bucket/plain/b.parquet".to_owned()])
+    );
+    let expected = Ok(vec!["s3://bucket/hf/data-00000-of-00001.arrow".to_owned()]);
+    assert_eq!(open("hf").await.map_err(|e: Error| e.to_string()), expected);
+    let error = open("dict").await.unwrap_err().to_string();
+    assert!(
+        error.contains("DatasetDict with the splits `train`; name one, such as `s3://bucket/dict/train`"),
+        "{error}"
+    );
+}
+
 /// Objects that come while a store is in use get the next ids.
 #[tokio::test(flavor = "multi_thread")]
 async fn new_objects_are_appended() {

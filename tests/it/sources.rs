@@ -454,6 +454,8 @@ fn inspecting_says_what_is_there() {
     }
     let (said, _) = inspect(&[&format!("{folder}/rows.arrows"), "--filter", "n = 41", "--rows", "5"]);
     assert!(said.contains("rows.arrows: Arrow IPC stream") && said.contains("text 41") && !said.contains("text 42"));
+    let (said, _) = inspect(&[&format!("{folder}/rows.arrows"), "--filter", "n = -1"]);
+    assert!(said.contains("no row that can be read passes the filter: n = -1") && !said.contains("nulls"), "{said}");
     let (_, error) = inspect(&["nowhere.parquet"]);
     assert!(error.contains("no such file: `nowhere.parquet`"), "{error}");
 }

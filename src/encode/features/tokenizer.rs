@@ -9,7 +9,7 @@ use tokenizers::{
 
 use super::tokens::{NAMES, Padding, Tokens};
 use crate::config::{EncodeConfig, Fault, Faults};
-use crate::encode::model::Model;
+use crate::encode::model::{Model, tokenizer_of};
 use crate::error::{Cause, Error, Result};
 use crate::telemetry;
 
@@ -26,7 +26,7 @@ pub(super) struct TextTokenizer {
 
 impl TextTokenizer {
     pub fn open(config: &EncodeConfig, model: &Model) -> Result<Self> {
-        let path = config.tokenizer.clone().unwrap_or_else(|| model.path.with_file_name("tokenizer.json"));
+        let path = config.tokenizer.clone().unwrap_or_else(|| tokenizer_of(&model.path));
         if !path.is_file() {
             let hint = "; give the tokenizer.json of the model as `encode.tokenizer` (--tokenizer)".into();
             return Err(Error::NotFound { uri: path.display().to_string(), hint });

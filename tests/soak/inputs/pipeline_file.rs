@@ -58,7 +58,7 @@ impl Target for PipelineFile {
             Ok(found) if found == self.whole => Outcome::Right,
             Ok(_) => Outcome::NotKnowable("another setting".to_owned()),
             // What is well but does not fit the data is told of these.
-            Err(error) => super::refused(&error, &["p.toml", "rows.parquet", "checkpoints", "cache", "`", "."]),
+            Err(error) => super::refused(&error, NAMES),
         }
     }
 }
@@ -82,3 +82,21 @@ source.on_corrupt = 'fail'
 guards = { skip_nearest = 1, distinct = ['n'] }
 walk.restart_probability = 0.2
 ";
+
+/// What an error must name one of: a file or folder, or a setting by its section.
+const NAMES: &[&str] = &[
+    "p.toml",
+    "rows.parquet",
+    "checkpoints",
+    "cache",
+    "seed",
+    "source.",
+    "encode.",
+    "graph.",
+    "walk.",
+    "guards.",
+    "refresh.",
+    "stream.",
+    "store.",
+    "checkpoint.",
+];
