@@ -16,10 +16,11 @@ use prosampler::arrow::array::AsArray;
 use prosampler::arrow::compute::cast;
 use prosampler::arrow::datatypes::{DataType, Schema};
 use prosampler::config::{Coverage, EncodeConfig, GraphConfig, SamplerKind, StoreConfig, WalkConfig};
+use prosampler::embeddings::EmbeddingTable;
 use prosampler::encode::{self, ColumnEncoder, Encoder, PairEncoder, encode_all};
 use prosampler::graph::{self, ProximityGraph};
 use prosampler::source::{FileSource, Source};
-use prosampler::store::{EmbeddingTable, Store};
+use prosampler::store::Store;
 use prosampler::walk::EpochSampler;
 use prosampler::{ComputePool, GraphVersion, ModelVersion, PipelineConfig, SampleId};
 

@@ -10,6 +10,7 @@ pub mod compute;
 pub mod config;
 #[cfg(feature = "onnx")]
 pub mod device;
+pub mod embeddings;
 pub mod encode;
 mod error;
 pub mod graph;
@@ -20,6 +21,7 @@ mod progress;
 pub mod refresh;
 pub mod report;
 mod sample;
+mod simd;
 pub mod source;
 pub mod store;
 pub mod stream;

@@ -11,9 +11,10 @@ use prosampler::arrow::datatypes::{DataType, Field, Schema, UInt32Type};
 use prosampler::config::{
     GraphBuilder, GraphConfig, Precision, RefreshConfig, Similarity, Storage, StreamConfig, WalkConfig,
 };
+use prosampler::embeddings::EmbeddingTable;
 use prosampler::encode::Encoder;
 use prosampler::source::{FileSource, MemorySource};
-use prosampler::store::{EmbeddingTable, Store};
+use prosampler::store::Store;
 use prosampler::{ComputePool, GraphVersion, ModelVersion, Pipeline, Result, SampleId, graph};
 
 struct Counting;

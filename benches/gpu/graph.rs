@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use prosampler::config::{CudaConfig, EncodeConfig, GraphBuilder, GraphConfig, Precision, Provider, Similarity};
 use prosampler::device::OnnxDevice;
+use prosampler::embeddings::EmbeddingTable;
 use prosampler::graph::{build, build_on};
-use prosampler::store::EmbeddingTable;
 use prosampler::{ComputePool, GraphVersion, ModelVersion, Result, SampleId};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};

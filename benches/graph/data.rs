@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use prosampler::config::Similarity;
-use prosampler::store::EmbeddingTable;
+use prosampler::embeddings::EmbeddingTable;
 use prosampler::{ModelVersion, SampleId};
 use rand::seq::index;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};

@@ -1,6 +1,6 @@
 //! What training does to embeddings between two refreshes: all turn together, and each moves a little on its own.
 
-use prosampler::store::EmbeddingTable;
+use prosampler::embeddings::EmbeddingTable;
 use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use rayon::prelude::*;

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use prosampler::SampleId;
+use prosampler::embeddings::EmbeddingTable;
 use prosampler::graph::ProximityGraph;
-use prosampler::store::EmbeddingTable;
 
 use super::Bench;
 

@@ -2,8 +2,8 @@
 
 use prosampler::GraphVersion;
 use prosampler::config::{GraphBuilder, GraphConfig};
+use prosampler::embeddings::EmbeddingTable;
 use prosampler::graph;
-use prosampler::store::EmbeddingTable;
 
 use super::data::{Data, Truth};
 use super::drift::Drift;

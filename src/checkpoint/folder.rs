@@ -10,9 +10,9 @@ use super::manifest::{self, Manifest, SavedSnapshot};
 use super::pushes::SavedPushes;
 use super::{Kept, State, numbers};
 use crate::config::CheckpointConfig;
+use crate::embeddings::EmbeddingTable;
 use crate::error::{Error, Result};
 use crate::graph::ProximityGraph;
-use crate::store::EmbeddingTable;
 use crate::telemetry;
 use crate::walk::Left;
 

@@ -23,9 +23,10 @@ pub(crate) use self::pushes::SavedPushes;
 pub(crate) use self::settings::settings;
 pub use self::state::State;
 use crate::config::{PipelineConfig, Resume};
+use crate::embeddings::EmbeddingTable;
 use crate::error::{Error, Result};
 use crate::graph::ProximityGraph;
-use crate::store::{EmbeddingTable, Store};
+use crate::store::Store;
 
 /// A snapshot, as it is kept.
 #[derive(Debug)]

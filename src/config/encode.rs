@@ -200,7 +200,7 @@ pub enum OnBadSample {
     Skip,
 }
 
-/// How an [`EmbeddingTable`](crate::store::EmbeddingTable) keeps its numbers.
+/// How an [`EmbeddingTable`](crate::embeddings::EmbeddingTable) keeps its numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Storage {

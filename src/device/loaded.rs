@@ -13,7 +13,7 @@ use crate::config::Provider;
 use crate::encode::runtime::Runtime;
 use crate::encode::{UntilExit, cuda, pinned, session_builder};
 use crate::error::Result;
-use crate::graph::{Blocks, Format, Loaded, Rows, Vectors};
+use crate::graph::device::{DeviceBlocks, DeviceFormat, DeviceRows, DeviceVectors, LoadedVectors};
 
 /// Vectors in the memory of each GPU, and the model that multiplies them.
 pub(super) struct OnnxLoaded {
@@ -21,7 +21,7 @@ pub(super) struct OnnxLoaded {
     runtime: Runtime,
     sessions: Vec<Mutex<UntilExit<Bound>>>,
     dimension: usize,
-    format: Format,
+    format: DeviceFormat,
 }
 
 /// A session with the vectors bound: they were copied to its GPU once, and go with it.
@@ -33,8 +33,8 @@ struct Bound {
 }
 
 impl OnnxLoaded {
-    pub fn open(device: &OnnxDevice, runtime: &Runtime, vectors: &Vectors<'_>) -> ort::Result<Self> {
-        let Vectors { dimension, format, with_rows, .. } = *vectors;
+    pub fn open(device: &OnnxDevice, runtime: &Runtime, vectors: &DeviceVectors<'_>) -> ort::Result<Self> {
+        let DeviceVectors { dimension, format, with_rows, .. } = *vectors;
         let settings = device.config.cuda.clone().unwrap_or_default();
         let gpus = match device.provider {
             Provider::Cpu => vec![0],
@@ -64,12 +64,14 @@ impl OnnxLoaded {
         Ok(Self { device: device.clone(), runtime: runtime.clone(), sessions, dimension, format })
     }
 
-    fn run(&self, blocks: &Blocks<'_>) -> ort::Result<(DynValue, DynValue)> {
-        let &Blocks { ref rows, block_rows, columns, block_columns, k } = blocks;
+    fn run(&self, blocks: &DeviceBlocks<'_>) -> ort::Result<(DynValue, DynValue)> {
+        let &DeviceBlocks { ref rows, block_rows, columns, block_columns, k } = blocks;
         let count = columns.len() / block_columns;
         let rows = match rows {
-            Rows::Places(places) => Tensor::from_array((vec![count, block_rows], places.to_vec()))?.upcast(),
-            Rows::Vectors(vectors) => tensor(self.format, vec![count, block_rows, self.dimension], vectors.to_vec())?,
+            DeviceRows::Places(places) => Tensor::from_array((vec![count, block_rows], places.to_vec()))?.upcast(),
+            DeviceRows::Given(vectors) => {
+                tensor(self.format, vec![count, block_rows, self.dimension], vectors.to_vec())?
+            }
         };
         let columns = Tensor::from_array((vec![count, block_columns], columns.to_vec()))?;
         let k = Tensor::from_array((vec![1usize], vec![k as i64]))?;
@@ -93,8 +95,8 @@ impl OnnxLoaded {
     }
 }
 
-impl Loaded for OnnxLoaded {
-    fn best(&self, blocks: &Blocks<'_>, take: &mut dyn FnMut(&[f32], &[i32])) -> Result<()> {
+impl LoadedVectors for OnnxLoaded {
+    fn best(&self, blocks: &DeviceBlocks<'_>, take: &mut dyn FnMut(&[f32], &[i32])) -> Result<()> {
         let taken = self.run(blocks).and_then(|(scores, places)| {
             take(scores.try_extract_tensor::<f32>()?.1, places.try_extract_tensor::<i32>()?.1);
             Ok(())
@@ -108,14 +110,14 @@ impl Loaded for OnnxLoaded {
 }
 
 /// Numbers as the model takes them.
-fn tensor(format: Format, shape: Vec<usize>, numbers: Vec<f32>) -> ort::Result<DynTensor> {
+fn tensor(format: DeviceFormat, shape: Vec<usize>, numbers: Vec<f32>) -> ort::Result<DynTensor> {
     Ok(match format {
-        Format::F32 => Tensor::from_array((shape, numbers))?.upcast(),
-        Format::F16 => {
+        DeviceFormat::F32 => Tensor::from_array((shape, numbers))?.upcast(),
+        DeviceFormat::F16 => {
             let numbers: Vec<_> = numbers.into_iter().map(f16::from_f32).collect();
             Tensor::from_array((shape, numbers))?.upcast()
         }
-        Format::Bf16 => {
+        DeviceFormat::Bf16 => {
             let numbers: Vec<_> = numbers.into_iter().map(bf16::from_f32).collect();
             Tensor::from_array((shape, numbers))?.upcast()
         }

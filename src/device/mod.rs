@@ -18,7 +18,7 @@ use crate::config::{EncodeConfig, GraphDevice, Provider};
 use crate::encode::runtime::Runtime;
 use crate::encode::{cuda, is_out_of_memory};
 use crate::error::{Error, Result};
-use crate::graph::{Blocks, Device, Format, Loaded, Rows, Vectors};
+use crate::graph::device::{Device, DeviceBlocks, DeviceFormat, DeviceRows, DeviceVectors, LoadedVectors};
 
 /// An execution provider of ONNX Runtime, to build graphs on.
 #[derive(Clone, Debug)]
@@ -43,11 +43,16 @@ impl OnnxDevice {
     pub fn probe(&self) -> Result<()> {
         let numbers = [[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]];
         let read = |place: usize, vector: &mut [f32]| vector.copy_from_slice(&numbers[place]);
-        let loaded =
-            self.load(&Vectors { count: 3, read: &read, dimension: 2, format: Format::F32, with_rows: true })?;
-        let rows = Rows::Places(&[2]);
+        let loaded = self.load(&DeviceVectors {
+            count: 3,
+            read: &read,
+            dimension: 2,
+            format: DeviceFormat::F32,
+            with_rows: true,
+        })?;
+        let rows = DeviceRows::Places(&[2]);
         let mut found = Vec::new();
-        let blocks = Blocks { rows, block_rows: 1, columns: &[0, 1], block_columns: 2, k: 1 };
+        let blocks = DeviceBlocks { rows, block_rows: 1, columns: &[0, 1], block_columns: 2, k: 1 };
         loaded.best(&blocks, &mut |scores, places| found.extend(scores.iter().copied().zip(places.iter().copied())))?;
         match found[..] {
             [(score, 1)] if (score - 0.8).abs() < 1e-2 => Ok(()),
@@ -84,7 +89,7 @@ impl Device for OnnxDevice {
         self.config.cuda.as_ref().and_then(|cuda| cuda.memory_limit)
     }
 
-    fn load(&self, vectors: &Vectors<'_>) -> Result<Box<dyn Loaded>> {
+    fn load(&self, vectors: &DeviceVectors<'_>) -> Result<Box<dyn LoadedVectors>> {
         let runtime = Runtime::load(self.config.runtime.as_deref())?;
         let loaded = OnnxLoaded::open(self, &runtime, vectors).map_err(|e| self.failed(&runtime, &e))?;
         Ok(Box::new(loaded))

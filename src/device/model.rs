@@ -4,7 +4,7 @@ use ort::editor::{Graph, Model, Node, ONNX_DOMAIN, Opset};
 use ort::operator::Attribute;
 use ort::value::{Outlet, Shape, SymbolicDimensions, TensorElementType, ValueType};
 
-use crate::graph::Format;
+use crate::graph::device::DeviceFormat;
 
 /// The inputs.
 pub(super) const TABLE: &str = "table";
@@ -18,7 +18,7 @@ pub(super) const PLACES: &str = "places";
 
 /// `table` [n, d], `columns` [blocks, c] of int32, `k` [1] of int64, and `rows`, [blocks, r] of int32 or, where they are
 /// no places in the table, [blocks, r, d]; gives `scores` of f32 and `places` of int32, both [blocks, r, k].
-pub(super) fn model(format: Format, rows_are_places: bool) -> ort::Result<Model> {
+pub(super) fn model(format: DeviceFormat, rows_are_places: bool) -> ort::Result<Model> {
     let number = element(format);
     let (mut graph, mut nodes) = (Graph::new()?, Nodes::default());
     let (rows, rows_type, rows_rank) =
@@ -36,9 +36,9 @@ pub(super) fn model(format: Format, rows_are_places: bool) -> ort::Result<Model>
     nodes.add("Gather", &[TABLE, COLUMNS], &["gathered_columns"], [])?;
     // ONNX Runtime makes one operation of this and the product.
     nodes.add("Transpose", &["gathered_columns"], &["transposed"], [Attribute::new("perm", vec![0i64, 2, 1])?])?;
-    let products = if format == Format::F32 { "products" } else { "short_products" };
+    let products = if format == DeviceFormat::F32 { "products" } else { "short_products" };
     nodes.add("MatMul", &[rows, "transposed"], &[products], [])?;
-    if format != Format::F32 {
+    if format != DeviceFormat::F32 {
         nodes.add("Cast", &[products], &["products"], [Attribute::new("to", ONNX_FLOAT)?])?;
     }
     let attributes =
@@ -72,11 +72,11 @@ pub(super) fn tensor(name: &str, ty: TensorElementType, rank: usize) -> Outlet {
     Outlet::new(name, ValueType::Tensor { ty, shape, dimension_symbols })
 }
 
-pub(super) fn element(format: Format) -> TensorElementType {
+pub(super) fn element(format: DeviceFormat) -> TensorElementType {
     match format {
-        Format::F32 => TensorElementType::Float32,
-        Format::F16 => TensorElementType::Float16,
-        Format::Bf16 => TensorElementType::Bfloat16,
+        DeviceFormat::F32 => TensorElementType::Float32,
+        DeviceFormat::F16 => TensorElementType::Float16,
+        DeviceFormat::Bf16 => TensorElementType::Bfloat16,
     }
 }
 

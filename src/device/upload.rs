@@ -16,29 +16,29 @@ use rayon::prelude::*;
 use super::model::{element, tensor};
 use crate::config::Provider;
 use crate::encode::{UntilExit, pinned};
-use crate::graph::{Format, Vectors};
+use crate::graph::device::{DeviceFormat, DeviceVectors};
 use crate::telemetry;
 
 /// The vectors as a tensor [count × dimension] in memory of the `owner`, a session on the GPU of this number. `builder`
 /// makes another one there, which is gone afterwards.
 pub(super) fn upload(
-    vectors: &Vectors<'_>,
+    vectors: &DeviceVectors<'_>,
     owner: &Session,
     builder: &SessionBuilder,
     provider: Provider,
     gpu: u32,
 ) -> ort::Result<DynTensor> {
     let mut way = UntilExit::new(Way::new(owner, builder, provider, gpu, vectors)?, provider);
-    let Vectors { read, dimension, format, .. } = *vectors;
+    let DeviceVectors { read, dimension, format, .. } = *vectors;
     // A vector in f32, on its way to fewer bits.
     let whole = || vec![0f32; dimension];
     match format {
-        Format::F32 => way.copy(|| (), |(), place, numbers: &mut [f32]| read(place, numbers)),
-        Format::F16 => way.copy(whole, |whole, place, numbers: &mut [f16]| {
+        DeviceFormat::F32 => way.copy(|| (), |(), place, numbers: &mut [f32]| read(place, numbers)),
+        DeviceFormat::F16 => way.copy(whole, |whole, place, numbers: &mut [f16]| {
             read(place, whole);
             numbers.iter_mut().zip(whole).for_each(|(short, &mut x)| *short = f16::from_f32(x));
         }),
-        Format::Bf16 => way.copy(whole, |whole, place, numbers: &mut [bf16]| {
+        DeviceFormat::Bf16 => way.copy(whole, |whole, place, numbers: &mut [bf16]| {
             read(place, whole);
             numbers.iter_mut().zip(whole).for_each(|(short, &mut x)| *short = bf16::from_f32(x));
         }),
@@ -63,7 +63,7 @@ impl Way {
         builder: &SessionBuilder,
         provider: Provider,
         gpu: u32,
-        vectors: &Vectors<'_>,
+        vectors: &DeviceVectors<'_>,
     ) -> ort::Result<Self> {
         let session = copy_model(vectors.format)?.into_session(builder)?;
         let binding = session.create_binding()?;
@@ -81,7 +81,7 @@ impl Way {
             }
         };
         let allocator = Allocator::new(owner, there.clone())?;
-        let Vectors { count, dimension, .. } = *vectors;
+        let DeviceVectors { count, dimension, .. } = *vectors;
         Ok(Self { session, binding, there: (allocator, there), here, count, dimension })
     }
 
@@ -127,7 +127,7 @@ impl Way {
 }
 
 /// Gives what it is given.
-fn copy_model(format: Format) -> ort::Result<Model> {
+fn copy_model(format: DeviceFormat) -> ort::Result<Model> {
     let number = element(format);
     let mut graph = Graph::new()?;
     graph.set_inputs([tensor(PIECES, number, 2)])?;

@@ -6,9 +6,10 @@ use arrow::compute::filter_record_batch;
 use super::ahead::in_order;
 use super::{BadRow, EmbeddingCache, Encoded, Encoder};
 use crate::config::{OnBadSample, Similarity, Storage};
+use crate::embeddings::{EmbeddingTable, Flaw, SkipReason};
 use crate::error::{Error, Result, quoted};
 use crate::sample::{ModelVersion, SampleId};
-use crate::store::{EmbeddingTable, Flaw, SkipReason, Store};
+use crate::store::Store;
 use crate::telemetry;
 
 /// Embeds all samples of `store`. `progress` hears how many are done. Blocks, for minutes where the model is large:

@@ -70,9 +70,9 @@ pub(crate) use self::transfer::pinned;
 #[cfg(feature = "onnx")]
 pub(crate) use self::until_exit::UntilExit;
 use crate::config::{EncodeConfig, Fault, Faults, FeatureKind, PairsConfig, Similarity};
+use crate::embeddings::prepare;
 use crate::error::{Error, Result};
 use crate::source::positions;
-use crate::store::prepare;
 
 /// Something that makes one vector of every row.
 pub trait Encoder: Send + Sync + 'static {

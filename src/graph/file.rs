@@ -5,10 +5,10 @@ use arrow::array::{ArrayRef, AsArray, FixedSizeListArray, Float32Array, RecordBa
 use arrow::buffer::ScalarBuffer;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Float32Type, Schema, UInt32Type};
 
-use super::ProximityGraph;
-use super::lists::EMPTY;
 use crate::arrow_file;
 use crate::error::{Error, Result};
+use crate::graph::ProximityGraph;
+use crate::graph::proximity_graph::EMPTY;
 use crate::sample::GraphVersion;
 
 impl ProximityGraph {

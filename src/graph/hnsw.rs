@@ -11,12 +11,14 @@ use rand::seq::index;
 use rand::{Rng, RngExt};
 use rayon::prelude::*;
 
-use super::per_row::collect;
-use super::{ProximityGraph, Size, generator};
 use crate::config::{GraphConfig, Similarity};
+use crate::embeddings::EmbeddingTable;
 use crate::error::{Error, Result};
+use crate::graph::ProximityGraph;
+use crate::graph::params::{Size, generator};
+use crate::graph::proximity_graph::collect;
 use crate::sample::{GraphVersion, SampleId};
-use crate::store::{EmbeddingTable, dot};
+use crate::simd::dot;
 use crate::telemetry;
 
 /// Finds the samples most similar to a vector from outside, by a few thousand comparisons.
@@ -71,7 +73,12 @@ impl fmt::Debug for HnswIndex {
 /// The graph of approximate nearest neighbors: the paper's for M → N, with a few of them missed.
 ///
 /// A sample for which the index reaches fewer than K others gets uniform ones, counted in a warning.
-pub(super) fn build(table: &EmbeddingTable, config: &GraphConfig, seed: u64, version: GraphVersion) -> ProximityGraph {
+pub(in crate::graph) fn build(
+    table: &EmbeddingTable,
+    config: &GraphConfig,
+    seed: u64,
+    version: GraphVersion,
+) -> ProximityGraph {
     let k = Size::new(table.present(), config).neighbors;
     let present = table.present_ids();
     let _span = telemetry::graph(present.len(), present.len() - 1, k, version).entered();

@@ -15,7 +15,7 @@
 //! [looked at](ProximityGraph::statistics).
 //!
 //! ```
-//! use prosampler::{SampleId, config::{GraphConfig, Similarity}, graph, store::EmbeddingTable};
+//! use prosampler::{SampleId, config::{GraphConfig, Similarity}, graph, embeddings::EmbeddingTable};
 //! let vectors = vec![1.0, 0.0, 0.9, 0.1, 0.0, 1.0, 0.1, 0.9];
 //! let table = EmbeddingTable::new(vectors, 2, Similarity::Cosine, Default::default())?;
 //! let config = GraphConfig { candidates: 3, neighbors: 1, ..GraphConfig::default() };
@@ -24,180 +24,25 @@
 //! # Ok::<(), prosampler::Error>(())
 //! ```
 
-mod all_pairs;
-mod cells;
-mod deal;
-mod descent;
-mod device;
-mod draws;
-mod exact;
+mod backend;
+mod build;
+pub mod device;
 mod file;
 mod hnsw;
 mod kernel;
-mod lists;
-mod on_device;
-mod per_row;
-mod product;
+mod knn;
+mod oracle;
+mod params;
 mod proximity_graph;
-mod rank;
-mod recall;
-mod refine;
 mod sampled;
 mod statistics;
-mod top_k;
-mod update;
-mod workshop;
+mod topk;
 
-pub use self::device::{Blocks, Device, Format, Loaded, Rows, Vectors};
-pub use self::exact::exact;
+pub(crate) use self::backend::Backend;
+pub use self::build::{build, build_on, renew};
+pub use self::device::Device;
 pub use self::hnsw::HnswIndex;
-pub use self::per_row::build_per_row;
+pub use self::knn::{Refined, insert, recall, refine, remove};
+pub use self::oracle::{build_per_row, exact};
 pub use self::proximity_graph::ProximityGraph;
-pub use self::recall::recall;
-pub use self::refine::{Refined, refine};
 pub use self::statistics::GraphStatistics;
-pub use self::update::{insert, remove};
-pub(crate) use self::workshop::Workshop;
-use crate::config::{GraphBuilder, GraphConfig};
-use crate::error::Result;
-use crate::sample::GraphVersion;
-use crate::store::EmbeddingTable;
-use crate::telemetry;
-
-/// The graph that `config` asks for.
-///
-/// [`GraphBuilder::Sampled`], the default, is the paper's: each sample's K most similar of M uniform others, without
-/// itself and without duplicates, for N M d multiplications. M ≥ N − 1 asks for the kNN graph, which the other builders
-/// make too; up to 50,000 samples it is made by [`GraphBuilder::Exact`], beyond by [`GraphBuilder::NnDescent`]. K ≥ N
-/// gives all others.
-///
-/// Memory beside embeddings and graph: `Sampled` needs at most a tenth of these (or 64 MB, where that is more), `Exact`
-/// K + 136 bytes a sample, `NnDescent` K + 220, of which 56 bytes or K / 2 + 16 stay as spares, and a few MB a thread
-/// each. Runs on the current rayon pool; except with [`GraphBuilder::Hnsw`], the graph does not depend on the number of
-/// threads.
-///
-/// # Panics
-/// For fewer than two samples that were not skipped, K = 0 or K > M: [`PipelineConfig`](crate::config::PipelineConfig) and
-/// [`Pipeline`](crate::Pipeline) refuse these with an error.
-#[must_use]
-pub fn build(table: &EmbeddingTable, config: &GraphConfig, seed: u64, version: GraphVersion) -> ProximityGraph {
-    let (present, size) = (table.present(), Size::new(table.present(), config));
-    let _span = telemetry::graph(present, size.candidates, size.neighbors, version).entered();
-    match config.builder {
-        GraphBuilder::Sampled if size.candidates < present - 1 => sampled::build(table, config, size, seed, version),
-        GraphBuilder::Sampled if present > EXACT_UP_TO => {
-            telemetry::nearly_exact(present);
-            descent::build(table, config, size, seed, version)
-        }
-        GraphBuilder::Sampled | GraphBuilder::Exact => all_pairs::build(table, config.precision, size, version),
-        GraphBuilder::NnDescent => descent::build(table, config, size, seed, version),
-        GraphBuilder::Hnsw => hnsw::build(table, config, seed, version),
-    }
-}
-
-/// [`build`](build()) on another device: the graphs of the paper and of all pairs, from the same candidates. Neighbors
-/// whose similarities differ by less than the rounding of f32 may change places; all else is the same.
-///
-/// Beside embeddings and graph it needs some hundred MB of this machine's memory for results on their way, and on the
-/// device a copy of the embeddings, or of a part of them where they do not fit there, and 0.5 GB.
-///
-/// # Errors
-/// Those of the device. For what it does not serve there are none, the processor builds it: other builders than
-/// `sampled` and `exact`, and `sampled` over more samples than it scores all pairs of.
-///
-/// # Panics
-/// As [`build`](build()).
-pub fn build_on(
-    device: &dyn Device,
-    table: &EmbeddingTable,
-    config: &GraphConfig,
-    seed: u64,
-    version: GraphVersion,
-) -> Result<ProximityGraph> {
-    if !is_for_device(table, config) {
-        return Ok(build(table, config, seed, version));
-    }
-    let (present, size) = (table.present(), Size::new(table.present(), config));
-    let _span = telemetry::graph(present, size.candidates, size.neighbors, version).entered();
-    let is_exact = config.builder == GraphBuilder::Exact || size.candidates >= present - 1;
-    on_device::build(device, table, config, size, is_exact, seed, version)
-}
-
-/// Whether a device can build the graph that `config` asks for.
-fn is_for_device(table: &EmbeddingTable, config: &GraphConfig) -> bool {
-    match config.builder {
-        GraphBuilder::Sampled => !is_nearly_exact(table, config),
-        GraphBuilder::Exact => true,
-        GraphBuilder::NnDescent | GraphBuilder::Hnsw => false,
-    }
-}
-
-/// Whether the kNN graph is asked for, of so many samples that not all pairs are scored.
-fn is_nearly_exact(table: &EmbeddingTable, config: &GraphConfig) -> bool {
-    match config.builder {
-        GraphBuilder::NnDescent => true,
-        GraphBuilder::Sampled => config.candidates >= table.present() - 1 && table.present() > EXACT_UP_TO,
-        GraphBuilder::Exact | GraphBuilder::Hnsw => false,
-    }
-}
-
-/// The graph for a refresh: over new embeddings of the samples of `old`, and of any that have come behind them.
-///
-/// Where `config` asks for the kNN graph of so many samples that [`build`](build()) would not score all pairs, `old` is
-/// [refined](refine()); else the graph is built anew.
-///
-/// # Panics
-/// As [`build`](build()) and [`refine`](refine()).
-#[must_use]
-pub fn renew(
-    old: &ProximityGraph,
-    table: &EmbeddingTable,
-    config: &GraphConfig,
-    seed: u64,
-    version: GraphVersion,
-) -> ProximityGraph {
-    if !is_nearly_exact(table, config) {
-        return build(table, config, seed, version);
-    }
-    let refined = refine(old, table, config, seed, version);
-    telemetry::refined(refined.kept, refined.recall);
-    refined.graph
-}
-
-/// NN-descent takes as long as all pairs at 10,000 to 25,000 samples, for d = 128 and 384 and K = 16; here it takes a third
-/// as long, 0.7 s instead of 1.8 s for d = 384 (AVX-512, two threads), and what it saves begins to be worth more than
-/// the last two of 100 neighbors.
-const EXACT_UP_TO: usize = 50_000;
-
-/// M and K, cut down to what the data set can give: a sample has only N − 1 others.
-#[derive(Clone, Copy, Debug)]
-struct Size {
-    candidates: usize,
-    neighbors: usize,
-}
-
-impl Size {
-    /// # Panics
-    /// For fewer than two samples, or K = 0 or K > M.
-    fn new(samples: usize, config: &GraphConfig) -> Self {
-        let (candidates, neighbors) = (config.candidates, config.neighbors);
-        assert!(samples >= 2, "a graph needs two samples");
-        assert!((1..=candidates).contains(&neighbors), "neighbors must lie between 1 and candidates");
-        if neighbors > samples - 1 {
-            telemetry::neighbors_clipped(neighbors, samples);
-        }
-        Self { candidates: candidates.min(samples - 1), neighbors: neighbors.min(samples - 1) }
-    }
-}
-
-/// A generator for one part of one graph: `part` is a row or a block.
-fn generator(seed: u64, version: GraphVersion, part: u64) -> rand::rngs::ChaCha8Rng {
-    use rand::SeedableRng;
-    let mut key = [0u8; 32];
-    key[..8].copy_from_slice(&seed.to_le_bytes());
-    key[8..16].copy_from_slice(&version.0.to_le_bytes());
-    key[16..21].copy_from_slice(b"graph");
-    let mut generator = rand::rngs::ChaCha8Rng::from_seed(key);
-    generator.set_stream(part);
-    generator
-}

@@ -1,6 +1,6 @@
 use arrow::buffer::ScalarBuffer;
+use rayon::prelude::*;
 
-use super::lists::EMPTY;
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::sample::{GraphVersion, SampleId};
@@ -159,3 +159,24 @@ mod tests {
         assert_eq!(places, (graph.neighbors.as_ptr() as usize, graph.similarities.as_ptr() as usize));
     }
 }
+
+/// Rows in their order to flat arrays.
+pub(super) fn collect(
+    rows: impl IndexedParallelIterator<Item = Vec<(SampleId, f32)>>,
+    degree: usize,
+    version: GraphVersion,
+) -> ProximityGraph {
+    let (mut neighbors, mut similarities) = (Vec::new(), Vec::new());
+    for (id, mut row) in rows.collect::<Vec<_>>().into_iter().enumerate() {
+        if row.is_empty() {
+            // Skipped.
+            row.resize(degree, (SampleId::new(id), 0.0));
+        }
+        neighbors.extend(row.iter().map(|(id, _)| *id));
+        similarities.extend(row.iter().map(|(_, similarity)| *similarity));
+    }
+    ProximityGraph::from_parts(neighbors, similarities, degree, version)
+}
+
+/// No sample: ids are below this.
+pub(super) const EMPTY: SampleId = SampleId(u32::MAX);

@@ -2,7 +2,7 @@ use std::fmt;
 
 use rayon::prelude::*;
 
-use super::ProximityGraph;
+use crate::graph::ProximityGraph;
 use crate::sample::SampleId;
 
 /// What a graph is like. Its `Display` is a few aligned lines.

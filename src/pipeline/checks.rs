@@ -3,12 +3,13 @@
 use arrow::datatypes::{DataType, Schema};
 
 use crate::config::{Fault, Faults, GuardsConfig, PairsConfig, PipelineConfig, WalkConfig};
+use crate::embeddings::EmbeddingTable;
 use crate::encode::Encoder;
 use crate::error::{Error, Result};
 use crate::refresh::{Selection, Snapshot, negative};
 use crate::sample::SampleId;
 use crate::source::Source;
-use crate::store::{ColumnPath, EmbeddingTable, Key};
+use crate::store::{ColumnPath, Key};
 
 /// Settings made in code pass the same checks as those of a file.
 pub(super) fn check(config: &PipelineConfig, has_source: bool) -> Result<(), Faults> {

@@ -19,7 +19,7 @@ use crate::config::{
 use crate::device::choose as choose_device;
 use crate::encode::{BadSamples, EmbeddingCache, Encoder, encode_present};
 use crate::error::{Error, Result};
-use crate::graph::Workshop;
+use crate::graph::Backend;
 use crate::panics::guarded_future;
 use crate::progress::{Progress, Stage};
 use crate::refresh::{CancelOnDrop, First, ModelWatch, Recipe, Watched, Worker};
@@ -255,14 +255,14 @@ impl PipelineBuilder {
         progress(Progress { stage: Stage::Graph, done: 0, total });
         let share = (config.refresh.budget * pool.threads() as f64).round().max(1.0);
         let background = ComputePool::in_background(share as usize, config.refresh.gpu_share)?;
-        let workshop = open_workshop(&config, &pool).await?;
+        let backend = open_backend(&config, &pool).await?;
         let recipe = Recipe {
             source: source.into(),
             selection,
             storage,
             on_bad_sample,
             similarity,
-            workshop,
+            backend,
             refresh: config.refresh,
             seed: config.seed,
             pool: background,
@@ -308,10 +308,10 @@ impl std::fmt::Debug for PipelineBuilder {
 }
 
 /// What the settings say that graphs are built on. A device that they ask for is tried.
-async fn open_workshop(config: &PipelineConfig, pool: &ComputePool) -> Result<Workshop> {
+async fn open_backend(config: &PipelineConfig, pool: &ComputePool) -> Result<Backend> {
     let (wanted, encode) = (config.graph.device, config.encode.clone());
     let device = pool.run("device", move || choose_device(wanted, &encode)).await?;
-    Ok(Workshop::new(config.graph.clone(), device))
+    Ok(Backend::new(config.graph.clone(), device))
 }
 
 #[cfg(not(feature = "onnx"))]

@@ -3,10 +3,11 @@ use rand::rngs::ChaCha8Rng;
 use rand::seq::index::sample;
 
 use crate::config::OnBadSample;
+use crate::embeddings::EmbeddingTable;
 use crate::encode::{Encoder, encode_some};
 use crate::error::Result;
 use crate::sample::SampleId;
-use crate::store::{EmbeddingTable, Store};
+use crate::store::Store;
 
 /// How far a newer model's vectors lie from those in use, by a few samples that are the same all run long.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -6,12 +6,12 @@ use super::pushed::Pushes;
 use super::report::{RefreshCounts, Refreshed, Told};
 use super::snapshot::{Published, Snapshot};
 use crate::checkpoint::{State, WeakCheckpoints};
+use crate::embeddings::EmbeddingTable;
 use crate::encode::EmbeddingCache;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::sample::SampleId;
 use crate::source::{Source, SourceCounts};
-use crate::store::EmbeddingTable;
 
 /// Reaches into a running pipeline: refreshes at will, and vectors from the trainer. Cloning shares it.
 #[derive(Clone)]

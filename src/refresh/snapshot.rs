@@ -8,10 +8,12 @@ use tokio::sync::watch;
 
 use crate::checkpoint::Kept;
 use crate::config::{GuardsConfig, WalkConfig};
+use crate::embeddings::EmbeddingTable;
 use crate::error::{Error, Result};
 use crate::graph::{HnswIndex, ProximityGraph};
 use crate::sample::{GraphVersion, ModelVersion, SampleId};
-use crate::store::{EmbeddingTable, Groups, Key, Store};
+use crate::store::{Key, Store};
+use crate::walk::Groups;
 use crate::walk::{EpochSampler, Guards, Left};
 
 /// Embeddings and the graph over them, published together.

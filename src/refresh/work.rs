@@ -12,13 +12,14 @@ use super::snapshot::{Ages, Selection, Snapshot};
 use crate::checkpoint::Checkpoints;
 use crate::compute::ComputePool;
 use crate::config::{OnBadSample, RefreshConfig, Similarity, Storage};
+use crate::embeddings::EmbeddingTable;
 use crate::encode::{BadSamples, EmbeddingCache, Encoded, Encoder, encode_present, encode_rest};
 use crate::error::{Error, Result};
-use crate::graph::Workshop;
+use crate::graph::Backend;
 use crate::progress::Stage;
 use crate::sample::{GraphVersion, ModelVersion, SampleId};
 use crate::source::Source;
-use crate::store::{EmbeddingTable, Store};
+use crate::store::Store;
 use crate::telemetry;
 
 /// What a refresh needs to know; the same all run long.
@@ -28,7 +29,7 @@ pub(crate) struct Recipe {
     pub storage: Storage,
     pub on_bad_sample: OnBadSample,
     pub similarity: Similarity,
-    pub workshop: Workshop,
+    pub backend: Backend,
     pub refresh: RefreshConfig,
     pub seed: u64,
     pub pool: ComputePool,
@@ -112,7 +113,7 @@ impl Recipe {
             encode_rest(&watched, &store, bad, &mut table, self.embeddings.as_deref(), &mut encoded)?;
             (ages, report.pushed) = push(&mut table, pushed, &ages)?;
             table.into()
-        } else if self.workshop.is_settled(old.embeddings.present()) {
+        } else if self.backend.is_settled(old.embeddings.present()) {
             telemetry::refresh_skipped(*step, "nothing has changed");
             return Ok(Outcome { report, snapshot: None, encoder: encoder.clone() });
         } else {
@@ -125,7 +126,7 @@ impl Recipe {
         }
         told.reach(Stage::Graph, 0, total);
         let version = GraphVersion(old.graph_version().0 + 1);
-        let graph = self.workshop.renew(&old.graph, &embeddings, self.seed, version)?;
+        let graph = self.backend.renew(&old.graph, &embeddings, self.seed, version)?;
         report.seconds.graph = lap.seconds();
         watched.go_on()?;
         report.skipped = false;

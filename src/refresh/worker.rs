@@ -15,10 +15,11 @@ use super::work::{CancelOnDrop, Outcome, Recipe, Task};
 use crate::checkpoint::{Checkpoints, Kept, SavedPushes};
 use crate::compute::ComputePool;
 use crate::config::{OnRefreshError, Overtaken};
+use crate::embeddings::EmbeddingTable;
 use crate::encode::Encoder;
 use crate::error::{Error, Result};
 use crate::sample::GraphVersion;
-use crate::store::{EmbeddingTable, Store};
+use crate::store::Store;
 use crate::telemetry;
 
 /// Makes snapshots, the first one and all that follow.
@@ -76,7 +77,7 @@ impl Worker {
                 First::Resumed(kept, waiting) => Ok((Snapshot::of_kept(*kept, store, &recipe.selection)?, waiting)),
                 First::Embedded(embeddings) => {
                     let (version, ages) = (GraphVersion(1), Ages::all_at(0));
-                    let graph = recipe.workshop.build(&embeddings, recipe.seed, version)?;
+                    let graph = recipe.backend.build(&embeddings, recipe.seed, version)?;
                     let (embeddings, selection) = (embeddings.into(), &recipe.selection);
                     let first = Snapshot::new(embeddings, graph, ages, (version, 0), store, selection, None)?;
                     if let Some(checkpoints) = &recipe.checkpoints {

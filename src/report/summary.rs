@@ -3,8 +3,8 @@ use std::fmt;
 
 use super::sparkline::sparkline;
 use crate::config::SamplerKind;
+use crate::embeddings::SkipReason;
 use crate::sample::GraphVersion;
-use crate::store::SkipReason;
 use crate::walk::WalkCounts;
 
 /// What a series of mini-batches was like, one number a mini-batch.

@@ -15,7 +15,7 @@ use arrow::datatypes::{
 };
 use arrow::error::ArrowError;
 
-use super::prefetch;
+use crate::simd::prefetch;
 
 /// The rows at these places, each a record batch and a row in it, in this order. There must be a record batch, and all
 /// must have the columns of `schema`; what their own schemas note besides is left behind.

@@ -25,15 +25,10 @@ mod advice;
 mod build;
 #[cfg(feature = "cli")]
 pub(crate) mod cached;
-mod dot;
-mod embeddings;
-mod embeddings_file;
 mod gather;
-mod groups;
+mod hashes;
 mod lock;
 mod plain;
-mod skipped;
-mod vectors;
 
 use std::sync::Arc;
 
@@ -41,13 +36,9 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use self::build::Recipe;
-pub(crate) use self::dot::{dot, dots, prefetch};
-pub use self::embeddings::EmbeddingTable;
-pub use self::groups::{ColumnPath, Groups, Key};
+pub use self::hashes::{ColumnPath, Key};
 use self::plain::BadTexts;
 pub(crate) use self::plain::plain;
-pub use self::skipped::SkipReason;
-pub(crate) use self::skipped::{Flaw, prepare};
 use crate::arrow_file::{self, Part};
 use crate::config::StoreConfig;
 use crate::error::{Error, Result};

@@ -2,7 +2,7 @@ use super::epoch::Fresh;
 use crate::graph::ProximityGraph;
 use crate::memory::huge;
 use crate::sample::{GraphVersion, SampleId};
-use crate::store::prefetch;
+use crate::simd::prefetch;
 
 /// The fresh samples that have a sample among their first neighbors: edges to go back along.
 ///

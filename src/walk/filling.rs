@@ -2,7 +2,7 @@ use rand::Rng;
 
 use super::WalkCounts;
 use super::epoch::Fresh;
-use super::guard::Admission;
+use super::guards::Admission;
 use crate::sample::SampleId;
 
 /// A mini-batch that is being filled.

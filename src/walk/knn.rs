@@ -1,7 +1,7 @@
 use rand::Rng;
 
 use super::filling::Filling;
-use super::guard::Admission;
+use super::guards::Admission;
 use crate::graph::ProximityGraph;
 
 /// Fills a mini-batch with samples that cluster: a random one, its fresh neighbors from the most similar on, then theirs

@@ -7,7 +7,7 @@
 //! later part.
 //!
 //! ```
-//! # use prosampler::{config::*, graph, store::EmbeddingTable};
+//! # use prosampler::{config::*, graph, embeddings::EmbeddingTable};
 //! use prosampler::walk::EpochSampler;
 //! # let vectors = (0..200).map(|i| (i as f32).sin()).collect();
 //! # let table = EmbeddingTable::new(vectors, 2, Similarity::Cosine, Default::default())?;
@@ -20,11 +20,11 @@
 //! ```
 
 mod back;
-mod due;
 mod epoch;
 mod filling;
-mod guard;
+pub(crate) mod guards;
 mod knn;
+mod must_draw;
 mod negatives;
 mod path;
 mod random_walk;
@@ -33,11 +33,11 @@ use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 
 use self::back::BackEdges;
-use self::due::Due;
 use self::epoch::Fresh;
 use self::filling::Filling;
-pub use self::guard::Guards;
-use self::guard::{Admission, Marks, Notes, Watch};
+use self::guards::{Admission, Marks, Notes, Watch};
+pub use self::guards::{Groups, Guards};
+use self::must_draw::Due;
 use self::negatives::{Near, Wanted};
 use crate::config::{Coverage, SamplerKind, WalkConfig};
 use crate::graph::ProximityGraph;

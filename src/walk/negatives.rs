@@ -1,7 +1,7 @@
 use rand::{Rng, RngExt};
 
 use super::WalkCounts;
-use super::guard::{Admission, Marks};
+use super::guards::{Admission, Marks};
 use crate::graph::ProximityGraph;
 use crate::sample::SampleId;
 

@@ -13,7 +13,7 @@ use rand::{Rng, RngExt};
 use super::back::BackEdges;
 use crate::graph::ProximityGraph;
 use crate::sample::SampleId;
-use crate::store::prefetch;
+use crate::simd::prefetch;
 
 /// One move.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -3,7 +3,7 @@ use rand::{Rng, RngExt, SeedableRng};
 
 use super::back::BackEdges;
 use super::filling::Filling;
-use super::guard::Admission;
+use super::guards::Admission;
 use super::path::Path;
 use crate::graph::ProximityGraph;
 

@@ -14,9 +14,10 @@ use prosampler::config::{
     CheckpointConfig, Coverage, EncodeConfig, GraphBuilder, GraphConfig, GraphInputConfig, ImageConfig, ImageSize,
     OnBadSample, SamplerKind, StreamConfig, TensorConfig, WalkConfig,
 };
+use prosampler::embeddings::EmbeddingTable;
 use prosampler::encode::{BadRow, Encoded, Encoder, encode_all, open};
 use prosampler::source::MemorySource;
-use prosampler::store::{EmbeddingTable, Store};
+use prosampler::store::Store;
 use prosampler::{Error, MiniBatchStream, ModelVersion, PipelineBuilder, Result, SampleId, graph};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};

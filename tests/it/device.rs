@@ -7,9 +7,10 @@ use prosampler::config::{
     CudaConfig, EncodeConfig, GraphBuilder, GraphConfig, GraphDevice, Precision, Provider, Similarity,
 };
 use prosampler::device::OnnxDevice;
+use prosampler::embeddings::EmbeddingTable;
 use prosampler::encode::{cuda, runtime};
-use prosampler::graph::{self, Blocks, Device, Format, Loaded, ProximityGraph, Rows, Vectors};
-use prosampler::store::EmbeddingTable;
+use prosampler::graph::device::{Device, DeviceBlocks, DeviceFormat, DeviceRows, DeviceVectors, LoadedVectors};
+use prosampler::graph::{self, ProximityGraph};
 use prosampler::{Error, GraphVersion, ModelVersion, Pipeline, Result, SampleId};
 
 use crate::support::{TestEncoder, graph_config, source, table, vectors, walk_config};
@@ -125,7 +126,7 @@ struct Small {
 }
 
 struct Limited {
-    inner: Box<dyn Loaded>,
+    inner: Box<dyn LoadedVectors>,
     launch: usize,
 }
 
@@ -146,7 +147,7 @@ impl Device for Small {
         None
     }
 
-    fn load(&self, vectors: &Vectors<'_>) -> Result<Box<dyn Loaded>> {
+    fn load(&self, vectors: &DeviceVectors<'_>) -> Result<Box<dyn LoadedVectors>> {
         self.loads.lock().unwrap().push(vectors.count);
         if vectors.count > self.room {
             return Err(out_of_memory());
@@ -155,8 +156,8 @@ impl Device for Small {
     }
 }
 
-impl Loaded for Limited {
-    fn best(&self, blocks: &Blocks<'_>, take: &mut dyn FnMut(&[f32], &[i32])) -> Result<()> {
+impl LoadedVectors for Limited {
+    fn best(&self, blocks: &DeviceBlocks<'_>, take: &mut dyn FnMut(&[f32], &[i32])) -> Result<()> {
         if blocks.columns.len() * blocks.block_rows > self.launch {
             return Err(out_of_memory());
         }
@@ -205,14 +206,14 @@ fn other_builders_stay_with_the_processor() {
 fn a_product_gives_scores_and_places() {
     let numbers = [[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [-1.0, 0.0]];
     let read = |place: usize, vector: &mut [f32]| vector.copy_from_slice(&numbers[place]);
-    for format in [Format::F32, Format::F16] {
+    for format in [DeviceFormat::F32, DeviceFormat::F16] {
         for with_rows in [true, false] {
-            let vectors = Vectors { count: 4, read: &read, dimension: 2, format, with_rows };
+            let vectors = DeviceVectors { count: 4, read: &read, dimension: 2, format, with_rows };
             let loaded = on_processor(None).load(&vectors).unwrap();
-            let rows = if with_rows { Rows::Places(&[2, 3]) } else { Rows::Vectors(&[0.6, 0.8, -1.0, 0.0]) };
+            let rows = if with_rows { DeviceRows::Places(&[2, 3]) } else { DeviceRows::Given(&[0.6, 0.8, -1.0, 0.0]) };
             let mut best = Vec::new();
             // Two blocks of a row each.
-            let blocks = Blocks { rows, block_rows: 1, columns: &[0, 1, 1, 3], block_columns: 2, k: 1 };
+            let blocks = DeviceBlocks { rows, block_rows: 1, columns: &[0, 1, 1, 3], block_columns: 2, k: 1 };
             loaded
                 .best(&blocks, &mut |scores, places| {
                     best.extend(scores.iter().map(|s| (s * 100.0).round()).zip(places.to_vec()));
@@ -228,15 +229,21 @@ fn a_product_gives_scores_and_places() {
 #[test]
 fn vectors_of_several_pieces_come_whole() {
     let (count, dimension) = (300usize, 65_536usize);
-    for format in [Format::F32, Format::F16] {
+    for format in [DeviceFormat::F32, DeviceFormat::F16] {
         let read = |place: usize, vector: &mut [f32]| {
             vector.fill(0.0);
             vector[place * 200..][..2].copy_from_slice(&[1.0, place as f32]);
         };
         let loaded =
-            on_processor(None).load(&Vectors { count, read: &read, dimension, format, with_rows: true }).unwrap();
+            on_processor(None).load(&DeviceVectors { count, read: &read, dimension, format, with_rows: true }).unwrap();
         let all: Vec<_> = (0..count as i32).collect();
-        let blocks = Blocks { rows: Rows::Places(&all), block_rows: count, columns: &all, block_columns: count, k: 1 };
+        let blocks = DeviceBlocks {
+            rows: DeviceRows::Places(&all),
+            block_rows: count,
+            columns: &all,
+            block_columns: count,
+            k: 1,
+        };
         let take = &mut |scores: &[f32], places: &[i32]| {
             assert_eq!(places, all);
             for (place, score) in scores.iter().enumerate().take(100) {

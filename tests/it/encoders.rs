@@ -7,9 +7,10 @@ use prosampler::arrow::array::{
 };
 use prosampler::arrow::datatypes::{DataType, Field, Float64Type};
 use prosampler::config::{EncodeConfig, Pooling, Similarity, Storage, StoreConfig};
+use prosampler::embeddings::EmbeddingTable;
 use prosampler::encode::{ColumnEncoder, Encoder, OnnxEncoder, encode_all};
 use prosampler::source::{FileSource, MemorySource, Source};
-use prosampler::store::{EmbeddingTable, Store};
+use prosampler::store::Store;
 use prosampler::{ComputePool, ModelVersion, SampleId, graph};
 use serde_json::Value;
 

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use prosampler::config::{GraphConfig, Similarity};
+use prosampler::embeddings::EmbeddingTable;
 use prosampler::graph::{self, ProximityGraph};
-use prosampler::store::EmbeddingTable;
 use prosampler::{Error, GraphVersion, ModelVersion, SampleId};
 
 use crate::support::{graph_config, table, vectors};

@@ -11,9 +11,11 @@ use prosampler::config::{
     CheckpointConfig, Coverage, GuardsConfig, RefreshConfig, SamplerKind, Similarity, Storage, StoreConfig,
     StreamConfig, WalkConfig,
 };
+use prosampler::embeddings::EmbeddingTable;
 use prosampler::graph::{self, ProximityGraph};
 use prosampler::source::MemorySource;
-use prosampler::store::{EmbeddingTable, Groups, Key, Store};
+use prosampler::store::{Key, Store};
+use prosampler::walk::Groups;
 use prosampler::walk::{Draw, EpochSampler, Guards, WalkCounts, mini_batches_per_epoch};
 use prosampler::{Error, GraphVersion, ModelVersion, Pipeline, PipelineBuilder, PipelineConfig, SampleId};
 use rand::rngs::ChaCha8Rng;

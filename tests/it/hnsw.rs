@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use prosampler::config::{GraphBuilder, GraphConfig, Similarity};
+use prosampler::embeddings::EmbeddingTable;
 use prosampler::graph::{self, HnswIndex, ProximityGraph};
-use prosampler::store::EmbeddingTable;
 use prosampler::{ComputePool, Error, GraphVersion, ModelVersion, SampleId};
 
 use crate::support::{DIMENSION, graph_config, pipeline, table, vectors};

@@ -1,8 +1,8 @@
 //! The kNN graph, made in every way, against brute force.
 
 use prosampler::config::{GraphBuilder, GraphConfig, Precision, Similarity, Storage};
+use prosampler::embeddings::EmbeddingTable;
 use prosampler::graph::{self, ProximityGraph, refine};
-use prosampler::store::EmbeddingTable;
 use prosampler::{ComputePool, GraphVersion, ModelVersion, SampleId};
 
 use crate::support::{table, vectors};

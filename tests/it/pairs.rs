@@ -7,9 +7,10 @@ use futures::TryStreamExt;
 use prosampler::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use prosampler::arrow::datatypes::UInt32Type;
 use prosampler::config::{GraphOver, GuardsConfig, PairsConfig, Similarity, Storage, WalkConfig};
+use prosampler::embeddings::EmbeddingTable;
 use prosampler::encode::{Encoder, PairEncoder, encode_all};
 use prosampler::source::MemorySource;
-use prosampler::store::{EmbeddingTable, Store};
+use prosampler::store::Store;
 use prosampler::{Error, MiniBatch, ModelVersion, Pipeline, PipelineBuilder, Result, SampleId};
 use tempfile::TempDir;
 

@@ -10,10 +10,10 @@ use futures::{StreamExt, TryStreamExt};
 use prosampler::arrow::array::{AsArray, RecordBatch};
 use prosampler::arrow::datatypes::UInt32Type;
 use prosampler::config::{GraphConfig, OnRefreshError, Overtaken, RefreshConfig, Similarity, StreamConfig};
+use prosampler::embeddings::EmbeddingTable;
 use prosampler::encode::Encoder;
 use prosampler::refresh::RefreshCounts;
 use prosampler::source::FileSource;
-use prosampler::store::EmbeddingTable;
 use prosampler::{
     Error, GraphVersion, MiniBatchStream, ModelVersion, Pipeline, PipelineBuilder, Result, SampleId, graph,
 };

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use prosampler::config::{CheckpointConfig, RefreshConfig, Resume, Similarity, Storage, StoreConfig, StreamConfig};
+use prosampler::embeddings::EmbeddingTable;
 use prosampler::refresh::AgeSummary;
 use prosampler::source::FileSource;
-use prosampler::store::EmbeddingTable;
 use prosampler::{Error, MiniBatchStream, ModelVersion, PipelineBuilder, Result, SampleId, State};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use tempfile::TempDir;

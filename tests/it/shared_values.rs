@@ -13,7 +13,8 @@ use prosampler::arrow::datatypes::*;
 use prosampler::config::{GuardsConfig, PairsConfig, StoreConfig, WalkConfig};
 use prosampler::encode::Encoder;
 use prosampler::source::MemorySource;
-use prosampler::store::{ColumnPath, Groups, Key, Store};
+use prosampler::store::{ColumnPath, Key, Store};
+use prosampler::walk::Groups;
 use prosampler::{Error, Pipeline, PipelineBuilder, Result, SampleId};
 
 use crate::support::{assert_says, graph_config, vectors, walk_config};

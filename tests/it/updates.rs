@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use prosampler::config::{GraphBuilder, GraphConfig, Precision, Similarity};
+use prosampler::embeddings::EmbeddingTable;
 use prosampler::graph::{self, ProximityGraph};
-use prosampler::store::EmbeddingTable;
 use prosampler::{GraphVersion, ModelVersion, SampleId};
 use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::ChaCha8Rng};

@@ -1,17 +1,17 @@
 //! Two components a word, the first one in the lower half.
 
-use super::{COLUMNS, Scores, Vectors};
+use super::{COLUMNS, Scores, SimdLevel};
 
-pub(super) fn scores(vectors: Vectors, rows: &[u32], panel: &[u32], width: usize, scores: &mut [Scores]) {
+pub(super) fn scores(simd: SimdLevel, rows: &[u32], panel: &[u32], width: usize, scores: &mut [Scores]) {
     assert_eq!((rows.len(), panel.len()), (scores.len() * width, COLUMNS * width));
-    match vectors {
+    match simd {
         // SAFETY: `running` has seen the features.
         #[cfg(target_arch = "x86_64")]
-        Vectors::Avx512 => unsafe { avx512(rows, panel, width, scores) },
+        SimdLevel::Avx512 => unsafe { avx512(rows, panel, width, scores) },
         // SAFETY: `running` has seen the features.
         #[cfg(target_arch = "x86_64")]
-        Vectors::Avx2 => unsafe { avx2(rows, panel, width, scores) },
-        Vectors::Portable => portable(rows, panel, width, scores),
+        SimdLevel::Avx2 => unsafe { avx2(rows, panel, width, scores) },
+        SimdLevel::Portable => portable(rows, panel, width, scores),
     }
 }
 

@@ -1,19 +1,19 @@
 //! Four components a word: rows unsigned, 1 to 127, columns signed, −63 to 63.
 
 use super::pack::Part;
-use super::{COLUMNS, Scores, Vectors};
+use super::{COLUMNS, Scores, SimdLevel};
 
-pub(super) fn scores(vectors: Vectors, rows: Part<'_>, panel: Part<'_>, scores: &mut [Scores]) {
+pub(super) fn scores(simd: SimdLevel, rows: Part<'_>, panel: Part<'_>, scores: &mut [Scores]) {
     assert_eq!((rows.words.len(), panel.words.len()), (scores.len() * panel.width, COLUMNS * panel.width));
     assert_eq!((panel.starts.len(), panel.factors.len(), panel.width % 2), (COLUMNS, COLUMNS, 0));
-    match vectors {
+    match simd {
         // SAFETY: `running` has seen the features.
         #[cfg(target_arch = "x86_64")]
-        Vectors::Avx512 => unsafe { avx512(rows, panel, scores) },
+        SimdLevel::Avx512 => unsafe { avx512(rows, panel, scores) },
         // SAFETY: `running` has seen the features.
         #[cfg(target_arch = "x86_64")]
-        Vectors::Avx2 => unsafe { avx2(rows, panel, scores) },
-        Vectors::Portable => portable(rows, panel, scores),
+        SimdLevel::Avx2 => unsafe { avx2(rows, panel, scores) },
+        SimdLevel::Portable => portable(rows, panel, scores),
     }
 }
 

@@ -14,11 +14,8 @@ mod bf16;
 mod f32;
 mod i8;
 mod pack;
-mod shortlist;
-mod threshold;
 
 pub(super) use self::pack::{Columns, Rows};
-pub(super) use self::shortlist::Shortlists;
 use crate::config::Precision;
 
 /// Columns of a panel: 32-bit words of a cache line.
@@ -41,7 +38,7 @@ pub(super) struct Reached {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Kernel {
     format: Format,
-    vectors: Vectors,
+    simd: SimdLevel,
 }
 
 /// How components are stored.
@@ -55,7 +52,7 @@ pub(super) enum Format {
 /// The vector instructions in use. `Portable` is plain loops, compiled for what every processor of the target has:
 /// on 64-bit ARM that is NEON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Vectors {
+pub(super) enum SimdLevel {
     #[cfg(target_arch = "x86_64")]
     Avx512,
     #[cfg(target_arch = "x86_64")]
@@ -66,8 +63,8 @@ enum Vectors {
 impl Kernel {
     /// The fastest one for this format that the processor runs.
     pub fn new(format: Format) -> Self {
-        let vectors = *Vectors::running(format).first().unwrap_or(&Vectors::Portable);
-        Self { format, vectors }
+        let simd = *SimdLevel::running(format).first().unwrap_or(&SimdLevel::Portable);
+        Self { format, simd }
     }
 
     /// The format that a build in this precision uses. `Auto` takes i8 where vectors are long enough that its rounding
@@ -81,6 +78,17 @@ impl Kernel {
             Precision::Auto if dimension >= I8_SUITS && neighbors * I8_PAYS <= candidates => Format::I8,
             Precision::Auto => Format::F32,
         })
+    }
+
+    /// The one for f32 with these instructions.
+    #[cfg(test)]
+    pub fn on(simd: SimdLevel) -> Self {
+        Self { format: Format::F32, simd }
+    }
+
+    /// The vector instructions that it uses.
+    pub fn simd(self) -> SimdLevel {
+        self.simd
     }
 
     /// Whether scores are the similarities up to the rounding of f32; otherwise the best are to be scored again.
@@ -106,9 +114,9 @@ impl Kernel {
         let rows = rows.part(first, scores.len());
         let panel = columns.panel(panel);
         match self.format {
-            Format::F32 => f32::scores(self.vectors, rows.words, panel.words, panel.width, scores),
-            Format::Bf16 => bf16::scores(self.vectors, rows.words, panel.words, panel.width, scores),
-            Format::I8 => i8::scores(self.vectors, rows, panel, scores),
+            Format::F32 => f32::scores(self.simd, rows.words, panel.words, panel.width, scores),
+            Format::Bf16 => bf16::scores(self.simd, rows.words, panel.words, panel.width, scores),
+            Format::I8 => i8::scores(self.simd, rows, panel, scores),
         }
     }
 
@@ -116,7 +124,7 @@ impl Kernel {
     #[inline]
     pub fn prefetch(self, columns: &Columns, panel: usize, part: usize, parts: usize) {
         let lines = columns.panel(panel).words.as_chunks::<COLUMNS>().0;
-        crate::store::prefetch(lines[part * lines.len() / parts..(part + 1) * lines.len() / parts].as_flattened());
+        crate::simd::prefetch(lines[part * lines.len() / parts..(part + 1) * lines.len() / parts].as_flattened());
     }
 
     /// Which scores are at least the thresholds of their rows and columns.
@@ -127,20 +135,20 @@ impl Kernel {
         column_thresholds: &Scores,
         reached: &mut [Reached],
     ) {
-        match self.vectors {
+        match self.simd {
             // SAFETY: `running` has seen the features.
             #[cfg(target_arch = "x86_64")]
-            Vectors::Avx512 | Vectors::Avx2 => unsafe {
+            SimdLevel::Avx512 | SimdLevel::Avx2 => unsafe {
                 reached_avx2(scores, row_thresholds, column_thresholds, reached);
             },
-            Vectors::Portable => reached_by(scores, row_thresholds, column_thresholds, reached),
+            SimdLevel::Portable => reached_by(scores, row_thresholds, column_thresholds, reached),
         }
     }
 }
 
-impl Vectors {
+impl SimdLevel {
     /// What this processor runs, fastest first.
-    fn running(format: Format) -> Vec<Self> {
+    pub fn running(format: Format) -> Vec<Self> {
         let mut running = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {

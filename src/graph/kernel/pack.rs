@@ -1,13 +1,13 @@
-//! Vectors in the layout of the kernels.
+//! SimdLevel in the layout of the kernels.
 
 use rayon::prelude::*;
 
-use super::{COLUMNS, Format, Kernel, ROWS, Vectors};
+use super::{COLUMNS, Format, Kernel, ROWS, SimdLevel};
+use crate::embeddings::EmbeddingTable;
 use crate::memory::{Aligned, huge_aligned};
 use crate::sample::SampleId;
-use crate::store::EmbeddingTable;
 
-/// Vectors as rows.
+/// SimdLevel as rows.
 #[derive(Debug, Default)]
 pub(in crate::graph) struct Rows {
     words: Vec<u32>,
@@ -16,7 +16,7 @@ pub(in crate::graph) struct Rows {
     room: Vec<f32>,
 }
 
-/// Vectors as columns of panels.
+/// SimdLevel as columns of panels.
 #[derive(Debug)]
 pub(in crate::graph) struct Columns {
     words: Aligned<u32>,
@@ -187,11 +187,11 @@ impl Kernel {
     /// Deals the words of a panel's vectors out to its lines.
     fn finish_panel(self, words: &[u32], width: usize, panel: &mut [u32], starts: &mut [i32]) {
         if self.format == Format::I8 {
-            match self.vectors {
+            match self.simd {
                 // SAFETY: `running` has seen the feature.
                 #[cfg(target_arch = "x86_64")]
-                Vectors::Avx512 | Vectors::Avx2 => unsafe { starts_avx2(words, width, starts) },
-                Vectors::Portable => starts_of(words, width, starts),
+                SimdLevel::Avx512 | SimdLevel::Avx2 => unsafe { starts_avx2(words, width, starts) },
+                SimdLevel::Portable => starts_of(words, width, starts),
             }
         }
         self.transpose(words, width, panel);
@@ -200,11 +200,11 @@ impl Kernel {
     /// [COLUMNS × width] to [width × COLUMNS].
     fn transpose(self, words: &[u32], width: usize, panel: &mut [u32]) {
         assert_eq!((words.len(), panel.len()), (COLUMNS * width, COLUMNS * width));
-        let done = match self.vectors {
+        let done = match self.simd {
             // SAFETY: `running` has seen the feature, and the lengths are checked.
             #[cfg(target_arch = "x86_64")]
-            Vectors::Avx512 | Vectors::Avx2 => unsafe { transpose_avx2(words, width, panel) },
-            Vectors::Portable => 0,
+            SimdLevel::Avx512 | SimdLevel::Avx2 => unsafe { transpose_avx2(words, width, panel) },
+            SimdLevel::Portable => 0,
         };
         for (w, line) in (done..width).zip(panel[done * COLUMNS..].as_chunks_mut::<COLUMNS>().0) {
             for (c, word) in line.iter_mut().enumerate() {
@@ -216,11 +216,11 @@ impl Kernel {
     /// Writes a vector's words, zeros behind its end, and gives its factor: component = number × factor. In i8 the
     /// numbers are written plus `shift`.
     fn encode(self, vector: &[f32], words: &mut [u32], shift: i32) -> f32 {
-        match self.vectors {
+        match self.simd {
             // SAFETY: `running` has seen the feature.
             #[cfg(target_arch = "x86_64")]
-            Vectors::Avx512 | Vectors::Avx2 => unsafe { encode_avx2(self.format, vector, words, shift) },
-            Vectors::Portable => encode(self.format, vector, words, shift),
+            SimdLevel::Avx512 | SimdLevel::Avx2 => unsafe { encode_avx2(self.format, vector, words, shift) },
+            SimdLevel::Portable => encode(self.format, vector, words, shift),
         }
     }
 }
@@ -330,7 +330,7 @@ unsafe fn transpose_avx2(words: &[u32], width: usize, panel: &mut [u32]) -> usiz
     done
 }
 
-/// Vectors between asking for one and packing it.
+/// SimdLevel between asking for one and packing it.
 const AHEAD: usize = 4;
 
 /// What the numbers of rows have too much in i8.

@@ -4,8 +4,8 @@ use rand::{RngExt, SeedableRng};
 
 use super::*;
 use crate::config::Similarity;
+use crate::embeddings::EmbeddingTable;
 use crate::sample::SampleId;
-use crate::store::EmbeddingTable;
 
 const FORMATS: [Format; 3] = [Format::F32, Format::Bf16, Format::I8];
 
@@ -42,14 +42,14 @@ proptest! {
     fn scores_are_dot_products(dimension in 1usize..300, seed in any::<u64>()) {
         let table = table(dimension, seed);
         for format in FORMATS {
-            for vectors in Vectors::running(format) {
-                let scores = scores(Kernel { format, vectors }, &table);
+            for simd in SimdLevel::running(format) {
+                let scores = scores(Kernel { format, simd }, &table);
                 for (r, scores) in scores.iter().enumerate() {
                     for (c, &score) in scores.iter().enumerate() {
                         let vector = |i: usize| kept(format, &table.get(SampleId::new(i)));
                         let exact: f64 = vector(r).iter().zip(vector(24 + c)).map(|(x, y)| x * y).sum();
                         let off = (f64::from(score) - exact).abs();
-                        prop_assert!(off < 2e-6 * dimension as f64, "{format:?} {vectors:?} {r} {c}: {score} {exact}");
+                        prop_assert!(off < 2e-6 * dimension as f64, "{format:?} {simd:?} {r} {c}: {score} {exact}");
                     }
                 }
             }
@@ -60,9 +60,9 @@ proptest! {
     #[test]
     fn i8_is_the_same_on_every_processor(dimension in 1usize..300, seed in any::<u64>()) {
         let table = table(dimension, seed);
-        let on = |vectors| scores(Kernel { format: Format::I8, vectors }, &table);
-        for vectors in Vectors::running(Format::I8) {
-            prop_assert_eq!(on(vectors), on(Vectors::Portable));
+        let on = |simd| scores(Kernel { format: Format::I8, simd }, &table);
+        for simd in SimdLevel::running(Format::I8) {
+            prop_assert_eq!(on(simd), on(SimdLevel::Portable));
         }
     }
 
@@ -73,9 +73,9 @@ proptest! {
         let scores: Vec<Scores> = (0..12).map(|_| std::array::from_fn(|_| number())).collect();
         let rows: Vec<f32> = (0..12).map(|_| number()).collect();
         let columns: Scores = std::array::from_fn(|_| number());
-        for vectors in Vectors::running(Format::F32) {
+        for simd in SimdLevel::running(Format::F32) {
             let mut reached = vec![Reached::default(); 12];
-            Kernel { format: Format::F32, vectors }.reached(&scores, &rows, &columns, &mut reached);
+            Kernel { format: Format::F32, simd }.reached(&scores, &rows, &columns, &mut reached);
             for (r, reached) in reached.into_iter().enumerate() {
                 for c in 0..COLUMNS {
                     prop_assert_eq!(reached.row >> c & 1 == 1, scores[r][c] >= rows[r]);
@@ -92,8 +92,8 @@ fn i8_holds_the_extremes() {
     let dimension = 4096;
     let vectors: Vec<f32> = (0..40 * dimension).map(|i| if i / dimension % 3 == 0 { -1.0 } else { 1.0 }).collect();
     let table = EmbeddingTable::new(vectors, dimension, Similarity::Dot, Default::default()).unwrap();
-    for vectors in Vectors::running(Format::I8) {
-        let scores = scores(Kernel { format: Format::I8, vectors }, &table);
+    for simd in SimdLevel::running(Format::I8) {
+        let scores = scores(Kernel { format: Format::I8, simd }, &table);
         for (r, scores) in scores.iter().enumerate() {
             for (c, score) in scores.iter().enumerate() {
                 let sign = if (r % 3 == 0) == ((24 + c) % 3 == 0) { 1.0 } else { -1.0 };

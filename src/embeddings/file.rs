@@ -1,0 +1,110 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float16Array, Float32Array, Int8Array, RecordBatch};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{DataType, Field, Float16Type, Float32Type, Int8Type, Schema};
+
+use super::EmbeddingTable;
+use super::skipped::Skipped;
+use super::stored::StoredVectors;
+use crate::arrow_file;
+use crate::config::Similarity;
+use crate::error::{Error, Result};
+use crate::memory::huge_aligned_copy;
+use crate::sample::{ModelVersion, SampleId};
+
+impl EmbeddingTable {
+    /// Saves the table as an uncompressed Arrow IPC file of one record batch: `embedding`, a list of d numbers for each
+    /// sample, in the type that the table keeps, null where it was skipped; `factor` for i8, by which they are to be
+    /// multiplied; and `pair_similarity`, where rows are pairs.
+    ///
+    /// Writes to a temporary name in the folder of `path`, which it makes if need be, and renames when the file is
+    /// complete on disk. Copies the numbers once. Blocks meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; `path` is then what it was before.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let (numbers, factors): (ArrayRef, _) = match &self.vectors {
+            StoredVectors::F32(vectors) => (Arc::new(Float32Array::from_iter_values(vectors.iter().copied())), None),
+            StoredVectors::F16(vectors) => (Arc::new(Float16Array::from_iter_values(vectors.iter().copied())), None),
+            StoredVectors::I8 { numbers, factors } => {
+                (Arc::new(Int8Array::from_iter_values(numbers.iter().copied())), Some(factors.clone()))
+            }
+        };
+        let item = Arc::new(Field::new_list_field(numbers.data_type().clone(), false));
+        let width = i32::try_from(self.dimension).unwrap_or(i32::MAX);
+        let present = |_| (0..self.len()).map(|i| !self.is_skipped(SampleId::new(i))).collect::<NullBuffer>();
+        let nulls = Some(()).filter(|()| self.skipped() > 0).map(present);
+        let batch = FixedSizeListArray::try_new(item, width, numbers, nulls).and_then(|embeddings| {
+            let mut columns = vec![Arc::new(embeddings) as ArrayRef];
+            let mut names = vec!["embedding"];
+            let pairs = Some(&self.pair_similarities).filter(|pairs| !pairs.is_empty());
+            for (name, numbers) in [("factor", factors), ("pair_similarity", pairs.cloned())] {
+                if let Some(numbers) = numbers {
+                    names.push(name);
+                    columns.push(Arc::new(Float32Array::from(numbers)));
+                }
+            }
+            let fields =
+                columns.iter().zip(names).map(|(c, name)| Field::new(name, c.data_type().clone(), c.is_nullable()));
+            let metadata = [
+                (arrow_file::FORMAT_VERSION, FORMAT.to_owned()),
+                (MODEL_VERSION, self.model_version.to_string()),
+                (SIMILARITY, self.similarity.name().to_owned()),
+                (SKIP_REASONS, self.skipped.lines()),
+            ];
+            let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
+            RecordBatch::try_new(Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), metadata)), columns)
+        });
+        arrow_file::save(path.as_ref(), &batch.map_err(|cause| Error::Arrow { action: "save embeddings", cause })?)
+    }
+
+    /// Reads a saved table into memory, and checks that it is as it was written. Blocks meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Damaged`] for a file that is not as it was written; [`Error::Corrupt`] for something else.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        arrow_file::open_one(path.as_ref(), FORMAT, "embeddings that this version reads", decode)
+    }
+}
+
+fn decode(schema: &Schema, batch: &RecordBatch) -> Result<EmbeddingTable, String> {
+    let key = |key| schema.metadata().get(key).map_or("", String::as_str);
+    let model_version = key(MODEL_VERSION).parse().map(ModelVersion).map_err(|_| "it has no model version")?;
+    let similarity = [Similarity::Cosine, Similarity::Dot].into_iter().find(|s| s.name() == key(SIMILARITY));
+    let similarity = similarity.ok_or("it has no similarity")?;
+    let embeddings = batch.column_by_name("embedding").and_then(|c| c.as_fixed_size_list_opt());
+    let embeddings = embeddings.ok_or("it has no `embedding`s")?;
+    let values = embeddings.values();
+    let floats = |name: &str| {
+        let column = batch.column_by_name(name).and_then(|c| c.as_primitive_opt::<Float32Type>());
+        column.map(|column| column.values().to_vec())
+    };
+    let vectors = match values.data_type() {
+        DataType::Float32 => StoredVectors::F32(huge_aligned_copy(values.as_primitive::<Float32Type>().values(), 0)),
+        DataType::Float16 => StoredVectors::F16(huge_aligned_copy(values.as_primitive::<Float16Type>().values(), 0)),
+        DataType::Int8 => {
+            let factors = floats("factor").ok_or("its numbers have no `factor`")?;
+            StoredVectors::I8 { numbers: huge_aligned_copy(values.as_primitive::<Int8Type>().values(), 0), factors }
+        }
+        other => return Err(format!("its embeddings are {other}")),
+    };
+    let dimension = usize::try_from(embeddings.value_length()).unwrap_or(0).max(1);
+    let mut skipped = Skipped::default();
+    if embeddings.null_count() > 0 {
+        let nulls = (0..embeddings.len()).filter(|&sample| embeddings.is_null(sample));
+        nulls.for_each(|sample| skipped.add(SampleId::new(sample)));
+        skipped.read_lines(key(SKIP_REASONS)).ok_or("its reasons for skipped samples cannot be read")?;
+    }
+    let pair_similarities = floats("pair_similarity").unwrap_or_default();
+    Ok(EmbeddingTable { vectors, dimension, similarity, model_version, skipped, pair_similarities })
+}
+
+/// Keys of the schema's metadata.
+const MODEL_VERSION: &str = "model_version";
+const SIMILARITY: &str = "similarity";
+const SKIP_REASONS: &str = "skip_reasons";
+
+/// Raised where older readers would misread a file.
+const FORMAT: &str = "3";

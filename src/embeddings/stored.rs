@@ -1,0 +1,141 @@
+use std::ops::Range;
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use crate::config::Storage;
+use crate::memory::{Aligned, huge_aligned, huge_aligned_copy};
+use crate::simd::prefetch;
+
+/// The numbers of all vectors, one vector after another, as [`Storage`] says.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum StoredVectors {
+    F32(Aligned<f32>),
+    F16(Aligned<f16>),
+    /// Component = number × factor of its vector.
+    I8 {
+        numbers: Aligned<i8>,
+        factors: Vec<f32>,
+    },
+}
+
+impl StoredVectors {
+    /// None yet, with room for as many of `dimension` numbers.
+    pub fn with_capacity(storage: Storage, vectors: usize, dimension: usize) -> Self {
+        let numbers = vectors * dimension;
+        match storage {
+            Storage::F32 => Self::F32(huge_aligned(numbers)),
+            Storage::F16 => Self::F16(huge_aligned(numbers)),
+            Storage::I8 => Self::I8 { numbers: huge_aligned(numbers), factors: Vec::with_capacity(vectors) },
+        }
+    }
+
+    /// A copy with room for as many of `dimension` numbers.
+    pub fn copy_with_capacity(&self, vectors: usize, dimension: usize) -> Self {
+        let capacity = vectors * dimension;
+        match self {
+            Self::F32(numbers) => Self::F32(huge_aligned_copy(numbers, capacity)),
+            Self::F16(numbers) => Self::F16(huge_aligned_copy(numbers, capacity)),
+            Self::I8 { numbers, factors } => {
+                let mut all_factors = Vec::with_capacity(vectors.max(factors.len()));
+                all_factors.extend_from_slice(factors);
+                Self::I8 { numbers: huge_aligned_copy(numbers, capacity), factors: all_factors }
+            }
+        }
+    }
+
+    /// Numbers of all vectors together.
+    pub fn numbers(&self) -> usize {
+        match self {
+            Self::F32(numbers) => numbers.len(),
+            Self::F16(numbers) => numbers.len(),
+            Self::I8 { numbers, .. } => numbers.len(),
+        }
+    }
+
+    pub fn storage(&self) -> Storage {
+        match self {
+            Self::F32(_) => Storage::F32,
+            Self::F16(_) => Storage::F16,
+            Self::I8 { .. } => Storage::I8,
+        }
+    }
+
+    /// Appends a vector of zeros.
+    pub fn push_zeros(&mut self, dimension: usize) {
+        match self {
+            Self::F32(numbers) => numbers.resize(numbers.len() + dimension, 0.0),
+            Self::F16(numbers) => numbers.resize(numbers.len() + dimension, f16::ZERO),
+            Self::I8 { numbers, factors } => {
+                numbers.resize(numbers.len() + dimension, 0);
+                factors.push(0.0);
+            }
+        }
+    }
+
+    /// Rounds a vector into the place of number `index`.
+    ///
+    /// # Errors
+    /// With the component that overflows f16.
+    pub fn set(&mut self, index: usize, vector: &[f32]) -> Result<(), usize> {
+        let place = place(index, vector.len());
+        match self {
+            Self::F32(numbers) => numbers[place].copy_from_slice(vector),
+            Self::F16(numbers) => {
+                numbers[place.clone()].convert_from_f32_slice(vector);
+                if let Some(component) = numbers[place].iter().position(|x| !x.is_finite()) {
+                    return Err(component);
+                }
+            }
+            Self::I8 { numbers, factors } => {
+                let largest = vector.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+                let scale = if largest > 0.0 { LARGEST_I8 / largest } else { 0.0 };
+                let scaled = vector.iter().map(|x| (x * scale).round_ties_even() as i8);
+                numbers[place].iter_mut().zip(scaled).for_each(|(number, x)| *number = x);
+                factors[index] = largest / LARGEST_I8;
+            }
+        }
+        Ok(())
+    }
+
+    /// Number `index` of those of `dimension`, where f32 is what is kept.
+    #[inline]
+    pub fn f32(&self, index: usize, dimension: usize) -> Option<&[f32]> {
+        let Self::F32(numbers) = self else { return None };
+        Some(&numbers[place(index, dimension)])
+    }
+
+    /// Copies number `index` to `vector`.
+    #[inline]
+    pub fn read(&self, index: usize, vector: &mut [f32]) {
+        let place = place(index, vector.len());
+        match self {
+            Self::F32(numbers) => vector.copy_from_slice(&numbers[place]),
+            Self::F16(numbers) => numbers[place].convert_to_f32_slice(vector),
+            Self::I8 { numbers, factors } => {
+                let factor = factors[index];
+                for (x, &number) in vector.iter_mut().zip(&numbers[place]) {
+                    *x = f32::from(number) * factor;
+                }
+            }
+        }
+    }
+
+    /// Asks for number `index` of those of `dimension` to be brought into the caches.
+    #[inline]
+    pub fn prefetch(&self, index: usize, dimension: usize) {
+        let place = place(index, dimension);
+        match self {
+            Self::F32(numbers) => prefetch(&numbers[place]),
+            Self::F16(numbers) => prefetch(&numbers[place]),
+            Self::I8 { numbers, .. } => prefetch(&numbers[place]),
+        }
+    }
+}
+
+#[inline]
+fn place(index: usize, dimension: usize) -> Range<usize> {
+    index * dimension..(index + 1) * dimension
+}
+
+const LARGEST_I8: f32 = 127.0;

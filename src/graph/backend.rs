@@ -1,0 +1,128 @@
+//! Where a run builds its graphs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::build::{build, build_on, is_for_device, renew};
+use super::params::Size;
+use super::{Device, ProximityGraph};
+use crate::config::{GraphBuilder, GraphConfig, GraphDevice};
+use crate::embeddings::EmbeddingTable;
+use crate::error::Result;
+use crate::sample::GraphVersion;
+use crate::telemetry;
+
+/// What builds the graphs of a run: the processor, or a device where the settings say so or where it pays.
+pub(crate) struct Backend {
+    config: GraphConfig,
+    device: Option<Arc<dyn Device>>,
+    /// How often the processor had to do a device's work.
+    failures: AtomicU64,
+}
+
+impl Backend {
+    /// With `device` for what it serves, as `config` says.
+    pub fn new(config: GraphConfig, device: Option<Arc<dyn Device>>) -> Self {
+        Self { config, device, failures: AtomicU64::new(0) }
+    }
+
+    pub fn build(&self, table: &EmbeddingTable, seed: u64, version: GraphVersion) -> Result<ProximityGraph> {
+        let on_processor = || build(table, &self.config, seed, version);
+        self.on_device(table, seed, version).unwrap_or_else(|| Ok(on_processor()))
+    }
+
+    /// The graph for a refresh, as [`renew`] gives it.
+    pub fn renew(
+        &self,
+        old: &ProximityGraph,
+        table: &EmbeddingTable,
+        seed: u64,
+        version: GraphVersion,
+    ) -> Result<ProximityGraph> {
+        let on_processor = || renew(old, table, &self.config, seed, version);
+        self.on_device(table, seed, version).unwrap_or_else(|| Ok(on_processor()))
+    }
+
+    /// Whether the same embeddings give the same neighbors, whatever the version.
+    pub fn is_settled(&self, samples: usize) -> bool {
+        self.config.builder != GraphBuilder::Sampled || self.config.candidates >= samples - 1
+    }
+
+    /// The graph by the device; `None` where the processor is to build it.
+    fn on_device(&self, table: &EmbeddingTable, seed: u64, version: GraphVersion) -> Option<Result<ProximityGraph>> {
+        let device = self.device.as_ref().filter(|_| is_for_device(table, &self.config))?;
+        let required = self.config.device == GraphDevice::Cuda;
+        if !required && multiplications(table, &self.config) < PAYS {
+            return None;
+        }
+        match build_on(device.as_ref(), table, &self.config, seed, version) {
+            Err(error) if !required => {
+                let failures = self.failures.fetch_add(1, Relaxed) + 1;
+                telemetry::device_failed(device.name(), &error, failures);
+                None
+            }
+            built => Some(built),
+        }
+    }
+}
+
+fn multiplications(table: &EmbeddingTable, config: &GraphConfig) -> f64 {
+    let size = Size::new(table.present(), config);
+    let scored = if config.builder == GraphBuilder::Exact { table.present() } else { size.candidates };
+    table.present() as f64 * scored as f64 * table.dimension() as f64
+}
+
+/// From here on a device is worth the second that opening it may take: a processor of ten cores takes as long.
+const PAYS: f64 = 1e11;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Similarity;
+    use crate::error::Error;
+    use crate::graph::device::{DeviceVectors, LoadedVectors};
+    use crate::sample::ModelVersion;
+
+    /// Fails, and counts how often it was asked.
+    #[derive(Default)]
+    struct Broken(AtomicU64);
+
+    impl Device for Broken {
+        fn name(&self) -> &str {
+            "broken"
+        }
+
+        fn is_exact(&self) -> bool {
+            true
+        }
+
+        fn memory(&self) -> Option<usize> {
+            None
+        }
+
+        fn load(&self, _: &DeviceVectors<'_>) -> Result<Box<dyn LoadedVectors>> {
+            self.0.fetch_add(1, Relaxed);
+            Err(Error::Device { device: "broken".into(), reason: "it is broken".into() })
+        }
+    }
+
+    #[test]
+    fn the_processor_steps_in_where_it_may_and_is_preferred_where_the_graph_is_small() {
+        let build = |device: GraphDevice, samples: usize| {
+            let vectors = (0..samples * 64).map(|i| ((i * 37) % 101) as f32 - 50.0).collect();
+            let table = EmbeddingTable::new(vectors, 64, Similarity::Cosine, ModelVersion(1)).unwrap();
+            let broken = Arc::new(Broken::default());
+            let config = GraphConfig { neighbors: 4, candidates: 1 << 20, device, ..GraphConfig::default() };
+            let backend = Backend::new(config, Some(broken.clone()));
+            let built = backend.build(&table, 1, GraphVersion(1)).map(|graph| graph.len());
+            (built, broken.0.load(Relaxed), backend.failures.load(Relaxed))
+        };
+        let (built, asked, failures) = build(GraphDevice::Auto, 100);
+        assert_eq!((built.unwrap(), asked, failures), (100, 0, 0));
+        let (built, asked, failures) = build(GraphDevice::Cuda, 100);
+        assert!(matches!(built.unwrap_err(), Error::Device { .. }));
+        assert_eq!((asked, failures), (1, 0));
+        let (built, asked, failures) = build(GraphDevice::Auto, 40_000);
+        assert_eq!((built.unwrap(), asked, failures), (40_000, 1, 1));
+    }
+}

@@ -1,0 +1,166 @@
+//! All scores between two groups of samples, or within one, of which few are ever looked at.
+
+use std::ops::Range;
+
+use aligned_vec::avec;
+
+use crate::embeddings::EmbeddingTable;
+use crate::graph::kernel::{COLUMNS, Columns, Kernel, ROWS, Reached, Rows, Scores};
+use crate::graph::topk::buffer::TopK;
+use crate::graph::topk::lists::Stripes;
+use crate::memory::Aligned;
+
+/// The buffers of a blocked product; a thread reuses one.
+pub(in crate::graph) struct Product {
+    kernel: Kernel,
+    rows: Rows,
+    columns: Columns,
+    scores: Aligned<Scores>,
+    reached: Vec<Reached>,
+    thresholds: Thresholds,
+    best: Vec<TopK>,
+}
+
+/// Whose threshold a score has reached.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::graph) enum Side {
+    Row,
+    Column,
+}
+
+/// What a score must reach to be looked at, by row or by column; filled up with ∞.
+pub(in crate::graph) struct Thresholds {
+    pub rows: Vec<f32>,
+    pub columns: Vec<f32>,
+}
+
+impl Product {
+    pub fn new(kernel: Kernel) -> Self {
+        Self {
+            kernel,
+            rows: Rows::default(),
+            columns: Columns::default(),
+            scores: avec![[0.0; COLUMNS]; BLOCK],
+            reached: vec![Reached::default(); BLOCK],
+            thresholds: Thresholds { rows: Vec::new(), columns: Vec::new() },
+            best: Vec::new(),
+        }
+    }
+
+    pub fn pack_rows(&mut self, table: &EmbeddingTable, ids: &[u32]) {
+        self.rows.pack(self.kernel, table, ids);
+    }
+
+    pub fn pack_columns(&mut self, table: &EmbeddingTable, ids: &[u32]) {
+        self.columns.pack(self.kernel, table, ids);
+    }
+
+    /// Packs these samples and offers all of them to each other.
+    pub fn join_within(&mut self, table: &EmbeddingTable, ids: &[u32], stripes: &Stripes<'_>) {
+        self.pack_rows(table, ids);
+        self.join_packed(ids, stripes);
+    }
+
+    /// The same for samples that are packed already: those in these `places` of `packed`.
+    pub fn join_packed_within(&mut self, packed: &Rows, places: &[u32], ids: &[u32], stripes: &Stripes<'_>) {
+        self.rows.copy(packed, places);
+        self.join_packed(ids, stripes);
+    }
+
+    fn join_packed(&mut self, ids: &[u32], stripes: &Stripes<'_>) {
+        self.columns.pack_rows(self.kernel, &self.rows, ids.len());
+        let start = |id: &u32| stripes.threshold(*id);
+        let mut best = std::mem::take(&mut self.best);
+        if best.len() < ids.len() {
+            best.resize_with(ids.len(), || TopK::new(stripes.length()));
+        }
+        self.run(ids.iter().map(start), ids.iter().map(start), true, |thresholds, side, r, c, score| {
+            let (own, other) = if side == Side::Row { (r, c) } else { (c, r) };
+            best[own].push(score, ids[other]);
+            let raised = thresholds.rows[own].max(best[own].threshold());
+            (thresholds.rows[own], thresholds.columns[own]) = (raised, raised);
+        });
+        // Collected first, so that each list is locked once.
+        for (&id, best) in ids.iter().zip(&mut best).filter(|(_, best)| !best.is_empty()) {
+            stripes.offer_all(id, best.drain());
+        }
+        self.best = best;
+    }
+
+    /// Offers packed rows to packed columns, and the other way round; no sample is in both.
+    pub fn join_across(&mut self, rows: &[u32], columns: &[u32], stripes: &Stripes<'_>) {
+        let start = |id: &u32| stripes.threshold(*id);
+        self.run(
+            rows.iter().map(start),
+            columns.iter().map(start),
+            false,
+            |thresholds, side, r, c, score| match side {
+                Side::Row => thresholds.rows[r] = stripes.offer(rows[r], score, columns[c]),
+                Side::Column => thresholds.columns[c] = stripes.offer(columns[c], score, rows[r]),
+            },
+        );
+    }
+
+    /// Scores packed rows with packed columns, block by block, and calls `look(thresholds, side, r, c, score)` for each
+    /// score that reaches its row's threshold, and for each that reaches its column's; `look` may raise them, which
+    /// counts from the next block on. There is one for each row and column that counts. `within`: rows and columns are
+    /// the same samples, and each pair is looked at once, with r < c.
+    pub fn run(
+        &mut self,
+        rows: impl ExactSizeIterator<Item = f32>,
+        columns: impl ExactSizeIterator<Item = f32>,
+        within: bool,
+        mut look: impl FnMut(&mut Thresholds, Side, usize, usize, f32),
+    ) {
+        let (row_count, column_count) = (rows.len(), columns.len());
+        fill(&mut self.thresholds.rows, rows, ROWS);
+        fill(&mut self.thresholds.columns, columns, COLUMNS);
+        for first in (0..row_count).step_by(BLOCK) {
+            let block = first..row_count.min(first + BLOCK);
+            for panel in if within { first / COLUMNS } else { 0 }..column_count.div_ceil(COLUMNS) {
+                let count = COLUMNS.min(column_count - panel * COLUMNS);
+                let end = if within { block.end.min((panel + 1) * COLUMNS) } else { block.end };
+                self.tile(block.start..end, panel, count, within, &mut look);
+            }
+        }
+    }
+
+    fn tile(
+        &mut self,
+        block: Range<usize>,
+        panel: usize,
+        count: usize,
+        within: bool,
+        look: &mut impl FnMut(&mut Thresholds, Side, usize, usize, f32),
+    ) {
+        let padded = block.len().next_multiple_of(ROWS);
+        let (scores, reached) = (&mut self.scores[..padded], &mut self.reached[..padded]);
+        self.kernel.scores(&self.rows, block.start, &self.columns, panel, scores);
+        let columns = self.thresholds.columns[panel * COLUMNS..].first_chunk().expect("filled up to whole panels");
+        self.kernel.reached(scores, &self.thresholds.rows[block.start..][..padded], columns, reached);
+        let all = ((1u32 << count) - 1) as u16;
+        let first = panel * COLUMNS;
+        for (r, (scores, reached)) in block.zip(scores.iter().zip(&*reached)) {
+            // Columns behind the row's own.
+            let counts = if within && r >= first { all & (u32::MAX << (r + 1 - first)) as u16 } else { all };
+            for (side, bits) in [(Side::Row, reached.row), (Side::Column, reached.column)] {
+                let mut bits = bits & counts;
+                while bits != 0 {
+                    let c = bits.trailing_zeros() as usize;
+                    bits &= bits - 1;
+                    look(&mut self.thresholds, side, r, first + c, scores[c]);
+                }
+            }
+        }
+    }
+}
+
+fn fill(thresholds: &mut Vec<f32>, values: impl ExactSizeIterator<Item = f32>, multiple: usize) {
+    let len = values.len().next_multiple_of(multiple);
+    thresholds.clear();
+    thresholds.extend(values);
+    thresholds.resize(len, f32::INFINITY);
+}
+
+/// Rows that stay in the second-level cache while all panels go by.
+const BLOCK: usize = 4 * ROWS;

@@ -1,0 +1,122 @@
+use std::ops::Range;
+
+use rand::seq::index;
+use rayon::prelude::*;
+
+use super::clusters::Parting;
+use super::product::Product;
+use crate::embeddings::EmbeddingTable;
+use crate::graph::ProximityGraph;
+use crate::graph::kernel::{Format, Kernel};
+use crate::graph::params::generator;
+use crate::graph::params::with_margin;
+use crate::graph::topk::lists::Lists;
+use crate::graph::topk::rank::best_first;
+use crate::sample::SampleId;
+
+/// The share of each sample's exact nearest that a graph has, on `rows` samples drawn from `seed`; 0 to 1.
+///
+/// The cheap gauge of a graph that is near M → N: costs `rows` N d multiplications. With 256 rows of 16 neighbors the
+/// standard error is below 0.01. Runs on the current rayon pool.
+///
+/// # Panics
+/// Where the graph has more samples than there are embeddings.
+#[must_use]
+pub fn recall(graph: &ProximityGraph, table: &EmbeddingTable, rows: usize, seed: u64) -> f64 {
+    assert!(graph.len() <= table.len(), "each sample of a graph has an embedding");
+    let exactly = Parting { table, kernel: Kernel::new(Format::F32), seed, version: graph.version() };
+    Gauge::of(rows, exactly, 0..graph.len(), graph.degree()).recall(graph)
+}
+
+/// Some samples and their nearest, as the kernel finds them, to measure several graphs by.
+pub(in crate::graph) struct Gauge {
+    rows: Vec<u32>,
+    nearest: Vec<Vec<SampleId>>,
+}
+
+impl Gauge {
+    /// The `k` nearest of [`ROWS`] samples with ids `among` these, of which one at least was not skipped.
+    pub fn new(parting: Parting<'_>, among: Range<usize>, k: usize) -> Self {
+        Self::of(ROWS, parting, among, k)
+    }
+
+    fn of(rows: usize, parting: Parting<'_>, among: Range<usize>, k: usize) -> Self {
+        let Parting { table, kernel, seed, version } = parting;
+        let mut generator = generator(seed, version, u64::MAX - 1);
+        let present: Vec<u32> = table.present_ids().into_iter().filter(|&id| among.contains(&(id as usize))).collect();
+        let places = index::sample(&mut generator, present.len(), rows.min(present.len()));
+        let rows: Vec<u32> = places.iter().map(|place| present[place]).collect();
+        let nearest = nearest(table, kernel, &rows, k);
+        Self { rows, nearest }
+    }
+
+    /// The share of them that a graph has, of the samples that it has.
+    pub fn recall(&self, graph: &ProximityGraph) -> f64 {
+        self.recall_with_spares(graph, 0)
+    }
+
+    /// The same where so many spares of each sample count as well.
+    pub fn recall_with_spares(&self, graph: &ProximityGraph, spares: usize) -> f64 {
+        self.share(|row, nearest| {
+            let (neighbors, next) = (graph.neighbors(SampleId(row)), graph.spares(SampleId(row)));
+            let next = &next[..next.len().min(spares)];
+            nearest.iter().filter(|id| neighbors.contains(id) || next.contains(id)).count()
+        })
+    }
+
+    /// The share of them that `found` counts.
+    pub fn share(&self, found: impl Fn(u32, &[SampleId]) -> usize) -> f64 {
+        let found: usize = self.rows.iter().zip(&self.nearest).map(|(&row, nearest)| found(row, nearest)).sum();
+        let all: usize = self.nearest.iter().map(Vec::len).sum();
+        found as f64 / all.max(1) as f64
+    }
+
+    /// The pairs of a row and one of its nearest that `known` does not have, and the number of others.
+    pub fn missing(&self, known: impl Fn(u32) -> Vec<SampleId>) -> (Vec<(u32, u32)>, usize) {
+        let mut missing = Vec::new();
+        for (&row, nearest) in self.rows.iter().zip(&self.nearest) {
+            let known = known(row);
+            missing.extend(nearest.iter().filter(|id| !known.contains(id)).map(|id| (row, id.0)));
+        }
+        let all: usize = self.nearest.iter().map(Vec::len).sum();
+        let found = all - missing.len();
+        (missing, found)
+    }
+}
+
+/// The `k` nearest others of these samples, best first: those that the kernel finds, by their similarities.
+pub(in crate::graph) fn nearest(table: &EmbeddingTable, kernel: Kernel, rows: &[u32], k: usize) -> Vec<Vec<SampleId>> {
+    let mut lists = Lists::new(rows.len(), if kernel.is_exact() { k } else { with_margin(k) });
+    let stripes = lists.stripes();
+    let present = table.present_ids();
+    present.par_chunks(PART).for_each_init(
+        || Product::new(kernel),
+        |product, ids| {
+            product.pack_rows(table, rows);
+            product.pack_columns(table, ids);
+            let row_thresholds = (0..rows.len()).map(|row| stripes.threshold(row as u32));
+            let column_thresholds = ids.iter().map(|_| f32::INFINITY);
+            product.run(row_thresholds, column_thresholds, false, |thresholds, _, r, c, score| {
+                if ids[c] != rows[r] {
+                    thresholds.rows[r] = stripes.offer(r as u32, score, ids[c]);
+                }
+            });
+        },
+    );
+    drop(stripes);
+    let by_similarity = |(list, &row): (usize, &u32)| {
+        let found = lists.best_of(list as u32, lists.length());
+        let mut similarities = Vec::new();
+        table.similarities_with(&table.get(SampleId(row)), &found, &mut similarities);
+        let k = k.min(found.len());
+        let (mut nearest, mut scores) = (vec![SampleId(row); k], vec![0.0; k]);
+        best_first(&similarities, &found, &mut scores, &mut nearest);
+        nearest
+    };
+    rows.par_iter().enumerate().map(by_similarity).collect()
+}
+
+/// Samples of a gauge: with fewer, the recall of what is built by it would be off by a hundredth.
+const ROWS: usize = 512;
+
+const PART: usize = 2048;

@@ -1,0 +1,118 @@
+use rayon::prelude::*;
+
+use super::product::Product;
+use crate::config::GraphConfig;
+use crate::embeddings::EmbeddingTable;
+use crate::graph::ProximityGraph;
+use crate::graph::kernel::{Format, Kernel};
+use crate::graph::params::Size;
+use crate::graph::topk::buffer::TopK;
+use crate::graph::topk::lists::Lists;
+use crate::sample::{GraphVersion, SampleId};
+
+/// A kNN graph with samples that have come since, while the embeddings of the others are what they were: the exact
+/// graph, where the old one was. Of `config` only K counts.
+///
+/// The new samples are those behind the old graph's. Costs (new samples) N d multiplications, and the memory of the new
+/// graph.
+///
+/// # Panics
+/// As [`build`](crate::graph::build()), where the old graph has more samples than there are embeddings, and where it has other
+/// than `config.neighbors` neighbors a sample.
+#[must_use]
+pub fn insert(
+    old: &ProximityGraph,
+    table: &EmbeddingTable,
+    config: &GraphConfig,
+    version: GraphVersion,
+) -> ProximityGraph {
+    assert!(old.len() <= table.len(), "the old graph has more samples than there are embeddings");
+    let size = Size::new(table.present(), config);
+    let present = table.present_ids();
+    let (before, come) = present.split_at(present.partition_point(|&id| (id as usize) < old.len()));
+    assert_eq!(old.degree(), config.neighbors.min(before.len() - 1), "the old graph has another K");
+    let mut lists = Lists::new(table.len(), size.neighbors);
+    let stripes = lists.stripes();
+    before.par_iter().for_each(|&sample| {
+        let (ids, scores) = (old.neighbors(SampleId(sample)), old.similarities(SampleId(sample)));
+        stripes.offer_all(sample, scores.iter().copied().zip(ids.iter().map(|id| id.0)));
+    });
+    let parts = |ids: &[u32]| -> Vec<Vec<u32>> { ids.chunks(PART).map(<[_]>::to_vec).collect() };
+    let (new, all) = (parts(come), parts(before));
+    let pairs = (0..new.len()).flat_map(|i| (0..all.len() + i + 1).map(move |j| (i, j)));
+    pairs.collect::<Vec<_>>().into_par_iter().for_each_init(
+        || Product::new(Kernel::new(Format::F32)),
+        |product, (i, j)| {
+            let rows = &new[i];
+            if j == all.len() + i {
+                return product.join_within(table, rows, &stripes);
+            }
+            let columns = all.get(j).unwrap_or_else(|| &new[j - all.len()]);
+            product.pack_rows(table, rows);
+            product.pack_columns(table, columns);
+            product.join_across(rows, columns, &stripes);
+        },
+    );
+    drop(stripes);
+    lists.into_graph(size.neighbors, version)
+}
+
+/// A kNN graph without some of its samples. Those that remain keep their order and are numbered anew; what they lost is
+/// replaced by the nearest of their neighbors' neighbors, those of lost ones included.
+///
+/// `table` holds the embeddings that the graph was built from, all of them. Costs about K² d multiplications for each
+/// sample that lost a neighbor. A sample whose neighbors' neighbors do not suffice, as when most are removed, looks at
+/// all that remain. `removed` may be in any order, and name samples twice. K shrinks where fewer others remain.
+///
+/// # Panics
+/// Where `table` has another number of samples, where `removed` names one that there is not, and where fewer than two
+/// remain.
+#[must_use]
+pub fn remove(
+    old: &ProximityGraph,
+    table: &EmbeddingTable,
+    removed: &[SampleId],
+    version: GraphVersion,
+) -> ProximityGraph {
+    assert_eq!(old.len(), table.len(), "each sample of a graph has an embedding");
+    let mut remains = vec![true; old.len()];
+    removed.iter().for_each(|id| remains[id.index()] = false);
+    let mut number = vec![u32::MAX; old.len()];
+    let remaining: Vec<SampleId> = (0..old.len()).filter(|&i| remains[i]).map(SampleId::new).collect();
+    assert!(remaining.len() >= 2, "a graph needs two samples");
+    remaining.iter().zip(0..).for_each(|(id, new)| number[id.index()] = new);
+    let degree = old.degree().min(remaining.len() - 1);
+    let remains = |id: &SampleId| number[id.index()] != u32::MAX;
+
+    let mut neighbors = vec![SampleId(0); remaining.len() * degree];
+    let mut similarities = vec![0f32; remaining.len() * degree];
+    let lists = neighbors.par_chunks_exact_mut(degree).zip(similarities.par_chunks_exact_mut(degree));
+    let init = || (Vec::new(), Vec::new(), TopK::new(degree));
+    lists.zip(&remaining).for_each_init(init, |(ids, scores, best), ((neighbors, similarities), &sample)| {
+        let own = old.neighbors(sample);
+        let kept = own.iter().zip(old.similarities(sample)).filter(|(id, _)| remains(id));
+        kept.clone().for_each(|(id, &score)| best.push(score, number[id.index()]));
+        let known = kept.count();
+        if known < degree {
+            ids.clear();
+            ids.extend(own.iter().flat_map(|&id| old.neighbors(id)).copied());
+            ids.sort_unstable();
+            ids.dedup();
+            let is_new = |id: &SampleId| *id != sample && remains(id) && !table.is_skipped(*id) && !own.contains(id);
+            ids.retain(is_new);
+            if known + ids.len() < degree {
+                ids.clear();
+                ids.extend(remaining.iter().copied().filter(is_new));
+            }
+            scores.clear();
+            table.similarities_with(&table.get(sample), ids, scores);
+            ids.iter().zip(scores).for_each(|(id, &mut score)| best.push(score, number[id.index()]));
+        }
+        for (slot, (score, id)) in best.drain_sorted().enumerate() {
+            (similarities[slot], neighbors[slot]) = (score, SampleId(id));
+        }
+    });
+    ProximityGraph::from_parts(neighbors, similarities, degree, version)
+}
+
+const PART: usize = 1024;

@@ -1,0 +1,7 @@
+//! Slow and plain builders that the fast ones are measured by.
+
+mod brute_force;
+mod per_row;
+
+pub use self::brute_force::exact;
+pub use self::per_row::build_per_row;
