@@ -42,7 +42,7 @@ impl ComputePool {
             .num_threads(threads)
             .thread_name(|i| format!("prosampler-bg-{i}"))
             .start_handler(move |_| {
-                give_way();
+                lower_priority();
                 GPU_SHARE.set(gpu_share);
             })
             .build()
@@ -86,7 +86,7 @@ impl ComputePool {
 }
 
 /// Lowers the priority of the current thread, where threads have one of their own: on Linux.
-fn give_way() {
+fn lower_priority() {
     #[cfg(target_os = "linux")]
     // SAFETY: a plain system call; 0 is the calling thread. Lowering is always allowed, and harmless where it fails.
     unsafe {
@@ -105,14 +105,14 @@ thread_local! {
 
 /// Whether work of this thread must leave GPUs to others for a part of the time.
 #[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "only models run on GPUs"))]
-pub(crate) fn leaves_gpus() -> bool {
+pub(crate) fn is_gpu_throttled() -> bool {
     GPU_SHARE.get() < 1.0
 }
 
 /// Does work on a GPU, or what stands for one, and then leaves it to others for as long as this thread's share demands.
 /// Whoever waits for the same session waits along, so that the share is the session's.
 #[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "only models run on GPUs"))]
-pub(crate) fn in_turn<T>(work: impl FnOnce() -> T) -> T {
+pub(crate) fn throttled<T>(work: impl FnOnce() -> T) -> T {
     let begun = Instant::now();
     take_turn(GPU_SHARE.get(), || begun.elapsed(), std::thread::sleep, work)
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::manifest::{self, Manifest, SavedSnapshot};
+use super::manifest::{self, Manifest, SnapshotRecord};
 use super::pushes::SavedPushes;
-use super::{Kept, State, numbers};
+use super::{SavedSnapshot, State, numbers};
 use crate::config::CheckpointConfig;
 use crate::embeddings::EmbeddingTable;
 use crate::error::{Error, Result};
@@ -113,9 +113,9 @@ impl Checkpoints {
     }
 
     /// Saves a snapshot, and removes those that are no longer kept.
-    pub fn save(&self, kept: &Kept) -> Result<()> {
+    pub fn save(&self, kept: &SavedSnapshot) -> Result<()> {
         let Folder { dir, lock: Some(_), .. } = &*self.0 else { return Ok(()) };
-        let saved = SavedSnapshot {
+        let saved = SnapshotRecord {
             graph_version: kept.graph.version().0,
             embeddings_of: kept.embeddings_of,
             begun_at_step: kept.begun_at_step,
@@ -177,7 +177,7 @@ impl Checkpoints {
     }
 
     /// What was pushed when the state was kept, if it was, for a run with such a snapshot.
-    pub fn open_waiting(&self, state: &State, kept: &Kept) -> Result<SavedPushes> {
+    pub fn open_waiting(&self, state: &State, kept: &SavedSnapshot) -> Result<SavedPushes> {
         let manifest = Manifest::read(&self.0.dir)?.unwrap_or_default();
         if !manifest.waiting_at_steps.contains(&state.step) {
             let pushes = !kept.pushed_at_step.is_empty() || !manifest.waiting_at_steps.is_empty();
@@ -203,7 +203,7 @@ impl Checkpoints {
     }
 
     /// A snapshot that was saved; without `version` the newest that is sound.
-    pub fn open(&self, version: Option<u64>) -> Result<Kept> {
+    pub fn open(&self, version: Option<u64>) -> Result<SavedSnapshot> {
         let manifest = Manifest::read(&self.0.dir)?.unwrap_or_default();
         let found: Vec<_> =
             manifest.snapshots.iter().rev().filter(|s| version.is_none_or(|v| s.graph_version == v)).collect();
@@ -223,11 +223,11 @@ impl Checkpoints {
         Err(damage.unwrap_or_else(|| self.refused(&format!("has no {version} any more; {remedy}"))))
     }
 
-    fn open_files(&self, snapshot: &SavedSnapshot) -> Result<Kept> {
+    fn open_files(&self, snapshot: &SnapshotRecord) -> Result<SavedSnapshot> {
         let path = |name: String| self.0.dir.join(name);
         let (graph, embeddings) = (path(manifest::graph(snapshot)), path(manifest::embeddings(snapshot)));
         let pushed = path(manifest::pushed(snapshot));
-        let kept = Kept {
+        let kept = SavedSnapshot {
             graph: ProximityGraph::open(&graph).map_err(|error| unusable(&graph, error))?,
             embeddings: EmbeddingTable::open(&embeddings).map_err(|error| unusable(&embeddings, error))?.into(),
             embeddings_of: snapshot.embeddings_of,

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 #[serde(default)]
 pub(super) struct Manifest {
     /// Oldest first, by their graphs' versions.
-    pub snapshots: Vec<SavedSnapshot>,
+    pub snapshots: Vec<SnapshotRecord>,
     /// The steps at which a graph came into use within an epoch, oldest first: what was left of it then is saved.
     pub left_at_steps: Vec<u64>,
     /// What the trainer has saved, oldest first; the state of step 0 before that.
@@ -26,7 +26,7 @@ pub(super) struct Manifest {
 
 /// A snapshot's numbers, of which its files have their names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct SavedSnapshot {
+pub(super) struct SnapshotRecord {
     pub graph_version: u64,
     pub embeddings_of: u64,
     pub begun_at_step: u64,
@@ -100,16 +100,16 @@ impl Manifest {
     }
 }
 
-pub(super) fn graph(snapshot: &SavedSnapshot) -> String {
+pub(super) fn graph(snapshot: &SnapshotRecord) -> String {
     format!("graph-{}.arrow", snapshot.graph_version)
 }
 
-pub(super) fn embeddings(snapshot: &SavedSnapshot) -> String {
+pub(super) fn embeddings(snapshot: &SnapshotRecord) -> String {
     format!("embeddings-{}.arrow", snapshot.embeddings_of)
 }
 
 /// When the vectors of these embeddings were pushed.
-pub(super) fn pushed(snapshot: &SavedSnapshot) -> String {
+pub(super) fn pushed(snapshot: &SnapshotRecord) -> String {
     format!("pushed-{}.arrow", snapshot.embeddings_of)
 }
 

@@ -30,7 +30,7 @@ use crate::store::Store;
 
 /// A snapshot, as it is kept.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct SavedSnapshot {
     pub graph: ProximityGraph,
     pub embeddings: Arc<EmbeddingTable>,
     /// The first graph over these embeddings.
@@ -47,7 +47,7 @@ pub(crate) struct Begin {
     pub store: Store,
     pub state: State,
     /// Where it goes on from another run: its snapshot, and what was pushed and is not in it.
-    pub kept: Option<(Box<Kept>, SavedPushes)>,
+    pub kept: Option<(Box<SavedSnapshot>, SavedPushes)>,
 }
 
 /// What a state stands on, where there is one, and else step 0.

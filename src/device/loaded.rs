@@ -80,7 +80,7 @@ impl OnnxLoaded {
         let idle = self.sessions.iter().find_map(|bound| bound.try_lock().ok());
         let mut bound = idle.unwrap_or_else(|| own.lock().unwrap_or_else(PoisonError::into_inner));
         let Bound { session, binding, results } = &mut **bound;
-        compute::in_turn(|| {
+        compute::throttled(|| {
             binding.bind_input(ROWS, &rows)?;
             binding.bind_input(COLUMNS, &columns)?;
             binding.bind_input(K, &k)?;

@@ -104,7 +104,7 @@ impl Model {
             }
         };
         // Who leaves a GPU to others rests between its own batches: two sessions would take turns to work.
-        let one_each = self.provider != Provider::Cpu && compute::leaves_gpus();
+        let one_each = self.provider != Provider::Cpu && compute::is_gpu_throttled();
         let count = if one_each { self.gpus } else { self.sessions.len() };
         let (session, transfer) = &self.sessions[rayon::current_thread_index().unwrap_or(0) % count];
         let mut values = Vec::with_capacity(self.inputs.len());
@@ -117,7 +117,7 @@ impl Model {
         }
         let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
         let run = || transfer.run(&mut session, values, output);
-        let output = if self.provider == Provider::Cpu { run() } else { compute::in_turn(run) }.map_err(failed)?;
+        let output = if self.provider == Provider::Cpu { run() } else { compute::throttled(run) }.map_err(failed)?;
         // What comes now keeps no other thread from the session.
         drop(session);
         let (shape, numbers) = outputs::numbers(&output).map_err(failed)?;

@@ -52,7 +52,7 @@ impl Backend {
     fn on_device(&self, table: &EmbeddingTable, seed: u64, version: GraphVersion) -> Option<Result<ProximityGraph>> {
         let device = self.device.as_ref().filter(|_| is_for_device(table, &self.config))?;
         let required = self.config.device == GraphDevice::Cuda;
-        if !required && multiplications(table, &self.config) < PAYS {
+        if !required && multiplications(table, &self.config) < MIN_KEPT_TO_REFINE {
             return None;
         }
         match build_on(device.as_ref(), table, &self.config, seed, version) {
@@ -73,7 +73,7 @@ fn multiplications(table: &EmbeddingTable, config: &GraphConfig) -> f64 {
 }
 
 /// From here on a device is worth the second that opening it may take: a processor of ten cores takes as long.
-const PAYS: f64 = 1e11;
+const MIN_KEPT_TO_REFINE: f64 = 1e11;
 
 #[cfg(test)]
 mod tests {

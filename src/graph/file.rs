@@ -32,7 +32,7 @@ impl ProximityGraph {
         let ids = |ids: &ScalarBuffer<u32>| Arc::new(UInt32Array::new(ids.clone(), None));
         let similarities = Arc::new(Float32Array::new(self.similarities.clone(), None));
         // At most 16 more than neighbors.
-        let spares = self.spare_count() as i32;
+        let spares = self.reserve_len() as i32;
         let batch = list(DataType::UInt32, width, ids(&self.neighbors)).and_then(|neighbors| {
             let mut columns = vec![neighbors, list(DataType::Float32, width, similarities)?];
             if spares > 0 {
@@ -88,7 +88,7 @@ fn decode(schema: &Schema, batch: &RecordBatch) -> Result<ProximityGraph, String
     let spares = values(2).as_primitive::<UInt32Type>().values().clone();
     match spares.iter().find(|&&id| id as usize >= len && id != EMPTY.0) {
         Some(id) => Err(format!("it has {len} samples, and {id} among their spares")),
-        None => Ok(graph.with_spares(spares)),
+        None => Ok(graph.with_reserve(spares)),
     }
 }
 

@@ -70,18 +70,18 @@ impl ProximityGraph {
     }
 
     /// Keeps the ids that come next, equally many a sample.
-    pub(super) fn with_spares(self, spares: ScalarBuffer<u32>) -> Self {
+    pub(super) fn with_reserve(self, spares: ScalarBuffer<u32>) -> Self {
         Self { spares, ..self }
     }
 
     /// Ids a sample that come next, at most.
-    pub(super) fn spare_count(&self) -> usize {
+    pub(super) fn reserve_len(&self) -> usize {
         self.spares.len() / self.len().max(1)
     }
 
     /// The ids that come next, where they are known.
     pub(super) fn spares(&self, id: SampleId) -> &[SampleId] {
-        let count = self.spare_count();
+        let count = self.reserve_len();
         let spares = as_ids(&self.spares[id.index() * count..][..count]);
         &spares[..spares.iter().position(|id| *id == EMPTY).unwrap_or(count)]
     }

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::graph::Backend;
 use crate::panics::guarded_future;
 use crate::progress::{Progress, Stage};
-use crate::refresh::{CancelOnDrop, First, ModelWatch, Recipe, Watched, Worker};
+use crate::refresh::{CancelOnDrop, CancellableEncoder, InitialSnapshot, ModelWatch, RefreshContext, Worker};
 use crate::sample::ModelVersion;
 use crate::source::{self, Source};
 use crate::store::{Store, plain};
@@ -239,16 +239,16 @@ impl PipelineBuilder {
             let (store, cancelled, cache) = (store.clone(), cancel.0.clone(), embeddings.clone());
             move || {
                 if let Some((kept, waiting)) = kept {
-                    return Ok((encoder, First::Resumed(kept, waiting), progress));
+                    return Ok((encoder, InitialSnapshot::Resumed(kept, waiting), progress));
                 }
                 let mut encoded = |done| progress(Progress { stage: Stage::Encode, done, total });
                 encoded(0);
                 let settings = (storage, similarity, ModelVersion(1));
                 let bad = BadSamples { on_bad_sample, known: 0 };
-                let watched = Watched { encoder: encoder.clone(), cancelled };
+                let watched = CancellableEncoder { encoder: encoder.clone(), cancelled };
                 let table = encode_present(&watched, &store, bad, settings, cache.as_deref(), &mut encoded)?;
                 enough_left(store.uri(), &table, batch_size)?;
-                Ok((encoder, First::Embedded(table), progress))
+                Ok((encoder, InitialSnapshot::Embedded(table), progress))
             }
         };
         let (encoder, first, mut progress) = pool.run("encode", embed).await?;
@@ -256,7 +256,7 @@ impl PipelineBuilder {
         let share = (config.refresh.budget * pool.threads() as f64).round().max(1.0);
         let background = ComputePool::in_background(share as usize, config.refresh.gpu_share)?;
         let backend = open_backend(&config, &pool).await?;
-        let recipe = Recipe {
+        let context = RefreshContext {
             source: source.into(),
             selection,
             storage,
@@ -269,7 +269,7 @@ impl PipelineBuilder {
             checkpoints: checkpoints.clone(),
             embeddings,
         };
-        let (worker, handle) = Worker::start(recipe, &pool, first, store, encoder, watch, heard).await?;
+        let (worker, handle) = Worker::start(context, &pool, first, store, encoder, watch, heard).await?;
         let snapshot = handle.snapshot();
         together(&snapshot, &config.walk, &config.guards, &config.pairs)?;
         let done = snapshot.embeddings.len();

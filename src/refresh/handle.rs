@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::pushed::Pushes;
-use super::report::{RefreshCounts, Refreshed, Told};
+use super::report::{RefreshCounts, RefreshStatus, Refreshed};
 use super::snapshot::{Published, Snapshot};
 use crate::checkpoint::{State, WeakCheckpoints};
 use crate::embeddings::EmbeddingTable;
@@ -18,7 +18,7 @@ use crate::source::{Source, SourceCounts};
 pub struct RefreshHandle {
     pub(super) calls: mpsc::UnboundedSender<Call>,
     pub(super) pushes: Arc<Mutex<Pushes>>,
-    pub(super) told: Arc<Told>,
+    pub(super) status: Arc<RefreshStatus>,
     pub(super) published: Published,
     pub(super) delivered: watch::Receiver<u64>,
     pub(super) source: Arc<dyn Source>,
@@ -113,13 +113,13 @@ impl RefreshHandle {
     /// How refreshes have ended so far.
     #[must_use]
     pub fn counts(&self) -> RefreshCounts {
-        self.told.counts()
+        self.status.counts()
     }
 
     /// How far the refresh has come that is under way; `None` where none is.
     #[must_use]
     pub fn progress(&self) -> Option<Progress> {
-        self.told.progress()
+        self.status.progress()
     }
 
     /// What reading the source has got over: rows skipped when the newest snapshot's were read, in this run or the one

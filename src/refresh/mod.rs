@@ -21,5 +21,5 @@ pub use self::report::{RefreshCounts, RefreshSeconds, Refreshed};
 pub use self::snapshot::{AgeSummary, Ages, Published, Snapshot};
 pub(crate) use self::snapshot::{Selection, negative};
 pub(crate) use self::watch::ModelWatch;
-pub(crate) use self::work::{CancelOnDrop, Recipe, Watched};
-pub(crate) use self::worker::{First, Worker};
+pub(crate) use self::work::{CancelOnDrop, CancellableEncoder, RefreshContext};
+pub(crate) use self::worker::{InitialSnapshot, Worker};

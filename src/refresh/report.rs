@@ -49,9 +49,9 @@ impl RefreshSeconds {
 }
 
 /// Tells how long it is since it was asked last.
-pub(super) struct Lap(Instant);
+pub(super) struct Stopwatch(Instant);
 
-impl Lap {
+impl Stopwatch {
     pub fn begin() -> Self {
         Self(Instant::now())
     }
@@ -77,7 +77,7 @@ pub struct RefreshCounts {
 
 /// What the worker tells its handles.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct RefreshStatus {
     pub published: AtomicU64,
     pub skipped: AtomicU64,
     pub failed: AtomicU64,
@@ -85,7 +85,7 @@ pub(super) struct Told {
     under_way: Mutex<Option<Progress>>,
 }
 
-impl Told {
+impl RefreshStatus {
     pub fn counts(&self) -> RefreshCounts {
         RefreshCounts {
             published: self.published.load(Relaxed),

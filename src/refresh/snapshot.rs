@@ -6,7 +6,7 @@ use arrow::compute::take;
 use arrow::datatypes::{Schema, SchemaRef};
 use tokio::sync::watch;
 
-use crate::checkpoint::Kept;
+use crate::checkpoint::SavedSnapshot;
 use crate::config::{GuardsConfig, WalkConfig};
 use crate::embeddings::EmbeddingTable;
 use crate::error::{Error, Result};
@@ -157,8 +157,8 @@ impl Snapshot {
     }
 
     /// As it goes to a checkpoint.
-    pub(super) fn kept(&self) -> Kept {
-        Kept {
+    pub(super) fn kept(&self) -> SavedSnapshot {
+        SavedSnapshot {
             graph: self.graph.clone(),
             embeddings: self.embeddings.clone(),
             embeddings_of: self.embeddings_of.0,
@@ -169,8 +169,8 @@ impl Snapshot {
     }
 
     /// As it comes from one.
-    pub(super) fn of_kept(kept: Kept, store: Store, selection: &Selection) -> Result<Self> {
-        let Kept { graph, embeddings, embeddings_of, begun_at_step, embedded_at_step, pushed_at_step } = kept;
+    pub(super) fn of_saved(kept: SavedSnapshot, store: Store, selection: &Selection) -> Result<Self> {
+        let SavedSnapshot { graph, embeddings, embeddings_of, begun_at_step, embedded_at_step, pushed_at_step } = kept;
         let ages = Ages { embedded_at_step, pushed_at_step };
         Self::new(embeddings, graph, ages, (GraphVersion(embeddings_of), begun_at_step), store, selection, None)
     }

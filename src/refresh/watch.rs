@@ -126,7 +126,7 @@ impl ModelWatch {
         let mut folders: Vec<_> = files.iter().filter_map(|file| file.parent()).map(Path::to_owned).collect();
         folders.sort_unstable();
         folders.dedup();
-        let told = move |event: notify::Result<notify::Event>| {
+        let status = move |event: notify::Result<notify::Event>| {
             let is_one = |path: &PathBuf| files.iter().any(|file| file.file_name() == path.file_name());
             // An error may hide a change.
             if event.map_or(true, |event| !event.kind.is_access() && event.paths.iter().any(is_one)) {
@@ -135,7 +135,7 @@ impl ModelWatch {
             }
         };
         let listen = || {
-            let mut watcher = notify::recommended_watcher(told)?;
+            let mut watcher = notify::recommended_watcher(status)?;
             folders.iter().try_for_each(|folder| watcher.watch(folder, RecursiveMode::NonRecursive))?;
             Ok(watcher)
         };

@@ -7,7 +7,7 @@ use arrow::array::RecordBatch;
 
 use super::drift::Drift;
 use super::pushed::Pushed;
-use super::report::{Lap, RefreshSeconds, Refreshed, Told};
+use super::report::{RefreshSeconds, RefreshStatus, Refreshed, Stopwatch};
 use super::snapshot::{Ages, Selection, Snapshot};
 use crate::checkpoint::Checkpoints;
 use crate::compute::ComputePool;
@@ -23,7 +23,7 @@ use crate::store::Store;
 use crate::telemetry;
 
 /// What a refresh needs to know; the same all run long.
-pub(crate) struct Recipe {
+pub(crate) struct RefreshContext {
     pub source: Arc<dyn Source>,
     pub selection: Selection,
     pub storage: Storage,
@@ -38,7 +38,7 @@ pub(crate) struct Recipe {
 }
 
 /// What one refresh begins with.
-pub(super) struct Task {
+pub(super) struct RefreshInput {
     pub old: Arc<Snapshot>,
     pub encoder: Arc<dyn Encoder>,
     /// The encoder may be newer than the embeddings.
@@ -46,11 +46,11 @@ pub(super) struct Task {
     pub pushed: Arc<Pushed>,
     pub step: u64,
     pub cancelled: Arc<AtomicBool>,
-    pub told: Arc<Told>,
+    pub status: Arc<RefreshStatus>,
 }
 
 /// What came of it.
-pub(super) struct Outcome {
+pub(super) struct RefreshOutput {
     pub report: Refreshed,
     /// `None` where nothing would change.
     pub snapshot: Option<Snapshot>,
@@ -67,22 +67,22 @@ impl Drop for CancelOnDrop {
     }
 }
 
-impl Recipe {
-    pub(super) async fn refresh(self: &Arc<Self>, task: Task) -> Result<Outcome> {
-        let (mut lap, old) = (Lap::begin(), &task.old);
-        task.told.reach(Stage::Store, old.store.len(), old.store.len());
+impl RefreshContext {
+    pub(super) async fn refresh(self: &Arc<Self>, task: RefreshInput) -> Result<RefreshOutput> {
+        let (mut stopwatch, old) = (Stopwatch::begin(), &task.old);
+        task.status.reach(Stage::Store, old.store.len(), old.store.len());
         let store = old.store.grow(self.source.as_ref()).await?.unwrap_or_else(|| old.store.clone());
         if store.len() > old.store.len() {
             telemetry::samples_added(store.len() - old.store.len(), store.len());
         }
-        let seconds = RefreshSeconds { store: lap.seconds(), ..RefreshSeconds::default() };
-        let recipe = self.clone();
-        self.pool.run("refresh", move || recipe.work(&task, store, seconds)).await
+        let seconds = RefreshSeconds { store: stopwatch.seconds(), ..RefreshSeconds::default() };
+        let context = self.clone();
+        self.pool.run("refresh", move || context.work(&task, store, seconds)).await
     }
 
-    fn work(&self, task: &Task, store: Store, seconds: RefreshSeconds) -> Result<Outcome> {
-        let Task { old, encoder, pushed, step, told, .. } = task;
-        let (mut lap, total) = (Lap::begin(), store.len());
+    fn work(&self, task: &RefreshInput, store: Store, seconds: RefreshSeconds) -> Result<RefreshOutput> {
+        let RefreshInput { old, encoder, pushed, step, status, .. } = task;
+        let (mut stopwatch, total) = (Stopwatch::begin(), store.len());
         let mut report = Refreshed {
             graph_version: old.graph_version(),
             model_version: old.model_version(),
@@ -93,11 +93,11 @@ impl Recipe {
             seconds,
         };
         let newer = self.newer(task, &mut report)?;
-        report.seconds.model = lap.seconds();
+        report.seconds.model = stopwatch.seconds();
         let encoder_now = newer.clone().unwrap_or_else(|| encoder.clone());
-        let watched = Watched { encoder: encoder_now.clone(), cancelled: task.cancelled.clone() };
+        let watched = CancellableEncoder { encoder: encoder_now.clone(), cancelled: task.cancelled.clone() };
         let next = ModelVersion(old.model_version().0 + 1);
-        let mut encoded = |done| told.reach(Stage::Encode, done, total);
+        let mut encoded = |done| status.reach(Stage::Encode, done, total);
         let bad = BadSamples { on_bad_sample: self.on_bad_sample, known: old.embeddings.skipped() };
         let mut ages = old.ages.clone();
         let embeddings: Arc<EmbeddingTable> = if newer.is_some() {
@@ -115,19 +115,19 @@ impl Recipe {
             table.into()
         } else if self.backend.is_settled(old.embeddings.present()) {
             telemetry::refresh_skipped(*step, "nothing has changed");
-            return Ok(Outcome { report, snapshot: None, encoder: encoder.clone() });
+            return Ok(RefreshOutput { report, snapshot: None, encoder: encoder.clone() });
         } else {
             old.embeddings.clone()
         };
-        report.seconds.encode = lap.seconds();
+        report.seconds.encode = stopwatch.seconds();
         watched.go_on()?;
         if embeddings.present() < 2 {
             return Err(embeddings.too_few(store.uri(), 2));
         }
-        told.reach(Stage::Graph, 0, total);
+        status.reach(Stage::Graph, 0, total);
         let version = GraphVersion(old.graph_version().0 + 1);
         let graph = self.backend.renew(&old.graph, &embeddings, self.seed, version)?;
-        report.seconds.graph = lap.seconds();
+        report.seconds.graph = stopwatch.seconds();
         watched.go_on()?;
         report.skipped = false;
         (report.graph_version, report.model_version) = (version, embeddings.model_version());
@@ -139,14 +139,14 @@ impl Recipe {
         if let Some(checkpoints) = &self.checkpoints {
             checkpoints.save(&snapshot.kept())?;
         }
-        report.seconds.checkpoint = lap.seconds();
-        Ok(Outcome { report, snapshot: Some(snapshot), encoder: encoder_now })
+        report.seconds.checkpoint = stopwatch.seconds();
+        Ok(RefreshOutput { report, snapshot: Some(snapshot), encoder: encoder_now })
     }
 
     /// The newer model, if there is one that fits and has drifted far enough. After a resume that may be the one that was
     /// opened, since the embeddings are older.
-    fn newer(&self, task: &Task, report: &mut Refreshed) -> Result<Option<Arc<dyn Encoder>>> {
-        let Task { old, encoder, resumed, .. } = task;
+    fn newer(&self, task: &RefreshInput, report: &mut Refreshed) -> Result<Option<Arc<dyn Encoder>>> {
+        let RefreshInput { old, encoder, resumed, .. } = task;
         let (newer, least) = match encoder.newer()? {
             Some(newer) => (newer, 0.0),
             None if *resumed => (encoder.clone(), SAME),
@@ -203,18 +203,18 @@ fn push(table: &mut EmbeddingTable, pushed: &Pushed, ages: &Ages) -> Result<(Age
 }
 
 /// An encoder that stops where its work is cancelled.
-pub(crate) struct Watched {
+pub(crate) struct CancellableEncoder {
     pub encoder: Arc<dyn Encoder>,
     pub cancelled: Arc<AtomicBool>,
 }
 
-impl Watched {
+impl CancellableEncoder {
     fn go_on(&self) -> Result<()> {
         if self.cancelled.load(Relaxed) { Err(Error::Cancelled) } else { Ok(()) }
     }
 }
 
-impl Encoder for Watched {
+impl Encoder for CancellableEncoder {
     fn name(&self) -> &str {
         self.encoder.name()
     }

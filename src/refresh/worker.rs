@@ -8,11 +8,11 @@ use tracing::Instrument;
 
 use super::handle::{Call, RefreshHandle};
 use super::pushed::Pushes;
-use super::report::{RefreshSeconds, Refreshed, Told};
+use super::report::{RefreshSeconds, RefreshStatus, Refreshed};
 use super::snapshot::{Ages, Publisher, Snapshot};
 use super::watch::ModelWatch;
-use super::work::{CancelOnDrop, Outcome, Recipe, Task};
-use crate::checkpoint::{Checkpoints, Kept, SavedPushes};
+use super::work::{CancelOnDrop, RefreshContext, RefreshInput, RefreshOutput};
+use crate::checkpoint::{Checkpoints, SavedPushes, SavedSnapshot};
 use crate::compute::ComputePool;
 use crate::config::{OnRefreshError, Overtaken};
 use crate::embeddings::EmbeddingTable;
@@ -24,14 +24,14 @@ use crate::telemetry;
 
 /// Makes snapshots, the first one and all that follow.
 pub(crate) struct Worker {
-    recipe: Arc<Recipe>,
+    context: Arc<RefreshContext>,
     encoder: Arc<dyn Encoder>,
     publisher: Publisher,
     delivered: watch::Receiver<u64>,
     calls: mpsc::UnboundedReceiver<Call>,
     model: Option<ModelWatch>,
     pushes: Arc<Mutex<Pushes>>,
-    told: Arc<Told>,
+    status: Arc<RefreshStatus>,
     failures: u32,
     /// When the last refresh began.
     begun: Clock,
@@ -42,10 +42,10 @@ pub(crate) struct Worker {
 }
 
 /// What the first snapshot is made of.
-pub(crate) enum First {
+pub(crate) enum InitialSnapshot {
     Embedded(EmbeddingTable),
     /// The snapshot that a state is of, and what was pushed and is not in it.
-    Resumed(Box<Kept>, SavedPushes),
+    Resumed(Box<SavedSnapshot>, SavedPushes),
 }
 
 /// What started a refresh.
@@ -60,27 +60,29 @@ enum Trigger {
 impl Worker {
     /// Builds and publishes the first snapshot.
     pub async fn start(
-        recipe: Recipe,
+        context: RefreshContext,
         pool: &ComputePool,
-        first: First,
+        first: InitialSnapshot,
         store: Store,
         encoder: Arc<dyn Encoder>,
         model: Option<ModelWatch>,
         delivered: watch::Receiver<u64>,
     ) -> Result<(Self, RefreshHandle)> {
         let begun = Instant::now();
-        let recipe = Arc::new(recipe);
-        let resumed = matches!(first, First::Resumed(..));
+        let context = Arc::new(context);
+        let resumed = matches!(first, InitialSnapshot::Resumed(..));
         let first = {
-            let recipe = recipe.clone();
+            let context = context.clone();
             move || match first {
-                First::Resumed(kept, waiting) => Ok((Snapshot::of_kept(*kept, store, &recipe.selection)?, waiting)),
-                First::Embedded(embeddings) => {
+                InitialSnapshot::Resumed(kept, waiting) => {
+                    Ok((Snapshot::of_saved(*kept, store, &context.selection)?, waiting))
+                }
+                InitialSnapshot::Embedded(embeddings) => {
                     let (version, ages) = (GraphVersion(1), Ages::all_at(0));
-                    let graph = recipe.backend.build(&embeddings, recipe.seed, version)?;
-                    let (embeddings, selection) = (embeddings.into(), &recipe.selection);
+                    let graph = context.backend.build(&embeddings, context.seed, version)?;
+                    let (embeddings, selection) = (embeddings.into(), &context.selection);
                     let first = Snapshot::new(embeddings, graph, ages, (version, 0), store, selection, None)?;
-                    if let Some(checkpoints) = &recipe.checkpoints {
+                    if let Some(checkpoints) = &context.checkpoints {
                         checkpoints.save(&first.kept())?;
                     }
                     Ok((first, SavedPushes::default()))
@@ -90,37 +92,37 @@ impl Worker {
         let (first, waiting) = pool.run("graph", first).await?;
         let step = *delivered.borrow();
         telemetry::published(first.graph_version(), first.model_version(), step, begun.elapsed().as_secs_f64());
-        let due = recipe.refresh.every_steps.map_or(u64::MAX, |every| first.begun_at_step.saturating_add(every));
-        let fixed = recipe.refresh.every_steps.filter(|_| recipe.refresh.swap_at_step.is_some());
+        let due = context.refresh.every_steps.map_or(u64::MAX, |every| first.begun_at_step.saturating_add(every));
+        let fixed = context.refresh.every_steps.filter(|_| context.refresh.swap_at_step.is_some());
         let fixed = fixed.map(|every| (first.begun_at_step, every));
         let mut pushes = Pushes::new(first.embeddings.dimension(), fixed);
         pushes.resume(&waiting);
         let pushes = Arc::new(Mutex::new(pushes));
         let (publisher, published) = Publisher::new(first);
-        if let Some(lag) = recipe.refresh.swap_at_step {
+        if let Some(lag) = context.refresh.swap_at_step {
             publisher.settle(due.saturating_add(lag));
         }
         let (tx, calls) = mpsc::unbounded_channel();
-        let told = Arc::<Told>::default();
+        let status = Arc::<RefreshStatus>::default();
         let handle = RefreshHandle {
             calls: tx,
             pushes: pushes.clone(),
-            told: told.clone(),
+            status: status.clone(),
             published,
             delivered: delivered.clone(),
-            source: recipe.source.clone(),
-            checkpoints: recipe.checkpoints.as_ref().map(Checkpoints::downgrade),
-            embeddings: recipe.embeddings.clone(),
+            source: context.source.clone(),
+            checkpoints: context.checkpoints.as_ref().map(Checkpoints::downgrade),
+            embeddings: context.embeddings.clone(),
         };
         let worker = Self {
-            recipe,
+            context,
             encoder,
             publisher,
             delivered,
             calls,
             model,
             pushes,
-            told,
+            status,
             failures: 0,
             begun: Clock::now(),
             due,
@@ -131,8 +133,8 @@ impl Worker {
 
     /// Refreshes whenever a trigger fires, until nobody delivers any more. The error is the one that ends the run.
     pub async fn run(mut self) -> Result<()> {
-        let every = self.recipe.refresh.every_steps;
-        let pause = self.recipe.refresh.every_seconds.map(Duration::from_secs_f64);
+        let every = self.context.refresh.every_steps;
+        let pause = self.context.refresh.every_seconds.map(Duration::from_secs_f64);
         let mut overtaken = false;
         loop {
             let trigger = if std::mem::take(&mut overtaken) {
@@ -149,13 +151,14 @@ impl Worker {
             let result = self.refresh(step, due, &mut overtaken).instrument(telemetry::refresh(step)).await;
             if let (Trigger::Steps(_), Some(every)) = (&trigger, every) {
                 // With `swap_at_step` none may be left out, however late it is.
-                let from = if self.recipe.refresh.swap_at_step.is_some() { self.due } else { *self.delivered.borrow() };
+                let from =
+                    if self.context.refresh.swap_at_step.is_some() { self.due } else { *self.delivered.borrow() };
                 self.due = from.max(self.due).saturating_add(every);
             }
-            if let Some(lag) = self.recipe.refresh.swap_at_step {
+            if let Some(lag) = self.context.refresh.swap_at_step {
                 self.publisher.settle(self.due.saturating_add(lag));
             }
-            let config = &self.recipe.refresh;
+            let config = &self.context.refresh;
             let mut fatal = None;
             if let Err(Error::Refresh { step, failures, cause }) = &result {
                 telemetry::refresh_failed(*step, cause);
@@ -175,7 +178,7 @@ impl Worker {
 
     /// Forgets what every state has that may yet be kept. Without checkpoints none is.
     fn forget_pushes(&self) {
-        let in_use = self.recipe.checkpoints.as_ref().map_or(u64::MAX, Checkpoints::oldest_graph_in_use);
+        let in_use = self.context.checkpoints.as_ref().map_or(u64::MAX, Checkpoints::oldest_graph_in_use);
         self.pushes().forget(in_use);
     }
 
@@ -210,16 +213,16 @@ impl Worker {
         self.forget_pushes();
         let pushed = self.pushes().take(due, version);
         let cancel = CancelOnDrop(Arc::default());
-        let work = self.recipe.refresh(Task {
+        let work = self.context.refresh(RefreshInput {
             old: old.clone(),
             encoder: self.encoder.clone(),
             resumed: self.resumed,
             pushed,
             step,
             cancelled: cancel.0.clone(),
-            told: self.told.clone(),
+            status: self.status.clone(),
         });
-        let restart = self.recipe.refresh.overtaken == Overtaken::Restart;
+        let restart = self.context.refresh.overtaken == Overtaken::Restart;
         let result = tokio::select! {
             result = work => result,
             () = changed(&mut self.model), if restart => {
@@ -228,23 +231,23 @@ impl Worker {
             }
         };
         drop(cancel);
-        self.told.rest();
+        self.status.rest();
         match result {
-            Ok(Outcome { report, snapshot, encoder }) => {
+            Ok(RefreshOutput { report, snapshot, encoder }) => {
                 self.failures = 0;
                 self.resumed = false;
                 self.forget_pushes();
                 let old_encoder = std::mem::replace(&mut self.encoder, encoder);
                 let Some(snapshot) = snapshot else {
-                    count(&self.told.skipped);
+                    count(&self.status.skipped);
                     return Ok(report);
                 };
-                count(&self.told.published);
+                count(&self.status.published);
                 let (graph, model, seconds) = (snapshot.graph_version(), snapshot.model_version(), report.seconds);
                 telemetry::published(graph, model, step, seconds.total());
                 let RefreshSeconds { store, model, encode, graph, checkpoint } = seconds;
                 telemetry::refresh_took(store, model, encode, graph, checkpoint);
-                let unused = match self.recipe.refresh.swap_at_step {
+                let unused = match self.context.refresh.swap_at_step {
                     None => self.publisher.publish(snapshot),
                     Some(lag) => {
                         self.publisher.publish_from(step.saturating_add(lag), snapshot, *self.delivered.borrow())
@@ -257,12 +260,12 @@ impl Worker {
             Err(error) => {
                 self.pushes().restore(version);
                 if matches!(error, Error::Cancelled) {
-                    count(&self.told.cancelled);
+                    count(&self.status.cancelled);
                     telemetry::refresh_cancelled(step);
                     return Err(error);
                 }
                 self.failures += 1;
-                count(&self.told.failed);
+                count(&self.status.failed);
                 Err(Error::Refresh { step, failures: self.failures, cause: Arc::new(error) })
             }
         }

@@ -1,6 +1,7 @@
 //! One file of a data set: what it is, its schema, its parts.
 
 use std::io::{Read, Seek, SeekFrom};
+use std::ops::ControlFlow;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -46,15 +47,8 @@ pub(super) struct Part<'a> {
     pub skip: usize,
 }
 
-/// What goes on after a record batch was handed over.
-pub(super) enum Listening {
-    Yes,
-    /// Nobody takes any more.
-    No,
-}
-
-/// Takes a record batch.
-pub(super) type Emit<'a> = &'a mut dyn FnMut(RecordBatch) -> Listening;
+/// Takes a record batch, and says whether it takes more.
+pub(super) type Emit<'a> = &'a mut dyn FnMut(RecordBatch) -> ControlFlow<()>;
 
 impl DataFile {
     /// Reads begin and footer. Blocks.
@@ -99,7 +93,7 @@ impl DataFile {
 
     /// Hands over a part's record batches, all of its rows or an error. A column of texts of which one is not UTF-8
     /// comes as bytes, in the record batch that has it. Blocks.
-    pub fn read(&self, part: usize, columns: &[usize], emit: Emit<'_>) -> Result<Listening> {
+    pub fn read(&self, part: usize, columns: &[usize], emit: Emit<'_>) -> Result<ControlFlow<()>> {
         let error = match (self.read_whole(part, columns, emit), &self.format) {
             (Err(error @ Error::Corrupt { .. }), Format::Parquet(_)) => error,
             (other, _) => return other,
@@ -122,7 +116,10 @@ impl DataFile {
     /// The row group, and the column that is damaged: found by reading them one by one.
     fn damaged(&self, row_group: usize, columns: &[usize]) -> String {
         let is_damaged = |column: usize| {
-            matches!(self.read_whole(row_group, &[column], &mut |_| Listening::Yes), Err(Error::Corrupt { .. }))
+            matches!(
+                self.read_whole(row_group, &[column], &mut |_| ControlFlow::Continue(())),
+                Err(Error::Corrupt { .. })
+            )
         };
         let damaged = columns.iter().find(|column| is_damaged(**column));
         let column = damaged.map(|&column| format!(", column `{}`", self.schema().field(column).name()));
@@ -130,30 +127,30 @@ impl DataFile {
     }
 
     /// Counts what is handed over: no more rows than promised, and no fewer.
-    fn read_whole(&self, part: usize, columns: &[usize], emit: Emit<'_>) -> Result<Listening> {
+    fn read_whole(&self, part: usize, columns: &[usize], emit: Emit<'_>) -> Result<ControlFlow<()>> {
         let promised = self.part_rows(part);
         let (mut rows, mut beyond) = (0, false);
         let mut counted = |batch: RecordBatch| {
             beyond = promised.is_some_and(|promised| rows + batch.num_rows() > promised);
             if beyond {
-                return Listening::No;
+                return ControlFlow::Break(());
             }
             rows += batch.num_rows();
             emit(batch)
         };
-        let listening = self.decode(part, columns, &mut counted)?;
+        let flow = self.decode(part, columns, &mut counted)?;
         let says = |found: String| {
             let cause = format!("it holds {found}, and its footer says {}", promised.unwrap_or(0));
             Err(corrupt(&self.location, String::new(), cause.into()))
         };
-        match (listening, promised) {
+        match (flow, promised) {
             _ if beyond => says(format!("more than {rows} rows")),
-            (Listening::Yes, Some(promised)) if rows < promised => says(format!("{rows} rows")),
-            (listening, _) => Ok(listening),
+            (ControlFlow::Continue(()), Some(promised)) if rows < promised => says(format!("{rows} rows")),
+            (flow, _) => Ok(flow),
         }
     }
 
-    fn decode(&self, part: usize, columns: &[usize], emit: Emit<'_>) -> Result<Listening> {
+    fn decode(&self, part: usize, columns: &[usize], emit: Emit<'_>) -> Result<ControlFlow<()>> {
         let texts = match &self.format {
             Format::Parquet(file) => file.texts(columns),
             Format::Ipc(_) => Texts::Strict,
@@ -177,7 +174,7 @@ impl DataFile {
         }
     }
 
-    fn decode_as(&self, part: Part<'_>, emit: Emit<'_>) -> Result<Listening> {
+    fn decode_as(&self, part: Part<'_>, emit: Emit<'_>) -> Result<ControlFlow<()>> {
         let location = &self.location;
         match &self.format {
             Format::Parquet(file) => {

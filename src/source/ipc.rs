@@ -1,6 +1,7 @@
 //! One Arrow IPC file or stream, from front to back: a file is a stream between a mark and a footer.
 
 use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
+use std::ops::ControlFlow;
 
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::error::ArrowError;
@@ -10,7 +11,7 @@ use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions, w
 use arrow::ipc::{Endianness, root_as_footer, root_as_message};
 use parquet::file::reader::Length;
 
-use super::data_file::{Emit, Listening, Part, ROWS, Texts, corrupt};
+use super::data_file::{Emit, Part, ROWS, Texts, corrupt};
 use super::lengths::CheckedLengths;
 use super::location::{Input, Location};
 use super::parquet::order_of;
@@ -51,7 +52,7 @@ impl IpcFile {
         self.schema.clone()
     }
 
-    pub fn read(&self, location: &Location, input: Input, part: Part<'_>, emit: Emit<'_>) -> Result<Listening> {
+    pub fn read(&self, location: &Location, input: Input, part: Part<'_>, emit: Emit<'_>) -> Result<ControlFlow<()>> {
         let failed = |e: ArrowError| corrupt(location, String::new(), e.into());
         let mut input = BufReader::new(input);
         if self.is_file() {
@@ -80,8 +81,8 @@ impl IpcFile {
             let skipped = skip.min(batch.num_rows());
             skip -= skipped;
             for start in (skipped..batch.num_rows()).step_by(ROWS) {
-                if let Listening::No = emit(batch.slice(start, ROWS.min(batch.num_rows() - start))) {
-                    return Ok(Listening::No);
+                if let ControlFlow::Break(()) = emit(batch.slice(start, ROWS.min(batch.num_rows() - start))) {
+                    return Ok(ControlFlow::Break(()));
                 }
             }
         }
@@ -92,7 +93,7 @@ impl IpcFile {
             None if batches.get_mut().get_mut().read(&mut [0]).map_err(|e| failed(e.into()))? > 0 => {
                 format!("it goes on behind its end mark, which follows record batch {count}")
             }
-            _ => return Ok(Listening::Yes),
+            _ => return Ok(ControlFlow::Continue(())),
         };
         Err(corrupt(location, String::new(), cause.into()))
     }

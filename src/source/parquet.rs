@@ -1,6 +1,6 @@
 //! One Parquet file, row group by row group.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::{Schema, SchemaRef};
@@ -10,7 +10,7 @@ use parquet::arrow::arrow_reader::{
 use parquet::arrow::{ProjectionMask, parquet_to_arrow_field_levels};
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
 
-use super::data_file::{BYTES, Emit, Listening, Part, ROWS, Texts, corrupt};
+use super::data_file::{BYTES, Emit, Part, ROWS, Texts, corrupt};
 use super::location::{Input, Location};
 use super::parquet_footer::impossible_columns;
 use super::parquet_pages::CheckedRowGroup;
@@ -88,7 +88,7 @@ impl ParquetFile {
         used.map(|(start, length)| start..start.saturating_add(length)).collect()
     }
 
-    pub fn read(&self, location: &Location, input: Input, part: Part<'_>, emit: Emit<'_>) -> Result<Listening> {
+    pub fn read(&self, location: &Location, input: Input, part: Part<'_>, emit: Emit<'_>) -> Result<ControlFlow<()>> {
         let damaged = |cause| corrupt(location, String::new(), cause);
         let metadata = match part.texts {
             Texts::Strict => &self.metadata,
@@ -112,11 +112,11 @@ impl ParquetFile {
         });
         for batch in batches.map_err(|e| damaged(e.into()))? {
             let batch = batch.and_then(|batch| restored(batch.project(&order)?, self.metadata.schema(), part.columns));
-            if let Listening::No = emit(batch.map_err(|e| damaged(e.into()))?) {
-                return Ok(Listening::No);
+            if let ControlFlow::Break(()) = emit(batch.map_err(|e| damaged(e.into()))?) {
+                return Ok(ControlFlow::Break(()));
             }
         }
-        Ok(Listening::Yes)
+        Ok(ControlFlow::Continue(()))
     }
 
     fn row_group(&self, row_group: usize) -> &RowGroupMetaData {

@@ -1,6 +1,7 @@
 //! Parts of files, read side by side and handed out one after another.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::RecordBatches;
 use super::columns::Adapter;
-use super::data_file::{DataFile, Listening};
+use super::data_file::DataFile;
 use crate::config::OnCorrupt;
 use crate::error::{Error, Result};
 use crate::panics;
@@ -110,11 +111,11 @@ fn read(part: &FilePart, on_corrupt: OnCorrupt, damage: &Damage, tx: &mpsc::Send
     let mut emit = |batch: RecordBatch| match part.adapter.adapt(&batch) {
         Ok(batch) => {
             rows += batch.num_rows();
-            if tx.blocking_send(Ok(batch)).is_ok() { Listening::Yes } else { Listening::No }
+            if tx.blocking_send(Ok(batch)).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         }
         Err(error) => {
             unlike = Some(error);
-            Listening::No
+            ControlFlow::Break(())
         }
     };
     let read = part.file.read(part.number, &part.adapter.positions, &mut emit);

@@ -23,7 +23,7 @@ use crate::telemetry;
 
 /// How a store is made from its source, and what its files are called.
 #[derive(Debug)]
-pub(super) struct Recipe {
+pub(super) struct StoreBuilder {
     columns: Vec<String>,
     /// As stored.
     pub schema: SchemaRef,
@@ -39,7 +39,7 @@ pub(super) struct Recipe {
 /// Hears how many rows are in.
 type Progress<'a> = &'a mut (dyn FnMut(usize) + Send);
 
-impl Recipe {
+impl StoreBuilder {
     pub fn new(source: &dyn Source, columns: &[String], config: &StoreConfig) -> Result<Self> {
         let positions = positions(source.uri(), &source.schema(), columns)?;
         let selected = source.schema().project(&positions);

@@ -35,7 +35,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
-use self::build::Recipe;
+use self::build::StoreBuilder;
 pub use self::hashes::{ColumnPath, Key};
 use self::plain::BadTexts;
 pub(crate) use self::plain::plain;
@@ -58,7 +58,7 @@ pub struct Store {
     len: usize,
     /// Rows are asked for before they are read.
     asks: bool,
-    recipe: Arc<Recipe>,
+    builder: Arc<StoreBuilder>,
 }
 
 /// What one pass over a source has read.
@@ -102,7 +102,7 @@ impl Store {
         config: &StoreConfig,
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Self> {
-        Recipe::new(source, columns, config)?.build(source, progress).await
+        StoreBuilder::new(source, columns, config)?.build(source, progress).await
     }
 
     /// This store and the rows of files that `source`, which it was built from, has gained since; `None` where it has
@@ -112,16 +112,16 @@ impl Store {
     /// # Errors
     /// As [`build`](Self::build); [`Error::SourceChanged`] where a file is gone or has changed.
     pub async fn grow(&self, source: &dyn Source) -> Result<Option<Self>> {
-        let Some(segment) = self.recipe.grow(source, &self.segments).await? else { return Ok(None) };
+        let Some(segment) = self.builder.grow(source, &self.segments).await? else { return Ok(None) };
         let segments = self.segments.iter().cloned().chain([segment]).collect();
-        Self::of(self.uri.clone(), segments, self.recipe.clone()).map(Some)
+        Self::of(self.uri.clone(), segments, self.builder.clone()).map(Some)
     }
 
-    fn new(uri: &str, segments: Vec<Segment>, recipe: Recipe) -> Result<Self> {
-        Self::of(uri.into(), segments, Arc::new(recipe))
+    fn new(uri: &str, segments: Vec<Segment>, builder: StoreBuilder) -> Result<Self> {
+        Self::of(uri.into(), segments, Arc::new(builder))
     }
 
-    fn of(uri: Arc<str>, segments: Vec<Segment>, recipe: Arc<Recipe>) -> Result<Self> {
+    fn of(uri: Arc<str>, segments: Vec<Segment>, builder: Arc<StoreBuilder>) -> Result<Self> {
         let (mut starts, mut firsts, mut len) = (Vec::new(), Vec::new(), 0);
         for segment in &segments {
             starts.push((len, firsts.len()));
@@ -133,8 +133,8 @@ impl Store {
         if len > u32::MAX as usize {
             return Err(Error::TooManySamples { uri: uri.to_string() });
         }
-        let asks = advice::advise(segments.iter().flat_map(Segment::batches), recipe.advice);
-        let schema = recipe.schema.clone();
+        let asks = advice::advise(segments.iter().flat_map(Segment::batches), builder.advice);
+        let schema = builder.schema.clone();
         Ok(Self {
             uri,
             schema,
@@ -143,7 +143,7 @@ impl Store {
             firsts: firsts.into(),
             len,
             asks,
-            recipe,
+            builder,
         })
     }
 
@@ -171,7 +171,7 @@ impl Store {
     }
 
     fn fingerprint_of(&self, segments: usize) -> String {
-        let mut text = format!("{}\n", self.recipe.settings);
+        let mut text = format!("{}\n", self.builder.settings);
         for segment in &self.segments[..segments] {
             let shards = segment.shards.iter().map(|shard| format!("{}\t{}\n", shard.version, shard.uri));
             text.extend(shards);
@@ -189,7 +189,7 @@ impl Store {
         let before = (1..=self.segments.len()).find(|&segments| self.fingerprint_of(segments) == fingerprint)?;
         let ends = self.starts.iter().map(|(first, _)| *first).skip(1).chain([self.len]);
         let segments = 1 + ends.enumerate().position(|(i, end)| i + 1 >= before && end == len)?;
-        Self::of(self.uri.clone(), self.segments[..segments].to_vec(), self.recipe.clone()).ok()
+        Self::of(self.uri.clone(), self.segments[..segments].to_vec(), self.builder.clone()).ok()
     }
 
     /// Rows.
@@ -243,7 +243,7 @@ impl Store {
             if self.asks {
                 advice::ask_for_all(&part.batch);
             }
-            Ok((first, self.recipe.verified(part)?))
+            Ok((first, self.builder.verified(part)?))
         })
     }
 
@@ -268,7 +268,7 @@ impl Store {
         // To check a record batch takes reading all of it: too much for some rows where not all fit in memory.
         let checked = |&batch: &usize| match self.part(batch) {
             part if self.asks => Ok(&part.batch),
-            part => self.recipe.verified(part),
+            part => self.builder.verified(part),
         };
         let batches: Vec<_> = used.iter().map(checked).collect::<Result<_>>()?;
         let place = |(batch, row)| (used.partition_point(|&used| used < batch), row);

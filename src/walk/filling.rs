@@ -1,8 +1,8 @@
 use rand::Rng;
 
 use super::WalkCounts;
-use super::epoch::Fresh;
 use super::guards::Admission;
+use super::remaining::Remaining;
 use crate::sample::SampleId;
 
 /// A mini-batch that is being filled.
@@ -13,9 +13,9 @@ pub(super) struct Filling<'a, A> {
     pub admission: A,
     size: usize,
     /// Where samples come from.
-    fresh: &'a mut Fresh,
+    fresh: &'a mut Remaining,
     /// With the paper's coverage, those that walks start at.
-    unseen: Option<&'a mut Fresh>,
+    unseen: Option<&'a mut Remaining>,
     /// Samples of either that were picked.
     picked: [usize; 2],
     /// Samples that are still looked at when any would do.
@@ -23,7 +23,7 @@ pub(super) struct Filling<'a, A> {
 }
 
 impl<'a, A: Admission> Filling<'a, A> {
-    pub fn new(size: usize, fresh: &'a mut Fresh, mut unseen: Option<&'a mut Fresh>, admission: A) -> Self {
+    pub fn new(size: usize, fresh: &'a mut Remaining, mut unseen: Option<&'a mut Remaining>, admission: A) -> Self {
         fresh.sweep();
         if let Some(unseen) = &mut unseen {
             unseen.sweep();

@@ -19,8 +19,6 @@
 //! # Ok::<(), prosampler::Error>(())
 //! ```
 
-mod back;
-mod epoch;
 mod filling;
 pub(crate) mod guards;
 mod knn;
@@ -28,17 +26,19 @@ mod must_draw;
 mod negatives;
 mod path;
 mod random_walk;
+mod remaining;
+mod reverse;
 
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 
-use self::back::BackEdges;
-use self::epoch::Fresh;
 use self::filling::Filling;
-use self::guards::{Admission, Marks, Notes, Watch};
+use self::guards::{Admission, BatchGuard, GuardScratch, SparseBitSet};
 pub use self::guards::{Groups, Guards};
-use self::must_draw::Due;
+use self::must_draw::MustDraw;
 use self::negatives::{Near, Wanted};
+use self::remaining::Remaining;
+use self::reverse::ReverseEdges;
 use crate::config::{Coverage, SamplerKind, WalkConfig};
 use crate::graph::ProximityGraph;
 use crate::sample::SampleId;
@@ -148,13 +148,13 @@ pub struct EpochSampler {
     ended: bool,
     /// What guards refused when the epoch ended.
     refused: WalkCounts,
-    fresh: Fresh,
+    fresh: Remaining,
     /// With the paper's coverage, what mini-batches are drawn from: all samples.
-    all: Option<Fresh>,
-    back: Option<BackEdges>,
-    due: Option<Due>,
-    notes: Notes,
-    used: Marks,
+    all: Option<Remaining>,
+    back: Option<ReverseEdges>,
+    must_draw: Option<MustDraw>,
+    scratch: GuardScratch,
+    used: SparseBitSet,
 }
 
 /// What is left of an epoch at some point.
@@ -172,16 +172,16 @@ impl EpochSampler {
     /// The mini-batches of `epoch`, from 0, over a data set of `samples`.
     #[must_use]
     pub fn new(samples: usize, config: &WalkConfig, seed: u64, epoch: u64) -> Self {
-        Self::over(Fresh::all(samples), (samples, 0), config, seed, epoch)
+        Self::over(Remaining::all(samples), (samples, 0), config, seed, epoch)
     }
 
     /// Goes on with what was left of an epoch.
     #[must_use]
     pub fn from_left(left: &Left, config: &WalkConfig, seed: u64, epoch: u64) -> Self {
-        Self::over(Fresh::of(left.bits.clone()), (left.samples, left.drawn), config, seed, epoch)
+        Self::over(Remaining::of(left.bits.clone()), (left.samples, left.drawn), config, seed, epoch)
     }
 
-    fn over(fresh: Fresh, (samples, drawn): (usize, u64), config: &WalkConfig, seed: u64, epoch: u64) -> Self {
+    fn over(fresh: Remaining, (samples, drawn): (usize, u64), config: &WalkConfig, seed: u64, epoch: u64) -> Self {
         Self {
             config: config.clone(),
             seed,
@@ -191,11 +191,11 @@ impl EpochSampler {
             ended: false,
             refused: WalkCounts::default(),
             fresh,
-            all: (config.coverage == Coverage::Paper).then(|| Fresh::all(samples)),
+            all: (config.coverage == Coverage::Paper).then(|| Remaining::all(samples)),
             back: None,
-            due: None,
-            notes: Notes::default(),
-            used: Marks::default(),
+            must_draw: None,
+            scratch: GuardScratch::default(),
+            used: SparseBitSet::default(),
         }
     }
 
@@ -203,7 +203,7 @@ impl EpochSampler {
     /// in which samples happened to be drawn before no longer matters. O(samples).
     pub fn pause(&mut self) -> Left {
         self.back = None;
-        self.all = self.all.take().map(|_| Fresh::all(self.samples));
+        self.all = self.all.take().map(|_| Remaining::all(self.samples));
         Left { samples: self.samples, drawn: self.drawn, bits: self.fresh.pause() }
     }
 
@@ -253,18 +253,18 @@ impl EpochSampler {
     fn draw(&mut self, graph: &ProximityGraph, guards: Option<&Guards>) -> Option<Draw> {
         let (size, least) = self.size(guards.is_some())?;
         let mut generator = generator(self.seed, self.epoch, self.drawn);
-        self.look_back(graph, guards.map_or(0, Guards::skip));
-        let due = guards.map_or_else(Vec::new, |guards| self.due(guards, &mut generator));
+        self.update_reverse_edges(graph, guards.map_or(0, Guards::skip));
+        let must_draw = guards.map_or_else(Vec::new, |guards| self.must_draw(guards, &mut generator));
         for _ in 0..ATTEMPTS {
-            let mut notes = std::mem::take(&mut self.notes);
+            let mut scratch = std::mem::take(&mut self.scratch);
             let draw = match guards {
                 None => self.fill(graph, 0, size, &[], (), &mut generator),
                 Some(guards) => {
-                    let watch = Watch::new(guards, graph, &mut notes);
-                    self.fill(graph, guards.skip(), size, &due, watch, &mut generator)
+                    let watch = BatchGuard::new(guards, graph, &mut scratch);
+                    self.fill(graph, guards.skip(), size, &must_draw, watch, &mut generator)
                 }
             };
-            self.notes = notes;
+            self.scratch = scratch;
             let found = draw.ids.len() >= least;
             for &id in &draw.ids {
                 match self.all.as_mut().filter(|_| size == self.config.batch_size) {
@@ -281,8 +281,8 @@ impl EpochSampler {
             }
             if found {
                 self.drawn += 1;
-                if let Some(due) = &mut self.due {
-                    due.drawn(&draw.ids);
+                if let Some(must_draw) = &mut self.must_draw {
+                    must_draw.drawn(&draw.ids);
                 }
                 return Some(draw);
             }
@@ -312,27 +312,27 @@ impl EpochSampler {
     }
 
     /// In the later part of an epoch walks go back along edges, too, so that they find what is left.
-    fn look_back(&mut self, graph: &ProximityGraph, skip: usize) {
+    fn update_reverse_edges(&mut self, graph: &ProximityGraph, skip: usize) {
         let late = self.fresh.len() < self.samples - self.samples / EARLY;
         let walks = self.config.sampler == SamplerKind::RandomWalk && self.config.coverage == Coverage::Exact;
         match &mut self.back {
             Some(back) if back.are_of(graph) => back.keep_fresh(&self.fresh),
-            back if late && walks => *back = Some(BackEdges::new(graph, &self.fresh, skip)),
+            back if late && walks => *back = Some(ReverseEdges::new(graph, &self.fresh, skip)),
             _ => {}
         }
     }
 
     /// Samples that must come now, or the epoch cannot have them all.
-    fn due(&mut self, guards: &Guards, generator: &mut ChaCha8Rng) -> Vec<SampleId> {
+    fn must_draw(&mut self, guards: &Guards, generator: &mut ChaCha8Rng) -> Vec<SampleId> {
         if self.config.coverage == Coverage::Paper {
             return Vec::new();
         }
-        let due = match self.due.take().filter(|due| due.are_of(guards.groups())) {
-            Some(due) => due,
-            None => Due::new(guards.groups(), &self.fresh),
+        let must_draw = match self.must_draw.take().filter(|must_draw| must_draw.are_of(guards.groups())) {
+            Some(must_draw) => must_draw,
+            None => MustDraw::new(guards.groups(), &self.fresh),
         };
         let left = mini_batches_per_epoch(self.samples, &self.config) - self.drawn;
-        self.due.insert(due).samples(&self.fresh, left, generator)
+        self.must_draw.insert(must_draw).samples(&self.fresh, left, generator)
     }
 
     /// One attempt at a mini-batch, which begins with samples that are due.
@@ -341,7 +341,7 @@ impl EpochSampler {
         graph: &ProximityGraph,
         skip: usize,
         size: usize,
-        due: &[SampleId],
+        must_draw: &[SampleId],
         admission: A,
         generator: &mut ChaCha8Rng,
     ) -> Draw {
@@ -352,7 +352,7 @@ impl EpochSampler {
             _ => (&mut self.fresh, None),
         };
         let mut filling = Filling::new(size, fresh, unseen, admission);
-        for &id in due {
+        for &id in must_draw {
             if !filling.is_full() {
                 filling.offer(id);
             }

@@ -1,7 +1,7 @@
 use rand::{Rng, RngExt};
 
 use super::WalkCounts;
-use super::guards::{Admission, Marks};
+use super::guards::{Admission, SparseBitSet};
 use crate::graph::ProximityGraph;
 use crate::sample::SampleId;
 
@@ -26,7 +26,7 @@ impl Wanted<'_> {
     pub fn draw(
         &self,
         near: &Near<'_>,
-        used: &mut Marks,
+        used: &mut SparseBitSet,
         admission: &mut impl Admission,
         counts: &mut WalkCounts,
         generator: &mut impl Rng,

@@ -6,11 +6,11 @@
 //! segments at the same time, each while the memory of the others is on its way, and hands the moves out in their order:
 //! the path is move for move that of one walker. Without restarts there is one segment, and every move waits.
 //!
-//! With [`BackEdges`] a move mostly goes back along an edge that leads to the place it leaves from; see there.
+//! With [`ReverseEdges`] a move mostly goes back along an edge that leads to the place it leaves from; see there.
 
 use rand::{Rng, RngExt};
 
-use super::back::BackEdges;
+use super::reverse::ReverseEdges;
 use crate::graph::ProximityGraph;
 use crate::sample::SampleId;
 use crate::simd::prefetch;
@@ -27,7 +27,7 @@ pub(super) struct Move {
 /// The moves of a random walk with restart, without end.
 pub(super) struct Path<'a, R> {
     graph: &'a ProximityGraph,
-    back: Option<&'a BackEdges>,
+    back: Option<&'a ReverseEdges>,
     generator: R,
     /// Neighbors that moves go to, and the rank of the first.
     degree: u64,
@@ -65,13 +65,13 @@ impl<'a, R: Rng> Path<'a, R> {
     /// `skip` on, below the degree.
     pub fn new(
         graph: &'a ProximityGraph,
-        back: Option<&'a BackEdges>,
+        back: Option<&'a ReverseEdges>,
         skip: usize,
         start: SampleId,
         alpha: f64,
         generator: R,
     ) -> Self {
-        let ranks = back.map_or(skip..graph.degree(), BackEdges::ranks);
+        let ranks = back.map_or(skip..graph.degree(), ReverseEdges::ranks);
         let mut path = Self {
             graph,
             back,
@@ -160,7 +160,7 @@ impl<'a, R: Rng> Path<'a, R> {
         match (self.back, stage) {
             (Some(back), Stage::Back(place)) => Ok(back.from(place)),
             // Which edge is a matter of the upper bits, whether to go back one of the lowest three.
-            (Some(back), Stage::From) if self.goes_back(at) => back
+            (Some(back), Stage::From) if self.takes_reverse_edges(at) => back
                 .choose(self.from(at), self.returns[at % WINDOW])
                 .map_or_else(|| Ok(*self.step(at)), |place| Err(Stage::Back(place))),
             _ => Ok(*self.step(at)),
@@ -171,13 +171,13 @@ impl<'a, R: Rng> Path<'a, R> {
     #[inline]
     fn fetch(&self, at: usize) {
         match self.back {
-            Some(back) if self.goes_back(at) => back.prefetch_list(self.from(at)),
+            Some(back) if self.takes_reverse_edges(at) => back.prefetch_list(self.from(at)),
             _ => prefetch(std::slice::from_ref(self.step(at))),
         }
     }
 
     #[inline]
-    fn goes_back(&self, at: usize) -> bool {
+    fn takes_reverse_edges(&self, at: usize) -> bool {
         !self.returns[at % WINDOW].is_multiple_of(ONWARD)
     }
 
@@ -243,7 +243,7 @@ mod tests {
     use rand::SeedableRng;
     use rand::rngs::ChaCha8Rng;
 
-    use super::super::epoch::Fresh;
+    use super::super::remaining::Remaining;
     use super::*;
     use crate::sample::GraphVersion;
 
@@ -258,9 +258,9 @@ mod tests {
         // A hundred samples are nobody's neighbor.
         let neighbors = (0..LEN * DEGREE).map(|_| SampleId::new(generator.random_range(100..LEN))).collect();
         let graph = ProximityGraph::new(neighbors, vec![0.0; LEN * DEGREE], DEGREE, GraphVersion(1)).unwrap();
-        let mut fresh = Fresh::all(LEN);
+        let mut fresh = Remaining::all(LEN);
         (0..LEN).filter(|id| id % 3 == 0).for_each(|id| assert!(fresh.take(SampleId::new(id))));
-        let mut edges = BackEdges::new(&graph, &fresh, SKIP);
+        let mut edges = ReverseEdges::new(&graph, &fresh, SKIP);
         // Fewer now: what is forgotten must leave the others as they would be made.
         (0..LEN).filter(|id| id % 5 == 1).for_each(|id| _ = fresh.take(SampleId::new(id)));
         edges.keep_fresh(&fresh);
@@ -317,13 +317,13 @@ mod tests {
         let neighbor = |_| SampleId::new((generator.random::<f64>().powi(2) * LEN as f64) as usize);
         let neighbors: Vec<_> = (0..LEN * DEGREE).map(neighbor).collect();
         let graph = ProximityGraph::new(neighbors, vec![0.0; LEN * DEGREE], DEGREE, GraphVersion(1)).unwrap();
-        let mut fresh = Fresh::all(LEN);
+        let mut fresh = Remaining::all(LEN);
         (0..LEN).filter(|id| id % 4 == 1).for_each(|id| assert!(fresh.take(SampleId::new(id))));
-        let edges = BackEdges::new(&graph, &fresh, 0);
+        let edges = ReverseEdges::new(&graph, &fresh, 0);
         let start = SampleId(7);
         for back in [None, Some(&edges)] {
             // A move from each place, as probabilities of arriving anywhere.
-            let ranks = back.map_or(0..DEGREE, BackEdges::ranks);
+            let ranks = back.map_or(0..DEGREE, ReverseEdges::ranks);
             let mut out = vec![[0f64; LEN]; LEN];
             for (from, out) in out.iter_mut().enumerate() {
                 let near =

@@ -1,10 +1,10 @@
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, RngExt, SeedableRng};
 
-use super::back::BackEdges;
 use super::filling::Filling;
 use super::guards::Admission;
 use super::path::Path;
+use super::reverse::ReverseEdges;
 use crate::graph::ProximityGraph;
 
 /// Fills a mini-batch by random walk with restart (arXiv 2306.03355).
@@ -19,7 +19,7 @@ use crate::graph::ProximityGraph;
 /// rest is drawn uniformly, so that it ends on every graph.
 pub(super) fn draw<A: Admission>(
     graph: &ProximityGraph,
-    back: Option<&BackEdges>,
+    back: Option<&ReverseEdges>,
     skip: usize,
     filling: &mut Filling<'_, A>,
     restart_probability: f64,

@@ -9,7 +9,7 @@ use crate::graph::ProximityGraph;
 use crate::graph::kernel::Kernel;
 use crate::graph::params::Size;
 use crate::graph::params::with_margin;
-use crate::graph::topk::lists::{Lists, with_spares};
+use crate::graph::topk::lists::{Lists, with_reserve};
 use crate::sample::GraphVersion;
 
 /// Each sample's K most similar of all others. Costs N² d / 2 multiplications; a few MB a thread beside the lists.
@@ -22,7 +22,7 @@ pub(in crate::graph) fn build(
     let ids = table.present_ids();
     let samples = ids.len();
     let kernel = Kernel::choose(precision, table.dimension(), size.neighbors, samples - 1);
-    let mut lists = Lists::new(table.len(), with_spares(size.neighbors).min(samples - 1));
+    let mut lists = Lists::new(table.len(), with_reserve(size.neighbors).min(samples - 1));
     let stripes = lists.stripes();
     // Large enough that packing a part is little beside multiplying it; small enough for all threads to have work.
     let part = (samples / (16 * rayon::current_num_threads())).clamp(MIN_PART, MAX_PART);

@@ -19,7 +19,7 @@ use crate::sample::{GraphVersion, ModelVersion, SampleId};
 
 /// What parts samples.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::graph) struct Parting<'a> {
+pub(in crate::graph) struct Clustering<'a> {
     pub table: &'a EmbeddingTable,
     pub kernel: Kernel,
     pub seed: u64,
@@ -27,8 +27,8 @@ pub(in crate::graph) struct Parting<'a> {
 }
 
 /// The cells of all samples.
-pub(in crate::graph) struct Cells<'a> {
-    parting: Parting<'a>,
+pub(in crate::graph) struct Clusters<'a> {
+    clustering: Clustering<'a>,
     /// All samples but those that were skipped.
     ids: Vec<u32>,
     /// Of each of them the numbers of its [`MOST`] nearest cells, or of all cells, nearest first.
@@ -39,18 +39,18 @@ pub(in crate::graph) struct Cells<'a> {
     count: usize,
 }
 
-impl<'a> Cells<'a> {
+impl<'a> Clusters<'a> {
     /// About 2 √N of them, for 2 N √N d multiplications: finding cells then costs less than what is done in them. Fewer
     /// where there would not be `least` samples in each, on average.
-    pub fn new(parting: Parting<'a>, least: usize) -> Self {
-        let ids = parting.table.present_ids();
+    pub fn new(clustering: Clustering<'a>, least: usize) -> Self {
+        let ids = clustering.table.present_ids();
         let count = ((CELLS * (ids.len() as f64).sqrt()) as usize).min(ids.len() / least).clamp(1, 1 << 16);
         // A few thousand samples are one cell.
         let count = if ids.len() <= SMALL { 1 } else { count };
         let most = MOST.min(count);
-        let Nearest { centers: nearest, gaps } = parting.nearest(&ids, &parting.centers(&ids, count, 0), most);
+        let Nearest { centers: nearest, gaps } = clustering.nearest(&ids, &clustering.centers(&ids, count, 0), most);
         let costs = costs(&nearest, gaps, most, count);
-        Self { parting, ids, nearest, costs, most, count }
+        Self { clustering, ids, nearest, costs, most, count }
     }
 
     /// What memberships may cost at most, so that at least the `share` of these pairs meet in a cell that both are members
@@ -87,7 +87,7 @@ impl<'a> Cells<'a> {
                 groups[cell].push(self.ids[place / self.most]);
             }
         }
-        let split = |(number, group)| self.parting.split(group, TOO_LARGE * typical, typical, 1 + number as u64);
+        let split = |(number, group)| self.clustering.split(group, TOO_LARGE * typical, typical, 1 + number as u64);
         groups.into_par_iter().enumerate().flat_map_iter(split).collect()
     }
 
@@ -126,7 +126,7 @@ struct Nearest {
     gaps: Vec<bf16>,
 }
 
-impl<'a> Parting<'a> {
+impl<'a> Clustering<'a> {
     pub fn new(table: &'a EmbeddingTable, config: &GraphConfig, seed: u64, version: GraphVersion) -> Self {
         // Scoring the best again is little beside all the others, so i8 pays where it suits.
         let kernel = Kernel::choose(config.precision, table.dimension(), 1, usize::MAX);

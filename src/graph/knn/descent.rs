@@ -11,9 +11,9 @@
 use half::bf16;
 use rayon::prelude::*;
 
-use super::clusters::{Cells, Parting};
+use super::clusters::{Clustering, Clusters};
 use super::product::Product;
-use super::recall::{Gauge, nearest};
+use super::recall::{RecallProbe, nearest};
 use crate::config::GraphConfig;
 use crate::embeddings::EmbeddingTable;
 use crate::graph::ProximityGraph;
@@ -21,7 +21,7 @@ use crate::graph::kernel::{Format, Kernel, Rows};
 use crate::graph::params::Size;
 use crate::graph::params::with_margin;
 use crate::graph::proximity_graph::EMPTY;
-use crate::graph::topk::lists::{Lists, Stripes, with_spares};
+use crate::graph::topk::lists::{Lists, Stripes, with_reserve};
 use crate::graph::topk::rank::best_first;
 use crate::sample::{GraphVersion, SampleId};
 use crate::telemetry;
@@ -34,16 +34,16 @@ pub(in crate::graph) fn build(
     seed: u64,
     version: GraphVersion,
 ) -> ProximityGraph {
-    let parting = Parting::new(table, config, seed, version);
-    let gauge = Gauge::new(parting, 0..table.len(), size.neighbors);
-    let mut descent = Descent::new(parting, size);
-    descent.reach(config.recall, &[gauge]);
+    let clustering = Clustering::new(table, config, seed, version);
+    let probe = RecallProbe::new(clustering, 0..table.len(), size.neighbors);
+    let mut descent = Descent::new(clustering, size);
+    descent.reach(config.recall, &[probe]);
     descent.into_graph(version)
 }
 
 /// Lists on their way to the kNN graph.
 pub(in crate::graph) struct Descent<'a> {
-    parting: Parting<'a>,
+    clustering: Clustering<'a>,
     lists: Lists,
     neighbors: usize,
     /// All samples but those that were skipped, near ones near each other: what is gathered for one is still in the
@@ -54,17 +54,17 @@ pub(in crate::graph) struct Descent<'a> {
 }
 
 impl<'a> Descent<'a> {
-    pub fn new(parting: Parting<'a>, size: Size) -> Self {
-        let others = parting.table.present() - 1;
-        let lists = Lists::new(parting.table.len(), with_spares(size.neighbors).min(others));
-        Self { parting, lists, neighbors: size.neighbors, order: Vec::new(), is_exact: true }
+    pub fn new(clustering: Clustering<'a>, size: Size) -> Self {
+        let others = clustering.table.present() - 1;
+        let lists = Lists::new(clustering.table.len(), with_reserve(size.neighbors).min(others));
+        Self { clustering, lists, neighbors: size.neighbors, order: Vec::new(), is_exact: true }
     }
 
     /// Takes over the neighbors and the first `spares` spares of an old graph by what they score now, and its other
     /// spares as what comes last.
     pub fn carry_over(&mut self, old: &ProximityGraph, spares: usize) {
-        let table = self.parting.table;
-        self.order = self.parting.order();
+        let table = self.clustering.table;
+        self.order = self.clustering.order();
         let stripes = self.lists.stripes();
         let init = || (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         self.order.par_chunks(TOGETHER).for_each_init(init, |(ids, scores, best_ids, best_scores), samples| {
@@ -85,29 +85,29 @@ impl<'a> Descent<'a> {
     }
 
     /// The share of each gauge's neighbors that the graph will have.
-    pub fn recall(&self, gauge: &Gauge) -> f64 {
+    pub fn recall(&self, probe: &RecallProbe) -> f64 {
         let kept = if self.is_exact { self.neighbors } else { with_margin(self.neighbors) };
-        gauge.share(|row, nearest| {
+        probe.share(|row, nearest| {
             let near = self.lists.best_of(row, kept);
             nearest.iter().filter(|id| near.contains(id)).count()
         })
     }
 
     /// Looks for neighbors until every gauge has `recall` of its own, or more would be found too slowly.
-    pub fn reach(&mut self, recall: f64, gauges: &[Gauge]) {
-        let cells = Cells::new(self.parting, 2 * self.lists.length());
-        let costs = gauges.iter().map(|gauge| {
+    pub fn reach(&mut self, recall: f64, probes: &[RecallProbe]) {
+        let cells = Clusters::new(self.clustering, 2 * self.lists.length());
+        let costs = probes.iter().map(|probe| {
             let known = |row: u32| self.lists.best_of(row, self.neighbors);
-            let (missing, found) = gauge.missing(known);
+            let (missing, found) = probe.missing(known);
             cells.enough(&missing, found, recall).unwrap_or(bf16::INFINITY)
         });
         let cost = costs.fold(bf16::ZERO, bf16::max);
         self.order = cells.order();
         let groups = cells.groups(cost);
         drop(cells);
-        self.is_exact = self.parting.kernel.is_exact();
+        self.is_exact = self.clustering.kernel.is_exact();
         self.join(groups);
-        let reached = |descent: &Self| gauges.iter().map(|gauge| descent.recall(gauge)).fold(1.0, f64::min);
+        let reached = |descent: &Self| probes.iter().map(|probe| descent.recall(probe)).fold(1.0, f64::min);
         let mut so_far = reached(self);
         // A little less may be chance: the cells were to suffice.
         while so_far < recall - NEARLY && self.descend() {
@@ -121,7 +121,7 @@ impl<'a> Descent<'a> {
     /// Gives those their nearest of all that have met fewer than K others: a few that are far from all centers, or all
     /// where an old graph had fewer neighbors than are wanted.
     fn complete(&mut self) {
-        let table = self.parting.table;
+        let table = self.clustering.table;
         let lacks =
             |id: &u32| !self.lists.is_full(*id) && self.lists.best_of(*id, self.neighbors).len() < self.neighbors;
         let few: Vec<u32> = self.order.iter().copied().filter(lacks).collect();
@@ -140,7 +140,7 @@ impl<'a> Descent<'a> {
 
     /// Scores the samples of each group among themselves.
     fn join(&mut self, groups: Vec<Vec<u32>>) {
-        let (table, kernel) = (self.parting.table, self.parting.kernel);
+        let (table, kernel) = (self.clustering.table, self.clustering.kernel);
         let stripes = self.lists.stripes();
         groups
             .into_par_iter()
@@ -156,7 +156,7 @@ impl<'a> Descent<'a> {
         if share < DONE {
             return false;
         }
-        let Parting { table, kernel, .. } = self.parting;
+        let Clustering { table, kernel, .. } = self.clustering;
         let forward = FORWARD.min(self.lists.length());
         let best = self.lists.best(forward);
         let stripes = self.lists.stripes();
@@ -176,7 +176,7 @@ impl<'a> Descent<'a> {
     pub fn into_graph(mut self, version: GraphVersion) -> ProximityGraph {
         self.complete();
         if !self.is_exact {
-            self.lists.score_again(self.parting.table, &self.order, with_margin(self.neighbors));
+            self.lists.score_again(self.clustering.table, &self.order, with_margin(self.neighbors));
         }
         self.lists.into_graph(self.neighbors, version)
     }

@@ -3,7 +3,7 @@ use std::ops::Range;
 use rand::seq::index;
 use rayon::prelude::*;
 
-use super::clusters::Parting;
+use super::clusters::Clustering;
 use super::product::Product;
 use crate::embeddings::EmbeddingTable;
 use crate::graph::ProximityGraph;
@@ -24,24 +24,24 @@ use crate::sample::SampleId;
 #[must_use]
 pub fn recall(graph: &ProximityGraph, table: &EmbeddingTable, rows: usize, seed: u64) -> f64 {
     assert!(graph.len() <= table.len(), "each sample of a graph has an embedding");
-    let exactly = Parting { table, kernel: Kernel::new(Format::F32), seed, version: graph.version() };
-    Gauge::of(rows, exactly, 0..graph.len(), graph.degree()).recall(graph)
+    let exactly = Clustering { table, kernel: Kernel::new(Format::F32), seed, version: graph.version() };
+    RecallProbe::of(rows, exactly, 0..graph.len(), graph.degree()).recall(graph)
 }
 
 /// Some samples and their nearest, as the kernel finds them, to measure several graphs by.
-pub(in crate::graph) struct Gauge {
+pub(in crate::graph) struct RecallProbe {
     rows: Vec<u32>,
     nearest: Vec<Vec<SampleId>>,
 }
 
-impl Gauge {
+impl RecallProbe {
     /// The `k` nearest of [`ROWS`] samples with ids `among` these, of which one at least was not skipped.
-    pub fn new(parting: Parting<'_>, among: Range<usize>, k: usize) -> Self {
-        Self::of(ROWS, parting, among, k)
+    pub fn new(clustering: Clustering<'_>, among: Range<usize>, k: usize) -> Self {
+        Self::of(ROWS, clustering, among, k)
     }
 
-    fn of(rows: usize, parting: Parting<'_>, among: Range<usize>, k: usize) -> Self {
-        let Parting { table, kernel, seed, version } = parting;
+    fn of(rows: usize, clustering: Clustering<'_>, among: Range<usize>, k: usize) -> Self {
+        let Clustering { table, kernel, seed, version } = clustering;
         let mut generator = generator(seed, version, u64::MAX - 1);
         let present: Vec<u32> = table.present_ids().into_iter().filter(|&id| among.contains(&(id as usize))).collect();
         let places = index::sample(&mut generator, present.len(), rows.min(present.len()));
@@ -52,11 +52,11 @@ impl Gauge {
 
     /// The share of them that a graph has, of the samples that it has.
     pub fn recall(&self, graph: &ProximityGraph) -> f64 {
-        self.recall_with_spares(graph, 0)
+        self.recall_with_reserve(graph, 0)
     }
 
     /// The same where so many spares of each sample count as well.
-    pub fn recall_with_spares(&self, graph: &ProximityGraph, spares: usize) -> f64 {
+    pub fn recall_with_reserve(&self, graph: &ProximityGraph, spares: usize) -> f64 {
         self.share(|row, nearest| {
             let (neighbors, next) = (graph.neighbors(SampleId(row)), graph.spares(SampleId(row)));
             let next = &next[..next.len().min(spares)];

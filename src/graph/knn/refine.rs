@@ -1,6 +1,6 @@
-use super::clusters::Parting;
+use super::clusters::Clustering;
 use super::descent::{self, Descent};
-use super::recall::Gauge;
+use super::recall::RecallProbe;
 use crate::config::GraphConfig;
 use crate::embeddings::EmbeddingTable;
 use crate::graph::ProximityGraph;
@@ -53,34 +53,34 @@ pub fn refine(
     assert!(old.len() <= table.len(), "samples may come, not go");
     let size = Size::new(table.present(), config);
     let _span = telemetry::graph(table.present(), table.present() - 1, size.neighbors, version).entered();
-    let parting = Parting::new(table, config, seed, version);
-    let mut gauges = vec![Gauge::new(parting, 0..old.len(), size.neighbors)];
-    let kept = gauges[0].recall(old);
+    let clustering = Clustering::new(table, config, seed, version);
+    let mut probes = vec![RecallProbe::new(clustering, 0..old.len(), size.neighbors)];
+    let kept = probes[0].recall(old);
     let mut ids = (0..old.len()).map(SampleId::new);
     let as_before = ids.all(|id| old.is_skipped(id) == table.is_skipped(id));
-    let rebuilt = !as_before || kept < PAYS;
+    let rebuilt = !as_before || kept < MIN_KEPT_TO_REFINE;
     let graph = if rebuilt {
         telemetry::rebuilt(kept);
         descent::build(table, config, size, seed, version)
     } else {
         let have_come = (old.len()..table.len()).any(|id| !table.is_skipped(SampleId::new(id)));
         if have_come {
-            gauges.push(Gauge::new(parting, old.len()..table.len(), size.neighbors));
+            probes.push(RecallProbe::new(clustering, old.len()..table.len(), size.neighbors));
         }
-        let mut descent = Descent::new(parting, size);
+        let mut descent = Descent::new(clustering, size);
         // How many spares it takes is known before anything is scored: one more than by the gauge, which errs a little.
         let least = size.neighbors.saturating_sub(old.degree());
-        let enough = |spares: &usize| gauges[0].recall_with_spares(old, *spares) >= config.recall;
-        let spares = (least..old.spare_count()).find(enough).filter(|_| !have_come);
-        descent.carry_over(old, spares.map_or(old.spare_count(), |spares| spares + 1));
-        if gauges.iter().any(|gauge| descent.recall(gauge) < config.recall) {
-            descent.reach(config.recall, &gauges);
+        let enough = |spares: &usize| probes[0].recall_with_reserve(old, *spares) >= config.recall;
+        let spares = (least..old.reserve_len()).find(enough).filter(|_| !have_come);
+        descent.carry_over(old, spares.map_or(old.reserve_len(), |spares| spares + 1));
+        if probes.iter().any(|probe| descent.recall(probe) < config.recall) {
+            descent.reach(config.recall, &probes);
         }
         descent.into_graph(version)
     };
-    let recall = gauges[0].recall(&graph);
+    let recall = probes[0].recall(&graph);
     Refined { graph, kept, recall, rebuilt }
 }
 
 /// Below this share of kept neighbors, they save nothing.
-const PAYS: f64 = 0.4;
+const MIN_KEPT_TO_REFINE: f64 = 0.4;

@@ -7,14 +7,14 @@ use rand::seq::SliceRandom;
 /// is used up. So every panel goes to equally many blocks, give or take one, while each block's share is as random as
 /// a draw of its own: no panel is preferred anywhere. Independent draws would let the number of blocks that see a
 /// sample vary, and with it the in-degrees, by about block · K² / M too much.
-pub(in crate::graph) struct Deal {
+pub(in crate::graph) struct Assignment {
     /// The hands, one after another.
     panels: Vec<u32>,
     /// Where each block's hand begins, and where the last one ends.
     starts: Vec<usize>,
 }
 
-impl Deal {
+impl Assignment {
     /// Deals to each of `blocks` as many different panels as give it `wanted` columns; `columns` tells how many each of
     /// the `panels` has. Together they have at least `wanted`.
     pub fn new(
@@ -76,7 +76,7 @@ mod tests {
             let columns = |panel: usize| if panel == full { last } else { 32 };
             let all = full * 32 + last;
             let wanted = 1 + (share * (all - 1) as f64) as usize;
-            let deal = Deal::new(full + 1, columns, wanted, blocks, &mut ChaCha8Rng::seed_from_u64(seed));
+            let deal = Assignment::new(full + 1, columns, wanted, blocks, &mut ChaCha8Rng::seed_from_u64(seed));
             let mut times = vec![0i32; full + 1];
             for block in 0..blocks {
                 let mut hand = deal.hand(block).to_vec();

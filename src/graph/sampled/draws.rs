@@ -3,7 +3,7 @@
 use rand::rngs::ChaCha8Rng;
 use rand::seq::SliceRandom;
 
-use super::assignment::Deal;
+use super::assignment::Assignment;
 use crate::embeddings::EmbeddingTable;
 use crate::graph::kernel::{COLUMNS, ROWS};
 use crate::graph::params::{Size, generator};
@@ -23,7 +23,7 @@ pub(in crate::graph) struct Draws {
 pub(in crate::graph) struct Part<'a> {
     /// The samples behind the columns.
     pub ids: &'a [u32],
-    deal: Deal,
+    deal: Assignment,
     /// Candidates that each block draws of this part.
     pub wanted: usize,
     /// Rows that share them.
@@ -58,8 +58,13 @@ impl Draws {
             }
             let ids = &order[start..end];
             let panel_len = |panel: usize| COLUMNS.min(ids.len() - panel * COLUMNS);
-            let deal =
-                Deal::new(ids.len().div_ceil(COLUMNS), panel_len, wanted, rows.len().div_ceil(block_rows), generator);
+            let deal = Assignment::new(
+                ids.len().div_ceil(COLUMNS),
+                panel_len,
+                wanted,
+                rows.len().div_ceil(block_rows),
+                generator,
+            );
             let (is_first, is_last) = (share(start) == 0, share(end) == share(samples));
             take(&Part { ids, deal, wanted, block_rows, is_first, is_last })?;
             if is_last {

@@ -153,7 +153,7 @@ impl Lists {
             spares.extend(self.ids.chunks_exact(length).flat_map(|ids| &ids[degree..]).map(|id| id.0));
             cut(&mut self.ids, length, degree);
         }
-        ProximityGraph::from_parts(self.ids, self.scores, degree, version).with_spares(spares.into())
+        ProximityGraph::from_parts(self.ids, self.scores, degree, version).with_reserve(spares.into())
     }
 }
 
@@ -303,9 +303,9 @@ const STRIPE: usize = 1024;
 
 /// Slots of a list whose best `neighbors` make the kNN graph: enough for these to be among the best by rough scores, and
 /// for most of the neighbors after the next change of the embeddings.
-pub(in crate::graph) fn with_spares(neighbors: usize) -> usize {
-    with_margin(neighbors).max(neighbors + SPARES)
+pub(in crate::graph) fn with_reserve(neighbors: usize) -> usize {
+    with_margin(neighbors).max(neighbors + MIN_RESERVE)
 }
 
 /// Spares, at least.
-const SPARES: usize = 14;
+const MIN_RESERVE: usize = 14;

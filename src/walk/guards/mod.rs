@@ -1,6 +1,6 @@
 //! "Here is a sample, may it join?"
 //!
-//! A [`Guards`] is what a mini-batch must not hold together, by one snapshot; a [`Watch`] applies it to one mini-batch
+//! A [`Guards`] is what a mini-batch must not hold together, by one snapshot; a [`BatchGuard`] applies it to one mini-batch
 //! as that is filled. Whom a guard has refused once it would refuse again, since a mini-batch only grows: so every
 //! sample is looked at once a mini-batch, however often walks pass by.
 
@@ -83,13 +83,13 @@ impl Admission for () {
 
 /// What is remembered from sample to sample of a mini-batch; the memory is kept for the next one.
 #[derive(Clone, Debug, Default)]
-pub(in crate::walk) struct Notes {
-    members: Marks,
-    refused: Marks,
+pub(in crate::walk) struct GuardScratch {
+    members: SparseBitSet,
+    refused: SparseBitSet,
     /// First neighbors of members.
-    near: Marks,
+    near: SparseBitSet,
     /// Groups of members.
-    taken: Marks,
+    taken: SparseBitSet,
     /// Members' embeddings [members × d], and how similar their own pairs are.
     vectors: Vec<f32>,
     pairs: Vec<f32>,
@@ -97,22 +97,22 @@ pub(in crate::walk) struct Notes {
 }
 
 /// The guards of one mini-batch.
-pub(in crate::walk) struct Watch<'a> {
+pub(in crate::walk) struct BatchGuard<'a> {
     guards: &'a Guards,
     graph: &'a ProximityGraph,
-    notes: &'a mut Notes,
+    scratch: &'a mut GuardScratch,
     counts: WalkCounts,
 }
 
-impl<'a> Watch<'a> {
-    pub fn new(guards: &'a Guards, graph: &'a ProximityGraph, notes: &'a mut Notes) -> Self {
-        notes.members.clear(graph.len());
-        notes.refused.clear(graph.len());
-        notes.near.clear(graph.len());
-        notes.taken.clear(guards.groups.len());
-        notes.vectors.clear();
-        notes.pairs.clear();
-        Self { guards, graph, notes, counts: WalkCounts::default() }
+impl<'a> BatchGuard<'a> {
+    pub fn new(guards: &'a Guards, graph: &'a ProximityGraph, scratch: &'a mut GuardScratch) -> Self {
+        scratch.members.clear(graph.len());
+        scratch.refused.clear(graph.len());
+        scratch.near.clear(graph.len());
+        scratch.taken.clear(guards.groups.len());
+        scratch.vectors.clear();
+        scratch.pairs.clear();
+        Self { guards, graph, scratch, counts: WalkCounts::default() }
     }
 
     /// The neighbors that must not come with a sample.
@@ -123,8 +123,9 @@ impl<'a> Watch<'a> {
 
     /// The counter of the guard that refuses a sample, if one does.
     fn refusal(&mut self, id: SampleId) -> Option<fn(&mut WalkCounts) -> &mut u64> {
-        let notes = &*self.notes;
-        if let Some(&group) = self.guards.groups.groups_of(id).iter().find(|&&group| notes.taken.has(group as usize)) {
+        let scratch = &*self.scratch;
+        if let Some(&group) = self.guards.groups.groups_of(id).iter().find(|&&group| scratch.taken.has(group as usize))
+        {
             let copies = self.guards.groups.of_key(0).contains(&group);
             return Some(if copies {
                 |counts| &mut counts.refused_duplicates
@@ -132,7 +133,7 @@ impl<'a> Watch<'a> {
                 |counts| &mut counts.refused_distinct
             });
         }
-        if notes.near.has(id.index()) || self.nearest(id).iter().any(|near| notes.members.has(near.index())) {
+        if scratch.near.has(id.index()) || self.nearest(id).iter().any(|near| scratch.members.has(near.index())) {
             return Some(|counts| &mut counts.refused_nearest);
         }
         if self.guards.by_similarity() { self.too_similar(id) } else { None }
@@ -141,7 +142,7 @@ impl<'a> Watch<'a> {
     fn too_similar(&mut self, id: SampleId) -> Option<fn(&mut WalkCounts) -> &mut u64> {
         let table = &*self.guards.embeddings;
         let config = &self.guards.config;
-        let Notes { vectors, pairs, room, .. } = &mut *self.notes;
+        let GuardScratch { vectors, pairs, room, .. } = &mut *self.scratch;
         let vector = table.vector(id, room);
         let own = table.pair_similarity(id).unwrap_or(0.0);
         for (member, &pair) in vectors.chunks_exact(table.dimension()).zip(&*pairs) {
@@ -161,9 +162,9 @@ impl<'a> Watch<'a> {
     }
 }
 
-impl Admission for Watch<'_> {
+impl Admission for BatchGuard<'_> {
     fn admits(&mut self, id: SampleId) -> bool {
-        if self.notes.refused.has(id.index()) || self.notes.members.has(id.index()) {
+        if self.scratch.refused.has(id.index()) || self.scratch.members.has(id.index()) {
             return false;
         }
         if self.guards.embeddings.is_skipped(id) {
@@ -171,7 +172,7 @@ impl Admission for Watch<'_> {
         }
         let Some(counter) = self.refusal(id) else { return true };
         *counter(&mut self.counts) += 1;
-        self.notes.refused.set(id.index());
+        self.scratch.refused.set(id.index());
         false
     }
 
@@ -180,25 +181,25 @@ impl Admission for Watch<'_> {
     }
 
     fn join(&mut self, id: SampleId) {
-        self.notes.members.set(id.index());
-        self.guards.groups.groups_of(id).iter().for_each(|&group| self.notes.taken.set(group as usize));
-        self.nearest(id).iter().for_each(|near| self.notes.near.set(near.index()));
+        self.scratch.members.set(id.index());
+        self.guards.groups.groups_of(id).iter().for_each(|&group| self.scratch.taken.set(group as usize));
+        self.nearest(id).iter().for_each(|near| self.scratch.near.set(near.index()));
         if self.guards.by_similarity() {
             let table = &*self.guards.embeddings;
-            self.notes.vectors.extend_from_slice(table.vector(id, &mut self.notes.room));
-            self.notes.pairs.push(table.pair_similarity(id).unwrap_or(0.0));
+            self.scratch.vectors.extend_from_slice(table.vector(id, &mut self.scratch.room));
+            self.scratch.pairs.push(table.pair_similarity(id).unwrap_or(0.0));
         }
     }
 }
 
 /// Which of many numbers are marked; unmarking all takes as long as marking them did.
 #[derive(Clone, Debug, Default)]
-pub(in crate::walk) struct Marks {
+pub(in crate::walk) struct SparseBitSet {
     bits: Vec<u64>,
     marked: Vec<u32>,
 }
 
-impl Marks {
+impl SparseBitSet {
     pub fn clear(&mut self, len: usize) {
         self.marked.drain(..).for_each(|number| self.bits[number as usize / 64] = 0);
         self.bits.resize(len.div_ceil(64), 0);

@@ -6,7 +6,7 @@ use crate::sample::SampleId;
 ///
 /// Walks ask of every sample they reach whether it is fresh, and a bit for each stays in the processor's cache.
 #[derive(Clone, Debug)]
-pub(super) struct Fresh {
+pub(super) struct Remaining {
     /// A bit for each sample, set while it is fresh.
     bits: Vec<u64>,
     len: usize,
@@ -14,7 +14,7 @@ pub(super) struct Fresh {
     left: Vec<SampleId>,
 }
 
-impl Fresh {
+impl Remaining {
     pub fn all(samples: usize) -> Self {
         let mut bits = vec![u64::MAX; samples.div_ceil(64)];
         // A graph may have gained samples since: they are for the next epoch.
@@ -115,7 +115,7 @@ mod tests {
         for (taken, fresh) in [(50, 150), (170, 30)] {
             let mut times = vec![0u32; fresh];
             for seed in 0..DRAWS {
-                let mut samples = Fresh::all(taken + fresh);
+                let mut samples = Remaining::all(taken + fresh);
                 // Those taken by walks stand in the middle.
                 (7..7 + taken).for_each(|id| assert!(samples.take(SampleId::new(id))));
                 samples.sweep();

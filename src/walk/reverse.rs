@@ -1,4 +1,4 @@
-use super::epoch::Fresh;
+use super::remaining::Remaining;
 use crate::graph::ProximityGraph;
 use crate::memory::huge;
 use crate::sample::{GraphVersion, SampleId};
@@ -12,7 +12,7 @@ use crate::simd::prefetch;
 ///
 /// Takes 4 bytes a sample, and 4 for each of the edges at that.
 #[derive(Clone, Debug)]
-pub(super) struct BackEdges {
+pub(super) struct ReverseEdges {
     /// Where in `from` those of each sample begin; one more than there are samples.
     starts: Vec<u32>,
     from: Vec<SampleId>,
@@ -24,9 +24,9 @@ pub(super) struct BackEdges {
     fresh: usize,
 }
 
-impl BackEdges {
+impl ReverseEdges {
     /// Edges of the samples fresh by now, without their `skip` nearest; O(N + fresh).
-    pub fn new(graph: &ProximityGraph, fresh: &Fresh, skip: usize) -> Self {
+    pub fn new(graph: &ProximityGraph, fresh: &Remaining, skip: usize) -> Self {
         let first = skip.min(graph.degree());
         // Places are 32 bits wide.
         let reach = REACH.min(u32::MAX as usize / fresh.len().max(1));
@@ -59,7 +59,7 @@ impl BackEdges {
 
     /// Forgets those of samples that are not fresh any more, where these are an eighth: over an epoch that takes a
     /// fraction of the time of making them.
-    pub fn keep_fresh(&mut self, fresh: &Fresh) {
+    pub fn keep_fresh(&mut self, fresh: &Remaining) {
         if 8 * fresh.len() > 7 * self.fresh {
             return;
         }
