@@ -469,8 +469,8 @@ pub enum Error {
         reason: String,
     },
 
-    /// Work that was given up, since something newer has come or nobody needs it any more.
-    #[error("given up: a newer model has come, or the run has ended")]
+    /// Work that was cancelled, since something newer has come or nobody needs it any more.
+    #[error("cancelled: a newer model has come, or the run has ended")]
     Cancelled,
 
     /// A background task panicked; nothing more will come from it.

@@ -25,7 +25,7 @@ class EncoderRefresh:
     Whenever the trainer saves a checkpoint, the state of a run with a ``checkpoint.dir`` is kept as well.
 
     With several processes, the first one exports and all refresh; each has a graph of its own, so they must swap
-    graphs at the same step: ``wait`` then, which is the default with several, and set ``refresh.swap_at_step`` to at
+    graphs at the same step: ``wait`` then, which is the default with several, and set ``refresh.swap_after_steps`` to at
     least ``stream.prefetch + 2``.
 
     Args:

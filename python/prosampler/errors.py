@@ -47,7 +47,7 @@ class StateError(Error):
 
 
 class RefreshError(Error):
-    """A refresh failed, or was given up; the run goes on with the graph before."""
+    """A refresh failed, or was cancelled; the run goes on with the graph before."""
 
 
 class TaskDiedError(Error):

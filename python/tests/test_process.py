@@ -165,7 +165,7 @@ def test_ctrl_c_ends_an_await(table, none_left, turns):
 
 def test_ctrl_c_ends_a_wait_for_a_mini_batch_and_the_stream_goes_on(glosses, model_copy, turns):
     many = pa.concat_tables([glosses] * 4)
-    refresh = {"every_steps": 5, "swap_at_step": 1}
+    refresh = {"every_steps": 5, "swap_after_steps": 1}
     encode = {"model": model_copy, "column": "definition"}
     with Pipeline(SMALL, data=many, encode=encode, refresh=refresh, compute={"threads": 1}).start() as stream:
         for _ in range(4):

@@ -214,7 +214,7 @@ def follow_rank(rank, world_size, folder, tiny_folder, texts):
         SMALL,
         data=table_of(texts),
         encode={"model": path, "column": "text", "max_tokens": 32},
-        refresh={"swap_at_step": 6},
+        refresh={"swap_after_steps": 6},
         transform=lambda mini_batch: mini_batch,
     )
     refresh = EncoderRefresh(dataset, encoder, path, every_steps=5)

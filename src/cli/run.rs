@@ -163,7 +163,7 @@ impl Run {
         let refreshes = stream.handle().counts();
         if refreshes != RefreshCounts::default() {
             say!(
-                "{:<34}{:>10} published, {} skipped, {} failed, {} given up",
+                "{:<34}{:>10} published, {} skipped, {} failed, {} cancelled",
                 "refreshes",
                 refreshes.published,
                 refreshes.skipped,

@@ -28,7 +28,7 @@ pub struct CheckpointConfig {
 #[serde(rename_all = "snake_case")]
 pub enum Resume {
     /// With the mini-batches that would have come, from the graph that was in use. What refreshes do after that is as
-    /// it would have been with [`swap_at_step`](super::RefreshConfig::swap_at_step).
+    /// it would have been with [`swap_after_steps`](super::RefreshConfig::swap_after_steps).
     #[default]
     Exact,
     /// With the newest graph that is there and sound, and the state's epoch from its beginning.

@@ -49,7 +49,7 @@ pub use self::graph::{GraphBuilder, GraphConfig, GraphDevice, Precision, Similar
 pub use self::guards::GuardsConfig;
 pub use self::pairs::{GraphOver, PairsConfig};
 pub use self::providers::{Arena, Convolutions, CudaConfig, Provider};
-pub use self::refresh::{OnRefreshError, Overtaken, RefreshConfig};
+pub use self::refresh::{OnNewerModel, OnRefreshError, RefreshConfig};
 pub use self::report::ReportConfig;
 pub use self::source::{OnCorrupt, SourceConfig};
 pub use self::store::{Advice, StoreConfig, Verify};
@@ -63,7 +63,7 @@ use crate::error::{Error, Result};
 #[serde(default)]
 pub struct PipelineConfig {
     /// The random seed of candidates and walks, 0 to 2⁶³ − 1; default 0. Same seed, data, model and settings: same
-    /// mini-batches, on any number of threads, up to the first background refresh, and beyond with `swap_at_step`.
+    /// mini-batches, on any number of threads, up to the first background refresh, and beyond with `swap_after_steps`.
     pub seed: u64,
     /// Where the rows come from.
     pub source: SourceConfig,

@@ -182,7 +182,9 @@ impl<'i> Section<'_, 'i> {
             .map(|k| (strsim::damerau_levenshtein(k, name), *k))
             .filter(|(distance, k)| *distance <= 1 + k.len() / 3)
             .min();
+        let renamed = RENAMED.iter().find(|(old, _)| *old == path);
         let message = match nearest {
+            _ if let Some((_, new)) = renamed => format!("is called `{new}` now"),
             Some((_, nearest)) => format!("unknown key; did you mean `{nearest}`?"),
             None => format!("unknown key; there are {}", quoted(known)),
         };
@@ -193,6 +195,14 @@ impl<'i> Section<'_, 'i> {
         self.faults.push(Fault { key, line, message: message.trim_end().replace('\n', "; ") });
     }
 }
+
+/// Settings that had another name before: that one, and today's.
+const RENAMED: &[(&str, &str)] = &[
+    ("refresh.swap_at_step", "refresh.swap_after_steps"),
+    ("refresh.budget", "refresh.cpu_share"),
+    ("refresh.overtaken", "refresh.on_newer_model"),
+    ("refresh.skip_below", "refresh.min_drift"),
+];
 
 /// A deserializer's message, whose types are Rust's, for those who write TOML.
 fn in_words(message: &str) -> String {
@@ -445,6 +455,19 @@ mod tests {
         };
         assert_eq!(read(&[]), expected("/base/c"));
         assert_eq!(read(&overrides), expected("d"));
+    }
+
+    #[test]
+    fn a_setting_that_was_renamed_says_so() {
+        for (old, new) in RENAMED {
+            let (section, key) = new.split_once('.').unwrap();
+            assert!(section == "refresh" && fields::<crate::config::RefreshConfig>().contains(&key), "{new}");
+            let (mut seen, mut faults) = <(Seen, Vec<Fault>)>::default();
+            let input = Input { text: &format!("{old} = 1"), has_lines: true };
+            merge(&mut PipelineConfig::default(), &input, &mut seen, &mut faults);
+            let found: Vec<_> = faults.iter().map(ToString::to_string).collect();
+            assert_eq!(found, [format!("line 1: {old}: is called `{new}` now")]);
+        }
     }
 
     #[test]

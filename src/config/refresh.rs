@@ -18,7 +18,7 @@ pub struct RefreshConfig {
     pub watch_model: bool,
     /// Share of the compute threads that a refresh may use, above 0 and at most 1, at least one thread; default 1. The
     /// threads give way to all others of the machine in any case (on Linux).
-    pub budget: f64,
+    pub cpu_share: f64,
     /// Share of the time in which a refresh may keep a GPU busy, above 0 and at most 1; default 1. Below 1 each batch, and
     /// each launch of the graph, is followed by a rest in proportion, for a trainer on the same GPU: with 0.25, three times
     /// as long as it took. Counts for each session. The first embeddings and graph, which a trainer waits for, do not rest.
@@ -28,23 +28,23 @@ pub struct RefreshConfig {
     pub probe: usize,
     /// A newer model whose vectors for the probe have turned by less than this on average (1 − cosine, 0 to 2) is not
     /// used: the refresh is skipped, and counted. Default 0: every newer model is.
-    pub skip_below: f64,
+    pub min_drift: f64,
     /// What becomes of a refresh whose model is overtaken by a newer one. Default `finish`.
-    pub overtaken: Overtaken,
+    pub on_newer_model: OnNewerModel,
     /// What a failed refresh means for the run; the old graph stays in either case. Default `keep`.
     pub on_error: OnRefreshError,
     /// With `on_error = "fail"`: how many refreshes must fail in a row for the run to fail; at least 1, default 1.
     pub max_failures: u32,
-    /// The graph of a refresh that begins at step s is used from exactly step s + `swap_at_step` on, and the stream
+    /// The graph of a refresh that begins at step s is used from exactly step s + `swap_after_steps` on, and the stream
     /// waits for it if it must: what a run yields then depends on no clock, as far as `every_steps` is the only trigger.
     /// Default: none, and a graph is used as soon as it is there, and never waited for.
-    pub swap_at_step: Option<u64>,
+    pub swap_after_steps: Option<u64>,
 }
 
 /// What becomes of a refresh whose model is overtaken by a newer one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Overtaken {
+pub enum OnNewerModel {
     /// It runs to its end, and one with the newest model begins then: graphs come at a steady pace.
     #[default]
     Finish,
@@ -69,20 +69,20 @@ impl Default for RefreshConfig {
             every_steps: None,
             every_seconds: None,
             watch_model: false,
-            budget: 1.0,
+            cpu_share: 1.0,
             gpu_share: 1.0,
             probe: 256,
-            skip_below: 0.0,
-            overtaken: Overtaken::Finish,
+            min_drift: 0.0,
+            on_newer_model: OnNewerModel::Finish,
             on_error: OnRefreshError::Keep,
             max_failures: 1,
-            swap_at_step: None,
+            swap_after_steps: None,
         }
     }
 }
 
-layer!(RefreshConfig: every_steps, every_seconds, watch_model, budget, gpu_share, probe, skip_below, overtaken, on_error,
-    max_failures, swap_at_step);
+layer!(RefreshConfig: every_steps, every_seconds, watch_model, cpu_share, gpu_share, probe, min_drift, on_newer_model, on_error,
+    max_failures, swap_after_steps);
 
 impl Check for RefreshConfig {
     const SECTION: &'static str = "refresh";
@@ -91,11 +91,11 @@ impl Check for RefreshConfig {
         check.require(self.every_steps != Some(0), "every_steps", "must be at least 1; leave it out for no refresh");
         let seconds = self.every_seconds.is_none_or(|s| s > 0.0 && s.is_finite());
         check.require(seconds, "every_seconds", "must be more than 0; leave it out for no refresh");
-        check.require(self.budget > 0.0 && self.budget <= 1.0, "budget", "must be above 0 and at most 1");
+        check.require(self.cpu_share > 0.0 && self.cpu_share <= 1.0, "cpu_share", "must be above 0 and at most 1");
         let fits = self.gpu_share > 0.0 && self.gpu_share <= 1.0;
         check.require(fits, "gpu_share", "must be above 0 and at most 1");
         check.require((2..=8192).contains(&self.probe), "probe", "must lie between 2 and 8,192");
-        check.require((0.0..=2.0).contains(&self.skip_below), "skip_below", "must lie between 0 and 2");
+        check.require((0.0..=2.0).contains(&self.min_drift), "min_drift", "must lie between 0 and 2");
         check.require(self.max_failures >= 1, "max_failures", "must be at least 1");
     }
 }

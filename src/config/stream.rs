@@ -14,7 +14,7 @@ pub struct StreamConfig {
     pub epochs: u64,
     /// Which share of every mini-batch this process takes, 0 to `world_size` − 1; default 0. Processes with the same
     /// seed, data and settings draw the same mini-batches, whatever their rank, as far as their graphs are the same: use
-    /// [`swap_at_step`](super::RefreshConfig::swap_at_step) with refreshes.
+    /// [`swap_after_steps`](super::RefreshConfig::swap_after_steps) with refreshes.
     pub rank: usize,
     /// Processes that share every mini-batch, at least 1; default 1. Must divide `walk.batch_size`. All get equally many
     /// samples: of a smaller last mini-batch, those that remain are left out.

@@ -223,7 +223,7 @@ impl PipelineBuilder {
         let store = Store::build(source.as_ref(), &columns, &config.store, &mut stored).await?;
         enough(source.as_ref(), store.len(), &config.walk)?;
 
-        let pending = config.refresh.swap_at_step.unwrap_or(0) / config.refresh.every_steps.unwrap_or(u64::MAX);
+        let pending = config.refresh.swap_after_steps.unwrap_or(0) / config.refresh.every_steps.unwrap_or(u64::MAX);
         let pending = usize::try_from(pending).unwrap_or(0);
         let (delivered, heard) = watch::channel(0);
         let checkpoints = Checkpoints::take(&config.checkpoint, pending, config.stream.rank, heard.clone()).await?;
@@ -253,7 +253,7 @@ impl PipelineBuilder {
         };
         let (encoder, first, mut progress) = pool.run("encode", embed).await?;
         progress(Progress { stage: Stage::Graph, done: 0, total });
-        let share = (config.refresh.budget * pool.threads() as f64).round().max(1.0);
+        let share = (config.refresh.cpu_share * pool.threads() as f64).round().max(1.0);
         let background = ComputePool::in_background(share as usize, config.refresh.gpu_share)?;
         let backend = open_backend(&config, &pool).await?;
         let context = RefreshContext {

@@ -2,7 +2,7 @@
 //!
 //! A [`Snapshot`] is rows, embeddings and graph together, never changed once published. A worker publishes, the stream
 //! reads whichever is newest between two mini-batches and never waits, unless
-//! [`swap_at_step`](crate::config::RefreshConfig::swap_at_step) asks for that. A refresh looks for a newer model and for
+//! [`swap_after_steps`](crate::config::RefreshConfig::swap_after_steps) asks for that. A refresh looks for a newer model and for
 //! new files, embeds what is new or all, carries the graph over, and swaps. Meanwhile two snapshots are in memory, at
 //! most, and what building a graph takes; the old one goes when its last reader drops it. What fails leaves the old one in place.
 

@@ -239,7 +239,7 @@ impl Snapshot {
 #[derive(Clone, Debug)]
 pub struct Published(watch::Receiver<Timeline>);
 
-/// Snapshots, each with the step from which it is used, oldest first; without `swap_at_step` always one, from step 0.
+/// Snapshots, each with the step from which it is used, oldest first; without `swap_after_steps` always one, from step 0.
 #[derive(Clone, Debug)]
 struct Timeline {
     snapshots: VecDeque<(u64, Arc<Snapshot>)>,

@@ -172,7 +172,7 @@ impl RefreshContext {
         )?;
         telemetry::drifted(drift.cosine_shift, drift.overlap, old.model_version());
         report.drift = Some(drift);
-        Ok((drift.cosine_shift >= self.refresh.skip_below.max(least)).then_some(newer))
+        Ok((drift.cosine_shift >= self.refresh.min_drift.max(least)).then_some(newer))
     }
 }
 

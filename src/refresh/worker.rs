@@ -14,7 +14,7 @@ use super::watch::ModelWatch;
 use super::work::{CancelOnDrop, RefreshContext, RefreshInput, RefreshOutput};
 use crate::checkpoint::{Checkpoints, SavedPushes, SavedSnapshot};
 use crate::compute::ComputePool;
-use crate::config::{OnRefreshError, Overtaken};
+use crate::config::{OnNewerModel, OnRefreshError};
 use crate::embeddings::EmbeddingTable;
 use crate::encode::Encoder;
 use crate::error::{Error, Result};
@@ -93,13 +93,13 @@ impl Worker {
         let step = *delivered.borrow();
         telemetry::published(first.graph_version(), first.model_version(), step, begun.elapsed().as_secs_f64());
         let due = context.refresh.every_steps.map_or(u64::MAX, |every| first.begun_at_step.saturating_add(every));
-        let fixed = context.refresh.every_steps.filter(|_| context.refresh.swap_at_step.is_some());
+        let fixed = context.refresh.every_steps.filter(|_| context.refresh.swap_after_steps.is_some());
         let fixed = fixed.map(|every| (first.begun_at_step, every));
         let mut pushes = Pushes::new(first.embeddings.dimension(), fixed);
         pushes.resume(&waiting);
         let pushes = Arc::new(Mutex::new(pushes));
         let (publisher, published) = Publisher::new(first);
-        if let Some(lag) = context.refresh.swap_at_step {
+        if let Some(lag) = context.refresh.swap_after_steps {
             publisher.settle(due.saturating_add(lag));
         }
         let (tx, calls) = mpsc::unbounded_channel();
@@ -150,12 +150,12 @@ impl Worker {
             let step = due.unwrap_or_else(|| *self.delivered.borrow());
             let result = self.refresh(step, due, &mut overtaken).instrument(telemetry::refresh(step)).await;
             if let (Trigger::Steps(_), Some(every)) = (&trigger, every) {
-                // With `swap_at_step` none may be left out, however late it is.
+                // With `swap_after_steps` none may be left out, however late it is.
                 let from =
-                    if self.context.refresh.swap_at_step.is_some() { self.due } else { *self.delivered.borrow() };
+                    if self.context.refresh.swap_after_steps.is_some() { self.due } else { *self.delivered.borrow() };
                 self.due = from.max(self.due).saturating_add(every);
             }
-            if let Some(lag) = self.context.refresh.swap_at_step {
+            if let Some(lag) = self.context.refresh.swap_after_steps {
                 self.publisher.settle(self.due.saturating_add(lag));
             }
             let config = &self.context.refresh;
@@ -222,7 +222,7 @@ impl Worker {
             cancelled: cancel.0.clone(),
             status: self.status.clone(),
         });
-        let restart = self.context.refresh.overtaken == Overtaken::Restart;
+        let restart = self.context.refresh.on_newer_model == OnNewerModel::Restart;
         let result = tokio::select! {
             result = work => result,
             () = changed(&mut self.model), if restart => {
@@ -247,7 +247,7 @@ impl Worker {
                 telemetry::published(graph, model, step, seconds.total());
                 let RefreshSeconds { store, model, encode, graph, checkpoint } = seconds;
                 telemetry::refresh_took(store, model, encode, graph, checkpoint);
-                let unused = match self.context.refresh.swap_at_step {
+                let unused = match self.context.refresh.swap_after_steps {
                     None => self.publisher.publish(snapshot),
                     Some(lag) => {
                         self.publisher.publish_from(step.saturating_add(lag), snapshot, *self.delivered.borrow())

@@ -17,7 +17,7 @@ const SAMPLES: usize = 700;
 const BATCH_SIZE: usize = 24;
 
 fn builder(dir: &Path) -> PipelineBuilder {
-    let refresh = RefreshConfig { every_steps: Some(7), swap_at_step: Some(3), ..RefreshConfig::default() };
+    let refresh = RefreshConfig { every_steps: Some(7), swap_after_steps: Some(3), ..RefreshConfig::default() };
     pipeline(SAMPLES, BATCH_SIZE)
         .refresh(refresh)
         .stream(StreamConfig { epochs: 3, ..StreamConfig::default() })

@@ -318,7 +318,7 @@ fn guarded(dir: Option<&std::path::Path>) -> PipelineBuilder {
             skip_nearest: 1,
             ..GuardsConfig::default()
         })
-        .refresh(RefreshConfig { every_steps: Some(7), swap_at_step: Some(3), ..RefreshConfig::default() })
+        .refresh(RefreshConfig { every_steps: Some(7), swap_after_steps: Some(3), ..RefreshConfig::default() })
         .stream(StreamConfig { epochs: 2, prefetch: 3, ..StreamConfig::default() })
         .checkpoint(CheckpointConfig { dir: dir.map(Into::into), ..CheckpointConfig::default() })
         .seed(7)

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt};
 use prosampler::arrow::array::{AsArray, RecordBatch};
 use prosampler::arrow::datatypes::UInt32Type;
-use prosampler::config::{GraphConfig, OnRefreshError, Overtaken, RefreshConfig, Similarity, StreamConfig};
+use prosampler::config::{GraphConfig, OnNewerModel, OnRefreshError, RefreshConfig, Similarity, StreamConfig};
 use prosampler::embeddings::EmbeddingTable;
 use prosampler::encode::Encoder;
 use prosampler::refresh::RefreshCounts;
@@ -194,7 +194,7 @@ async fn a_newer_model_embeds_all_samples_anew() {
 #[tokio::test(flavor = "multi_thread")]
 async fn too_little_drift_is_skipped_and_counted() {
     let encoder = Trained::new();
-    let stream = start(&encoder, RefreshConfig { skip_below: 0.03, ..RefreshConfig::default() }).await;
+    let stream = start(&encoder, RefreshConfig { min_drift: 0.03, ..RefreshConfig::default() }).await;
     let handle = stream.handle();
     encoder.train();
     let refreshed = handle.refresh_now().await.unwrap();
@@ -419,13 +419,13 @@ async fn a_changed_model_file_starts_a_refresh_once_it_is_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_overtaken_refresh_is_given_up_if_asked_to() {
+async fn an_overtaken_refresh_is_cancelled_if_asked_to() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("model.onnx");
     std::fs::write(&file, "model 0").unwrap();
     let mut encoder = Trained { file: Some(file.clone()), ..Trained::new() };
     encoder.pause = Duration::from_millis(1500);
-    let config = RefreshConfig { watch_model: true, overtaken: Overtaken::Restart, ..RefreshConfig::default() };
+    let config = RefreshConfig { watch_model: true, on_newer_model: OnNewerModel::Restart, ..RefreshConfig::default() };
     let stream = start(&encoder, config).await;
     let handle = stream.handle();
     let pushed = vec![1.0; DIMENSION];
@@ -568,14 +568,17 @@ async fn swaps_are_atomic() {
     assert!(versions.len() > 3, "{versions:?}");
 }
 
-/// With `swap_at_step` a run is the same whatever the pace of trainer and refreshes.
+/// With `swap_after_steps` a run is the same whatever the pace of trainer and refreshes.
 #[tokio::test(flavor = "multi_thread")]
 async fn swaps_at_steps_make_runs_reproducible() {
-    let run = async |swap_at_step: u64, pause: fn(u64) -> u64, slow: u64| {
+    let run = async |swap_after_steps: u64, pause: fn(u64) -> u64, slow: u64| {
         let mut encoder = Trained::new();
         encoder.pause = Duration::from_millis(slow);
-        let config =
-            RefreshConfig { every_steps: Some(10), swap_at_step: Some(swap_at_step), ..RefreshConfig::default() };
+        let config = RefreshConfig {
+            every_steps: Some(10),
+            swap_after_steps: Some(swap_after_steps),
+            ..RefreshConfig::default()
+        };
         let mut stream = builder(&encoder, config).start().await.unwrap();
         let mut all = Vec::new();
         while let Some(mini_batch) = stream.try_next().await.unwrap() {

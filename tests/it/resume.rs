@@ -21,7 +21,7 @@ const BATCH_SIZE: usize = 24;
 const EPOCHS: u64 = 3;
 
 fn builder(dir: &Path) -> PipelineBuilder {
-    let refresh = RefreshConfig { every_steps: Some(7), swap_at_step: Some(3), ..RefreshConfig::default() };
+    let refresh = RefreshConfig { every_steps: Some(7), swap_after_steps: Some(3), ..RefreshConfig::default() };
     pipeline(SAMPLES, BATCH_SIZE)
         .refresh(refresh)
         .stream(StreamConfig { epochs: EPOCHS, ..StreamConfig::default() })
@@ -50,7 +50,7 @@ async fn a_resumed_run_is_the_uninterrupted_one() {
     assert!(whole.iter().any(|seen| seen.2 > 10));
 
     // A checkpoint folder changes nothing.
-    let refresh = RefreshConfig { every_steps: Some(7), swap_at_step: Some(3), ..RefreshConfig::default() };
+    let refresh = RefreshConfig { every_steps: Some(7), swap_after_steps: Some(3), ..RefreshConfig::default() };
     let stream = StreamConfig { epochs: EPOCHS, ..StreamConfig::default() };
     let plain = pipeline(SAMPLES, BATCH_SIZE).refresh(refresh).stream(stream);
     assert_eq!(take(&mut plain.start().await.unwrap(), usize::MAX).await, whole);

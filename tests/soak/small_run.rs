@@ -42,7 +42,7 @@ source.uri = 'rows.parquet'
 encode = { feature = 'vector', column = 'vector', dimension = 6 }
 graph = { candidates = 30, neighbors = 8 }
 walk.batch_size = 20
-refresh = { every_steps = 6, swap_at_step = 3 }
+refresh = { every_steps = 6, swap_after_steps = 3 }
 stream.epochs = 3
 store.cache_dir = 'cache'
 checkpoint.dir = 'checkpoints'

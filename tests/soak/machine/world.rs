@@ -147,7 +147,7 @@ impl World {
             let source = FileSource::open(data).await.map_err(|error| format!("open: {error}"))?;
             let encoder = Trained::newest(&self.model);
             let refresh =
-                RefreshConfig { every_steps: Some(EVERY), swap_at_step: Some(LAG), ..RefreshConfig::default() };
+                RefreshConfig { every_steps: Some(EVERY), swap_after_steps: Some(LAG), ..RefreshConfig::default() };
             let dir = |name| Some(self.dir.path().join(name));
             let builder = Pipeline::builder()
                 .source(source)
