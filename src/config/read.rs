@@ -465,8 +465,8 @@ mod tests {
             let (mut seen, mut faults) = <(Seen, Vec<Fault>)>::default();
             let input = Input { text: &format!("{old} = 1"), has_lines: true };
             merge(&mut PipelineConfig::default(), &input, &mut seen, &mut faults);
-            let found: Vec<_> = faults.iter().map(ToString::to_string).collect();
-            assert_eq!(found, [format!("line 1: {old}: is called `{new}` now")]);
+            let found: Vec<_> = faults.iter().map(|fault| (fault.key.as_str(), fault.message.clone())).collect();
+            assert_eq!(found, [(*old, format!("is called `{new}` now"))]);
         }
     }
 
