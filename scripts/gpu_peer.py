@@ -1,8 +1,8 @@
 """Runs the tasks of `gpu check` with PyTorch: `gpu_peer.py --out FOLDER --binary GPU --models FOLDER`.
 
-The tasks are encoders of the same shapes over the same lengths (eager, f16, scaled_dot_product_attention; on a CPU f32),
-the graph by matmul and topk, and a training loop alone and beside a refresh. The script writes torch.json; if torch is
-missing, it says so and stops.
+The tasks are encoders of the same shapes over the same lengths (eager, scaled_dot_product_attention, f16 or on a CPU
+f32), the graph by matmul and topk, and a training loop alone and beside a refresh. The script writes torch.json; if
+torch is missing, it says so and stops.
 """
 
 import argparse
