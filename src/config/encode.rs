@@ -2,11 +2,12 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::faults::{Check, Checker, Fault};
+use super::check::{Check, Checker};
 use super::features::{GraphInputConfig, ImageConfig, TensorConfig};
 use super::providers::{CudaConfig, Provider};
 use super::read::layer;
 use super::views::{Combine, ViewConfig};
+use crate::error::Fault;
 
 /// `[encode]`: how rows become embeddings, as a rule through an ONNX model.
 ///

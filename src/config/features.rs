@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 
-use super::faults::{Check, Checker};
+use super::check::{Check, Checker};
 use super::read::layer;
 
 /// `[encode.image]`: how the images of `encode.column` become the model's input, f32 or f16 as it declares.

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::faults::{Check, Checker};
+use super::check::{Check, Checker};
 use super::read::layer;
 
 /// `[graph]`: how embeddings become a proximity graph.

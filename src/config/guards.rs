@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::faults::{Check, Checker};
+use super::check::{Check, Checker};
 use super::read::layer;
 
 /// `[guards]`: what keeps likely false negatives out of mini-batches. All of them hold for every two samples of a

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::faults::{Check, Checker};
+use super::check::{Check, Checker};
 use super::read::layer;
 
 /// `[pairs]`: rows that are an anchor and its positive: a question and its answer, a text and its translation. Both are

@@ -11,8 +11,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::PipelineConfig;
-use super::faults::{Check, Checker, Fault, Faults};
-use crate::error::quoted;
+use super::check::{Check, Checker};
+use crate::error::{Fault, Faults, quoted};
 
 /// Where a section came from, to name lines.
 pub(super) struct Input<'a> {

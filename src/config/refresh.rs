@@ -1,6 +1,6 @@
 use serde::Deserialize;
 
-use super::faults::{Check, Checker};
+use super::check::{Check, Checker};
 use super::read::layer;
 
 /// `[refresh]`: when embeddings and graph are made anew, in the background. Any of the triggers starts a refresh; those

@@ -1,6 +1,6 @@
 use serde::Deserialize;
 
-use super::faults::{Check, Checker};
+use super::check::{Check, Checker};
 use super::read::layer;
 
 /// `[report]`: what the summary of `prosampler run` looks at.

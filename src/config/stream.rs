@@ -1,6 +1,6 @@
 use serde::Deserialize;
 
-use super::faults::{Check, Checker};
+use super::check::{Check, Checker};
 use super::read::layer;
 
 /// `[stream]`: how mini-batches are handed out.

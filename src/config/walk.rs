@@ -3,7 +3,7 @@ use std::fmt;
 use serde::de::{Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Serialize, de};
 
-use super::faults::{Check, Checker};
+use super::check::{Check, Checker};
 use super::read::layer;
 
 /// `[walk]`: how mini-batches are drawn from the graph.

@@ -13,8 +13,8 @@ use super::model::{Model, Models};
 use super::outputs::Output;
 use super::pooling::normalize;
 use super::{BadRow, Encoded, Encoder, refuse};
-use crate::config::{EncodeConfig, Fault, Faults, FeatureKind, Provider};
-use crate::error::{Error, Result};
+use crate::config::{EncodeConfig, FeatureKind, Provider};
+use crate::error::{Error, Fault, Faults, Result};
 use crate::source::positions;
 use crate::telemetry;
 
@@ -238,7 +238,7 @@ impl std::fmt::Debug for OnnxEncoder {
 
 /// The model's path; all that is missing is named.
 fn required(config: &EncodeConfig) -> Result<PathBuf> {
-    let fault = |key: &str, message: &str| Fault { key: format!("encode.{key}"), line: None, message: message.into() };
+    let fault = |key: &str, message: &str| Fault::new(format!("encode.{key}"), message);
     let mut faults = Vec::new();
     if config.model.is_none() {
         faults.push(fault("model", "is required; give the path of an ONNX model"));
@@ -259,7 +259,7 @@ fn required(config: &EncodeConfig) -> Result<PathBuf> {
     }
     match &config.model {
         Some(model) if faults.is_empty() => Ok(model.clone()),
-        _ => Err(Faults { origin: "the settings".into(), faults }.into()),
+        _ => Err(Faults { origin: Faults::SETTINGS.into(), faults }.into()),
     }
 }
 

@@ -1,9 +1,14 @@
 //! One error type, its variants named by cause; every message names the thing and ends with the remedy.
 
+mod fault;
+mod text;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::Faults;
+pub use self::fault::{Fault, Faults};
+pub(crate) use self::text::quoted;
+use self::text::{bullets, kept, place, remedy_of, said, some_quoted};
 use crate::sample::SampleId;
 
 /// Whatever lies beneath an [`Error`], kept as its source.
@@ -493,48 +498,4 @@ pub enum Error {
         #[source]
         cause: Arc<Self>,
     },
-}
-
-/// `` `a`, `b` and `c` ``
-pub(crate) fn quoted<S: AsRef<str>>(names: &[S]) -> String {
-    let quoted: Vec<_> = names.iter().map(|n| format!("`{}`", n.as_ref())).collect();
-    match quoted.split_last() {
-        None => "nothing".to_owned(),
-        Some((only, [])) => only.clone(),
-        Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
-    }
-}
-
-/// The same, of which no more than a line is shown.
-fn some_quoted(names: &[String]) -> String {
-    match names.len().checked_sub(SHOWN) {
-        Some(more @ 1..) => {
-            let shown: Vec<_> = names[..SHOWN].iter().map(|name| format!("`{name}`")).collect();
-            format!("{} and {more} more", shown.join(", "))
-        }
-        _ => quoted(names),
-    }
-}
-
-/// Names in a message, at most.
-const SHOWN: usize = 30;
-
-fn said(cause: Option<&Cause>) -> String {
-    cause.map(|c| format!(" (ONNX Runtime says: {c})")).unwrap_or_default()
-}
-
-fn remedy_of(remedy: &str) -> String {
-    if remedy.is_empty() { String::new() } else { format!("; {remedy}") }
-}
-
-fn kept(filter: &Option<String>) -> String {
-    filter.as_ref().map(|filter| format!(" for which `{filter}` holds")).unwrap_or_default()
-}
-
-fn place(after: &str) -> String {
-    if after.is_empty() { "at its begin".into() } else { format!("after `{after}`") }
-}
-
-fn bullets(lines: &[String]) -> String {
-    lines.iter().map(|l| format!("  - {l}")).collect::<Vec<_>>().join("\n")
 }
