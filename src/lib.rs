@@ -33,7 +33,7 @@ pub use arrow;
 pub use self::checkpoint::State;
 pub use self::compute::ComputePool;
 pub use self::config::PipelineConfig;
-pub use self::error::{Cause, Error, Fault, Faults, Result};
+pub use self::error::{Cause, Error, ErrorKind, Fault, Faults, Result};
 pub use self::pipeline::{Pipeline, PipelineBuilder};
 pub use self::progress::{Progress, Stage};
 pub use self::sample::{GraphVersion, ModelVersion, SampleId};

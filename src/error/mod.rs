@@ -1,12 +1,14 @@
 //! One error type, its variants named by cause; every message names the thing and ends with the remedy.
 
 mod fault;
+mod kind;
 mod text;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use self::fault::{Fault, Faults};
+pub use self::kind::ErrorKind;
 pub(crate) use self::text::quoted;
 use self::text::{bullets, kept, place, remedy_of, said, some_quoted};
 use crate::sample::SampleId;
