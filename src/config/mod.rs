@@ -109,7 +109,7 @@ impl PipelineConfig {
         let text = std::fs::read_to_string(path).map_err(|cause| match cause.kind() {
             std::io::ErrorKind::NotFound => Error::NotFound {
                 uri: path.display().to_string(),
-                hint: "; give the path of a pipeline file, for example pipelines/text.toml".into(),
+                hint: Some("give the path of a pipeline file, for example pipelines/text.toml".into()),
             },
             std::io::ErrorKind::InvalidData | std::io::ErrorKind::IsADirectory => {
                 let what = if path.is_dir() { "a folder" } else { "no text" };

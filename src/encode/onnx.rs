@@ -56,7 +56,7 @@ impl OnnxEncoder {
     pub(super) fn open_among(config: &EncodeConfig, models: &Models) -> Result<Self> {
         let path = required(config)?;
         if !path.is_file() {
-            let hint = "; give an ONNX model as `encode.model` (--model)".into();
+            let hint = Some("give an ONNX model as `encode.model` (--model)".into());
             return Err(Error::NotFound { uri: path.display().to_string(), hint });
         }
         let model = models.open(&path, config)?;
@@ -125,11 +125,11 @@ impl OnnxEncoder {
             return Ok(vec![(batch, Vec::new())]);
         }
         match self.run(&mut batch) {
-            Err(error @ (Error::ModelMemory { .. } | Error::Model { cause: Some(_), .. }))
-                if group.len() > 1 && !(self.exact_rows.is_some() && matches!(error, Error::ModelMemory { .. })) =>
+            Err(error @ (Error::OutOfMemory { .. } | Error::Model { cause: Some(_), .. }))
+                if group.len() > 1 && !(self.exact_rows.is_some() && matches!(error, Error::OutOfMemory { .. })) =>
             {
                 let (first, second) = group.split_at(group.len().div_ceil(2));
-                if matches!(error, Error::ModelMemory { .. }) {
+                if matches!(error, Error::OutOfMemory { .. }) {
                     self.halvings.fetch_add(1, Relaxed);
                     if self.batch_rows.fetch_min(first.len(), Relaxed) > first.len() {
                         telemetry::halved(first.len());

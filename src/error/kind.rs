@@ -16,9 +16,9 @@ pub enum ErrorKind {
     NotFound,
     /// The operating system refused: a file, a thread, a signal.
     File,
-    /// ONNX Runtime's library, or a device that it computes on.
+    /// ONNX Runtime's library, or a device that is to build the graph.
     OnnxRuntime,
-    /// A model or a tokenizer: it cannot be opened or run, or does not fit its use.
+    /// A model or a tokenizer: it cannot be opened or run, has too little memory, or does not fit its use.
     Model,
     /// An encoder failed on some rows, or made vectors that are of no use.
     Encode,
@@ -28,7 +28,8 @@ pub enum ErrorKind {
     State,
     /// A refresh failed or was cancelled; the stream goes on with the graph before.
     Refresh,
-    /// A background task ended before its work was done: a panic is a defect of this crate.
+    /// A background task ended before its work was done: it panicked, which is a defect of this crate, or its runtime
+    /// was shut down.
     TaskDied,
 }
 
@@ -74,7 +75,6 @@ impl Error {
             | Self::TooFewSamples { .. }
             | Self::NoMiniBatch { .. }
             | Self::TooFewEncoded { .. }
-            | Self::TooManySamples { .. }
             | Self::MissingColumn { .. }
             | Self::AmbiguousColumn { .. }
             | Self::ColumnType { .. }
@@ -83,17 +83,13 @@ impl Error {
             | Self::NullValue { .. }
             | Self::Arrow { .. } => ErrorKind::Source,
             Self::NotFound { .. } => ErrorKind::NotFound,
-            Self::Io { .. } => ErrorKind::File,
-            Self::RuntimeMissing { .. }
-            | Self::RuntimeLoad { .. }
-            | Self::Device { .. }
-            | Self::DeviceMemory { .. } => ErrorKind::OnnxRuntime,
+            Self::Io { .. } | Self::System { .. } => ErrorKind::File,
+            Self::RuntimeMissing { .. } | Self::RuntimeLoad { .. } | Self::Device { .. } => ErrorKind::OnnxRuntime,
             Self::Model { .. }
-            | Self::ModelMemory { .. }
+            | Self::OutOfMemory { .. }
             | Self::NoProvider { .. }
             | Self::Tokenizer { .. }
-            | Self::Dimension { .. }
-            | Self::Views { .. } => ErrorKind::Model,
+            | Self::Dimension { .. } => ErrorKind::Model,
             Self::BadSample { .. }
             | Self::NoVectors { .. }
             | Self::Encode { .. }
@@ -104,7 +100,7 @@ impl Error {
             }
             Self::State { .. } => ErrorKind::State,
             Self::Refresh { .. } | Self::Cancelled => ErrorKind::Refresh,
-            Self::TaskDied { .. } => ErrorKind::TaskDied,
+            Self::TaskDied { .. } | Self::TaskEnded { .. } => ErrorKind::TaskDied,
         }
     }
 }

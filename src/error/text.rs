@@ -30,16 +30,18 @@ pub(super) fn said(cause: Option<&Cause>) -> String {
     cause.map(|c| format!(" (ONNX Runtime says: {c})")).unwrap_or_default()
 }
 
-pub(super) fn remedy_of(remedy: &str) -> String {
-    if remedy.is_empty() { String::new() } else { format!("; {remedy}") }
+/// A part of a message that may be missing, with what sets it off.
+pub(super) fn after(separator: &str, part: &Option<String>) -> String {
+    part.as_ref().map(|part| format!("{separator}{part}")).unwrap_or_default()
 }
 
 pub(super) fn kept(filter: &Option<String>) -> String {
     filter.as_ref().map(|filter| format!(" for which `{filter}` holds")).unwrap_or_default()
 }
 
-pub(super) fn place(after: &str) -> String {
-    if after.is_empty() { "at its begin".into() } else { format!("after `{after}`") }
+/// Where in a text something is expected.
+pub(super) fn behind(understood: &str) -> String {
+    if understood.is_empty() { "at its start".into() } else { format!("after `{understood}`") }
 }
 
 pub(super) fn bullets(lines: &[String]) -> String {

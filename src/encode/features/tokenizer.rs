@@ -28,7 +28,7 @@ impl TextTokenizer {
     pub fn open(config: &EncodeConfig, model: &Model) -> Result<Self> {
         let path = config.tokenizer.clone().unwrap_or_else(|| tokenizer_of(&model.path));
         if !path.is_file() {
-            let hint = "; give the tokenizer.json of the model as `encode.tokenizer` (--tokenizer)".into();
+            let hint = Some("give the tokenizer.json of the model as `encode.tokenizer` (--tokenizer)".into());
             return Err(Error::NotFound { uri: path.display().to_string(), hint });
         }
         let tokenizer = Tokenizer::from_file(&path).map_err(|cause| Error::Tokenizer { path: path.clone(), cause })?;
