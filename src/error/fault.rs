@@ -6,6 +6,7 @@ use super::Error;
 
 /// One thing that is wrong with one setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Fault {
     /// The setting, such as `graph.neighbors`; empty for a fault of the whole file.
     pub key: String,
@@ -17,6 +18,7 @@ pub struct Fault {
 
 /// Every fault that was found, in the order of the file. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Faults {
     /// What holds the settings: a file's path, or words such as `the settings`.
     pub origin: String,
