@@ -3,7 +3,6 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::check::{Check, Checker};
-use super::read::layer;
 
 /// `[store]`: where the rows are kept once read.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -47,8 +46,6 @@ pub enum Verify {
     /// Never.
     Never,
 }
-
-layer!(StoreConfig: cache_dir, advice, verify);
 
 impl Check for StoreConfig {
     const SECTION: &'static str = "store";
