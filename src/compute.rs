@@ -22,14 +22,14 @@ impl ComputePool {
     /// A pool of `threads` threads; 0 means one for each core.
     ///
     /// # Errors
-    /// [`Error::TaskDied`] where the system refuses the threads.
+    /// [`Error::System`] if the system refuses the threads.
     pub fn new(threads: usize) -> Result<Self> {
         rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .thread_name(|i| format!("prosampler-{i}"))
             .build()
             .map(|pool| Self(Arc::new(pool)))
-            .map_err(|e| Error::TaskDied { task: "compute pool", message: e.to_string() })
+            .map_err(refused)
     }
 
     /// A pool whose threads give way to all others of the machine: what a trainer does not use. Of a GPU they take no
@@ -47,7 +47,7 @@ impl ComputePool {
             })
             .build()
             .map(|pool| Self(Arc::new(pool)))
-            .map_err(|e| Error::TaskDied { task: "compute pool", message: e.to_string() })
+            .map_err(refused)
     }
 
     /// Threads in the pool.
@@ -83,6 +83,10 @@ impl ComputePool {
             Err(_) => Err(Error::TaskDied { task, message: "the compute pool was shut down".into() }),
         }
     }
+}
+
+fn refused(error: rayon::ThreadPoolBuildError) -> Error {
+    Error::System { action: "start the threads that compute.threads asks for", cause: error.into() }
 }
 
 /// Lowers the priority of the current thread, where threads have one of their own: on Linux.

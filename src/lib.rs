@@ -117,7 +117,7 @@ pub use self::embeddings::EmbeddingTable;
 pub use self::encode::Encoder;
 #[cfg(feature = "onnx")]
 pub use self::encode::OnnxEncoder;
-pub use self::error::{Cause, Error, Result};
+pub use self::error::{Cause, Error, ErrorKind, Fault, Faults, Result};
 pub use self::pipeline::{Pipeline, PipelineBuilder};
 pub use self::progress::{Progress, Stage};
 pub use self::refresh::{RefreshHandle, Snapshot};

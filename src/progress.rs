@@ -1,5 +1,6 @@
 /// How far a start or a refresh has come: `done` of `total` samples in one stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Progress {
     /// What is under way.
     pub stage: Stage,

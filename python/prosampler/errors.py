@@ -19,15 +19,15 @@ class NotFoundError(Error, FileNotFoundError):
 
 
 class FileError(Error, OSError):
-    """The operating system refused to read or write a file."""
+    """The operating system refused to read or write a file, or to start threads."""
 
 
 class OnnxRuntimeError(Error):
-    """ONNX Runtime's shared library is missing, or of no use."""
+    """ONNX Runtime's shared library, or the device that is to build the graph, is missing or of no use."""
 
 
 class ModelError(Error):
-    """A model or tokenizer that cannot be opened, or does not fit its use."""
+    """A model or tokenizer that cannot be opened, has too little memory, or does not fit its use."""
 
 
 class EncodeError(Error):
@@ -51,7 +51,7 @@ class RefreshError(Error):
 
 
 class TaskDiedError(Error):
-    """A background task ended unexpectedly; please report it."""
+    """A background task ended before its work was done; the message says whether that is a defect to report."""
 
 
 class ForkError(Error, RuntimeError):

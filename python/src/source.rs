@@ -72,7 +72,7 @@ impl Source for PythonSource {
     fn read(&self, columns: &[String]) -> Result<RecordBatches> {
         let positions: Arc<[usize]> = positions(NAME, &self.schema, columns)?.into();
         let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let reader = reader.ok_or(Error::TaskDied { task: "source", message: "it was read twice".into() })?;
+        let reader = reader.ok_or_else(read_already)?;
         // Python may have to hold its lock for each record batch, so this is blocking work.
         let next = move |mut reader: Reader, first: bool| {
             let positions = positions.clone();
@@ -84,7 +84,7 @@ impl Source for PythonSource {
                         let failed = |cause| Error::Arrow { action: "read `data`", cause };
                         item.map(|item| (item.map_err(failed), Some(reader)))
                     }
-                    Err(e) => Some((Err(Error::TaskDied { task: "source", message: e.to_string() }), None)),
+                    Err(e) => Some((Err(Error::of_task("source", e)), None)),
                 }
             }
         };
@@ -94,6 +94,11 @@ impl Source for PythonSource {
         })
         .boxed())
     }
+}
+
+fn read_already() -> Error {
+    let reason = "it has been read, and can be read once only; give a table, or a new reader for each start";
+    Error::UnsupportedSource { uri: NAME.into(), reason: reason.into() }
 }
 
 fn nothing_to_read() -> Error {

@@ -64,7 +64,7 @@ impl Phase {
         let Self::Starting(task) = self else { return Ok(()) };
         let started = task.await;
         *self = Self::Failed;
-        let died = |e: tokio::task::JoinError| prosampler::Error::TaskDied { task: "start", message: e.to_string() };
+        let died = |e| prosampler::Error::of_task("start", e);
         *self = Self::Running(Box::new(Live { stream: started.map_err(died)??, next: None }));
         Ok(())
     }
@@ -124,7 +124,7 @@ impl RawStream {
         let source = data.as_ref().map(reader).transpose()?.map(PythonSource::new);
         let state = state.as_ref().map(state::read).transpose()?;
         let failed = |e: std::io::Error| {
-            raise(py, "TaskDiedError", &format!("the system refuses threads ({e}); free some, and start again"))
+            raise(py, "FileError", &format!("the system refuses threads ({e}); free some, and start again"))
         };
         let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("prosampler-io").enable_all().build();
         let runtime = runtime.map_err(failed)?;

@@ -68,8 +68,8 @@ impl Part {
         let Summed { file, number, bytes, checksum: expected, verified } = &*self.bytes;
         if !verified.load(Relaxed) {
             if checksum(bytes) != *expected {
-                let place = format!(" in record batch {number}");
-                return Err(Error::Damaged { path: file.to_path_buf(), place, remedy: String::new() });
+                let place = Some(format!("in record batch {number}"));
+                return Err(Error::Damaged { path: file.to_path_buf(), place, remedy: None });
             }
             verified.store(true, Relaxed);
         }
@@ -161,7 +161,7 @@ pub(crate) fn open_one<T>(
         (_, parts) => Err(format!("it has {} record batches, not one", parts.len())),
     };
     let uri = path.display().to_string();
-    decoded.map_err(|reason| Error::Corrupt { uri, place: String::new(), expected, cause: reason.into() })
+    decoded.map_err(|reason| Error::Corrupt { uri, place: None, expected, cause: reason.into() })
 }
 
 /// Key of the schema's metadata.
@@ -252,7 +252,7 @@ fn failed(path: &Path, error: ArrowError) -> Error {
         ArrowError::IoError(_, cause) => Error::Io { action: "write", path: path.into(), cause },
         other => Error::Corrupt {
             uri: path.display().to_string(),
-            place: String::new(),
+            place: None,
             expected: "an uncompressed Arrow IPC file of this crate's",
             cause: other.into(),
         },

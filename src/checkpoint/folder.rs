@@ -237,10 +237,10 @@ impl Checkpoints {
         };
         let (samples, embedded, times) = (kept.graph.len(), kept.embeddings.len(), kept.pushed_at_step.len());
         if kept.graph.version().0 != snapshot.graph_version {
-            return Err(damaged(&graph, format!(" (it is graph {})", kept.graph.version())));
+            return Err(damaged(&graph, Some(format!("(it is graph {})", kept.graph.version()))));
         }
         if embedded != samples || ![0, samples].contains(&times) {
-            let place = format!(" (it has {embedded} samples with {times} times, and the graph {samples})");
+            let place = Some(format!("(it has {embedded} samples with {times} times, and the graph {samples})"));
             return Err(damaged(&embeddings, place));
         }
         Ok(kept)
@@ -256,7 +256,7 @@ impl Checkpoints {
         let (bits, [of, drawn]) = numbers::open(&path).map_err(|error| unusable(&path, error))?;
         let beyond = (samples..bits.len() * 64).any(|id| bits[id / 64] & (1 << (id % 64)) != 0);
         if beyond || of > samples as u64 {
-            return Err(damaged(&path, format!(" (it has more samples than the {samples} that there are)")));
+            return Err(damaged(&path, Some(format!("(it has more samples than the {samples} that there are)"))));
         }
         Ok(Left { samples: of as usize, drawn, bits })
     }
@@ -342,15 +342,15 @@ impl Content {
 fn unusable(path: &Path, error: Error) -> Error {
     let place = match error {
         Error::Damaged { place, .. } => place,
-        Error::Corrupt { cause, .. } => format!(" ({cause})"),
+        Error::Corrupt { cause, .. } => Some(format!("({cause})")),
         other => return other,
     };
     damaged(path, place)
 }
 
-fn damaged(path: &Path, place: String) -> Error {
+fn damaged(path: &Path, place: Option<String>) -> Error {
     let remedy = "set checkpoint.resume = \"latest\" to go on with another snapshot, or resume from an older state";
-    Error::Damaged { path: path.to_owned(), place, remedy: remedy.into() }
+    Error::Damaged { path: path.to_owned(), place, remedy: Some(remedy.into()) }
 }
 
 /// Waits a while, since work of a run that was just dropped may still be under way.

@@ -49,20 +49,20 @@ impl Manifest {
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             text => text.map_err(|cause| Error::Io { action: "read", path: path.clone(), cause })?,
         };
-        let damaged = |place: String| {
+        let damaged = |place: Option<String>| {
             let remedy = "start anew, with an empty folder".to_owned();
-            Error::Damaged { path: path.clone(), place, remedy }
+            Error::Damaged { path: path.clone(), place, remedy: Some(remedy) }
         };
         let Sealed { format, checksum: expected, content } =
-            serde_json::from_slice(&text).map_err(|e| damaged(format!(" ({e})")))?;
+            serde_json::from_slice(&text).map_err(|e| damaged(Some(format!("({e})"))))?;
         if format > FORMAT {
             let reason = format!("`{}` was made by a newer release (format {format}); update", path.display());
             return Err(Error::State { reason });
         }
         if to_text(checksum(content.get().as_bytes())) != expected {
-            return Err(damaged(String::new()));
+            return Err(damaged(None));
         }
-        serde_json::from_str(content.get()).map(Some).map_err(|e| damaged(format!(" ({e})")))
+        serde_json::from_str(content.get()).map(Some).map_err(|e| damaged(Some(format!("({e})"))))
     }
 
     /// Replaces that of a folder: on disk when this returns.

@@ -97,5 +97,5 @@ pub(crate) async fn begin(
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|e| Error::TaskDied { task: "checkpoint", message: e.to_string() })?
+    done.map_err(|e| Error::of_task("checkpoint", e))?
 }

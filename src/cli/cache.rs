@@ -150,8 +150,8 @@ fn verify(kept: &Kept) -> Result<()> {
     match damaged {
         None => say!("all as they were written"),
         Some(path) => {
-            let remedy = "remove it, and it is made again when it is needed".to_owned();
-            Err(Error::Damaged { path, place: String::new(), remedy })
+            let remedy = Some("remove it, and it is made again when it is needed".to_owned());
+            Err(Error::Damaged { path, place: None, remedy })
         }
     }
 }

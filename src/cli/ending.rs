@@ -43,7 +43,7 @@ pub(super) fn exit_code(result: &Result<Ending>) -> ExitCode {
 
 /// Waits for Ctrl-C or SIGTERM.
 pub(super) async fn early_end() -> Result<Ending> {
-    let failed = |cause: std::io::Error| Error::TaskDied { task: "signal", message: cause.to_string() };
+    let failed = |cause: std::io::Error| Error::System { action: "listen for Ctrl-C and SIGTERM", cause: cause.into() };
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};

@@ -60,7 +60,7 @@ pub fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            return exit_code(&Err(Error::Io { action: "start", path: "the async runtime".into(), cause: error }));
+            return exit_code(&Err(Error::System { action: "start the async runtime", cause: error.into() }));
         }
     };
     let result = match cli.command {

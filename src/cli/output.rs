@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use arrow::ipc::writer::StreamWriter;
 
 use super::out::system_error;
-use crate::config::{Fault, Faults, PipelineConfig};
+use crate::config::PipelineConfig;
 use crate::encode::external_data::named_files;
 use crate::encode::{FileState, tokenizer_of};
 use crate::source::{local_files, positions};
-use crate::{Error, MiniBatch, MiniBatchStream, Result};
+use crate::{Error, Fault, Faults, MiniBatch, MiniBatchStream, Result};
 
 /// An Arrow IPC stream of mini-batches.
 ///
@@ -46,8 +46,7 @@ impl Output {
         let is_own = |path: &Path| FileState::of(path).is_ok_and(|state| state.is_same_file(&own));
         let refused = |what: &str| {
             let message = format!("`{}` is {what}; name another file", self.path.display());
-            let fault = Fault { key: "--output".into(), line: None, message };
-            Err(Faults { origin: "the command line".into(), faults: vec![fault] }.into())
+            Err(Faults::one("the command line", Fault::new("--output", message)).into())
         };
         // What is wrong with the uris is said by whoever reads them.
         if local_files(&config.source.uri).unwrap_or_default().iter().any(|file| is_own(file)) {

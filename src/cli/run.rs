@@ -11,11 +11,11 @@ use super::ending::{Ending, early_end};
 use super::output::Output;
 use super::progress::{StageBars, mini_batch_bar, thousands};
 use super::state::StateFile;
-use crate::config::{Fault, Faults, FeatureKind, PipelineConfig};
+use crate::config::{FeatureKind, PipelineConfig};
 use crate::refresh::RefreshCounts;
 use crate::report::Observer;
 use crate::source::SourceCounts;
-use crate::{MiniBatch, Pipeline, Progress, Result, Stage};
+use crate::{Error, MiniBatch, Pipeline, Progress, Result, Stage};
 
 #[derive(Debug, Args)]
 pub(super) struct Run {
@@ -203,8 +203,7 @@ fn must_keep_checkpoints(config: &PipelineConfig) -> Result<()> {
         return Ok(());
     }
     let message = "is required with --state; name a folder, for example by --set checkpoint.dir=run";
-    let fault = Fault { key: "checkpoint.dir".into(), line: None, message: message.into() };
-    Err(Faults { origin: "the settings".into(), faults: vec![fault] }.into())
+    Err(Error::setting("checkpoint.dir", message))
 }
 
 /// What a background refresh is at.

@@ -2,8 +2,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::faults::{Check, Checker};
-use super::read::layer;
+use super::check::{Check, Checker};
 
 /// `[checkpoint]`: what a run leaves on disk, so that another can go on where it ended, however it ended.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -40,8 +39,6 @@ impl Default for CheckpointConfig {
         Self { dir: None, keep: 4, resume: Resume::Exact }
     }
 }
-
-layer!(CheckpointConfig: dir, keep, resume);
 
 impl Check for CheckpointConfig {
     const SECTION: &'static str = "checkpoint";

@@ -1,7 +1,6 @@
 use serde::Deserialize;
 
-use super::faults::{Check, Checker};
-use super::read::layer;
+use super::check::{Check, Checker};
 
 /// `[compute]`: the pool that embedding and graph building run on.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -10,8 +9,6 @@ pub struct ComputeConfig {
     /// Threads, up to 1,024; 0, the default, means one for each core.
     pub threads: usize,
 }
-
-layer!(ComputeConfig: threads);
 
 impl Check for ComputeConfig {
     const SECTION: &'static str = "compute";

@@ -2,11 +2,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::faults::{Check, Checker, Fault};
+use super::check::{Check, Checker};
 use super::features::{GraphInputConfig, ImageConfig, TensorConfig};
 use super::providers::{CudaConfig, Provider};
-use super::read::layer;
 use super::views::{Combine, ViewConfig};
+use crate::error::Fault;
 
 /// `[encode]`: how rows become embeddings, as a rule through an ONNX model.
 ///
@@ -270,9 +270,6 @@ impl EncodeConfig {
     }
 }
 
-layer!(EncodeConfig: feature, model, dimension, tokenizer, column, pair_column, prefix, max_tokens, pooling, normalize, output,
-    providers, cuda, batch_rows, batch_tokens, sessions, on_bad_sample, storage, cache_dir, cache_limit, runtime, image, tensor, graph, views, combine;
-    tables image, tensor, graph, cuda; lists views);
 impl Check for EncodeConfig {
     const SECTION: &'static str = "encode";
 

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 
-use super::faults::{Check, Checker};
-use super::read::layer;
+use super::check::{Check, Checker};
 
 /// `[encode.image]`: how the images of `encode.column` become the model's input, f32 or f16 as it declares.
 ///
@@ -101,8 +100,6 @@ impl Default for ImageConfig {
     }
 }
 
-layer!(ImageConfig: size, crop, channels, scale, mean, std, layout, order, height, width);
-
 impl Check for ImageConfig {
     const SECTION: &'static str = "encode.image";
 
@@ -161,8 +158,6 @@ pub struct TensorConfig {
     pub inputs: BTreeMap<String, String>,
 }
 
-layer!(TensorConfig: inputs);
-
 impl Check for TensorConfig {
     const SECTION: &'static str = "encode.tensor";
 
@@ -210,8 +205,6 @@ impl Default for GraphInputConfig {
         }
     }
 }
-
-layer!(GraphInputConfig: num_nodes, node_features, node_width, edge_sources, edge_targets, edge_attributes);
 
 impl Check for GraphInputConfig {
     const SECTION: &'static str = "encode.graph";

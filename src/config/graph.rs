@@ -1,7 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::faults::{Check, Checker};
-use super::read::layer;
+use super::check::{Check, Checker};
 
 /// `[graph]`: how embeddings become a proximity graph.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -115,8 +114,6 @@ impl Default for GraphConfig {
         }
     }
 }
-
-layer!(GraphConfig: builder, candidates, neighbors, similarity, precision, recall, device);
 
 impl Check for GraphConfig {
     const SECTION: &'static str = "graph";

@@ -1,7 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::faults::{Check, Checker};
-use super::read::layer;
+use super::check::{Check, Checker};
 
 /// `[guards]`: what keeps likely false negatives out of mini-batches. All of them hold for every two samples of a
 /// mini-batch, and for every explicit negative and every sample; none is ever set aside. Samples that a guard keeps out
@@ -43,8 +42,6 @@ impl Default for GuardsConfig {
         }
     }
 }
-
-layer!(GuardsConfig: distinct, duplicates, duplicate_similarity, max_similarity, max_relative_to_positive, skip_nearest);
 
 impl Check for GuardsConfig {
     const SECTION: &'static str = "guards";

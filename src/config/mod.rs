@@ -18,18 +18,20 @@
 //! # Ok::<(), prosampler::Error>(())
 //! ```
 
+mod check;
 mod checkpoint;
 mod compute;
 mod encode;
-mod faults;
 mod features;
 mod graph;
 mod guards;
 mod pairs;
+mod paths;
 mod providers;
 mod read;
 mod refresh;
 mod report;
+mod shape;
 mod source;
 mod store;
 mod stream;
@@ -43,7 +45,6 @@ use serde::Deserialize;
 pub use self::checkpoint::{CheckpointConfig, Resume};
 pub use self::compute::ComputeConfig;
 pub use self::encode::{EncodeConfig, FeatureKind, OnBadSample, Pooling, Storage};
-pub use self::faults::{Fault, Faults};
 pub use self::features::{GraphInputConfig, ImageConfig, ImageSize, Layout, PixelOrder, TensorConfig};
 pub use self::graph::{GraphBuilder, GraphConfig, GraphDevice, Precision, Similarity};
 pub use self::guards::GuardsConfig;
@@ -56,7 +57,7 @@ pub use self::store::{Advice, StoreConfig, Verify};
 pub use self::stream::StreamConfig;
 pub use self::views::{Combine, ViewConfig};
 pub use self::walk::{Coverage, RestartProbability, SamplerKind, WalkConfig};
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Faults, Result};
 
 /// All settings of one run: what a pipeline file holds.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -110,13 +111,12 @@ impl PipelineConfig {
         let text = std::fs::read_to_string(path).map_err(|cause| match cause.kind() {
             std::io::ErrorKind::NotFound => Error::NotFound {
                 uri: path.display().to_string(),
-                hint: "; give the path of a pipeline file, for example pipelines/text.toml".into(),
+                hint: Some("give the path of a pipeline file, for example pipelines/text.toml".into()),
             },
             std::io::ErrorKind::InvalidData | std::io::ErrorKind::IsADirectory => {
                 let what = if path.is_dir() { "a folder" } else { "no text" };
                 let message = format!("`{}` is {what}; give a pipeline file (TOML)", path.display());
-                let fault = Fault { key: String::new(), line: None, message };
-                Error::Config(Faults { origin: path.display().to_string(), faults: vec![fault] })
+                Faults::one(path.display().to_string(), Fault::new("", message)).into()
             }
             _ => Error::Io { action: "read", path: path.into(), cause },
         })?;
@@ -130,7 +130,7 @@ impl PipelineConfig {
     /// # Errors
     /// [`Error::Config`] with all faults.
     pub fn from_settings(settings: &[String]) -> Result<Self> {
-        Ok(read::read("", "the settings", None, settings)?)
+        Ok(read::read("", Faults::SETTINGS, None, settings)?)
     }
 
     /// Reads settings from TOML text. Relative paths stay relative to the working directory.
@@ -138,6 +138,6 @@ impl PipelineConfig {
     /// # Errors
     /// [`Error::Config`] with all faults.
     pub fn from_toml(text: &str) -> Result<Self> {
-        Ok(read::read(text, "the settings", None, &[])?)
+        Ok(read::read(text, Faults::SETTINGS, None, &[])?)
     }
 }

@@ -1,7 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::faults::{Check, Checker};
-use super::read::layer;
+use super::check::{Check, Checker};
 
 /// `[pairs]`: rows that are an anchor and its positive: a question and its answer, a text and its translation. Both are
 /// embedded by the encoder of `[encode]`, whose `column` is then not needed.
@@ -33,8 +32,6 @@ pub enum GraphOver {
     #[default]
     Mean,
 }
-
-layer!(PairsConfig: anchor, positive, graph_over);
 
 impl PairsConfig {
     /// Both columns, where rows are pairs.

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::faults::{Check, Checker};
-use super::read::layer;
+use super::check::{Check, Checker};
 
 /// An execution provider of ONNX Runtime: what a model runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
@@ -91,8 +90,6 @@ impl Default for CudaConfig {
         }
     }
 }
-
-layer!(CudaConfig: devices, memory_limit, arena, convolutions, tf32, tensorrt_f16, tensorrt_cache);
 
 impl Check for CudaConfig {
     const SECTION: &'static str = "encode.cuda";

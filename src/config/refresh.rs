@@ -1,7 +1,6 @@
 use serde::Deserialize;
 
-use super::faults::{Check, Checker};
-use super::read::layer;
+use super::check::{Check, Checker};
 
 /// `[refresh]`: when embeddings and graph are made anew, in the background. Any of the triggers starts a refresh; those
 /// that fire while one is under way are one refresh after it. Without a trigger, the first graph stays.
@@ -80,9 +79,6 @@ impl Default for RefreshConfig {
         }
     }
 }
-
-layer!(RefreshConfig: every_steps, every_seconds, watch_model, cpu_share, gpu_share, probe, min_drift, on_newer_model, on_error,
-    max_failures, swap_after_steps);
 
 impl Check for RefreshConfig {
     const SECTION: &'static str = "refresh";

@@ -1,7 +1,6 @@
 use serde::Deserialize;
 
-use super::faults::{Check, Checker};
-use super::read::layer;
+use super::check::{Check, Checker};
 
 /// `[report]`: what the summary of `prosampler run` looks at.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -11,8 +10,6 @@ pub struct ReportConfig {
     /// negatives. Never used to choose mini-batches. Default: none.
     pub label: Option<String>,
 }
-
-layer!(ReportConfig: label);
 
 impl Check for ReportConfig {
     const SECTION: &'static str = "report";

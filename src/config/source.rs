@@ -2,8 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 
-use super::faults::{Check, Checker};
-use super::read::layer;
+use super::check::{Check, Checker};
 
 /// `[source]`: where the rows come from.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -61,8 +60,6 @@ pub enum OnCorrupt {
     /// Go on behind it. What was skipped is logged and counted.
     Skip,
 }
-
-layer!(SourceConfig: uri, columns, filter, on_corrupt, options, retries);
 
 impl Check for SourceConfig {
     const SECTION: &'static str = "source";

@@ -2,8 +2,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::faults::{Check, Checker};
-use super::read::layer;
+use super::check::{Check, Checker};
 
 /// `[store]`: where the rows are kept once read.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -47,8 +46,6 @@ pub enum Verify {
     /// Never.
     Never,
 }
-
-layer!(StoreConfig: cache_dir, advice, verify);
 
 impl Check for StoreConfig {
     const SECTION: &'static str = "store";

@@ -1,7 +1,6 @@
 use serde::Deserialize;
 
-use super::faults::{Check, Checker};
-use super::read::layer;
+use super::check::{Check, Checker};
 
 /// `[stream]`: how mini-batches are handed out.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -26,8 +25,6 @@ impl Default for StreamConfig {
         Self { prefetch: 4, epochs: 1, rank: 0, world_size: 1 }
     }
 }
-
-layer!(StreamConfig: prefetch, epochs, rank, world_size);
 
 impl Check for StreamConfig {
     const SECTION: &'static str = "stream";

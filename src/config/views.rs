@@ -4,7 +4,6 @@ use serde::Deserialize;
 
 use super::encode::{EncodeConfig, FeatureKind, Pooling};
 use super::features::{GraphInputConfig, ImageConfig, TensorConfig};
-use super::read::layer;
 
 /// How the vectors of several views become one, each brought to unit length before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -83,6 +82,3 @@ impl ViewConfig {
         config
     }
 }
-
-layer!(ViewConfig: feature, model, tokenizer, column, pair_column, prefix, max_tokens, pooling, output, image, tensor,
-    graph; tables image, tensor, graph; lists);

@@ -3,8 +3,7 @@ use std::fmt;
 use serde::de::{Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Serialize, de};
 
-use super::faults::{Check, Checker};
-use super::read::layer;
+use super::check::{Check, Checker};
 
 /// `[walk]`: how mini-batches are drawn from the graph.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -139,8 +138,6 @@ impl Default for WalkConfig {
         }
     }
 }
-
-layer!(WalkConfig: batch_size, sampler, restart_probability, coverage, negatives, drop_last);
 
 impl Check for WalkConfig {
     const SECTION: &'static str = "walk";

@@ -67,7 +67,7 @@ impl OnnxDevice {
     fn failed(&self, runtime: &Runtime, error: &ort::Error) -> Error {
         let message = error.message();
         if is_out_of_memory(message) {
-            return Error::DeviceMemory { device: self.name().to_owned(), cause: message.to_owned().into() };
+            return Error::device_out_of_memory(self.name(), message);
         }
         match self.provider {
             Provider::Cpu => self.fault(message),

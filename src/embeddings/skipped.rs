@@ -6,6 +6,7 @@ use crate::sample::SampleId;
 
 /// Why some samples were skipped: they have no embedding, and are in no mini-batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SkipReason {
     /// How many were skipped for it, whatever the numbers in it.
     pub samples: usize,

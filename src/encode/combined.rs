@@ -30,7 +30,13 @@ impl CombinedEncoder {
         let Some(first) = encoders.first() else { return Err(Error::Shape { found: 0, dimension: 0 }) };
         let expected = first.dimension();
         if let (Combine::Mean, Some(odd)) = (combine, encoders.iter().find(|e| e.dimension() != expected)) {
-            return Err(Error::Views { encoder: odd.name().to_owned(), found: odd.dimension(), expected });
+            return Err(Error::Dimension {
+                encoder: odd.name().to_owned(),
+                found: odd.dimension(),
+                other: "the first view",
+                expected,
+                remedy: "they have no mean: set encode.combine = \"concat\", or take models of one dimension",
+            });
         }
         let mut columns: Vec<String> = Vec::new();
         for column in encoders.iter().flat_map(Encoder::columns) {

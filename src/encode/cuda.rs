@@ -11,6 +11,7 @@ use super::runtime::Runtime;
 
 /// A library that the provider needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Needed {
     /// As the loader asks for it, without its version: `libcublas`.
     pub name: &'static str,

@@ -24,10 +24,10 @@ pub(crate) fn model_files(path: &Path) -> Result<Vec<PathBuf>> {
         None => Ok(files),
         Some(missing) => {
             let hint = match missing == path {
-                true => "; give the path of an ONNX model".to_owned(),
-                false => format!("; the model `{}` keeps weights in it: copy it there, too", path.display()),
+                true => "give the path of an ONNX model".to_owned(),
+                false => format!("the model `{}` keeps weights in it: copy it there, too", path.display()),
             };
-            Err(Error::NotFound { uri: missing.display().to_string(), hint })
+            Err(Error::NotFound { uri: missing.display().to_string(), hint: Some(hint) })
         }
     }
 }
@@ -41,7 +41,7 @@ pub(crate) fn named_files(path: &Path) -> Result<Vec<PathBuf>> {
         Ok(locations) => locations,
         Err(cause) if matches!(cause.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) => Vec::new(),
         Err(cause) if cause.kind() == ErrorKind::NotFound => {
-            let hint = "; give the path of an ONNX model".to_owned();
+            let hint = Some("give the path of an ONNX model".to_owned());
             return Err(Error::NotFound { uri: path.display().to_string(), hint });
         }
         Err(cause) => return Err(Error::Io { action: "read", path: path.to_owned(), cause }),

@@ -69,7 +69,7 @@ pub(crate) use self::provider::{is_out_of_memory, session_builder};
 pub(crate) use self::transfer::pinned;
 #[cfg(feature = "onnx")]
 pub(crate) use self::until_exit::UntilExit;
-use crate::config::{EncodeConfig, Fault, Faults, FeatureKind, PairsConfig, Similarity};
+use crate::config::{EncodeConfig, FeatureKind, PairsConfig, Similarity};
 use crate::embeddings::prepare;
 use crate::error::{Error, Result};
 use crate::source::positions;
@@ -241,10 +241,7 @@ type Models = ();
 fn open_views(config: &EncodeConfig, schema: &Schema, models: &Models) -> Result<Arc<dyn Encoder>> {
     let views: Vec<_> = config.views.iter().map(|view| view.over(config)).collect();
     let open = |config: &EncodeConfig| -> Result<Arc<dyn Encoder>> {
-        let fault = |key: &str, message: &str| -> Error {
-            let fault = Fault { key: format!("encode{key}"), line: None, message: message.into() };
-            Faults { origin: "the settings".into(), faults: vec![fault] }.into()
-        };
+        let fault = |key: &str, message: &str| Error::setting(format!("encode{key}"), message);
         if config.kind() == FeatureKind::Vector {
             let column = config.column.as_ref();
             let column =

@@ -99,7 +99,7 @@ impl Model {
         let failed = |e: ort::Error| {
             let cause: Cause = e.message().to_owned().into();
             match is_out_of_memory(e.message()) {
-                true => Error::ModelMemory { path: self.path.clone(), cause },
+                true => Error::model_out_of_memory(&self.path, cause),
                 false => self.fault("cannot be run".into(), Some(cause)),
             }
         };

@@ -13,8 +13,8 @@ use super::model::{Model, Models};
 use super::outputs::Output;
 use super::pooling::normalize;
 use super::{BadRow, Encoded, Encoder, refuse};
-use crate::config::{EncodeConfig, Fault, Faults, FeatureKind, Provider};
-use crate::error::{Error, Result};
+use crate::config::{EncodeConfig, FeatureKind, Provider};
+use crate::error::{Error, Fault, Faults, Result};
 use crate::source::positions;
 use crate::telemetry;
 
@@ -56,7 +56,7 @@ impl OnnxEncoder {
     pub(super) fn open_among(config: &EncodeConfig, models: &Models) -> Result<Self> {
         let path = required(config)?;
         if !path.is_file() {
-            let hint = "; give an ONNX model as `encode.model` (--model)".into();
+            let hint = Some("give an ONNX model as `encode.model` (--model)".into());
             return Err(Error::NotFound { uri: path.display().to_string(), hint });
         }
         let model = models.open(&path, config)?;
@@ -125,11 +125,11 @@ impl OnnxEncoder {
             return Ok(vec![(batch, Vec::new())]);
         }
         match self.run(&mut batch) {
-            Err(error @ (Error::ModelMemory { .. } | Error::Model { cause: Some(_), .. }))
-                if group.len() > 1 && !(self.exact_rows.is_some() && matches!(error, Error::ModelMemory { .. })) =>
+            Err(error @ (Error::OutOfMemory { .. } | Error::Model { cause: Some(_), .. }))
+                if group.len() > 1 && !(self.exact_rows.is_some() && matches!(error, Error::OutOfMemory { .. })) =>
             {
                 let (first, second) = group.split_at(group.len().div_ceil(2));
-                if matches!(error, Error::ModelMemory { .. }) {
+                if matches!(error, Error::OutOfMemory { .. }) {
                     self.halvings.fetch_add(1, Relaxed);
                     if self.batch_rows.fetch_min(first.len(), Relaxed) > first.len() {
                         telemetry::halved(first.len());
@@ -238,7 +238,7 @@ impl std::fmt::Debug for OnnxEncoder {
 
 /// The model's path; all that is missing is named.
 fn required(config: &EncodeConfig) -> Result<PathBuf> {
-    let fault = |key: &str, message: &str| Fault { key: format!("encode.{key}"), line: None, message: message.into() };
+    let fault = |key: &str, message: &str| Fault::new(format!("encode.{key}"), message);
     let mut faults = Vec::new();
     if config.model.is_none() {
         faults.push(fault("model", "is required; give the path of an ONNX model"));
@@ -259,7 +259,7 @@ fn required(config: &EncodeConfig) -> Result<PathBuf> {
     }
     match &config.model {
         Some(model) if faults.is_empty() => Ok(model.clone()),
-        _ => Err(Faults { origin: "the settings".into(), faults }.into()),
+        _ => Err(Faults { origin: Faults::SETTINGS.into(), faults }.into()),
     }
 }
 

@@ -29,7 +29,13 @@ impl PairEncoder {
     pub fn new(anchor: Arc<dyn Encoder>, positive: Arc<dyn Encoder>, over: GraphOver) -> Result<Self> {
         let (found, expected) = (positive.dimension(), anchor.dimension());
         if found != expected {
-            return Err(Error::Dimension { encoder: positive.name().to_owned(), found, expected });
+            return Err(Error::Dimension {
+                encoder: positive.name().to_owned(),
+                found,
+                other: "the anchors' encoder",
+                expected,
+                remedy: "take encoders of one dimension",
+            });
         }
         let mut columns = anchor.columns().to_vec();
         columns.extend(positive.columns().iter().filter(|c| !anchor.columns().contains(c)).cloned());

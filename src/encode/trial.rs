@@ -49,7 +49,7 @@ impl OnnxEncoder {
         };
         let failure = match is_taken(tried) {
             Ok(()) => return Ok(()),
-            Err(failure @ Error::ModelMemory { .. }) => {
+            Err(failure @ Error::OutOfMemory { .. }) => {
                 telemetry::longest_untried(&self.model.path, tried, &failure);
                 return Ok(());
             }
@@ -120,7 +120,7 @@ impl OnnxEncoder {
                 together.len() == alone.len() && alone.iter().zip(together).all(|(a, b)| is_near(a, b, rounding))
             }
             // Batches that are too large are halved later.
-            Err(error) => matches!(error, Error::ModelMemory { .. }),
+            Err(error) => matches!(error, Error::OutOfMemory { .. }),
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use arrow::datatypes::{DataType, Schema};
 
-use crate::config::{Fault, Faults, GuardsConfig, PairsConfig, PipelineConfig, WalkConfig};
+use crate::config::{GuardsConfig, PairsConfig, PipelineConfig, WalkConfig};
 use crate::embeddings::EmbeddingTable;
 use crate::encode::Encoder;
-use crate::error::{Error, Result};
+use crate::error::{Error, Faults, Result};
 use crate::refresh::{Selection, Snapshot, negative};
 use crate::sample::SampleId;
 use crate::source::Source;
@@ -15,7 +15,7 @@ use crate::store::{ColumnPath, Key};
 pub(super) fn check(config: &PipelineConfig, has_source: bool) -> Result<(), Faults> {
     let mut faults = config.faults();
     faults.retain(|f| !(has_source && f.key == "source.uri"));
-    Faults::none_or("the settings", faults)
+    Faults::none_or(Faults::SETTINGS, faults)
 }
 
 /// Which columns mini-batches carry, and what no two samples of one may share.
@@ -45,7 +45,7 @@ pub(super) fn selection(
     if let Some(column) = payload.iter().find(taken) {
         let message =
             format!("gives explicit negatives the name of the column `{column}`; leave it out of source.columns");
-        return Err(fault("walk.negatives", message));
+        return Err(Error::setting("walk.negatives", message));
     }
     let (payload, negative) = (payload.to_vec(), positive.cloned());
     Ok(Selection { payload, negative, guards: guards.clone(), keys })
@@ -77,7 +77,7 @@ pub(super) fn together(
     if guards.max_relative_to_positive.is_some() && snapshot.embeddings.pair_similarity(SampleId(0)).is_none() {
         let message =
             "the encoder does not tell how similar pairs are; make a PairEncoder of it, or take the bound out";
-        return Err(fault("guards.max_relative_to_positive", message.into()));
+        return Err(Error::setting("guards.max_relative_to_positive", message));
     }
     let groups = snapshot.guards.groups();
     let size = walk.batch_size;
@@ -98,14 +98,9 @@ pub(super) fn together(
         };
         let why = format!("`{column}` has {most} values, so no mini-batch of {size} has distinct ones");
         let message = format!("{why}; lower walk.batch_size to {most}, or {remedy}");
-        return Err(fault(setting, message));
+        return Err(Error::setting(setting, message));
     }
     Ok(())
-}
-
-pub(super) fn fault(key: &str, message: String) -> Error {
-    let fault = Fault { key: key.to_owned(), line: None, message };
-    Faults { origin: "the settings".into(), faults: vec![fault] }.into()
 }
 
 /// Refuses a source with fewer rows than a mini-batch has samples.

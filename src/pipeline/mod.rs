@@ -322,7 +322,7 @@ fn choose_device(
     match wanted {
         crate::config::GraphDevice::Cuda => {
             let message = "is `cuda`, but this build runs no ONNX Runtime (cargo feature `onnx`); set it to `cpu`";
-            Err(checks::fault("graph.device", message.into()))
+            Err(Error::setting("graph.device", message))
         }
         _ => Ok(None),
     }

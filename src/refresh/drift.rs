@@ -11,6 +11,7 @@ use crate::store::Store;
 
 /// How far a newer model's vectors lie from those in use, by a few samples that are the same all run long.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Drift {
     /// The mean of 1 − cosine between a sample's two vectors: 0 for none, 1 for no relation.
     pub cosine_shift: f64,

@@ -101,7 +101,7 @@ impl RefreshHandle {
             checkpoints.keep(&state, &waiting)
         };
         let kept = tokio::task::spawn_blocking(keep).await;
-        kept.map_err(|e| Error::TaskDied { task: "checkpoint", message: e.to_string() })?
+        kept.map_err(|e| Error::of_task("checkpoint", e))?
     }
 
     /// Samples whose embeddings this run has taken from `encode.cache_dir` so far, at its start and in refreshes.

@@ -8,6 +8,7 @@ use crate::sample::{GraphVersion, ModelVersion};
 
 /// What a refresh did.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Refreshed {
     /// Which graph is in use now.
     pub graph_version: GraphVersion,
@@ -27,6 +28,7 @@ pub struct Refreshed {
 
 /// How long a refresh took, stage by stage, in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct RefreshSeconds {
     /// Looking for new files, and reading them.
     pub store: f64,
@@ -64,6 +66,7 @@ impl Stopwatch {
 
 /// How refreshes have ended so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RefreshCounts {
     /// With a new snapshot.
     pub published: u64,

@@ -257,7 +257,7 @@ impl Published {
     /// The snapshot to use for mini-batch `step`, waiting until that is settled.
     pub(crate) async fn at(&mut self, step: u64) -> Result<Arc<Snapshot>> {
         let timeline = self.0.wait_for(|timeline| step < timeline.settled_before).await;
-        let ended = |_| Error::TaskDied { task: "refresh", message: "it ended while the stream waited for it".into() };
+        let ended = |_| Error::TaskEnded { task: "refresh" };
         let timeline = timeline.map_err(ended)?;
         let used = timeline.snapshots.iter().rev().find(|(from, _)| *from <= step);
         Ok(used.map_or_else(|| timeline.newest(), |(_, snapshot)| snapshot.clone()))

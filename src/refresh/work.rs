@@ -154,7 +154,13 @@ impl RefreshContext {
         };
         let (found, expected) = (newer.dimension(), old.embeddings.dimension());
         if found != expected {
-            return Err(Error::Dimension { encoder: newer.name().to_owned(), found, expected });
+            return Err(Error::Dimension {
+                encoder: newer.name().to_owned(),
+                found,
+                other: "the run",
+                expected,
+                remedy: "export it with the same output, or start anew",
+            });
         }
         let probe = self.refresh.probe;
         let mut among = old.embeddings.present_ids();

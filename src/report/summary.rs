@@ -9,6 +9,7 @@ use crate::walk::WalkCounts;
 
 /// What a series of mini-batches was like, one number a mini-batch.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Measure {
     /// Mean similarity over the pairs of each.
     pub similarity: Vec<f32>,
@@ -32,6 +33,7 @@ impl Measure {
 
 /// A stream's mini-batches beside a uniform sampler's. Its `Display` is what `prosampler run` ends with.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Summary {
     /// How the stream's mini-batches were chosen.
     pub sampler: SamplerKind,

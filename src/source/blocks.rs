@@ -112,7 +112,7 @@ impl Shared {
         let (tx, rx) = oneshot::channel();
         let object = self.object.clone();
         self.runtime.spawn(async move { tx.send(object.fetch(block).await).ok() });
-        let ended = |_| Error::TaskDied { task: "source", message: "the runtime has ended".into() };
+        let ended = |_| Error::TaskEnded { task: "source" };
         rx.blocking_recv().map_err(ended)?
     }
 

@@ -102,10 +102,10 @@ impl DataFile {
         let place = self.damaged(part, columns);
         if self.is_encrypted() {
             let reason =
-                format!("it has encrypted columns{place}; leave them out of `source.columns`, or write it plain");
+                format!("it has encrypted columns, {place}; leave them out of `source.columns`, or write it plain");
             return Err(Error::UnsupportedSource { uri, reason });
         }
-        Err(Error::Corrupt { uri, place, expected, cause })
+        Err(Error::Corrupt { uri, place: Some(place), expected, cause })
     }
 
     fn is_encrypted(&self) -> bool {
@@ -123,7 +123,7 @@ impl DataFile {
         };
         let damaged = columns.iter().find(|column| is_damaged(**column));
         let column = damaged.map(|&column| format!(", column `{}`", self.schema().field(column).name()));
-        format!(", row group {row_group}{}", column.unwrap_or_default())
+        format!("row group {row_group}{}", column.unwrap_or_default())
     }
 
     /// Counts what is handed over: no more rows than promised, and no fewer.
@@ -141,7 +141,7 @@ impl DataFile {
         let flow = self.decode(part, columns, &mut counted)?;
         let says = |found: String| {
             let cause = format!("it holds {found}, and its footer says {}", promised.unwrap_or(0));
-            Err(corrupt(&self.location, String::new(), cause.into()))
+            Err(corrupt(&self.location, None, cause.into()))
         };
         match (flow, promised) {
             _ if beyond => says(format!("more than {rows} rows")),
@@ -195,7 +195,7 @@ impl Format {
     fn open(location: &Location, mut input: Input) -> Result<Self> {
         let mut begin = Vec::new();
         let read = input.by_ref().take(FIRST_BYTES).read_to_end(&mut begin).and_then(|_| input.rewind());
-        read.map_err(|e| corrupt(location, String::new(), e.into()))?;
+        read.map_err(|e| corrupt(location, None, e.into()))?;
         Ok(match &begin[..] {
             [b'A', b'R', b'R', b'O', b'W', b'1', ..] => Self::Ipc(IpcFile::open(location, input, true)?),
             [0xff, 0xff, 0xff, 0xff, ..] => Self::Ipc(IpcFile::open(location, input, false)?),
@@ -203,15 +203,15 @@ impl Format {
                 let mut end = [0; 4];
                 let at_end = input.seek(SeekFrom::End(-4)).and_then(|_| input.read_exact(&mut end));
                 if at_end.is_ok() && &end != b"PAR1" {
-                    return Err(corrupt(location, String::new(), CUT_SHORT.into()));
+                    return Err(corrupt(location, None, CUT_SHORT.into()));
                 }
                 Self::Parquet(ParquetFile::open(location, &mut input)?)
             }
-            [] => return Err(corrupt(location, String::new(), "the file is empty".into())),
+            [] => return Err(corrupt(location, None, "the file is empty".into())),
             begin if ipc::is_old_stream(begin) => Self::Ipc(IpcFile::open(location, input, false)?),
             begin => {
                 let unsupported = |reason| Error::UnsupportedSource { uri: location.uri(), reason };
-                let unknown = || corrupt(location, String::new(), "it begins like neither of the two".into());
+                let unknown = || corrupt(location, None, "it begins like neither of the two".into());
                 return Err(foreign::recognized(begin).map_or_else(unknown, unsupported));
             }
         })
@@ -223,8 +223,7 @@ impl Format {
 fn guarded<T>(location: &Location, input: Input, work: impl FnOnce(Input) -> Result<T>) -> Result<T> {
     #[cfg(feature = "cloud")]
     let failure = input.failure();
-    let result =
-        panics::guarded(|| work(input)).unwrap_or_else(|panic| Err(corrupt(location, String::new(), panic.into())));
+    let result = panics::guarded(|| work(input)).unwrap_or_else(|panic| Err(corrupt(location, None, panic.into())));
     #[cfg(feature = "cloud")]
     if result.is_err()
         && let Some(failed) = failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
@@ -234,7 +233,7 @@ fn guarded<T>(location: &Location, input: Input, work: impl FnOnce(Input) -> Res
     result
 }
 
-pub(super) fn corrupt(location: &Location, place: String, cause: Cause) -> Error {
+pub(super) fn corrupt(location: &Location, place: Option<String>, cause: Cause) -> Error {
     Error::Corrupt { uri: location.uri(), place, expected: "Parquet or Arrow IPC", cause }
 }
 

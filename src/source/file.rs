@@ -114,7 +114,7 @@ async fn opened(locations: Vec<Location>) -> Vec<Result<Arc<DataFile>>> {
     let open = |location| async {
         tokio::task::spawn_blocking(|| DataFile::open(location).map(Arc::new))
             .await
-            .map_err(|e| Error::TaskDied { task: "source", message: e.to_string() })?
+            .map_err(|e| Error::of_task("source", e))?
     };
     futures::stream::iter(locations).map(open).buffered(OPENING).collect().await
 }

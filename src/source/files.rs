@@ -46,7 +46,7 @@ pub(super) async fn list(
                 names => format!("; it has {}", some_of(names)),
             };
             let below = "not below: FOLDER/**/*.parquet is for that";
-            let hint = format!("; no file matches (folders are searched for *.{endings}, {below}){beside}");
+            let hint = Some(format!("no file matches (folders are searched for *.{endings}, {below}){beside}"));
             return Err(Error::NotFound { uri: uri.clone(), hint });
         }
         if !found.foreign.is_empty() {
@@ -101,7 +101,7 @@ async fn local(uri: String) -> Result<Found<Location>> {
         let Found { files, foreign } = expand(&uri)?;
         Ok(Found { files: files.into_iter().map(Location::file).collect::<Result<_>>()?, foreign })
     };
-    tokio::task::spawn_blocking(locate).await.map_err(|e| Error::TaskDied { task: "source", message: e.to_string() })?
+    tokio::task::spawn_blocking(locate).await.map_err(|e| Error::of_task("source", e))?
 }
 
 fn expand(uri: &str) -> Result<Found<PathBuf>> {
@@ -123,7 +123,7 @@ fn expand(uri: &str) -> Result<Found<PathBuf>> {
     }
     let (folder, parts) = local.split();
     if parts.is_empty() {
-        return Err(Error::NotFound { uri: uri.to_owned(), hint: nearby(&local.path) });
+        return Err(Error::NotFound { uri: uri.to_owned(), hint: Some(nearby(&local.path)) });
     }
     let components = parts.into_iter().map(Component::new).collect::<Result<Vec<_>, _>>().map_err(unsupported)?;
     let mut walk = Walk::default();
@@ -147,7 +147,7 @@ fn folder(folder: &Path) -> Result<Found<PathBuf>> {
         if let Some(names) = data_files(&folder.display().to_string(), manifest, &text)? {
             let files: Vec<_> = names.into_iter().map(|name| folder.join(name)).collect();
             if let Some(missing) = files.iter().find(|file| !file.is_file()) {
-                let hint = format!("; `{}` names it: copy it there, too", folder.join(manifest).display());
+                let hint = Some(format!("`{}` names it: copy it there, too", folder.join(manifest).display()));
                 return Err(Error::NotFound { uri: missing.display().to_string(), hint });
             }
             return Ok(Found::files(files));

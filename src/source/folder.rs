@@ -54,7 +54,7 @@ pub(super) fn data_files(uri: &str, manifest: &str, text: &[u8]) -> Result<Optio
     let uri = uri.trim_end_matches('/');
     let corrupt = |cause: serde_json::Error| Error::Corrupt {
         uri: format!("{uri}/{manifest}"),
-        place: String::new(),
+        place: None,
         expected: "what Hugging Face's datasets writes beside its files",
         cause: cause.into(),
     };

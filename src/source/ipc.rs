@@ -28,7 +28,7 @@ pub(super) struct IpcFile {
 
 impl IpcFile {
     pub fn open(location: &Location, mut input: Input, is_file: bool) -> Result<Self> {
-        let failed = |e: ArrowError| corrupt(location, String::new(), e.into());
+        let failed = |e: ArrowError| corrupt(location, None, e.into());
         if is_big_endian(&mut input, is_file).unwrap_or(false) {
             return Err(Error::UnsupportedSource { uri: location.uri(), reason: BIG_ENDIAN.into() });
         }
@@ -38,7 +38,7 @@ impl IpcFile {
             return Ok(Self { schema, batches: Some(batches) });
         }
         if !ends(&mut input).map_err(|e| failed(e.into()))? {
-            return Err(corrupt(location, String::new(), "it has no end mark: it was cut short".into()));
+            return Err(corrupt(location, None, "it has no end mark: it was cut short".into()));
         }
         let reader = StreamReader::try_new(BufReader::new(input), None).map_err(failed)?;
         Ok(Self { schema: reader.schema(), batches: None })
@@ -53,7 +53,7 @@ impl IpcFile {
     }
 
     pub fn read(&self, location: &Location, input: Input, part: Part<'_>, emit: Emit<'_>) -> Result<ControlFlow<()>> {
-        let failed = |e: ArrowError| corrupt(location, String::new(), e.into());
+        let failed = |e: ArrowError| corrupt(location, None, e.into());
         let mut input = BufReader::new(input);
         if self.is_file() {
             skip_mark(&mut input).map_err(|e| failed(e.into()))?;
@@ -61,7 +61,7 @@ impl IpcFile {
         let first = schema_message(&mut input).map_err(|e| failed(e.into()))?;
         if !self.begins_with(&first) {
             let cause = "its footer and its start name different columns";
-            return Err(corrupt(location, String::new(), cause.into()));
+            return Err(corrupt(location, None, cause.into()));
         }
         let start = match part.texts {
             Texts::Strict => with_length(&first),
@@ -76,7 +76,7 @@ impl IpcFile {
         let (mut count, mut skip) = (0, part.skip);
         for batch in batches.by_ref() {
             let batch = batch.and_then(|batch| restored(batch.project(&order)?, &self.schema, part.columns));
-            let batch = batch.map_err(|e| corrupt(location, format!(", record batch {count}"), e.into()))?;
+            let batch = batch.map_err(|e| corrupt(location, Some(format!("record batch {count}")), e.into()))?;
             count += 1;
             let skipped = skip.min(batch.num_rows());
             skip -= skipped;
@@ -95,7 +95,7 @@ impl IpcFile {
             }
             _ => return Ok(ControlFlow::Continue(())),
         };
-        Err(corrupt(location, String::new(), cause.into()))
+        Err(corrupt(location, None, cause.into()))
     }
 
     /// Whether this is the schema message of a stream with the columns that the file was opened with.

@@ -171,7 +171,7 @@ impl Place {
             if let Some(names) = data_files(uri, manifest, &text)? {
                 let of = |name: String| {
                     let missing = || {
-                        let hint = format!("; `{}{path}` names it: copy it there, too", self.root);
+                        let hint = Some(format!("`{}{path}` names it: copy it there, too", self.root));
                         Error::NotFound { uri: format!("{}/{name}", uri.trim_end_matches('/')), hint }
                     };
                     let object = objects.iter().find(|(other, _)| *other == name).ok_or_else(missing)?;
@@ -237,7 +237,7 @@ fn connect(scheme: &ObjectStoreScheme, url: &Url, access: &Access) -> Result<Arc
 fn failed(uri: &str, action: &'static str, error: object_store::Error) -> Error {
     match error {
         object_store::Error::NotFound { .. } => {
-            let hint = "; check the path, and that the credentials allow to see it".to_owned();
+            let hint = Some("check the path, and that the credentials allow to see it".to_owned());
             Error::NotFound { uri: uri.to_owned(), hint }
         }
         other => Error::Remote { uri: uri.to_owned(), action, cause: other.into() },

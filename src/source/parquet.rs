@@ -32,7 +32,7 @@ pub(super) struct ParquetFile {
 
 impl ParquetFile {
     pub fn open(location: &Location, input: &mut Input) -> Result<Self> {
-        let damaged = |cause| corrupt(location, String::new(), cause);
+        let damaged = |cause| corrupt(location, None, cause);
         // A footer that cannot be read is the decoder's to tell.
         if let Ok(Some(reason)) = impossible_columns(input) {
             return Err(damaged(reason.into()));
@@ -89,7 +89,7 @@ impl ParquetFile {
     }
 
     pub fn read(&self, location: &Location, input: Input, part: Part<'_>, emit: Emit<'_>) -> Result<ControlFlow<()>> {
-        let damaged = |cause| corrupt(location, String::new(), cause);
+        let damaged = |cause| corrupt(location, None, cause);
         let metadata = match part.texts {
             Texts::Strict => &self.metadata,
             Texts::Lenient => {

@@ -15,7 +15,6 @@ use super::columns::Adapter;
 use super::data_file::DataFile;
 use crate::config::OnCorrupt;
 use crate::error::{Error, Result};
-use crate::panics;
 use crate::telemetry;
 
 /// A row group of a Parquet file, or a whole Arrow IPC file.
@@ -86,7 +85,7 @@ impl Reading {
                         self.running.pop_front();
                         continue;
                     }
-                    Err(error) => Err(died(error)),
+                    Err(error) => Err(Error::of_task("source", error)),
                 },
             };
             if item.is_err() {
@@ -127,14 +126,6 @@ fn read(part: &FilePart, on_corrupt: OnCorrupt, damage: &Damage, tx: &mpsc::Send
         // Nobody there to hear it: then nobody needs to.
         let _ = tx.blocking_send(Err(error));
     }
-}
-
-fn died(error: tokio::task::JoinError) -> Error {
-    let message = match error.try_into_panic() {
-        Ok(panic) => panics::message(panic.as_ref()),
-        Err(_) => "the runtime has ended".into(),
-    };
-    Error::TaskDied { task: "source", message }
 }
 
 /// Parts that are read at the same time.

@@ -125,7 +125,7 @@ fn path(bytes: impl Iterator<Item = u8>) -> PathBuf {
 pub(super) fn nearby(path: &Path) -> String {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !parent.is_dir() {
-        return format!("; the folder `{}` does not exist either", parent.display());
+        return format!("the folder `{}` does not exist either", parent.display());
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
@@ -135,8 +135,8 @@ pub(super) fn nearby(path: &Path) -> String {
         .filter(|(distance, other)| *distance <= 1 + other.len() / 3)
         .min();
     match nearest {
-        Some((_, other)) => format!("; did you mean `{}`?", parent.join(other).display()),
-        None => "; check the path".to_owned(),
+        Some((_, other)) => format!("did you mean `{}`?", parent.join(other).display()),
+        None => "check the path".to_owned(),
     }
 }
 

@@ -155,9 +155,7 @@ impl StoreBuilder {
             }
             usable.ok()
         };
-        tokio::task::spawn_blocking(move || span.in_scope(open))
-            .await
-            .map_err(|e| Error::TaskDied { task: "store", message: e.to_string() })
+        tokio::task::spawn_blocking(move || span.in_scope(open)).await.map_err(|e| Error::of_task("store", e))
     }
 
     /// Reads a source into the segment that comes next.
@@ -181,7 +179,7 @@ impl StoreBuilder {
         let writer = tokio::task::spawn_blocking(task);
         let rows = before.iter().map(Segment::len).sum();
         let sent = send(source, stream, tx, rows, progress).instrument(self.span.clone()).await;
-        let written = writer.await.map_err(|e| Error::TaskDied { task: "store", message: e.to_string() })?;
+        let written = writer.await.map_err(|e| Error::of_task("store", e))?;
         // Where the source failed, the writer heard of no end: the source's error is the cause.
         sent?;
         let Written { skipped_rows, bad_texts, parts } = written?;
@@ -211,7 +209,7 @@ impl StoreBuilder {
             }
             Some(Err(_)) => "remove it and start again: it is built anew from the source".to_owned(),
         };
-        Error::Damaged { path, place, remedy }
+        Error::Damaged { path, place, remedy: Some(remedy) }
     }
 
     fn path(&self, number: usize) -> Option<PathBuf> {

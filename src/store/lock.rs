@@ -21,9 +21,7 @@ impl BuildLock {
     pub async fn acquire(dir: &Path, key: &str, span: Span) -> Result<Self> {
         let (dir, key) = (dir.to_owned(), key.to_owned());
         let acquire = move || span.in_scope(|| Self::acquire_blocking(&dir, &key));
-        tokio::task::spawn_blocking(acquire)
-            .await
-            .map_err(|e| Error::TaskDied { task: "store", message: e.to_string() })?
+        tokio::task::spawn_blocking(acquire).await.map_err(|e| Error::of_task("store", e))?
     }
 
     fn acquire_blocking(dir: &Path, key: &str) -> Result<Self> {

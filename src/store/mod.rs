@@ -95,7 +95,7 @@ impl Store {
     /// # Errors
     /// Whatever the source reports, [`Error::Io`] where the cache cannot be written (nothing half-written is ever
     /// used), [`Error::RowCount`] where the source gives another number of rows than it promises,
-    /// [`Error::TooManySamples`].
+    /// [`Error::UnsupportedSource`] for more rows than a sample id can name.
     pub async fn build(
         source: &dyn Source,
         columns: &[String],
@@ -131,7 +131,7 @@ impl Store {
             }
         }
         if len > u32::MAX as usize {
-            return Err(Error::TooManySamples { uri: uri.to_string() });
+            return Err(Error::too_many_samples(&uri.to_string()));
         }
         let asks = advice::advise(segments.iter().flat_map(Segment::batches), builder.advice);
         let schema = builder.schema.clone();

@@ -5,6 +5,7 @@ use crate::walk::WalkCounts;
 
 /// What a stream has counted since it was started or resumed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StreamCounts {
     /// Mini-batches taken.
     pub delivered: u64,

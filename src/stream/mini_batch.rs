@@ -9,6 +9,7 @@ use crate::walk::WalkCounts;
 
 /// B samples that are hard to tell apart, with their rows.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct MiniBatch {
     /// The samples, all distinct: this rank's share of the mini-batch.
     pub ids: Vec<SampleId>,

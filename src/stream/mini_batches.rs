@@ -139,8 +139,7 @@ impl MiniBatchStream {
     fn end(&mut self) -> Option<Result<MiniBatch>> {
         self.done = true;
         self.tasks.abort_all();
-        (self.delivered() < self.shared.total.load(Relaxed))
-            .then(|| Err(Error::TaskDied { task: "producer", message: "it ended before its last mini-batch".into() }))
+        (self.delivered() < self.shared.total.load(Relaxed)).then(|| Err(Error::TaskEnded { task: "producer" }))
     }
 }
 

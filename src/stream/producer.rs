@@ -9,7 +9,6 @@ use super::counts::Shared;
 use crate::checkpoint::{Checkpoints, State};
 use crate::config::{Coverage, StreamConfig, WalkConfig};
 use crate::error::{Error, Result};
-use crate::panics;
 use crate::refresh::{Published, Snapshot};
 use crate::sample::GraphVersion;
 use crate::telemetry;
@@ -118,12 +117,8 @@ impl Producer {
                     next.transpose()
                 }
                 Err(e) => {
-                    let error = match e.try_into_panic() {
-                        Ok(panic) => Error::TaskDied { task: "producer", message: panics::message(panic.as_ref()) },
-                        Err(e) => Error::TaskDied { task: "producer", message: e.to_string() },
-                    };
                     // Nobody there to hear it: then nobody needs to.
-                    let _ = tx.send(Err(error)).await;
+                    let _ = tx.send(Err(Error::of_task("producer", e))).await;
                     return;
                 }
             };

@@ -45,6 +45,7 @@ use crate::sample::SampleId;
 
 /// The ids of one mini-batch, and how they were found.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Draw {
     /// Distinct samples, in the order in which they were found.
     pub ids: Vec<SampleId>,
@@ -57,6 +58,7 @@ pub struct Draw {
 
 /// What happened on the way to a mini-batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WalkCounts {
     /// Moves made along an edge.
     pub moves: u64,
@@ -159,6 +161,7 @@ pub struct EpochSampler {
 
 /// What is left of an epoch at some point.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Left {
     /// Samples of the epoch.
     pub samples: usize,

@@ -131,7 +131,7 @@ struct Limited {
 }
 
 fn out_of_memory() -> Error {
-    Error::DeviceMemory { device: "small".into(), cause: "out of memory".into() }
+    Error::device_out_of_memory("small", "out of memory")
 }
 
 impl Device for Small {

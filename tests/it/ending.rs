@@ -74,7 +74,7 @@ impl Encoder for Panics {
 async fn a_panic_in_the_compute_pool_is_an_error_with_its_message() {
     let error = pipeline(SAMPLES, BATCH_SIZE).encoder(Panics).start().await.unwrap_err();
     let died = |message: &str| message.starts_with("out of ideas (") && message.contains("ending.rs");
-    assert!(matches!(&error, Error::TaskDied { task: "encode", message } if died(message)), "{error}");
+    assert!(matches!(&error, Error::TaskDied { task: "encode", message, .. } if died(message)), "{error}");
 }
 
 #[tokio::test]

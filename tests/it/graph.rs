@@ -165,7 +165,7 @@ fn embeddings_without_a_similarity_are_refused_by_name() {
     let error = new(|v| v[36] = 1e30, Similarity::Dot);
     assert!(matches!(error, Error::BadLength { sample: SampleId(9), .. }), "{error}");
     let error = new(|v| v.truncate(39), Similarity::Dot);
-    assert!(matches!(error, Error::Shape { found: 39, dimension: 4 }), "{error}");
+    assert!(matches!(error, Error::Shape { found: 39, dimension: 4, .. }), "{error}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::decode::decode;
 use super::lists::{Lists, number_type};
 use super::pixels::{Pixels, Values};
 use super::{Batch, Feature, Samples};
-use crate::config::{EncodeConfig, Fault, Faults, ImageConfig, ImageSize, Layout, PixelOrder};
+use crate::config::{EncodeConfig, ImageConfig, ImageSize, Layout, PixelOrder};
 use crate::encode::BadRow;
 use crate::encode::batching::{Grouping, length_sorted};
 use crate::encode::inputs::{Given, Input, Numbers};
@@ -63,10 +63,7 @@ impl ImageFeature {
             return Err(model.fault(reason, None));
         }
         let declared = |axis: usize| input.and_then(|input| input.dimension(axis));
-        let fault = |key: &str, message: String| -> Error {
-            let fault = Fault { key: format!("encode.image.{key}"), line: None, message };
-            Faults { origin: "the settings".into(), faults: vec![fault] }.into()
-        };
+        let fault = |key: &str, message: String| Error::setting(format!("encode.image.{key}"), message);
         let declared_size = declared(height).zip(declared(width)).map(|(h, w)| [h, w]);
         let raw_size = image.height.zip(image.width).map(|(h, w)| [h, w]);
         let size = image.size.or(declared_size.or(raw_size).map(ImageSize::Exact)).ok_or_else(|| {

@@ -8,7 +8,7 @@ use tokenizers::{
 };
 
 use super::tokens::{NAMES, Padding, Tokens};
-use crate::config::{EncodeConfig, Fault, Faults};
+use crate::config::EncodeConfig;
 use crate::encode::model::{Model, tokenizer_of};
 use crate::error::{Cause, Error, Result};
 use crate::panics::guarded;
@@ -29,7 +29,7 @@ impl TextTokenizer {
     pub fn open(config: &EncodeConfig, model: &Model) -> Result<Self> {
         let path = config.tokenizer.clone().unwrap_or_else(|| tokenizer_of(&model.path));
         if !path.is_file() {
-            let hint = "; give the tokenizer.json of the model as `encode.tokenizer` (--tokenizer)".into();
+            let hint = Some("give the tokenizer.json of the model as `encode.tokenizer` (--tokenizer)".into());
             return Err(Error::NotFound { uri: path.display().to_string(), hint });
         }
         let read = guarded(|| Tokenizer::from_file(&path)).unwrap_or_else(|panic| Err(panic.into()));
@@ -139,9 +139,7 @@ fn padding(tokenizer: &Tokenizer, fixed: Option<usize>, is_masked: bool) -> Padd
 }
 
 fn fault(max_tokens: usize, message: &str) -> Error {
-    let message = format!("is {max_tokens}, but {message}");
-    let fault = Fault { key: "encode.max_tokens".into(), line: None, message };
-    Faults { origin: "the settings".into(), faults: vec![fault] }.into()
+    Error::setting("encode.max_tokens", format!("is {max_tokens}, but {message}"))
 }
 
 /// Tokens of a text where neither the settings nor the file say how many.

@@ -39,7 +39,7 @@ pub(in crate::graph) fn build(
         telemetry::graph_on_device(device.name(), table.present().div_ceil(limits.part));
         let built = if is_exact { build.exact(limits, version) } else { build.sampled(limits, seed, version) };
         match built {
-            Err(Error::DeviceMemory { .. }) if limits.halve() => {
+            Err(Error::OutOfMemory { .. }) if limits.halve() => {
                 telemetry::device_halved(device.name(), limits.part, limits.launch);
             }
             built => return built,

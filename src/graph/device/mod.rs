@@ -22,7 +22,7 @@ pub trait Device: Send + Sync + 'static {
     /// there goes with them.
     ///
     /// # Errors
-    /// [`Error::DeviceMemory`](crate::Error::DeviceMemory) where there is no room for them,
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) where there is no room for them,
     /// [`Error::Device`](crate::Error::Device) where it cannot be used.
     fn load(&self, vectors: &DeviceVectors<'_>) -> Result<Box<dyn LoadedVectors>>;
 }

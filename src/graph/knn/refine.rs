@@ -10,6 +10,7 @@ use crate::telemetry;
 
 /// What became of a graph over new embeddings.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Refined {
     /// The kNN graph over them, nearly exact.
     pub graph: ProximityGraph,

@@ -121,7 +121,7 @@ impl Source for FilteredSource {
                     filter_record_batch(&batch.project(&(0..width).collect::<Vec<_>>())?, &kept)
                 };
                 let done = tokio::task::spawn_blocking(work).await;
-                done.map_err(|e| Error::TaskDied { task: "filter", message: e.to_string() })?
+                done.map_err(|e| Error::of_task("filter", e))?
                     .map_err(|cause| Error::Arrow { action: "filter rows", cause })
             }
         };

@@ -111,7 +111,11 @@ impl<'a> Rest<'a> {
 
     fn expected(&self, what: &str) -> Error {
         let before = &self.text[..self.text.len() - self.rest.len()];
-        Error::Filter { filter: self.text.to_owned(), after: before.trim_end().to_owned(), expected: what.to_owned() }
+        Error::Filter {
+            filter: self.text.to_owned(),
+            understood: before.trim_end().to_owned(),
+            expected: what.to_owned(),
+        }
     }
 }
 

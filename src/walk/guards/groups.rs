@@ -29,7 +29,7 @@ impl Groups {
     /// meanwhile. Groups are numbered by key, and then by their first sample.
     ///
     /// # Errors
-    /// [`Error::MissingColumn`]; [`Error::ColumnType`] for types that have no equality; [`Error::TooManySamples`] where
+    /// [`Error::MissingColumn`]; [`Error::ColumnType`] for types that have no equality; [`Error::UnsupportedSource`] where
     /// lists have more than four billion items.
     pub fn of(store: &Store, keys: &[Key]) -> Result<Self> {
         let mut groups = Self { first_members: vec![0], first_groups: vec![0], ..Self::default() };
@@ -115,5 +115,5 @@ impl Groups {
 }
 
 fn position(at: usize, store: &Store) -> Result<u32> {
-    u32::try_from(at).map_err(|_| Error::TooManySamples { uri: store.uri().to_owned() })
+    u32::try_from(at).map_err(|_| Error::too_many_samples(store.uri()))
 }

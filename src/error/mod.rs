@@ -1,9 +1,17 @@
 //! One error type, its variants named by cause; every message names the thing and ends with the remedy.
 
+mod fault;
+mod kind;
+mod new;
+mod text;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::Faults;
+pub use self::fault::{Fault, Faults};
+pub use self::kind::ErrorKind;
+pub(crate) use self::text::quoted;
+use self::text::{after, behind, bullets, kept, said, some_quoted};
 use crate::sample::SampleId;
 
 /// Whatever lies beneath an [`Error`], kept as its source.
@@ -21,15 +29,15 @@ pub enum Error {
     Config(#[from] Faults),
 
     /// Nothing is at this uri.
-    #[error("no such file: `{uri}`{hint}")]
+    #[error("no such file: `{uri}`{}", after("; ", hint))]
     NotFound {
         /// The uri as given.
         uri: String,
-        /// What to do about it, or nothing; starts with `; `.
-        hint: String,
+        /// What to do about it.
+        hint: Option<String>,
     },
 
-    /// The uri names something that no source reads.
+    /// The uri names something that no source reads as it is.
     #[error("cannot read `{uri}`: {reason}")]
     UnsupportedSource {
         /// The uri as given.
@@ -39,12 +47,15 @@ pub enum Error {
     },
 
     /// A file is damaged, or is not what its name says.
-    #[error("cannot read `{uri}`{place}: {cause}; the file is damaged or not {expected}: write it again")]
+    #[error(
+        "cannot read `{uri}`{}: {cause}; the file is damaged or not {expected}: write it again",
+        after(", ", place)
+    )]
     Corrupt {
         /// The file.
         uri: String,
-        /// Row group and column where known; starts with `, `.
-        place: String,
+        /// Where in it, if that is known: the row group and the column.
+        place: Option<String>,
         /// What the file was read as.
         expected: &'static str,
         /// The reader's complaint.
@@ -53,18 +64,25 @@ pub enum Error {
     },
 
     /// A file that was written here does not have the checksum that it was written with.
-    #[error("`{}` is damaged{place}: it is not what was written{}", path.display(), remedy_of(remedy))]
+    #[error(
+        "`{}` is damaged{}: it is not what was written{}",
+        path.display(),
+        after(" ", place),
+        after("; ", remedy)
+    )]
+    #[non_exhaustive]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// Where in it; empty, or begins with a space.
-        place: String,
-        /// What to do about it; may be empty.
-        remedy: String,
+        /// Where in it, such as `in record batch 3`, or how that shows, in parentheses.
+        place: Option<String>,
+        /// What to do about it.
+        remedy: Option<String>,
     },
 
     /// A file is no longer what it was when its rows got their sample ids.
     #[error("`{uri}` {change} since its rows were read; start anew, or put back what was there (new files may come)")]
+    #[non_exhaustive]
     SourceChanged {
         /// The file.
         uri: String,
@@ -96,6 +114,17 @@ pub enum Error {
         cause: std::io::Error,
     },
 
+    /// The operating system refused something other than a file: threads, a signal handler.
+    #[error("cannot {action}: {cause}")]
+    #[non_exhaustive]
+    System {
+        /// What was tried: `listen for Ctrl-C`, …
+        action: &'static str,
+        /// The system's reason.
+        #[source]
+        cause: Cause,
+    },
+
     /// Fewer samples than the settings need.
     #[error("`{uri}` has {found} {}{}, but {needed} {reason}", if *found == 1 { "row" } else { "rows" }, kept(filter))]
     TooFewSamples {
@@ -113,6 +142,7 @@ pub enum Error {
 
     /// Samples enough, and yet no two that may come together, or not as many as a mini-batch needs.
     #[error("no mini-batch can be made of {samples} samples: {reason}")]
+    #[non_exhaustive]
     NoMiniBatch {
         /// Samples of the epoch.
         samples: usize,
@@ -126,6 +156,7 @@ pub enum Error {
          least {needed} must be left for a mini-batch; correct these rows, check encode.column, or lower \
          walk.batch_size"
     )]
+    #[non_exhaustive]
     TooFewEncoded {
         /// The source.
         uri: String,
@@ -139,29 +170,25 @@ pub enum Error {
         reason: String,
     },
 
-    /// More samples than a [`SampleId`] can name.
-    #[error("`{uri}` has more than {} rows, the most that a sample id can name; split the data set", u32::MAX)]
-    TooManySamples {
-        /// The source.
-        uri: String,
-    },
-
     /// A filter that is no condition.
     #[error(
-        "cannot read the filter `{filter}`: {expected} is expected {}; write for example split = 'train' and length >= 16",
-        place(after)
+        "cannot read the filter `{filter}`: {expected} is expected {}; write for example split = 'train' and \
+         length >= 16",
+        behind(understood)
     )]
+    #[non_exhaustive]
     Filter {
         /// The filter as given.
         filter: String,
-        /// What of it was understood.
-        after: String,
-        /// What should come next.
+        /// The part of it that was understood.
+        understood: String,
+        /// What should follow that part.
         expected: String,
     },
 
     /// A column that is asked for is not there.
     #[error("column `{column}` not found in `{uri}`; it has {}", some_quoted(available))]
+    #[non_exhaustive]
     MissingColumn {
         /// The column asked for.
         column: String,
@@ -173,9 +200,10 @@ pub enum Error {
 
     /// A name that several columns have, and one of which is in use.
     #[error(
-        "`{uri}` has {count} columns named `{column}`, so which one is meant is not clear; rename them, or leave the name \
-         out of source.columns and all other settings"
+        "`{uri}` has {count} columns named `{column}`, so which one is meant is not clear; rename them, or leave the \
+         name out of source.columns and all other settings"
     )]
+    #[non_exhaustive]
     AmbiguousColumn {
         /// The name.
         column: String,
@@ -187,6 +215,7 @@ pub enum Error {
 
     /// A column has a type that its use does not allow.
     #[error("column `{column}` holds {found}, but {expected}")]
+    #[non_exhaustive]
     ColumnType {
         /// The column.
         column: String,
@@ -198,9 +227,10 @@ pub enum Error {
 
     /// A column that is in use is not the same in all shards of a source, and no type holds the values of all.
     #[error(
-        "column `{column}` is {found} in `{uri}`, but {expected} in the files before; write them alike, or leave it out of \
-         `source.columns`"
+        "column `{column}` is {found} in `{uri}`, but {expected} in the files before; write them alike, or leave it \
+         out of `source.columns`"
     )]
+    #[non_exhaustive]
     SchemaDrift {
         /// The column, or the field within it that differs first.
         column: String,
@@ -216,6 +246,7 @@ pub enum Error {
     #[error(
         "`{uri}` gave {found} rows, and had promised {expected}; none of them are used, since others may be wrong too"
     )]
+    #[non_exhaustive]
     RowCount {
         /// The source.
         uri: String,
@@ -230,6 +261,7 @@ pub enum Error {
         "column `{column}` is null at {sample} ({count} of the {rows} rows read with it); fill these rows, filter them \
          out, or set encode.on_bad_sample = \"skip\""
     )]
+    #[non_exhaustive]
     NullValue {
         /// The column.
         column: String,
@@ -243,7 +275,8 @@ pub enum Error {
 
     /// A value that the encoder cannot read, or of which it makes no vector that is of use.
     #[error(
-        "{sample} cannot be encoded: column `{column}` {reason}; correct or remove that row, or set encode.on_bad_sample = \"skip\""
+        "{sample} cannot be encoded: column `{column}` {reason}; correct or remove that row, or set \
+         encode.on_bad_sample = \"skip\""
     )]
     BadSample {
         /// The sample.
@@ -259,6 +292,7 @@ pub enum Error {
         "encoder `{encoder}` makes no usable vector of any of the first {rows} samples it is given: column `{column}` \
          at {sample} {reason}; check the model or the column, or filter these rows out"
     )]
+    #[non_exhaustive]
     NoVectors {
         /// The encoder's name.
         encoder: String,
@@ -274,9 +308,12 @@ pub enum Error {
 
     /// ONNX Runtime's shared library is nowhere to be found.
     #[error(
-        "ONNX Runtime's shared library was not found; looked for:\n{}\ninstall it with `pip install onnxruntime` in the active Python environment, run `make setup` in a clone, or set `encode.runtime` or ORT_DYLIB_PATH to the file",
+        "ONNX Runtime's shared library was not found; looked for:\n{}\ninstall it with `pip install \
+         onnxruntime` in the active Python environment, run `make setup` in a clone, or set `encode.runtime` or \
+         ORT_DYLIB_PATH to the file",
         bullets(looked)
     )]
+    #[non_exhaustive]
     RuntimeMissing {
         /// Every place looked at, in order.
         looked: Vec<String>,
@@ -284,6 +321,7 @@ pub enum Error {
 
     /// A library was found, but it is not a usable ONNX Runtime.
     #[error("cannot load ONNX Runtime from `{}`: {cause}; version 1.24 or later is needed", path.display())]
+    #[non_exhaustive]
     RuntimeLoad {
         /// The file.
         path: PathBuf,
@@ -294,6 +332,7 @@ pub enum Error {
 
     /// None of the execution providers that the settings list can be used.
     #[error("cannot run `{}` on any of encode.providers: {}", path.display(), failures.join("; "))]
+    #[non_exhaustive]
     NoProvider {
         /// The model.
         path: PathBuf,
@@ -301,14 +340,18 @@ pub enum Error {
         failures: Vec<String>,
     },
 
-    /// A model that needs more memory than there is, for a single sample.
-    #[error(
-        "model `{}` runs out of memory; free some, raise encode.cuda.memory_limit, or cut samples shorter ({cause})",
-        path.display()
-    )]
-    ModelMemory {
-        /// The model.
-        path: PathBuf,
+    /// A model or a device that has too little memory even for the smallest pieces of the work.
+    ///
+    /// [`Error::device_out_of_memory`] makes one.
+    #[error("{what} runs out of memory {task}; free some, raise encode.cuda.memory_limit, or {remedy} ({cause})")]
+    #[non_exhaustive]
+    OutOfMemory {
+        /// The model, as in ``model `m.onnx` ``, or the device, such as `cuda`.
+        what: String,
+        /// What it was doing, as in `while it builds the graph`.
+        task: &'static str,
+        /// What else may help.
+        remedy: &'static str,
         /// ONNX Runtime's reason.
         #[source]
         cause: Cause,
@@ -316,6 +359,7 @@ pub enum Error {
 
     /// A device that the graph was to be built on, and that cannot be used.
     #[error("cannot build the graph on {device}: {reason}; mend that, or set graph.device = \"cpu\"")]
+    #[non_exhaustive]
     Device {
         /// The device: `cuda`.
         device: String,
@@ -323,21 +367,9 @@ pub enum Error {
         reason: String,
     },
 
-    /// A device that has too little memory, even for the smallest parts of a graph.
-    #[error(
-        "{device} runs out of memory while it builds the graph; free some, raise encode.cuda.memory_limit, or set \
-         graph.device = \"cpu\" ({cause})"
-    )]
-    DeviceMemory {
-        /// The device: `cuda`.
-        device: String,
-        /// ONNX Runtime's reason.
-        #[source]
-        cause: Cause,
-    },
-
     /// A model that cannot be opened, or does not fit its use.
     #[error("model `{}` {reason}{}", path.display(), said(cause.as_ref()))]
+    #[non_exhaustive]
     Model {
         /// The file.
         path: PathBuf,
@@ -349,7 +381,11 @@ pub enum Error {
     },
 
     /// A tokenizer that cannot be opened or used.
-    #[error("tokenizer `{}`: {cause}; it must be a `tokenizer.json` as the Hugging Face tokenizers library writes it", path.display())]
+    #[error(
+        "tokenizer `{}`: {cause}; it must be a `tokenizer.json` as the Hugging Face tokenizers library writes it",
+        path.display()
+    )]
+    #[non_exhaustive]
     Tokenizer {
         /// The file.
         path: PathBuf,
@@ -370,8 +406,10 @@ pub enum Error {
 
     /// An embedding with an infinite or not-a-number component.
     #[error(
-        "the embedding of {sample} is not finite (component {component} is {value}); look at that row, and at the model for overflow"
+        "the embedding of {sample} is not finite (component {component} is {value}); look at that row, and at the \
+         model for overflow"
     )]
+    #[non_exhaustive]
     NotFinite {
         /// The sample.
         sample: SampleId,
@@ -383,8 +421,10 @@ pub enum Error {
 
     /// An embedding without direction, or so long that similarities overflow.
     #[error(
-        "the embedding of {sample} has length {length}, which has no usable {similarity} similarity; look at that row, or choose another model"
+        "the embedding of {sample} has length {length}, which has no usable {similarity} similarity; look at that \
+         row, or choose another model"
     )]
+    #[non_exhaustive]
     BadLength {
         /// The sample.
         sample: SampleId,
@@ -396,6 +436,7 @@ pub enum Error {
 
     /// A vector from outside that no sample can be compared with.
     #[error("cannot search with this vector: {reason}; give one that the encoder of the embeddings made")]
+    #[non_exhaustive]
     Query {
         /// What is wrong with it.
         reason: String,
@@ -403,6 +444,7 @@ pub enum Error {
 
     /// A flat list whose length does not fit the width of its rows.
     #[error("{found} numbers do not make whole rows of {dimension}; give rows × width numbers, the width 1 to 65,536")]
+    #[non_exhaustive]
     Shape {
         /// Numbers given.
         found: usize,
@@ -421,6 +463,7 @@ pub enum Error {
 
     /// A vector for a sample that was skipped.
     #[error("{sample} was skipped, since it could not be read; no vector stands for it: leave it out")]
+    #[non_exhaustive]
     SkippedSample {
         /// The id.
         sample: SampleId,
@@ -436,34 +479,25 @@ pub enum Error {
         cause: arrow::error::ArrowError,
     },
 
-    /// A newer model whose vectors cannot stand beside those of the run.
-    #[error(
-        "encoder `{encoder}` gives vectors of {found} numbers where the run has {expected}; export it with the same output, or start anew"
-    )]
+    /// An encoder whose vectors have another dimension than those that they must stand beside.
+    #[error("encoder `{encoder}` gives vectors of {found} numbers where {other} has {expected}; {remedy}")]
+    #[non_exhaustive]
     Dimension {
-        /// The encoder's name.
-        encoder: String,
-        /// d of the newer model.
-        found: usize,
-        /// d of the run.
-        expected: usize,
-    },
-
-    /// Views that cannot be averaged.
-    #[error(
-        "encoder `{encoder}` gives vectors of {found} numbers where the first view has {expected}, so they have no mean; set encode.combine = \"concat\", or take models of one dimension"
-    )]
-    Views {
         /// The encoder's name.
         encoder: String,
         /// Its dimension.
         found: usize,
-        /// That of the first view.
+        /// What it does not fit: `the run`, `the first view`, …
+        other: &'static str,
+        /// The dimension there.
         expected: usize,
+        /// What to do about it.
+        remedy: &'static str,
     },
 
     /// A state that cannot be resumed.
     #[error("cannot resume: {reason}")]
+    #[non_exhaustive]
     State {
         /// What is missing or different, and the remedy.
         reason: String,
@@ -473,8 +507,9 @@ pub enum Error {
     #[error("cancelled: a newer model has come, or the run has ended")]
     Cancelled,
 
-    /// A background task panicked; nothing more will come from it.
+    /// A background task panicked; nothing more will come from it. This is a defect of this crate.
     #[error("the {task} task died: {message}; this is a defect, please report it")]
+    #[non_exhaustive]
     TaskDied {
         /// Which task.
         task: &'static str,
@@ -482,8 +517,20 @@ pub enum Error {
         message: String,
     },
 
+    /// A background task ended before its work was done, as a rule since its tokio runtime was shut down.
+    #[error(
+        "the {task} task ended early: it failed, or its tokio runtime was shut down; keep that until the stream has \
+         ended"
+    )]
+    #[non_exhaustive]
+    TaskEnded {
+        /// Which task.
+        task: &'static str,
+    },
+
     /// A background refresh failed; the stream goes on with the old snapshot.
     #[error("the refresh at step {step} failed ({failures} in a row): {cause}")]
+    #[non_exhaustive]
     Refresh {
         /// The delivered mini-batches at its start.
         step: u64,
@@ -493,48 +540,4 @@ pub enum Error {
         #[source]
         cause: Arc<Self>,
     },
-}
-
-/// `` `a`, `b` and `c` ``
-pub(crate) fn quoted<S: AsRef<str>>(names: &[S]) -> String {
-    let quoted: Vec<_> = names.iter().map(|n| format!("`{}`", n.as_ref())).collect();
-    match quoted.split_last() {
-        None => "nothing".to_owned(),
-        Some((only, [])) => only.clone(),
-        Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
-    }
-}
-
-/// The same, of which no more than a line is shown.
-fn some_quoted(names: &[String]) -> String {
-    match names.len().checked_sub(SHOWN) {
-        Some(more @ 1..) => {
-            let shown: Vec<_> = names[..SHOWN].iter().map(|name| format!("`{name}`")).collect();
-            format!("{} and {more} more", shown.join(", "))
-        }
-        _ => quoted(names),
-    }
-}
-
-/// Names in a message, at most.
-const SHOWN: usize = 30;
-
-fn said(cause: Option<&Cause>) -> String {
-    cause.map(|c| format!(" (ONNX Runtime says: {c})")).unwrap_or_default()
-}
-
-fn remedy_of(remedy: &str) -> String {
-    if remedy.is_empty() { String::new() } else { format!("; {remedy}") }
-}
-
-fn kept(filter: &Option<String>) -> String {
-    filter.as_ref().map(|filter| format!(" for which `{filter}` holds")).unwrap_or_default()
-}
-
-fn place(after: &str) -> String {
-    if after.is_empty() { "at its begin".into() } else { format!("after `{after}`") }
-}
-
-fn bullets(lines: &[String]) -> String {
-    lines.iter().map(|l| format!("  - {l}")).collect::<Vec<_>>().join("\n")
 }

@@ -2,34 +2,60 @@
 
 use std::fmt;
 
-/// One thing wrong with one setting.
+use super::Error;
+
+/// One thing that is wrong with one setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Fault {
-    /// The setting, as in `graph.neighbors`; empty for a fault of the whole file.
+    /// The setting, such as `graph.neighbors`; empty for a fault of the whole file.
     pub key: String,
-    /// Its line in the pipeline file, from 1, where it is there.
+    /// The line of the pipeline file that gives the setting, from 1; `None` if none does.
     pub line: Option<usize>,
     /// What is wrong, and the remedy.
     pub message: String,
 }
 
-/// Every fault found, in the order of the file. Never empty.
+/// Every fault that was found, in the order of the file. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Faults {
-    /// What holds the settings: a file's path, or words.
+    /// What holds the settings: a file's path, or words such as `the settings`.
     pub origin: String,
     /// The faults.
     pub faults: Vec<Fault>,
 }
 
+impl Fault {
+    /// A fault of a setting that stands in no line of a file.
+    pub(crate) fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { key: key.into(), line: None, message: message.into() }
+    }
+}
+
 impl Faults {
-    /// `Ok` where there are no faults.
+    /// What a fault's origin is called if no file holds the settings.
+    pub(crate) const SETTINGS: &str = "the settings";
+
+    /// A single fault.
+    pub(crate) fn one(origin: impl Into<String>, fault: Fault) -> Self {
+        Self { origin: origin.into(), faults: vec![fault] }
+    }
+
+    /// `Ok` if there are no faults.
     pub(crate) fn none_or(origin: &str, mut faults: Vec<Fault>) -> Result<(), Self> {
         if faults.is_empty() {
             return Ok(());
         }
         faults.sort_by_key(|f| f.line.unwrap_or(usize::MAX));
         Err(Self { origin: origin.to_owned(), faults })
+    }
+}
+
+impl Error {
+    /// A single setting that cannot be used, such as `encode.max_tokens`; the message says why, and the remedy.
+    pub(crate) fn setting(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Faults::one(Faults::SETTINGS, Fault::new(key, message)).into()
     }
 }
 
@@ -51,28 +77,4 @@ impl fmt::Display for Faults {
         }
         Ok(())
     }
-}
-
-/// Collects the faults of one stage's settings.
-pub(crate) struct Checker<'a> {
-    pub section: &'a str,
-    pub faults: &'a mut Vec<Fault>,
-}
-
-impl Checker<'_> {
-    /// Notes that `key` is at fault unless `fine`.
-    pub fn require(&mut self, fine: bool, key: &str, message: impl Into<String>) {
-        if !fine {
-            let key = format!("{}.{key}", self.section);
-            self.faults.push(Fault { key, line: None, message: message.into() });
-        }
-    }
-}
-
-/// Settings that can say what is wrong with them beyond the types.
-pub(crate) trait Check {
-    /// The section's name in a pipeline file.
-    const SECTION: &'static str;
-
-    fn check(&self, check: &mut Checker<'_>);
 }

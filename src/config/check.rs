@@ -1,0 +1,72 @@
+//! What settings can say about themselves beyond their types.
+
+use super::PipelineConfig;
+use crate::error::Fault;
+
+/// Collects the faults of one stage's settings.
+pub(crate) struct Checker<'a> {
+    pub section: &'a str,
+    pub faults: &'a mut Vec<Fault>,
+}
+
+impl Checker<'_> {
+    /// Adds a fault of `key` unless `fine`.
+    pub fn require(&mut self, fine: bool, key: &str, message: impl Into<String>) {
+        if !fine {
+            self.faults.push(Fault::new(format!("{}.{key}", self.section), message));
+        }
+    }
+}
+
+/// Settings that can say what is wrong with them beyond the types.
+pub(crate) trait Check {
+    /// The section's name in a pipeline file.
+    const SECTION: &'static str;
+
+    /// Requires of every setting what it must be.
+    fn check(&self, check: &mut Checker<'_>);
+}
+
+impl PipelineConfig {
+    /// What is wrong with the values, stage by stage.
+    pub(crate) fn faults(&self) -> Vec<Fault> {
+        fn check<T: Check>(section: &T, faults: &mut Vec<Fault>) {
+            section.check(&mut Checker { section: T::SECTION, faults });
+        }
+        let mut faults = Vec::new();
+        check(&self.source, &mut faults);
+        check(&self.store, &mut faults);
+        check(&self.encode, &mut faults);
+        check(&self.pairs, &mut faults);
+        check(&self.graph, &mut faults);
+        check(&self.walk, &mut faults);
+        check(&self.guards, &mut faults);
+        check(&self.refresh, &mut faults);
+        check(&self.stream, &mut faults);
+        check(&self.checkpoint, &mut faults);
+        check(&self.compute, &mut faults);
+        check(&self.report, &mut faults);
+        if let (Some(label), Some(columns)) = (&self.report.label, &self.source.columns)
+            && !columns.contains(label)
+        {
+            let message = format!("`{label}` is not among source.columns; add it there");
+            faults.push(Fault::new("report.label", message));
+        }
+        let (skipped, neighbors) = (self.guards.skip_nearest, self.graph.neighbors);
+        if skipped > 0 && skipped >= neighbors {
+            let message =
+                format!("is {skipped}, but samples have {neighbors} neighbors; skip fewer, or raise graph.neighbors");
+            faults.push(Fault::new("guards.skip_nearest", message));
+        }
+        if self.guards.max_relative_to_positive.is_some() && self.pairs.columns().is_none() {
+            let message = "needs pairs; name pairs.anchor and pairs.positive, or use guards.max_similarity";
+            faults.push(Fault::new("guards.max_relative_to_positive", message));
+        }
+        let (size, ranks) = (self.walk.batch_size, self.stream.world_size);
+        if ranks > 1 && !size.is_multiple_of(ranks) {
+            let message = format!("does not divide walk.batch_size ({size}) into equal shares; choose one that does");
+            faults.push(Fault::new("stream.world_size", message));
+        }
+        faults
+    }
+}
