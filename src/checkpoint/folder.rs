@@ -59,8 +59,8 @@ struct GraphUse {
 impl Checkpoints {
     /// Takes the folder of the settings, if they name one; rank 0 locks it.
     ///
-    /// At most `pending` snapshots may be saved that are not used yet. `delivered` is the number of mini-batches that the
-    /// trainer has taken.
+    /// At most `pending` snapshots may be saved that are not used yet. `delivered` is the number of mini-batches that
+    /// the trainer has taken.
     pub async fn take(
         config: &CheckpointConfig,
         pending: usize,
@@ -87,8 +87,8 @@ impl Checkpoints {
 
     /// Begins a run, and removes what an earlier one has left.
     ///
-    /// Refuses a folder that another run could be resumed from. One in which a trainer has kept only the state of step 0
-    /// is taken over.
+    /// Refuses a folder that another run could be resumed from. One in which a trainer has kept only the state of step
+    /// 0 is taken over.
     pub fn begin(&self, state: State) -> Result<()> {
         if !self.is_writer() {
             return Ok(());

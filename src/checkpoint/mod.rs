@@ -1,7 +1,7 @@
 //! "The run has ended, go on where it was."
 //!
-//! A [`State`] is a few numbers, counted in delivered mini-batches, for the trainer to keep with its own checkpoint. The
-//! files that it refers to are in a folder ([`CheckpointConfig`](crate::config::CheckpointConfig)): the last few
+//! A [`State`] is a few numbers, counted in delivered mini-batches, for the trainer to keep with its own checkpoint.
+//! The files that it refers to are in a folder ([`CheckpointConfig`](crate::config::CheckpointConfig)): the last few
 //! snapshots and, for each, what was left of the epoch when it was first used. A run that is resumed draws the
 //! mini-batches since then again, without their rows, and goes on.
 //!

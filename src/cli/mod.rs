@@ -53,8 +53,8 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     log(cli.verbose);
     #[cfg(unix)]
-    // SAFETY: the signal is ignored, so no handler is installed. A file that exceeds the limit of the process then is an
-    // error that names it, as a full disk is, and does not end the process.
+    // SAFETY: the signal is ignored, so no handler is installed. A file that exceeds the limit of the process then is
+    // an error that names it, as a full disk is, and does not end the process.
     unsafe {
         libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }

@@ -48,8 +48,8 @@ impl RefreshHandle {
 
     /// Takes vectors that the trainer has just made: `vectors` is [ids × dimension], row-major.
     ///
-    /// This is the paper's way, without any inference here. The next refresh replaces the embeddings of those samples; a
-    /// later push for a sample replaces an earlier one. Copies the vectors, which take 4 d bytes a sample until then.
+    /// This is the paper's way, without any inference here. The next refresh replaces the embeddings of those samples;
+    /// a later push for a sample replaces an earlier one. Copies the vectors, which take 4 d bytes a sample until then.
     ///
     /// # Errors
     /// [`Error::Shape`], [`Error::UnknownSample`], [`Error::SkippedSample`], and, whatever `encode.on_bad_sample` says,
@@ -86,13 +86,13 @@ impl RefreshHandle {
     /// Keeps a [state](crate::MiniBatchStream::state) resumable, which the trainer saves with its own checkpoint.
     ///
     /// The files that the state refers to stay in [`checkpoint.dir`](crate::config::CheckpointConfig), however many
-    /// refreshes follow, until two newer states are kept. Two, so that a trainer that is killed between its own
-    /// checkpoint and this call can go on, whichever it makes first. Vectors that were pushed up to the state's step and
-    /// are not in its graph are kept too; whoever pushes any therefore calls this before the trainer writes its own
-    /// checkpoint.
+    /// refreshes follow, until two newer states are kept. There are two, so that a trainer that is killed between its
+    /// own checkpoint and this call can go on, whichever it makes first. Vectors that were pushed up to the state's
+    /// step and are not in its graph are kept too. A trainer that pushes vectors should therefore call this before it
+    /// writes its own checkpoint.
     ///
-    /// On disk when this returns, which takes some milliseconds and the time to write 4 d bytes for each sample with such
-    /// a vector. Call it when the state is made, on all ranks or on rank 0, which does it for all.
+    /// All of it is on disk when this returns. Writing takes longest: 4 d bytes for each sample with such a vector.
+    /// Call it when the state is made, on all ranks or on rank 0, which does it for all.
     ///
     /// # Errors
     /// [`Error::State`] without a `checkpoint.dir`, for a state of another run, and if a file that it refers to is gone
@@ -135,8 +135,8 @@ impl RefreshHandle {
 
     /// What went wrong without stopping the reading of the source.
     ///
-    /// Rows and texts are those skipped when the newest snapshot's rows were read, in this run or in the one that cached
-    /// them. Requests are those that this run sent again.
+    /// Rows and texts are those skipped when the newest snapshot's rows were read, in this run or in the one that
+    /// cached them. Requests are those that this run sent again.
     #[must_use]
     pub fn source_counts(&self) -> SourceCounts {
         let store = &self.snapshot().store;

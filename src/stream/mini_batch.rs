@@ -21,8 +21,8 @@ pub struct MiniBatch {
     pub rows: RecordBatch,
     /// Explicit hard negatives, [ids × n]; empty without `walk.negatives`.
     ///
-    /// Each is near its sample in the graph, is not in the mini-batch, and is not kept apart by guards from any sample of
-    /// it. All differ if there are enough samples for that. `None`, and null in `rows`, if no sample is eligible.
+    /// Each is near its sample in the graph, is not in the mini-batch, and is not kept apart by guards from any sample
+    /// of it. All differ if there are enough samples for that. `None`, and null in `rows`, if no sample is eligible.
     pub negatives: Vec<Option<SampleId>>,
     /// The epoch, from 0.
     pub epoch: u64,
@@ -43,8 +43,8 @@ pub struct MiniBatch {
 impl MiniBatch {
     /// Everything except the counts and the negatives' ids as one record batch.
     ///
-    /// The columns are `sample_id`, `epoch`, `step`, `model_version`, `graph_version`, `staleness` and `similarity` (the
-    /// last six the same in every row), then those of the rows.
+    /// The columns are `sample_id`, `epoch`, `step`, `model_version`, `graph_version`, `staleness` and `similarity`
+    /// (the last six the same in every row), then those of the rows.
     ///
     /// # Errors
     /// [`Error::Arrow`], which no data can cause.

@@ -22,8 +22,8 @@ use crate::telemetry;
 
 /// A running pipeline as the trainer sees it: a stream of mini-batches.
 ///
-/// It ends after the last epoch, or after its first error. Dropping it ends all its tasks; work that the compute pool has
-/// begun runs to its end there, and its result is thrown away.
+/// It ends after the last epoch, or after its first error. Dropping it ends all its tasks; work that the compute pool
+/// has begun runs to its end there, and its result is thrown away.
 #[derive(Debug)]
 pub struct MiniBatchStream {
     rx: mpsc::Receiver<Result<MiniBatch>>,
@@ -83,8 +83,8 @@ impl MiniBatchStream {
     /// Where the run stands, for [`resume`](crate::PipelineBuilder::resume).
     ///
     /// That is after the mini-batches taken from the stream, whatever is ready behind them. It is of use only with
-    /// [`checkpoint.dir`](crate::config::CheckpointConfig). The files that it refers to may be gone some refreshes later,
-    /// unless it is [kept](RefreshHandle::keep).
+    /// [`checkpoint.dir`](crate::config::CheckpointConfig). The files that it refers to may be gone some refreshes
+    /// later, unless it is [kept](RefreshHandle::keep).
     #[must_use]
     pub fn state(&self) -> State {
         self.state.sealed()
@@ -92,9 +92,9 @@ impl MiniBatchStream {
 
     /// The number of mini-batches in the epoch that is being made.
     ///
-    /// It changes only if the source gains samples. Guards may end an epoch earlier, if no two of the samples left may be
-    /// in one mini-batch. With the [paper's coverage](crate::config::Coverage::Paper) an epoch has more, and how many is
-    /// known only at its end.
+    /// It changes only if the source gains samples. Guards may end an epoch earlier, if no two of the samples left may
+    /// be in one mini-batch. With the [paper's coverage](crate::config::Coverage::Paper) an epoch has more, and their
+    /// number is known only at its end.
     #[must_use]
     pub fn mini_batches_per_epoch(&self) -> u64 {
         self.shared.per_epoch.load(Relaxed)
