@@ -1,8 +1,11 @@
 //! "Here is heavy work, keep it off tokio's threads."
 //!
-//! One pool of threads for embedding and graph building, its size a setting. Not for the few hundred microseconds of
-//! choosing and gathering a mini-batch: those go to tokio's blocking threads, so that no mini-batch queues behind a
-//! refresh that fills the pool.
+//! A [`ComputePool`] runs embedding and graph building; its size is a setting. It is not for choosing and gathering a
+//! mini-batch, which is short: that runs on tokio's blocking threads, so that no mini-batch queues behind a refresh
+//! that fills the pool.
+//!
+//! A background pool runs refreshes. Its threads have a lower priority, and they use a GPU only for a share of the
+//! time: priorities mean nothing there, so each thread sleeps after its work.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -14,7 +17,7 @@ use tracing::Span;
 use crate::error::{Error, Result};
 use crate::panics::guarded;
 
-/// The pool that embedding and graph building run on. Cloning shares it.
+/// A pool of threads for embedding and graph building. Cloning shares it.
 #[derive(Clone, Debug)]
 pub struct ComputePool(Arc<rayon::ThreadPool>);
 
@@ -32,8 +35,9 @@ impl ComputePool {
             .map_err(refused)
     }
 
-    /// A pool whose threads give way to all others of the machine: what a trainer does not use. Of a GPU they take no
-    /// more than this share of the time, above 0 and at most 1; the priority of threads means nothing there.
+    /// A pool whose threads have a lower priority than all others of the machine, for work beside a trainer.
+    ///
+    /// Each keeps a GPU busy at most `gpu_share` of the time, above 0 and at most 1.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -50,19 +54,20 @@ impl ComputePool {
             .map_err(refused)
     }
 
-    /// Threads in the pool.
+    /// The number of threads in the pool.
     #[must_use]
     pub fn threads(&self) -> usize {
         self.0.current_num_threads()
     }
 
-    /// Runs `work` in the pool and blocks until it is done; rayon's parallel iterators inside use this pool.
+    /// Runs `work` in the pool and blocks until it is done. Rayon's parallel iterators inside use this pool.
     pub fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.0.install(work)
     }
 
-    /// Runs `work` in the pool without blocking the calling task. A panic inside becomes [`Error::TaskDied`].
-    /// Dropping the future does not stop work that has begun.
+    /// Runs `work` in the pool without blocking the calling task.
+    ///
+    /// A panic inside becomes [`Error::TaskDied`]. Dropping the future does not stop work that has begun.
     ///
     /// # Errors
     /// Those of `work`, and [`Error::TaskDied`].
@@ -74,7 +79,7 @@ impl ComputePool {
         let (tx, rx) = oneshot::channel();
         let span = Span::current();
         self.0.spawn(move || {
-            // A receiver that is gone has no use for the result.
+            // The receiver is gone; nothing to report to.
             let _ = tx.send(span.in_scope(|| guarded(work)));
         });
         match rx.await {
@@ -89,41 +94,42 @@ fn refused(error: rayon::ThreadPoolBuildError) -> Error {
     Error::System { action: "start the threads that compute.threads asks for", cause: error.into() }
 }
 
-/// Lowers the priority of the current thread, where threads have one of their own: on Linux.
+/// Lowers the priority of the current thread on Linux, where each thread has its own; does nothing elsewhere.
 fn lower_priority() {
     #[cfg(target_os = "linux")]
-    // SAFETY: a plain system call; 0 is the calling thread. Lowering is always allowed, and harmless where it fails.
+    // SAFETY: a plain system call; 0 is the calling thread. Lowering is always allowed, and harmless if it fails.
     unsafe {
-        libc::setpriority(libc::PRIO_PROCESS, 0, NICE);
+        libc::setpriority(libc::PRIO_PROCESS, 0, BACKGROUND_NICE);
     }
 }
 
-/// How much way background threads give: a thread of normal priority gets nine times as much of a core.
+/// The nice value of background threads: one of normal priority gets about nine times as much of a core.
 #[cfg(target_os = "linux")]
-const NICE: i32 = 10;
+const BACKGROUND_NICE: i32 = 10;
 
 thread_local! {
-    /// Of the time, what work of this thread may keep a GPU busy.
+    /// The share of the time that work of this thread may keep a GPU busy.
     static GPU_SHARE: Cell<f64> = const { Cell::new(1.0) };
 }
 
-/// Whether work of this thread must leave GPUs to others for a part of the time.
+/// Whether this thread may keep a GPU busy only a share of the time.
 #[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "only models run on GPUs"))]
 pub(crate) fn is_gpu_throttled() -> bool {
     GPU_SHARE.get() < 1.0
 }
 
-/// Does work on a GPU, or what stands for one, and then leaves it to others for as long as this thread's share demands.
-/// Whoever waits for the same session waits along, so that the share is the session's.
+/// Runs `work`, then sleeps so that this thread keeps the GPU busy at most its share of the time.
+///
+/// Call it while holding the session's lock: the pause then limits the session, too.
 #[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "only models run on GPUs"))]
 pub(crate) fn throttled<T>(work: impl FnOnce() -> T) -> T {
     let begun = Instant::now();
-    take_turn(GPU_SHARE.get(), || begun.elapsed(), std::thread::sleep, work)
+    run_and_rest(GPU_SHARE.get(), || begun.elapsed(), std::thread::sleep, work)
 }
 
-/// Work, then a rest of so many times its length that work is `share` of both.
+/// Runs `work`, then rests so long that work is `share` of both together.
 #[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "only models run on GPUs"))]
-fn take_turn<T>(share: f64, now: impl Fn() -> Duration, rest: impl FnOnce(Duration), work: impl FnOnce() -> T) -> T {
+fn run_and_rest<T>(share: f64, now: impl Fn() -> Duration, rest: impl FnOnce(Duration), work: impl FnOnce() -> T) -> T {
     let begun = now();
     let done = work();
     if share < 1.0 {
@@ -136,9 +142,9 @@ fn take_turn<T>(share: f64, now: impl Fn() -> Duration, rest: impl FnOnce(Durati
 mod tests {
     use super::*;
 
-    /// By a clock of its own: of the time until the last turn has rested, work is the share.
+    /// Measured by a clock of its own, from the first work to the end of the last rest.
     #[test]
-    fn work_in_turns_takes_its_share_of_the_time() {
+    fn throttled_work_takes_its_share_of_the_time() {
         for (share, rests) in [(1.0, 0), (0.5, 5), (0.2, 5), (0.01, 5)] {
             let (clock, busy, rested) = (Cell::new(Duration::ZERO), Cell::new(Duration::ZERO), Cell::new(0));
             let advance = |cell: &Cell<Duration>, by: Duration| cell.set(cell.get() + by);
@@ -148,7 +154,7 @@ mod tests {
                     advance(&clock, length);
                     rested.set(rested.get() + 1);
                 };
-                let done = take_turn(
+                let done = run_and_rest(
                     share,
                     || clock.get(),
                     rest,

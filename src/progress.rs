@@ -1,16 +1,20 @@
+//! How far a start or a refresh has come.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
 /// How far a start or a refresh has come: `done` of `total` samples in one stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// What is under way.
+    /// The stage that is running.
     pub stage: Stage,
-    /// Samples done.
+    /// The number of samples that are done.
     pub done: usize,
-    /// Samples in all, where known.
+    /// The number of all samples, if it is known.
     pub total: Option<usize>,
 }
 
-/// What a start consists of, and a refresh.
+/// The stages of a start and of a refresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Reading the source into the store.
@@ -19,4 +23,19 @@ pub enum Stage {
     Encode,
     /// Building the graph.
     Graph,
+}
+
+/// Passes progress on to one listener, which is called by one thread at a time. Clones share the listener.
+#[derive(Clone)]
+pub(crate) struct ProgressSink(Arc<Mutex<dyn FnMut(Progress) + Send>>);
+
+impl ProgressSink {
+    pub fn new(listener: impl FnMut(Progress) + Send + 'static) -> Self {
+        Self(Arc::new(Mutex::new(listener)))
+    }
+
+    pub fn report(&self, stage: Stage, done: usize, total: Option<usize>) {
+        let mut listener = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        listener(Progress { stage, done, total });
+    }
 }

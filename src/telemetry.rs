@@ -1,7 +1,28 @@
-//! The names of spans, fields and events; nobody else names any.
+//! All spans and events of the crate, by `tracing`; no other module names any.
 //!
-//! Spans, at INFO: `store`, `encode`, `graph`, `refresh`; at DEBUG, one a mini-batch: `mini_batch`. Events: INFO for
-//! what a run consists of, WARN for every fallback and for every failure that the run survives.
+//! Their target is `prosampler::telemetry`, so a filter such as `prosampler=info` finds them. An event with a counted
+//! or measured quantity has it as a field, which a `tracing` layer can turn into a metric.
+//!
+//! | span | level | fields | lasts |
+//! |---|---|---|---|
+//! | `store` | INFO | `uri` | while a source is read into the store |
+//! | `encode` | INFO | `encoder`, `samples`, `model_version` | while all samples are embedded |
+//! | `graph` | INFO | `samples`, `candidates`, `neighbors`, `graph_version` | while a graph is built |
+//! | `refresh` | INFO | `step` | from the trigger to the publication |
+//! | `mini_batch` | DEBUG | `epoch`, `step` | while a mini-batch is drawn and gathered |
+//!
+//! Events at INFO are the milestones of a run: a cache that was opened, a model that was opened and how its samples are
+//! grouped, a device that builds a graph, a snapshot that was published (`graph_version`, `model_version`, `step`,
+//! `seconds`) and how its refresh spent the time (`store`, `model`, `encode`, `graph`, `checkpoint`), drift
+//! (`cosine_shift`, `overlap`), a refresh that was skipped or cancelled (`step`), samples that were added, the end of
+//! the stream.
+//!
+//! Events at WARN are fallbacks, and failures that the run survives: damaged rows and files, samples that were skipped,
+//! providers and devices that cannot be used, refreshes that failed, checkpoints that could not be written,
+//! mini-batches that guards left short. Most have a `reason`.
+//!
+//! Events at DEBUG come with every mini-batch: its delivery (`step`, `waited`, `staleness`, `similarity`), uniform
+//! top-ups, and all short ones after the first.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -44,7 +65,7 @@ pub(crate) fn texts_unreadable(column: &str, count: usize, first: SampleId) {
     warn!(column, count, %first, "values that are no UTF-8 are null; the first is named");
 }
 
-/// Once, when a folder is opened.
+/// Logged once, when a folder is opened.
 pub(crate) fn foreign_files(uri: &str, names: &[String]) {
     let (count, first) = (names.len(), names.iter().take(3).cloned().collect::<Vec<_>>().join(", "));
     warn!(uri, count, first, "the folder has files or folders that are no data; they are not read");
@@ -98,7 +119,7 @@ pub(crate) fn output_taken(path: &Path, output: &str, reason: &str, others: &str
     info!(path = %path.display(), output, reason, others, "took this output of the model; encode.output names another");
 }
 
-/// As the model's inputs tell: without a mask, for example, only samples of one length.
+/// The model's inputs decide this: without a mask, for example, only samples of one length share a batch.
 #[cfg(feature = "onnx")]
 pub(crate) fn grouped(path: &Path, together: &str) {
     info!(path = %path.display(), together, "which samples share a batch, since the model cannot tell others apart");
@@ -106,7 +127,8 @@ pub(crate) fn grouped(path: &Path, together: &str) {
 
 #[cfg(feature = "onnx")]
 pub(crate) fn samples_mixed(path: &Path, together: &str) {
-    warn!(path = %path.display(), together, "samples of a batch changed each other's vectors; now only these share one");
+    let path = path.display();
+    warn!(%path, together, "samples of a batch changed each other's vectors; now only these share one");
 }
 
 #[cfg(feature = "onnx")]
@@ -121,10 +143,11 @@ pub(crate) fn longest_untried(path: &Path, tokens: usize, reason: &dyn Display) 
 
 #[cfg(feature = "onnx")]
 pub(crate) fn padding_unknown(tokenizer: &Path) {
-    warn!(tokenizer = %tokenizer.display(), "names no token to fill texts up with, for a model without a mask; it is 0");
+    let tokenizer = tokenizer.display();
+    warn!(%tokenizer, "names no token to fill texts up with, for a model without a mask; it is 0");
 }
 
-/// Once for each column and kind of reason.
+/// Logged once for each column and kind of reason.
 pub(crate) fn samples_skipped(skipped: usize, first: SampleId, column: &str, reason: &str) {
     warn!(skipped, %first, column, reason, "skipped samples that cannot be encoded; the first is named");
 }
@@ -193,7 +216,12 @@ pub(crate) fn refresh_took(store: f64, model: f64, encode: f64, graph: f64, chec
 }
 
 pub(crate) fn drifted(cosine_shift: f64, overlap: f64, model_version: ModelVersion) {
-    info!(cosine_shift, overlap, %model_version, "a newer model; how far its vectors for a few samples lie from the old");
+    info!(
+        cosine_shift,
+        overlap,
+        %model_version,
+        "a newer model; how far its vectors for a few samples lie from the old"
+    );
 }
 
 pub(crate) fn watch_failed(reason: &dyn Display, poll: Duration) {
@@ -228,7 +256,7 @@ pub(crate) fn refined(kept: f64, recall: f64) {
     info!(kept, recall, "refined the graph");
 }
 
-/// The error says itself what it means for the run.
+/// `reason` is an error that says what it means for the run.
 pub(crate) fn refresh_failed(step: u64, reason: &dyn Display) {
     warn!(step, %reason, "a refresh failed; the old snapshot stays");
 }
@@ -245,13 +273,18 @@ pub(crate) fn unsaved(step: u64, reason: &dyn Display) {
     warn!(step, %reason, "could not note in the checkpoint folder what was left of the epoch; the run goes on");
 }
 
-/// `kept_at_step` is not 0 where a trainer has kept a state, and has not come to keep another.
+/// `kept_at_step` is 0 unless a trainer has kept a state after step 0.
 pub(crate) fn checkpoints_taken_over(dir: &Path, files: usize, kept_at_step: u64) {
     let dir = dir.display();
     if kept_at_step == 0 {
         info!(%dir, files, "the checkpoint folder has files of a run that saved no state; they are removed");
     } else {
-        warn!(%dir, files, kept_at_step, "the checkpoint folder has files of a run that kept one state; they are removed");
+        warn!(
+            %dir,
+            files,
+            kept_at_step,
+            "the checkpoint folder has files of a run that kept one state; they are removed"
+        );
     }
 }
 
@@ -263,7 +296,7 @@ pub(crate) fn snapshot_damaged(graph_version: u64, reason: &dyn Display) {
     warn!(graph_version, %reason, "a snapshot cannot be read; the one before it is tried");
 }
 
-/// The first one is a warning.
+/// The first short mini-batch of a run is a warning, later ones are for debugging.
 pub(crate) fn short(epoch: u64, step: u64, missing: u64, first: bool) {
     if first {
         warn!(epoch, step, missing, "guards left a mini-batch short: no other sample may come with its own");

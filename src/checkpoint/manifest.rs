@@ -1,4 +1,4 @@
-//! What of a checkpoint folder counts.
+//! The file that names which files of a checkpoint folder count.
 
 use std::io::Write;
 use std::path::Path;
@@ -10,21 +10,22 @@ use super::State;
 use crate::arrow_file::{checksum, sync_folder, to_text};
 use crate::error::{Error, Result};
 
-/// The content of `manifest.json`. A file that it does not name does not count, and one that it names is complete.
+/// The content of `manifest.json`. Every file that it names is complete, and no other counts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Manifest {
-    /// Oldest first, by their graphs' versions.
+    /// The saved snapshots, oldest first.
     pub snapshots: Vec<SnapshotRecord>,
-    /// The steps at which a graph came into use within an epoch, oldest first: what was left of it then is saved.
+    /// The steps at which a graph came into use within an epoch, oldest first. For each, what was left of the epoch is
+    /// saved.
     pub left_at_steps: Vec<u64>,
-    /// What the trainer has saved, oldest first; the state of step 0 before that.
+    /// The states that the trainer has kept, oldest first; before the first of them, the state of step 0.
     pub states: Vec<State>,
-    /// The steps of those among them with pushed vectors that were waiting for a graph.
+    /// The steps of those among them for which pushed vectors were waiting for a graph.
     pub waiting_at_steps: Vec<u64>,
 }
 
-/// A snapshot's numbers, of which its files have their names.
+/// A snapshot's numbers, after which its files are named.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct SnapshotRecord {
     pub graph_version: u64,
@@ -33,7 +34,7 @@ pub(super) struct SnapshotRecord {
     pub embedded_at_step: u64,
 }
 
-/// What the file looks like: the checksum is that of `content`, to the byte.
+/// The file as it is written. The checksum is that of the bytes of `content`.
 #[derive(Serialize, Deserialize)]
 struct Sealed {
     format: u32,
@@ -42,9 +43,9 @@ struct Sealed {
 }
 
 impl Manifest {
-    /// The one of a folder, if there is one.
+    /// Reads the manifest of a folder, if there is one.
     pub fn read(dir: &Path) -> Result<Option<Self>> {
-        let path = dir.join(NAME);
+        let path = dir.join(FILE_NAME);
         let text = match std::fs::read(&path) {
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             text => text.map_err(|cause| Error::Io { action: "read", path: path.clone(), cause })?,
@@ -65,13 +66,13 @@ impl Manifest {
         serde_json::from_str(content.get()).map(Some).map_err(|e| damaged(Some(format!("({e})"))))
     }
 
-    /// Replaces that of a folder: on disk when this returns.
+    /// Replaces the manifest of a folder; on disk when this returns.
     pub fn write(&self, dir: &Path) -> Result<()> {
-        let path = dir.join(NAME);
+        let path = dir.join(FILE_NAME);
         let write = || {
             let content = serde_json::value::to_raw_value(self)?;
             let checksum = to_text(checksum(content.get().as_bytes()));
-            let mut file = tempfile::Builder::new().prefix(BUILDING).tempfile_in(dir)?;
+            let mut file = tempfile::Builder::new().prefix(UNFINISHED_PREFIX).tempfile_in(dir)?;
             serde_json::to_writer(&mut file, &Sealed { format: FORMAT, checksum, content })?;
             file.write_all(b"\n")?;
             file.as_file().sync_all()?;
@@ -82,9 +83,9 @@ impl Manifest {
         sync_folder(dir)
     }
 
-    /// Removes that of a folder.
+    /// Removes the manifest of a folder; on disk when this returns.
     pub fn remove(dir: &Path) -> Result<()> {
-        let path = dir.join(NAME);
+        let path = dir.join(FILE_NAME);
         match std::fs::remove_file(&path) {
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(()),
             removed => removed.map_err(|cause| Error::Io { action: "remove", path, cause }),
@@ -92,11 +93,12 @@ impl Manifest {
         sync_folder(dir)
     }
 
-    /// The names of all files that it stands for.
+    /// The names of all files that count.
     pub fn files(&self) -> Vec<String> {
-        let snapshots = self.snapshots.iter().flat_map(|s| [graph(s), embeddings(s), pushed(s)]);
+        let snapshots = self.snapshots.iter().flat_map(|record| [graph(record), embeddings(record), pushed(record)]);
         let left = self.left_at_steps.iter().map(|&step| left(step));
-        snapshots.chain(left).chain(self.waiting_at_steps.iter().map(|&step| waiting(step))).collect()
+        let waiting = self.waiting_at_steps.iter().map(|&step| waiting(step));
+        snapshots.chain(left).chain(waiting).collect()
     }
 }
 
@@ -108,31 +110,33 @@ pub(super) fn embeddings(snapshot: &SnapshotRecord) -> String {
     format!("embeddings-{}.arrow", snapshot.embeddings_of)
 }
 
-/// When the vectors of these embeddings were pushed.
+/// The file of the steps at which vectors of these embeddings were pushed.
 pub(super) fn pushed(snapshot: &SnapshotRecord) -> String {
     format!("pushed-{}.arrow", snapshot.embeddings_of)
 }
 
+/// The file of what was left of an epoch at a step.
 pub(super) fn left(step: u64) -> String {
     format!("left-{step}.arrow")
 }
 
-/// What was pushed and waiting for a graph at a step.
+/// The file of what was pushed and waiting for a graph at a step.
 pub(super) fn waiting(step: u64) -> String {
     format!("waiting-{step}.arrow")
 }
 
-/// Whether a file of the folder is one that runs leave there.
+/// Whether runs write files with such a name into the folder.
 pub(super) fn is_ours(name: &str) -> bool {
-    let numbers = |kind: &&str| name.strip_prefix(*kind).and_then(|rest| rest.strip_suffix(".arrow"));
-    let numbers = ["graph-", "embeddings-", "pushed-", "left-", "waiting-"].iter().find_map(numbers);
-    name.starts_with(BUILDING) || numbers.is_some_and(|rest| rest.chars().all(|c| c.is_ascii_digit() || c == '-'))
+    let number = |kind: &&str| name.strip_prefix(*kind).and_then(|rest| rest.strip_suffix(".arrow"));
+    let number = ["graph-", "embeddings-", "pushed-", "left-", "waiting-"].iter().find_map(number);
+    let is_number = |text: &str| text.chars().all(|c| c.is_ascii_digit() || c == '-');
+    name.starts_with(UNFINISHED_PREFIX) || number.is_some_and(is_number)
 }
 
-/// The newest format.
+/// The newest format; raised if older releases could not read a manifest.
 const FORMAT: u32 = 1;
 
-const NAME: &str = "manifest.json";
+const FILE_NAME: &str = "manifest.json";
 
-/// How the names of files begin that are being written.
-const BUILDING: &str = ".building-";
+/// The prefix of a file that is still being written.
+const UNFINISHED_PREFIX: &str = ".building-";

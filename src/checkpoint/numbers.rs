@@ -1,4 +1,4 @@
-//! Files of whole numbers: what was left of an epoch, and when vectors were pushed.
+//! Files of whole numbers: what was left of an epoch, and the steps at which vectors were pushed.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
 use crate::arrow_file::{self, FORMAT_VERSION};
 use crate::error::{Error, Result};
 
-/// Saves numbers, and two more beside them.
+/// Saves numbers, and two more in the file's metadata.
 pub(super) fn save(path: &Path, numbers: &[u64], more: [u64; 2]) -> Result<()> {
     let metadata = [(FORMAT_VERSION, FORMAT.to_owned()), ("a", more[0].to_string()), ("b", more[1].to_string())];
     let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
@@ -19,6 +19,7 @@ pub(super) fn save(path: &Path, numbers: &[u64], more: [u64; 2]) -> Result<()> {
     arrow_file::save(path, &batch.map_err(|cause| Error::Arrow { action: "save a checkpoint", cause })?)
 }
 
+/// Opens what [`save`] has saved.
 pub(super) fn open(path: &Path) -> Result<(Vec<u64>, [u64; 2])> {
     arrow_file::open_one(path, FORMAT, "numbers of a checkpoint that this version reads", |schema, batch| {
         let more = ["a", "b"].map(|key| schema.metadata().get(key).and_then(|value| value.parse().ok()));
@@ -30,5 +31,5 @@ pub(super) fn open(path: &Path) -> Result<(Vec<u64>, [u64; 2])> {
     })
 }
 
-/// Raised where older readers would misread a file.
+/// Raised if older releases would misread a file.
 const FORMAT: &str = "1";

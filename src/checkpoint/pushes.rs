@@ -1,4 +1,4 @@
-//! Vectors that a trainer had pushed when it kept a state, and that were in no graph that the state knows.
+//! Vectors that a trainer had pushed when it kept a state, and that were not in the state's graph.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -11,12 +11,14 @@ use crate::arrow_file::{self, FORMAT_VERSION};
 use crate::error::{Error, Result};
 use crate::sample::SampleId;
 
-/// `vectors` is [ids × dimension], row-major; `steps` says when each was pushed.
+/// Pushed vectors as a checkpoint keeps them, in the order of their pushes as far as one replaces another.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct SavedPushes {
     pub dimension: usize,
     pub ids: Vec<SampleId>,
+    /// The step at which each vector was pushed.
     pub steps: Vec<u64>,
+    /// [ids × dimension], row-major.
     pub vectors: Vec<f32>,
 }
 
@@ -25,13 +27,13 @@ impl SavedPushes {
         self.ids.is_empty()
     }
 
-    /// Leaves what was pushed from `step` on.
+    /// Drops what was pushed before `step`.
     pub fn retain_from(&mut self, step: u64) {
         let mut kept = Self { dimension: self.dimension, ..Self::default() };
-        for (at, vector) in self.vectors.chunks_exact(self.dimension.max(1)).enumerate() {
-            if self.steps[at] >= step {
-                kept.ids.push(self.ids[at]);
-                kept.steps.push(self.steps[at]);
+        for (index, vector) in self.vectors.chunks_exact(self.dimension.max(1)).enumerate() {
+            if self.steps[index] >= step {
+                kept.ids.push(self.ids[index]);
+                kept.steps.push(self.steps[index]);
                 kept.vectors.extend_from_slice(vector);
             }
         }
@@ -55,10 +57,10 @@ impl SavedPushes {
         arrow_file::save(path, &RecordBatch::try_new(Arc::new(schema), columns.into()).map_err(failed)?)
     }
 
-    /// Those of a run over so many samples, with embeddings of `dimension`.
+    /// Opens the file of a run with so many samples and embeddings of `dimension`.
     pub fn open(path: &Path, samples: usize, dimension: usize) -> Result<Self> {
         arrow_file::open_one(path, FORMAT, "pushed vectors of a checkpoint that this version reads", |_, batch| {
-            let column = |at: usize| batch.columns().get(at).ok_or("it lacks columns");
+            let column = |index: usize| batch.columns().get(index).ok_or("it lacks columns");
             let ids = column(0)?.as_primitive_opt::<UInt32Type>();
             let steps = column(1)?.as_primitive_opt::<UInt64Type>();
             let vectors = column(2)?.as_fixed_size_list_opt();
@@ -82,5 +84,5 @@ impl SavedPushes {
     }
 }
 
-/// Raised where older readers would misread a file.
+/// Raised if older releases would misread a file.
 const FORMAT: &str = "1";

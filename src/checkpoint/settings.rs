@@ -1,4 +1,4 @@
-//! The settings that a run's mini-batches depend on, as a state carries them from one release to another.
+//! The settings that a run's mini-batches depend on, as a state carries them from one release to the next.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::config::PipelineConfig;
 
-/// These settings by their keys, each value as JSON.
+/// These settings by their keys in a pipeline file, each value as JSON.
 pub(crate) fn settings(config: &PipelineConfig) -> BTreeMap<String, String> {
     let mut settings = BTreeMap::new();
     let PipelineConfig { graph, walk, guards, pairs, encode, .. } = config;
@@ -29,18 +29,19 @@ fn section(name: &str, config: &impl Serialize, settings: &mut BTreeMap<String, 
 }
 
 fn add(key: String, value: &impl Serialize, settings: &mut BTreeMap<String, String>) {
-    // Never fails: keys are texts, and a number that JSON does not have is null.
+    // This never fails: keys are texts, and a number that JSON cannot express becomes null.
     settings.insert(key, serde_json::to_string(value).unwrap_or_default());
 }
 
-/// Keys that had another name in a state: that one, and today's.
+/// Settings that were renamed: the key in an old state, and today's.
 pub(super) const RENAMED: &[(&str, &str)] = &[];
 
-/// Defaults that a setting had when states did not carry it yet, where today's default is another.
+/// Settings whose default has changed: the key, and the default when states did not carry the setting yet.
 pub(super) const FORMER_DEFAULTS: &[(&str, &str)] = &[];
 
-/// What is not the same in a state as it is now, in a sentence. A setting that the state does not have was at its default
-/// then.
+/// The first difference between a state's settings and today's, in a sentence.
+///
+/// A setting that the state lacks had its default then.
 pub(super) fn difference(
     of_state: &BTreeMap<String, String>,
     now: &BTreeMap<String, String>,
@@ -61,8 +62,8 @@ pub(super) fn difference(
     };
     now.iter().find_map(|(key, value)| {
         let then = then.get(key).map(|value| (*value).clone()).or_else(|| default(key))?;
-        let same = then == *value || as_json(&then).is_some_and(|then| Some(then) == as_json(value));
-        (!same).then(|| format!("it was made with {key} = {then}, and now it is {value}; give the same"))
+        let is_same = then == *value || as_json(&then).is_some_and(|then| Some(then) == as_json(value));
+        (!is_same).then(|| format!("it was made with {key} = {then}, and now it is {value}; give the same"))
     })
 }
 

@@ -1,3 +1,5 @@
+//! What a trainer keeps of a run.
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -8,34 +10,34 @@ use crate::arrow_file::{checksum, to_text};
 use crate::error::{Error, Result};
 use crate::sample::GraphVersion;
 
-/// Where a run stands: what the trainer keeps, in any format that serde writes. The same for all ranks.
+/// Where a run stands. The trainer keeps it, in any format that serde writes; it is the same on all ranks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct State {
-    /// Of these fields; raised where an older release could not read a state.
+    /// The format of these fields; raised if older releases could not read a state.
     pub format: u32,
-    /// Of the run.
+    /// The seed of the run.
     pub seed: u64,
-    /// Mini-batches delivered, over all epochs.
+    /// The number of mini-batches delivered, over all epochs.
     pub step: u64,
-    /// The epoch of the last of them, from 0.
+    /// The epoch of the last one delivered, from 0.
     pub epoch: u64,
     /// The step at which that epoch began.
     pub epoch_began_at_step: u64,
-    /// The graph that the last one was drawn from.
+    /// The version of the graph that the last one was drawn from.
     pub graph_version: u64,
-    /// The step from which on it was used in this epoch.
+    /// The step from which that graph was used in this epoch.
     pub graph_used_from_step: u64,
-    /// Of the rows, as far as they were known: another one, and ids name other rows.
+    /// Fingerprint of the data set. If it differs, sample ids refer to other rows.
     pub rows: String,
-    /// The settings that mini-batches depend on, by their keys in a pipeline file; values as JSON.
+    /// The settings that mini-batches depend on, by their keys in a pipeline file. Values are JSON.
     pub settings: BTreeMap<String, String>,
-    /// Of all fields above, so that a damaged state is not taken for another run's.
+    /// Checksum of all fields above, so that a damaged state is not mistaken for another run's.
     pub checksum: String,
 }
 
 impl State {
-    /// Before the first mini-batch.
+    /// The state before the first mini-batch.
     pub(crate) fn first(seed: u64, rows: String, settings: BTreeMap<String, String>) -> Self {
         Self {
             format: FORMAT,
@@ -51,7 +53,7 @@ impl State {
         }
     }
 
-    /// The same, with its checksum: as it is given out.
+    /// The same state with its checksum, as trainers get it.
     pub(crate) fn sealed(&self) -> Self {
         Self { format: FORMAT, checksum: self.sum(), ..self.clone() }
     }
@@ -61,13 +63,13 @@ impl State {
         let numbers = [seed, step, epoch, epoch_began_at_step, graph_version, graph_used_from_step];
         let mut text = format!("{format} {numbers:?} {}\n", self.rows);
         for (key, value) in &self.settings {
-            // Never fails: it is a String.
+            // This never fails: `text` is a String.
             let _ = writeln!(text, "{key} = {value}");
         }
         to_text(checksum(text.as_bytes()))
     }
 
-    /// Refuses a state that is damaged, of another run, or of a release that came later.
+    /// Refuses a state that is damaged, of another run, or of a newer release.
     pub(crate) fn check(&self, seed: u64, settings: &BTreeMap<String, String>) -> Result<()> {
         let refused = |reason: String| Err(Error::State { reason });
         if self.format > FORMAT {
@@ -90,21 +92,24 @@ impl State {
         }
     }
 
-    /// Whether its graph came into use within the epoch, so that what was left then must be known.
+    /// Whether the graph came into use within the epoch, so that what was left of the epoch then must be known.
     pub(crate) fn needs_left(&self) -> bool {
         self.graph_used_from_step > self.epoch_began_at_step
     }
 
-    /// One more mini-batch was delivered: that of `step`.
+    /// Moves on to the state after the mini-batch of `step`.
     pub(crate) fn advance(&mut self, epoch: u64, step: u64, graph_version: GraphVersion) {
         if epoch != self.epoch {
-            (self.epoch, self.epoch_began_at_step, self.graph_used_from_step) = (epoch, step, step);
+            self.epoch = epoch;
+            self.epoch_began_at_step = step;
+            self.graph_used_from_step = step;
         } else if graph_version.0 != self.graph_version {
             self.graph_used_from_step = step;
         }
-        (self.step, self.graph_version) = (step + 1, graph_version.0);
+        self.step = step + 1;
+        self.graph_version = graph_version.0;
     }
 }
 
-/// The newest format.
+/// The newest format of a state.
 const FORMAT: u32 = 1;

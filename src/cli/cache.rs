@@ -1,3 +1,5 @@
+//! `prosampler cache`: lists, checks or removes the rows and embeddings that runs keep.
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -49,20 +51,20 @@ struct Clear {
 impl Cache {
     pub fn run(self) -> Result<Ending> {
         match self.action {
-            Action::List(place) => list(&Kept::in_place(&place.place)?)?,
-            Action::Verify(place) => verify(&Kept::in_place(&place.place)?)?,
+            Action::List(place) => list(&CacheContent::in_place(&place.place)?)?,
+            Action::Verify(place) => verify(&CacheContent::in_place(&place.place)?)?,
             Action::Clear(Clear { place, rows, embeddings }) => {
-                let mut kept = Kept::in_place(&place.place)?;
-                kept.items.retain(|item| if item.is_rows { !embeddings } else { !rows });
-                clear(&kept)?;
+                let mut content = CacheContent::in_place(&place.place)?;
+                content.items.retain(|item| if item.is_rows { !embeddings } else { !rows });
+                clear(&content)?;
             }
         }
         Ok(Ending::Done)
     }
 }
 
-/// All that is kept in some folders.
-struct Kept {
+/// What the cache folders hold.
+struct CacheContent {
     items: Vec<Item>,
 }
 
@@ -72,15 +74,15 @@ struct Item {
     /// The file, or the folder.
     path: PathBuf,
     files: Vec<PathBuf>,
-    /// Rows, where they are known.
+    /// The number of rows, if it is known.
     rows: Option<usize>,
     bytes: u64,
     used: Option<SystemTime>,
-    /// What it is of, or what is wrong with it.
-    of: String,
+    /// Its source or encoder, or what is wrong with it.
+    description: String,
 }
 
-impl Kept {
+impl CacheContent {
     fn in_place(place: &Path) -> Result<Self> {
         let (rows, embeddings) = if place.is_dir() {
             (Some(place.to_owned()), vec![place.to_owned(), place.join(FOLDER)])
@@ -100,11 +102,11 @@ impl Kept {
                     rows: Some(rows.rows),
                     bytes: rows.bytes,
                     used: rows.written,
-                    of: named(&rows.uris),
+                    description: source_name(&rows.uris),
                 },
                 Err(error) => {
-                    let bytes = std::fs::metadata(&path).map_or(0, |of| of.len());
-                    Item { is_rows: true, path, files, rows: None, bytes, used: None, of: error.to_string() }
+                    let bytes = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
+                    Item { is_rows: true, path, files, rows: None, bytes, used: None, description: error.to_string() }
                 }
             });
         }
@@ -117,29 +119,32 @@ impl Kept {
                 files: folder.files,
                 bytes: folder.bytes,
                 used: folder.used,
-                of: folder.identity.lines().next().unwrap_or_default().to_owned(),
+                description: folder.identity.lines().next().unwrap_or_default().to_owned(),
             }));
         }
         Ok(Self { items })
     }
 }
 
-fn list(kept: &Kept) -> Result<()> {
-    for item in &kept.items {
+fn list(content: &CacheContent) -> Result<()> {
+    for item in &content.items {
         let rows = item.rows.map_or_else(|| "?".to_owned(), |rows| thousands(rows as u64));
         let kind = if item.is_rows { "rows" } else { "embeddings" };
-        say!("{kind:<11}{rows:>13}{:>12}  {:<14}  {}", size(item.bytes), age(item.used), item.of)?;
+        say!("{kind:<11}{rows:>13}{:>12}  {:<14}  {}", size(item.bytes), age(item.used), item.description)?;
         say!("{:<11}{}", "", item.path.display())?;
     }
-    let bytes = kept.items.iter().map(|item| item.bytes).sum();
+    let bytes = content.items.iter().map(|item| item.bytes).sum();
     say!("{} in all", size(bytes))
 }
 
-fn verify(kept: &Kept) -> Result<()> {
-    let (begun, mut bytes, mut files, mut damaged) = (Instant::now(), 0, 0, None);
-    for path in kept.items.iter().flat_map(|item| &item.files) {
+fn verify(content: &CacheContent) -> Result<()> {
+    let begun = Instant::now();
+    let mut bytes = 0;
+    let mut files = 0;
+    let mut damaged = None;
+    for path in content.items.iter().flat_map(|item| &item.files) {
         files += 1;
-        bytes += std::fs::metadata(path).map_or(0, |of| of.len());
+        bytes += std::fs::metadata(path).map_or(0, |metadata| metadata.len());
         if let Err(error) = ArrowFile::open(path).and_then(|file| file.verify()) {
             say!("{error}")?;
             damaged.get_or_insert_with(|| path.clone());
@@ -156,9 +161,9 @@ fn verify(kept: &Kept) -> Result<()> {
     }
 }
 
-fn clear(kept: &Kept) -> Result<()> {
+fn clear(content: &CacheContent) -> Result<()> {
     let mut bytes = 0;
-    for item in &kept.items {
+    for item in &content.items {
         let removed = if item.is_rows { std::fs::remove_file(&item.path) } else { std::fs::remove_dir_all(&item.path) };
         removed.map_err(|cause| Error::Io { action: "remove", path: item.path.clone(), cause })?;
         bytes += item.bytes;
@@ -166,12 +171,12 @@ fn clear(kept: &Kept) -> Result<()> {
     say!("{} removed", size(bytes))
 }
 
-/// Names of embeddings end with the number of their rows.
+/// The number of rows in a file of embeddings, with which its name ends.
 fn rows_by_name(path: &Path) -> Option<usize> {
     path.file_stem()?.to_str()?.rsplit_once('-')?.1.parse().ok()
 }
 
-fn named(uris: &[String]) -> String {
+fn source_name(uris: &[String]) -> String {
     match uris {
         [] => "an unknown source".to_owned(),
         [uri] => uri.clone(),
@@ -190,13 +195,13 @@ fn size(bytes: u64) -> String {
 /// How long ago it was.
 fn age(time: Option<SystemTime>) -> String {
     let since = time.and_then(|time| SystemTime::now().duration_since(time).ok()).unwrap_or(Duration::ZERO);
-    let of = |seconds: u64, unit: &str| {
-        let count = since.as_secs() / seconds;
+    let ago = |unit_seconds: u64, unit: &str| {
+        let count = since.as_secs() / unit_seconds;
         format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
     };
     match since.as_secs() {
-        0..3600 => of(60, "minute"),
-        3600..86400 => of(3600, "hour"),
-        _ => of(86400, "day"),
+        0..3600 => ago(60, "minute"),
+        3600..86400 => ago(3600, "hour"),
+        _ => ago(86400, "day"),
     }
 }

@@ -1,3 +1,5 @@
+//! `prosampler doctor`: says which ONNX Runtime and execution providers can be used.
+
 use std::path::PathBuf;
 
 use clap::Args;
@@ -19,7 +21,7 @@ pub(super) struct Doctor {
 }
 
 impl Doctor {
-    /// Looks at everything before it loads anything: a library that kills the process has then been named.
+    /// Lists all libraries before it loads any, so that one that kills the process has been named before.
     pub fn run(self) -> Result<Ending> {
         say!(
             "prosampler {}, {} threads",

@@ -1,9 +1,11 @@
+//! How a command ends, and the exit status that says so.
+
 use std::process::ExitCode;
 
 use super::out::is_closed_pipe;
 use crate::{Error, Result};
 
-/// How a command came to its end.
+/// How a command that did not fail has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
     Done,
@@ -13,7 +15,7 @@ pub(super) enum Ending {
     Terminated,
 }
 
-/// What `--help` says of [`exit_code`].
+/// What `--help` says about [`exit_code`].
 pub(super) const EXIT_CODES: &str = "\
 Exit status:
   0    done
@@ -24,13 +26,13 @@ Exit status:
   141  nobody reads the output any more
   143  ended early by SIGTERM";
 
-/// Says what went wrong, if anything did.
+/// The exit status of a command; prints its error, if there is one.
 pub(super) fn exit_code(result: &Result<Ending>) -> ExitCode {
     match result {
         Ok(Ending::Done) => ExitCode::SUCCESS,
-        Ok(Ending::Interrupted) => ExitCode::from(128 + 2),
-        Ok(Ending::Terminated) => ExitCode::from(128 + 15),
-        Err(error) if is_closed_pipe(error) => ExitCode::from(128 + 13),
+        Ok(Ending::Interrupted) => signal_exit_code(2),
+        Ok(Ending::Terminated) => signal_exit_code(15),
+        Err(error) if is_closed_pipe(error) => signal_exit_code(13),
         Err(error) => {
             note!("error: {error}");
             match error {
@@ -39,6 +41,11 @@ pub(super) fn exit_code(result: &Result<Ending>) -> ExitCode {
             }
         }
     }
+}
+
+/// The exit status of a shell for a process that a signal has ended.
+fn signal_exit_code(signal: u8) -> ExitCode {
+    ExitCode::from(128 + signal)
 }
 
 /// Waits for Ctrl-C or SIGTERM.

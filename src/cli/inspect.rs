@@ -1,5 +1,7 @@
+//! `prosampler inspect`: says what is in files, and what their columns can serve as.
+
 use arrow::array::{Array, ArrayRef, RecordBatch};
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use arrow::util::display::array_value_to_string;
 use clap::Args;
 use futures::TryStreamExt;
@@ -16,7 +18,8 @@ pub(super) struct Inspect {
     #[arg(required = true)]
     uri: Vec<String>,
 
-    /// An option of the store or server, as `source.options` takes them, for example region=eu-west-1. May be given again.
+    /// An option of the store or server, as `source.options` takes them, for example region=eu-west-1. May be given
+    /// again.
     #[arg(long = "option", value_name = "KEY=VALUE", value_parser = pair)]
     options: Vec<(String, String)>,
 
@@ -39,30 +42,47 @@ fn pair(text: &str) -> std::result::Result<(String, String), String> {
 }
 
 impl Inspect {
-    /// What cannot be read does not keep the rest from being shown: it is told file by file, and is the error at last.
+    /// Shows what can be read. What cannot be read is listed at the end, and the first of it is the error.
     pub async fn run(self) -> Result<Ending> {
-        let options = self.options.into_iter().collect();
-        let on_corrupt = OnCorrupt::Skip;
-        let config = SourceConfig { uri: self.uri, options, on_corrupt, ..SourceConfig::default() };
+        let config = SourceConfig {
+            uri: self.uri.clone(),
+            options: self.options.iter().cloned().collect(),
+            on_corrupt: OnCorrupt::Skip,
+            ..SourceConfig::default()
+        };
         let (files, mut damage) = FileSource::open_readable(&config).await?;
-        say!("{}", files.uri())?;
-        for (uri, kind, parts) in files.files().take(FILES) {
-            say!("  {uri}: {kind}, {parts} {}", if kind == "Parquet" { "row groups" } else { "part" })?;
-        }
-        let more = files.files().count().saturating_sub(FILES);
-        if more > 0 {
-            say!("  and {more} more files")?;
-        }
-        if let Some(rows) = files.rows() {
-            say!("  {} rows", thousands(rows as u64))?;
-        }
+        print_files(&files)?;
 
         let source = filtered(Box::new(files.clone()), self.filter.as_deref())?;
+        let content = self.scan(source.as_ref()).await?;
+        content.print_columns()?;
+        match (content.scanned, &self.filter) {
+            (0, Some(filter)) => say!("\nno row that can be read passes the filter: {filter}")?,
+            (0, None) => say!("\nno row that can be read")?,
+            _ => say!("\nrows")?,
+        }
+        content.print_rows()?;
+
+        damage.extend(files.take_damage());
+        damage.extend(content.bad_texts());
+        if !damage.is_empty() {
+            say!("what cannot be read")?;
+            damage.iter().try_for_each(|error| say!("  {error}"))?;
+        }
+        damage.into_iter().next().map_or(Ok(Ending::Done), Err)
+    }
+
+    /// Reads the first rows.
+    async fn scan(&self, source: &dyn Source) -> Result<Content> {
         let schema = source.schema();
-        let named = |name: &String| schema.fields().iter().filter(|f| f.name() == name).count();
-        let names: Vec<_> = schema.fields().iter().map(|f| f.name().clone()).filter(|name| named(name) == 1).collect();
+        let is_unique =
+            |field: &&Field| schema.fields().iter().filter(|other| other.name() == field.name()).count() == 1;
+        let fields: Vec<Field> = schema.fields().iter().map(AsRef::as_ref).filter(is_unique).cloned().collect();
+        let names: Vec<_> = fields.iter().map(|field| field.name().clone()).collect();
+        let mut columns: Vec<_> = fields.into_iter().map(Column::new).collect();
         let mut batches = source.read(&names)?;
-        let (mut scanned, mut scans, mut shown) = (0, vec![Scan::default(); names.len()], Vec::new());
+        let mut scanned = 0;
+        let mut shown = Vec::new();
         while scanned < self.scan.max(self.rows)
             && let Some(batch) = batches.try_next().await?
         {
@@ -70,89 +90,121 @@ impl Inspect {
             if missing > 0 {
                 shown.push(batch.slice(0, missing.min(batch.num_rows())));
             }
-            let used = schema.fields().iter().filter(|field| named(field.name()) == 1);
-            for ((column, scan), field) in batch.columns().iter().zip(&mut scans).zip(used) {
-                scan.add(scanned, column, field);
+            for (column, values) in columns.iter_mut().zip(batch.columns()) {
+                column.add(scanned, values);
             }
             scanned += batch.num_rows();
         }
         drop(batches);
+        Ok(Content { schema, columns, scanned, shown })
+    }
+}
 
-        match scanned {
+fn print_files(files: &FileSource) -> Result<()> {
+    say!("{}", files.uri())?;
+    for (uri, kind, parts) in files.files().take(LISTED_FILES) {
+        say!("  {uri}: {kind}, {parts} {}", if kind == "Parquet" { "row groups" } else { "part" })?;
+    }
+    let more = files.files().count().saturating_sub(LISTED_FILES);
+    if more > 0 {
+        say!("  and {more} more files")?;
+    }
+    if let Some(rows) = files.rows() {
+        say!("  {} rows", thousands(rows as u64))?;
+    }
+    Ok(())
+}
+
+/// What the first rows of a source hold.
+struct Content {
+    schema: SchemaRef,
+    /// The columns whose name no other column has, in the order of the schema.
+    columns: Vec<Column>,
+    /// The number of rows that were read.
+    scanned: usize,
+    /// The rows to show.
+    shown: Vec<RecordBatch>,
+}
+
+impl Content {
+    fn print_columns(&self) -> Result<()> {
+        match self.scanned {
             0 => say!("\ncolumns")?,
-            _ => say!("\ncolumns, with nulls in the first {} rows that can be read", thousands(scanned as u64))?,
+            scanned => say!("\ncolumns, with nulls in the first {} rows that can be read", thousands(scanned as u64))?,
         }
-        let width = schema.fields().iter().map(|f| f.name().chars().count()).max().unwrap_or(0);
-        let mut each = scans.iter();
-        for field in schema.fields() {
-            if named(field.name()) > 1 {
-                say!(
-                    "  {:<width$}  {}: not usable, since other columns have this name",
-                    field.name(),
-                    field.data_type()
-                )?;
-            } else if let Some(scan) = each.next() {
-                let nulls = if scanned == 0 { String::new() } else { format!(", {scan}") };
-                say!("  {:<width$}  {}{nulls}: {}", field.name(), field.data_type(), serves(field))?;
+        let width = self.name_width();
+        for field in self.schema.fields() {
+            let name = field.name();
+            let data_type = field.data_type();
+            match self.columns.iter().find(|column| column.field.name() == name) {
+                None => say!("  {name:<width$}  {data_type}: not usable, since other columns have this name")?,
+                Some(_) if self.scanned == 0 => say!("  {name:<width$}  {data_type}: {}", serves(field))?,
+                Some(column) => say!("  {name:<width$}  {data_type}, {column}: {}", serves(field))?,
             }
         }
-        match (scanned, &self.filter) {
-            (0, Some(filter)) => say!("\nno row that can be read passes the filter: {filter}")?,
-            (0, None) => say!("\nno row that can be read")?,
-            _ => say!("\nrows")?,
-        }
-        for batch in &shown {
+        Ok(())
+    }
+
+    fn print_rows(&self) -> Result<()> {
+        let width = self.name_width();
+        for batch in &self.shown {
             for row in 0..batch.num_rows() {
-                for (name, column) in names.iter().zip(batch.columns()) {
-                    say!("  {name:<width$}  {}", show(column, row))?;
+                for (column, values) in self.columns.iter().zip(batch.columns()) {
+                    say!("  {:<width$}  {}", column.field.name(), show(values, row))?;
                 }
                 say!()?;
             }
         }
-        damage.extend(files.take_damage());
-        let used = schema.fields().iter().filter(|field| named(field.name()) == 1);
-        damage.extend(used.zip(&scans).filter_map(|(field, scan)| scan.error(field)));
-        if !damage.is_empty() {
-            say!("what cannot be read")?;
-            damage.iter().try_for_each(|error| say!("  {error}"))?;
-        }
-        damage.into_iter().next().map_or(Ok(Ending::Done), Err)
+        Ok(())
+    }
+
+    fn name_width(&self) -> usize {
+        self.schema.fields().iter().map(|field| field.name().chars().count()).max().unwrap_or(0)
+    }
+
+    fn bad_texts(&self) -> impl Iterator<Item = Error> {
+        self.columns.iter().filter_map(Column::error)
     }
 }
 
-/// What a column holds beside values.
-#[derive(Clone, Default)]
-struct Scan {
+/// What a column holds beside usable values.
+struct Column {
+    field: Field,
     nulls: usize,
     bad_texts: usize,
-    /// The first row with one of these.
-    first: usize,
+    /// The first row with a bad text.
+    first_bad: usize,
 }
 
-impl Scan {
-    fn add(&mut self, before: usize, column: &ArrayRef, field: &Field) {
-        self.nulls += column.logical_null_count();
-        // Texts come as bytes where one of them is no UTF-8.
-        if column.data_type() != field.data_type()
-            && let Ok((_, bad)) = readable(column, field.data_type())
+impl Column {
+    fn new(field: Field) -> Self {
+        Self { field, nulls: 0, bad_texts: 0, first_bad: 0 }
+    }
+
+    /// Counts more values, which begin at row `start`.
+    fn add(&mut self, start: usize, values: &ArrayRef) {
+        self.nulls += values.logical_null_count();
+        // Texts are read as bytes if one of them is no UTF-8.
+        if values.data_type() != self.field.data_type()
+            && let Ok((_, bad)) = readable(values, self.field.data_type())
         {
             if self.bad_texts == 0 {
-                self.first = before + bad.first().unwrap_or(&0);
+                self.first_bad = start + bad.first().unwrap_or(&0);
             }
             self.bad_texts += bad.len();
         }
     }
 
-    fn error(&self, field: &Field) -> Option<Error> {
+    fn error(&self) -> Option<Error> {
         (self.bad_texts > 0).then(|| Error::BadSample {
-            sample: SampleId::new(self.first),
-            column: field.name().clone(),
+            sample: SampleId::new(self.first_bad),
+            column: self.field.name().clone(),
             reason: format!("is no UTF-8 ({} such values)", thousands(self.bad_texts as u64)),
         })
     }
 }
 
-impl std::fmt::Display for Scan {
+impl std::fmt::Display for Column {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.nulls {
             0 => f.write_str("no nulls")?,
@@ -165,7 +217,7 @@ impl std::fmt::Display for Scan {
     }
 }
 
-/// What a column may be used for.
+/// What a column can serve as.
 fn serves(field: &Field) -> &'static str {
     fn plain(data_type: &DataType) -> &DataType {
         match data_type {
@@ -201,7 +253,7 @@ fn serves(field: &Field) -> &'static str {
     }
 }
 
-/// One value, cut to a line.
+/// A value in one line, cut to `VALUE_WIDTH` characters.
 fn show(column: &dyn Array, row: usize) -> String {
     let text = match column.data_type() {
         _ if column.logical_nulls().is_some_and(|nulls| nulls.is_null(row)) => "null".to_owned(),
@@ -210,12 +262,15 @@ fn show(column: &dyn Array, row: usize) -> String {
         }
         _ => array_value_to_string(column, row).unwrap_or_else(|reason| format!("(cannot be shown: {reason})")),
     };
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(WIDTH + 1).collect();
-    if line.chars().count() > WIDTH { line.chars().take(WIDTH - 1).chain(['…']).collect() } else { line }
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(VALUE_WIDTH + 1).collect();
+    if line.chars().count() <= VALUE_WIDTH {
+        return line;
+    }
+    line.chars().take(VALUE_WIDTH - 1).chain(['…']).collect()
 }
 
-/// Files that are listed.
-const FILES: usize = 10;
+/// Files that are listed by name.
+const LISTED_FILES: usize = 10;
 
-/// Characters of a value.
-const WIDTH: usize = 100;
+/// Characters of a value that is shown.
+const VALUE_WIDTH: usize = 100;

@@ -11,6 +11,7 @@ mod output;
 mod progress;
 mod run;
 mod state;
+mod summary;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -52,8 +53,8 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     log(cli.verbose);
     #[cfg(unix)]
-    // SAFETY: no handler is installed. A file beyond the limit of the process then is an error that names it, as a full
-    // disk is, not the end of the process.
+    // SAFETY: the signal is ignored, so no handler is installed. A file that exceeds the limit of the process then is
+    // an error that names it, as a full disk is, and does not end the process.
     unsafe {
         libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }
@@ -69,12 +70,12 @@ pub fn main() -> ExitCode {
         Command::Cache(cache) => cache.run(),
         Command::Doctor(doctor) => doctor.run(),
     };
-    // Work in the compute pool cannot be stopped half-way; do not wait for it.
+    // Work in the compute pool cannot be stopped halfway, so this does not wait for it.
     runtime.shutdown_background();
     exit_code(&result)
 }
 
-/// Sends what happens to standard error, in colors where somebody sees them.
+/// Logs to standard error, in colors if that is a terminal.
 fn log(verbose: u8) {
     let level = match verbose {
         0 => "warn",

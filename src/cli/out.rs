@@ -22,17 +22,17 @@ pub(super) fn line(text: Arguments<'_>) -> Result<()> {
 }
 
 pub(super) fn aside(text: Arguments<'_>) {
-    // In one piece, or two processes on one terminal mix their words. If it cannot be printed, there is nowhere to say
-    // so.
+    // Written in one piece, or two processes on one terminal would mix their lines. If that fails, there is no other
+    // place to report it.
     let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
-/// Whether nobody reads any more what is printed or written.
+/// Whether the reader of what is printed or written has closed its end.
 pub(super) fn is_closed_pipe(error: &Error) -> bool {
     matches!(error, Error::Io { cause, .. } if cause.kind() == ErrorKind::BrokenPipe)
 }
 
-/// The system's own error, where Arrow only passes it on.
+/// The system's own error, if Arrow only passes it on.
 pub(super) fn system_error(error: arrow::error::ArrowError) -> IoError {
     match error {
         arrow::error::ArrowError::IoError(_, cause) => cause,

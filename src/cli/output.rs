@@ -1,3 +1,5 @@
+//! The file to which `prosampler run --output` writes its mini-batches.
+
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -13,12 +15,12 @@ use crate::{Error, Fault, Faults, MiniBatch, MiniBatchStream, Result};
 
 /// An Arrow IPC stream of mini-batches.
 ///
-/// The file is opened before anything is read or embedded, so that hours are not spent on what cannot be written, and
-/// emptied when the first mini-batch is near.
+/// The file is opened before anything is read or embedded, so that no hours are spent if it cannot be written. It is
+/// emptied when the stream has started.
 pub(super) struct Output {
     path: PathBuf,
     is_new: bool,
-    /// Until it begins.
+    /// The file before [`begin`](Self::begin).
     file: Option<File>,
     writer: Option<StreamWriter<BufWriter<File>>>,
 }
@@ -48,7 +50,7 @@ impl Output {
             let message = format!("`{}` is {what}; name another file", self.path.display());
             Err(Faults::one("the command line", Fault::new("--output", message)).into())
         };
-        // What is wrong with the uris is said by whoever reads them.
+        // Faults of the uris are reported when the source is opened.
         if local_files(&config.source.uri).unwrap_or_default().iter().any(|file| is_own(file)) {
             return refused("among the files that the run reads (source.uri)");
         }
@@ -76,7 +78,7 @@ impl Output {
         Ok(())
     }
 
-    /// Empties the file; mini-batches come.
+    /// Empties the file and writes the schema of the mini-batches that follow.
     pub fn begin(&mut self, stream: &MiniBatchStream) -> Result<()> {
         let Some(file) = self.file.take() else { return Ok(()) };
         // Pipes and devices have no length.
@@ -109,7 +111,7 @@ impl Output {
 impl Drop for Output {
     fn drop(&mut self) {
         if self.is_new && self.file.is_some() {
-            // It is empty; should it stay, nothing is lost.
+            // The file is empty; if it stays, nothing is lost.
             let _ = std::fs::remove_file(&self.path);
         }
     }

@@ -1,26 +1,28 @@
+//! Progress bars on standard error, and the numbers in all output.
+
 use std::io::IsTerminal;
 use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 use crate::{Progress, Stage};
 
-/// A bar for the stage under way on a terminal, a line for each finished stage anywhere; all on stderr.
+/// Shows a bar for the stage that is running, on a terminal only, and prints a line for each stage that has ended.
 pub(super) struct StageBars {
     stage: Option<(Stage, Instant)>,
     bar: ProgressBar,
-    terminal: bool,
+    is_terminal: bool,
 }
 
 impl StageBars {
     pub fn new() -> Self {
-        Self { stage: None, bar: ProgressBar::hidden(), terminal: std::io::stderr().is_terminal() }
+        Self { stage: None, bar: ProgressBar::hidden(), is_terminal: std::io::stderr().is_terminal() }
     }
 
     pub fn show(&mut self, progress: Progress) {
         if self.stage.is_none_or(|(stage, _)| stage != progress.stage) {
             self.stage = Some((progress.stage, Instant::now()));
-            if self.terminal {
+            if self.is_terminal {
                 self.bar = bar(progress.total.unwrap_or(0) as u64, name(progress.stage));
             }
         }
@@ -35,7 +37,7 @@ impl StageBars {
     }
 }
 
-/// The bar of the mini-batches that go by; hidden where nobody watches.
+/// The bar that counts mini-batches; hidden if standard error is no terminal.
 pub(super) fn mini_batch_bar(total: u64) -> ProgressBar {
     if std::io::stderr().is_terminal() { bar(total, "streaming") } else { ProgressBar::hidden() }
 }
@@ -55,15 +57,7 @@ fn name(stage: Stage) -> &'static str {
     }
 }
 
-/// 1234567 as 1,234,567.
+/// 1234567 as `1,234,567`.
 pub(super) fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    HumanCount(n).to_string()
 }

@@ -1,9 +1,8 @@
+//! `prosampler run`: streams a pipeline's mini-batches, as a trainer would take them.
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::DataType;
 use clap::Args;
 use futures::{Stream, TryStreamExt};
 
@@ -11,11 +10,10 @@ use super::ending::{Ending, early_end};
 use super::output::Output;
 use super::progress::{StageBars, mini_batch_bar, thousands};
 use super::state::StateFile;
-use crate::config::{FeatureKind, PipelineConfig};
-use crate::refresh::RefreshCounts;
+use super::summary::{Finished, Timing};
+use crate::config::PipelineConfig;
 use crate::report::Observer;
-use crate::source::SourceCounts;
-use crate::{Error, MiniBatch, Pipeline, Progress, Result, Stage};
+use crate::{Error, MiniBatch, MiniBatchStream, Pipeline, Progress, Result, Stage};
 
 #[derive(Debug, Args)]
 pub(super) struct Run {
@@ -56,149 +54,162 @@ pub(super) struct Run {
 
 impl Run {
     pub async fn run(self) -> Result<Ending> {
-        let mut config = PipelineConfig::from_file_with(&self.pipeline, &self.set)?;
-        if let Some(model) = self.model {
-            // The file's tokenizer belongs to the file's model.
-            config.encode.model = Some(model);
-            config.encode.tokenizer = None;
-        }
-        if self.tokenizer.is_some() {
-            config.encode.tokenizer = self.tokenizer;
-        }
-        if self.column.is_some() {
-            config.encode.column = self.column;
-        }
-        let mut state = self.state.map(StateFile::open).transpose()?;
-        let mut output = self.output.map(Output::open).transpose()?;
-        if let Some(output) = &output {
-            let others: Vec<&Path> = state.iter().map(StateFile::path).chain([self.pipeline.as_path()]).collect();
-            output.must_be_apart(&config, &others)?;
-        }
+        let config = self.config()?;
+        let mut files = Files::open(&self, &config)?;
         let begun = Instant::now();
-        let mut bars = StageBars::new();
-        let mut builder = Pipeline::from_config(config.clone()).on_progress(move |progress| bars.show(progress));
-        if let Some(state) = &state {
-            must_keep_checkpoints(&config)?;
-            builder = match state.read()? {
-                Some(state) => builder.resume(state),
-                None => builder,
-            };
-        }
-        let mut stream = builder.start().await.map_err(|error| match &state {
-            Some(state) => state.named(error),
-            None => error,
-        })?;
-        if let Some(output) = &mut output {
+        let mut stream = start(&config, files.state.as_ref()).await?;
+        if let Some(output) = &mut files.output {
             output.begin(&stream)?;
         }
 
-        let label = config.report.label.as_deref();
-        let mut observer = Observer::new(stream.samples(), &config.walk, config.seed, label);
-        let bar = mini_batch_bar(stream.size_hint().1.unwrap_or(usize::MAX) as u64);
-        let mut first: Option<MiniBatch> = None;
-        let mut waits = Waits::default();
-        let mut ending = Ending::Done;
-        let mut early = std::pin::pin!(early_end());
-        let started = Instant::now();
-        loop {
-            let asked = Instant::now();
-            let next = tokio::select! {
-                // First, or a stream that always has something would keep it from being heard.
-                biased;
-                early = &mut early => {
-                    ending = early?;
-                    None
-                }
-                next = stream.try_next() => next?,
-            };
-            let Some(mini_batch) = next else { break };
-            waits.0.push(asked.elapsed());
-            observer.observe(&mini_batch)?;
-            if let Some(output) = &mut output {
-                output.write(&mini_batch)?;
-            }
-            if let Some(state) = &mut state {
-                state.follow(&stream).await?;
-            }
-            bar.inc(1);
-            bar.set_message(stream.handle().progress().map(under_way).unwrap_or_default());
-            first.get_or_insert(mini_batch);
-            if self.step_ms > 0 {
-                tokio::time::sleep(Duration::from_millis(self.step_ms)).await;
-            }
-        }
-        bar.finish_and_clear();
-        let elapsed = started.elapsed();
-        if let Some(output) = output {
-            output.finish()?;
-        }
-        if let Some(state) = &mut state {
-            state.save(&stream).await?;
-        }
-        let Some(first) = first else {
+        let start = begun.elapsed();
+        let step = Duration::from_millis(self.step_ms);
+        let streamed = consume(&mut stream, &config, &mut files, step).await?;
+        files.finish(&stream).await?;
+
+        let Some(first) = &streamed.first else {
             let done = thousands(stream.delivered());
-            let whole = if ending == Ending::Done { ", the whole run" } else { "" };
+            let whole = if streamed.ending == Ending::Done { ", the whole run" } else { "" };
             note!("no mini-batch in this run; {done} before it{whole}");
-            return Ok(ending);
+            return Ok(streamed.ending);
         };
-        let summary = observer.summary(&stream.snapshot());
-        say!(
-            "\n{}{} mini-batches of {} out of {} samples",
-            if ending == Ending::Done { "" } else { "interrupted after " },
-            thousands(stream.counts().delivered),
-            config.walk.batch_size,
-            thousands(stream.samples() as u64),
-        )?;
-        say!("{:<34}{:>10.1} s", "time to the first mini-batch", (started - begun + waits.first()).as_secs_f64())?;
-        say!(
-            "{:<34}{:>10.2} ms, at most {:.2} ms",
-            "wait for each of the others",
-            ms(waits.median()),
-            ms(waits.most())
-        )?;
         let pretended = Duration::from_millis(self.step_ms * stream.counts().delivered);
-        let streaming = elapsed.saturating_sub(pretended).as_secs_f64().max(1e-9);
-        let rate = (summary.samples as f64 / streaming) as u64;
-        say!("{:<34}{:>10} rows/s", "streamed, training steps aside", thousands(rate))?;
-        let refreshes = stream.handle().counts();
-        if refreshes != RefreshCounts::default() {
-            say!(
-                "{:<34}{:>10} published, {} skipped, {} failed, {} cancelled",
-                "refreshes",
-                refreshes.published,
-                refreshes.skipped,
-                refreshes.failed,
-                refreshes.cancelled,
-            )?;
+        let streaming = streamed.elapsed.saturating_sub(pretended);
+        let finished = Finished {
+            config: &config,
+            stream: &stream,
+            ending: streamed.ending,
+            timing: Timing { start, waits: streamed.waits, streaming },
+            first,
+            summary: streamed.observer.summary(&stream.snapshot()),
+        };
+        finished.print()?;
+        Ok(streamed.ending)
+    }
+
+    /// The settings of the pipeline file, with those of the command line in their place.
+    fn config(&self) -> Result<PipelineConfig> {
+        let mut config = PipelineConfig::from_file_with(&self.pipeline, &self.set)?;
+        if let Some(model) = &self.model {
+            // The file's tokenizer belongs to the file's model.
+            config.encode.model = Some(model.clone());
+            config.encode.tokenizer = None;
         }
-        let source = stream.handle().source_counts();
-        if source != SourceCounts::default() {
-            say!(
-                "{:<34}{:>10} rows skipped, {} texts that are no UTF-8, {} requests sent again",
-                "source",
-                thousands(source.skipped_rows as u64),
-                thousands(source.bad_texts as u64),
-                thousands(source.faults as u64),
-            )?;
+        if let Some(tokenizer) = &self.tokenizer {
+            config.encode.tokenizer = Some(tokenizer.clone());
         }
-        let reused = stream.handle().embeddings_reused();
-        if reused > 0 {
-            say!("{:<34}{:>10} samples from the cache", "embeddings", thousands(reused))?;
+        if let Some(column) = &self.column {
+            config.encode.column = Some(column.clone());
         }
-        let unsaved = stream.counts().unsaved;
-        if unsaved > 0 {
-            say!("{:<34}{:>10} graphs from which no run can be resumed", "checkpoints", thousands(unsaved))?;
-        }
-        say!()?;
-        let column = config.encode.column.as_deref().filter(|_| config.encode.kind() == FeatureKind::Text);
-        show(&first, column, label)?;
-        say!("{summary}")?;
-        Ok(ending)
+        Ok(config)
     }
 }
 
-/// A state alone is of no use.
-fn must_keep_checkpoints(config: &PipelineConfig) -> Result<()> {
+/// The files that a run writes.
+struct Files {
+    state: Option<StateFile>,
+    output: Option<Output>,
+}
+
+impl Files {
+    /// Opens them, and refuses an output that the run reads.
+    fn open(run: &Run, config: &PipelineConfig) -> Result<Self> {
+        let state = run.state.clone().map(StateFile::open).transpose()?;
+        let output = run.output.clone().map(Output::open).transpose()?;
+        if let Some(output) = &output {
+            let others: Vec<&Path> = state.iter().map(StateFile::path).chain([run.pipeline.as_path()]).collect();
+            output.must_be_apart(config, &others)?;
+        }
+        Ok(Self { state, output })
+    }
+
+    async fn write(&mut self, mini_batch: &MiniBatch, stream: &MiniBatchStream) -> Result<()> {
+        if let Some(output) = &mut self.output {
+            output.write(mini_batch)?;
+        }
+        if let Some(state) = &mut self.state {
+            state.follow(stream).await?;
+        }
+        Ok(())
+    }
+
+    async fn finish(&mut self, stream: &MiniBatchStream) -> Result<()> {
+        if let Some(output) = self.output.take() {
+            output.finish()?;
+        }
+        if let Some(state) = &mut self.state {
+            state.save(stream).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Starts the pipeline, from the state in the file if there is one.
+async fn start(config: &PipelineConfig, state: Option<&StateFile>) -> Result<MiniBatchStream> {
+    let mut bars = StageBars::new();
+    let mut builder = Pipeline::from_config(config.clone()).on_progress(move |progress| bars.show(progress));
+    let Some(file) = state else { return builder.start().await };
+    require_checkpoints(config)?;
+    if let Some(state) = file.read()? {
+        builder = builder.resume(state);
+    }
+    builder.start().await.map_err(|error| file.named(error))
+}
+
+/// What a run has seen of its stream.
+struct Streamed {
+    ending: Ending,
+    first: Option<MiniBatch>,
+    /// How long the consumer waited for each mini-batch.
+    waits: Vec<Duration>,
+    elapsed: Duration,
+    observer: Observer,
+}
+
+/// Takes mini-batches until the stream ends or the user ends it, one training step of length `step` after each.
+async fn consume(
+    stream: &mut MiniBatchStream,
+    config: &PipelineConfig,
+    files: &mut Files,
+    step: Duration,
+) -> Result<Streamed> {
+    let label = config.report.label.as_deref();
+    let mut observer = Observer::new(stream.samples(), &config.walk, config.seed, label);
+    let bar = mini_batch_bar(stream.size_hint().1.unwrap_or(usize::MAX) as u64);
+    let mut first = None;
+    let mut waits = Vec::new();
+    let mut ending = Ending::Done;
+    let mut early = std::pin::pin!(early_end());
+    let begun = Instant::now();
+    loop {
+        let asked = Instant::now();
+        let next = tokio::select! {
+            // Polled first, since a stream that always has a mini-batch ready would keep it from being heard.
+            biased;
+            early = &mut early => {
+                ending = early?;
+                None
+            }
+            next = stream.try_next() => next?,
+        };
+        let Some(mini_batch) = next else { break };
+        waits.push(asked.elapsed());
+
+        observer.observe(&mini_batch)?;
+        files.write(&mini_batch, stream).await?;
+        bar.inc(1);
+        bar.set_message(stream.handle().progress().map(refresh_message).unwrap_or_default());
+        first.get_or_insert(mini_batch);
+        if !step.is_zero() {
+            tokio::time::sleep(step).await;
+        }
+    }
+    bar.finish_and_clear();
+    Ok(Streamed { ending, first, waits, elapsed: begun.elapsed(), observer })
+}
+
+/// Refuses `--state` without checkpoints: a state alone cannot be resumed.
+fn require_checkpoints(config: &PipelineConfig) -> Result<()> {
     if config.checkpoint.dir.is_some() {
         return Ok(());
     }
@@ -206,8 +217,8 @@ fn must_keep_checkpoints(config: &PipelineConfig) -> Result<()> {
     Err(Error::setting("checkpoint.dir", message))
 }
 
-/// What a background refresh is at.
-fn under_way(progress: Progress) -> String {
+/// What a background refresh is doing.
+fn refresh_message(progress: Progress) -> String {
     let Progress { stage, done, total } = progress;
     match (stage, total) {
         (Stage::Encode, Some(total)) => format!("refresh: embedding {} %", 100 * done / total.max(1)),
@@ -216,56 +227,3 @@ fn under_way(progress: Progress) -> String {
         (Stage::Graph, _) => "refresh: graph".to_owned(),
     }
 }
-
-/// How long the consumer waited for each mini-batch.
-#[derive(Default)]
-struct Waits(Vec<Duration>);
-
-impl Waits {
-    fn first(&self) -> Duration {
-        self.0.first().copied().unwrap_or_default()
-    }
-
-    fn others(&self) -> Vec<Duration> {
-        let mut others = self.0.get(1..).unwrap_or_default().to_vec();
-        others.sort_unstable();
-        others
-    }
-
-    fn median(&self) -> Duration {
-        let others = self.others();
-        others.get(others.len() / 2).copied().unwrap_or_default()
-    }
-
-    fn most(&self) -> Duration {
-        self.others().last().copied().unwrap_or_default()
-    }
-}
-
-fn ms(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
-}
-
-/// Prints the beginning of a mini-batch.
-fn show(mini_batch: &MiniBatch, column: Option<&str>, label: Option<&str>) -> Result<()> {
-    let rows = mini_batch.rows.slice(0, SHOWN.min(mini_batch.rows.num_rows()));
-    let values = |column: Option<&str>| column.and_then(|column| texts(&rows, column));
-    let (labels, Some(texts)) = (values(label), values(column)) else { return Ok(()) };
-    say!("the first mini-batch, {SHOWN} of its samples:")?;
-    for (i, text) in texts.iter().enumerate() {
-        let label = labels.as_ref().map(|l| format!("{:<20}", l[i])).unwrap_or_default();
-        let cut: String = text.chars().take(WIDTH).collect();
-        say!("  {label}{cut}{}", if cut.len() < text.len() { "…" } else { "" })?;
-    }
-    say!()
-}
-
-/// A column's values as text, where it is there and has a text form.
-fn texts(rows: &RecordBatch, column: &str) -> Option<Vec<String>> {
-    let values = cast(rows.column_by_name(column)?, &DataType::Utf8View).ok()?;
-    let values = values.as_string_view();
-    Some((0..values.len()).map(|i| if values.is_null(i) { String::new() } else { values.value(i).into() }).collect())
-}
-
-const SHOWN: usize = 8;
-const WIDTH: usize = 90;

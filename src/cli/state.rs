@@ -1,9 +1,11 @@
+//! The file in which `prosampler run --state` keeps where its run stands.
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::{Error, MiniBatchStream, Result, State};
 
-/// The file that keeps where a run stands. It is the whole new one or the one before, at any time.
+/// The file that keeps where a run stands. At any time it is the new one or the one before, never a part.
 pub(super) struct StateFile {
     path: PathBuf,
     written: Instant,
@@ -25,7 +27,7 @@ impl StateFile {
         self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
     }
 
-    /// An error about a state, with the file that it is in.
+    /// Adds the file that a state is in to an error about the state.
     pub fn named(&self, error: Error) -> Error {
         match error {
             Error::State { reason } if self.path.exists() => {
@@ -35,7 +37,7 @@ impl StateFile {
         }
     }
 
-    /// Of a run that has ended, if the file is there.
+    /// Reads the state of a run that has ended, if the file is there.
     pub fn read(&self) -> Result<Option<State>> {
         let text = match std::fs::read(&self.path) {
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -47,11 +49,11 @@ impl StateFile {
 
     /// Saves where the stream stands, at most once a second.
     pub async fn follow(&mut self, stream: &MiniBatchStream) -> Result<()> {
-        if self.written.elapsed() < PAUSE { Ok(()) } else { self.save(stream).await }
+        if self.written.elapsed() < SAVE_INTERVAL { Ok(()) } else { self.save(stream).await }
     }
 
-    /// Saves where the stream stands. The file comes first: without it, the same command could not go on from a run that
-    /// was kept. If the state cannot be kept, the file has the one before again, or is gone.
+    /// Saves where the stream stands. The file is written first: without it, the same command could not resume a run
+    /// that was kept.
     pub async fn save(&mut self, stream: &MiniBatchStream) -> Result<()> {
         let state = stream.state();
         let before = self.read().unwrap_or(None);
@@ -84,4 +86,5 @@ impl StateFile {
     }
 }
 
-const PAUSE: Duration = Duration::from_secs(1);
+/// The least time between two saves while the run goes on.
+const SAVE_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,54 +1,53 @@
-//! What settings, columns and rows must be, each together with the others.
+//! Refuses settings, columns and rows that do not fit each other.
 
 use arrow::datatypes::{DataType, Schema};
 
-use crate::config::{GuardsConfig, PairsConfig, PipelineConfig, WalkConfig};
+use crate::config::{PipelineConfig, WalkConfig};
 use crate::embeddings::EmbeddingTable;
 use crate::encode::Encoder;
 use crate::error::{Error, Faults, Result};
-use crate::refresh::{Selection, Snapshot, negative};
+use crate::refresh::{GuardRules, Snapshot};
 use crate::sample::SampleId;
 use crate::source::Source;
 use crate::store::{ColumnPath, Key};
+use crate::stream::{RowColumns, negative_column};
 
-/// Settings made in code pass the same checks as those of a file.
-pub(super) fn check(config: &PipelineConfig, has_source: bool) -> Result<(), Faults> {
+/// Checks settings that are made in code as those of a file are checked.
+pub(super) fn check_settings(config: &PipelineConfig, has_source: bool) -> Result<(), Faults> {
     let mut faults = config.faults();
-    faults.retain(|f| !(has_source && f.key == "source.uri"));
+    faults.retain(|fault| !(has_source && fault.key == "source.uri"));
     Faults::none_or(Faults::SETTINGS, faults)
 }
 
-/// Which columns mini-batches carry, and what no two samples of one may share.
-pub(super) fn selection(
-    config: &PipelineConfig,
-    payload: &[String],
-    encoder: &dyn Encoder,
-    schema: &Schema,
-) -> Result<Selection> {
-    let PipelineConfig { guards, pairs, walk, .. } = config;
-    let encoded = encoder.columns();
-    let read = |column: &String| ColumnPath { column: column.clone(), field: field(encoder, schema, column) };
-    let content = if guards.duplicates { encoded.iter().map(read).collect() } else { Vec::new() };
-    let mut keys = vec![Key::Content(content)];
-    keys.extend(pairs.columns().into_iter().flat_map(|columns| {
-        let types = columns.map(|column| type_of(schema, &read(column)));
-        match types {
-            [Some(anchor), Some(positive)] if Key::are_alike(anchor, positive) => {
-                vec![Key::Either(columns.map(read).to_vec())]
-            }
-            _ => columns.map(|column| Key::Either(vec![read(column)])).to_vec(),
-        }
-    }));
-    keys.extend(guards.distinct.iter().cloned().map(Key::Value));
-    let positive = pairs.positive.as_ref().or(encoded.first()).filter(|_| walk.negatives > 0);
-    let taken = |column: &&String| (1..=walk.negatives).any(|i| **column == negative(i));
-    if let Some(column) = payload.iter().find(taken) {
+/// The columns that mini-batches carry: `payload`, and the one that explicit negatives are taken from.
+pub(super) fn row_columns(config: &PipelineConfig, payload: Vec<String>, encoder: &dyn Encoder) -> Result<RowColumns> {
+    let count = config.walk.negatives;
+    let positive = config.pairs.positive.as_ref().or(encoder.columns().first());
+    let negative = positive.filter(|_| count > 0).cloned();
+    let is_taken = |column: &&String| (1..=count).any(|number| **column == negative_column(number));
+    if let Some(column) = payload.iter().find(is_taken) {
         let message =
             format!("gives explicit negatives the name of the column `{column}`; leave it out of source.columns");
         return Err(Error::setting("walk.negatives", message));
     }
-    let (payload, negative) = (payload.to_vec(), positive.cloned());
-    Ok(Selection { payload, negative, guards: guards.clone(), keys })
+    Ok(RowColumns { payload, negative })
+}
+
+/// What no two samples of a mini-batch may share: content, either side of a pair, the values of `guards.distinct`.
+pub(super) fn guard_rules(config: &PipelineConfig, encoder: &dyn Encoder, schema: &Schema) -> GuardRules {
+    let path = |column: &String| ColumnPath { column: column.clone(), field: field(encoder, schema, column) };
+    let content = if config.guards.duplicates { encoder.columns().iter().map(path).collect() } else { Vec::new() };
+    let mut keys = vec![Key::Content(content)];
+    if let Some(columns) = config.pairs.columns() {
+        let paths = columns.map(path);
+        let types = paths.each_ref().map(|path| type_of(schema, path));
+        match types {
+            [Some(anchor), Some(positive)] if Key::are_alike(anchor, positive) => keys.push(Key::Either(paths.into())),
+            _ => keys.extend(paths.map(|path| Key::Either(vec![path]))),
+        }
+    }
+    keys.extend(config.guards.distinct.iter().cloned().map(Key::Value));
+    GuardRules { config: config.guards.clone(), keys }
 }
 
 /// The field of a struct column that is all that the encoder reads of it.
@@ -66,51 +65,53 @@ fn type_of<'a>(schema: &'a Schema, path: &ColumnPath) -> Option<&'a DataType> {
     }
 }
 
-/// Refuses columns with fewer values than a mini-batch has samples, since none could ever be full, and the measure of
-/// pairs where there is none.
-pub(super) fn together(
-    snapshot: &Snapshot,
-    walk: &WalkConfig,
-    guards: &GuardsConfig,
-    pairs: &PairsConfig,
-) -> Result<()> {
+/// Refuses columns with fewer values than a mini-batch has samples, and a bound on pairs if there are none.
+///
+/// No mini-batch could ever be full with distinct values of such a column.
+pub(super) fn check_values(snapshot: &Snapshot, config: &PipelineConfig) -> Result<()> {
+    let PipelineConfig { guards, pairs, walk, .. } = config;
     if guards.max_relative_to_positive.is_some() && snapshot.embeddings.pair_similarity(SampleId(0)).is_none() {
         let message =
             "the encoder does not tell how similar pairs are; make a PairEncoder of it, or take the bound out";
         return Err(Error::setting("guards.max_relative_to_positive", message));
     }
+
     let groups = snapshot.guards.groups();
-    let size = walk.batch_size;
-    let first = groups.keys() - guards.distinct.len();
+    let batch_size = walk.batch_size;
+    let first_distinct = groups.keys() - guards.distinct.len();
     for key in 1..groups.keys() {
-        let most = groups.most_together(key);
-        if most >= size {
+        let values = groups.most_together(key);
+        if values >= batch_size {
             continue;
         }
-        let (setting, column, remedy) = match (key.checked_sub(first), pairs.columns()) {
-            (Some(at), _) => ("guards.distinct", &guards.distinct[at], "take the column out"),
+        let (setting, column, remedy) = match (key.checked_sub(first_distinct), pairs.columns()) {
+            (Some(index), _) => ("guards.distinct", &guards.distinct[index], "take the column out"),
             (None, Some(columns)) => {
-                // One key for both sides, or one for each.
+                // There is one key for both sides, or one for each.
                 let side = key - 1 + groups.scarcest(key);
                 (["pairs.anchor", "pairs.positive"][side], columns[side], "name one with more values")
             }
             (None, None) => continue,
         };
-        let why = format!("`{column}` has {most} values, so no mini-batch of {size} has distinct ones");
-        let message = format!("{why}; lower walk.batch_size to {most}, or {remedy}");
+        let why = format!("`{column}` has {values} values, so no mini-batch of {batch_size} has distinct ones");
+        let message = format!("{why}; lower walk.batch_size to {values}, or {remedy}");
         return Err(Error::setting(setting, message));
     }
     Ok(())
 }
 
 /// Refuses a source with fewer rows than a mini-batch has samples.
-pub(super) fn enough(source: &dyn Source, found: usize, walk: &WalkConfig) -> Result<()> {
-    let (uri, filter) = (source.uri().to_owned(), source.filter().map(str::to_owned));
+pub(super) fn check_sample_count(source: &dyn Source, found: usize, walk: &WalkConfig) -> Result<()> {
     let needed = match found {
-        0 => 1,
-        1 => 2,
-        _ => walk.batch_size,
+        0 | 1 => 2,
+        _ => walk.batch_size.max(2),
     };
+    if found >= needed {
+        return Ok(());
+    }
+
+    let uri = source.uri().to_owned();
+    let filter = source.filter().map(str::to_owned);
     let reason = match (found, &filter) {
         (0, None) => "are needed at least; it is empty: check the path, or what wrote it",
         (0, Some(_)) => "are needed at least; change the filter (`prosampler inspect` shows what is in the columns)",
@@ -119,14 +120,11 @@ pub(super) fn enough(source: &dyn Source, found: usize, walk: &WalkConfig) -> Re
         (_, None) => "make a mini-batch (walk.batch_size); lower it or give more data",
         (_, Some(_)) => "make a mini-batch (walk.batch_size); lower it, widen the filter, or give more data",
     };
-    if found >= needed.max(2) {
-        return Ok(());
-    }
-    Err(Error::TooFewSamples { uri, filter, found, needed: needed.max(2), reason: reason.to_owned() })
+    Err(Error::TooFewSamples { uri, filter, found, needed, reason: reason.to_owned() })
 }
 
-/// Refuses embeddings of which too few are left after those that were skipped.
-pub(super) fn enough_left(uri: &str, table: &EmbeddingTable, batch_size: usize) -> Result<()> {
+/// Refuses embeddings if skipped samples leave fewer than a mini-batch has.
+pub(super) fn check_remaining(uri: &str, table: &EmbeddingTable, batch_size: usize) -> Result<()> {
     let needed = batch_size.max(2);
     if table.present() >= needed {
         return Ok(());

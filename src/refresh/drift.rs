@@ -1,62 +1,68 @@
+//! How far a newer model's vectors are from those in use.
+
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::index::sample;
 
+use super::snapshot::Snapshot;
 use crate::config::OnBadSample;
 use crate::embeddings::EmbeddingTable;
 use crate::encode::{Encoder, encode_some};
 use crate::error::Result;
 use crate::sample::SampleId;
-use crate::store::Store;
 
-/// How far a newer model's vectors lie from those in use, by a few samples that are the same all run long.
+/// How far a newer model's vectors are from those in use, measured on a few samples that stay the same during a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Drift {
     /// The mean of 1 − cosine between a sample's two vectors: 0 for none, 1 for no relation.
     pub cosine_shift: f64,
-    /// The share of each sample's ten nearest among the probe (or a quarter, if fewer) that still are, 0 to 1.
+    /// The share of each sample's nearest neighbors within the probe that the newer model keeps, 0 to 1. Ten neighbors,
+    /// or a quarter of the probe if that is fewer.
     pub overlap: f64,
 }
 
 impl Drift {
-    /// Embeds `probe` of the samples `among` with `encoder`, and compares those that it can encode.
+    /// Draws the samples to measure on: `size` of the `candidates`, or all if they are fewer.
+    pub(super) fn probe(candidates: &[u32], size: usize, seed: u64) -> Vec<SampleId> {
+        let mut generator = ChaCha8Rng::seed_from_u64(seed);
+        let indices = sample(&mut generator, candidates.len(), size.min(candidates.len()));
+        indices.iter().map(|index| SampleId(candidates[index])).collect()
+    }
+
+    /// Embeds the samples of `probe` with `encoder`, and compares those that it can encode with their old vectors.
     pub(super) fn measure(
         encoder: &dyn Encoder,
-        store: &Store,
-        old: &EmbeddingTable,
-        (among, probe): (&[u32], usize),
+        old: &Snapshot,
+        probe: &[SampleId],
         on_bad_sample: OnBadSample,
-        seed: u64,
     ) -> Result<Self> {
-        let mut generator = ChaCha8Rng::seed_from_u64(seed);
-        let places = sample(&mut generator, among.len(), probe.min(among.len()));
-        let ids: Vec<_> = places.iter().map(|place| SampleId(among[place])).collect();
-        let rows = store.select(encoder.columns())?.gather(&ids)?;
-        let new = encode_some(encoder, (&ids, &rows), on_bad_sample, old.similarity())?;
-        let places = new.present_ids().into_iter().map(SampleId);
-        let (places, ids): (Vec<_>, Vec<_>) = places.map(|place| (place, ids[place.index()])).unzip();
+        let table = &old.embeddings;
+        let rows = old.store.select(encoder.columns())?.gather(probe)?;
+        let new = encode_some(encoder, (probe, &rows), on_bad_sample, table.similarity())?;
+        let indices: Vec<_> = new.present_ids().into_iter().map(SampleId).collect();
+        let ids: Vec<_> = indices.iter().map(|index| probe[index.index()]).collect();
 
-        let shift = ids.iter().zip(&places).map(|(&id, &place)| 1.0 - cosine(&old.get(id), &new.get(place)));
-        let count = (ids.len() / 4).clamp(1, 10);
-        let kept = (0..ids.len()).map(|i| {
-            let before = nearest(old, &ids, i, count);
-            let after = nearest(&new, &places, i, count);
-            before.iter().filter(|place| after.contains(place)).count() as f64 / count as f64
+        let shift = ids.iter().zip(&indices).map(|(&id, &index)| 1.0 - cosine(&table.get(id), &new.get(index)));
+        let neighbors = (ids.len() / 4).clamp(1, 10);
+        let overlap = (0..ids.len()).map(|index| {
+            let before = nearest(table, &ids, index, neighbors);
+            let after = nearest(&new, &indices, index, neighbors);
+            before.iter().filter(|neighbor| after.contains(neighbor)).count() as f64 / neighbors as f64
         });
-        let n = ids.len().max(1) as f64;
-        Ok(Self { cosine_shift: shift.sum::<f64>() / n, overlap: kept.sum::<f64>() / n })
+        let count = ids.len().max(1) as f64;
+        Ok(Self { cosine_shift: shift.sum::<f64>() / count, overlap: overlap.sum::<f64>() / count })
     }
 }
 
-/// The places in `ids` of the `count` nearest to the one at `place`.
-fn nearest(table: &EmbeddingTable, ids: &[SampleId], place: usize, count: usize) -> Vec<usize> {
+/// The indices in `ids` of the `count` samples most similar to the one at `index`, most similar first.
+fn nearest(table: &EmbeddingTable, ids: &[SampleId], index: usize, count: usize) -> Vec<usize> {
     let mut similarities = Vec::new();
-    table.similarities_with(&table.get(ids[place]), ids, &mut similarities);
-    let mut places: Vec<_> = (0..ids.len()).filter(|&other| other != place).collect();
-    places.sort_by(|&a, &b| similarities[b].total_cmp(&similarities[a]));
-    places.truncate(count);
-    places
+    table.similarities_with(&table.get(ids[index]), ids, &mut similarities);
+    let mut others: Vec<_> = (0..ids.len()).filter(|&other| other != index).collect();
+    others.sort_by(|&a, &b| similarities[b].total_cmp(&similarities[a]));
+    others.truncate(count);
+    others
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f64 {

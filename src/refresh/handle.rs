@@ -1,10 +1,13 @@
-use std::sync::{Arc, Mutex, PoisonError};
+//! What a run's owner can ask of its refreshes, from any thread.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::published::Published;
 use super::pushed::Pushes;
 use super::report::{RefreshCounts, RefreshStatus, Refreshed};
-use super::snapshot::{Published, Snapshot};
+use super::snapshot::Snapshot;
 use crate::checkpoint::{State, WeakCheckpoints};
 use crate::embeddings::EmbeddingTable;
 use crate::encode::EmbeddingCache;
@@ -13,7 +16,7 @@ use crate::progress::Progress;
 use crate::sample::SampleId;
 use crate::source::{Source, SourceCounts};
 
-/// Reaches into a running pipeline: refreshes at will, and vectors from the trainer. Cloning shares it.
+/// Controls the refreshes of a running pipeline, and takes vectors from the trainer. Cloning shares it.
 #[derive(Clone)]
 pub struct RefreshHandle {
     pub(super) calls: mpsc::UnboundedSender<Call>,
@@ -26,15 +29,16 @@ pub struct RefreshHandle {
     pub(super) embeddings: Option<Arc<EmbeddingCache>>,
 }
 
-/// Someone waits for a refresh.
+/// Where the result of a refresh that was asked for is sent.
 pub(super) type Call = oneshot::Sender<Result<Refreshed>>;
 
 impl RefreshHandle {
-    /// Starts a refresh, once the one that may be under way has ended, and returns when its snapshot is published, or
-    /// why there is none.
+    /// Starts a refresh and waits until its snapshot is published, or until it is clear why there is none.
+    ///
+    /// If a refresh is running, this one begins when that has ended.
     ///
     /// # Errors
-    /// [`Error::Refresh`] with the cause; the run goes on with the old snapshot. [`Error::Cancelled`] where the run has
+    /// [`Error::Refresh`] with the cause; the run goes on with the old snapshot. [`Error::Cancelled`] if the run has
     /// ended.
     pub async fn refresh_now(&self) -> Result<Refreshed> {
         let (tx, rx) = oneshot::channel();
@@ -42,16 +46,18 @@ impl RefreshHandle {
         rx.await.unwrap_or(Err(Error::Cancelled))
     }
 
-    /// Vectors that the trainer has just made, `vectors` [ids × dimension], row-major: the paper's way, without any
-    /// inference here. The next refresh puts them in the place of those samples' embeddings; a later push for a sample
-    /// replaces an earlier one. Copies them; 4 d bytes a sample until then.
+    /// Takes vectors that the trainer has just made: `vectors` is [ids × dimension], row-major.
+    ///
+    /// This is the paper's way, without any inference here. The next refresh replaces the embeddings of those samples;
+    /// a later push for a sample replaces an earlier one. Copies the vectors, which take 4 d bytes a sample until then.
     ///
     /// # Errors
     /// [`Error::Shape`], [`Error::UnknownSample`], [`Error::SkippedSample`], and, whatever `encode.on_bad_sample` says,
-    /// [`Error::NotFinite`] and [`Error::BadLength`]: nothing is taken then.
+    /// [`Error::NotFinite`] and [`Error::BadLength`]. Nothing is taken then.
     pub fn push_embeddings(&self, ids: &[SampleId], vectors: &[f32]) -> Result<()> {
         let table = self.published.current().embeddings.clone();
-        let (dimension, len) = (table.dimension(), table.len());
+        let dimension = table.dimension();
+        let len = table.len();
         if vectors.len() != ids.len() * dimension {
             return Err(Error::Shape { found: vectors.len(), dimension });
         }
@@ -61,13 +67,13 @@ impl RefreshHandle {
         if let Some(&sample) = ids.iter().find(|id| table.is_skipped(**id)) {
             return Err(Error::SkippedSample { sample });
         }
-        // What no table takes would make every refresh fail from here on.
-        let (storage, similarity) = (table.storage(), table.similarity());
-        let mut tried =
-            EmbeddingTable::with_capacity(ids.len(), dimension, storage, similarity, table.model_version())?;
-        tried.push(&mut vectors.to_vec()).map_err(|error| named(error, ids))?;
+
+        // A vector that no table accepts would make every later refresh fail.
+        let (storage, similarity, version) = (table.storage(), table.similarity(), table.model_version());
+        let mut trial = EmbeddingTable::with_capacity(ids.len(), dimension, storage, similarity, version)?;
+        trial.push(&mut vectors.to_vec()).map_err(|error| with_sample_id(error, ids))?;
         let step = *self.delivered.borrow();
-        self.pushes.lock().unwrap_or_else(PoisonError::into_inner).add(ids, vectors, step);
+        lock(&self.pushes).add(ids, vectors, step);
         Ok(())
     }
 
@@ -77,28 +83,33 @@ impl RefreshHandle {
         self.checkpoints.is_some()
     }
 
-    /// Says that the trainer saves this [state](crate::MiniBatchStream::state) with its own checkpoint: what it stands
-    /// on stays in [`checkpoint.dir`](crate::config::CheckpointConfig), however many refreshes come, until two newer
-    /// states are kept. Two, so that a trainer that is killed between its own checkpoint and this call can go on,
-    /// whichever it makes first. Vectors that were pushed up to the state's step and are not in its graph are kept too,
-    /// so that whoever pushes any calls this before the trainer writes its own checkpoint. On disk when this returns, after some milliseconds and what it takes to write
-    /// 4 d bytes a sample with such a vector. Call it when the state is made, and on all ranks or on rank 0, which does
-    /// it for all.
+    /// Keeps a [state](crate::MiniBatchStream::state) resumable, which the trainer saves with its own checkpoint.
+    ///
+    /// The files that the state refers to stay in [`checkpoint.dir`](crate::config::CheckpointConfig), however many
+    /// refreshes follow, until two newer states are kept. There are two, so that a trainer that is killed between its
+    /// own checkpoint and this call can go on, whichever it makes first. Vectors that were pushed up to the state's
+    /// step and are not in its graph are kept too. A trainer that pushes vectors should therefore call this before it
+    /// writes its own checkpoint.
+    ///
+    /// All of it is on disk when this returns. Writing takes longest: 4 d bytes for each sample with such a vector.
+    /// Call it when the state is made, on all ranks or on rank 0, which does it for all.
     ///
     /// # Errors
-    /// [`Error::State`] without a `checkpoint.dir`, for a state of another run, and where what it stands on is gone
+    /// [`Error::State`] without a `checkpoint.dir`, for a state of another run, and if a file that it refers to is gone
     /// already; [`Error::Io`]. What was kept before is still kept then.
     pub async fn keep(&self, state: &State) -> Result<()> {
         let refused = |reason: &str| Error::State { reason: reason.to_owned() };
-        let folder = self.checkpoints.as_ref();
-        let folder = folder.ok_or_else(|| refused("there is no checkpoint.dir to keep a state in; name a folder"))?;
-        let checkpoints =
-            folder.upgrade().ok_or_else(|| refused("the stream is gone; keep states while it is there"))?;
-        let (state, pushes) = (state.clone(), self.pushes.clone());
+        let Some(folder) = &self.checkpoints else {
+            return Err(refused("there is no checkpoint.dir to keep a state in; name a folder"));
+        };
+        let Some(checkpoints) = folder.upgrade() else {
+            return Err(refused("the stream is gone; keep states while it is there"));
+        };
+        let state = state.clone();
+        let pushes = self.pushes.clone();
         let keep = move || {
-            let waiting = pushes.lock().unwrap_or_else(PoisonError::into_inner);
-            let waiting = waiting.beyond(state.graph_version, state.step);
-            checkpoints.keep(&state, &waiting)
+            let pushes = lock(&pushes);
+            checkpoints.keep(&state, &pushes.beyond(state.graph_version, state.step))
         };
         let kept = tokio::task::spawn_blocking(keep).await;
         kept.map_err(|e| Error::of_task("checkpoint", e))?
@@ -116,14 +127,16 @@ impl RefreshHandle {
         self.status.counts()
     }
 
-    /// How far the refresh has come that is under way; `None` where none is.
+    /// How far the refresh that is running has come; `None` if none is.
     #[must_use]
     pub fn progress(&self) -> Option<Progress> {
         self.status.progress()
     }
 
-    /// What reading the source has got over: rows skipped when the newest snapshot's were read, in this run or the one
-    /// that cached them, and requests that this run sent again.
+    /// What went wrong without stopping the reading of the source.
+    ///
+    /// Rows and texts are those skipped when the newest snapshot's rows were read, in this run or in the one that
+    /// cached them. Requests are those that this run sent again.
     #[must_use]
     pub fn source_counts(&self) -> SourceCounts {
         let store = &self.snapshot().store;
@@ -147,8 +160,12 @@ impl std::fmt::Debug for RefreshHandle {
     }
 }
 
-/// An error about the vectors of these samples that were put into a table of their own, with the sample's own name.
-fn named(error: Error, ids: &[SampleId]) -> Error {
+fn lock(pushes: &Mutex<Pushes>) -> MutexGuard<'_, Pushes> {
+    pushes.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Replaces the index that an error names by the sample's id: entry `i` of `ids` is that of vector `i`.
+fn with_sample_id(error: Error, ids: &[SampleId]) -> Error {
     match error {
         Error::NotFinite { sample, component, value } => {
             Error::NotFinite { sample: ids[sample.index()], component, value }

@@ -1,13 +1,26 @@
-//! Embeds and builds anew in the background, and publishes what comes of it.
+//! "Here are new rows or a newer model, give me a newer snapshot."
 //!
-//! A [`Snapshot`] is rows, embeddings and graph together, never changed once published. A worker publishes, the stream
-//! reads whichever is newest between two mini-batches and never waits, unless
-//! [`swap_after_steps`](crate::config::RefreshConfig::swap_after_steps) asks for that. A refresh looks for a newer model and for
-//! new files, embeds what is new or all, carries the graph over, and swaps. Meanwhile two snapshots are in memory, at
-//! most, and what building a graph takes; the old one goes when its last reader drops it. What fails leaves the old one in place.
+//! A [`Snapshot`] is rows, embeddings and graph together, and never changes once it is published. A worker publishes;
+//! the stream reads the newest one between two mini-batches and never waits, unless
+//! [`swap_after_steps`](crate::config::RefreshConfig::swap_after_steps) asks for that.
+//!
+//! A refresh goes through these steps:
+//!
+//! 1. Ask the source for new files, and the encoder for a newer model.
+//! 2. If there is a newer model, measure its [`Drift`] on a few samples.
+//! 3. Embed all samples if it has drifted far enough, or else the new samples only; put pushed vectors in.
+//! 4. Carry the graph over to the new embeddings.
+//! 5. Save a checkpoint, and publish.
+//!
+//! If a refresh fails, the old snapshot stays. Memory holds at most two snapshots and what building a graph takes; the
+//! old one is freed when its last reader drops it.
 
+mod ages;
+mod cancel;
 mod drift;
+mod first;
 mod handle;
+mod published;
 mod pushed;
 mod report;
 mod snapshot;
@@ -15,11 +28,15 @@ mod watch;
 mod work;
 mod worker;
 
+pub use self::ages::{AgeSummary, Ages};
+pub(crate) use self::cancel::{CancelOnDrop, CancellableEncoder};
 pub use self::drift::Drift;
+pub(crate) use self::first::FirstSnapshot;
 pub use self::handle::RefreshHandle;
+pub use self::published::Published;
 pub use self::report::{RefreshCounts, RefreshSeconds, Refreshed};
-pub use self::snapshot::{AgeSummary, Ages, Published, Snapshot};
-pub(crate) use self::snapshot::{Selection, negative};
+pub(crate) use self::snapshot::GuardRules;
+pub use self::snapshot::Snapshot;
 pub(crate) use self::watch::ModelWatch;
-pub(crate) use self::work::{CancelOnDrop, CancellableEncoder, RefreshContext};
-pub(crate) use self::worker::{InitialSnapshot, Worker};
+pub(crate) use self::work::RefreshContext;
+pub(crate) use self::worker::Worker;

@@ -1,3 +1,5 @@
+//! What refreshes report: each its result, and all together their counts and progress.
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -10,19 +12,19 @@ use crate::sample::{GraphVersion, ModelVersion};
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Refreshed {
-    /// Which graph is in use now.
+    /// The version of the graph that is in use now.
     pub graph_version: GraphVersion,
-    /// Which model made the embeddings.
+    /// The version of the model that made its embeddings.
     pub model_version: ModelVersion,
     /// Whether there was nothing to do: the graph in use is the one before.
     pub skipped: bool,
-    /// Where there was a newer model: how far it had drifted.
+    /// How far a newer model had drifted; `None` if there was none.
     pub drift: Option<Drift>,
-    /// Samples that have come.
+    /// The number of samples that the source has gained.
     pub added: usize,
-    /// Samples whose vector was pushed.
+    /// The number of samples whose vector was pushed.
     pub pushed: usize,
-    /// How long it took.
+    /// How long the refresh took.
     pub seconds: RefreshSeconds,
 }
 
@@ -32,13 +34,13 @@ pub struct Refreshed {
 pub struct RefreshSeconds {
     /// Looking for new files, and reading them.
     pub store: f64,
-    /// Opening a newer model and probing its drift.
+    /// Opening a newer model and measuring its drift.
     pub model: f64,
-    /// Embedding, and taking pushed vectors.
+    /// Embedding, and putting pushed vectors in.
     pub encode: f64,
-    /// The graph.
+    /// Building the graph.
     pub graph: f64,
-    /// Saving it to the checkpoint folder.
+    /// Saving the snapshot to the checkpoint folder.
     pub checkpoint: f64,
 }
 
@@ -50,7 +52,7 @@ impl RefreshSeconds {
     }
 }
 
-/// Tells how long it is since it was asked last.
+/// Measures how long one stage after another takes.
 pub(super) struct Stopwatch(Instant);
 
 impl Stopwatch {
@@ -58,7 +60,8 @@ impl Stopwatch {
         Self(Instant::now())
     }
 
-    pub fn seconds(&mut self) -> f64 {
+    /// Seconds since the last lap, or since the beginning.
+    pub fn lap(&mut self) -> f64 {
         let begun = std::mem::replace(&mut self.0, Instant::now());
         (self.0 - begun).as_secs_f64()
     }
@@ -68,24 +71,24 @@ impl Stopwatch {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RefreshCounts {
-    /// With a new snapshot.
+    /// Refreshes that published a new snapshot.
     pub published: u64,
-    /// Without, since nothing would have changed, or too little.
+    /// Refreshes that did not, since nothing would have changed, or too little.
     pub skipped: u64,
-    /// With an error.
+    /// Refreshes that ended with an error.
     pub failed: u64,
-    /// Given up for a newer model.
+    /// Refreshes that were cancelled for a newer model.
     pub cancelled: u64,
 }
 
-/// What the worker tells its handles.
+/// What the worker shares with its handles.
 #[derive(Debug, Default)]
 pub(super) struct RefreshStatus {
     pub published: AtomicU64,
     pub skipped: AtomicU64,
     pub failed: AtomicU64,
     pub cancelled: AtomicU64,
-    under_way: Mutex<Option<Progress>>,
+    progress: Mutex<Option<Progress>>,
 }
 
 impl RefreshStatus {
@@ -98,16 +101,21 @@ impl RefreshStatus {
         }
     }
 
+    /// How far the refresh that is running has come; `None` if none is.
     pub fn progress(&self) -> Option<Progress> {
-        *self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn reach(&self, stage: Stage, done: usize, total: usize) {
-        let progress = Progress { stage, done, total: Some(total) };
-        *self.under_way.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);
+    pub fn report(&self, stage: Stage, done: usize, total: usize) {
+        self.set(Some(Progress { stage, done, total: Some(total) }));
     }
 
-    pub fn rest(&self) {
-        *self.under_way.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    /// No refresh is running any longer.
+    pub fn clear(&self) {
+        self.set(None);
+    }
+
+    fn set(&self, progress: Option<Progress>) {
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress;
     }
 }

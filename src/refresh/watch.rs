@@ -1,3 +1,5 @@
+//! Whether a model's files have changed.
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,34 +12,42 @@ use crate::encode::external_data::named_files;
 use crate::encode::{Encoder, FileState};
 use crate::telemetry;
 
-/// Tells when a model has changed and is whole, as far as the state of its files can tell: a model that is still being
-/// written would be refused when it is opened.
+/// Tells when a model has changed and is complete, as far as the state of its files shows.
 ///
-/// Its files are looked at once a second, external data too. Links that lead elsewhere, folders that were renamed and
-/// network file systems tell nobody that they have changed; where the system does tell of a change, it is looked at
-/// once.
+/// A model that is still being written would be refused when it is opened. So a change counts only after no file has
+/// changed for a while and none is missing.
+///
+/// The model's files and its external data are polled, since the system reports no changes of link targets, renamed
+/// folders and network file systems. If it does report a change, the files are looked at at once.
 #[derive(Debug)]
 pub(crate) struct ModelWatch {
-    /// The models, without their external data, which a newer one may keep elsewhere.
+    /// The models' own files. A newer model may keep its external data elsewhere.
     models: Arc<[PathBuf]>,
-    /// What was there when the encoder was opened, or when a change was last told of.
+    /// The files when the encoder was opened, or at the last change that was reported.
     known: Vec<Files>,
-    /// The system's hints.
+    /// Hints of the system that something has changed.
     hints: mpsc::UnboundedReceiver<()>,
-    /// `None` where the system gives none.
+    /// `None` if the system gives no hints.
     watcher: Option<RecommendedWatcher>,
     next_look: Instant,
-    /// What was there when it was last looked at, if that is not `known`, and since when.
-    changing: Option<(Vec<Files>, Instant)>,
-    /// It was said that a file is missing.
-    said: bool,
+    /// A change that is not over yet.
+    changing: Option<Change>,
+    /// Whether a warning about a missing file was logged.
+    has_warned: bool,
 }
 
-/// A model and its external data, with their states; `None` for one that is not there.
+/// The files as they were last seen, and since when.
+#[derive(Debug)]
+struct Change {
+    files: Vec<Files>,
+    since: Instant,
+}
+
+/// A model and its external data, with their states; `None` for a file that is missing.
 type Files = Vec<(PathBuf, Option<FileState>)>;
 
 impl ModelWatch {
-    /// Watches the model of an encoder that was just opened; `None` where it has no files.
+    /// Watches the model of an encoder that was just opened; `None` if it has no files.
     pub async fn open(encoder: &dyn Encoder) -> Option<Self> {
         let files = encoder.model_files();
         if files.is_empty() { None } else { Some(Self::new(&files).await) }
@@ -51,16 +61,16 @@ impl ModelWatch {
             known: Vec::new(),
             hints: mpsc::unbounded_channel().1,
             watcher: None,
-            next_look: Instant::now() + POLL,
+            next_look: Instant::now() + POLL_INTERVAL,
             changing: None,
-            said: false,
+            has_warned: false,
         };
         watch.known = watch.look().await;
         watch.listen();
         watch
     }
 
-    /// Waits for the next change to be over. Loses nothing where it is dropped meanwhile.
+    /// Waits until the next change is over. Dropping the future loses nothing.
     pub async fn changed(&mut self) {
         loop {
             self.wait().await;
@@ -70,28 +80,28 @@ impl ModelWatch {
                 continue;
             }
             let since = match self.changing.take() {
-                Some((files, since)) if files == now => since,
+                Some(Change { files, since }) if files == now => since,
                 _ => Instant::now(),
             };
             let missing = now.iter().flatten().find(|(_, state)| state.is_none());
-            if since.elapsed() < SETTLED {
-                self.next_look = since + SETTLED;
+            if since.elapsed() < SETTLE_TIME {
+                self.next_look = since + SETTLE_TIME;
             } else if let Some((file, _)) = missing {
-                if !self.said {
+                if !self.has_warned {
                     telemetry::model_incomplete(file);
-                    self.said = true;
+                    self.has_warned = true;
                 }
             } else {
                 self.known = now;
-                self.said = false;
+                self.has_warned = false;
                 self.listen();
                 return;
             }
-            self.changing = Some((now, since));
+            self.changing = Some(Change { files: now, since });
         }
     }
 
-    /// Waits until it is time to look, or the system hints at a change: while there is one, these come by the thousand.
+    /// Waits until it is time to look, or until a hint. During a change hints are ignored, since there are too many.
     async fn wait(&mut self) {
         let time = tokio::time::sleep_until(self.next_look);
         if self.changing.is_some() {
@@ -107,44 +117,45 @@ impl ModelWatch {
         while self.hints.try_recv().is_ok() {}
         let (models, known) = (self.models.clone(), self.known.clone());
         let looked = tokio::task::spawn_blocking(move || look(&models, &known)).await;
-        self.next_look = Instant::now() + POLL;
+        self.next_look = Instant::now() + POLL_INTERVAL;
         match looked {
             Ok(files) => files,
-            // The runtime ends.
+            // The runtime is shutting down.
             Err(_) => std::future::pending().await,
         }
     }
 
-    /// Asks the system for hints. They are about folders, which may have been put in another's place, so that it is
-    /// asked again after each change.
+    /// Asks the system for hints. They are about folders, which may have been replaced, so this is asked again after
+    /// each change.
     fn listen(&mut self) {
         let (tx, hints) = mpsc::unbounded_channel();
-        let places = |(path, state): &(PathBuf, Option<FileState>)| {
+        let paths = |(path, state): &(PathBuf, Option<FileState>)| {
             [Some(path.clone()), state.as_ref().map(|state| state.resolved().to_owned())]
         };
-        let files: Vec<_> = self.known.iter().flatten().flat_map(places).flatten().collect();
+        let files: Vec<_> = self.known.iter().flatten().flat_map(paths).flatten().collect();
         let mut folders: Vec<_> = files.iter().filter_map(|file| file.parent()).map(Path::to_owned).collect();
         folders.sort_unstable();
         folders.dedup();
-        let status = move |event: notify::Result<notify::Event>| {
-            let is_one = |path: &PathBuf| files.iter().any(|file| file.file_name() == path.file_name());
+        let hint = move |event: notify::Result<notify::Event>| {
+            let is_watched = |path: &PathBuf| files.iter().any(|file| file.file_name() == path.file_name());
             // An error may hide a change.
-            if event.map_or(true, |event| !event.kind.is_access() && event.paths.iter().any(is_one)) {
-                // An earlier watcher's hints interest nobody.
+            if event.map_or(true, |event| !event.kind.is_access() && event.paths.iter().any(is_watched)) {
+                // The receiver of an earlier watcher is gone; nothing to report to.
                 let _ = tx.send(());
             }
         };
         let listen = || {
-            let mut watcher = notify::recommended_watcher(status)?;
+            let mut watcher = notify::recommended_watcher(hint)?;
             folders.iter().try_for_each(|folder| watcher.watch(folder, RecursiveMode::NonRecursive))?;
             Ok(watcher)
         };
-        self.watcher = listen().inspect_err(|reason: &notify::Error| telemetry::watch_failed(reason, POLL)).ok();
+        self.watcher =
+            listen().inspect_err(|reason: &notify::Error| telemetry::watch_failed(reason, POLL_INTERVAL)).ok();
         self.hints = hints;
     }
 }
 
-/// Those of `files` that are no external data of another one. Blocks.
+/// The files that are not external data of another one. Blocks.
 fn without_external_data(files: Vec<PathBuf>) -> Vec<PathBuf> {
     let external: Vec<_> = files.iter().flat_map(|file| external_data(file)).collect();
     files.into_iter().filter(|file| !external.contains(file)).collect()
@@ -154,8 +165,9 @@ fn external_data(model: &Path) -> Vec<PathBuf> {
     named_files(model).map_or_else(|_| Vec::new(), |files| files.into_iter().skip(1).collect())
 }
 
-/// The files of these models as they are now. A model is asked for its external data where it is not as `known`.
-/// Blocks.
+/// The files of these models as they are now. Blocks.
+///
+/// A model is read for the names of its external data only if it has changed since `known`.
 fn look(models: &[PathBuf], known: &[Files]) -> Vec<Files> {
     let with_state = |path: PathBuf| {
         let state = FileState::of(&path).ok();
@@ -172,11 +184,11 @@ fn look(models: &[PathBuf], known: &[Files]) -> Vec<Files> {
     models.iter().map(files).collect()
 }
 
-/// How often files are looked at.
-const POLL: Duration = Duration::from_secs(1);
+/// How often files are polled.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a file must not change to be whole.
-const SETTLED: Duration = Duration::from_millis(500);
+/// How long no file may change before a change is over.
+const SETTLE_TIME: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 #[cfg(unix)]
@@ -204,10 +216,10 @@ mod tests {
         ModelWatch::new(&[model, &model.with_file_name("scaled.onnx_data")]).await
     }
 
-    /// Whether it tells of a change, and of one only. The time is paused: it passes while nobody has anything to do.
+    /// Whether it reports a change, and no more than one. The time is paused: it passes while no task has work.
     async fn changes(watch: &mut ModelWatch) -> bool {
         let changed = timeout(Duration::from_secs(60), watch.changed()).await.is_ok();
-        assert!(timeout(Duration::from_secs(60), watch.changed()).await.is_err(), "it tells of it twice");
+        assert!(timeout(Duration::from_secs(60), watch.changed()).await.is_err(), "it reports it twice");
         changed
     }
 
@@ -265,7 +277,7 @@ mod tests {
         fs::rename(model("12 bytes, 1.").keep(), &current).unwrap();
         let mut watch = watch(&current.join("scaled.onnx")).await;
         fs::rename(&current, dir.path().join("old")).unwrap();
-        assert!(!changes(&mut watch).await, "it was told of while there is none");
+        assert!(!changes(&mut watch).await, "it was reported while the folder is missing");
         fs::rename(model("12 bytes, 2.").keep(), &current).unwrap();
         assert!(changes(&mut watch).await);
         fs::rename(&current, dir.path().join("newer")).unwrap();

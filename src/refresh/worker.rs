@@ -1,107 +1,86 @@
+//! The task that refreshes: waits for a trigger, runs one refresh, publishes its snapshot.
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant as Clock;
+use tokio::time::Instant;
 use tracing::Instrument;
 
+use super::cancel::CancelOnDrop;
+use super::first::FirstSnapshot;
 use super::handle::{Call, RefreshHandle};
-use super::pushed::Pushes;
+use super::published::Publisher;
+use super::pushed::{FixedSteps, Pushed, Pushes};
 use super::report::{RefreshSeconds, RefreshStatus, Refreshed};
-use super::snapshot::{Ages, Publisher, Snapshot};
+use super::snapshot::Snapshot;
 use super::watch::ModelWatch;
-use super::work::{CancelOnDrop, RefreshContext, RefreshInput, RefreshOutput};
-use crate::checkpoint::{Checkpoints, SavedPushes, SavedSnapshot};
-use crate::compute::ComputePool;
+use super::work::{RefreshContext, RefreshInput, RefreshOutput};
+use crate::checkpoint::Checkpoints;
 use crate::config::{OnNewerModel, OnRefreshError};
-use crate::embeddings::EmbeddingTable;
 use crate::encode::Encoder;
 use crate::error::{Error, Result};
-use crate::sample::GraphVersion;
-use crate::store::Store;
 use crate::telemetry;
 
-/// Makes snapshots, the first one and all that follow.
+/// Makes all snapshots after the first one.
 pub(crate) struct Worker {
     context: Arc<RefreshContext>,
     encoder: Arc<dyn Encoder>,
     publisher: Publisher,
     delivered: watch::Receiver<u64>,
     calls: mpsc::UnboundedReceiver<Call>,
-    model: Option<ModelWatch>,
+    model_watch: Option<ModelWatch>,
     pushes: Arc<Mutex<Pushes>>,
     status: Arc<RefreshStatus>,
+    /// The number of refreshes that have failed since the last one that did not.
     failures: u32,
     /// When the last refresh began.
-    begun: Clock,
-    /// The step at which the next one begins.
-    due: u64,
-    /// The encoder may be newer than the embeddings.
-    resumed: bool,
-}
-
-/// What the first snapshot is made of.
-pub(crate) enum InitialSnapshot {
-    Embedded(EmbeddingTable),
-    /// The snapshot that a state is of, and what was pushed and is not in it.
-    Resumed(Box<SavedSnapshot>, SavedPushes),
+    begun: Instant,
+    /// The step at which the next refresh begins; `u64::MAX` if steps trigger none.
+    due_step: u64,
+    /// Whether the snapshot in use is of an earlier run, so that the encoder may be newer than its embeddings.
+    is_restored: bool,
+    /// Whether a changed model cancelled the last refresh, so that the next one begins at once.
+    restarts: bool,
 }
 
 /// What started a refresh.
 enum Trigger {
-    /// So many delivered mini-batches: the step that was due.
+    /// The trainer has taken as many mini-batches as the due step says.
     Steps(u64),
+    /// The time since the last refresh has passed.
     Time,
+    /// The model's files have changed.
     Model,
+    /// [`RefreshHandle::refresh_now`].
     Call(Call),
 }
 
 impl Worker {
-    /// Builds and publishes the first snapshot.
-    pub async fn start(
-        context: RefreshContext,
-        pool: &ComputePool,
-        first: InitialSnapshot,
-        store: Store,
+    /// Publishes the first snapshot. `delivered` is the number of mini-batches that the trainer has taken.
+    pub fn new(
+        context: Arc<RefreshContext>,
+        first: FirstSnapshot,
         encoder: Arc<dyn Encoder>,
-        model: Option<ModelWatch>,
+        model_watch: Option<ModelWatch>,
         delivered: watch::Receiver<u64>,
-    ) -> Result<(Self, RefreshHandle)> {
-        let begun = Instant::now();
-        let context = Arc::new(context);
-        let resumed = matches!(first, InitialSnapshot::Resumed(..));
-        let first = {
-            let context = context.clone();
-            move || match first {
-                InitialSnapshot::Resumed(kept, waiting) => {
-                    Ok((Snapshot::of_saved(*kept, store, &context.selection)?, waiting))
-                }
-                InitialSnapshot::Embedded(embeddings) => {
-                    let (version, ages) = (GraphVersion(1), Ages::all_at(0));
-                    let graph = context.backend.build(&embeddings, context.seed, version)?;
-                    let (embeddings, selection) = (embeddings.into(), &context.selection);
-                    let first = Snapshot::new(embeddings, graph, ages, (version, 0), store, selection, None)?;
-                    if let Some(checkpoints) = &context.checkpoints {
-                        checkpoints.save(&first.kept())?;
-                    }
-                    Ok((first, SavedPushes::default()))
-                }
-            }
-        };
-        let (first, waiting) = pool.run("graph", first).await?;
-        let step = *delivered.borrow();
-        telemetry::published(first.graph_version(), first.model_version(), step, begun.elapsed().as_secs_f64());
-        let due = context.refresh.every_steps.map_or(u64::MAX, |every| first.begun_at_step.saturating_add(every));
-        let fixed = context.refresh.every_steps.filter(|_| context.refresh.swap_after_steps.is_some());
-        let fixed = fixed.map(|every| (first.begun_at_step, every));
-        let mut pushes = Pushes::new(first.embeddings.dimension(), fixed);
+    ) -> (Self, RefreshHandle) {
+        let FirstSnapshot { snapshot, waiting, is_restored } = first;
+        let every_steps = context.refresh.every_steps;
+        let swap_after_steps = context.refresh.swap_after_steps;
+        let due_step = every_steps.map_or(u64::MAX, |every| snapshot.begun_at_step.saturating_add(every));
+        let fixed_steps = every_steps.filter(|_| swap_after_steps.is_some());
+        let fixed_steps = fixed_steps.map(|every| FixedSteps { first: snapshot.begun_at_step, every });
+
+        let mut pushes = Pushes::new(snapshot.embeddings.dimension(), fixed_steps);
         pushes.resume(&waiting);
         let pushes = Arc::new(Mutex::new(pushes));
-        let (publisher, published) = Publisher::new(first);
-        if let Some(lag) = context.refresh.swap_after_steps {
-            publisher.settle(due.saturating_add(lag));
+        let (publisher, published) = Publisher::new(snapshot);
+        if let Some(lag) = swap_after_steps {
+            publisher.settle(due_step.saturating_add(lag));
         }
+
         let (tx, calls) = mpsc::unbounded_channel();
         let status = Arc::<RefreshStatus>::default();
         let handle = RefreshHandle {
@@ -120,63 +99,163 @@ impl Worker {
             publisher,
             delivered,
             calls,
-            model,
+            model_watch,
             pushes,
             status,
             failures: 0,
-            begun: Clock::now(),
-            due,
-            resumed,
+            begun: Instant::now(),
+            due_step,
+            is_restored,
+            restarts: false,
         };
-        Ok((worker, handle))
+        (worker, handle)
     }
 
-    /// Refreshes whenever a trigger fires, until nobody delivers any more. The error is the one that ends the run.
+    /// Refreshes whenever a trigger fires, until the stream is dropped. The error is one that ends the run.
     pub async fn run(mut self) -> Result<()> {
-        let every = self.context.refresh.every_steps;
-        let pause = self.context.refresh.every_seconds.map(Duration::from_secs_f64);
-        let mut overtaken = false;
-        loop {
-            let trigger = if std::mem::take(&mut overtaken) {
-                Trigger::Model
-            } else {
-                match self.next(self.due, pause.map(|pause| self.begun + pause)).await {
-                    Some(trigger) => trigger,
-                    None => return Ok(()),
-                }
-            };
-            self.begun = Clock::now();
-            let due = if let Trigger::Steps(due) = trigger { Some(due) } else { None };
-            let step = due.unwrap_or_else(|| *self.delivered.borrow());
-            let result = self.refresh(step, due, &mut overtaken).instrument(telemetry::refresh(step)).await;
-            if let (Trigger::Steps(_), Some(every)) = (&trigger, every) {
-                // With `swap_after_steps` none may be left out, however late it is.
-                let from =
-                    if self.context.refresh.swap_after_steps.is_some() { self.due } else { *self.delivered.borrow() };
-                self.due = from.max(self.due).saturating_add(every);
-            }
-            if let Some(lag) = self.context.refresh.swap_after_steps {
-                self.publisher.settle(self.due.saturating_add(lag));
-            }
-            let config = &self.context.refresh;
-            let mut fatal = None;
-            if let Err(Error::Refresh { step, failures, cause }) = &result {
-                telemetry::refresh_failed(*step, cause);
-                if config.on_error == OnRefreshError::Fail && *failures >= config.max_failures {
-                    fatal = Some(Error::Refresh { step: *step, failures: *failures, cause: cause.clone() });
-                }
-            }
+        while let Some(trigger) = self.next_trigger().await {
+            self.begun = Instant::now();
+            let due_step = if let Trigger::Steps(step) = trigger { Some(step) } else { None };
+            let step = due_step.unwrap_or_else(|| *self.delivered.borrow());
+            let result = self.refresh(step, due_step).instrument(telemetry::refresh(step)).await;
+            self.schedule_next(due_step.is_some());
+
+            let fatal = self.report_failure(&result);
             if let Trigger::Call(call) = trigger {
-                // A caller that is gone has no use for the answer.
+                // The caller is gone; nothing to report to.
                 let _ = call.send(result);
             }
             if let Some(error) = fatal {
                 return Err(error);
             }
         }
+        Ok(())
     }
 
-    /// Forgets what every state has that may yet be kept. Without checkpoints none is.
+    /// The next trigger that fires; `None` at the end of the run.
+    async fn next_trigger(&mut self) -> Option<Trigger> {
+        if std::mem::take(&mut self.restarts) {
+            return Some(Trigger::Model);
+        }
+        let due_step = self.due_step;
+        let due_time = self.context.refresh.every_seconds.map(|every| self.begun + Duration::from_secs_f64(every));
+        let time = async {
+            match due_time {
+                Some(due_time) => tokio::time::sleep_until(due_time).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            delivered = self.delivered.wait_for(|&delivered| delivered >= due_step) => {
+                delivered.is_ok().then_some(Trigger::Steps(due_step))
+            }
+            // The stream keeps a handle, so calls end no earlier than the run.
+            call = self.calls.recv() => call.map(Trigger::Call),
+            () = changed(&mut self.model_watch) => Some(Trigger::Model),
+            () = time => Some(Trigger::Time),
+        }
+    }
+
+    /// Sets the step at which the next refresh begins, if the one that has ended was due at a step.
+    fn schedule_next(&mut self, was_due: bool) {
+        let swap_after_steps = self.context.refresh.swap_after_steps;
+        if let Some(every) = self.context.refresh.every_steps.filter(|_| was_due) {
+            // With `swap_after_steps` none may be left out, however late it is.
+            let from = if swap_after_steps.is_some() { self.due_step } else { *self.delivered.borrow() };
+            self.due_step = from.max(self.due_step).saturating_add(every);
+        }
+        if let Some(lag) = swap_after_steps {
+            self.publisher.settle(self.due_step.saturating_add(lag));
+        }
+    }
+
+    /// Logs a refresh that failed; gives the error if it is one that ends the run.
+    fn report_failure(&self, result: &Result<Refreshed>) -> Option<Error> {
+        let Err(Error::Refresh { step, failures, cause }) = result else { return None };
+        telemetry::refresh_failed(*step, cause);
+        let config = &self.context.refresh;
+        let is_fatal = config.on_error == OnRefreshError::Fail && *failures >= config.max_failures;
+        is_fatal.then(|| Error::Refresh { step: *step, failures: *failures, cause: cause.clone() })
+    }
+
+    /// One refresh, from the search for what is new to its publication. `due_step` is given if its step was fixed.
+    async fn refresh(&mut self, step: u64, due_step: Option<u64>) -> Result<Refreshed> {
+        let old = self.publisher.current();
+        let version = old.graph_version().0 + 1;
+        self.forget_pushes();
+        let pushed = self.pushes().take(due_step, version);
+        let result = self.work(old.clone(), pushed, step).await;
+        self.status.clear();
+        match result {
+            Ok(output) => Ok(self.adopt(output, old, step)),
+            Err(error) => {
+                self.pushes().restore(version);
+                Err(self.count_failure(error, step))
+            }
+        }
+    }
+
+    /// Runs the work of a refresh, until it is done or a newer model cancels it.
+    async fn work(&mut self, old: Arc<Snapshot>, pushed: Arc<Pushed>, step: u64) -> Result<RefreshOutput> {
+        let cancel = CancelOnDrop(Arc::default());
+        let work = self.context.refresh(RefreshInput {
+            old,
+            encoder: self.encoder.clone(),
+            is_restored: self.is_restored,
+            pushed,
+            step,
+            cancelled: cancel.0.clone(),
+            status: self.status.clone(),
+        });
+        let restarts = self.context.refresh.on_newer_model == OnNewerModel::Restart;
+        tokio::select! {
+            result = work => result,
+            () = changed(&mut self.model_watch), if restarts => {
+                self.restarts = true;
+                Err(Error::Cancelled)
+            }
+        }
+    }
+
+    /// Takes over what a refresh has made, and publishes its snapshot, if there is one.
+    fn adopt(&mut self, output: RefreshOutput, old: Arc<Snapshot>, step: u64) -> Refreshed {
+        let RefreshOutput { report, snapshot, encoder } = output;
+        self.failures = 0;
+        self.is_restored = false;
+        self.forget_pushes();
+        let old_encoder = std::mem::replace(&mut self.encoder, encoder);
+        let Some(snapshot) = snapshot else {
+            count(&self.status.skipped);
+            return report;
+        };
+
+        count(&self.status.published);
+        let RefreshSeconds { store, model, encode, graph, checkpoint } = report.seconds;
+        telemetry::published(snapshot.graph_version(), snapshot.model_version(), step, report.seconds.total());
+        telemetry::refresh_took(store, model, encode, graph, checkpoint);
+        let unused = match self.context.refresh.swap_after_steps {
+            None => self.publisher.publish(snapshot),
+            Some(lag) => self.publisher.publish_from(step.saturating_add(lag), snapshot, *self.delivered.borrow()),
+        };
+        // Freeing much memory takes a while, and the stream's tasks may run on this thread, too.
+        drop(tokio::task::spawn_blocking(move || drop((old, unused, old_encoder))));
+        report
+    }
+
+    /// Counts a refresh that was cancelled or failed; gives the error for its caller.
+    fn count_failure(&mut self, error: Error, step: u64) -> Error {
+        if matches!(error, Error::Cancelled) {
+            count(&self.status.cancelled);
+            telemetry::refresh_cancelled(step);
+            return error;
+        }
+        self.failures += 1;
+        count(&self.status.failed);
+        Error::Refresh { step, failures: self.failures, cause: Arc::new(error) }
+    }
+
+    /// Forgets pushes that are in every graph that a state may still refer to. Without checkpoints there is no state.
     fn forget_pushes(&self) {
         let in_use = self.context.checkpoints.as_ref().map_or(u64::MAX, Checkpoints::oldest_graph_in_use);
         self.pushes().forget(in_use);
@@ -184,91 +263,6 @@ impl Worker {
 
     fn pushes(&self) -> MutexGuard<'_, Pushes> {
         self.pushes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The next trigger that fires; `None` at the end of the run.
-    async fn next(&mut self, due: u64, at: Option<Clock>) -> Option<Trigger> {
-        let time = async {
-            match at {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            delivered = self.delivered.wait_for(|&delivered| delivered >= due) => {
-                delivered.is_ok().then_some(Trigger::Steps(due))
-            }
-            // The stream keeps a handle, so calls end no earlier than the run.
-            call = self.calls.recv() => call.map(Trigger::Call),
-            () = changed(&mut self.model) => Some(Trigger::Model),
-            () = time => Some(Trigger::Time),
-        }
-    }
-
-    /// One refresh, from the search for what is new to its publication. `due` where its step was fixed before.
-    async fn refresh(&mut self, step: u64, due: Option<u64>, overtaken: &mut bool) -> Result<Refreshed> {
-        let old = self.publisher.current();
-        let version = old.graph_version().0 + 1;
-        self.forget_pushes();
-        let pushed = self.pushes().take(due, version);
-        let cancel = CancelOnDrop(Arc::default());
-        let work = self.context.refresh(RefreshInput {
-            old: old.clone(),
-            encoder: self.encoder.clone(),
-            resumed: self.resumed,
-            pushed,
-            step,
-            cancelled: cancel.0.clone(),
-            status: self.status.clone(),
-        });
-        let restart = self.context.refresh.on_newer_model == OnNewerModel::Restart;
-        let result = tokio::select! {
-            result = work => result,
-            () = changed(&mut self.model), if restart => {
-                *overtaken = true;
-                Err(Error::Cancelled)
-            }
-        };
-        drop(cancel);
-        self.status.rest();
-        match result {
-            Ok(RefreshOutput { report, snapshot, encoder }) => {
-                self.failures = 0;
-                self.resumed = false;
-                self.forget_pushes();
-                let old_encoder = std::mem::replace(&mut self.encoder, encoder);
-                let Some(snapshot) = snapshot else {
-                    count(&self.status.skipped);
-                    return Ok(report);
-                };
-                count(&self.status.published);
-                let (graph, model, seconds) = (snapshot.graph_version(), snapshot.model_version(), report.seconds);
-                telemetry::published(graph, model, step, seconds.total());
-                let RefreshSeconds { store, model, encode, graph, checkpoint } = seconds;
-                telemetry::refresh_took(store, model, encode, graph, checkpoint);
-                let unused = match self.context.refresh.swap_after_steps {
-                    None => self.publisher.publish(snapshot),
-                    Some(lag) => {
-                        self.publisher.publish_from(step.saturating_add(lag), snapshot, *self.delivered.borrow())
-                    }
-                };
-                // Freeing much memory takes a while, and the stream's tasks may be on this thread, too.
-                drop(tokio::task::spawn_blocking(move || drop((old, unused, old_encoder))));
-                Ok(report)
-            }
-            Err(error) => {
-                self.pushes().restore(version);
-                if matches!(error, Error::Cancelled) {
-                    count(&self.status.cancelled);
-                    telemetry::refresh_cancelled(step);
-                    return Err(error);
-                }
-                self.failures += 1;
-                count(&self.status.failed);
-                Err(Error::Refresh { step, failures: self.failures, cause: Arc::new(error) })
-            }
-        }
     }
 }
 
@@ -278,9 +272,9 @@ impl std::fmt::Debug for Worker {
     }
 }
 
-async fn changed(model: &mut Option<ModelWatch>) {
-    match model {
-        Some(model) => model.changed().await,
+async fn changed(model_watch: &mut Option<ModelWatch>) {
+    match model_watch {
+        Some(model_watch) => model_watch.changed().await,
         None => std::future::pending().await,
     }
 }

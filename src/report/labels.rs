@@ -1,3 +1,5 @@
+//! Which samples share a label.
+
 use std::collections::HashMap;
 
 use arrow::array::{Array, AsArray};
@@ -14,19 +16,20 @@ use crate::stream::MiniBatch;
 pub(super) struct Labels {
     column: String,
     classes: HashMap<String, u32>,
-    of: Vec<u32>,
+    /// The class of each sample, or `NO_CLASS`.
+    class_of: Vec<u32>,
 }
 
 impl Labels {
     pub fn new(samples: usize, column: &str) -> Self {
-        Self { column: column.to_owned(), classes: HashMap::new(), of: vec![NONE; samples] }
+        Self { column: column.to_owned(), classes: HashMap::new(), class_of: vec![NO_CLASS; samples] }
     }
 
     pub fn column(&self) -> &str {
         &self.column
     }
 
-    /// Notes the labels of a mini-batch. A null is no class.
+    /// Reads the labels of a mini-batch. A null is no class.
     pub fn learn(&mut self, mini_batch: &MiniBatch) -> Result<()> {
         let rows = &mini_batch.rows;
         let position = positions("the mini-batches", &rows.schema(), std::slice::from_ref(&self.column))?[0];
@@ -43,7 +46,7 @@ impl Labels {
                 Some(&class) => class,
                 None => *self.classes.entry(text.to_owned()).or_insert(next),
             };
-            self.of[id.index()] = class;
+            self.class_of[id.index()] = class;
         }
         Ok(())
     }
@@ -51,7 +54,7 @@ impl Labels {
     /// The share of pairs among `ids` with the same class, 0 to 1.
     pub fn shared(&self, ids: &[SampleId]) -> f64 {
         let mut sizes: HashMap<u32, usize> = HashMap::new();
-        for class in ids.iter().map(|id| self.of[id.index()]).filter(|&class| class != NONE) {
+        for class in ids.iter().map(|id| self.class_of[id.index()]).filter(|&class| class != NO_CLASS) {
             *sizes.entry(class).or_default() += 1;
         }
         let pairs = |n: usize| (n * n.saturating_sub(1) / 2) as f64;
@@ -60,4 +63,5 @@ impl Labels {
     }
 }
 
-const NONE: u32 = u32::MAX;
+/// The class of a sample without a label, or one that was not seen.
+const NO_CLASS: u32 = u32::MAX;

@@ -1,7 +1,7 @@
 //! "Here are mini-batches, tell me how hard they are."
 //!
-//! An [`Observer`] looks at mini-batches as they go by; its [`Summary`] sets them beside what a uniform sampler draws
-//! from the same data.
+//! An [`Observer`] looks at mini-batches as they are delivered. Its [`Summary`] compares them with what a uniform
+//! sampler draws from the same data.
 
 mod labels;
 mod sparkline;
@@ -18,7 +18,7 @@ use crate::sample::GraphVersion;
 use crate::stream::MiniBatch;
 use crate::walk::WalkCounts;
 
-/// Collects what a summary needs: a few numbers for each mini-batch, and 4 bytes a sample for labels.
+/// Collects what a [`Summary`] needs. Takes a few numbers for each mini-batch, and 4 bytes a sample for labels.
 #[derive(Clone, Debug)]
 pub struct Observer {
     walk: WalkConfig,
@@ -33,8 +33,9 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Watches a stream over `samples` with these settings. With a label, pairs that share its value are counted; the
-    /// rows must have that column.
+    /// Observes a stream over `samples` samples with these settings.
+    ///
+    /// With a label, pairs that share its value are counted; the rows must have that column.
     #[must_use]
     pub fn new(samples: usize, walk: &WalkConfig, seed: u64, label: Option<&str>) -> Self {
         Self {
@@ -50,11 +51,11 @@ impl Observer {
         }
     }
 
-    /// Takes note of a mini-batch.
+    /// Adds a mini-batch to the summary.
     ///
     /// # Errors
-    /// [`Error::MissingColumn`](crate::Error::MissingColumn) where its rows lack the label;
-    /// [`Error::ColumnType`](crate::Error::ColumnType) where a label cannot be compared.
+    /// [`Error::MissingColumn`](crate::Error::MissingColumn) if its rows lack the label;
+    /// [`Error::ColumnType`](crate::Error::ColumnType) if labels cannot be compared.
     pub fn observe(&mut self, mini_batch: &MiniBatch) -> Result<()> {
         if let Some(labels) = &mut self.labels {
             labels.learn(mini_batch)?;
@@ -68,23 +69,10 @@ impl Observer {
         Ok(())
     }
 
-    /// The summary, beside as many mini-batches of a uniform sampler, measured with the embeddings of `snapshot`.
+    /// Summarises the mini-batches, beside as many of a uniform sampler, measured with the embeddings of `snapshot`.
     #[must_use]
     pub fn summary(&self, snapshot: &Snapshot) -> Summary {
-        let sampler = SamplerKind::Uniform;
-        let config = WalkConfig { sampler, coverage: Coverage::Exact, negatives: 0, ..self.walk.clone() };
-        let (mut similarity, mut shared) = (Vec::new(), Vec::new());
-        let mut epochs = (0..).map(|epoch| snapshot.epoch(&config, self.seed, epoch));
-        while similarity.len() < self.sizes.len() {
-            let Some(mut epoch) = epochs.next() else { break };
-            while similarity.len() < self.sizes.len()
-                && let Some(draw) = epoch.next(&snapshot.graph)
-            {
-                similarity.push(snapshot.embeddings.mean_similarity(&draw.ids));
-                shared.extend(self.labels.as_ref().map(|labels| labels.shared(&draw.ids)));
-            }
-        }
-        let uniform = Measure { similarity, shared };
+        let uniform = self.uniform(snapshot);
         let walked = Measure { similarity: self.similarity.clone(), shared: self.shared.clone() };
         Summary {
             sampler: self.walk.sampler,
@@ -98,5 +86,23 @@ impl Observer {
             staleness: self.staleness,
             graph_versions: self.graph_versions.clone(),
         }
+    }
+
+    /// As many mini-batches of a uniform sampler over the same data.
+    fn uniform(&self, snapshot: &Snapshot) -> Measure {
+        let config =
+            WalkConfig { sampler: SamplerKind::Uniform, coverage: Coverage::Exact, negatives: 0, ..self.walk.clone() };
+        let mut measure = Measure::default();
+        let mut epochs = (0..).map(|epoch| snapshot.epoch(&config, self.seed, epoch));
+        while measure.similarity.len() < self.sizes.len() {
+            let Some(mut epoch) = epochs.next() else { break };
+            while measure.similarity.len() < self.sizes.len()
+                && let Some(draw) = epoch.next(&snapshot.graph)
+            {
+                measure.similarity.push(snapshot.embeddings.mean_similarity(&draw.ids));
+                measure.shared.extend(self.labels.as_ref().map(|labels| labels.shared(&draw.ids)));
+            }
+        }
+        measure
     }
 }

@@ -1,4 +1,6 @@
-/// A series as a row of `width` bars, between `low` and `high`; each bar is the mean of its part of the series.
+//! A series as a row of bars.
+
+/// A series as a row of at most `width` bars, from `low` to `high`. Each bar is the mean of its part of the series.
 pub(super) fn sparkline(series: &[f32], width: usize, low: f32, high: f32) -> String {
     let width = width.min(series.len());
     let bar = |i: usize| {

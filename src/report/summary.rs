@@ -1,3 +1,5 @@
+//! What mini-batches were like, beside those of a uniform sampler.
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -7,53 +9,55 @@ use crate::embeddings::SkipReason;
 use crate::sample::GraphVersion;
 use crate::walk::WalkCounts;
 
-/// What a series of mini-batches was like, one number a mini-batch.
+/// What a series of mini-batches was like, as one number a mini-batch.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Measure {
-    /// Mean similarity over the pairs of each.
+    /// The mean similarity over the pairs of each mini-batch.
     pub similarity: Vec<f32>,
-    /// Share of its pairs with the same label, 0 to 1; empty without labels.
+    /// The share of its pairs with the same label, 0 to 1; empty without labels.
     pub shared: Vec<f64>,
 }
 
 impl Measure {
-    /// Mean in-batch similarity over all mini-batches.
+    /// The mean in-batch similarity over all mini-batches.
     #[must_use]
     pub fn mean_similarity(&self) -> f64 {
         mean(self.similarity.iter().map(|&s| f64::from(s)))
     }
 
-    /// Mean share of pairs with the same label, 0 to 1.
+    /// The mean share of pairs with the same label, 0 to 1; 0 without labels.
     #[must_use]
     pub fn mean_shared(&self) -> f64 {
         mean(self.shared.iter().copied())
     }
 }
 
-/// A stream's mini-batches beside a uniform sampler's. Its `Display` is what `prosampler run` ends with.
+/// A stream's mini-batches beside a uniform sampler's.
+///
+/// Its `Display` is what `prosampler run` prints at the end.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Summary {
     /// How the stream's mini-batches were chosen.
     pub sampler: SamplerKind,
-    /// The label's column.
+    /// The column of labels, if there is one.
     pub label: Option<String>,
-    /// The stream's.
+    /// The stream's mini-batches.
     pub walked: Measure,
-    /// The uniform sampler's: as many, over the same data.
+    /// As many mini-batches of a uniform sampler over the same data.
     pub uniform: Measure,
-    /// Samples delivered.
+    /// The number of samples delivered.
     pub samples: usize,
-    /// Samples of the data set that could not be encoded and are in none.
+    /// The number of samples that could not be encoded and are in no mini-batch.
     pub skipped: usize,
-    /// Why, by column and kind of reason.
+    /// Why they could not be encoded, by column and kind of reason.
     pub skip_reasons: Vec<SkipReason>,
     /// What happened on the walks, in all.
     pub counts: WalkCounts,
     /// The most steps between embedding and use.
     pub staleness: u64,
-    /// Mini-batches by the graph they were drawn from.
+    /// The number of mini-batches drawn from each graph.
     pub graph_versions: BTreeMap<GraphVersion, u64>,
 }
 
@@ -64,31 +68,53 @@ impl fmt::Display for Summary {
             SamplerKind::Knn => "knn",
             SamplerKind::Uniform => "uniform",
         };
+        self.write_means(f, sampler)?;
+        self.write_sparklines(f, sampler)?;
+        self.write_data(f)?;
+        self.write_walks(f)
+    }
+}
+
+impl Summary {
+    fn write_means(&self, f: &mut fmt::Formatter<'_>, sampler: &str) -> fmt::Result {
         writeln!(f, "{:<34}{sampler:>12}{:>12}{:>9}", "", "uniform", "ratio")?;
-        let (walked, uniform) = (self.walked.mean_similarity(), self.uniform.mean_similarity());
+        let walked = self.walked.mean_similarity();
+        let uniform = self.uniform.mean_similarity();
         writeln!(f, "{:<34}{walked:>12.3}{uniform:>12.3}{}", "mean in-batch similarity", ratio(walked, uniform))?;
-        if let Some(label) = &self.label {
-            let (walked, uniform) = (100.0 * self.walked.mean_shared(), 100.0 * self.uniform.mean_shared());
-            let name = format!("pairs that share `{label}`");
-            writeln!(f, "{name:<34}{:>12}{:>12}{}", percent(walked), percent(uniform), ratio(walked, uniform))?;
-        }
+        let Some(label) = &self.label else { return Ok(()) };
+        let walked = 100.0 * self.walked.mean_shared();
+        let uniform = 100.0 * self.uniform.mean_shared();
+        let name = format!("pairs that share `{label}`");
+        writeln!(f, "{name:<34}{:>12}{:>12}{}", percent(walked), percent(uniform), ratio(walked, uniform))
+    }
+
+    fn write_sparklines(&self, f: &mut fmt::Formatter<'_>, sampler: &str) -> fmt::Result {
         let both = || self.walked.similarity.iter().chain(&self.uniform.similarity).copied();
-        let (low, high) = (both().fold(f32::INFINITY, f32::min), both().fold(f32::NEG_INFINITY, f32::max));
+        let low = both().fold(f32::INFINITY, f32::min);
+        let high = both().fold(f32::NEG_INFINITY, f32::max);
         writeln!(f, "\nin-batch similarity from the first mini-batch to the last, {low:.3} to {high:.3}")?;
         for (name, measure) in [(sampler, &self.walked), ("uniform", &self.uniform)] {
-            writeln!(f, "{name:<12} {}", sparkline(&measure.similarity, WIDTH, low, high))?;
+            writeln!(f, "{name:<12} {}", sparkline(&measure.similarity, SPARKLINE_WIDTH, low, high))?;
         }
-        let counts = &self.counts;
-        let graphs: Vec<_> =
-            self.graph_versions.iter().map(|(version, n)| format!("version {version} for {n}")).collect();
-        writeln!(f, "\n{:<12} {} mini-batches", "graphs", graphs.join(", "))?;
+        Ok(())
+    }
+
+    fn write_data(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let graphs = self.graph_versions.iter().map(|(version, count)| format!("version {version} for {count}"));
+        let graphs = graphs.collect::<Vec<_>>().join(", ");
+        writeln!(f, "\n{:<12} {graphs} mini-batches", "graphs")?;
         writeln!(f, "{:<12} at most {} steps", "staleness", self.staleness)?;
         if self.skipped > 0 {
             writeln!(f, "{:<12} {} samples that cannot be encoded", "skipped", self.skipped)?;
-            for why in &self.skip_reasons {
-                writeln!(f, "{:<12} {}: {why}", "", why.samples)?;
+            for reason in &self.skip_reasons {
+                writeln!(f, "{:<12} {}: {reason}", "", reason.samples)?;
             }
         }
+        Ok(())
+    }
+
+    fn write_walks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = &self.counts;
         write!(
             f,
             "{:<12} {} moves, {} restarts, {} new starts, {} uniform top-ups",
@@ -99,7 +125,8 @@ impl fmt::Display for Summary {
         }
         write!(
             f,
-            "\n{:<12} refused {} duplicates, {} with the same value, {} nearest, {} similar, {} relative to pairs; {} places left empty",
+            "\n{:<12} refused {} duplicates, {} with the same value, {} nearest, {} similar, {} relative to pairs; \
+             {} places left empty",
             "guards",
             counts.refused_duplicates,
             counts.refused_distinct,
@@ -120,9 +147,12 @@ fn percent(value: f64) -> String {
     format!("{value:.1} %")
 }
 
-/// Nothing where there is no meaning in one: around or below zero.
+/// The ratio of two means; a dash if the second is near or below zero, where a ratio means nothing.
 fn ratio(walked: f64, uniform: f64) -> String {
-    if uniform > 1e-3 { format!("{:>8.1}×", walked / uniform) } else { format!("{:>9}", "–") }
+    if uniform > LEAST_RATIO_BASE { format!("{:>8.1}×", walked / uniform) } else { format!("{:>9}", "–") }
 }
 
-const WIDTH: usize = 60;
+/// The number of bars in a sparkline.
+const SPARKLINE_WIDTH: usize = 60;
+
+const LEAST_RATIO_BASE: f64 = 1e-3;

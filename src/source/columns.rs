@@ -101,7 +101,7 @@ impl Adapter {
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         RecordBatch::try_new_with_options(schema, columns, &options).map_err(|cause| Error::Corrupt {
             uri: self.uri.clone(),
-            place: String::new(),
+            place: None,
             expected: "Parquet or Arrow IPC",
             cause: cause.into(),
         })

@@ -1,3 +1,5 @@
+//! What the stream delivers.
+
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float32Array, RecordBatch, UInt32Array, UInt64Array};
@@ -13,35 +15,40 @@ use crate::walk::WalkCounts;
 pub struct MiniBatch {
     /// The samples, all distinct: this rank's share of the mini-batch.
     pub ids: Vec<SampleId>,
-    /// Their rows, in the same order; with `walk.negatives` = n followed by columns `negative_1` to `negative_n`: of
-    /// the column of positives, where rows are pairs, and else of the first one that the encoder reads.
+    /// Their rows, in the same order.
+    ///
+    /// With `walk.negatives` = n, the columns `negative_1` to `negative_n` follow. They hold values of the column of
+    /// positives if rows are pairs, or else of the first column that the encoder reads.
     pub rows: RecordBatch,
-    /// Explicit hard negatives [ids × n], n at a time for each sample: near it in the graph, none of the mini-batch, and
-    /// none that the guards keep apart from one of its samples. All differ where there are enough samples for that;
-    /// `None`, and null in `rows`, where no sample may come. Empty without `walk.negatives`.
+    /// Explicit hard negatives, [ids × n]; empty without `walk.negatives`.
+    ///
+    /// Each is near its sample in the graph, is not in the mini-batch, and is not kept apart by guards from any sample
+    /// of it. All differ if there are enough samples for that. `None`, and null in `rows`, if no sample is eligible.
     pub negatives: Vec<Option<SampleId>>,
     /// The epoch, from 0.
     pub epoch: u64,
-    /// Mini-batches before this one, over all epochs.
+    /// The number of mini-batches before this one, over all epochs.
     pub step: u64,
-    /// The model whose embeddings the graph stands on.
+    /// The version of the model that made the embeddings under the graph.
     pub model_version: ModelVersion,
-    /// The graph that was walked.
+    /// The version of the graph that was walked.
     pub graph_version: GraphVersion,
     /// Steps since the embeddings were made.
     pub staleness: u64,
-    /// Mean similarity over all pairs of the mini-batch, those of other ranks too, by those embeddings: how hard it is.
+    /// How hard the mini-batch is: its mean similarity over all pairs by those embeddings, those of other ranks too.
     pub similarity: f32,
     /// What happened on the walk.
     pub counts: WalkCounts,
 }
 
 impl MiniBatch {
-    /// Everything but the counts as one record batch: `sample_id`, `epoch`, `step`, `model_version`, `graph_version`,
-    /// `staleness` and `similarity` (the last six the same in every row), then the columns of the rows.
+    /// Everything except the counts and the negatives' ids as one record batch.
+    ///
+    /// The columns are `sample_id`, `epoch`, `step`, `model_version`, `graph_version`, `staleness` and `similarity`
+    /// (the last six the same in every row), then those of the rows.
     ///
     /// # Errors
-    /// [`Error::Arrow`]: none that data can cause.
+    /// [`Error::Arrow`], which no data can cause.
     pub fn to_record_batch(&self) -> Result<RecordBatch> {
         let n = self.ids.len();
         let same = |value: u64| Arc::new(UInt64Array::from(vec![value; n])) as ArrayRef;

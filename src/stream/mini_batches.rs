@@ -1,3 +1,5 @@
+//! The stream of mini-batches that a trainer takes.
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -18,10 +20,10 @@ use crate::error::{Error, Result};
 use crate::refresh::{RefreshHandle, Snapshot};
 use crate::telemetry;
 
-/// The running pipeline, seen from the trainer: a stream of mini-batches.
+/// A running pipeline as the trainer sees it: a stream of mini-batches.
 ///
-/// Ends after the last epoch, or after its first error. Dropping it ends all its tasks; work that is already in the
-/// compute pool runs to its end there and is thrown away.
+/// It ends after the last epoch, or after its first error. Dropping it ends all its tasks; work that the compute pool
+/// has begun runs to its end there, and its result is thrown away.
 #[derive(Debug)]
 pub struct MiniBatchStream {
     rx: mpsc::Receiver<Result<MiniBatch>>,
@@ -29,71 +31,82 @@ pub struct MiniBatchStream {
     shared: Arc<Shared>,
     handle: RefreshHandle,
     schema: SchemaRef,
-    done: bool,
+    is_done: bool,
     tasks: JoinSet<()>,
     state: State,
-    /// The folder is this run's while this is here.
+    /// Keeps the folder locked for this run.
     _checkpoints: Option<Checkpoints>,
     counts: StreamCounts,
-    /// The trainer looked for a mini-batch, and none was there.
-    waits_since: Option<Instant>,
+    /// Since when the trainer has waited for a mini-batch, if it does.
+    waiting_since: Option<Instant>,
+}
+
+/// What a stream is made of.
+pub(crate) struct StreamParts {
+    /// Where the producer's mini-batches arrive.
+    pub rx: mpsc::Receiver<Result<MiniBatch>>,
+    /// The number of mini-batches that the trainer has taken.
+    pub delivered: watch::Sender<u64>,
+    /// The worker and the producer.
+    pub tasks: JoinSet<()>,
+    pub handle: RefreshHandle,
+    pub shared: Arc<Shared>,
+    pub schema: SchemaRef,
+    pub state: State,
+    pub checkpoints: Option<Checkpoints>,
 }
 
 impl MiniBatchStream {
-    pub(crate) fn new(
-        rx: mpsc::Receiver<Result<MiniBatch>>,
-        delivered: watch::Sender<u64>,
-        tasks: JoinSet<()>,
-        handle: RefreshHandle,
-        shared: Arc<Shared>,
-        (state, checkpoints): (State, Option<Checkpoints>),
-    ) -> Self {
-        let schema = handle.snapshot().schema(shared.negatives);
-        let (counts, waits_since) = Default::default();
+    pub(crate) fn new(parts: StreamParts) -> Self {
+        let StreamParts { rx, delivered, tasks, handle, shared, schema, state, checkpoints } = parts;
         Self {
             rx,
             delivered,
             shared,
             handle,
             schema,
-            done: false,
+            is_done: false,
             tasks,
             state,
             _checkpoints: checkpoints,
-            counts,
-            waits_since,
+            counts: StreamCounts::default(),
+            waiting_since: None,
         }
     }
 
-    /// Reaches into the run: refreshes at will, and vectors from the trainer.
+    /// Controls the run's refreshes, and takes vectors from the trainer.
     #[must_use]
     pub fn handle(&self) -> RefreshHandle {
         self.handle.clone()
     }
 
-    /// Where the run stands, for [`resume`](crate::PipelineBuilder::resume): after the mini-batches that were taken from
-    /// the stream, whatever is ready behind them. Of use with [`checkpoint.dir`](crate::config::CheckpointConfig) only.
-    /// What it stands on may be gone some refreshes later, unless it is [kept](RefreshHandle::keep).
+    /// Where the run stands, for [`resume`](crate::PipelineBuilder::resume).
+    ///
+    /// That is after the mini-batches taken from the stream, whatever is ready behind them. It is of use only with
+    /// [`checkpoint.dir`](crate::config::CheckpointConfig). The files that it refers to may be gone some refreshes
+    /// later, unless it is [kept](RefreshHandle::keep).
     #[must_use]
     pub fn state(&self) -> State {
         self.state.sealed()
     }
 
-    /// Mini-batches in the epoch that is being made: always the same, unless the source gains samples. Guards may end an
-    /// epoch earlier, where no two of the samples left may come together; with the [paper's
-    /// coverage](crate::config::Coverage::Paper) an epoch has more, and how many shows at its end.
+    /// The number of mini-batches in the epoch that is being made.
+    ///
+    /// It changes only if the source gains samples. Guards may end an epoch earlier, if no two of the samples left may
+    /// be in one mini-batch. With the [paper's coverage](crate::config::Coverage::Paper) an epoch has more, and their
+    /// number is known only at its end.
     #[must_use]
     pub fn mini_batches_per_epoch(&self) -> u64 {
         self.shared.per_epoch.load(Relaxed)
     }
 
-    /// Samples in the data set, as the newest snapshot has it.
+    /// The number of samples in the data set of the newest snapshot.
     #[must_use]
     pub fn samples(&self) -> usize {
-        self.snapshot().rows.len()
+        self.snapshot().store.len()
     }
 
-    /// Those of them that could not be read and are in no mini-batch
+    /// The number of those that could not be read and are in no mini-batch
     /// ([`OnBadSample::Skip`](crate::config::OnBadSample::Skip)).
     #[must_use]
     pub fn skipped(&self) -> usize {
@@ -106,13 +119,13 @@ impl MiniBatchStream {
         self.schema.clone()
     }
 
-    /// Mini-batches taken so far.
+    /// The number of mini-batches taken so far.
     #[must_use]
     pub fn delivered(&self) -> u64 {
         *self.delivered.borrow()
     }
 
-    /// What has happened so far: how long who waited for whom, and what the walks met.
+    /// What the stream has counted so far: who waited for whom and how long, and what happened on the walks.
     #[must_use]
     pub fn counts(&self) -> StreamCounts {
         self.shared.complete(&self.counts)
@@ -135,11 +148,14 @@ impl MiniBatchStream {
         self.delivered.send_modify(|delivered| *delivered += 1);
     }
 
-    /// Ends the stream; what its tasks left behind when they ended early is an error.
+    /// Ends the stream. It is an error if its tasks ended before the last mini-batch.
     fn end(&mut self) -> Option<Result<MiniBatch>> {
-        self.done = true;
+        self.is_done = true;
         self.tasks.abort_all();
-        (self.delivered() < self.shared.total.load(Relaxed)).then(|| Err(Error::TaskEnded { task: "producer" }))
+        if self.delivered() >= self.shared.total.load(Relaxed) {
+            return None;
+        }
+        Some(Err(Error::TaskEnded { task: "producer" }))
     }
 }
 
@@ -147,24 +163,24 @@ impl Stream for MiniBatchStream {
     type Item = Result<MiniBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.done {
+        if self.is_done {
             return Poll::Ready(None);
         }
         let item = match self.rx.poll_recv(cx) {
             Poll::Ready(item) => item,
             Poll::Pending => {
-                self.waits_since.get_or_insert_with(Instant::now);
+                self.waiting_since.get_or_insert_with(Instant::now);
                 return Poll::Pending;
             }
         };
-        let waited = self.waits_since.take().map_or(Duration::ZERO, |since| since.elapsed());
+        let waited = self.waiting_since.take().map_or(Duration::ZERO, |since| since.elapsed());
         Poll::Ready(match item {
             Some(Ok(mini_batch)) => {
                 self.deliver(&mini_batch, waited);
                 Some(Ok(mini_batch))
             }
             Some(Err(error)) => {
-                self.done = true;
+                self.is_done = true;
                 self.tasks.abort_all();
                 Some(Err(error))
             }
@@ -173,10 +189,10 @@ impl Stream for MiniBatchStream {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        if self.done {
+        if self.is_done {
             return (0, Some(0));
         }
-        // An error ends the stream early, so nothing is certain but the most there can be, as of now.
+        // An error ends the stream early, so only an upper bound is certain.
         let left = self.shared.total.load(Relaxed).saturating_sub(self.delivered());
         (0, usize::try_from(left).ok().filter(|_| !self.shared.is_open))
     }
@@ -184,6 +200,6 @@ impl Stream for MiniBatchStream {
 
 impl FusedStream for MiniBatchStream {
     fn is_terminated(&self) -> bool {
-        self.done
+        self.is_done
     }
 }

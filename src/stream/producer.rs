@@ -1,11 +1,16 @@
+//! The task that makes mini-batches, one after another.
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use arrow::datatypes::SchemaRef;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::MiniBatch;
 use super::counts::Shared;
+use super::recorder::GraphChanges;
+use super::rows::{RowColumns, Rows};
 use crate::checkpoint::{Checkpoints, State};
 use crate::config::{Coverage, StreamConfig, WalkConfig};
 use crate::error::{Error, Result};
@@ -14,98 +19,111 @@ use crate::sample::GraphVersion;
 use crate::telemetry;
 use crate::walk::{Draw, EpochSampler, mini_batches_per_epoch};
 
-/// Makes mini-batches, one after another.
+/// Makes mini-batches, one after another, and sends them to the stream.
 #[derive(Debug)]
 pub(crate) struct Producer {
+    settings: ProducerSettings,
     published: Published,
-    walk: WalkConfig,
     shared: Arc<Shared>,
-    seed: u64,
-    epochs: u64,
     epoch: u64,
     step: u64,
     sampler: EpochSampler,
-    /// What the sampler drew from last.
+    /// The graph that the sampler drew from last.
     graph_version: GraphVersion,
-    checkpoints: Option<Checkpoints>,
-    rank: usize,
-    world_size: usize,
-    /// Of a short mini-batch.
-    warned: bool,
-    /// The epoch has had a mini-batch.
+    /// The rows of the snapshot with that graph.
+    rows: Rows,
+    graph_changes: GraphChanges,
+    /// Whether a warning about a short mini-batch was logged.
+    has_warned: bool,
+    /// Whether the epoch has had a mini-batch.
     has_made: bool,
 }
 
+/// What stays the same during a run.
+#[derive(Debug)]
+pub(crate) struct ProducerSettings {
+    pub row_columns: RowColumns,
+    pub walk: WalkConfig,
+    pub stream: StreamConfig,
+    pub seed: u64,
+}
+
 impl Producer {
-    /// Begins with what a state says, or at the first epoch. Blocks where there is a state.
+    /// Begins where the state of an earlier run says, or at the first epoch. Blocks.
     pub fn new(
+        settings: ProducerSettings,
         published: Published,
-        walk: WalkConfig,
-        stream: &StreamConfig,
-        seed: u64,
-        state: Option<&State>,
+        resumed: Option<&State>,
         checkpoints: Option<Checkpoints>,
-    ) -> Result<(Self, Arc<Shared>)> {
+    ) -> Result<Self> {
+        let ProducerSettings { row_columns, walk, stream, seed } = &settings;
         let snapshot = published.current();
+        let shared = Arc::new(Shared::new(walk.coverage == Coverage::Paper));
+        let graph_changes = GraphChanges::new(checkpoints, shared.clone());
+
+        let (epoch, step) = resumed.map_or((0, 0), |state| (state.epoch, state.step));
         let mut samples = snapshot.embeddings.present();
-        let (epoch, step) = state.map_or((0, 0), |state| (state.epoch, state.step));
-        let mut sampler = snapshot.epoch(&walk, seed, epoch);
-        if let Some(state) = state {
-            if let (true, Some(checkpoints)) = (state.needs_left(), &checkpoints) {
-                let left = checkpoints.open_left(state.graph_used_from_step, snapshot.embeddings.len())?;
+        let mut sampler = snapshot.epoch(walk, *seed, epoch);
+        if let Some(state) = resumed {
+            if let Some(left) = graph_changes.left(state, snapshot.embeddings.len())? {
                 samples = left.samples;
-                sampler = EpochSampler::from_left(&left, &walk, seed, epoch);
+                sampler = EpochSampler::from_left(&left, walk, *seed, epoch);
             }
             for _ in state.graph_used_from_step..state.step {
-                next(&mut sampler, &snapshot, stream.world_size);
+                next_draw(&mut sampler, &snapshot, stream.world_size);
             }
         }
-        let is_open = walk.coverage == Coverage::Paper;
-        let shared = Arc::new(Shared::new(is_open, walk.negatives));
-        let StreamConfig { epochs, rank, world_size, .. } = *stream;
-        let graph_version = snapshot.graph_version();
-        let shared_too = shared.clone();
+
         let producer = Self {
+            rows: Rows::of(&snapshot.store, row_columns)?,
+            settings,
             published,
-            walk,
             shared,
-            seed,
-            epochs,
             epoch,
             step,
             sampler,
-            graph_version,
-            checkpoints,
-            rank,
-            world_size,
-            warned: false,
-            has_made: state.is_some_and(|state| state.step > state.epoch_began_at_step),
+            graph_version: snapshot.graph_version(),
+            graph_changes,
+            has_warned: false,
+            has_made: resumed.is_some_and(|state| state.step > state.epoch_began_at_step),
         };
-        producer.begin(samples);
-        Ok((producer, shared_too))
+        producer.announce_epoch(samples);
+        Ok(producer)
     }
 
-    /// Tells how long the epoch will be that begins here.
-    fn begin(&self, samples: usize) {
-        let short = (1..self.world_size).contains(&(samples % self.walk.batch_size));
-        let dropped = short && !self.walk.drop_last && !self.shared.is_open;
-        let per_epoch = mini_batches_per_epoch(samples, &self.walk) - u64::from(dropped);
+    /// What the producer shares with the stream.
+    pub fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+
+    /// The columns of the mini-batches' rows.
+    pub fn schema(&self) -> SchemaRef {
+        self.rows.schema(self.settings.walk.negatives)
+    }
+
+    /// Tells the stream how many mini-batches the epoch that begins here has, and the run.
+    fn announce_epoch(&self, samples: usize) {
+        let ProducerSettings { walk, stream, .. } = &self.settings;
+        let is_last_short = (1..stream.world_size).contains(&(samples % walk.batch_size));
+        let is_dropped = is_last_short && !walk.drop_last && !self.shared.is_open;
+        let per_epoch = mini_batches_per_epoch(samples, walk) - u64::from(is_dropped);
         self.shared.per_epoch.store(per_epoch, Relaxed);
-        let left = per_epoch.saturating_mul(self.epochs.saturating_sub(self.epoch));
+        let left = per_epoch.saturating_mul(stream.epochs.saturating_sub(self.epoch));
         self.shared.total.store(self.step.saturating_sub(self.sampler.drawn()).saturating_add(left), Relaxed);
     }
 
-    /// Sends mini-batches until the last epoch ends, an error occurs, or nobody receives any more.
+    /// Sends mini-batches until the last epoch ends, an error occurs, or the receiver is dropped.
     pub async fn run(mut self, tx: mpsc::Sender<Result<MiniBatch>>) {
         loop {
             let snapshot = match self.published.at(self.step).await {
                 Ok(snapshot) => snapshot,
                 Err(error) => {
-                    // Nobody there to hear it: then nobody needs to.
+                    // The receiver is gone; nothing to report to.
                     let _ = tx.send(Err(error)).await;
                     return;
                 }
             };
+
             // Gathering blocks on pages that are not in memory, hence the blocking thread; see `compute`.
             let made = tokio::task::spawn_blocking(move || {
                 let next = self.next(&snapshot);
@@ -116,68 +134,49 @@ impl Producer {
                     self = producer;
                     next.transpose()
                 }
-                Err(e) => {
-                    // Nobody there to hear it: then nobody needs to.
-                    let _ = tx.send(Err(Error::of_task("producer", e))).await;
+                Err(ended) => {
+                    // The receiver is gone; nothing to report to.
+                    let _ = tx.send(Err(Error::of_task("producer", ended))).await;
                     return;
                 }
             };
             let Some(item) = item else {
                 self.shared.total.store(self.step, Relaxed);
-                telemetry::finished(self.epochs, self.step);
+                telemetry::finished(self.settings.stream.epochs, self.step);
                 return;
             };
-            let (failed, begun) = (item.is_err(), Instant::now());
-            if tx.send(item).await.is_err() || failed {
+
+            let has_failed = item.is_err();
+            let begun = Instant::now();
+            if tx.send(item).await.is_err() || has_failed {
                 return;
             }
-            self.shared.waited(begun.elapsed());
+            self.shared.add_wait(begun.elapsed());
         }
     }
 
+    /// The next mini-batch; `None` after the last epoch.
     fn next(&mut self, snapshot: &Snapshot) -> Result<Option<MiniBatch>> {
         let _span = telemetry::mini_batch(self.epoch, self.step).entered();
         if snapshot.graph_version() != self.graph_version {
-            let left = self.sampler.pause();
-            if let Some(checkpoints) = &self.checkpoints
-                && let Err(error) = checkpoints.save_left(self.step, snapshot.graph_version().0, &left)
-            {
-                // A training run is worth more than a point to resume it from.
-                self.shared.unsaved();
-                telemetry::unsaved(self.step, &error);
-            }
-            self.graph_version = snapshot.graph_version();
+            self.change_graph(snapshot)?;
         }
-        let draw = loop {
-            if let Some(draw) = next(&mut self.sampler, snapshot, self.world_size) {
-                self.has_made = true;
-                break draw;
-            }
-            self.end_epoch();
-            if !std::mem::take(&mut self.has_made) {
-                return Err(self.none());
-            }
-            self.epoch += 1;
-            if self.epoch >= self.epochs {
-                return Ok(None);
-            }
-            // Samples that have come are in from here on.
-            self.sampler = snapshot.epoch(&self.walk, self.seed, self.epoch);
-            self.begin(snapshot.embeddings.present());
-        };
+        let Some(draw) = self.draw(snapshot)? else { return Ok(None) };
         if draw.counts.short > 0 {
-            telemetry::short(self.epoch, self.step, draw.counts.short, !self.warned);
-            self.warned = true;
+            telemetry::short(self.epoch, self.step, draw.counts.short, !self.has_warned);
+            self.has_warned = true;
         }
         if draw.counts.uniform_top_ups > 0 {
             telemetry::topped_up(self.epoch, self.step, draw.counts.uniform_top_ups);
         }
-        let share = draw.ids.len() / self.world_size;
-        let ids = draw.ids[self.rank * share..][..share].to_vec();
+
+        let StreamConfig { rank, world_size, .. } = self.settings.stream;
+        let share = draw.ids.len() / world_size;
+        let ids = draw.ids[rank * share..][..share].to_vec();
         let count = draw.negatives.len() / draw.ids.len().max(1);
-        let negatives = draw.negatives[self.rank * share * count..][..share * count].to_vec();
+        let negatives = draw.negatives[rank * share * count..][..share * count].to_vec();
         let mini_batch = MiniBatch {
-            rows: snapshot.gather(&ids, &negatives)?,
+            rows: self.rows.gather(&ids, &negatives)?,
             negatives,
             epoch: self.epoch,
             step: self.step,
@@ -192,8 +191,39 @@ impl Producer {
         Ok(Some(mini_batch))
     }
 
-    /// The error for an epoch without a mini-batch: the later ones would have none either.
-    fn none(&self) -> Error {
+    /// Draws from another graph from here on.
+    fn change_graph(&mut self, snapshot: &Snapshot) -> Result<()> {
+        let left = self.sampler.pause();
+        self.graph_changes.record(self.step, snapshot.graph_version(), &left);
+        self.graph_version = snapshot.graph_version();
+        self.rows = Rows::of(&snapshot.store, &self.settings.row_columns)?;
+        Ok(())
+    }
+
+    /// The samples of the next mini-batch, from the next epoch if this one has ended; `None` after the last epoch.
+    fn draw(&mut self, snapshot: &Snapshot) -> Result<Option<Draw>> {
+        let ProducerSettings { walk, stream, seed, .. } = &self.settings;
+        loop {
+            if let Some(draw) = next_draw(&mut self.sampler, snapshot, stream.world_size) {
+                self.has_made = true;
+                return Ok(Some(draw));
+            }
+            self.count_unplaced();
+            if !std::mem::take(&mut self.has_made) {
+                return Err(self.no_mini_batch());
+            }
+            self.epoch += 1;
+            if self.epoch >= stream.epochs {
+                return Ok(None);
+            }
+            // Samples that the source has gained are in from here on.
+            self.sampler = snapshot.epoch(walk, *seed, self.epoch);
+            self.announce_epoch(snapshot.embeddings.present());
+        }
+    }
+
+    /// The error for an epoch without a mini-batch: later ones would have none either.
+    fn no_mini_batch(&self) -> Error {
         let refused = self.sampler.refused();
         let guards = [
             ("guards.duplicates or guards.duplicate_similarity", refused.refused_duplicates),
@@ -205,25 +235,26 @@ impl Producer {
         let guards = guards.iter().filter(|(_, refused)| *refused > 0);
         let guards: Vec<_> = guards.map(|(guard, refused)| format!("{guard} (refused {refused})")).collect();
         let mut settings = if guards.is_empty() { "guards".to_owned() } else { guards.join(", ") };
-        if self.walk.drop_last {
+        if self.settings.walk.drop_last {
             settings.push_str(", with walk.drop_last, which takes full mini-batches only");
         }
-        if self.world_size > 1 {
+        if self.settings.stream.world_size > 1 {
             settings.push_str(", with stream.world_size, since every rank needs a sample");
         }
         let reason = format!("they are kept apart by {settings}; loosen these");
         Error::NoMiniBatch { samples: self.sampler.samples(), reason }
     }
 
-    /// Counts whom guards have kept out of the epoch.
-    fn end_epoch(&self) {
-        // Of the paper's coverage one may remain, with `drop_last` a rest.
-        let rest = match (self.walk.coverage, self.walk.drop_last) {
+    /// Counts the samples that guards have kept out of the epoch that has ended.
+    fn count_unplaced(&self) {
+        let walk = &self.settings.walk;
+        let expected_left = match (walk.coverage, walk.drop_last) {
+            // The last sample may be left.
             (Coverage::Paper, _) => return,
-            (Coverage::Exact, true) => self.sampler.samples() % self.walk.batch_size,
+            (Coverage::Exact, true) => self.sampler.samples() % walk.batch_size,
             (Coverage::Exact, false) => 0,
         };
-        let unplaced = self.sampler.left().saturating_sub(rest);
+        let unplaced = self.sampler.left().saturating_sub(expected_left);
         if unplaced > 0 {
             self.shared.unplaced.fetch_add(unplaced as u64, Relaxed);
             telemetry::unplaced(self.epoch, unplaced);
@@ -232,7 +263,7 @@ impl Producer {
 }
 
 /// The next mini-batch that has a sample for every rank.
-fn next(sampler: &mut EpochSampler, snapshot: &Snapshot, world_size: usize) -> Option<Draw> {
+fn next_draw(sampler: &mut EpochSampler, snapshot: &Snapshot, world_size: usize) -> Option<Draw> {
     std::iter::from_fn(|| sampler.next_guarded(&snapshot.graph, &snapshot.guards))
         .find(|draw| draw.ids.len() >= world_size)
 }

@@ -1,0 +1,160 @@
+//! What `prosampler run` prints at its end.
+
+use std::time::Duration;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+
+use super::ending::Ending;
+use super::progress::thousands;
+use crate::config::{FeatureKind, PipelineConfig};
+use crate::refresh::RefreshCounts;
+use crate::report::Summary;
+use crate::source::SourceCounts;
+use crate::{MiniBatch, MiniBatchStream, Result};
+
+/// How long the parts of a run took.
+pub(super) struct Timing {
+    /// From opening the source until the stream was there.
+    pub start: Duration,
+    /// How long the consumer waited for each mini-batch.
+    pub waits: Vec<Duration>,
+    /// From the beginning of the stream to its end, without pretended training steps.
+    pub streaming: Duration,
+}
+
+impl Timing {
+    fn first_wait(&self) -> Duration {
+        self.waits.first().copied().unwrap_or_default()
+    }
+
+    /// The waits for all mini-batches after the first one, shortest first.
+    fn other_waits(&self) -> Vec<Duration> {
+        let mut others = self.waits.get(1..).unwrap_or_default().to_vec();
+        others.sort_unstable();
+        others
+    }
+}
+
+/// A run that has had a mini-batch.
+pub(super) struct Finished<'a> {
+    pub config: &'a PipelineConfig,
+    pub stream: &'a MiniBatchStream,
+    pub ending: Ending,
+    pub timing: Timing,
+    pub first: &'a MiniBatch,
+    /// How hard the mini-batches are.
+    pub summary: Summary,
+}
+
+impl Finished<'_> {
+    pub fn print(&self) -> Result<()> {
+        say!(
+            "\n{}{} mini-batches of {} out of {} samples",
+            if self.ending == Ending::Done { "" } else { "interrupted after " },
+            thousands(self.stream.counts().delivered),
+            self.config.walk.batch_size,
+            thousands(self.stream.samples() as u64),
+        )?;
+        self.print_times()?;
+        self.print_refreshes()?;
+        self.print_source()?;
+        self.print_saved()?;
+        say!()?;
+
+        let is_text = self.config.encode.kind() == FeatureKind::Text;
+        let column = self.config.encode.column.as_deref().filter(|_| is_text);
+        print_samples(self.first, column, self.config.report.label.as_deref())?;
+        say!("{}", self.summary)
+    }
+
+    fn print_times(&self) -> Result<()> {
+        let first = self.timing.start + self.timing.first_wait();
+        say!("{:<34}{:>10.1} s", "time to the first mini-batch", first.as_secs_f64())?;
+
+        let waits = self.timing.other_waits();
+        let median = waits.get(waits.len() / 2).copied().unwrap_or_default();
+        let longest = waits.last().copied().unwrap_or_default();
+        let name = "wait for each of the others";
+        say!("{name:<34}{:>10.2} ms, at most {:.2} ms", milliseconds(median), milliseconds(longest))?;
+
+        let seconds = self.timing.streaming.as_secs_f64().max(1e-9);
+        let rate = (self.summary.samples as f64 / seconds) as u64;
+        say!("{:<34}{:>10} rows/s", "streamed, training steps aside", thousands(rate))
+    }
+
+    fn print_refreshes(&self) -> Result<()> {
+        let counts = self.stream.handle().counts();
+        if counts == RefreshCounts::default() {
+            return Ok(());
+        }
+        say!(
+            "{:<34}{:>10} published, {} skipped, {} failed, {} cancelled",
+            "refreshes",
+            counts.published,
+            counts.skipped,
+            counts.failed,
+            counts.cancelled,
+        )
+    }
+
+    fn print_source(&self) -> Result<()> {
+        let counts = self.stream.handle().source_counts();
+        if counts == SourceCounts::default() {
+            return Ok(());
+        }
+        say!(
+            "{:<34}{:>10} rows skipped, {} texts that are no UTF-8, {} requests sent again",
+            "source",
+            thousands(counts.skipped_rows as u64),
+            thousands(counts.bad_texts as u64),
+            thousands(counts.faults as u64),
+        )
+    }
+
+    /// What the caches saved, and what could not be saved for a later run.
+    fn print_saved(&self) -> Result<()> {
+        let reused = self.stream.handle().embeddings_reused();
+        if reused > 0 {
+            say!("{:<34}{:>10} samples from the cache", "embeddings", thousands(reused))?;
+        }
+        let unsaved = self.stream.counts().unsaved;
+        if unsaved > 0 {
+            say!("{:<34}{:>10} graphs from which no run can be resumed", "checkpoints", thousands(unsaved))?;
+        }
+        Ok(())
+    }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+/// Prints the texts of a mini-batch's first samples, each with its label.
+fn print_samples(mini_batch: &MiniBatch, column: Option<&str>, label: Option<&str>) -> Result<()> {
+    let rows = mini_batch.rows.slice(0, SHOWN_SAMPLES.min(mini_batch.rows.num_rows()));
+    let Some(texts) = column.and_then(|column| texts(&rows, column)) else { return Ok(()) };
+    let labels = label.and_then(|label| self::texts(&rows, label));
+    say!("the first mini-batch, {SHOWN_SAMPLES} of its samples:")?;
+    for (index, text) in texts.iter().enumerate() {
+        let label = labels.as_ref().map(|labels| format!("{:<20}", labels[index])).unwrap_or_default();
+        let cut: String = text.chars().take(TEXT_WIDTH).collect();
+        let ellipsis = if cut.len() < text.len() { "…" } else { "" };
+        say!("  {label}{cut}{ellipsis}")?;
+    }
+    say!()
+}
+
+/// The values of a column as texts, nulls as empty ones; `None` if it is missing or its values have no text form.
+fn texts(rows: &RecordBatch, column: &str) -> Option<Vec<String>> {
+    let values = cast(rows.column_by_name(column)?, &DataType::Utf8View).ok()?;
+    let values = values.as_string_view().iter();
+    Some(values.map(|value| value.unwrap_or_default().to_owned()).collect())
+}
+
+/// Samples of the first mini-batch that are printed.
+const SHOWN_SAMPLES: usize = 8;
+
+/// Characters of a printed text.
+const TEXT_WIDTH: usize = 90;

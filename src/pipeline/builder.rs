@@ -1,0 +1,162 @@
+use std::sync::Arc;
+
+use super::start::start;
+use crate::checkpoint::State;
+use crate::config::{
+    CheckpointConfig, ComputeConfig, EncodeConfig, GraphConfig, GuardsConfig, PairsConfig, PipelineConfig,
+    RefreshConfig, StoreConfig, StreamConfig, WalkConfig,
+};
+use crate::encode::Encoder;
+use crate::error::Result;
+use crate::progress::{Progress, ProgressSink};
+use crate::source::Source;
+use crate::stream::MiniBatchStream;
+
+/// A pipeline that has not started. Setters take over a whole stage's settings.
+pub struct PipelineBuilder {
+    pub(super) config: PipelineConfig,
+    pub(super) source: Option<Box<dyn Source>>,
+    pub(super) encoder: Option<Arc<dyn Encoder>>,
+    pub(super) state: Option<State>,
+    pub(super) progress: ProgressSink,
+}
+
+impl PipelineBuilder {
+    pub(super) fn new(config: PipelineConfig) -> Self {
+        Self { config, source: None, encoder: None, state: None, progress: ProgressSink::new(|_| {}) }
+    }
+
+    /// Where the rows come from; replaces `source.uri`.
+    #[must_use]
+    pub fn source(mut self, source: impl Source) -> Self {
+        self.source = Some(Box::new(source));
+        self
+    }
+
+    /// The columns that mini-batches carry; default all.
+    #[must_use]
+    pub fn columns<S: Into<String>>(mut self, columns: impl IntoIterator<Item = S>) -> Self {
+        self.config.source.columns = Some(columns.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// What makes the embeddings; replaces `encode.model`.
+    #[must_use]
+    pub fn encoder(mut self, encoder: impl Encoder) -> Self {
+        self.encoder = Some(Arc::new(encoder));
+        self
+    }
+
+    /// How rows become embeddings; of these settings `storage` and `on_bad_sample` count for an
+    /// [`encoder`](Self::encoder) that is given too.
+    #[must_use]
+    pub fn encode(mut self, encode: EncodeConfig) -> Self {
+        self.config.encode = encode;
+        self
+    }
+
+    /// The random seed; default 0.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.config.seed = seed;
+        self
+    }
+
+    /// Where the rows are kept.
+    #[must_use]
+    pub fn store(mut self, store: StoreConfig) -> Self {
+        self.config.store = store;
+        self
+    }
+
+    /// How the graph is made.
+    #[must_use]
+    pub fn graph(mut self, graph: GraphConfig) -> Self {
+        self.config.graph = graph;
+        self
+    }
+
+    /// How mini-batches are drawn.
+    #[must_use]
+    pub fn walk(mut self, walk: WalkConfig) -> Self {
+        self.config.walk = walk;
+        self
+    }
+
+    /// Which columns are an anchor and its positive. An [`encoder`](Self::encoder) that is given embeds both, best as a
+    /// [`PairEncoder`](crate::encode::PairEncoder).
+    #[must_use]
+    pub fn pairs(mut self, pairs: PairsConfig) -> Self {
+        self.config.pairs = pairs;
+        self
+    }
+
+    /// What keeps likely false negatives out of mini-batches.
+    #[must_use]
+    pub fn guards(mut self, guards: GuardsConfig) -> Self {
+        self.config.guards = guards;
+        self
+    }
+
+    /// When the graph is made anew.
+    #[must_use]
+    pub fn refresh(mut self, refresh: RefreshConfig) -> Self {
+        self.config.refresh = refresh;
+        self
+    }
+
+    /// How mini-batches are handed out.
+    #[must_use]
+    pub fn stream(mut self, stream: StreamConfig) -> Self {
+        self.config.stream = stream;
+        self
+    }
+
+    /// How many threads do the heavy work.
+    #[must_use]
+    pub fn compute(mut self, compute: ComputeConfig) -> Self {
+        self.config.compute = compute;
+        self
+    }
+
+    /// What the run leaves on disk to be resumed from.
+    #[must_use]
+    pub fn checkpoint(mut self, checkpoint: CheckpointConfig) -> Self {
+        self.config.checkpoint = checkpoint;
+        self
+    }
+
+    /// Goes on from a [`state`](MiniBatchStream::state) of an earlier run over the same rows and settings, with its
+    /// [`checkpoint.dir`](CheckpointConfig).
+    #[must_use]
+    pub fn resume(mut self, state: State) -> Self {
+        self.state = Some(state);
+        self
+    }
+
+    /// Hears how far the start has come. Called from several threads, one at a time; it should return quickly.
+    #[must_use]
+    pub fn on_progress(mut self, progress: impl FnMut(Progress) + Send + 'static) -> Self {
+        self.progress = ProgressSink::new(progress);
+        self
+    }
+
+    /// Reads the source, embeds all samples, builds the first graph, and starts the stream.
+    ///
+    /// Must be called within a tokio runtime, which runs the pipeline's tasks from then on. Dropping the future cancels
+    /// the start: embedding stops at the next record batch.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) for settings out of range or without a source or encoder;
+    /// [`Error::TooFewSamples`](crate::Error::TooFewSamples) for an empty data set, a single sample, or fewer than a
+    /// mini-batch holds; whatever source, store and encoder report.
+    pub async fn start(self) -> Result<MiniBatchStream> {
+        start(self).await
+    }
+}
+
+impl std::fmt::Debug for PipelineBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PipelineBuilder").field("config", &self.config).finish_non_exhaustive()
+    }
+}

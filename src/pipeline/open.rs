@@ -1,0 +1,117 @@
+//! Opens what a pipeline works with: its source, its encoder, and the device that builds its graphs.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+
+use super::checks::{check_sample_count, guard_rules, row_columns};
+use crate::compute::ComputePool;
+use crate::config::PipelineConfig;
+#[cfg(feature = "onnx")]
+use crate::device::choose as choose_device;
+use crate::encode::Encoder;
+use crate::error::Result;
+use crate::graph::Backend;
+use crate::refresh::{GuardRules, ModelWatch};
+use crate::source::{self, Source, positions};
+use crate::store::plain;
+use crate::stream::RowColumns;
+
+/// What a pipeline reads and embeds, with all columns looked up.
+pub(super) struct Opened {
+    pub source: Box<dyn Source>,
+    pub encoder: Arc<dyn Encoder>,
+    /// Watches the encoder's model from here on: a newer one may appear while the first embeddings are made.
+    pub model_watch: Option<ModelWatch>,
+    /// The columns that the store keeps.
+    pub stored_columns: Vec<String>,
+    /// The columns that mini-batches carry.
+    pub row_columns: RowColumns,
+    /// What keeps samples out of each other's mini-batches.
+    pub guard_rules: GuardRules,
+}
+
+/// Opens the source and the encoder, unless they are given, and refuses columns that do not fit.
+pub(super) async fn open(
+    config: &PipelineConfig,
+    source: Option<Box<dyn Source>>,
+    encoder: Option<Arc<dyn Encoder>>,
+    pool: &ComputePool,
+) -> Result<Opened> {
+    let source = match source {
+        Some(source) => source::filtered(source, config.source.filter.as_deref())?,
+        None => source::open(&config.source).await?,
+    };
+    // The store decodes dictionaries, so later stages see the schema without them.
+    let schema: SchemaRef = plain(&source.schema()).into();
+    let payload = payload_columns(config, &schema);
+    positions(source.uri(), &schema, &payload)?;
+    if let Some(label) = &config.report.label {
+        positions(source.uri(), &schema, std::slice::from_ref(label))?;
+    }
+    if let Some(rows) = source.rows() {
+        check_sample_count(source.as_ref(), rows, &config.walk)?;
+    }
+
+    let encoder = match encoder {
+        Some(encoder) => encoder,
+        None => open_encoder(config, schema.clone(), pool).await?,
+    };
+    let model_watch = if config.refresh.watch_model { ModelWatch::open(encoder.as_ref()).await } else { None };
+
+    let stored_columns = stored_columns(config, &payload, encoder.as_ref());
+    positions(source.uri(), &schema, &stored_columns)?;
+    encoder.accepts(source.uri(), &schema)?;
+    let guard_rules = guard_rules(config, encoder.as_ref(), &schema);
+    let row_columns = row_columns(config, payload, encoder.as_ref())?;
+    Ok(Opened { source, encoder, model_watch, stored_columns, row_columns, guard_rules })
+}
+
+/// The columns that mini-batches carry: those of the settings, or all.
+fn payload_columns(config: &PipelineConfig, schema: &Schema) -> Vec<String> {
+    match &config.source.columns {
+        Some(columns) => columns.clone(),
+        None => schema.fields().iter().map(|field| field.name().clone()).collect(),
+    }
+}
+
+/// The columns that mini-batches carry, then those that only the encoder or the guards read.
+fn stored_columns(config: &PipelineConfig, payload: &[String], encoder: &dyn Encoder) -> Vec<String> {
+    let pairs = config.pairs.columns().into_iter().flatten();
+    let read = encoder.columns().iter().chain(pairs).chain(&config.guards.distinct);
+    let mut columns = payload.to_vec();
+    for column in read {
+        if !columns.contains(column) {
+            columns.push(column.clone());
+        }
+    }
+    columns
+}
+
+async fn open_encoder(config: &PipelineConfig, schema: SchemaRef, pool: &ComputePool) -> Result<Arc<dyn Encoder>> {
+    let encode = config.encode.clone();
+    let pairs = config.pairs.clone();
+    pool.run("model", move || crate::encode::open_of(&encode, &pairs, &schema)).await
+}
+
+/// What graphs are built on: the processor, or the device that the settings ask for, which is tried first.
+pub(super) async fn open_backend(config: &PipelineConfig, pool: &ComputePool) -> Result<Backend> {
+    let wanted = config.graph.device;
+    let encode = config.encode.clone();
+    let device = pool.run("device", move || choose_device(wanted, &encode)).await?;
+    Ok(Backend::new(config.graph.clone(), device))
+}
+
+#[cfg(not(feature = "onnx"))]
+fn choose_device(
+    wanted: crate::config::GraphDevice,
+    _: &crate::config::EncodeConfig,
+) -> Result<Option<Arc<dyn crate::graph::Device>>> {
+    match wanted {
+        crate::config::GraphDevice::Cuda => {
+            let message = "is `cuda`, but this build runs no ONNX Runtime (cargo feature `onnx`); set it to `cpu`";
+            Err(super::checks::fault("graph.device", message.into()))
+        }
+        _ => Ok(None),
+    }
+}
