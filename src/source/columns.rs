@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::compute::{CastOptions, cast_with_options};
+use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
-use arrow::error::ArrowError;
 
-use super::positions;
-use super::types::{Difference, common, item};
+use super::contract::positions;
+use super::types::{Difference, common, exactly, item};
 use crate::error::{Error, Result};
 
 /// The columns of all shards in the order in which they first come, each of a type that holds the values of all; where
@@ -102,11 +100,6 @@ impl Adapter {
         RecordBatch::try_new_with_options(schema, columns, &options)
             .map_err(|cause| Error::Arrow { action: "select columns", cause })
     }
-}
-
-/// The same values as another type: no value becomes null or another one.
-pub(crate) fn exactly(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
-    cast_with_options(array, to, &CastOptions { safe: false, ..CastOptions::default() })
 }
 
 /// A type may be longer than a page.

@@ -3,7 +3,7 @@ use arrow::datatypes::SchemaRef;
 use futures::{StreamExt, stream};
 
 use super::columns::{Adapter, unified};
-use super::{RecordBatches, Source, positions};
+use super::contract::{RecordBatches, Source, positions};
 use crate::error::{Error, Result};
 
 /// Record batches that are in memory already.

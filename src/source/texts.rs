@@ -7,7 +7,8 @@ use arrow::compute::take;
 use arrow::datatypes::{DataType, Schema};
 use arrow::error::ArrowError;
 
-use super::columns::exactly;
+use super::leaves::with_leaves;
+use super::types::exactly;
 
 /// Turns the columns of a record batch that are bytes but were declared as texts into texts, where all of a column are.
 /// `columns` are their positions in the schema that declares them.
@@ -61,5 +62,22 @@ fn holds_bytes(data_type: &DataType) -> bool {
         FixedSizeList(item, _) | Map(item, _) => holds_bytes(item.data_type()),
         Struct(fields) => fields.iter().any(|field| holds_bytes(field.data_type())),
         _ => false,
+    }
+}
+
+/// The schema with bytes in place of texts.
+pub(super) fn texts_as_bytes(schema: &Schema) -> Schema {
+    with_leaves(schema, &mut |_, data_type| match data_type {
+        text if !is_text(text) => text.clone(),
+        DataType::LargeUtf8 => DataType::LargeBinary,
+        DataType::Utf8View => DataType::BinaryView,
+        _ => DataType::Binary,
+    })
+}
+
+pub(super) fn is_text(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Dictionary(_, value) => is_text(value),
+        other => other.is_string(),
     }
 }

@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
+use arrow::array::ArrayRef;
+use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, TimeUnit};
+use arrow::error::ArrowError;
 
 /// Where two types have no type in common: a path within the column, and what either has there.
 #[derive(Debug, PartialEq)]
@@ -58,6 +61,11 @@ pub(super) fn common(first: &DataType, second: &DataType) -> Result<DataType, Di
             _ => return number(first, second).ok_or_else(|| difference(first, second)),
         },
     })
+}
+
+/// The same values as another type: no value becomes null or another one.
+pub(super) fn exactly(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
+    cast_with_options(array, to, &CastOptions { safe: false, ..CastOptions::default() })
 }
 
 fn difference(first: &DataType, second: &DataType) -> Difference {

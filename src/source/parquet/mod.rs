@@ -1,5 +1,10 @@
 //! One Parquet file, row group by row group.
 
+mod footer;
+mod pages;
+mod types;
+mod varint;
+
 use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, OnceLock};
 
@@ -10,12 +15,12 @@ use parquet::arrow::arrow_reader::{
 use parquet::arrow::{ProjectionMask, parquet_to_arrow_field_levels};
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
 
-use super::data_file::{BYTES, Emit, Part, ROWS, Texts, corrupt};
+use self::footer::impossible_columns;
+pub(super) use self::footer::is_encrypted;
+use self::pages::CheckedRowGroup;
+use super::decode::{BYTES, Emit, Part, ROWS, Texts, corrupt, order_of};
 use super::location::{Input, Location};
-use super::parquet_footer::impossible_columns;
-use super::parquet_pages::CheckedRowGroup;
-use super::parquet_types;
-use super::texts::restored;
+use super::texts::{restored, texts_as_bytes};
 use crate::error::Result;
 use crate::panics::guarded;
 use crate::telemetry;
@@ -55,11 +60,11 @@ impl ParquetFile {
                 bare
             }
         };
-        let metadata = match parquet_types::with_microseconds(metadata.schema(), metadata.parquet_schema()) {
+        let metadata = match types::with_microseconds(metadata.schema(), metadata.parquet_schema()) {
             Some(schema) => retyped(metadata.metadata().clone(), schema).map_err(|e| damaged(e.into()))?,
             None => metadata,
         };
-        let unchecked = parquet_types::unchecked_texts(metadata.schema(), metadata.parquet_schema());
+        let unchecked = types::unchecked_texts(metadata.schema(), metadata.parquet_schema());
         Ok(Self { metadata, of_bytes: OnceLock::new(), unchecked })
     }
 
@@ -176,15 +181,7 @@ fn retyped(metadata: Arc<ParquetMetaData>, schema: Schema) -> parquet::errors::R
 
 /// The same file with all its texts as bytes.
 fn of_bytes(metadata: &ArrowReaderMetadata) -> Option<ArrowReaderMetadata> {
-    let schema = parquet_types::of_bytes(metadata.schema());
-    let bare = parquet_types::without_texts(metadata.metadata()).ok()?;
+    let schema = texts_as_bytes(metadata.schema());
+    let bare = types::without_texts(metadata.metadata()).ok()?;
     retyped(Arc::new(bare), schema).ok()
-}
-
-/// A projected reader gives columns in the file's order; these positions in its output restore the order asked for.
-pub(super) fn order_of(columns: &[usize]) -> Vec<usize> {
-    let mut sorted = columns.to_vec();
-    sorted.sort_unstable();
-    sorted.dedup();
-    columns.iter().map(|c| sorted.partition_point(|s| s < c)).collect()
 }

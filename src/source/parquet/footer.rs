@@ -6,7 +6,7 @@ use super::varint::{byte, pass, varint, zigzag};
 
 /// Whether the footer names an encryption algorithm. The footer itself is not encrypted, or the file would not begin as
 /// Parquet does.
-pub(super) fn is_encrypted(input: &mut (impl Read + Seek)) -> Result<bool> {
+pub(in crate::source) fn is_encrypted(input: &mut (impl Read + Seek)) -> Result<bool> {
     go_to_field(&mut &footer(input)?[..], ENCRYPTION_ALGORITHM).map(|kind| kind.is_some())
 }
 

@@ -16,13 +16,13 @@ use super::object::Object;
 use crate::error::{Error, Result};
 
 #[derive(Clone, Debug)]
-pub(super) struct Blocks {
+pub(in crate::source) struct Blocks {
     shared: Arc<Shared>,
     position: u64,
 }
 
 /// Why the bytes did not come: a decoder only passes a text on.
-pub(super) type Failure = Arc<Mutex<Option<Error>>>;
+pub(in crate::source) type Failure = Arc<Mutex<Option<Error>>>;
 
 #[derive(Debug)]
 struct Shared {

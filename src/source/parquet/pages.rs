@@ -14,8 +14,8 @@ use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use parquet::file::serialized_reader::SerializedPageReader;
 use parquet::schema::types::ColumnDescriptor;
 
-use super::location::Input;
 use super::varint::{byte, pass, varint};
+use crate::source::location::Input;
 
 /// A row group for the decoder.
 pub(super) struct CheckedRowGroup {

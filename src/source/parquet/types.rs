@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimeUnit};
+use arrow::datatypes::{DataType, Schema, TimeUnit};
 use parquet::basic::{ConvertedType, Type as Physical};
 use parquet::errors::Result;
 use parquet::file::metadata::{FileMetaData, ParquetMetaData};
 use parquet::schema::types::{SchemaDescriptor, Type, TypePtr};
+
+use crate::source::leaves::with_leaves;
+use crate::source::texts::is_text;
 
 /// The schema with the timestamps that are stored as INT96 in microseconds, which reach from 290,000 years ago to as
 /// many ahead; nanoseconds reach from 1677 to 2262 only, and wrap. `None` where there are none.
@@ -33,16 +36,6 @@ pub(super) fn unchecked_texts(schema: &Schema, stored: &SchemaDescriptor) -> Vec
         data_type.clone()
     });
     columns
-}
-
-/// The schema with bytes in place of texts.
-pub(super) fn of_bytes(schema: &Schema) -> Schema {
-    with_leaves(schema, &mut |_, data_type| match data_type {
-        text if !is_text(text) => text.clone(),
-        DataType::LargeUtf8 => DataType::LargeBinary,
-        DataType::Utf8View => DataType::BinaryView,
-        _ => DataType::Binary,
-    })
 }
 
 /// The file with bytes in place of texts: in its Parquet schema nothing says that they are texts any more.
@@ -73,37 +66,4 @@ fn without_text(stored: TypePtr) -> Result<TypePtr> {
             Arc::new(group.build()?)
         }
     })
-}
-
-fn is_text(data_type: &DataType) -> bool {
-    match data_type {
-        DataType::Dictionary(_, value) => is_text(value),
-        other => other.is_string(),
-    }
-}
-
-/// The schema with what `change` makes of the types of its leaves, which are numbered as those of the Parquet schema
-/// are: depth first.
-fn with_leaves(schema: &Schema, change: &mut dyn FnMut(usize, &DataType) -> DataType) -> Schema {
-    let mut leaf = 0;
-    let fields: Vec<_> = schema.fields().iter().map(|field| with_leaf(field, &mut leaf, change)).collect();
-    Schema::new_with_metadata(fields, schema.metadata().clone())
-}
-
-fn with_leaf(field: &Field, leaf: &mut usize, change: &mut dyn FnMut(usize, &DataType) -> DataType) -> FieldRef {
-    let mut inner = |field: &FieldRef| with_leaf(field, leaf, change);
-    let data_type = match field.data_type() {
-        DataType::List(item) => DataType::List(inner(item)),
-        DataType::LargeList(item) => DataType::LargeList(inner(item)),
-        DataType::ListView(item) => DataType::ListView(inner(item)),
-        DataType::LargeListView(item) => DataType::LargeListView(inner(item)),
-        DataType::FixedSizeList(item, length) => DataType::FixedSizeList(inner(item), *length),
-        DataType::Map(entries, sorted) => DataType::Map(inner(entries), *sorted),
-        DataType::Struct(fields) => DataType::Struct(fields.iter().map(inner).collect()),
-        data_type => {
-            *leaf += 1;
-            change(*leaf - 1, data_type)
-        }
-    };
-    Arc::new(field.clone().with_data_type(data_type))
 }

@@ -1,5 +1,7 @@
 //! One Arrow IPC file or stream, from front to back: a file is a stream between a mark and a footer.
 
+mod lengths;
+
 use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
 
@@ -11,12 +13,10 @@ use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions, w
 use arrow::ipc::{Endianness, root_as_footer, root_as_message};
 use parquet::file::reader::Length;
 
-use super::data_file::{Emit, Part, ROWS, Texts, corrupt};
-use super::lengths::CheckedLengths;
+use self::lengths::CheckedLengths;
+use super::decode::{Emit, Part, ROWS, Texts, corrupt, order_of};
 use super::location::{Input, Location};
-use super::parquet::order_of;
-use super::parquet_types::of_bytes;
-use super::texts::restored;
+use super::texts::{restored, texts_as_bytes};
 use crate::error::{Error, Result};
 
 #[derive(Clone, Debug)]
@@ -176,7 +176,8 @@ fn start_with_bytes(schema: &Schema) -> Result<Vec<u8>, ArrowError> {
     }
     let (options, mut dictionaries) = (IpcWriteOptions::default(), DictionaryTracker::new(false));
     let generator = IpcDataGenerator::default();
-    let message = generator.schema_to_bytes_with_dictionary_tracker(&of_bytes(schema), &mut dictionaries, &options);
+    let message =
+        generator.schema_to_bytes_with_dictionary_tracker(&texts_as_bytes(schema), &mut dictionaries, &options);
     let mut start = Vec::new();
     write_message(&mut start, message, &options)?;
     Ok(start)

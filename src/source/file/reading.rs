@@ -10,12 +10,12 @@ use futures::StreamExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::RecordBatches;
-use super::columns::Adapter;
 use super::data_file::DataFile;
 use crate::config::OnCorrupt;
 use crate::error::{Error, Result};
 use crate::panics;
+use crate::source::columns::Adapter;
+use crate::source::contract::RecordBatches;
 use crate::telemetry;
 
 /// A row group of a Parquet file, or a whole Arrow IPC file.

@@ -1,3 +1,7 @@
+mod data_file;
+mod foreign;
+mod reading;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -6,12 +10,12 @@ use arrow::datatypes::SchemaRef;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 
+use self::data_file::DataFile;
+use self::reading::{Damage, FilePart};
 use super::columns::{Adapter, unified};
-use super::data_file::DataFile;
+use super::contract::{Fingerprint, RecordBatches, Shard, Source, SourceCounts, positions};
+use super::find::{self, Access, absolute};
 use super::location::Location;
-use super::reading::{self, Damage, FilePart};
-use super::uri::absolute;
-use super::{Access, Fingerprint, RecordBatches, Shard, Source, SourceCounts, files, positions};
 use crate::config::{OnCorrupt, SourceConfig};
 use crate::error::{Error, Result};
 use crate::telemetry;
@@ -60,7 +64,7 @@ impl FileSource {
     /// for what is but is damaged, [`Error::Remote`] for a store that cannot be reached.
     pub async fn open_all(config: &SourceConfig) -> Result<Self> {
         let access = Access::new(config);
-        let files = opened(files::list(&config.uri, &access, telemetry::foreign_files).await?).await;
+        let files = opened(find::list(&config.uri, &access, telemetry::foreign_files).await?).await;
         Ok(Self::of(config, access, files.into_iter().collect::<Result<_>>()?))
     }
 
@@ -72,7 +76,7 @@ impl FileSource {
     pub(crate) async fn open_readable(config: &SourceConfig) -> Result<(Self, Vec<Error>)> {
         let access = Access::new(config);
         let (mut files, mut errors) = (Vec::new(), Vec::new());
-        for opened in opened(files::list(&config.uri, &access, telemetry::foreign_files).await?).await {
+        for opened in opened(find::list(&config.uri, &access, telemetry::foreign_files).await?).await {
             match opened {
                 Ok(file) => files.push(file),
                 Err(error) => errors.push(error),
@@ -151,7 +155,7 @@ impl Source for FileSource {
 
     fn added(&self, known: Vec<Shard>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {
         let added = async move {
-            let mut locations = files::list(&self.uris, &self.access, |_, _| {}).await?;
+            let mut locations = find::list(&self.uris, &self.access, |_, _| {}).await?;
             for Shard { uri, version } in &known {
                 let change = match locations.iter().map(Location::shard).find(|found| found.uri == *uri) {
                     None => "is gone",

@@ -1,102 +1,16 @@
-//! Uris to files, in a fixed order.
+//! Uris of this machine's files.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use super::Access;
-use super::folder::{CACHE, ENDINGS, data_files, is_cache_of_hf, is_dataset_of_hf, manifest, sort_out};
-use super::location::Location;
-#[cfg(feature = "cloud")]
-use super::object::Remote;
+use super::folder::{CACHE, Found, data_files, is_cache_of_hf, is_dataset_of_hf, manifest, sort_out};
 use super::pattern::Component;
-use super::uri::{Local, is_local, nearby};
-use crate::error::{Error, Result};
-use crate::telemetry;
-
-/// What a uri names.
-#[derive(Debug)]
-pub(super) struct Found<T> {
-    /// Data, in order.
-    pub files: Vec<T>,
-    /// The names of what lies beside them in a folder and is no data.
-    pub foreign: Vec<String>,
-}
-
-impl<T> Found<T> {
-    pub fn files(files: Vec<T>) -> Self {
-        Self { files, foreign: Vec::new() }
-    }
-}
-
-/// The files that `uris` name: each a file, a folder of files with one of the endings, or a shell pattern. `foreign`
-/// hears what else is in a folder.
-pub(super) async fn list(
-    uris: &[String],
-    access: &Access,
-    mut foreign: impl FnMut(&str, &[String]),
-) -> Result<Vec<Location>> {
-    let mut remote = Remote::new(access);
-    let mut files = Vec::new();
-    for uri in uris {
-        let found = if is_local(uri) { local(uri.clone()).await? } else { remote.list(uri).await? };
-        if found.files.is_empty() {
-            let endings = ENDINGS.join(", *.");
-            let beside = match &found.foreign[..] {
-                [] => String::new(),
-                names => format!("; it has {}", some_of(names)),
-            };
-            let below = "not below: FOLDER/**/*.parquet is for that";
-            let hint = format!("; no file matches (folders are searched for *.{endings}, {below}){beside}");
-            return Err(Error::NotFound { uri: uri.clone(), hint });
-        }
-        if !found.foreign.is_empty() {
-            foreign(uri, &found.foreign);
-        }
-        files.extend(found.files);
-    }
-    let mut known = HashSet::new();
-    if let Some(file) = files.iter().map(|file| file.shard().uri).find(|uri| !known.insert(uri.clone())) {
-        telemetry::file_twice(&file);
-    }
-    Ok(files)
-}
-
-/// The local ones of these files.
-///
-/// # Errors
-/// [`Error::NotFound`] and [`Error::UnsupportedSource`].
 #[cfg(feature = "cli")]
-pub(crate) fn local_files(uris: &[String]) -> Result<Vec<PathBuf>> {
-    let found = uris.iter().filter(|uri| is_local(uri)).map(|uri| Ok(expand(uri)?.files));
-    Ok(found.collect::<Result<Vec<_>>>()?.concat())
-}
+use super::uri::is_local;
+use super::uri::{Local, nearby};
+use crate::error::{Error, Result};
+use crate::source::location::Location;
 
-/// The first of some names, as a text.
-pub(super) fn some_of(names: &[String]) -> String {
-    let shown = crate::error::quoted(&names[..names.len().min(SHOWN)]);
-    match names.len().saturating_sub(SHOWN) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
-}
-
-/// What there is without the cargo feature `cloud`.
-#[cfg(not(feature = "cloud"))]
-struct Remote;
-
-#[cfg(not(feature = "cloud"))]
-impl Remote {
-    fn new(_: &Access) -> Self {
-        Self
-    }
-
-    async fn list(&mut self, uri: &str) -> Result<Found<Location>> {
-        let reason = "it needs a build with the cargo feature `cloud`; or copy the files to a local folder".to_owned();
-        Err(Error::UnsupportedSource { uri: uri.to_owned(), reason })
-    }
-}
-
-async fn local(uri: String) -> Result<Found<Location>> {
+pub(super) async fn list(uri: String) -> Result<Found<Location>> {
     let locate = move || {
         let Found { files, foreign } = expand(&uri)?;
         Ok(Found { files: files.into_iter().map(Location::file).collect::<Result<_>>()?, foreign })
@@ -229,5 +143,12 @@ fn is_cached(file: &Path) -> bool {
     }
 }
 
-/// Names that are shown of many.
-const SHOWN: usize = 3;
+/// The local ones of these files.
+///
+/// # Errors
+/// [`Error::NotFound`] and [`Error::UnsupportedSource`].
+#[cfg(feature = "cli")]
+pub(crate) fn local_files(uris: &[String]) -> Result<Vec<PathBuf>> {
+    let found = uris.iter().filter(|uri| is_local(uri)).map(|uri| Ok(expand(uri)?.files));
+    Ok(found.collect::<Result<Vec<_>>>()?.concat())
+}

@@ -7,12 +7,12 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use super::foreign;
-use super::ipc::{self, IpcFile};
-use super::location::{Input, Location};
-use super::parquet::ParquetFile;
-use super::parquet_footer;
-use crate::error::{Cause, Error, Result};
+use crate::error::{Error, Result};
 use crate::panics;
+use crate::source::decode::{Emit, Part, Texts, corrupt};
+use crate::source::ipc::{self, IpcFile};
+use crate::source::location::{Input, Location};
+use crate::source::parquet::{self, ParquetFile};
 
 #[derive(Debug)]
 pub(super) struct DataFile {
@@ -25,30 +25,6 @@ enum Format {
     Parquet(ParquetFile),
     Ipc(IpcFile),
 }
-
-/// How texts are decoded.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Texts {
-    /// As such: one that is not UTF-8 is an error, at the latest when its record batch is decoded.
-    Strict,
-    /// As bytes, and turned into texts record batch by record batch. A column that has one that is not UTF-8 stays
-    /// bytes in that record batch.
-    Lenient,
-}
-
-/// What is to be read of a file.
-#[derive(Clone, Copy)]
-pub(super) struct Part<'a> {
-    /// Of a file's parts, from 0 on.
-    pub number: usize,
-    pub columns: &'a [usize],
-    pub texts: Texts,
-    /// Rows at the start that are not wanted.
-    pub skip: usize,
-}
-
-/// Takes a record batch, and says whether it takes more.
-pub(super) type Emit<'a> = &'a mut dyn FnMut(RecordBatch) -> ControlFlow<()>;
 
 impl DataFile {
     /// Reads begin and footer. Blocks.
@@ -110,7 +86,7 @@ impl DataFile {
 
     fn is_encrypted(&self) -> bool {
         let Ok(mut input) = self.location.open_ends() else { return false };
-        parquet_footer::is_encrypted(&mut input).unwrap_or(false)
+        parquet::is_encrypted(&mut input).unwrap_or(false)
     }
 
     /// The row group, and the column that is damaged: found by reading them one by one.
@@ -233,16 +209,6 @@ fn guarded<T>(location: &Location, input: Input, work: impl FnOnce(Input) -> Res
     }
     result
 }
-
-pub(super) fn corrupt(location: &Location, place: String, cause: Cause) -> Error {
-    Error::Corrupt { uri: location.uri(), place, expected: "Parquet or Arrow IPC", cause }
-}
-
-/// Rows of a record batch, at most.
-pub(super) const ROWS: usize = 2048;
-
-/// And bytes, about, unless a single row has more.
-pub(super) const BYTES: usize = 8 << 20;
 
 /// Bytes that tell what a file is.
 const FIRST_BYTES: u64 = 4096;

@@ -56,7 +56,7 @@ pub(super) fn is_local(uri: &str) -> bool {
 }
 
 /// The uri as it holds from any working directory.
-pub(super) fn absolute(uri: &str) -> String {
+pub(in crate::source) fn absolute(uri: &str) -> String {
     if !is_local(uri) {
         return uri.to_owned();
     }

@@ -5,6 +5,21 @@ use serde::Deserialize;
 use super::pattern::is_hidden;
 use crate::error::{Error, Result, quoted};
 
+/// What a uri names.
+#[derive(Debug)]
+pub(super) struct Found<T> {
+    /// Data, in order.
+    pub files: Vec<T>,
+    /// The names of what lies beside them in a folder and is no data.
+    pub foreign: Vec<String>,
+}
+
+impl<T> Found<T> {
+    pub fn files(files: Vec<T>) -> Self {
+        Self { files, foreign: Vec::new() }
+    }
+}
+
 /// What files of a folder are called that are data.
 pub(super) const ENDINGS: [&str; 5] = ["parquet", "arrow", "arrows", "feather", "ipc"];
 

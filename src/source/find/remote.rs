@@ -1,11 +1,9 @@
-//! Objects of S3, Google Cloud Storage and Azure, and files of web servers.
+//! Uris of objects of S3, Google Cloud Storage and Azure, and of files of web servers.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use bytes::Bytes;
 use futures::TryStreamExt;
 use http_body_util::BodyExt;
 use object_store::aws::AmazonS3Builder;
@@ -16,64 +14,20 @@ use object_store::client::{
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::http::HttpBuilder;
 use object_store::path::Path as ObjectPath;
-use object_store::{
-    ClientOptions, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, ObjectStoreScheme, RetryConfig,
-};
+use object_store::{ClientOptions, ObjectMeta, ObjectStore, ObjectStoreExt, ObjectStoreScheme, RetryConfig};
 use url::Url;
 
-use super::Access;
-use super::files::Found;
-use super::folder::{CACHE, data_files, is_cache_of_hf, is_dataset_of_hf, manifest, sort_out};
-use super::location::Location;
+use super::access::Access;
+use super::folder::{CACHE, Found, data_files, is_cache_of_hf, is_dataset_of_hf, manifest, sort_out};
 use super::pattern::{Component, is_wildcard, matches, unescaped};
 use crate::error::{Error, Result};
+use crate::source::location::{Location, Object, failed};
 use crate::telemetry;
-
-/// One object, as it was when it was listed.
-#[derive(Clone, Debug)]
-pub(super) struct Object {
-    pub uri: String,
-    pub size: u64,
-    store: Arc<dyn ObjectStore>,
-    meta: ObjectMeta,
-}
 
 /// Connections to stores, by the begin of the uris that they serve.
 pub(super) struct Remote {
     access: Access,
     open: HashMap<String, Arc<dyn ObjectStore>>,
-}
-
-impl Object {
-    fn new(store: Arc<dyn ObjectStore>, root: &str, meta: ObjectMeta) -> Self {
-        Self { uri: format!("{root}{}", meta.location), size: meta.size, store, meta }
-    }
-
-    /// A text that changes with the content.
-    pub fn version(&self) -> String {
-        let tag = self.meta.e_tag.clone();
-        format!("{} {}", self.size, tag.unwrap_or_else(|| self.meta.last_modified.to_rfc3339()))
-    }
-
-    /// These bytes, or [`Error::SourceChanged`] if they are no longer those of this version.
-    pub async fn fetch(&self, range: Range<u64>) -> Result<Bytes> {
-        // Weak tags are of no use here: they never match in a request for a part.
-        let tag = self.meta.e_tag.clone().filter(|tag| !tag.starts_with("W/"));
-        let unmodified = if tag.is_none() { Some(self.meta.last_modified) } else { None };
-        let options = GetOptions {
-            range: Some(range.into()),
-            if_match: tag,
-            if_unmodified_since: unmodified,
-            ..GetOptions::default()
-        };
-        let fetch = async { self.store.get_opts(&self.meta.location, options).await?.bytes().await };
-        let changed = |change| Error::SourceChanged { uri: self.uri.clone(), change };
-        fetch.await.map_err(|error| match error {
-            object_store::Error::NotFound { .. } => changed("is gone"),
-            object_store::Error::Precondition { .. } => changed("has changed"),
-            other => failed(&self.uri, "read", other),
-        })
-    }
 }
 
 impl Remote {
@@ -232,16 +186,6 @@ fn connect(scheme: &ObjectStoreScheme, url: &Url, access: &Access) -> Result<Arc
         ObjectStoreScheme::Http => connect!(HttpBuilder::new(), &url[..url::Position::BeforePath]),
         _ => return Err(format!("`{}://` is not supported; use s3, gs, az, http or https", url.scheme())),
     })
-}
-
-fn failed(uri: &str, action: &'static str, error: object_store::Error) -> Error {
-    match error {
-        object_store::Error::NotFound { .. } => {
-            let hint = "; check the path, and that the credentials allow to see it".to_owned();
-            Error::NotFound { uri: uri.to_owned(), hint }
-        }
-        other => Error::Remote { uri: uri.to_owned(), action, cause: other.into() },
-    }
 }
 
 /// Counts the answers after which a request is tried again; trying again is the store's own business.

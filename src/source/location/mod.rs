@@ -1,6 +1,11 @@
 //! Where a shard lies, and its bytes: a file of this machine or, with the cargo feature `cloud`, an object that is
 //! fetched in ranges.
 
+#[cfg(feature = "cloud")]
+mod blocks;
+#[cfg(feature = "cloud")]
+mod object;
+
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -11,9 +16,14 @@ use bytes::Bytes;
 use parquet::errors::Result as ParquetResult;
 use parquet::file::reader::{ChunkReader, Length};
 
-use super::Shard;
 #[cfg(feature = "cloud")]
-use super::{blocks::Blocks, object::Object};
+use self::blocks::Blocks;
+#[cfg(feature = "cloud")]
+pub(super) use self::{
+    blocks::Failure,
+    object::{Object, failed},
+};
+use super::contract::Shard;
 use crate::error::{Error, Result};
 
 #[derive(Clone, Debug)]
@@ -112,9 +122,9 @@ impl Input {
 
     /// What to ask, once a decoder has failed, for the reason if the bytes did not come.
     #[cfg(feature = "cloud")]
-    pub fn failure(&self) -> super::blocks::Failure {
+    pub fn failure(&self) -> Failure {
         match self {
-            Self::File(_) => super::blocks::Failure::default(),
+            Self::File(_) => Failure::default(),
             Self::Object(blocks) => blocks.failure(),
         }
     }
