@@ -1,4 +1,4 @@
-//! What a source is, and what it says about itself.
+//! What a source must do, and what it says about itself.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -13,83 +13,85 @@ pub type RecordBatches = BoxStream<'static, Result<RecordBatch>>;
 
 /// Something that can be read from front to back, always in the same order.
 pub trait Source: Send + Sync + 'static {
-    /// What to call it in messages.
+    /// Returns the name that messages use.
     fn uri(&self) -> &str;
 
-    /// Its columns.
+    /// Returns the columns.
     fn schema(&self) -> SchemaRef;
 
-    /// Rows in all, where that is known without reading them.
+    /// Returns the number of rows if it is known without reading them. Default: `None`.
     fn rows(&self) -> Option<usize> {
         None
     }
 
-    /// The condition that leaves rows out, `None` by default; messages about too few rows name it.
+    /// Returns the condition that leaves rows out; messages about too few rows name it. Default: `None`.
     fn filter(&self) -> Option<&str> {
         None
     }
 
-    /// What its rows hang on. `None`, the default, keeps them from being cached beyond the run.
+    /// Returns what the rows depend on. With `None`, the default, no cache of them outlives the run.
     fn fingerprint(&self) -> Option<Fingerprint> {
         None
     }
 
-    /// Looks again: a source of the shards that have come since, `None` where there are none (the default) or they
-    /// cannot be told apart.
+    /// Looks for shards that are not among the `known` ones, and returns a source of them.
+    ///
+    /// The result is `None` if there are none, or if this source cannot tell them apart, which is the default.
     ///
     /// # Errors
-    /// [`Error::SourceChanged`] where one of the `known` shards is no longer there as it was; those of opening.
+    /// [`Error::SourceChanged`] if one of the `known` shards has changed or is gone; the errors of opening a source.
     fn added(&self, known: Vec<Shard>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {
         let _ = known;
         std::future::ready(Ok(None)).boxed()
     }
 
-    /// What it has got over so far; default nothing.
+    /// Returns how much it has skipped or tried again so far. Default: nothing.
     fn counts(&self) -> SourceCounts {
         SourceCounts::default()
     }
 
-    /// Reads these columns of all rows, in the source's order. CPU work and blocking IO must not run on the thread
-    /// that polls.
+    /// Reads these columns of all rows, in the source's order.
+    ///
+    /// The stream is polled by a thread of the async runtime: do CPU work and blocking IO elsewhere.
     ///
     /// # Errors
-    /// [`Error::MissingColumn`]; what goes wrong later comes as an item of the stream.
+    /// [`Error::MissingColumn`]. An error while rows are read is an item of the stream.
     fn read(&self, columns: &[String]) -> Result<RecordBatches>;
 }
 
-/// What a source has got over.
+/// Counts of what a source has tolerated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SourceCounts {
-    /// Rows that lay in damaged parts and were skipped, where their number is known: in Parquet it is.
+    /// Rows skipped since they lay in damaged parts. Parquet states how many these are, Arrow IPC does not.
     pub skipped_rows: usize,
-    /// Values that are null in the store since they are no UTF-8. Known once rows are stored: a source gives bytes.
+    /// Texts that are null in the store since they are not UTF-8. Known once rows are stored: a source gives bytes.
     pub bad_texts: usize,
-    /// Requests to object stores that failed for a passing reason, and so were sent again while retries were left.
+    /// Requests to object stores that failed for a passing reason and, if retries were left, were sent again.
     pub faults: usize,
 }
 
-/// What the rows of a source hang on: where this is the same, they are.
+/// What the rows of a source depend on: two sources with equal fingerprints have the same rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fingerprint {
-    /// Where they are looked for, and what leaves some of them out: a filter.
+    /// Where rows are looked for, and what leaves some of them out, such as a filter.
     pub settings: String,
-    /// What they were read from, in order.
+    /// The files that the rows are read from, in order.
     pub shards: Vec<Shard>,
 }
 
 /// One file of a source.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Shard {
-    /// Where it is, from anywhere.
+    /// Where it is; a local path is absolute.
     pub uri: String,
-    /// A text that changes whenever its content may have changed: size, and time of change or tag. One line.
+    /// One line that changes whenever the content may have changed: its size, and a time of change or a tag.
     pub version: String,
 }
 
-/// The positions of `columns` in `schema`.
+/// Returns the indices of `columns` in `schema`; `uri` names the source in errors.
 ///
 /// # Errors
-/// [`Error::MissingColumn`] with the columns that are there, [`Error::AmbiguousColumn`] where several have the name.
+/// [`Error::MissingColumn`] with the columns that are there; [`Error::AmbiguousColumn`] if several have the name.
 pub fn positions(uri: &str, schema: &Schema, columns: &[String]) -> Result<Vec<usize>> {
     let position = |column: &String| {
         let uri = || uri.to_owned();

@@ -1,4 +1,4 @@
-//! What the decoders of both formats share: what they are asked for, and what they answer with.
+//! What the decoders of Parquet and Arrow IPC share: the request, the record batches, and the error.
 
 use std::ops::ControlFlow;
 
@@ -10,28 +10,29 @@ use crate::error::{Cause, Error};
 /// How texts are decoded.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Texts {
-    /// As such: one that is not UTF-8 is an error, at the latest when its record batch is decoded.
+    /// Texts are decoded as texts. One that is not UTF-8 is an error, at the latest when its record batch is decoded.
     Strict,
-    /// As bytes, and turned into texts record batch by record batch. A column that has one that is not UTF-8 stays
-    /// bytes in that record batch.
+    /// Texts are decoded as bytes, which become texts record batch by record batch. A column with a text that is not
+    /// UTF-8 remains bytes in that record batch.
     Lenient,
 }
 
-/// What is to be read of a file.
+/// What to read of a file.
 #[derive(Clone, Copy)]
 pub(super) struct Part<'a> {
-    /// Of a file's parts, from 0 on.
+    /// The part's number among those of the file, from 0.
     pub number: usize,
+    /// The indices of the columns in the file's schema, in the order wanted.
     pub columns: &'a [usize],
     pub texts: Texts,
-    /// Rows at the start that are not wanted.
+    /// How many rows at the start to leave out.
     pub skip: usize,
 }
 
-/// Takes a record batch, and says whether it takes more.
+/// Receives a record batch, and says whether to go on.
 pub(super) type Emit<'a> = &'a mut dyn FnMut(RecordBatch) -> ControlFlow<()>;
 
-/// A projected reader gives columns in the file's order; these positions in its output restore the order asked for.
+/// Returns the indices that bring the output of a projected reader, which is in the file's order, to that of `columns`.
 pub(super) fn order_of(columns: &[usize]) -> Vec<usize> {
     let mut sorted = columns.to_vec();
     sorted.sort_unstable();
@@ -39,12 +40,13 @@ pub(super) fn order_of(columns: &[usize]) -> Vec<usize> {
     columns.iter().map(|c| sorted.partition_point(|s| s < c)).collect()
 }
 
+/// The error for a file that cannot be decoded; `place` follows its name in the message, or is empty.
 pub(super) fn corrupt(location: &Location, place: String, cause: Cause) -> Error {
     Error::Corrupt { uri: location.uri(), place, expected: "Parquet or Arrow IPC", cause }
 }
 
-/// Rows of a record batch, at most.
-pub(super) const ROWS: usize = 2048;
+/// The most rows of a record batch.
+pub(super) const MAX_BATCH_ROWS: usize = 2048;
 
-/// And bytes, about, unless a single row has more.
-pub(super) const BYTES: usize = 8 << 20;
+/// About the most bytes of a record batch; one with a single row may have more.
+pub(super) const MAX_BATCH_BYTES: usize = 8 << 20;

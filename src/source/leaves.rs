@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 
-/// The schema with what `change` makes of the types of its leaves, which are numbered as those of the Parquet schema
-/// are: depth first.
+/// Returns the schema with `change` applied to the types of its leaves.
+///
+/// Leaves are numbered depth first, as those of a Parquet schema are.
 pub(super) fn with_leaves(schema: &Schema, change: &mut dyn FnMut(usize, &DataType) -> DataType) -> Schema {
     let mut leaf = 0;
     let fields: Vec<_> = schema.fields().iter().map(|field| with_leaf(field, &mut leaf, change)).collect();

@@ -4,6 +4,14 @@
 //! [`FileSource`] reads Parquet and Arrow IPC, [`MemorySource`] holds record batches that are already there,
 //! [`FilteredSource`] leaves rows out, and anything else that can be read in a fixed order is a `Source` of your own.
 //!
+//! The rows of files take this way, through private modules:
+//!
+//! 1. `find` turns uris into the locations of files, in a fixed order.
+//! 2. `location` opens a location: a file of this machine, or an object that is fetched in blocks.
+//! 3. `parquet` or `ipc` decodes it, a part at a time; `decode` is what both share.
+//! 4. `file` reads several parts at the same time and hands their record batches out in order.
+//! 5. `columns` brings the record batches of all files to the same types.
+//!
 //! ```
 //! use futures::TryStreamExt;
 //! use prosampler::arrow::{array::{Int64Array, RecordBatch}, error::ArrowError};
@@ -42,7 +50,7 @@ pub(crate) use self::texts::readable;
 use crate::config::SourceConfig;
 use crate::error::Result;
 
-/// The source that these settings name.
+/// Opens the source that these settings name.
 ///
 /// # Errors
 /// Those of [`FileSource::open_all`] and [`FilteredSource::new`].
@@ -50,7 +58,7 @@ pub async fn open(config: &SourceConfig) -> Result<Box<dyn Source>> {
     filtered(Box::new(FileSource::open_all(config).await?), config.filter.as_deref())
 }
 
-/// The rows for which `filter` holds, all where there is none.
+/// Returns a source of the rows for which `filter` holds, or of all rows if there is no filter.
 pub(crate) fn filtered(source: Box<dyn Source>, filter: Option<&str>) -> Result<Box<dyn Source>> {
     Ok(match filter {
         Some(filter) => Box::new(FilteredSource::new(source, filter)?),

@@ -1,4 +1,4 @@
-//! Uris of this machine's files.
+//! Lists the files of this machine that a uri names.
 
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,7 @@ use super::uri::{Local, nearby};
 use crate::error::{Error, Result};
 use crate::source::location::Location;
 
+/// Lists the files that a local uri names, on a blocking thread.
 pub(super) async fn list(uri: String) -> Result<Found<Location>> {
     let locate = move || {
         let Found { files, foreign } = expand(&uri)?;
@@ -18,10 +19,11 @@ pub(super) async fn list(uri: String) -> Result<Found<Location>> {
     tokio::task::spawn_blocking(locate).await.map_err(|e| Error::TaskDied { task: "source", message: e.to_string() })?
 }
 
+/// Lists the paths that a local uri names: itself, the data files of a folder, or what matches a pattern.
 fn expand(uri: &str) -> Result<Found<PathBuf>> {
     let unsupported = |reason: String| Error::UnsupportedSource { uri: uri.to_owned(), reason };
     let local = Local::parse(uri).map_err(unsupported)?;
-    // A name may have wildcards or backslashes of its own.
+    // The name of a file may itself contain wildcards or backslashes.
     for path in [local.path.clone(), local.unescaped()] {
         if path.is_dir() {
             return folder(&path);
@@ -51,7 +53,7 @@ fn expand(uri: &str) -> Result<Found<PathBuf>> {
     Ok(Found::files(files))
 }
 
-/// The data of a folder.
+/// Lists the data files of a folder.
 fn folder(folder: &Path) -> Result<Found<PathBuf>> {
     let entries = entries(folder)?;
     let names = entries.iter().map(|(name, _)| name.as_str());
@@ -74,23 +76,23 @@ fn folder(folder: &Path) -> Result<Found<PathBuf>> {
     Ok(Found { files, foreign })
 }
 
-/// Collects the files that a pattern means.
+/// Collects the files that match a pattern.
 #[derive(Default)]
 struct Walk {
     files: Vec<PathBuf>,
-    /// The folders that `**` has led through to where it is, or links would lead in circles.
+    /// The folders that `**` has passed on its way here: one that is met again is a circle of links.
     above: Vec<PathBuf>,
 }
 
 impl Walk {
-    /// Those below `folder` that these components mean.
+    /// Collects the files below `folder` that match these components.
     fn below(&mut self, folder: &Path, components: &[Component]) -> Result<()> {
         let Some((first, rest)) = components.split_first() else { return Ok(()) };
         match first {
-            Component::Name(name) => self.found(folder.join(name), rest),
+            Component::Name(name) => self.matched(folder.join(name), rest),
             Component::Wild { .. } => {
-                let mut meant = entries(folder)?.into_iter().filter(|(name, _)| first.admits(name));
-                meant.try_for_each(|(_, path)| self.found(path, rest))
+                let mut admitted = entries(folder)?.into_iter().filter(|(name, _)| first.admits(name));
+                admitted.try_for_each(|(_, path)| self.matched(path, rest))
             }
             Component::Folders => {
                 let real = or_here(folder).canonicalize().unwrap_or_else(|_| folder.to_owned());
@@ -99,15 +101,17 @@ impl Walk {
                 }
                 self.above.push(real);
                 self.below(folder, rest)?;
-                let mut meant = entries(folder)?.into_iter().filter(|(name, path)| first.admits(name) && path.is_dir());
-                meant.try_for_each(|(_, path)| self.below(&path, components))?;
+                let mut folders =
+                    entries(folder)?.into_iter().filter(|(name, path)| first.admits(name) && path.is_dir());
+                folders.try_for_each(|(_, path)| self.below(&path, components))?;
                 self.above.pop();
                 Ok(())
             }
         }
     }
 
-    fn found(&mut self, path: PathBuf, rest: &[Component]) -> Result<()> {
+    /// Goes on with a path that matches all components before `rest`.
+    fn matched(&mut self, path: PathBuf, rest: &[Component]) -> Result<()> {
         match rest {
             [] if path.is_file() => self.files.push(path),
             [_, ..] if path.is_dir() => self.below(&path, rest)?,
@@ -117,7 +121,7 @@ impl Walk {
     }
 }
 
-/// What is in a folder: names as text, and paths.
+/// Lists the entries of a folder: their names as texts, and their paths.
 fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     let list = || -> std::io::Result<_> {
         let entry = |entry: std::io::Result<std::fs::DirEntry>| {
@@ -129,12 +133,12 @@ fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     list().map_err(|cause| Error::Io { action: "list", path: or_here(folder).into(), cause })
 }
 
-/// A folder; the working directory where it has no name.
+/// Returns the folder, or the working directory if its path is empty.
 fn or_here(folder: &Path) -> &Path {
     if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
 }
 
-/// Whether a file is one of the caches that Hugging Face's datasets keeps beside its data.
+/// Whether a file is a cache that Hugging Face's datasets keeps beside its data.
 fn is_cached(file: &Path) -> bool {
     let is_cache = file.file_name().is_some_and(|name| is_cache_of_hf(&name.to_string_lossy()));
     is_cache && {
@@ -143,7 +147,7 @@ fn is_cached(file: &Path) -> bool {
     }
 }
 
-/// The local ones of these files.
+/// Lists the files that those of `uris` name that are local.
 ///
 /// # Errors
 /// [`Error::NotFound`] and [`Error::UnsupportedSource`].

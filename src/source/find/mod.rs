@@ -24,8 +24,13 @@ use super::location::Location;
 use crate::error::{Error, Result, quoted};
 use crate::telemetry;
 
-/// The files that `uris` name: each a file, a folder of files with one of the endings, or a shell pattern. `foreign`
-/// hears what else is in a folder.
+/// Lists the files that `uris` name, in their order.
+///
+/// Each uri names a file, a folder with files of one of the [`ENDINGS`], or files that match a shell pattern. `foreign`
+/// is called with a folder and the names of what else is in it.
+///
+/// # Errors
+/// [`Error::NotFound`] for a uri without files, [`Error::UnsupportedSource`], and errors of disk and network.
 pub(super) async fn list(
     uris: &[String],
     access: &Access,
@@ -57,16 +62,16 @@ pub(super) async fn list(
     Ok(files)
 }
 
-/// The first of some names, as a text.
+/// Quotes the first of some names, and says how many more there are.
 fn some_of(names: &[String]) -> String {
-    let shown = quoted(&names[..names.len().min(SHOWN)]);
-    match names.len().saturating_sub(SHOWN) {
+    let shown = quoted(&names[..names.len().min(MAX_SHOWN_NAMES)]);
+    match names.len().saturating_sub(MAX_SHOWN_NAMES) {
         0 => shown,
         more => format!("{shown} and {more} more"),
     }
 }
 
-/// What there is without the cargo feature `cloud`.
+/// Stands in for object stores without the cargo feature `cloud`: every uri of theirs is an error.
 #[cfg(not(feature = "cloud"))]
 struct Remote;
 
@@ -82,5 +87,5 @@ impl Remote {
     }
 }
 
-/// Names that are shown of many.
-const SHOWN: usize = 3;
+/// The most names that a message shows.
+const MAX_SHOWN_NAMES: usize = 3;

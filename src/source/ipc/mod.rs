@@ -14,7 +14,7 @@ use arrow::ipc::{Endianness, root_as_footer, root_as_message};
 use parquet::file::reader::Length;
 
 use self::lengths::CheckedLengths;
-use super::decode::{Emit, Part, ROWS, Texts, corrupt, order_of};
+use super::decode::{Emit, MAX_BATCH_ROWS, Part, Texts, corrupt, order_of};
 use super::location::{Input, Location};
 use super::texts::{restored, texts_as_bytes};
 use crate::error::{Error, Result};
@@ -80,8 +80,8 @@ impl IpcFile {
             count += 1;
             let skipped = skip.min(batch.num_rows());
             skip -= skipped;
-            for start in (skipped..batch.num_rows()).step_by(ROWS) {
-                if let ControlFlow::Break(()) = emit(batch.slice(start, ROWS.min(batch.num_rows() - start))) {
+            for start in (skipped..batch.num_rows()).step_by(MAX_BATCH_ROWS) {
+                if let ControlFlow::Break(()) = emit(batch.slice(start, MAX_BATCH_ROWS.min(batch.num_rows() - start))) {
                     return Ok(ControlFlow::Break(()));
                 }
             }

@@ -1,4 +1,4 @@
-//! Objects of S3, Google Cloud Storage and Azure, and files of web servers.
+//! An object of S3, Google Cloud Storage and Azure, or a file of a web server.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use object_store::{GetOptions, ObjectMeta, ObjectStore};
 
 use crate::error::{Error, Result};
 
-/// One object, as it was when it was listed.
+/// An object in the version in which it was listed.
 #[derive(Clone, Debug)]
 pub(in crate::source) struct Object {
     pub uri: String,
@@ -18,19 +18,23 @@ pub(in crate::source) struct Object {
 }
 
 impl Object {
+    /// Describes an object; `root` is what the uris of its store start with.
     pub fn new(store: Arc<dyn ObjectStore>, root: &str, meta: ObjectMeta) -> Self {
         Self { uri: format!("{root}{}", meta.location), size: meta.size, store, meta }
     }
 
-    /// A text that changes with the content.
+    /// Returns a text that changes with the content.
     pub fn version(&self) -> String {
         let tag = self.meta.e_tag.clone();
         format!("{} {}", self.size, tag.unwrap_or_else(|| self.meta.last_modified.to_rfc3339()))
     }
 
-    /// These bytes, or [`Error::SourceChanged`] if they are no longer those of this version.
+    /// Fetches a range of bytes.
+    ///
+    /// # Errors
+    /// [`Error::SourceChanged`] if the object is no longer in this version; [`Error::Remote`].
     pub async fn fetch(&self, range: Range<u64>) -> Result<Bytes> {
-        // Weak tags are of no use here: they never match in a request for a part.
+        // Weak tags never match in a request for a range.
         let tag = self.meta.e_tag.clone().filter(|tag| !tag.starts_with("W/"));
         let unmodified = if tag.is_none() { Some(self.meta.last_modified) } else { None };
         let options = GetOptions {
@@ -49,6 +53,7 @@ impl Object {
     }
 }
 
+/// The error for a request that failed.
 pub(in crate::source) fn failed(uri: &str, action: &'static str, error: object_store::Error) -> Error {
     match error {
         object_store::Error::NotFound { .. } => {

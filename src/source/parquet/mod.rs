@@ -18,7 +18,7 @@ use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMeta
 use self::footer::impossible_columns;
 pub(super) use self::footer::is_encrypted;
 use self::pages::CheckedRowGroup;
-use super::decode::{BYTES, Emit, Part, ROWS, Texts, corrupt, order_of};
+use super::decode::{Emit, MAX_BATCH_BYTES, MAX_BATCH_ROWS, Part, Texts, corrupt, order_of};
 use super::location::{Input, Location};
 use super::texts::{restored, texts_as_bytes};
 use crate::error::Result;
@@ -138,7 +138,7 @@ impl ParquetFile {
         };
         let bytes: i64 = chunks.map(|(_, chunk)| bytes(chunk)).fold(0, i64::saturating_add);
         let long = usize::try_from(bytes / row_group.num_rows().max(1)).unwrap_or(usize::MAX).max(1);
-        ROWS.min((BYTES / long).max(1))
+        MAX_BATCH_ROWS.min((MAX_BATCH_BYTES / long).max(1))
     }
 
     fn mask(&self, columns: &[usize]) -> ProjectionMask {
