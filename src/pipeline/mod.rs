@@ -25,7 +25,7 @@ use crate::progress::{Progress, Stage};
 use crate::refresh::{CancelOnDrop, CancellableEncoder, InitialSnapshot, ModelWatch, RefreshContext, Worker};
 use crate::sample::ModelVersion;
 use crate::source::{self, Source};
-use crate::store::{Store, plain};
+use crate::store::{Store, decoded_schema};
 use crate::stream::{MiniBatch, MiniBatchStream, Producer};
 
 /// From a source and an encoder to a stream of hard-negative mini-batches.
@@ -191,7 +191,7 @@ impl PipelineBuilder {
             None => source::open(&config.source).await?,
         };
         // As the store has it: nobody behind it need know of dictionaries.
-        let schema: SchemaRef = plain(&source.schema()).into();
+        let schema: SchemaRef = decoded_schema(&source.schema()).into();
         let all = || schema.fields().iter().map(|f| f.name().clone()).collect();
         let payload: Vec<String> = config.source.columns.clone().unwrap_or_else(all);
         crate::source::positions(source.uri(), &schema, &payload)?;

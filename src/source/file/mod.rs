@@ -22,8 +22,8 @@ use crate::telemetry;
 
 /// A source of Parquet files, and of Arrow IPC files and streams.
 ///
-/// They are on disk or, with the cargo feature `cloud`, in an object store or on a web server. The first bytes of a file
-/// tell its format.
+/// They are on disk or, with the cargo feature `cloud`, in an object store or on a web server. The first bytes of a
+/// file tell its format.
 ///
 /// **Schemas.** Files may differ in the order of their columns, in columns that nobody uses, and in types if one type
 /// holds the values of both exactly: `Int32` and `Int64`, `Utf8` and `LargeUtf8`, lists whose items have other names.
@@ -31,8 +31,8 @@ use crate::telemetry;
 /// has an incompatible type there, is [`Error::SchemaDrift`] when it is read. Parquet's INT96 timestamps are read in
 /// microseconds.
 ///
-/// **Completeness.** Every row arrives or there is an error: the rows of a part are counted against the file's footer. A
-/// text column with a value that is not UTF-8 is `Binary` (or `LargeBinary`) in the record batch that has it, so that
+/// **Completeness.** Every row arrives or there is an error: the rows of a part are counted against the file's footer.
+/// A text column with a value that is not UTF-8 is `Binary` (or `LargeBinary`) in the record batch that has it, so that
 /// nothing is lost.
 ///
 /// **Cost.** Opening reads footers and schemas only. Parts, which are row groups of Parquet and whole files of Arrow

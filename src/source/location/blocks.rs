@@ -1,7 +1,7 @@
 //! Reads an object like a file: fetches large blocks, and keeps the last few of them.
 //!
-//! Parquet's asynchronous reader holds all bytes of a row group at the same time. With blocks, memory is bounded whatever
-//! the size of a row group.
+//! Parquet's asynchronous reader holds all bytes of a row group at the same time. With blocks, memory is bounded
+//! whatever the size of a row group.
 
 use std::collections::VecDeque;
 use std::io::{Read, Seek, SeekFrom};

@@ -1,4 +1,4 @@
-//! What types the columns of a Parquet file are read as, where that is not left to the decoder.
+//! Chooses the types of columns for which the decoder's own choice would lose values.
 
 use std::sync::Arc;
 
@@ -11,8 +11,9 @@ use parquet::schema::types::{SchemaDescriptor, Type, TypePtr};
 use crate::source::leaves::with_leaves;
 use crate::source::texts::is_text;
 
-/// The schema with the timestamps that are stored as INT96 in microseconds, which reach from 290,000 years ago to as
-/// many ahead; nanoseconds reach from 1677 to 2262 only, and wrap. `None` where there are none.
+/// Returns the schema with INT96 timestamps in microseconds; `None` if there are none.
+///
+/// Microseconds reach from 290,000 years ago to as many ahead. Nanoseconds reach from 1677 to 2262 only, and wrap.
 pub(super) fn with_microseconds(schema: &Schema, stored: &SchemaDescriptor) -> Option<Schema> {
     let is_int96 = |leaf: usize| stored.columns().get(leaf).is_some_and(|c| c.physical_type() == Physical::INT96);
     if !(0..stored.num_columns()).any(is_int96) {
@@ -24,8 +25,9 @@ pub(super) fn with_microseconds(schema: &Schema, stored: &SchemaDescriptor) -> O
     }))
 }
 
-/// The columns with texts that nothing but the Arrow schema, or a note such as JSON, calls texts: the decoder does not
-/// check that they are UTF-8.
+/// Returns the columns with texts that the decoder does not check for UTF-8.
+///
+/// These are texts by the Arrow schema alone, or by an annotation such as JSON.
 pub(super) fn unchecked_texts(schema: &Schema, stored: &SchemaDescriptor) -> Vec<usize> {
     let mut columns = Vec::new();
     with_leaves(schema, &mut |leaf, data_type| {
@@ -38,12 +40,12 @@ pub(super) fn unchecked_texts(schema: &Schema, stored: &SchemaDescriptor) -> Vec
     columns
 }
 
-/// The file with bytes in place of texts: in its Parquet schema nothing says that they are texts any more.
+/// Returns the metadata with a Parquet schema in which no column is annotated as text.
 pub(super) fn without_texts(metadata: &ParquetMetaData) -> Result<ParquetMetaData> {
-    let of = metadata.file_metadata();
-    let stored = SchemaDescriptor::new(without_text(of.schema_descr().root_schema_ptr())?);
-    let orders = of.column_orders().cloned();
-    let file = FileMetaData::new(of.version(), of.num_rows(), None, None, Arc::new(stored), orders);
+    let file = metadata.file_metadata();
+    let stored = SchemaDescriptor::new(without_text(file.schema_descr().root_schema_ptr())?);
+    let orders = file.column_orders().cloned();
+    let file = FileMetaData::new(file.version(), file.num_rows(), None, None, Arc::new(stored), orders);
     Ok(ParquetMetaData::new(file, metadata.row_groups().to_vec()))
 }
 
