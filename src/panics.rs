@@ -1,8 +1,8 @@
-//! "Here is work that may panic, give me its result or what it said."
+//! "Here is work that may panic, give me its result or the panic's message."
 //!
-//! Decoders panic on some damaged files, and a defect of this crate must surface as an error. Inside a guard a panic is
+//! Decoders panic on some damaged files, and a defect of this crate must surface as an error. A panic inside a guard is
 //! not printed: its message is in the error, with the line that panicked. All other panics reach the hook that was
-//! there before. A panic in a thread that the guarded work starts is outside of the guard.
+//! installed before. A panic in a thread that the guarded work starts is outside the guard.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -13,60 +13,61 @@ use std::sync::Once;
 use std::task::Poll;
 
 thread_local! {
-    /// Guards that this thread is inside of.
+    /// How many guards this thread is inside of.
     static GUARDS: Cell<usize> = const { Cell::new(0) };
-    /// Where the last panic inside a guard was.
-    static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
+    /// Where the last panic inside a guard was raised.
+    static LOCATION: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Does `work`; a panic is its message, and where it came from. What `work` has changed by then must not be used, or
-/// not depend on being whole.
+/// Does `work`, and returns its result, or the message and the location of a panic.
+///
+/// After a panic, what `work` was changing may be half-changed, and should not be used.
 pub(crate) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     install_hook();
     GUARDS.set(GUARDS.get() + 1);
     let result = catch_unwind(AssertUnwindSafe(work));
     GUARDS.set(GUARDS.get() - 1);
     result.map_err(|panic| {
-        let said = message(panic.as_ref());
-        PLACE.take().map_or_else(|| said.clone(), |place| format!("{said} ({place})"))
+        let text = message(panic.as_ref());
+        LOCATION.take().map_or_else(|| text.clone(), |location| format!("{text} ({location})"))
     })
 }
 
-/// [`guarded`] for a future. After a panic it is not polled again.
+/// Does the same as [`guarded`] for a future, which is not polled again after a panic.
 pub(crate) async fn guarded_future<T>(work: impl Future<Output = T>) -> Result<T, String> {
     let mut work = pin!(work);
     poll_fn(|context| match guarded(|| work.as_mut().poll(context)) {
         Ok(Poll::Ready(done)) => Poll::Ready(Ok(done)),
         Ok(Poll::Pending) => Poll::Pending,
-        Err(said) => Poll::Ready(Err(said)),
+        Err(text) => Poll::Ready(Err(text)),
     })
     .await
 }
 
-/// What a panic said.
+/// Returns the message of a panic.
 pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panicked without a message".into())
 }
 
-/// Once a process, for all threads: whoever else has a hook keeps it, and gets what no guard catches.
+/// Installs a hook for all threads, once a process. The previous hook gets the panics that no guard catches.
 fn install_hook() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
         let previous = take_hook();
         set_hook(Box::new(move |info: &PanicHookInfo<'_>| {
-            // A thread that is ending has no locals any more, and is in no guard.
+            // A thread that is ending has lost its locals, and is not in a guard.
             if GUARDS.try_with(Cell::get).unwrap_or(0) == 0 {
                 previous(info);
             } else {
-                PLACE.set(info.location().map(place));
+                LOCATION.set(info.location().map(file_and_line));
             }
         }));
     });
 }
 
-/// File and line, from the name of the crate on: where it lies on this machine says nothing.
-fn place(location: &Location<'_>) -> String {
+/// Returns file and line, without the folders of this machine in which the crate lies.
+fn file_and_line(location: &Location<'_>) -> String {
     let file = location.file();
     let file = match file.rsplit_once("/src/") {
         Some((folder, file)) => format!("{}/src/{file}", folder.rsplit('/').next().unwrap_or_default()),

@@ -1,4 +1,4 @@
-//! What a sample, a model and a graph are called.
+//! Identifiers of samples, models and graphs.
 
 use std::fmt;
 
@@ -11,16 +11,16 @@ use std::fmt;
 pub struct SampleId(pub u32);
 
 impl SampleId {
-    /// The id of the row at `index`.
+    /// Returns the id of the row at `index`.
     ///
     /// # Panics
-    /// Where `index` does not fit 32 bits; a [`Store`](crate::store::Store) refuses such data sets.
+    /// Panics if `index` does not fit 32 bits; a [`Store`](crate::store::Store) refuses such data sets.
     #[must_use]
     pub fn new(index: usize) -> Self {
         Self(u32::try_from(index).expect("sample ids are 32 bits wide"))
     }
 
-    /// The row's position, for indexing.
+    /// Returns the row's position, for indexing.
     #[inline]
     #[must_use]
     pub fn index(self) -> usize {
@@ -34,11 +34,11 @@ impl fmt::Display for SampleId {
     }
 }
 
-/// Which encoder made an embedding: 1 for the first, one more for each that replaced it.
+/// The version of the encoder that made an embedding: 1 for the first, one more for each that replaced it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ModelVersion(pub u64);
 
-/// Which proximity graph chose a mini-batch: 1 for the first, one more for each refresh.
+/// The version of the proximity graph that chose a mini-batch: 1 for the first, one more for each refresh.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GraphVersion(pub u64);
 

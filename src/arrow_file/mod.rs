@@ -1,9 +1,11 @@
-//! Uncompressed Arrow IPC files with checksums: written under a temporary name, memory-mapped.
+//! Uncompressed Arrow IPC files with checksums, which are memory-mapped.
 //!
-//! The store's cache, saved graphs, saved embeddings and what a checkpoint has besides. Nothing of a mapped file is
-//! copied: its buffers must be aligned as Arrow's own writer aligns them. The footer has a checksum of each record
-//! batch, of what comes before the first, and of itself. Opening checks the last two, and that no offset or text leads
-//! astray; a record batch is checked against its checksum where [`Part::verify`] is called.
+//! The store's cache, saved graphs, saved embeddings and other files of a checkpoint have this format.
+//!
+//! - A file is written under a temporary name, and renamed when it is complete.
+//! - Nothing of a mapped file is copied: its buffers must be aligned as Arrow's own writer aligns them.
+//! - The footer has a checksum of each record batch, of what precedes the first one, and of itself. Opening checks the
+//!   last two, and that offsets and texts are valid; [`Part::verify`] checks a record batch.
 
 mod checksum;
 mod writer;
@@ -33,20 +35,21 @@ use crate::panics::guarded;
 /// A finished file, mapped.
 #[derive(Debug)]
 pub(crate) struct ArrowFile {
-    /// What was noted is among its metadata.
+    /// The columns. The metadata of the file are among those of the schema.
     pub schema: SchemaRef,
     pub parts: Vec<Part>,
 }
 
-/// A record batch of a mapped file, and what its bytes must add up to. Cloning shares what is known of them.
+/// A record batch of a mapped file, with its checksum. Clones share whether it was verified.
 #[derive(Clone, Debug)]
 pub(crate) struct Part {
     pub batch: RecordBatch,
-    bytes: Arc<Summed>,
+    bytes: Arc<CheckedBytes>,
 }
 
+/// The bytes of a record batch, and what their checksum must be.
 #[derive(Debug)]
-struct Summed {
+struct CheckedBytes {
     file: Arc<Path>,
     number: usize,
     bytes: Buffer,
@@ -55,17 +58,17 @@ struct Summed {
 }
 
 impl Part {
-    /// The same part with other columns of it.
-    pub fn project(&self, positions: &[usize]) -> Result<Self, ArrowError> {
-        Ok(Self { batch: self.batch.project(positions)?, bytes: self.bytes.clone() })
+    /// Returns the part with only these of its columns.
+    pub fn project(&self, column_indices: &[usize]) -> Result<Self, ArrowError> {
+        Ok(Self { batch: self.batch.project(column_indices)?, bytes: self.bytes.clone() })
     }
 
-    /// Checks that its bytes are those that were written, once: reads all of them.
+    /// Checks that the bytes are those that were written. Reads all of them, but only the first time.
     ///
     /// # Errors
-    /// [`Error::Damaged`], without a remedy.
+    /// [`Error::Damaged`], without a remedy, if they are not.
     pub fn verify(&self) -> Result<()> {
-        let Summed { file, number, bytes, checksum: expected, verified } = &*self.bytes;
+        let CheckedBytes { file, number, bytes, checksum: expected, verified } = &*self.bytes;
         if !verified.load(Relaxed) {
             if checksum(bytes) != *expected {
                 let place = Some(format!("in record batch {number}"));
@@ -76,59 +79,63 @@ impl Part {
         Ok(())
     }
 
-    /// Takes it as checked.
+    /// Regards the part as verified.
     pub fn trust(&self) {
         self.bytes.verified.store(true, Relaxed);
     }
 
-    /// What its bytes add up to.
+    /// Returns the checksum of the bytes as they were written.
     pub fn checksum(&self) -> u64 {
         self.bytes.checksum
     }
 }
 
 impl ArrowFile {
-    /// Opens a finished file. All offsets and texts are checked, so a damaged file is an error and never a wild pointer.
+    /// Opens a finished file.
+    ///
+    /// All offsets and texts are checked, so that a damaged file is an error and never an invalid pointer.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Corrupt`] for a file that is damaged where that shows, or was not written here.
+    /// [`Error::Io`]; [`Error::Corrupt`] for a file that is visibly damaged, or was not written by this crate.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|cause| Error::Io { action: "open", path: path.into(), cause })?;
         decode(map(&file, path)?, path).map_err(|e| failed(path, e))
     }
 
-    /// Checks all its record batches.
+    /// Checks all record batches.
     ///
     /// # Errors
-    /// [`Error::Damaged`] for the first one that is not as it was written.
+    /// [`Error::Damaged`] for the first one that has changed since it was written.
     pub fn verify(&self) -> Result<()> {
         self.parts.iter().try_for_each(Part::verify)
     }
 
-    /// Whether a stamped file has the time that it names: nobody has written to it since, and it is no copy.
+    /// Whether the file has the modification time that it records: it is not a copy, and nobody has written to it
+    /// since.
     pub fn is_as_written(&self, path: &Path) -> bool {
-        let Some(stamp) = self.schema.metadata().get(STAMP) else { return false };
-        if stamp == UNKNOWN {
+        let Some(recorded) = self.schema.metadata().get(MTIME) else { return false };
+        if recorded == UNKNOWN_MTIME {
             return true;
         }
-        // Any number may stand there, also one that is beyond all times.
-        let named = stamp.parse().ok().map(Duration::from_secs);
-        let found = std::fs::metadata(path).and_then(|of| of.modified()).ok();
-        named.is_some() && named == found.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok())
+        // The number may be anything, also beyond all times.
+        let recorded = recorded.parse().ok().map(Duration::from_secs);
+        let found = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+        recorded.is_some() && recorded == found.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok())
     }
 }
 
-/// How the names of unfinished files begin, for files whose names begin with `stem`.
+/// Returns what the names of unfinished files start with, for files whose names start with `stem`.
 pub(crate) fn unfinished(stem: &str) -> String {
     let dash = if stem.is_empty() { "" } else { "-" };
     format!(".building-{stem}{dash}")
 }
 
+/// Returns the folder of a file; the working directory if the path has none.
 fn folder(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Has the names in a folder brought to disk: a file that was renamed has its new name after a power cut, too.
+/// Writes the names in a folder to disk, so that a renamed file has its new name also after a power cut.
 pub(crate) fn sync_folder(dir: &Path) -> Result<()> {
     #[cfg(unix)]
     let synced = File::open(dir).and_then(|dir| dir.sync_all());
@@ -137,15 +144,20 @@ pub(crate) fn sync_folder(dir: &Path) -> Result<()> {
     synced.map_err(|cause| Error::Io { action: "write the folder", path: dir.to_owned(), cause })
 }
 
-/// Writes a file of one record batch: `path` is the whole new file or what it was before. Missing folders are made.
+/// Writes a file of one record batch, all of it or nothing. Creates missing folders.
 pub(crate) fn save(path: &Path, batch: &RecordBatch) -> Result<()> {
     let mut writer = ArrowFileWriter::create(Some(path), &batch.schema())?;
     writer.write(batch)?;
     writer.finish(Some(path)).map(drop)
 }
 
-/// Opens a file of one record batch whose metadata name this `format`, checks that it is as it was written, and gives
-/// what `decode` makes of it. A file of another kind is [`Error::Corrupt`], with what is wrong and what was `expected`.
+/// Opens and verifies a file of one record batch, and decodes it.
+///
+/// The metadata of the file must have `format` as their [`FORMAT_VERSION`].
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Damaged`]; [`Error::Corrupt`] for a file of another kind, with the reason and what was
+/// `expected`.
 pub(crate) fn open_one<T>(
     path: &Path,
     format: &str,
@@ -164,39 +176,41 @@ pub(crate) fn open_one<T>(
     decoded.map_err(|reason| Error::Corrupt { uri, place: None, expected, cause: reason.into() })
 }
 
-/// Key of the schema's metadata.
+/// The key of the format's version in the schema's metadata.
 pub(crate) const FORMAT_VERSION: &str = "format_version";
 
-/// Key of what is noted.
-const STAMP: &str = "prosampler.written";
+/// The key of the recorded modification time in the file's metadata.
+const MTIME: &str = "prosampler.written";
 
-/// What stands there where the file system keeps no times.
-const UNKNOWN: &str = "unknown";
+/// The value of [`MTIME`] if the file system does not keep times.
+const UNKNOWN_MTIME: &str = "unknown";
 
 fn map(file: &File, path: &Path) -> Result<Buffer> {
-    // SAFETY: the file is either unlinked or renamed to its final name, and nothing of this crate ever writes to it
-    // again; only another process that truncates the file could take the pages away.
+    // SAFETY: the file is either unlinked or renamed to its final name, and this crate never writes to it again. Only
+    // another process that truncates the file could take the pages away.
     let map = unsafe { Mmap::map(file) }.map_err(|cause| Error::Io { action: "map", path: path.into(), cause })?;
     Ok(Buffer::from(Bytes::from_owner(map)))
 }
 
 fn decode(buffer: Buffer, path: &Path) -> Result<ArrowFile, ArrowError> {
-    // Arrow's decoder panics on some damaged metadata: a buffer that ends beyond the file, for one.
-    guarded(|| decode_sound(&buffer, path))
+    // Arrow's decoder panics on some damaged metadata, such as a buffer that ends beyond the file.
+    guarded(|| decode_unguarded(&buffer, path))
         .unwrap_or_else(|panic| Err(ArrowError::IpcError(format!("its metadata point to what is not there: {panic}"))))
 }
 
-fn decode_sound(buffer: &Buffer, path: &Path) -> Result<ArrowFile, ArrowError> {
+/// Checks a file's footer and beginning, and decodes its record batches.
+fn decode_unguarded(buffer: &Buffer, path: &Path) -> Result<ArrowFile, ArrowError> {
     let unsound = |reason: &str| ArrowError::IpcError(reason.to_owned());
     let short = || unsound("the file is too short");
-    let end = buffer.len().checked_sub(TRAILER).ok_or_else(short)?;
+    let end = buffer.len().checked_sub(TRAILER_BYTES).ok_or_else(short)?;
     let trailer = buffer[end..].try_into().map_err(|_| short())?;
     read_footer_length(trailer)?;
     let range = footer_range(buffer.len(), trailer).ok_or_else(short)?;
     let footer = root_as_footer(&buffer[range.clone()]).map_err(|e| ArrowError::IpcError(e.to_string()))?;
-    let (bytes, start) = (&buffer[range.start..], range.start);
-    let place = checksum::place_in(&footer, bytes).ok_or_else(|| unsound("its footer has no checksum"))?;
-    if bytes[place.clone()] != *to_text(checksum::of_footer(bytes, &place)).as_bytes() {
+    let start = range.start;
+    let bytes = &buffer[start..];
+    let sum_range = checksum::range_in(&footer, bytes).ok_or_else(|| unsound("its footer has no checksum"))?;
+    if bytes[sum_range.clone()] != *to_text(checksum::of_footer(bytes, &sum_range)).as_bytes() {
         return Err(unsound("its footer does not have the checksum that was written"));
     }
     let checksums = checksum::of_parts(&footer).ok_or_else(|| unsound("its footer has no checksums"))?;
@@ -205,8 +219,8 @@ fn decode_sound(buffer: &Buffer, path: &Path) -> Result<ArrowFile, ArrowError> {
     let (Some((&first, checksums)), true) = (checksums.split_first(), checksums.len() == blocks.len() + 1) else {
         return Err(unsound("it has not one checksum for each record batch"));
     };
-    let begin = ranges.first().map_or(start.saturating_sub(END), |range| range.start);
-    if checksum(&buffer[..begin]) != first {
+    let beginning = ranges.first().map_or(start.saturating_sub(END_MARK_BYTES), |range| range.start);
+    if checksum(&buffer[..beginning]) != first {
         return Err(unsound("its beginning does not have the checksum that was written"));
     }
     let schema = schema_of(&footer)?;
@@ -218,21 +232,24 @@ fn decode_sound(buffer: &Buffer, path: &Path) -> Result<ArrowFile, ArrowError> {
         let batch = decoder.read_record_batch(block, &bytes)?;
         let batch = batch.ok_or_else(|| unsound("one of its record batches has no rows"))?;
         let verified = AtomicBool::new(false);
-        parts.push(Part { batch, bytes: Arc::new(Summed { file: file.clone(), number, bytes, checksum, verified }) });
+        parts.push(Part {
+            batch,
+            bytes: Arc::new(CheckedBytes { file: file.clone(), number, bytes, checksum, verified }),
+        });
     }
     Ok(ArrowFile { schema, parts })
 }
 
-/// The schema, and what was noted among its metadata.
+/// Reads the schema, with the metadata of the file among its own.
 fn schema_of(footer: &Footer<'_>) -> Result<SchemaRef, ArrowError> {
     let schema = footer.schema().ok_or_else(|| ArrowError::IpcError("the footer has no schema".into()))?;
     let mut schema = try_fb_to_schema(schema)?;
-    let noted = footer.custom_metadata().into_iter().flatten();
-    schema.metadata.extend(noted.filter_map(|pair| Some((pair.key()?.to_owned(), pair.value()?.to_owned()))));
+    let of_file = footer.custom_metadata().into_iter().flatten();
+    schema.metadata.extend(of_file.filter_map(|pair| Some((pair.key()?.to_owned(), pair.value()?.to_owned()))));
     Ok(Arc::new(schema))
 }
 
-/// The bytes of a record batch, all before the footer, which begins at `end`.
+/// Returns the range of a record batch; `None` if it reaches beyond `end`, where the footer starts.
 fn range_of(block: &Block, end: usize) -> Option<Range<usize>> {
     let start = usize::try_from(block.offset()).ok()?;
     let length = i64::from(block.metaDataLength()).checked_add(block.bodyLength())?;
@@ -240,13 +257,13 @@ fn range_of(block: &Block, end: usize) -> Option<Range<usize>> {
     (range.end <= end).then_some(range)
 }
 
-/// Where the footer of a file of this length lies.
-fn footer_range(file: usize, trailer: [u8; TRAILER]) -> Option<Range<usize>> {
-    let end = file.checked_sub(TRAILER)?;
+/// Returns the range of the footer of a file of `file` bytes.
+fn footer_range(file: usize, trailer: [u8; TRAILER_BYTES]) -> Option<Range<usize>> {
+    let end = file.checked_sub(TRAILER_BYTES)?;
     Some(end.checked_sub(read_footer_length(trailer).ok()?)?..end)
 }
 
-/// The system's reason where there is one (a full disk: only writing gives one), Arrow's otherwise.
+/// Returns the error of the system if it has one, which only writing gives, such as a full disk; else that of Arrow.
 fn failed(path: &Path, error: ArrowError) -> Error {
     match error {
         ArrowError::IoError(_, cause) => Error::Io { action: "write", path: path.into(), cause },
@@ -259,8 +276,8 @@ fn failed(path: &Path, error: ArrowError) -> Error {
     }
 }
 
-/// Footer length and magic.
-const TRAILER: usize = 10;
+/// The bytes at the end of a file: the footer's length and a mark.
+const TRAILER_BYTES: usize = 10;
 
-/// The mark behind the last record batch.
-const END: usize = 8;
+/// The bytes of the mark after the last record batch.
+const END_MARK_BYTES: usize = 8;

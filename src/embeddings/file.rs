@@ -1,3 +1,5 @@
+//! Saves embedding tables to files, and reads them.
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,15 +17,19 @@ use crate::memory::huge_aligned_copy;
 use crate::sample::{ModelVersion, SampleId};
 
 impl EmbeddingTable {
-    /// Saves the table as an uncompressed Arrow IPC file of one record batch: `embedding`, a list of d numbers for each
-    /// sample, in the type that the table keeps, null where it was skipped; `factor` for i8, by which they are to be
-    /// multiplied; and `pair_similarity`, where rows are pairs.
+    /// Saves the table as an uncompressed Arrow IPC file of one record batch.
     ///
-    /// Writes to a temporary name in the folder of `path`, which it makes if need be, and renames when the file is
-    /// complete on disk. Copies the numbers once. Blocks meanwhile.
+    /// Its columns are
+    ///
+    /// - `embedding`: a list of d numbers a sample, in the type that the table keeps; null for a skipped sample.
+    /// - `factor`, for i8: what the numbers of the sample are to be multiplied by.
+    /// - `pair_similarity`, if rows are pairs.
+    ///
+    /// The file is written under a temporary name in the folder of `path`, which is created if it is missing, and
+    /// renamed when it is complete on disk. Copies the numbers once, and blocks meanwhile.
     ///
     /// # Errors
-    /// [`Error::Io`]; `path` is then what it was before.
+    /// [`Error::Io`]; `path` is then unchanged.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let (numbers, factors): (ArrayRef, _) = match &self.vectors {
             StoredVectors::F32(vectors) => (Arc::new(Float32Array::from_iter_values(vectors.iter().copied())), None),
@@ -60,15 +66,17 @@ impl EmbeddingTable {
         arrow_file::save(path.as_ref(), &batch.map_err(|cause| Error::Arrow { action: "save embeddings", cause })?)
     }
 
-    /// Reads a saved table into memory, and checks that it is as it was written. Blocks meanwhile.
+    /// Reads a saved table into memory, and checks it against its checksum. Blocks meanwhile.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Damaged`] for a file that is not as it was written; [`Error::Corrupt`] for something else.
+    /// [`Error::Io`]; [`Error::Damaged`] for a file that has changed since it was written; [`Error::Corrupt`] for a
+    /// file of another kind.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         arrow_file::open_one(path.as_ref(), FORMAT, "embeddings that this version reads", decode)
     }
 }
 
+/// Makes a table of a file's record batch. The error is the reason why that fails.
 fn decode(schema: &Schema, batch: &RecordBatch) -> Result<EmbeddingTable, String> {
     let key = |key| schema.metadata().get(key).map_or("", String::as_str);
     let model_version = key(MODEL_VERSION).parse().map(ModelVersion).map_err(|_| "it has no model version")?;
@@ -106,5 +114,5 @@ const MODEL_VERSION: &str = "model_version";
 const SIMILARITY: &str = "similarity";
 const SKIP_REASONS: &str = "skip_reasons";
 
-/// Raised where older readers would misread a file.
+/// The version of the format, raised if older readers would misread a file.
 const FORMAT: &str = "3";

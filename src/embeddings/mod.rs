@@ -1,7 +1,8 @@
-//! "Here are vectors of all samples, which model made them, and which are there?"
+//! "Here is a sample id, give me its embedding."
 //!
-//! An [`EmbeddingTable`] is what an encoder makes of a store, one vector a sample in the order of ids: in memory, or in
-//! a file that is mapped. It is never changed once made; a refresh forks it.
+//! An [`EmbeddingTable`] holds what an encoder makes of a store: one vector a sample, in the order of ids. It knows the
+//! model version that made them, and which samples were skipped. A refresh does not change a table that is in use: it
+//! makes a new one, or forks it.
 
 mod file;
 mod skipped;

@@ -1,20 +1,20 @@
-//! Samples that have no embedding, and why.
+//! Remembers which samples have no embedding, and why.
 
 use crate::config::Similarity;
 use crate::error::Error;
 use crate::sample::SampleId;
 
-/// Why some samples were skipped: they have no embedding, and are in no mini-batch.
+/// A reason why samples were skipped. They have no embedding, and are in no mini-batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SkipReason {
-    /// How many were skipped for it, whatever the numbers in it.
+    /// How many samples were skipped for this reason. Reasons that differ in their numbers only are one.
     pub samples: usize,
-    /// The first of them.
+    /// The first of these samples.
     pub first: SampleId,
     /// The column at fault.
     pub column: String,
-    /// What is wrong with the first one's value, as in "is null".
+    /// What is wrong with the value of the first one, as in "is null".
     pub reason: String,
 }
 
@@ -27,7 +27,7 @@ impl std::fmt::Display for SkipReason {
 /// Which samples of a table were skipped, and why.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Skipped {
-    /// A bit for each sample, set where it was skipped; may end early.
+    /// A bit for each sample, set if it was skipped; the bits after the last one set may be missing.
     bits: Vec<u64>,
     reasons: Vec<SkipReason>,
 }
@@ -60,23 +60,24 @@ impl Skipped {
         &self.reasons
     }
 
-    /// Counts a sample under its reason. Reasons beyond the first few are counted as one.
+    /// Counts a sample under its reason. Reasons beyond the first [`MAX_REASONS`] are counted as one.
     pub fn count_reason(&mut self, sample: SampleId, column: &str, reason: &str) {
-        // Reasons are for people to read, a line each.
+        // A reason takes one line when it is saved.
         let line = |text: &str| -> String { text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect() };
-        let (column, reason) = (line(column), line(reason));
+        let column = line(column);
+        let reason = line(reason);
         let is_same = |known: &SkipReason| known.column == column && kind(&known.reason).eq(kind(&reason));
-        let place = self.reasons.iter().position(is_same).unwrap_or(self.reasons.len().min(MOST_REASONS));
-        match self.reasons.get_mut(place) {
+        let index = self.reasons.iter().position(is_same).unwrap_or(self.reasons.len().min(MAX_REASONS));
+        match self.reasons.get_mut(index) {
             Some(known) => known.samples += 1,
             None => {
-                let reason = if place < MOST_REASONS { reason } else { format!("{reason}, or is bad in another way") };
+                let reason = if index < MAX_REASONS { reason } else { format!("{reason}, or is bad in another way") };
                 self.reasons.push(SkipReason { samples: 1, first: sample, column, reason });
             }
         }
     }
 
-    /// The reasons as lines, to be saved.
+    /// Formats the reasons as lines, to be saved.
     pub fn lines(&self) -> String {
         let line = |reason: &SkipReason| {
             let SkipReason { samples, first, column, reason } = reason;
@@ -85,7 +86,7 @@ impl Skipped {
         self.reasons.iter().map(line).collect()
     }
 
-    /// Takes in what [`lines`](Self::lines) gave; `None` where it did not.
+    /// Adds the reasons that [`lines`](Self::lines) formatted; `None` if these are other lines.
     pub fn read_lines(&mut self, lines: &str) -> Option<()> {
         for line in lines.lines() {
             let mut parts = line.splitn(4, '\t');
@@ -100,21 +101,22 @@ impl Skipped {
     }
 }
 
-/// What a reason says beside its numbers: "has 3 numbers, not 8" is one with "has 11 numbers, not 8".
+/// Returns a reason without its numbers: "has 3 numbers, not 8" is the same kind as "has 11 numbers, not 8".
 fn kind(reason: &str) -> impl Iterator<Item = char> {
     reason.chars().filter(|c| !(c.is_ascii_digit() || matches!(c, '-' | '.')))
 }
 
-/// Why a vector can stand for no sample.
+/// Why a vector cannot be an embedding.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Flaw {
-    /// A component that is not a number or infinite, or a finite one that overflows what the table keeps.
+    /// A component is NaN or infinite, or is finite but overflows the type that the table keeps.
     NotFinite { component: usize, value: f32 },
-    /// No direction, or so long that similarities overflow.
+    /// The vector is so short that it has no direction, or so long that similarities overflow.
     BadLength { length: f32, similarity: Similarity },
 }
 
 impl Flaw {
+    /// Returns the error for a sample with this flaw.
     pub fn error(self, sample: SampleId) -> Error {
         match self {
             Self::NotFinite { component, value } => {
@@ -127,7 +129,7 @@ impl Flaw {
         }
     }
 
-    /// What a column or a model gives, in words that follow its name.
+    /// Says what is wrong, in words that follow the name of a column or model.
     pub fn reason(self) -> String {
         match self {
             Self::NotFinite { component, value } => {
@@ -141,7 +143,7 @@ impl Flaw {
     }
 }
 
-/// Checks one vector, and scales it for its similarity.
+/// Checks a vector, and scales it to unit length for cosine similarity.
 pub(crate) fn prepare(vector: &mut [f32], similarity: Similarity) -> Result<(), Flaw> {
     if let Some(component) = vector.iter().position(|x| !x.is_finite()) {
         return Err(Flaw::NotFinite { component, value: vector[component] });
@@ -158,10 +160,11 @@ pub(crate) fn prepare(vector: &mut [f32], similarity: Similarity) -> Result<(), 
     Ok(())
 }
 
+/// The longest vector for dot products.
 const MAX_LENGTH: f64 = 1e18;
 
-/// Reasons that are counted apart.
-const MOST_REASONS: usize = 20;
+/// The most reasons that are counted separately.
+const MAX_REASONS: usize = 20;
 
 #[cfg(test)]
 mod tests {
@@ -192,7 +195,7 @@ mod tests {
             let word: String = "a".repeat(n + 1);
             skipped.count_reason(SampleId(n as u32), "v", &word);
         }
-        assert_eq!(skipped.reasons().len(), MOST_REASONS + 1);
+        assert_eq!(skipped.reasons().len(), MAX_REASONS + 1);
         assert_eq!(skipped.reasons().iter().map(|r| r.samples).sum::<usize>(), 100);
     }
 }

@@ -1,3 +1,5 @@
+//! The numbers of an embedding table, in one of three types.
+
 use std::ops::Range;
 
 use half::f16;
@@ -7,12 +9,12 @@ use crate::config::Storage;
 use crate::memory::{Aligned, huge_aligned, huge_aligned_copy};
 use crate::simd::prefetch;
 
-/// The numbers of all vectors, one vector after another, as [`Storage`] says.
+/// The numbers of all vectors [vectors × dimension], row-major, in the type that [`Storage`] says.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum StoredVectors {
     F32(Aligned<f32>),
     F16(Aligned<f16>),
-    /// Component = number × factor of its vector.
+    /// A component is its number times the factor of its vector.
     I8 {
         numbers: Aligned<i8>,
         factors: Vec<f32>,
@@ -20,7 +22,7 @@ pub(super) enum StoredVectors {
 }
 
 impl StoredVectors {
-    /// None yet, with room for as many of `dimension` numbers.
+    /// Makes an empty list with space for `vectors` of `dimension` numbers.
     pub fn with_capacity(storage: Storage, vectors: usize, dimension: usize) -> Self {
         let numbers = vectors * dimension;
         match storage {
@@ -30,7 +32,7 @@ impl StoredVectors {
         }
     }
 
-    /// A copy with room for as many of `dimension` numbers.
+    /// Makes a copy with space for `vectors` of `dimension` numbers in all.
     pub fn copy_with_capacity(&self, vectors: usize, dimension: usize) -> Self {
         let capacity = vectors * dimension;
         match self {
@@ -44,7 +46,7 @@ impl StoredVectors {
         }
     }
 
-    /// Numbers of all vectors together.
+    /// Returns how many numbers all vectors have together.
     pub fn numbers(&self) -> usize {
         match self {
             Self::F32(numbers) => numbers.len(),
@@ -73,17 +75,17 @@ impl StoredVectors {
         }
     }
 
-    /// Rounds a vector into the place of number `index`.
+    /// Rounds a vector, and stores it at `index`.
     ///
     /// # Errors
-    /// With the component that overflows f16.
+    /// The first component that overflows f16.
     pub fn set(&mut self, index: usize, vector: &[f32]) -> Result<(), usize> {
-        let place = place(index, vector.len());
+        let range = range_of(index, vector.len());
         match self {
-            Self::F32(numbers) => numbers[place].copy_from_slice(vector),
+            Self::F32(numbers) => numbers[range].copy_from_slice(vector),
             Self::F16(numbers) => {
-                numbers[place.clone()].convert_from_f32_slice(vector);
-                if let Some(component) = numbers[place].iter().position(|x| !x.is_finite()) {
+                numbers[range.clone()].convert_from_f32_slice(vector);
+                if let Some(component) = numbers[range].iter().position(|x| !x.is_finite()) {
                     return Err(component);
                 }
             }
@@ -91,51 +93,53 @@ impl StoredVectors {
                 let largest = vector.iter().fold(0f32, |largest, x| largest.max(x.abs()));
                 let scale = if largest > 0.0 { LARGEST_I8 / largest } else { 0.0 };
                 let scaled = vector.iter().map(|x| (x * scale).round_ties_even() as i8);
-                numbers[place].iter_mut().zip(scaled).for_each(|(number, x)| *number = x);
+                numbers[range].iter_mut().zip(scaled).for_each(|(number, x)| *number = x);
                 factors[index] = largest / LARGEST_I8;
             }
         }
         Ok(())
     }
 
-    /// Number `index` of those of `dimension`, where f32 is what is kept.
+    /// Returns the vector at `index`, if it is stored in f32.
     #[inline]
     pub fn f32(&self, index: usize, dimension: usize) -> Option<&[f32]> {
         let Self::F32(numbers) = self else { return None };
-        Some(&numbers[place(index, dimension)])
+        Some(&numbers[range_of(index, dimension)])
     }
 
-    /// Copies number `index` to `vector`.
+    /// Copies the vector at `index` to `vector`.
     #[inline]
     pub fn read(&self, index: usize, vector: &mut [f32]) {
-        let place = place(index, vector.len());
+        let range = range_of(index, vector.len());
         match self {
-            Self::F32(numbers) => vector.copy_from_slice(&numbers[place]),
-            Self::F16(numbers) => numbers[place].convert_to_f32_slice(vector),
+            Self::F32(numbers) => vector.copy_from_slice(&numbers[range]),
+            Self::F16(numbers) => numbers[range].convert_to_f32_slice(vector),
             Self::I8 { numbers, factors } => {
                 let factor = factors[index];
-                for (x, &number) in vector.iter_mut().zip(&numbers[place]) {
+                for (x, &number) in vector.iter_mut().zip(&numbers[range]) {
                     *x = f32::from(number) * factor;
                 }
             }
         }
     }
 
-    /// Asks for number `index` of those of `dimension` to be brought into the caches.
+    /// Prefetches the vector at `index` into the caches.
     #[inline]
     pub fn prefetch(&self, index: usize, dimension: usize) {
-        let place = place(index, dimension);
+        let range = range_of(index, dimension);
         match self {
-            Self::F32(numbers) => prefetch(&numbers[place]),
-            Self::F16(numbers) => prefetch(&numbers[place]),
-            Self::I8 { numbers, .. } => prefetch(&numbers[place]),
+            Self::F32(numbers) => prefetch(&numbers[range]),
+            Self::F16(numbers) => prefetch(&numbers[range]),
+            Self::I8 { numbers, .. } => prefetch(&numbers[range]),
         }
     }
 }
 
+/// Returns the range of the numbers of the vector at `index`.
 #[inline]
-fn place(index: usize, dimension: usize) -> Range<usize> {
+fn range_of(index: usize, dimension: usize) -> Range<usize> {
     index * dimension..(index + 1) * dimension
 }
 
+/// The largest number in i8; the range is symmetric.
 const LARGEST_I8: f32 = 127.0;

@@ -1,3 +1,5 @@
+//! The table of all samples' embeddings.
+
 use std::borrow::Cow;
 
 use super::skipped::{Flaw, SkipReason, Skipped, prepare};
@@ -7,11 +9,13 @@ use crate::error::{Error, Result};
 use crate::sample::{ModelVersion, SampleId};
 use crate::simd::{dot, dots};
 
-/// The embeddings of all samples, made by one model version; never changed once made.
+/// The embeddings of all samples, made by one model version.
 ///
-/// Row-major, d numbers a sample, kept as [`Storage`] says: 4 d bytes in f32, 2 d in f16, d + 4 in i8. With cosine
-/// similarity every embedding has unit length, so that a dot product is the cosine. Samples that could not be read and
-/// were skipped ([`OnBadSample`](crate::config::OnBadSample)) have a place, but no embedding: zeros stand there.
+/// - Layout: [samples × d], row-major, in the type that [`Storage`] says. A sample takes 4 d bytes in f32, 2 d in f16,
+///   and d + 4 in i8.
+/// - With cosine similarity every embedding has unit length, so that a dot product is the cosine.
+/// - A sample that could not be read and was skipped ([`OnBadSample`](crate::config::OnBadSample)) has no embedding;
+///   its row holds zeros.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EmbeddingTable {
     pub(super) vectors: StoredVectors,
@@ -19,17 +23,21 @@ pub struct EmbeddingTable {
     pub(super) similarity: Similarity,
     pub(super) model_version: ModelVersion,
     pub(super) skipped: Skipped,
-    /// Of each sample's anchor and positive, where rows are pairs; empty where they are not.
+    /// The similarity of each sample's anchor and positive if rows are pairs, else empty.
     pub(super) pair_similarities: Vec<f32>,
 }
 
 impl EmbeddingTable {
-    /// Copies `vectors` [samples × dimension], row-major, sample 0 first, and keeps them in f32; scales them to unit
-    /// length for cosine. [`with_capacity`](Self::with_capacity) and [`push`](Self::push) need no second copy of all.
+    /// Makes a table in f32 of `vectors` [samples × dimension], row-major, sample 0 first.
+    ///
+    /// For cosine, vectors are scaled to unit length. The numbers are copied; [`with_capacity`](Self::with_capacity)
+    /// and [`push`](Self::push) avoid a second copy of all.
     ///
     /// # Errors
-    /// [`Error::Shape`] where the numbers are no whole number of vectors; [`Error::NotFinite`] and
-    /// [`Error::BadLength`] (zero, or so large that similarities overflow) with the sample.
+    /// - [`Error::Shape`] if the numbers do not make a whole number of vectors, or for a dimension of 0 or above
+    ///   65,536.
+    /// - [`Error::NotFinite`] for a component that is NaN or infinite.
+    /// - [`Error::BadLength`] for a vector that is zero, or so long that similarities overflow.
     pub fn new(
         mut vectors: Vec<f32>,
         dimension: usize,
@@ -45,7 +53,9 @@ impl EmbeddingTable {
         Ok(table)
     }
 
-    /// An empty table with room for `samples`, to be filled by [`push`](Self::push); more of them cost a copy of all.
+    /// Makes an empty table with space for `samples`, to be filled by [`push`](Self::push).
+    ///
+    /// More samples than that cost a copy of all.
     ///
     /// # Errors
     /// [`Error::Shape`] for a dimension of 0 or above 65,536.
@@ -60,22 +70,32 @@ impl EmbeddingTable {
             return Err(Error::Shape { found: 0, dimension });
         }
         let vectors = StoredVectors::with_capacity(storage, samples, dimension);
-        let (skipped, pair_similarities) = Default::default();
-        Ok(Self { vectors, dimension, similarity, model_version, skipped, pair_similarities })
+        Ok(Self {
+            vectors,
+            dimension,
+            similarity,
+            model_version,
+            skipped: Skipped::default(),
+            pair_similarities: Vec::new(),
+        })
     }
 
-    /// Appends `vectors` [samples × dimension] after those that are there; they are scaled in place to unit length for
-    /// cosine, then rounded to what the table keeps.
+    /// Appends `vectors` [samples × dimension], row-major.
+    ///
+    /// They are scaled in place to unit length for cosine, then rounded to the type that the table keeps.
     ///
     /// # Errors
-    /// As [`new`](Self::new), and [`Error::NotFinite`] for what overflows f16 (65,504); the table is unusable then.
+    /// The errors of [`new`](Self::new), and [`Error::NotFinite`] for a component that overflows f16 (65,504). The
+    /// table is unusable after an error.
     pub fn push(&mut self, vectors: &mut [f32]) -> Result<()> {
         let first = self.len();
         self.push_except(vectors, &[], |index, flaw| Err(flaw.error(SampleId::new(first + index))))
     }
 
-    /// [`push`](Self::push), but those in the places `skipped`, in order, are of samples that were skipped; and those
-    /// that no table takes go to `flawed` with their place, which may skip them too.
+    /// Appends vectors like [`push`](Self::push), except for those of skipped samples.
+    ///
+    /// `skipped` are the sorted indices, among `vectors`, of samples that were skipped. For a vector with a flaw,
+    /// `flawed` is called with its index: if it returns `Ok`, that sample is skipped too.
     pub(crate) fn push_except(
         &mut self,
         vectors: &mut [f32],
@@ -92,7 +112,7 @@ impl EmbeddingTable {
             if let Some(rest) = skipped.strip_prefix(&[index]) {
                 skipped = rest;
                 self.skipped.add(sample);
-            } else if let Err(flaw) = self.put(sample, vector) {
+            } else if let Err(flaw) = self.set(sample, vector) {
                 flawed(index, flaw)?;
                 self.skipped.add(sample);
             }
@@ -100,8 +120,8 @@ impl EmbeddingTable {
         Ok(())
     }
 
-    /// Scales and rounds a vector into its sample's place, where it is of use; else that holds zeros.
-    fn put(&mut self, sample: SampleId, vector: &mut [f32]) -> Result<(), Flaw> {
+    /// Scales, rounds and stores a sample's vector. If it has a flaw, the sample's row remains or becomes zeros.
+    fn set(&mut self, sample: SampleId, vector: &mut [f32]) -> Result<(), Flaw> {
         prepare(vector, self.similarity)?;
         self.vectors.set(sample.index(), vector).map_err(|component| {
             let value = vector[component];
@@ -112,95 +132,99 @@ impl EmbeddingTable {
         })
     }
 
-    /// Says why a sample was skipped.
+    /// Counts a skipped sample under the reason why it was skipped.
     pub(crate) fn count_skip_reason(&mut self, sample: SampleId, column: &str, reason: &str) {
         self.skipped.count_reason(sample, column, reason);
     }
 
-    /// Puts another vector of d numbers in the place of one sample's; it is scaled in place and rounded as by
-    /// [`push`](Self::push).
+    /// Replaces the embedding of one sample by another vector of d numbers.
+    ///
+    /// The vector is scaled in place and rounded as by [`push`](Self::push).
     ///
     /// # Errors
-    /// As [`push`](Self::push), and [`Error::UnknownSample`]; [`Error::SkippedSample`].
+    /// The errors of [`push`](Self::push); [`Error::UnknownSample`]; [`Error::SkippedSample`].
     pub fn replace(&mut self, sample: SampleId, vector: &mut [f32]) -> Result<()> {
-        let (d, len) = (self.dimension, self.len());
-        if vector.len() != d {
-            return Err(Error::Shape { found: vector.len(), dimension: d });
+        if vector.len() != self.dimension {
+            return Err(Error::Shape { found: vector.len(), dimension: self.dimension });
         }
-        if sample.index() >= len {
-            return Err(Error::UnknownSample { sample, len });
+        if sample.index() >= self.len() {
+            return Err(Error::UnknownSample { sample, len: self.len() });
         }
         if self.is_skipped(sample) {
             return Err(Error::SkippedSample { sample });
         }
-        self.put(sample, vector).map_err(|flaw| flaw.error(sample))
+        self.set(sample, vector).map_err(|flaw| flaw.error(sample))
     }
 
-    /// A copy with room for `samples`, as another model version: the start of a table of which most stays as it is.
+    /// Copies the table, with space for `samples` in all, as the start of another model version's.
+    ///
+    /// This is for a table in which most embeddings remain as they are.
     #[must_use]
     pub fn fork(&self, samples: usize, model_version: ModelVersion) -> Self {
         let vectors = self.vectors.copy_with_capacity(samples, self.dimension);
-        let (skipped, pair_similarities) = (self.skipped.clone(), self.pair_similarities.clone());
+        let skipped = self.skipped.clone();
+        let pair_similarities = self.pair_similarities.clone();
         Self { vectors, model_version, skipped, pair_similarities, ..*self }
     }
 
-    /// Appends how similar the anchor and the positive of each sample are, where rows are pairs: for those that
-    /// [`push`](Self::push) appended. 4 bytes a sample.
+    /// Appends the similarity of anchor and positive for each sample that [`push`](Self::push) appended.
+    ///
+    /// Only tables whose rows are pairs have them. They take 4 bytes a sample.
     pub fn push_pair_similarities(&mut self, similarities: &[f32]) {
         self.pair_similarities.extend_from_slice(similarities);
     }
 
-    /// How similar the anchor and the positive of a sample are, where rows are pairs.
+    /// Returns the similarity of a sample's anchor and positive; `None` if rows are not pairs.
     #[inline]
     #[must_use]
     pub fn pair_similarity(&self, id: SampleId) -> Option<f32> {
         self.pair_similarities.get(id.index()).copied()
     }
 
-    /// Whether a sample was skipped: it could not be read, and has no embedding.
+    /// Whether a sample was skipped, so that it has no embedding.
     #[inline]
     #[must_use]
     pub fn is_skipped(&self, id: SampleId) -> bool {
         self.skipped.contains(id)
     }
 
-    /// Whether none was skipped.
+    /// Whether no sample was skipped.
     pub(crate) fn is_whole(&self) -> bool {
         self.skipped.is_empty()
     }
 
-    /// Samples that were skipped.
+    /// Returns the number of samples that were skipped.
     #[must_use]
     pub fn skipped(&self) -> usize {
         self.skipped.count()
     }
 
-    /// Why samples were skipped: their columns and reasons, the first of each by name; few, whatever the samples.
+    /// Returns the reasons why samples were skipped, each with the first sample. There are at most 21 of them.
     #[must_use]
     pub fn skip_reasons(&self) -> &[SkipReason] {
         self.skipped.reasons()
     }
 
-    /// An error that says that too few samples of `uri` are left after those that were skipped.
+    /// Makes the error that says that too few samples of `uri` have an embedding.
     pub(crate) fn too_few(&self, uri: &str, needed: usize) -> Error {
         let most = self.skip_reasons().iter().max_by_key(|why| why.samples);
         let reason = most.map_or_else(String::new, ToString::to_string);
         Error::TooFewEncoded { uri: uri.to_owned(), samples: self.len(), skipped: self.skipped(), needed, reason }
     }
 
-    /// Samples that have an embedding.
+    /// Returns the number of samples that have an embedding.
     #[must_use]
     pub fn present(&self) -> usize {
         self.len() - self.skipped()
     }
 
-    /// Their ids, in order.
+    /// Returns the ids of the samples that have an embedding, in order.
     pub(crate) fn present_ids(&self) -> Vec<u32> {
         let ids = 0..self.len() as u32;
         if self.skipped.is_empty() { ids.collect() } else { ids.filter(|&id| !self.is_skipped(SampleId(id))).collect() }
     }
 
-    /// A bit for each sample, set where it has an embedding.
+    /// Returns a bit for each sample, set if it has an embedding.
     pub(crate) fn present_bits(&self) -> Vec<u64> {
         let mut bits = vec![u64::MAX; self.len().div_ceil(64)];
         if let (Some(last), rest @ 1..) = (bits.last_mut(), self.len() % 64) {
@@ -210,7 +234,7 @@ impl EmbeddingTable {
         bits
     }
 
-    /// Samples, those that were skipped included.
+    /// Returns the number of samples, including those that were skipped.
     #[must_use]
     pub fn len(&self) -> usize {
         self.vectors.numbers() / self.dimension
@@ -222,19 +246,19 @@ impl EmbeddingTable {
         self.len() == 0
     }
 
-    /// d: numbers in an embedding.
+    /// Returns d, the numbers of an embedding.
     #[must_use]
     pub fn dimension(&self) -> usize {
         self.dimension
     }
 
-    /// How the numbers are kept.
+    /// Returns the type in which the numbers are stored.
     #[must_use]
     pub fn storage(&self) -> Storage {
         self.vectors.storage()
     }
 
-    /// What the numbers of one sample take in memory.
+    /// Returns the bytes that the embedding of one sample takes in memory.
     #[must_use]
     pub fn bytes_per_sample(&self) -> usize {
         match self.storage() {
@@ -244,22 +268,22 @@ impl EmbeddingTable {
         }
     }
 
-    /// What "near" means for these embeddings.
+    /// Returns the similarity that these embeddings are made for.
     #[must_use]
     pub fn similarity(&self) -> Similarity {
         self.similarity
     }
 
-    /// The model that made them.
+    /// Returns the version of the model that made the embeddings.
     #[must_use]
     pub fn model_version(&self) -> ModelVersion {
         self.model_version
     }
 
-    /// One sample's embedding, zeros where it was skipped; borrowed where the table keeps f32.
+    /// Returns the embedding of a sample, or zeros if it was skipped. It is borrowed if it is stored in f32.
     ///
     /// # Panics
-    /// Where there is no such sample.
+    /// Panics if there is no such sample.
     #[inline]
     #[must_use]
     pub fn get(&self, id: SampleId) -> Cow<'_, [f32]> {
@@ -271,79 +295,85 @@ impl EmbeddingTable {
         vector.into()
     }
 
-    /// One sample's embedding; written to `room` first where the table does not keep f32.
+    /// Returns the embedding of a sample, converted in `scratch` unless it is stored in f32.
     #[inline]
-    pub(crate) fn vector<'a>(&'a self, id: SampleId, room: &'a mut Vec<f32>) -> &'a [f32] {
+    pub(crate) fn vector<'a>(&'a self, id: SampleId, scratch: &'a mut Vec<f32>) -> &'a [f32] {
         if let Some(vector) = self.vectors.f32(id.index(), self.dimension) {
             return vector;
         }
-        room.resize(self.dimension, 0.0);
-        self.read(id, room);
-        room
+        scratch.resize(self.dimension, 0.0);
+        self.read(id, scratch);
+        scratch
     }
 
-    /// One sample's embedding, where the table keeps f32.
+    /// Returns the embedding of a sample, if it is stored in f32.
     #[inline]
     pub(crate) fn f32(&self, id: SampleId) -> Option<&[f32]> {
         self.vectors.f32(id.index(), self.dimension)
     }
 
-    /// Asks for one sample's embedding to be brought into the caches.
+    /// Prefetches the embedding of a sample into the caches.
     #[inline]
     pub(crate) fn prefetch(&self, id: SampleId) {
         self.vectors.prefetch(id.index(), self.dimension);
     }
 
-    /// Copies one sample's embedding to `vector`, d numbers.
+    /// Copies the embedding of a sample to `vector`, which holds d numbers.
     ///
     /// # Panics
-    /// Where there is no such sample, or `vector` has another length.
+    /// Panics if there is no such sample, or `vector` has another length.
     #[inline]
     pub fn read(&self, id: SampleId, vector: &mut [f32]) {
         assert_eq!(vector.len(), self.dimension);
         self.vectors.read(id.index(), vector);
     }
 
-    /// The similarity of two samples.
+    /// Returns the similarity of two samples.
     ///
     /// # Panics
-    /// Where there is no such sample.
+    /// Panics if there is no such sample.
     #[must_use]
     pub fn similarity_of(&self, a: SampleId, b: SampleId) -> f32 {
         dot(&self.get(a), &self.get(b))
     }
 
-    /// The similarities of `vector`, d numbers, with each of `ids`, appended to `similarities` in their order.
+    /// Appends the similarities of `vector`, which holds d numbers, with each of `ids`, in their order.
     ///
     /// # Panics
-    /// Where there is no such sample, or `vector` has another length.
+    /// Panics if there is no such sample, or `vector` has another length.
     pub fn similarities_with(&self, vector: &[f32], ids: &[SampleId], similarities: &mut Vec<f32>) {
         assert_eq!(vector.len(), self.dimension);
-        let ahead = |place: usize| ids.get(place + AHEAD).into_iter().for_each(|&soon| self.prefetch(soon));
+        let prefetch_after = |index: usize| {
+            if let Some(&id) = ids.get(index + VECTORS_AHEAD) {
+                self.prefetch(id);
+            }
+        };
         let first = similarities.len();
         similarities.resize(first + ids.len(), 0.0);
         let similarities = &mut similarities[first..];
         if self.storage() == Storage::F32 {
-            let others = ids.iter().enumerate().map(|(place, &id)| {
-                ahead(place);
-                self.f32(id).expect("f32 is kept")
+            let others = ids.iter().enumerate().map(|(index, &id)| {
+                prefetch_after(index);
+                self.f32(id).expect("the table stores f32")
             });
             dots(vector, others, similarities);
         } else {
             let mut other = vec![0f32; self.dimension];
-            for ((place, &id), similarity) in ids.iter().enumerate().zip(similarities) {
-                ahead(place);
+            for ((index, &id), similarity) in ids.iter().enumerate().zip(similarities) {
+                prefetch_after(index);
                 self.read(id, &mut other);
                 *similarity = dot(vector, &other);
             }
         }
     }
 
-    /// The mean similarity over all pairs among `ids`: how hard a mini-batch is. 0 for fewer than two. O(B d): the
-    /// pairs' sum is half of the squared length of the sum less the sum of the squared lengths.
+    /// Returns the mean similarity over all pairs among `ids`, which tells how hard a mini-batch is.
+    ///
+    /// It is 0 for fewer than two ids. Cost: O(B d) for B ids, since the sum over all pairs is
+    /// (‖Σ x‖² − Σ ‖x‖²) / 2.
     ///
     /// # Panics
-    /// Where there is no such sample.
+    /// Panics if there is no such sample.
     #[must_use]
     pub fn mean_similarity(&self, ids: &[SampleId]) -> f32 {
         if ids.len() < 2 {
@@ -363,6 +393,8 @@ impl EmbeddingTable {
     }
 }
 
-/// Vectors between asking for one and using it.
-const AHEAD: usize = 8;
+/// How many vectors ahead of its use one is prefetched.
+const VECTORS_AHEAD: usize = 8;
+
+/// The most numbers of an embedding.
 const MAX_DIMENSION: usize = 1 << 16;

@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::graph::Backend;
 use crate::refresh::{GuardRules, ModelWatch};
 use crate::source::{self, Source, positions};
-use crate::store::plain;
+use crate::store::decoded_schema;
 use crate::stream::RowColumns;
 
 /// What a pipeline reads and embeds, with all columns looked up.
@@ -43,7 +43,7 @@ pub(super) async fn open(
         None => source::open(&config.source).await?,
     };
     // The store decodes dictionaries, so later stages see the schema without them.
-    let schema: SchemaRef = plain(&source.schema()).into();
+    let schema: SchemaRef = decoded_schema(&source.schema()).into();
     let payload = payload_columns(config, &schema);
     positions(source.uri(), &schema, &payload)?;
     if let Some(label) = &config.report.label {

@@ -1,18 +1,18 @@
-//! One schema for shards that differ, and their record batches in it.
+//! Brings shards with different schemas to a common one.
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::compute::{CastOptions, cast_with_options};
+use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
-use arrow::error::ArrowError;
 
-use super::positions;
-use super::types::{Difference, common, item};
+use super::contract::positions;
+use super::types::{Difference, common, exactly, item};
 use crate::error::{Error, Result};
 
-/// The columns of all shards in the order in which they first come, each of a type that holds the values of all; where
-/// there is none, of the first one's. Who uses such a column hears of it from [`Adapter::new`].
+/// Returns the columns of all shards, each with a type that holds the values of all of them.
+///
+/// Columns are in the order in which they first appear. A column for which there is no such type has the type of the
+/// first shard; [`Adapter::new`] reports it to whoever uses the column.
 pub(super) fn unified(schemas: &[SchemaRef]) -> SchemaRef {
     let Some(first) = schemas.first() else { return Arc::new(Schema::empty()) };
     if schemas.iter().all(|schema| schema.fields() == first.fields()) {
@@ -20,11 +20,13 @@ pub(super) fn unified(schemas: &[SchemaRef]) -> SchemaRef {
     }
     let mut fields = first.fields().to_vec();
     for schema in &schemas[1..] {
-        // Two columns of one name stay two: whoever uses them is told.
+        // Two columns of one name remain two: the lookup by name reports them.
         let known = fields.len();
         for field in schema.fields() {
             match fields[..known].iter().position(|known| known.name() == field.name()) {
-                Some(at) => fields[at] = item(&fields[at], field, "").unwrap_or_else(|_| fields[at].clone()),
+                Some(index) => {
+                    fields[index] = item(&fields[index], field, "").unwrap_or_else(|_| fields[index].clone());
+                }
                 None => fields.push(field.clone()),
             }
         }
@@ -32,20 +34,20 @@ pub(super) fn unified(schemas: &[SchemaRef]) -> SchemaRef {
     Arc::new(Schema::new_with_metadata(fields, first.metadata().clone()))
 }
 
-/// Brings a shard's record batches to the types that its source has declared.
+/// Casts a shard's record batches to the types that its source has declared.
 #[derive(Clone, Debug)]
 pub(super) struct Adapter {
     uri: String,
-    /// Where the columns in use are in the shard.
-    pub positions: Arc<[usize]>,
-    /// As declared.
+    /// The indices in the shard of the columns in use.
+    pub column_indices: Arc<[usize]>,
+    /// The columns in use as the source declares them.
     schema: SchemaRef,
-    /// Their types in the shard.
+    /// The types of the columns in use in the shard.
     found: Arc<[DataType]>,
 }
 
 impl Adapter {
-    /// For a shard with the schema `found`, of which the columns of `expected` are in use.
+    /// Adapts a shard with the schema `found`, of which the columns of `expected` are in use.
     ///
     /// # Errors
     /// [`Error::SchemaDrift`] for the first column that is missing, or whose type does not fit into the expected one.
@@ -67,24 +69,26 @@ impl Adapter {
             }
         }
         let names: Vec<_> = expected.fields().iter().map(|field| field.name().clone()).collect();
-        let positions: Arc<[_]> = positions(uri, found, &names)?.into();
-        let types = positions.iter().map(|&at| found.field(at).data_type().clone()).collect();
-        Ok(Self { uri: uri.to_owned(), positions, schema: expected, found: types })
+        let column_indices: Arc<[_]> = positions(uri, found, &names)?.into();
+        let types = column_indices.iter().map(|&index| found.field(index).data_type().clone()).collect();
+        Ok(Self { uri: uri.to_owned(), column_indices, schema: expected, found: types })
     }
 
-    /// A record batch of the columns in use. A text column that came as bytes, since they are not all UTF-8, stays so.
+    /// Casts a record batch of the columns in use.
+    ///
+    /// A text column that arrives as bytes, since they are not all UTF-8, remains bytes.
     ///
     /// # Errors
-    /// [`Error::SchemaDrift`] for a value that the declared type does not hold: a time so far away that the finer unit
-    /// of other shards does not reach it. [`Error::Corrupt`] for nulls in a column that is declared to have none.
+    /// [`Error::SchemaDrift`] for a value that the declared type does not hold, such as a time beyond the range of the
+    /// finer unit that other shards have.
     pub fn adapt(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         let mut schema = self.schema.clone();
         let mut columns = Vec::with_capacity(batch.num_columns());
-        for (at, column) in batch.columns().iter().enumerate() {
-            let declared = self.schema.field(at);
+        for (index, column) in batch.columns().iter().enumerate() {
+            let declared = self.schema.field(index);
             if column.data_type() == declared.data_type() {
                 columns.push(column.clone());
-            } else if *column.data_type() == self.found[at] {
+            } else if *column.data_type() == self.found[index] {
                 columns.push(exactly(column, declared.data_type()).map_err(|cause| Error::SchemaDrift {
                     column: declared.name().clone(),
                     uri: self.uri.clone(),
@@ -93,7 +97,7 @@ impl Adapter {
                 })?);
             } else {
                 let mut fields = schema.fields().to_vec();
-                fields[at] = Arc::new(declared.clone().with_data_type(column.data_type().clone()));
+                fields[index] = Arc::new(declared.clone().with_data_type(column.data_type().clone()));
                 schema = Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()));
                 columns.push(column.clone());
             }
@@ -108,14 +112,14 @@ impl Adapter {
     }
 }
 
-/// The same values as another type: no value becomes null or another one.
-pub(crate) fn exactly(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
-    cast_with_options(array, to, &CastOptions { safe: false, ..CastOptions::default() })
-}
-
-/// A type may be longer than a page.
+/// Shortens a type for a message: that of a nested column may be longer than a page.
 fn short(text: &str) -> String {
-    if text.chars().count() <= LONG { text.to_owned() } else { text.chars().take(LONG - 1).chain(['…']).collect() }
+    if text.chars().count() <= MAX_SHOWN_CHARS {
+        text.to_owned()
+    } else {
+        text.chars().take(MAX_SHOWN_CHARS - 1).chain(['…']).collect()
+    }
 }
 
-const LONG: usize = 100;
+/// The most characters of a type that a message shows.
+const MAX_SHOWN_CHARS: usize = 100;

@@ -3,10 +3,10 @@ use arrow::datatypes::SchemaRef;
 use futures::{StreamExt, stream};
 
 use super::columns::{Adapter, unified};
-use super::{RecordBatches, Source, positions};
+use super::contract::{RecordBatches, Source, positions};
 use crate::error::{Error, Result};
 
-/// Record batches that are in memory already.
+/// A source of record batches that are already in memory.
 #[derive(Clone, Debug)]
 pub struct MemorySource {
     schema: SchemaRef,
@@ -14,11 +14,11 @@ pub struct MemorySource {
 }
 
 impl MemorySource {
-    /// A source of these record batches, in this order.
+    /// Makes a source of these record batches, in this order. Their schemas may differ as those of the files of a
+    /// [`FileSource`](super::FileSource) may.
     ///
     /// # Errors
-    /// [`Error::TooFewSamples`] for none at all. Record batches may differ as files may: see
-    /// [`FileSource`](super::FileSource).
+    /// [`Error::TooFewSamples`] if there are no record batches.
     pub fn new(batches: Vec<RecordBatch>) -> Result<Self> {
         if batches.is_empty() {
             let reason = "record batch is needed; give some".to_owned();
@@ -52,10 +52,11 @@ impl Source for MemorySource {
         };
         let batches = self.batches.iter().enumerate().map(adapter).collect::<Result<Vec<_>>>()?;
         let adapt = move |(adapter, batch): (Adapter, RecordBatch)| {
-            adapter.adapt(&batch.project(&adapter.positions).map_err(failed)?)
+            adapter.adapt(&batch.project(&adapter.column_indices).map_err(failed)?)
         };
         Ok(stream::iter(batches).map(adapt).boxed())
     }
 }
 
+/// How messages call the source.
 const NAME: &str = "memory";

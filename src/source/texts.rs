@@ -1,4 +1,4 @@
-//! Texts that were decoded as bytes, since one of them may not be UTF-8.
+//! Texts that are decoded as bytes, since one of them may not be UTF-8.
 
 use std::sync::Arc;
 
@@ -7,27 +7,30 @@ use arrow::compute::take;
 use arrow::datatypes::{DataType, Schema};
 use arrow::error::ArrowError;
 
-use super::columns::exactly;
+use super::leaves::with_leaves;
+use super::types::exactly;
 
-/// Turns the columns of a record batch that are bytes but were declared as texts into texts, where all of a column are.
-/// `columns` are their positions in the schema that declares them.
+/// Turns columns of bytes that are declared as texts into texts, except those with bytes that are not UTF-8.
+///
+/// `columns` are the indices of the record batch's columns in the schema `declared`.
 pub(super) fn restored(batch: RecordBatch, declared: &Schema, columns: &[usize]) -> Result<RecordBatch, ArrowError> {
-    let declared = |at: usize| declared.field(columns[at]);
-    if (0..batch.num_columns()).all(|at| batch.column(at).data_type() == declared(at).data_type()) {
+    let declared = |index: usize| declared.field(columns[index]);
+    if (0..batch.num_columns()).all(|index| batch.column(index).data_type() == declared(index).data_type()) {
         return Ok(batch);
     }
-    let (mut fields, mut restored) = (batch.schema().fields().to_vec(), batch.columns().to_vec());
-    for (at, column) in batch.columns().iter().enumerate() {
-        if let Ok(texts) = texts(column, declared(at).data_type()) {
-            fields[at] = Arc::new(declared(at).clone());
-            restored[at] = texts;
+    let mut fields = batch.schema().fields().to_vec();
+    let mut restored = batch.columns().to_vec();
+    for (index, column) in batch.columns().iter().enumerate() {
+        if let Ok(texts) = texts(column, declared(index).data_type()) {
+            fields[index] = Arc::new(declared(index).clone());
+            restored[index] = texts;
         }
     }
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), restored, &options)
 }
 
-/// Bytes as what was declared: texts, or something with texts in it.
+/// Casts bytes to what was declared: texts, or a nested type with texts in it.
 fn texts(column: &ArrayRef, declared: &DataType) -> Result<ArrayRef, ArrowError> {
     match declared {
         DataType::Dictionary(_, value) => exactly(&exactly(column, value)?, declared),
@@ -35,10 +38,10 @@ fn texts(column: &ArrayRef, declared: &DataType) -> Result<ArrayRef, ArrowError>
     }
 }
 
-/// The column as `declared`, and which of its rows became null since a text in them is no UTF-8.
+/// Casts a column to the type `declared`; rows with a text that is not UTF-8 become null, and are listed.
 ///
 /// # Errors
-/// Where it does not have that type for another reason.
+/// An [`ArrowError`] if the column cannot be cast for another reason.
 pub(crate) fn readable(column: &ArrayRef, declared: &DataType) -> Result<(ArrayRef, Vec<usize>), ArrowError> {
     match texts(column, declared) {
         Ok(texts) => return Ok((texts, Vec::new())),
@@ -61,5 +64,22 @@ fn holds_bytes(data_type: &DataType) -> bool {
         FixedSizeList(item, _) | Map(item, _) => holds_bytes(item.data_type()),
         Struct(fields) => fields.iter().any(|field| holds_bytes(field.data_type())),
         _ => false,
+    }
+}
+
+/// Returns the schema with bytes in place of texts.
+pub(super) fn texts_as_bytes(schema: &Schema) -> Schema {
+    with_leaves(schema, &mut |_, data_type| match data_type {
+        text if !is_text(text) => text.clone(),
+        DataType::LargeUtf8 => DataType::LargeBinary,
+        DataType::Utf8View => DataType::BinaryView,
+        _ => DataType::Binary,
+    })
+}
+
+pub(super) fn is_text(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Dictionary(_, value) => is_text(value),
+        other => other.is_string(),
     }
 }

@@ -1,24 +1,30 @@
-//! The type that holds the values of two types, all of them and exactly: shards of one data set are written by several
-//! tools, or years apart.
+//! Finds a type that holds the values of two types exactly.
+//!
+//! Shards of one data set may be written by several tools, or years apart, and differ in their types.
 
 use std::sync::Arc;
 
+use arrow::array::ArrayRef;
+use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, TimeUnit};
+use arrow::error::ArrowError;
 
-/// Where two types have no type in common: a path within the column, and what either has there.
+/// Where two types cannot be brought together: a path within the column, and what each has there.
 #[derive(Debug, PartialEq)]
 pub(super) struct Difference {
-    /// Empty for the column itself, `.width` for a field of a struct, `[]` for the items of a list.
+    /// The path: empty for the column itself, `.width` for a field of a struct, `[]` for the items of a list.
     pub path: String,
     pub first: String,
     pub second: String,
 }
 
-/// A type that holds the values of both; `first` itself where that does.
+/// Returns a type that holds the values of both, which is `first` if it does.
 ///
-/// Whole numbers widen, and become floating-point numbers where these hold all of them; times take the finer unit;
-/// large offsets win over small ones, lists of any length over those of one; fields of structs are matched by name.
-/// What only packs values, a dictionary or runs, is undone. What items of lists are called does not matter.
+/// - Whole numbers widen, and become floating-point numbers if these hold all of them.
+/// - Times take the finer unit.
+/// - Large offsets win over small ones, and lists of any length over lists of a fixed one.
+/// - Fields of structs are matched by name. The names of list items do not matter.
+/// - Dictionaries and runs only pack values; the result is the type of their values.
 pub(super) fn common(first: &DataType, second: &DataType) -> Result<DataType, Difference> {
     use DataType::{
         Binary, BinaryView, Date32, Date64, Decimal128, Dictionary, Duration, FixedSizeList, LargeBinary, LargeUtf8,
@@ -60,11 +66,16 @@ pub(super) fn common(first: &DataType, second: &DataType) -> Result<DataType, Di
     })
 }
 
+/// Casts an array without loss: a value that the type `to` does not hold is an error.
+pub(super) fn exactly(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
+    cast_with_options(array, to, &CastOptions { safe: false, ..CastOptions::default() })
+}
+
 fn difference(first: &DataType, second: &DataType) -> Difference {
     Difference { path: String::new(), first: first.to_string(), second: second.to_string() }
 }
 
-/// The items of a list of any kind, and whether it has large offsets.
+/// Returns the item field of a list of any kind, and whether the list has large offsets.
 fn items(data_type: &DataType) -> Option<(&FieldRef, bool)> {
     match data_type {
         DataType::List(item) | DataType::ListView(item) | DataType::FixedSizeList(item, _) => Some((item, false)),
@@ -73,7 +84,7 @@ fn items(data_type: &DataType) -> Option<(&FieldRef, bool)> {
     }
 }
 
-/// A field as the first is called, with the type of both.
+/// Returns a field with the name of `first` and a type that holds the values of both. `step` is its part of the path.
 pub(super) fn item(first: &Field, second: &Field, step: &str) -> Result<FieldRef, Difference> {
     let data_type = common(first.data_type(), second.data_type())
         .map_err(|inner| Difference { path: format!("{step}{}", inner.path), ..inner })?;
@@ -81,7 +92,7 @@ pub(super) fn item(first: &Field, second: &Field, step: &str) -> Result<FieldRef
     Ok(Arc::new(first.clone().with_data_type(data_type).with_nullable(nullable)))
 }
 
-/// Fields by name, in the first's order.
+/// Combines the fields of two structs by name, in the order of the first.
 fn fields(first: &Fields, second: &Fields) -> Result<Fields, Difference> {
     let lacks = |name: &str, at_first: bool| {
         let (here, lacking) = ("there".to_owned(), "missing".to_owned());
@@ -98,7 +109,7 @@ fn fields(first: &Fields, second: &Fields) -> Result<Fields, Difference> {
     first.iter().map(both).collect()
 }
 
-/// The entries of maps: key and value, however they are called.
+/// Combines the entries of two maps, key with key and value with value, whatever their names.
 fn entries(first: &FieldRef, second: &FieldRef) -> Result<FieldRef, Difference> {
     let (DataType::Struct(a), DataType::Struct(b)) = (first.data_type(), second.data_type()) else {
         return Err(difference(first.data_type(), second.data_type()));
@@ -115,7 +126,7 @@ fn finer(a: TimeUnit, b: TimeUnit) -> TimeUnit {
     [Nanosecond, Microsecond, Millisecond, Second].into_iter().find(|unit| [a, b].contains(unit)).unwrap_or(a)
 }
 
-/// The narrowest number that holds both: by what either needs of sign, whole and fractional digits.
+/// Returns the narrowest type of numbers that holds both: their sign, whole numbers and fractions.
 fn number(first: &DataType, second: &DataType) -> Option<DataType> {
     let [a, b] = [Bits::of(first)?, Bits::of(second)?];
     let holds = |wide: &Bits, narrow: &Bits| {
@@ -125,7 +136,7 @@ fn number(first: &DataType, second: &DataType) -> Option<DataType> {
     NUMBERS.iter().find(both).cloned()
 }
 
-/// How many bits of whole numbers a type holds exactly, the sign aside.
+/// The whole numbers that a numeric type holds exactly, as a number of bits without the sign.
 struct Bits {
     signed: bool,
     whole: u32,
@@ -153,7 +164,7 @@ impl Bits {
     }
 }
 
-/// From the narrowest on.
+/// The candidates, from the narrowest to the widest.
 const NUMBERS: [DataType; 11] = [
     DataType::UInt8,
     DataType::Int8,

@@ -1,11 +1,13 @@
-//! What the operating system is told about the mapped rows.
+//! Advises the operating system how mapped rows will be read.
 //!
-//! It reads whole stretches of a file around each row that is touched: right where all of the file will end up in
-//! memory, and many times too much where it cannot. Then each row's own pages are asked for, all of a mini-batch at
-//! once, so that the disk works on many at a time.
+//! By default the system reads ahead around each row that is touched. That is right if the whole file will end up in
+//! memory, and reads many times too much if it cannot. For such files read-ahead is turned off, and the pages of a
+//! mini-batch's rows are requested all at once, so that the disk works on many at a time.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+#[cfg(target_os = "linux")]
+use std::sync::OnceLock;
 
 use arrow::array::{Array, ArrayData, ByteView, MAX_INLINE_VIEW_LEN, RecordBatch};
 use arrow::datatypes::DataType;
@@ -13,10 +15,12 @@ use arrow::datatypes::DataType;
 use crate::config::Advice;
 use crate::telemetry;
 
-/// Tells the system that rows will be read at random, where that is so. Whether they are to be asked for.
-pub(super) fn advise<'a>(batches: impl Iterator<Item = &'a RecordBatch> + Clone, advice: Advice) -> bool {
-    let buffers = || batches.clone().flat_map(RecordBatch::columns).flat_map(|column| stretches(&column.to_data()));
-    let size: usize = buffers().map(|stretch| stretch.len()).sum();
+/// Advises the system that rows will be read at random, if `advice` says so, and returns whether it does.
+///
+/// With [`Advice::Auto`], it does if the rows take more than half of the memory that is available.
+pub(super) fn advise_random<'a>(batches: impl Iterator<Item = &'a RecordBatch> + Clone, advice: Advice) -> bool {
+    let buffers = || batches.clone().flat_map(RecordBatch::columns).flat_map(|column| extents(&column.to_data()));
+    let size: usize = buffers().map(|extent| extent.len()).sum();
     let random = match advice {
         Advice::Normal => false,
         Advice::Random => true,
@@ -24,61 +28,65 @@ pub(super) fn advise<'a>(batches: impl Iterator<Item = &'a RecordBatch> + Clone,
     };
     if random {
         telemetry::read_at_random(size);
-        buffers().for_each(|stretch| tell(stretch, Tell::Random));
+        buffers().for_each(|extent| advise(extent, AccessPattern::Random));
     }
     random
 }
 
-/// Asks for the pages of these rows, each a record batch and a place in it. Where values of variable length are must be
-/// read to ask for them, so this is asked for before, of all rows at once too.
-pub(super) fn ask_for(batches: &[&RecordBatch], rows: &[(usize, usize)]) {
-    let each = |what: fn(&ArrayData, Range<usize>)| {
+/// Requests the pages of these rows, each given as a record batch and a row in it.
+///
+/// 1. The offsets of all rows are requested, and the values of fixed width.
+/// 2. The offsets are read, and the values of variable length that they point to are requested.
+pub(super) fn will_need(batches: &[&RecordBatch], rows: &[(usize, usize)]) {
+    let for_each_value = |request: fn(&ArrayData, Range<usize>)| {
         for &(batch, row) in rows {
             for column in batches[batch].columns() {
-                what(&column.to_data(), row..row + 1);
+                request(&column.to_data(), row..row + 1);
             }
         }
     };
-    each(narrow);
-    each(|data, rows| values(data, rows, &mut ask));
+    for_each_value(will_need_fixed_width);
+    for_each_value(|data, rows| values(data, rows, &mut will_need_long));
 }
 
-/// How long the values of all rows are, in bytes, without offsets and bits.
+/// Returns the bytes of the values of all rows, without offsets and validity bits.
 pub(super) fn bytes(batch: &RecordBatch) -> usize {
     let mut bytes = 0;
     let columns = batch.columns().iter().map(Array::to_data);
-    columns.for_each(|data| values(&data, 0..data.len(), &mut |stretch| bytes += stretch.len()));
+    columns.for_each(|data| values(&data, 0..data.len(), &mut |extent| bytes += extent.len()));
     bytes
 }
 
-/// Asks for a whole record batch.
-pub(super) fn ask_for_all(batch: &RecordBatch) {
-    let buffers = batch.columns().iter().flat_map(|column| stretches(&column.to_data()));
-    buffers.for_each(|stretch| tell(stretch, Tell::WillNeed));
+/// Requests all pages of a record batch.
+pub(super) fn will_need_all(batch: &RecordBatch) {
+    let buffers = batch.columns().iter().flat_map(|column| extents(&column.to_data()));
+    buffers.for_each(|extent| advise(extent, AccessPattern::WillNeed));
 }
 
-/// All buffers of an array, as addresses.
-fn stretches(data: &ArrayData) -> Vec<Range<usize>> {
+/// Returns the addresses of all buffers of an array.
+fn extents(data: &ArrayData) -> Vec<Range<usize>> {
     let own = data.buffers().iter().map(|buffer| buffer.as_ptr() as usize..buffer.as_ptr() as usize + buffer.len());
-    own.chain(data.child_data().iter().flat_map(stretches)).collect()
+    own.chain(data.child_data().iter().flat_map(extents)).collect()
 }
 
-/// Asks for the offsets of some rows, or for their values where these are as narrow.
-fn narrow(data: &ArrayData, rows: Range<usize>) {
+/// Requests the offsets of some rows, or their values if these are of fixed width.
+fn will_need_fixed_width(data: &ArrayData, rows: Range<usize>) {
     let (rows, width) = match data.data_type() {
         DataType::Utf8 | DataType::Binary | DataType::List(_) | DataType::Map(..) => (rows.start..rows.end + 1, 4),
         DataType::LargeUtf8 | DataType::LargeBinary | DataType::LargeList(_) => (rows.start..rows.end + 1, 8),
         DataType::Utf8View | DataType::BinaryView => (rows, size_of::<u128>()),
-        DataType::Struct(_) => return data.child_data().iter().for_each(|child| narrow(child, rows.clone())),
+        DataType::Struct(_) => {
+            return data.child_data().iter().for_each(|child| will_need_fixed_width(child, rows.clone()));
+        }
         other => (rows, other.primitive_width().unwrap_or(0)),
     };
     if let Some(buffer) = data.buffers().first() {
         let start = buffer.as_ptr() as usize + data.offset() * width;
-        tell(start + rows.start * width..start + rows.end * width, Tell::WillNeed);
+        advise(start + rows.start * width..start + rows.end * width, AccessPattern::WillNeed);
     }
 }
 
-/// Where the values of some rows are.
+/// Calls `found` with the addresses of the values of some rows.
 fn values(data: &ArrayData, rows: Range<usize>, found: &mut dyn FnMut(Range<usize>)) {
     let rows = rows.start + data.offset()..rows.end + data.offset();
     let mut bytes = |width: usize| {
@@ -105,11 +113,9 @@ fn values(data: &ArrayData, rows: Range<usize>, found: &mut dyn FnMut(Range<usiz
     }
 }
 
-/// Values shorter than this share their page with many others, which keep it in memory.
-const NARROW: usize = 64;
-
 fn texts<O: Offset>(data: &ArrayData, rows: &Range<usize>, found: &mut dyn FnMut(Range<usize>)) {
-    let (start, items) = (data.buffers()[1].as_ptr() as usize, items::<O>(data, rows));
+    let start = data.buffers()[1].as_ptr() as usize;
+    let items = items::<O>(data, rows);
     found(start + items.start..start + items.end);
 }
 
@@ -121,13 +127,14 @@ fn views(data: &ArrayData, rows: Range<usize>, found: &mut dyn FnMut(Range<usize
     }
 }
 
-fn ask(bytes: Range<usize>) {
-    if bytes.len() >= NARROW {
-        tell(bytes, Tell::WillNeed);
+/// Requests the pages of a value, unless it is short.
+fn will_need_long(bytes: Range<usize>) {
+    if bytes.len() >= MIN_REQUEST_BYTES {
+        advise(bytes, AccessPattern::WillNeed);
     }
 }
 
-/// What rows of variable length point to.
+/// Returns the range of items that rows of variable length point to.
 fn items<O: Offset>(data: &ArrayData, rows: &Range<usize>) -> Range<usize> {
     let offsets = data.buffers()[0].typed_data::<O>();
     offsets[rows.start].index()..offsets[rows.end].index()
@@ -142,30 +149,42 @@ trait Offset: arrow::datatypes::ArrowNativeType {
 impl Offset for i32 {}
 impl Offset for i64 {}
 
+/// How pages will be read.
 #[derive(Clone, Copy)]
-enum Tell {
+enum AccessPattern {
     Random,
     WillNeed,
 }
 
 #[cfg(target_os = "linux")]
-fn tell(bytes: Range<usize>, what: Tell) {
-    const PAGE: usize = 4096;
-    let start = bytes.start / PAGE * PAGE;
-    let advice = match what {
-        Tell::Random => libc::MADV_RANDOM,
-        Tell::WillNeed => libc::MADV_WILLNEED,
+fn advise(bytes: Range<usize>, access: AccessPattern) {
+    let page = page_size();
+    let start = bytes.start / page * page;
+    let advice = match access {
+        AccessPattern::Random => libc::MADV_RANDOM,
+        AccessPattern::WillNeed => libc::MADV_WILLNEED,
     };
     if !bytes.is_empty() {
-        // SAFETY: pages of a live mapping, which the advice does not change; where it is refused, reads are slower.
+        // SAFETY: these are pages of a live mapping, which advice does not change. If it is refused, reads are slower.
         unsafe { libc::madvise(start as *mut libc::c_void, bytes.end - start, advice) };
     }
 }
 
-#[cfg(not(target_os = "linux"))]
-fn tell(_: Range<usize>, _: Tell) {}
+/// Returns the bytes of a page: 4 KiB on most machines, 16 or 64 KiB on some.
+#[cfg(target_os = "linux")]
+fn page_size() -> usize {
+    static PAGE_SIZE: OnceLock<usize> = OnceLock::new();
+    *PAGE_SIZE.get_or_init(|| {
+        // SAFETY: the call only reads a setting of the system.
+        let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        usize::try_from(size).ok().filter(|size| *size > 0).unwrap_or(4096)
+    })
+}
 
-/// Bytes of memory that the system, or the container, still has for the pages of files. `None` where it does not say.
+#[cfg(not(target_os = "linux"))]
+fn advise(_: Range<usize>, _: AccessPattern) {}
+
+/// Returns the bytes of memory that the system, or the container, has left; `None` if it does not tell.
 fn available() -> Option<usize> {
     let number = |path: &Path| std::fs::read_to_string(path).ok()?.trim().parse::<usize>().ok();
     let line = |text: &str| {
@@ -177,9 +196,11 @@ fn available() -> Option<usize> {
     Some(limits(&groups).iter().filter_map(|path| number(path)).fold(machine, usize::min))
 }
 
-/// Where the limits of a process's control groups stand, from its own up to the root, for both versions of them.
+/// Returns the files with the memory limits of a process's control groups, of version 1 or 2.
+///
+/// `groups` is the content of `/proc/self/cgroup`. The limits of all groups from the process's own up to the root hold.
 fn limits(groups: &str) -> Vec<PathBuf> {
-    let of = |line: &str| {
+    let limits_of = |line: &str| {
         let (controllers, group) = line.split_once(':')?.1.split_once(':')?;
         let (root, file) = match controllers {
             "" => ("/sys/fs/cgroup", "memory.max"),
@@ -189,22 +210,25 @@ fn limits(groups: &str) -> Vec<PathBuf> {
         let group = Path::new(root).join(group.trim_start_matches('/'));
         Some(group.ancestors().take_while(|folder| folder.starts_with(root)).map(|f| f.join(file)).collect::<Vec<_>>())
     };
-    groups.lines().filter_map(of).flatten().collect()
+    groups.lines().filter_map(limits_of).flatten().collect()
 }
+
+/// Shorter values are not requested: they share their page with many others, which keep it in memory.
+const MIN_REQUEST_BYTES: usize = 64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn limits_stand_in_every_group_from_the_own_one_to_the_root() {
+    fn every_group_from_the_own_one_to_the_root_has_a_limit() {
         let paths = |groups| limits(groups).iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
         let unified = ["/user.slice/job", "/user.slice", ""].map(|group| format!("/sys/fs/cgroup{group}/memory.max"));
         assert_eq!(paths("0::/user.slice/job\n"), unified);
         let of_memory = ["/docker/1f", "/docker", ""];
         let of_memory = of_memory.map(|group| format!("/sys/fs/cgroup/memory{group}/memory.limit_in_bytes"));
         assert_eq!(paths("9:cpu,cpuacct:/docker/1f\n4:hugetlb,memory:/docker/1f\n1:name=systemd:/init\n"), of_memory);
-        // A container sees itself as the root.
+        // A container sees its own group as the root.
         assert_eq!(paths("0::/\n"), ["/sys/fs/cgroup/memory.max"]);
         assert_eq!(paths("nonsense\n"), [""; 0]);
     }

@@ -1,4 +1,4 @@
-//! Passes over a source, each into a cache file: one over all of it, and one over what has been added since.
+//! Reads a source into cache files: one for all of it, and one for each time that files were added since.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -11,9 +11,9 @@ use futures::StreamExt;
 use tokio::sync::mpsc;
 use tracing::{Instrument, Span};
 
+use super::decoded::{BadTexts, Decoder, decoded_schema};
 use super::lock::BuildLock;
-use super::plain::{BadTexts, Plain, plain};
-use super::{BYTES_PER_BATCH, ROWS_PER_BATCH, Segment, Store, advice};
+use super::{MAX_STORED_BATCH_BYTES, MAX_STORED_BATCH_ROWS, Segment, Store, advice};
 use crate::arrow_file::{self, ArrowFile, ArrowFileWriter, Part};
 use crate::config::{Advice, StoreConfig, Verify};
 use crate::error::{Error, Result};
@@ -21,31 +21,32 @@ use crate::sample::SampleId;
 use crate::source::{Fingerprint, RecordBatches, Shard, Source, positions};
 use crate::telemetry;
 
-/// How a store is made from its source, and what its files are called.
+/// Makes a store from its source, and names its files.
 #[derive(Debug)]
 pub(super) struct StoreBuilder {
     columns: Vec<String>,
-    /// As stored.
+    /// The columns as they are stored.
     pub schema: SchemaRef,
     pub advice: Advice,
     verify: Verify,
-    /// Of the source: what it leaves out, for one.
+    /// The settings in the source's fingerprint: what it leaves out, for example.
     pub settings: String,
-    /// Folder, and the begin of the names.
+    /// The cache folder, and what the names of its files start with; `None` without a cache.
     cache: Option<(PathBuf, String)>,
     span: Span,
 }
 
-/// Hears how many rows are in.
+/// Is called with the number of rows read so far.
 type Progress<'a> = &'a mut (dyn FnMut(usize) + Send);
 
 impl StoreBuilder {
+    /// Makes a builder of a store with these columns.
     pub fn new(source: &dyn Source, columns: &[String], config: &StoreConfig) -> Result<Self> {
-        let positions = positions(source.uri(), &source.schema(), columns)?;
-        let selected = source.schema().project(&positions);
+        let column_indices = positions(source.uri(), &source.schema(), columns)?;
+        let selected = source.schema().project(&column_indices);
         let selected = selected.map_err(|cause| Error::Arrow { action: "select columns", cause })?;
-        let schema = Arc::new(plain(&selected));
-        let settings = source.fingerprint().map(|of| of.settings);
+        let schema = Arc::new(decoded_schema(&selected));
+        let settings = source.fingerprint().map(|fingerprint| fingerprint.settings);
         let cache = config.cache_dir.clone().zip(settings.as_ref().map(|settings| key(settings, &schema)));
         let settings = settings.unwrap_or_default();
         let span = telemetry::store(source.uri());
@@ -60,7 +61,7 @@ impl StoreBuilder {
         })
     }
 
-    /// Opens what is cached, and reads the rest.
+    /// Opens the segments that are cached, and reads the rows that are missing.
     pub async fn build(self, source: &dyn Source, progress: Progress<'_>) -> Result<Store> {
         let shards = source.fingerprint().map(|Fingerprint { shards, .. }| shards).unwrap_or_default();
         let complete = |segments: &[Segment]| {
@@ -89,7 +90,7 @@ impl StoreBuilder {
         Store::new(source.uri(), segments, self)
     }
 
-    /// Reads what has been added to the source since these segments were read; `None` where that is nothing.
+    /// Reads what was added to the source since these segments were read; `None` if nothing was.
     pub async fn grow(&self, source: &dyn Source, segments: &[Segment]) -> Result<Option<Segment>> {
         let Some(added) = source.added(known(segments)).await? else { return Ok(None) };
         let _lock = self.lock().await?;
@@ -102,12 +103,13 @@ impl StoreBuilder {
         self.read(added.as_ref(), segments, &mut |_| {}).await.map(Some)
     }
 
+    /// Waits for the lock of the cache; `None` without a cache.
     async fn lock(&self) -> Result<Option<BuildLock>> {
         let Some((dir, key)) = &self.cache else { return Ok(None) };
         BuildLock::acquire(dir, key, self.span.clone()).await.map(Some)
     }
 
-    /// The segments in the cache, up to the first that cannot be used.
+    /// Opens the segments in the cache, up to the first that cannot be used.
     async fn open(&self, shards: &[Shard]) -> Result<Vec<Segment>> {
         let mut unread: HashSet<_> = shards.iter().cloned().collect();
         let mut segments = Vec::new();
@@ -118,10 +120,12 @@ impl StoreBuilder {
         Ok(segments)
     }
 
-    /// A segment of the cache, if it holds rows of these shards.
+    /// Opens a segment of the cache; `None` if there is none that holds rows of these shards only.
     async fn open_one(&self, number: usize, shards: HashSet<Shard>) -> Result<Option<Segment>> {
         let Some(path) = self.path(number) else { return Ok(None) };
-        let (schema, span, verify) = (self.schema.clone(), self.span.clone(), self.verify);
+        let schema = self.schema.clone();
+        let span = self.span.clone();
+        let verify = self.verify;
         let open = move || {
             let opened = path.exists().then(|| ArrowFile::open(&path))?;
             let usable = opened.map_err(|error| error.to_string()).and_then(|file| {
@@ -158,7 +162,7 @@ impl StoreBuilder {
         tokio::task::spawn_blocking(move || span.in_scope(open)).await.map_err(|e| Error::of_task("store", e))
     }
 
-    /// Reads a source into the segment that comes next.
+    /// Reads a source into the segment that follows those `before`.
     async fn read(&self, source: &dyn Source, before: &[Segment], progress: Progress<'_>) -> Result<Segment> {
         let shards = source.fingerprint().map(|Fingerprint { shards, .. }| shards).unwrap_or_default();
         let stream = source.read(&self.columns)?;
@@ -169,7 +173,7 @@ impl StoreBuilder {
         let span = self.span.clone();
         let task = move || {
             span.in_scope(|| {
-                // What was added to a segment that is no more.
+                // Later segments were added to one that is replaced.
                 for path in later.into_iter().rev() {
                     std::fs::remove_file(&path).map_err(|cause| Error::Io { action: "remove", path, cause })?;
                 }
@@ -179,8 +183,8 @@ impl StoreBuilder {
         let writer = tokio::task::spawn_blocking(task);
         let rows = before.iter().map(Segment::len).sum();
         let sent = send(source, stream, tx, rows, progress).instrument(self.span.clone()).await;
-        let written = writer.await.map_err(|e| Error::of_task("store", e))?;
-        // Where the source failed, the writer heard of no end: the source's error is the cause.
+        let written = writer.await.map_err(|e| Error::TaskDied { task: "store", message: e.to_string() })?;
+        // If the source failed, the writer failed too, without an end: the source's error is the cause.
         sent?;
         let Written { skipped_rows, bad_texts, parts } = written?;
         for BadTexts { column, first, count } in &bad_texts {
@@ -192,14 +196,14 @@ impl StoreBuilder {
         Ok(Segment { shards, skipped_rows, bad_texts, parts })
     }
 
-    /// The rows of a part, checked if they are to be.
+    /// Returns the rows of a part, checked if the settings want that.
     pub fn verified<'a>(&self, part: &'a Part) -> Result<&'a RecordBatch> {
-        part.verify().map_err(|error| self.give_up(error))?;
+        part.verify().map_err(|error| self.discard_damaged(error))?;
         Ok(&part.batch)
     }
 
-    /// Takes a damaged file out of the cache, so that the next run reads its rows anew.
-    fn give_up(&self, error: Error) -> Error {
+    /// Removes a damaged file from the cache, so that the next run reads its rows again.
+    fn discard_damaged(&self, error: Error) -> Error {
         let Error::Damaged { path, place, .. } = error else { return error };
         let remedy = match self.cache.is_some().then(|| std::fs::remove_file(&path)) {
             None => "start again; its disk or the memory may be failing".to_owned(),
@@ -217,32 +221,37 @@ impl StoreBuilder {
     }
 }
 
+/// Returns the shards of all segments.
 fn known(segments: &[Segment]) -> Vec<Shard> {
     segments.iter().flat_map(|segment| segment.shards.clone()).collect()
 }
 
+/// Returns a schema's metadata that name shards, a line each.
 fn metadata(shards: &[Shard]) -> std::collections::HashMap<String, String> {
     let line = |shard: &Shard| format!("{}\t{}", shard.version, shard.uri);
     [(SHARDS.to_owned(), shards.iter().map(line).collect::<Vec<_>>().join("\n"))].into()
 }
 
+/// Reads the shards from a schema's metadata.
 pub(super) fn shards_of(schema: &Schema) -> Vec<Shard> {
     let lines = schema.metadata().get(SHARDS).into_iter().flat_map(|text| text.lines());
     let shard = |(version, uri): (&str, &str)| Shard { uri: uri.to_owned(), version: version.to_owned() };
     lines.filter_map(|line| line.split_once('\t')).map(shard).collect()
 }
 
-/// What the writer hears. That its channel is closed means that the reader is gone, and not that this is all.
+/// What the reader sends to the writer. A closed channel means that the reader is gone, not that it is done.
 enum Message {
     Rows(RecordBatch),
     End {
-        /// Rows of the source that are missing.
+        /// How many rows of the source were skipped.
         skipped: usize,
     },
 }
 
-/// Hands the source's record batches to the writer, and tells it of the end. A writer that is gone has its own error to
-/// report, and hears of none of the source's: it throws its file away when it has heard of no end.
+/// Sends the source's record batches to the writer, and the end.
+///
+/// If the writer is gone, it has an error of its own to report. An error of the source is not sent: without an end, the
+/// writer discards its file.
 async fn send(
     source: &dyn Source,
     mut stream: RecordBatches,
@@ -250,7 +259,8 @@ async fn send(
     before: usize,
     progress: Progress<'_>,
 ) -> Result<()> {
-    let (mut rows, skipped_before) = (0, source.counts().skipped_rows);
+    let mut rows = 0;
+    let skipped_before = source.counts().skipped_rows;
     while let Some(batch) = stream.next().await {
         let batch = batch?;
         rows += batch.num_rows();
@@ -271,11 +281,11 @@ async fn send(
     }
 }
 
-/// Writes rows until the end, and gives those that it wrote with what is to be known of them.
+/// Writes rows until the end, and returns them as they are mapped.
 fn write(mut rx: mpsc::Receiver<Message>, schema: SchemaRef, path: Option<PathBuf>) -> Result<Written> {
     let mut writer = ArrowFileWriter::create(path.as_deref(), &schema)?;
-    let mut coalescer = BatchCoalescer::new(schema.clone(), ROWS_PER_BATCH);
-    let mut plain = Plain::new(schema);
+    let mut coalescer = BatchCoalescer::new(schema.clone(), MAX_STORED_BATCH_ROWS);
+    let mut decoder = Decoder::new(schema);
     let failed = |cause| Error::Arrow { action: "join record batches", cause };
     let mut buffered = 0;
     let skipped_rows = loop {
@@ -284,10 +294,10 @@ fn write(mut rx: mpsc::Receiver<Message>, schema: SchemaRef, path: Option<PathBu
             Some(Message::End { skipped }) => break skipped,
             None => return Err(Error::Cancelled),
         };
-        for piece in pieces(plain.convert(&batch)?) {
+        for piece in pieces(decoder.decode(&batch)?) {
             let bytes = advice::bytes(&piece);
             buffered += bytes;
-            if buffered > BYTES_PER_BATCH {
+            if buffered > MAX_STORED_BATCH_BYTES {
                 coalescer.finish_buffered_batch().map_err(failed)?;
                 buffered = bytes;
             }
@@ -302,40 +312,43 @@ fn write(mut rx: mpsc::Receiver<Message>, schema: SchemaRef, path: Option<PathBu
     while let Some(rest) = coalescer.next_completed_batch() {
         writer.write(&rest)?;
     }
-    writer.note(SKIPPED, skipped_rows.to_string());
-    let bad_texts = plain.bad_texts();
-    writer.note(BAD_TEXTS, bad_texts.iter().map(BadTexts::line).collect::<Vec<_>>().join("\n"));
-    writer.stamp();
+    writer.add_metadata(SKIPPED, skipped_rows.to_string());
+    let bad_texts = decoder.bad_texts();
+    writer.add_metadata(BAD_TEXTS, bad_texts.iter().map(BadTexts::line).collect::<Vec<_>>().join("\n"));
+    writer.record_mtime();
     Ok(Written { skipped_rows, bad_texts, parts: writer.finish(path.as_deref())? })
 }
 
+/// What was written: the segment, but for its shards.
 struct Written {
     skipped_rows: usize,
     bad_texts: Vec<BadTexts>,
     parts: Vec<Part>,
 }
 
-/// A record batch cut up until no piece has more bytes than a record batch of the cache may have, or it is one row.
+/// Halves a record batch until no piece is larger than [`MAX_STORED_BATCH_BYTES`], or has only one row.
 fn pieces(batch: RecordBatch) -> Vec<RecordBatch> {
     let rows = batch.num_rows();
-    if rows <= 1 || advice::bytes(&batch) <= BYTES_PER_BATCH {
+    if rows <= 1 || advice::bytes(&batch) <= MAX_STORED_BATCH_BYTES {
         return vec![batch];
     }
     let half = rows / 2;
     [batch.slice(0, half), batch.slice(half, rows - half)].into_iter().flat_map(pieces).collect()
 }
 
-/// A name for cache files. Another release may tell types otherwise; the cache is then built anew.
+/// Returns what the names of cache files start with.
+///
+/// It depends on the text of types, which another release of Arrow may change; the cache is then built again.
 fn key(settings: &str, schema: &Schema) -> String {
-    let text = format!("{settings}\n{:?}\n{ROWS_PER_BATCH}", schema.fields());
+    let text = format!("{settings}\n{:?}\n{MAX_STORED_BATCH_ROWS}", schema.fields());
     arrow_file::to_text(arrow_file::checksum(text.as_bytes()))
 }
 
-/// Under what the schema of a cache file names the shards that it was read from.
+/// The key in the schema of a cache file whose value names the shards that it was read from.
 const SHARDS: &str = "prosampler.shards";
 
-/// And its footer, how many rows of them are missing.
+/// The key in the footer whose value is how many rows of the shards were skipped.
 const SKIPPED: &str = "prosampler.skipped_rows";
 
-/// And which values of them are null since they are no UTF-8: a line a column.
+/// The key in the footer whose value lists the texts that are null since they are not UTF-8, a line a column.
 const BAD_TEXTS: &str = "prosampler.bad_texts";

@@ -1,4 +1,4 @@
-//! What a cache folder holds, whatever run it is of.
+//! Lists what a cache folder holds, from all runs.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -7,18 +7,21 @@ use super::build::shards_of;
 use crate::arrow_file::ArrowFile;
 use crate::error::{Error, Result};
 
-/// Rows in a cache folder: what one pass over a source has read.
+/// A file of rows in a cache folder.
 #[derive(Debug)]
 pub(crate) struct CachedRows {
+    /// The size of the file.
     pub bytes: u64,
     pub rows: usize,
-    /// What they were read from.
+    /// The files that the rows were read from.
     pub uris: Vec<String>,
+    /// When the file was written, if the file system tells.
     pub written: Option<SystemTime>,
 }
 
-/// The cached rows of a folder, in the order of their names, each with what is wrong with it if it cannot be opened; none
-/// where there is no folder.
+/// Opens the files of rows in a cache folder, by name; one that cannot be opened is an error in the list.
+///
+/// The list is empty if there is no folder.
 pub(crate) fn cached(dir: &Path) -> Result<Vec<(PathBuf, Result<CachedRows>)>> {
     let entries = match std::fs::read_dir(dir) {
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -30,14 +33,14 @@ pub(crate) fn cached(dir: &Path) -> Result<Vec<(PathBuf, Result<CachedRows>)>> {
 }
 
 fn open(path: &Path) -> Result<CachedRows> {
-    let about = std::fs::metadata(path).map_err(|cause| Error::Io { action: "open", path: path.into(), cause })?;
+    let metadata = std::fs::metadata(path).map_err(|cause| Error::Io { action: "open", path: path.into(), cause })?;
     let file = ArrowFile::open(path)?;
     let rows = file.parts.iter().map(|part| part.batch.num_rows()).sum();
     let uris = shards_of(&file.schema).into_iter().map(|shard| shard.uri).collect();
-    Ok(CachedRows { bytes: about.len(), rows, uris, written: about.modified().ok() })
+    Ok(CachedRows { bytes: metadata.len(), rows, uris, written: metadata.modified().ok() })
 }
 
-/// By its name, as [`build`](super::build) gives them: a checksum and a number.
+/// Whether a file is named as [`build`](super::build) names them: by a checksum and a number.
 fn is_ours(path: &Path) -> bool {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let parts = name.strip_suffix(".arrow").and_then(|stem| stem.split_once('-'));

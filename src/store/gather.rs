@@ -1,9 +1,9 @@
-//! Rows of many record batches, copied together.
+//! Copies rows of many record batches into one.
 //!
-//! Arrow's `interleave` copies one row after the other. A row that lies anywhere in memory costs more waiting than
-//! copying, until the processor has seen that a stretch is read from front to back and fetches ahead. Here values of any
-//! length are asked for some time before they are copied. Not in other columns, whose values are short or have an inner
-//! structure; those are Arrow's.
+//! Arrow's `interleave` copies one row after the other. A row that lies anywhere in memory takes longer to fetch than
+//! to copy, and the processor fetches ahead only once it reads from front to back. Therefore values of variable length
+//! are prefetched here before they are copied. Columns of other types, whose values are short or nested, are left to
+//! Arrow.
 
 use std::sync::Arc;
 
@@ -17,67 +17,74 @@ use arrow::error::ArrowError;
 
 use crate::simd::prefetch;
 
-/// The rows at these places, each a record batch and a row in it, in this order. There must be a record batch, and all
-/// must have the columns of `schema`; what their own schemas note besides is left behind.
+/// Copies the given rows, each a record batch and a row in it, in this order.
+///
+/// There must be at least one record batch, and all must have the columns of `schema`. Metadata of their own schemas is
+/// dropped.
 ///
 /// # Errors
-/// [`ArrowError::OffsetOverflowError`] where a column's values pass what its offsets reach.
+/// [`ArrowError::OffsetOverflowError`] if the values of a column are longer than its offsets can express.
 pub(super) fn interleave(
     schema: SchemaRef,
     batches: &[&RecordBatch],
-    places: &[(usize, usize)],
+    rows: &[(usize, usize)],
 ) -> Result<RecordBatch, ArrowError> {
     let column = |number| {
         let arrays: Vec<_> = batches.iter().map(|batch| batch.column(number).as_ref()).collect();
         match arrays[0].data_type() {
-            DataType::Binary => values::<BinaryType>(&arrays, places),
-            DataType::LargeBinary => values::<LargeBinaryType>(&arrays, places),
-            DataType::Utf8 => values::<Utf8Type>(&arrays, places),
-            DataType::LargeUtf8 => values::<LargeUtf8Type>(&arrays, places),
-            _ => compute::interleave(&arrays, places),
+            DataType::Binary => values::<BinaryType>(&arrays, rows),
+            DataType::LargeBinary => values::<LargeBinaryType>(&arrays, rows),
+            DataType::Utf8 => values::<Utf8Type>(&arrays, rows),
+            DataType::LargeUtf8 => values::<LargeUtf8Type>(&arrays, rows),
+            _ => compute::interleave(&arrays, rows),
         }
     };
     let columns = (0..schema.fields().len()).map(column).collect::<Result<_, _>>()?;
     // Without columns nothing else says how many rows there are.
-    let options = RecordBatchOptions::new().with_row_count(Some(places.len()));
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
     RecordBatch::try_new_with_options(schema, columns, &options)
 }
 
-fn values<T: ByteArrayType>(arrays: &[&dyn Array], places: &[(usize, usize)]) -> Result<ArrayRef, ArrowError> {
+/// Copies values of variable length.
+fn values<T: ByteArrayType>(arrays: &[&dyn Array], rows: &[(usize, usize)]) -> Result<ArrayRef, ArrowError> {
     let arrays: Vec<_> = arrays.iter().map(|array| array.as_bytes::<T>()).collect();
-    let values: Vec<&[u8]> = places.iter().map(|&(array, row)| arrays[array].value(row).as_ref()).collect();
-    let (mut offsets, mut end) = (vec![T::Offset::default()], 0);
+    let values: Vec<&[u8]> = rows.iter().map(|&(array, row)| arrays[array].value(row).as_ref()).collect();
+    let mut offsets = vec![T::Offset::default()];
+    let mut end = 0;
     for value in &values {
         end += value.len();
         offsets.push(T::Offset::from_usize(end).ok_or(ArrowError::OffsetOverflowError(end))?);
     }
-    let nulls = arrays.iter().any(|array| array.null_count() > 0).then(|| {
-        NullBuffer::new(BooleanBuffer::collect_bool(places.len(), |i| arrays[places[i].0].is_valid(places[i].1)))
-    });
-    let (offsets, joined) = (OffsetBuffer::new(offsets.into()), concat(&values, end).into());
-    // SAFETY: the last offset is the length of what is joined, and whole values in a row are as good UTF-8 as each of
-    // them. Checking a text again would take longer than copying it.
+    let nulls = arrays
+        .iter()
+        .any(|array| array.null_count() > 0)
+        .then(|| NullBuffer::new(BooleanBuffer::collect_bool(rows.len(), |i| arrays[rows[i].0].is_valid(rows[i].1))));
+    let offsets = OffsetBuffer::new(offsets.into());
+    let joined = concat(&values, end).into();
+    // SAFETY: the last offset is the length of the joined values, and valid UTF-8 texts in a row are valid UTF-8. To
+    // check texts again would take longer than to copy them.
     Ok(Arc::new(unsafe { GenericByteArray::<T>::new_unchecked(offsets, joined, nulls) }))
 }
 
-/// These values one after another, `len` bytes in all.
+/// Joins these values, `len` bytes in all, and prefetches each before it is copied.
 fn concat(values: &[&[u8]], len: usize) -> Vec<u8> {
     let mut all = Vec::with_capacity(len);
-    let (mut next, mut asked) = (values.iter(), 0);
+    let mut next = values.iter();
+    let mut prefetched = 0;
     for value in values {
-        while asked < all.len() + AHEAD
+        while prefetched < all.len() + PREFETCH_BYTES
             && let Some(value) = next.next()
         {
-            prefetch(&value[..value.len().min(AHEAD)]);
-            asked += value.len();
+            prefetch(&value[..value.len().min(PREFETCH_BYTES)]);
+            prefetched += value.len();
         }
         all.extend_from_slice(value);
     }
     all
 }
 
-/// Bytes that are asked for before they are copied.
-const AHEAD: usize = 32 << 10;
+/// How many bytes are prefetched before they are copied.
+const PREFETCH_BYTES: usize = 32 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -87,14 +94,14 @@ mod tests {
 
     use super::*;
 
-    /// A text: short, as long as what is asked for ahead, half of that, or null.
+    /// A text: short, as long as what is prefetched, half of that, or null.
     fn value(seed: u16) -> Option<String> {
         let seed = usize::from(seed);
         let length = match seed % 9 {
             0 => return None,
             1 => 0,
-            2 => AHEAD,
-            3 => 1 + AHEAD / 2,
+            2 => PREFETCH_BYTES,
+            3 => 1 + PREFETCH_BYTES / 2,
             _ => seed % 1000,
         };
         Some((seed..seed + length).map(|i| char::from(b'a' + (i % 26) as u8)).collect())
@@ -131,7 +138,7 @@ mod tests {
             let places: Vec<_> = picks.iter().map(place).collect();
             let ours = interleave(batches[0].schema(), &batches, &places).unwrap();
             prop_assert_eq!(&ours, &compute::interleave_record_batch(&batches, &places).unwrap());
-            // Which has not been checked when it was made.
+            // The columns were not checked when they were made.
             for column in ours.columns() {
                 column.to_data().validate_full().unwrap();
             }

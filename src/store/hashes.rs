@@ -1,4 +1,4 @@
-//! Which samples share a value, by hashes of the values.
+//! Hashes values, for samples that share a value to be found.
 
 use std::hash::{DefaultHasher, Hasher};
 
@@ -12,15 +12,15 @@ use super::Store;
 use crate::error::{Error, Result};
 use crate::sample::SampleId;
 
-/// By what samples are grouped.
+/// What samples are grouped by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Key {
-    /// The content of all of these together. Of none of them, no two samples share it.
+    /// The content of all of these columns together. Without columns, no two samples share it.
     Content(Vec<ColumnPath>),
-    /// The value of a column; of a list column, any of its items.
+    /// The value of a column, or any item of a list column.
     Value(String),
-    /// The value of any of these, of whichever: of a pair's two columns, that of either. They are of one
-    /// [kind](Self::are_alike).
+    /// The value of any of these columns, such as the two columns of a pair. They have types that are
+    /// [alike](Self::are_alike).
     Either(Vec<ColumnPath>),
 }
 
@@ -40,7 +40,7 @@ impl<S: Into<String>> From<S> for ColumnPath {
 }
 
 impl Key {
-    /// Whether values of two types can be the same: texts and bytes of any layout, or one type.
+    /// Whether values of two types can be equal: both are texts or bytes, or they are one type.
     #[must_use]
     pub fn are_alike(a: &DataType, b: &DataType) -> bool {
         let bytes = |data_type: &DataType| {
@@ -49,7 +49,7 @@ impl Key {
         a == b || bytes(a) && bytes(b)
     }
 
-    /// Where its values are: some columns together, and whether by item.
+    /// Returns the columns of each value of a sample, and whether the items of a list are values.
     fn values(&self) -> Vec<(Vec<ColumnPath>, bool)> {
         match self {
             Self::Content(columns) if columns.is_empty() => Vec::new(),
@@ -61,23 +61,26 @@ impl Key {
 }
 
 /// Hashes of a key's values, each with its sample, sorted and without duplicates; then the most samples that can be
-/// together without sharing a value, and which of the key's columns says so.
+/// together without sharing a value, and the index of the key's column that limits them.
 pub(crate) type KeyHashes = (Vec<(u64, SampleId)>, (usize, usize));
 
 impl Store {
-    /// The hashes of a key's values. A null has none, nor has NaN, and −0 is 0. Reads the columns once; blocks meanwhile.
+    /// Hashes a key's values. Reads the columns once, and blocks meanwhile.
+    ///
+    /// Null and NaN have no hash, and −0 has that of 0.
     ///
     /// # Errors
     /// [`Error::MissingColumn`]; [`Error::ColumnType`] for types that have no equality.
     pub(crate) fn hashes(&self, key: &Key) -> Result<KeyHashes> {
-        let (mut all, mut most_together) = (Vec::new(), (self.len(), 0));
-        for (place, (columns, by_item)) in key.values().into_iter().enumerate() {
+        let mut all = Vec::new();
+        let mut most_together = (self.len(), 0);
+        for (index, (columns, by_item)) in key.values().into_iter().enumerate() {
             let (mut found, nulls) = hashes(self, &columns, by_item)?;
             found.sort_unstable();
             found.dedup();
             if let Some(nulls) = nulls {
                 let values = found.chunk_by(|a, b| a.0 == b.0).count();
-                most_together = most_together.min((nulls + values, place));
+                most_together = most_together.min((nulls + values, index));
             }
             if all.is_empty() {
                 all = found;
@@ -93,8 +96,9 @@ impl Store {
 
 type Hashes = (Vec<(u64, SampleId)>, Option<usize>);
 
-/// A number for every value of some columns together, or for every item of a list, with its sample; and, but for items,
-/// how many samples have none.
+/// Hashes the values of some columns together, or the items of a list, each with its sample.
+///
+/// Also returns how many samples have no value, unless items are hashed.
 fn hashes(store: &Store, columns: &[ColumnPath], by_item: bool) -> Result<Hashes> {
     let names: Vec<_> = columns.iter().map(|path| path.column.clone()).collect();
     let store = store.select(&names)?;
@@ -114,7 +118,8 @@ fn hashes(store: &Store, columns: &[ColumnPath], by_item: bool) -> Result<Hashes
         other => other.clone(),
     });
     let converter = RowConverter::new(sorted.map(SortField::new).collect()).map_err(refused)?;
-    let (mut hashes, mut nulls) = (Vec::with_capacity(store.len()), 0);
+    let mut hashes = Vec::with_capacity(store.len());
+    let mut nulls = 0;
     for item in store.record_batches() {
         let (first, batch) = item?;
         let sample = |row: usize| SampleId::new(first.index() + row);
@@ -123,8 +128,8 @@ fn hashes(store: &Store, columns: &[ColumnPath], by_item: bool) -> Result<Hashes
             let list = cast(&values[0], &large(&values[0])).map_err(refused)?;
             let list = list.as_list::<i64>();
             let items = equatable(list.values().clone());
-            let (rows, absent) = (converter.convert_columns(std::slice::from_ref(&items)), items.logical_nulls());
-            let rows = rows.map_err(refused)?;
+            let rows = converter.convert_columns(std::slice::from_ref(&items)).map_err(refused)?;
+            let absent = items.logical_nulls();
             let is_there = |item: usize| absent.as_ref().is_none_or(|nulls| nulls.is_valid(item));
             for row in (0..list.len()).filter(|&row| list.is_valid(row)) {
                 let items = list.value_offsets()[row] as usize..list.value_offsets()[row + 1] as usize;
@@ -146,7 +151,9 @@ fn hashes(store: &Store, columns: &[ColumnPath], by_item: bool) -> Result<Hashes
     Ok((hashes, (!listed).then_some(nulls)))
 }
 
-/// What is at these paths, in columns that stand in the same order; and where a struct that should hold some is null.
+/// Returns the columns at these paths, and the nulls of the structs that hold them.
+///
+/// The columns of the record batch are those of the paths, in the same order.
 fn values(batch: &RecordBatch, paths: &[ColumnPath]) -> Result<(Vec<ArrayRef>, Option<NullBuffer>)> {
     let mut absent = None;
     let values = batch.columns().iter().zip(paths).map(|(column, path)| {
@@ -163,16 +170,16 @@ fn values(batch: &RecordBatch, paths: &[ColumnPath]) -> Result<(Vec<ArrayRef>, O
     Ok((values, absent))
 }
 
-/// As filters compare: −0 is 0, and NaN equals nothing, as null does.
+/// Makes equal floats equal bytes, as filters compare them: −0 becomes 0, and NaN, which equals nothing, null.
 fn equatable(values: ArrayRef) -> ArrayRef {
-    fn of<T: ArrowPrimitiveType>(values: &ArrayRef, same: impl Fn(T::Native) -> Option<T::Native>) -> ArrayRef {
+    fn map<T: ArrowPrimitiveType>(values: &ArrayRef, same: impl Fn(T::Native) -> Option<T::Native>) -> ArrayRef {
         let values: PrimitiveArray<T> = values.as_primitive::<T>().unary_opt(same);
         std::sync::Arc::new(values)
     }
     match values.data_type() {
-        DataType::Float16 => of::<Float16Type>(&values, |x| (!x.is_nan()).then_some(x + half::f16::ZERO)),
-        DataType::Float32 => of::<Float32Type>(&values, |x| (!x.is_nan()).then_some(x + 0.0)),
-        DataType::Float64 => of::<Float64Type>(&values, |x| (!x.is_nan()).then_some(x + 0.0)),
+        DataType::Float16 => map::<Float16Type>(&values, |x| (!x.is_nan()).then_some(x + half::f16::ZERO)),
+        DataType::Float32 => map::<Float32Type>(&values, |x| (!x.is_nan()).then_some(x + 0.0)),
+        DataType::Float64 => map::<Float64Type>(&values, |x| (!x.is_nan()).then_some(x + 0.0)),
         _ => values,
     }
 }
@@ -181,7 +188,7 @@ fn is_list(data_type: &DataType) -> bool {
     matches!(data_type, DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..))
 }
 
-/// The type of the same lists with 64-bit offsets.
+/// Returns the type of the lists with 64-bit offsets.
 fn large(list: &ArrayRef) -> DataType {
     match list.data_type() {
         DataType::List(item) | DataType::FixedSizeList(item, _) => DataType::LargeList(item.clone()),

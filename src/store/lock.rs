@@ -1,4 +1,4 @@
-//! One builder a cache.
+//! A lock by which only one process builds a cache.
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
@@ -9,15 +9,17 @@ use crate::arrow_file;
 use crate::error::{Error, Result};
 use crate::telemetry;
 
-/// Held while a cache is built: another process that wants the same one waits, and then opens it. The system gives it
-/// back when the process ends, however that happens.
+/// A file lock that is held while a cache is built.
+///
+/// Another process that wants the same cache waits, and then opens it. The system releases the lock when the process
+/// ends, however that happens.
 #[derive(Debug)]
 pub(super) struct BuildLock {
     _file: File,
 }
 
 impl BuildLock {
-    /// The lock of the caches in `dir` whose names begin with `key`.
+    /// Waits for the lock of the cache files in `dir` whose names start with `key`.
     pub async fn acquire(dir: &Path, key: &str, span: Span) -> Result<Self> {
         let (dir, key) = (dir.to_owned(), key.to_owned());
         let acquire = move || span.in_scope(|| Self::acquire_blocking(&dir, &key));
@@ -40,7 +42,7 @@ impl BuildLock {
             }
             Err(TryLockError::Error(cause)) => return Err(io("lock")(cause)),
         }
-        // What a process that was killed has left behind.
+        // These files were left by a process that was killed.
         let unfinished = arrow_file::unfinished(key);
         for entry in std::fs::read_dir(dir).map_err(io("list the folder of"))?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(&unfinished) {

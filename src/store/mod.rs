@@ -1,11 +1,13 @@
 //! "Here is a sample id, give me its row."
 //!
-//! A source is read once into an uncompressed Arrow IPC file, which is then memory-mapped: rows are gathered from it
-//! at random about a thousand times faster than from Parquet, and the operating system decides what stays in memory.
-//! Building keeps some record batches in memory, whatever the data's size: about 60,000 rows, or 400 MB where that many
-//! would be more. Data larger than memory are gathered by asking the system for the rows of a mini-batch all at once
-//! ([`store.advice`](crate::config::Advice)). Files may be added while a store is in use; not for files that change:
-//! then all are read again, from the start.
+//! A source is read once into an uncompressed Arrow IPC file, which is then memory-mapped. Rows can be gathered from it
+//! at random, which Parquet is not made for, and the operating system decides what stays in memory.
+//!
+//! - Memory: building keeps a few record batches, whatever the size of the data: about 60,000 rows, or 400 MB if these
+//!   rows are larger. The mapped file takes none that the system cannot reclaim.
+//! - Data larger than memory: the rows of a mini-batch are requested from the system all at once
+//!   ([`store.advice`](crate::config::Advice)).
+//! - Growth: files may be added while a store is in use. If a file changes, all files are read again.
 //!
 //! ```
 //! use prosampler::arrow::array::{AsArray, Int64Array, RecordBatch};
@@ -25,10 +27,10 @@ mod advice;
 mod build;
 #[cfg(feature = "cli")]
 pub(crate) mod cached;
+mod decoded;
 mod gather;
 mod hashes;
 mod lock;
-mod plain;
 
 use std::sync::Arc;
 
@@ -36,9 +38,9 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use self::build::StoreBuilder;
+use self::decoded::BadTexts;
+pub(crate) use self::decoded::decoded_schema;
 pub use self::hashes::{ColumnPath, Key};
-use self::plain::BadTexts;
-pub(crate) use self::plain::plain;
 use crate::arrow_file::{self, Part};
 use crate::config::StoreConfig;
 use crate::error::{Error, Result};
@@ -51,24 +53,24 @@ pub struct Store {
     uri: Arc<str>,
     schema: SchemaRef,
     segments: Arc<[Segment]>,
-    /// First row and first record batch of each segment.
+    /// The first row and the first record batch of each segment.
     starts: Arc<[(usize, usize)]>,
-    /// First row of each record batch, of all segments.
+    /// The first row of each record batch, through all segments.
     firsts: Arc<[usize]>,
     len: usize,
-    /// Rows are asked for before they are read.
-    asks: bool,
+    /// Whether pages are requested before rows are read.
+    requests_pages: bool,
     builder: Arc<StoreBuilder>,
 }
 
-/// What one pass over a source has read.
+/// The rows that one pass over a source has read.
 #[derive(Clone, Debug)]
 struct Segment {
     shards: Vec<Shard>,
-    /// Rows of them that lay in damaged parts.
+    /// How many rows of the shards lay in damaged parts.
     skipped_rows: usize,
     bad_texts: Vec<BadTexts>,
-    /// Each of `ROWS_PER_BATCH` rows, but for the last, and for long rows.
+    /// The record batches: each has `MAX_STORED_BATCH_ROWS` rows, except for the last one and if rows are long.
     parts: Vec<Part>,
 }
 
@@ -83,19 +85,23 @@ impl Segment {
 }
 
 impl Store {
-    /// Reads `columns` of all rows of `source`, or opens the cache of an earlier run over the same source and columns
-    /// if `config` names a folder for it; files that have been added since are read, and come last. Dictionaries, runs
-    /// and list views are stored plain. Texts that are no UTF-8 become null, are logged and counted. `progress` hears how
-    /// many rows are in.
+    /// Reads `columns` of all rows of `source`, or opens the cache of an earlier run.
     ///
-    /// Every record batch of a cache has a checksum, which is looked at when [`store.verify`](crate::config::Verify)
-    /// says; all of them at once where the file's time shows that it was copied or written to. What is damaged when it
-    /// is opened is written again.
+    /// - A cache is used if `config` names a folder for it, and the source and the columns are the same. Files that
+    ///   were added since are read, and their rows come last.
+    /// - Dictionaries, runs and list views are stored decoded. Texts that are not UTF-8 become null, and are logged and
+    ///   counted.
+    /// - Every record batch of a cache has a checksum, which is checked when [`store.verify`](crate::config::Verify)
+    ///   says, and on opening if the file's time shows that it was copied or written to. A cache that is found to be
+    ///   damaged on opening is written again.
+    ///
+    /// `progress` is called with the number of rows read so far.
     ///
     /// # Errors
-    /// Whatever the source reports, [`Error::Io`] where the cache cannot be written (nothing half-written is ever
-    /// used), [`Error::RowCount`] where the source gives another number of rows than it promises,
-    /// [`Error::UnsupportedSource`] for more rows than a sample id can name.
+    /// - The errors of the source.
+    /// - [`Error::Io`] if the cache cannot be written; a half-written file is never used.
+    /// - [`Error::RowCount`] if the source has another number of rows than it promises.
+    /// - [`Error::TooManySamples`] for more than 4,294,967,295 rows.
     pub async fn build(
         source: &dyn Source,
         columns: &[String],
@@ -105,12 +111,13 @@ impl Store {
         StoreBuilder::new(source, columns, config)?.build(source, progress).await
     }
 
-    /// This store and the rows of files that `source`, which it was built from, has gained since; `None` where it has
-    /// gained none. Every sample keeps its id, and nothing that is here already is read or copied. Not for what
-    /// [`select`](Self::select) gave, which would gain columns.
+    /// Returns this store with the rows of files that were added to its source; `None` if there are none.
+    ///
+    /// `source` is the one that the store was built from. Every sample keeps its id, and rows that are here already are
+    /// neither read nor copied. Do not grow a store that [`select`](Self::select) returned: it would gain columns.
     ///
     /// # Errors
-    /// As [`build`](Self::build); [`Error::SourceChanged`] where a file is gone or has changed.
+    /// The errors of [`build`](Self::build); [`Error::SourceChanged`] if a file is gone or has changed.
     pub async fn grow(&self, source: &dyn Source) -> Result<Option<Self>> {
         let Some(segment) = self.builder.grow(source, &self.segments).await? else { return Ok(None) };
         let segments = self.segments.iter().cloned().chain([segment]).collect();
@@ -122,7 +129,9 @@ impl Store {
     }
 
     fn of(uri: Arc<str>, segments: Vec<Segment>, builder: Arc<StoreBuilder>) -> Result<Self> {
-        let (mut starts, mut firsts, mut len) = (Vec::new(), Vec::new(), 0);
+        let mut starts = Vec::new();
+        let mut firsts = Vec::new();
+        let mut len = 0;
         for segment in &segments {
             starts.push((len, firsts.len()));
             for batch in segment.batches() {
@@ -133,7 +142,7 @@ impl Store {
         if len > u32::MAX as usize {
             return Err(Error::too_many_samples(&uri.to_string()));
         }
-        let asks = advice::advise(segments.iter().flat_map(Segment::batches), builder.advice);
+        let requests_pages = advice::advise_random(segments.iter().flat_map(Segment::batches), builder.advice);
         let schema = builder.schema.clone();
         Ok(Self {
             uri,
@@ -142,20 +151,21 @@ impl Store {
             starts: starts.into(),
             firsts: firsts.into(),
             len,
-            asks,
+            requests_pages,
             builder,
         })
     }
 
-    /// Rows of the source that lay in damaged parts and are not here, where their number is known; see
-    /// [`on_corrupt`](crate::config::SourceConfig::on_corrupt). A cache knows them too.
+    /// Returns how many rows of the source were skipped since they lay in damaged parts, as far as that is known.
+    ///
+    /// See [`on_corrupt`](crate::config::SourceConfig::on_corrupt). A cache remembers the number.
     #[must_use]
     pub fn skipped_rows(&self) -> usize {
         self.segments.iter().map(|segment| segment.skipped_rows).sum()
     }
 
-    /// Values of its columns that are null since they are texts of the source that are no UTF-8: how many, and of these
-    /// the first one with its column.
+    /// Counts the texts of the source that are null here since they are not UTF-8, and returns the first with its
+    /// column.
     pub(crate) fn bad_texts(&self) -> (usize, Option<(SampleId, &str)>) {
         let segments = self.segments.iter().zip(self.starts.iter());
         let all = segments.flat_map(|(segment, (start, _))| segment.bad_texts.iter().map(move |bad| (start, bad)));
@@ -165,7 +175,7 @@ impl Store {
         })
     }
 
-    /// A text for the rows as they are; another one where ids may name other rows.
+    /// Returns a text that identifies the rows: with another text, ids may refer to other rows.
     pub(crate) fn fingerprint(&self) -> String {
         self.fingerprint_of(self.segments.len())
     }
@@ -176,7 +186,7 @@ impl Store {
             let shards = segment.shards.iter().map(|shard| format!("{}\t{}\n", shard.version, shard.uri));
             text.extend(shards);
             if segment.shards.is_empty() {
-                // Nothing says where they are from, so the rows themselves must.
+                // Without a fingerprint of the source, the rows themselves identify the data set.
                 text.extend(segment.parts.iter().map(|part| arrow_file::to_text(part.checksum())));
             }
             text.push_str(&format!("{}\n", segment.len()));
@@ -184,7 +194,9 @@ impl Store {
         arrow_file::to_text(arrow_file::checksum(text.as_bytes()))
     }
 
-    /// This store when it had `len` rows, if it had that fingerprint before: without what it has gained since.
+    /// Returns the store as it was when it had this fingerprint and `len` rows, without the rows that it gained since.
+    ///
+    /// The result is `None` if it never had them.
     pub(crate) fn as_it_was(&self, fingerprint: &str, len: usize) -> Option<Self> {
         let before = (1..=self.segments.len()).find(|&segments| self.fingerprint_of(segments) == fingerprint)?;
         let ends = self.starts.iter().map(|(first, _)| *first).skip(1).chain([self.len]);
@@ -192,7 +204,7 @@ impl Store {
         Self::of(self.uri.clone(), self.segments[..segments].to_vec(), self.builder.clone()).ok()
     }
 
-    /// Rows.
+    /// Returns the number of rows.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
@@ -204,55 +216,58 @@ impl Store {
         self.len == 0
     }
 
-    /// What the source is called in messages.
+    /// Returns the name of the source in messages.
     #[must_use]
     pub fn uri(&self) -> &str {
         &self.uri
     }
 
-    /// The columns.
+    /// Returns the columns.
     #[must_use]
     pub fn schema(&self) -> SchemaRef {
         self.schema.clone()
     }
 
-    /// The same rows with these columns only, in this order; nothing is copied.
+    /// Returns the same rows with these columns only, in this order. Copies nothing.
     ///
     /// # Errors
     /// [`Error::MissingColumn`].
     pub fn select(&self, columns: &[String]) -> Result<Self> {
-        let positions = positions(&self.uri, &self.schema, columns)?;
+        let column_indices = positions(&self.uri, &self.schema, columns)?;
         let failed = |cause| Error::Arrow { action: "select columns", cause };
         let select = |segment: &Segment| {
-            let parts = segment.parts.iter().map(|part| part.project(&positions)).collect::<Result<_, _>>();
+            let parts = segment.parts.iter().map(|part| part.project(&column_indices)).collect::<Result<_, _>>();
             Ok(Segment { parts: parts.map_err(failed)?, ..segment.clone() })
         };
         let segments = self.segments.iter().map(select).collect::<Result<_>>()?;
-        let schema = Arc::new(self.schema.project(&positions).map_err(failed)?);
+        let schema = Arc::new(self.schema.project(&column_indices).map_err(failed)?);
         Ok(Self { schema, segments, ..self.clone() })
     }
 
-    /// The rows in their order, in large record batches, each with the id of its first row. Blocks while they come in
-    /// from disk: not for tokio's worker threads.
+    /// Iterates over all rows in large record batches, each with the id of its first row.
+    ///
+    /// Blocks while pages are read from disk: do not call it on tokio's worker threads.
     ///
     /// # Errors
-    /// [`Error::Damaged`] in the place of a record batch that is not as it was written.
+    /// [`Error::Damaged`] in place of a record batch that has changed since it was written.
     pub fn record_batches(&self) -> impl Iterator<Item = Result<(SampleId, &RecordBatch)>> {
         let firsts = self.firsts.iter().map(|&first| SampleId::new(first));
         firsts.zip(self.segments.iter().flat_map(|segment| &segment.parts)).map(|(first, part)| {
-            if self.asks {
-                advice::ask_for_all(&part.batch);
+            if self.requests_pages {
+                advice::will_need_all(&part.batch);
             }
             Ok((first, self.builder.verified(part)?))
         })
     }
 
-    /// The rows of these samples, in this order, copied together into one record batch. Blocks while pages come in
-    /// from disk: not for tokio's worker threads.
+    /// Copies the rows of these samples, in this order, into one record batch.
+    ///
+    /// Blocks while pages are read from disk: do not call it on tokio's worker threads.
     ///
     /// # Errors
-    /// [`Error::UnknownSample`]; [`Error::Damaged`] for rows that are not as they were written; [`Error::Arrow`] where a
-    /// string column of the result would pass 2 GiB.
+    /// - [`Error::UnknownSample`] for an id beyond the last row.
+    /// - [`Error::Damaged`] for rows that have changed since they were written.
+    /// - [`Error::Arrow`] if a string column of the result would exceed 2 GiB.
     pub fn gather(&self, ids: &[SampleId]) -> Result<RecordBatch> {
         if let Some(&sample) = ids.iter().find(|id| id.index() >= self.len) {
             return Err(Error::UnknownSample { sample, len: self.len });
@@ -260,41 +275,43 @@ impl Store {
         if ids.is_empty() {
             return Ok(RecordBatch::new_empty(self.schema()));
         }
-        let places: Vec<_> = ids.iter().map(|id| self.place(id.index())).collect();
-        // Only what is in use: large data sets have thousands of record batches.
-        let mut used: Vec<_> = places.iter().map(|(batch, _)| *batch).collect();
+        let rows: Vec<_> = ids.iter().map(|id| self.locate(id.index())).collect();
+        // Large data sets have thousands of record batches, of which a mini-batch uses few.
+        let mut used: Vec<_> = rows.iter().map(|(batch, _)| *batch).collect();
         used.sort_unstable();
         used.dedup();
-        // To check a record batch takes reading all of it: too much for some rows where not all fit in memory.
+        // To check a record batch means to read all of it, which is too much if the data do not fit in memory.
         let checked = |&batch: &usize| match self.part(batch) {
-            part if self.asks => Ok(&part.batch),
+            part if self.requests_pages => Ok(&part.batch),
             part => self.builder.verified(part),
         };
         let batches: Vec<_> = used.iter().map(checked).collect::<Result<_>>()?;
-        let place = |(batch, row)| (used.partition_point(|&used| used < batch), row);
-        let places: Vec<_> = places.into_iter().map(place).collect();
-        if self.asks {
-            advice::ask_for(&batches, &places);
+        let among_used = |(batch, row)| (used.partition_point(|&used| used < batch), row);
+        let rows: Vec<_> = rows.into_iter().map(among_used).collect();
+        if self.requests_pages {
+            advice::will_need(&batches, &rows);
         }
-        gather::interleave(self.schema(), &batches, &places)
+        gather::interleave(self.schema(), &batches, &rows)
             .map_err(|cause| Error::Arrow { action: "gather rows", cause })
     }
 
-    /// The record batch, counted through all segments, and the row within that a sample is.
-    fn place(&self, id: usize) -> (usize, usize) {
+    /// Returns a sample's record batch, counted through all segments, and its row in it.
+    fn locate(&self, id: usize) -> (usize, usize) {
         let batch = self.firsts.partition_point(|first| *first <= id) - 1;
         (batch, id - self.firsts[batch])
     }
 
+    /// Returns a record batch, counted through all segments.
     fn part(&self, number: usize) -> &Part {
         let segment = self.starts.partition_point(|(_, first)| *first <= number) - 1;
         &self.segments[segment].parts[number - self.starts[segment].1]
     }
 }
 
-/// Rows of a record batch, at most.
-const ROWS_PER_BATCH: usize = 8192;
+/// The most rows of a record batch.
+const MAX_STORED_BATCH_ROWS: usize = 8192;
 
-/// And bytes, unless a single row has more: offsets within a column reach 2 GiB only, and some record batches are in
-/// memory while a store is built.
-const BYTES_PER_BATCH: usize = 64 << 20;
+/// The most bytes of a record batch, unless a single row has more.
+///
+/// Offsets within a column reach 2 GiB only, and some record batches are in memory while a store is built.
+const MAX_STORED_BATCH_BYTES: usize = 64 << 20;

@@ -89,3 +89,69 @@ fn files(stage: &str) -> Vec<PathBuf> {
     collect(&path(&format!("src/{stage}")), &mut files);
     files
 }
+
+#[test]
+fn rooms_of_source_have_no_circle() {
+    let mut left = source_imports();
+    let count: usize = left.iter().map(|(_, imported)| imported.len()).sum();
+    assert!(count > left.len(), "found {count} imports in source: does this test still look?");
+    // A module that imports none of those that are left cannot be part of a circle.
+    loop {
+        let modules: Vec<_> = left.iter().map(|(module, _)| module.clone()).collect();
+        left.retain(|(_, imported)| imported.iter().any(|other| modules.contains(other)));
+        if left.len() == modules.len() {
+            break;
+        }
+    }
+    assert!(left.is_empty(), "these modules of source import each other: {left:#?}");
+}
+
+/// The names that lead to a module from `source`, which itself has none.
+type Module = Vec<String>;
+
+/// Each module of `source` with those that it imports.
+fn source_imports() -> Vec<(Module, Vec<Module>)> {
+    let root = path("src/source");
+    let module_of = |file: &Path| -> Module {
+        let relative = file.strip_prefix(&root).unwrap().with_extension("");
+        let names = relative.iter().map(|name| name.to_str().unwrap().to_owned());
+        names.filter(|name| name != "mod").collect()
+    };
+    let files = files("source");
+    let modules: Vec<_> = files.iter().map(|file| module_of(file)).collect();
+    let imports_of = |file: &PathBuf| {
+        let module = module_of(file);
+        let text = fs::read_to_string(file).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        let mut imported = Vec::new();
+        for item in items(&module, code) {
+            // An item lies in the module that most of its path names.
+            let holder = (0..=item.len()).rev().map(|length| item[..length].to_vec()).find(|m| modules.contains(m));
+            imported.extend(holder.filter(|holder| *holder != module));
+        }
+        (module, imported)
+    };
+    files.iter().map(imports_of).collect()
+}
+
+/// What the code of a module names in `source`, each as a path from there.
+fn items(module: &[String], code: &str) -> Vec<Vec<String>> {
+    let parent = &module[..module.len().saturating_sub(1)];
+    let code: Vec<_> = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    let code = code.join("\n");
+    let mut items = Vec::new();
+    for (prefix, base) in [("super::", parent), ("self::", module), ("crate::source::", &[])] {
+        for (at, _) in code.match_indices(prefix) {
+            let rest = &code[at + prefix.len()..];
+            let group = rest.strip_prefix('{').and_then(|rest| rest.split_once('}'));
+            let paths = group.map_or(vec![rest], |(group, _)| group.split(',').collect());
+            for path in paths {
+                let path = path.trim_start();
+                let end = path.find(|c: char| !c.is_alphanumeric() && !"_:".contains(c)).unwrap_or(path.len());
+                let names = path[..end].split("::").map(str::to_owned);
+                items.push(base.iter().cloned().chain(names).collect());
+            }
+        }
+    }
+    items
+}

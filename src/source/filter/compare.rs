@@ -1,4 +1,4 @@
-//! What comparing a column with a value means, type by type.
+//! Compares a column with a value, type by type.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use super::parse::{Literal, Operator};
 use super::place::{Place, Rule};
 use super::time::{DAY, Time, nanoseconds};
 
-/// For which values of a column a comparison holds; null for those that are null.
+/// Says for which values of a column a comparison holds; null for null.
 pub(super) type Test = Arc<dyn Fn(&dyn Array) -> Result<BooleanArray, ArrowError> + Send + Sync>;
 
-/// A comparison of columns of this type with a value.
+/// Makes the test that compares columns of this type with a value.
 ///
 /// # Errors
-/// Why there is none, and the remedy.
+/// The reason why there is none, with the remedy.
 pub(super) fn test(data_type: &DataType, operator: Operator, literal: &Literal) -> Result<Test, String> {
     if !literal.quoted && literal.text.eq_ignore_ascii_case("null") {
         return Err("nothing equals null, and every comparison leaves nulls out; for the text write 'null'".into());
@@ -29,7 +29,8 @@ pub(super) fn test(data_type: &DataType, operator: Operator, literal: &Literal) 
         DataType::Null => Ok(Arc::new(|column| Ok(BooleanArray::new_null(column.len())))),
         DataType::Dictionary(_, values) => dictionary(test(values, operator, literal)?),
         DataType::RunEndEncoded(_, values) => {
-            let (test, values) = (test(values.data_type(), operator, literal)?, values.data_type().clone());
+            let test = test(values.data_type(), operator, literal)?;
+            let values = values.data_type().clone();
             Ok(Arc::new(move |column| test(&cast(column, &values)?)))
         }
         DataType::Boolean => boolean(operator, literal),
@@ -98,7 +99,7 @@ pub(super) fn test(data_type: &DataType, operator: Operator, literal: &Literal) 
     }
 }
 
-/// Each value is compared once, however many rows have it.
+/// Tests each value of a dictionary once, however many rows have it.
 fn dictionary(test: Test) -> Result<Test, String> {
     Ok(Arc::new(move |column| {
         let dictionary = column.as_any_dictionary();
@@ -140,7 +141,7 @@ fn number(literal: &Literal) -> Result<Number, String> {
     Number::parse(&literal.text).ok_or_else(|| "write a number, as in 16 or -0.5".into())
 }
 
-/// Values that are multiples of 10^-scale.
+/// Tests values that are multiples of 10^-scale.
 fn multiple<T: ArrowPrimitiveType<Native: TryFrom<i128> + PartialOrd>>(
     operator: Operator,
     literal: &Literal,
@@ -151,7 +152,7 @@ fn multiple<T: ArrowPrimitiveType<Native: TryFrom<i128> + PartialOrd>>(
     Ok(primitive::<T>(number.place(scale).among(number.negative, narrow).rule(operator)))
 }
 
-/// Values that are multiples of `unit` nanoseconds.
+/// Tests values that are multiples of `unit` nanoseconds.
 fn time<T: ArrowPrimitiveType<Native: TryFrom<i128> + PartialOrd>>(
     operator: Operator,
     time: Time,
@@ -161,7 +162,9 @@ fn time<T: ArrowPrimitiveType<Native: TryFrom<i128> + PartialOrd>>(
     Ok(primitive::<T>(place.rule(operator)))
 }
 
-/// `most` is the largest finite value, and the other one below all of them; `nearest` reads a number, or `inf`.
+/// Tests floats.
+///
+/// `most` is the largest finite value and `below` is less than all finite ones; `nearest` parses a number or `inf`.
 fn float<T: ArrowPrimitiveType<Native: PartialOrd>>(
     operator: Operator,
     literal: &Literal,
@@ -173,7 +176,7 @@ fn float<T: ArrowPrimitiveType<Native: PartialOrd>>(
         Some(number) => {
             let value = nearest(text).ok_or("write a number, as in 16 or -0.5")?;
             match (number.negative, value > most, value <= below) {
-                // It lies between the last finite value and infinity.
+                // The number lies between the largest finite value and infinity.
                 (false, true, _) => Place::Above(most),
                 (true, _, true) => Place::Above(below),
                 _ => Place::At(value),
@@ -200,7 +203,7 @@ fn primitive<T: ArrowPrimitiveType<Native: PartialOrd>>(rule: Rule<T::Native>) -
     }
 }
 
-/// Rust compares floats as IEEE 754 has it, which Arrow's own kernels do not.
+/// Compares each value with `value`. Rust compares floats by IEEE 754, which Arrow's own kernels do not.
 fn compare<A: ArrayAccessor<Item: PartialOrd + Copy>>(column: A, operator: Operator, value: A::Item) -> BooleanArray {
     match operator {
         Operator::Equal => BooleanArray::from_unary(column, |x| x == value),
@@ -212,5 +215,5 @@ fn compare<A: ArrayAccessor<Item: PartialOrd + Copy>>(column: A, operator: Opera
     }
 }
 
-/// In nanoseconds.
+/// Nanoseconds of a millisecond.
 const MILLISECOND: i128 = 1_000_000;

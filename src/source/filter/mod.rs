@@ -15,7 +15,7 @@ use futures::{FutureExt, StreamExt, TryFutureExt};
 
 use self::compare::{Test, test};
 use self::parse::{Condition, parse};
-use super::{Fingerprint, RecordBatches, Shard, Source, SourceCounts, positions};
+use super::contract::{Fingerprint, RecordBatches, Shard, Source, SourceCounts, positions};
 use crate::error::{Error, Result};
 
 /// The rows of another source for which a condition holds, such as `split = 'train' and length >= 16`.
@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 /// by `and`: `=`, `!=`, `<`, `<=`, `>`, `>=`; texts, dates, times and durations in `'single quotes'`, numbers, `true`
 /// and `false` without. They mean what they mean in SQL:
 ///
-/// - A null is never what it is compared with, nor different from it: its row is left out, by `!=` too.
+/// - A null neither equals a value nor differs from it: its row is left out, also by `!=`.
 /// - Whole numbers, decimals, dates, times, timestamps and durations are compared exactly, also with a value that lies
 ///   between two of the column's or beyond them all: `n < 2.5` keeps 2, `tiny < 1000` every `Int8`.
 /// - Floats are compared as IEEE 754 has it: −0 is 0, and NaN equals nothing, is neither below nor above anything, and
@@ -36,26 +36,26 @@ use crate::error::{Error, Result};
 /// - Dictionaries and run-end encoded columns are compared by their values. Lists, structs, maps, unions and calendar
 ///   intervals cannot be compared.
 ///
-/// `docs/filters.md` has a table by type. Costs about half a nanosecond a row for a comparison of numbers and times, four
-/// for one of texts, on two blocking threads; and copies the rows that are kept.
+/// `docs/filters.md` has a table by type. Rows are filtered on two blocking threads, which copy the rows that are kept.
 pub struct FilteredSource {
     source: Box<dyn Source>,
     text: String,
     comparisons: Arc<[Comparison]>,
 }
 
-/// A condition that knows its column's type.
+/// A condition for the type of its column.
 struct Comparison {
     column: String,
     test: Test,
 }
 
 impl FilteredSource {
-    /// Checks the condition against the source's columns.
+    /// Filters a source by a condition, which is checked against the source's columns.
     ///
     /// # Errors
-    /// [`Error::Filter`] for what is no condition, [`Error::MissingColumn`], [`Error::AmbiguousColumn`],
-    /// [`Error::ColumnType`] where a value cannot be compared with its column.
+    /// - [`Error::Filter`] if `filter` is not a condition.
+    /// - [`Error::MissingColumn`] and [`Error::AmbiguousColumn`].
+    /// - [`Error::ColumnType`] if a value cannot be compared with its column.
     pub fn new(source: Box<dyn Source>, filter: &str) -> Result<Self> {
         let schema = source.schema();
         let bind = |condition| Comparison::new(condition, source.uri(), &schema);
@@ -70,6 +70,8 @@ impl std::fmt::Debug for FilteredSource {
     }
 }
 
+// A wrapper decides about every method, also about those with a default.
+#[deny(clippy::missing_trait_methods)]
 impl Source for FilteredSource {
     fn uri(&self) -> &str {
         self.source.uri()
@@ -79,13 +81,18 @@ impl Source for FilteredSource {
         self.source.schema()
     }
 
+    /// Returns `None`: which rows are kept is not known before they are read.
+    fn rows(&self) -> Option<usize> {
+        None
+    }
+
     fn filter(&self) -> Option<&str> {
         Some(&self.text)
     }
 
     fn fingerprint(&self) -> Option<Fingerprint> {
-        let of_all = self.source.fingerprint()?;
-        Some(Fingerprint { settings: format!("{} where {} ({MEANING})", of_all.settings, self.text), ..of_all })
+        let all = self.source.fingerprint()?;
+        Some(Fingerprint { settings: format!("{} where {} ({FILTER_VERSION})", all.settings, self.text), ..all })
     }
 
     fn counts(&self) -> SourceCounts {
@@ -94,7 +101,8 @@ impl Source for FilteredSource {
 
     fn added(&self, known: Vec<Shard>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {
         let filter = |source| {
-            let (text, comparisons) = (self.text.clone(), self.comparisons.clone());
+            let text = self.text.clone();
+            let comparisons = self.comparisons.clone();
             Box::new(Self { source, text, comparisons }) as Box<dyn Source>
         };
         self.source.added(known).map_ok(move |added| added.map(filter)).boxed()
@@ -105,15 +113,18 @@ impl Source for FilteredSource {
         let mut needed = columns.to_vec();
         let mut compared = Vec::new();
         for Comparison { column, .. } in &*self.comparisons {
-            let place = needed.iter().position(|needed| needed == column).unwrap_or(needed.len());
-            if place == needed.len() {
+            let index = needed.iter().position(|needed| needed == column).unwrap_or(needed.len());
+            if index == needed.len() {
                 needed.push(column.clone());
             }
-            compared.push(place);
+            compared.push(index);
         }
-        let (comparisons, compared, width) = (self.comparisons.clone(), Arc::<[usize]>::from(compared), columns.len());
+        let comparisons = self.comparisons.clone();
+        let compared = Arc::<[usize]>::from(compared);
+        let width = columns.len();
         let filter = move |batch: Result<RecordBatch>| {
-            let (comparisons, compared) = (comparisons.clone(), compared.clone());
+            let comparisons = comparisons.clone();
+            let compared = compared.clone();
             async move {
                 let batch = batch?;
                 let work = move || {
@@ -125,15 +136,15 @@ impl Source for FilteredSource {
                     .map_err(|cause| Error::Arrow { action: "filter rows", cause })
             }
         };
-        Ok(self.source.read(&needed)?.map(filter).buffered(IN_FLIGHT).boxed())
+        Ok(self.source.read(&needed)?.map(filter).buffered(MAX_FILTERED_BATCHES).boxed())
     }
 }
 
-/// For which rows all comparisons hold, the columns of which are at these places.
-fn holds(comparisons: &[Comparison], places: &[usize], batch: &RecordBatch) -> Result<BooleanArray, ArrowError> {
+/// Says for which rows all comparisons hold; `columns` are the indices of their columns.
+fn holds(comparisons: &[Comparison], columns: &[usize], batch: &RecordBatch) -> Result<BooleanArray, ArrowError> {
     let mut all: Option<BooleanArray> = None;
-    for (comparison, &place) in comparisons.iter().zip(places) {
-        let holds = (comparison.test)(batch.column(place))?;
+    for (comparison, &column) in comparisons.iter().zip(columns) {
+        let holds = (comparison.test)(batch.column(column))?;
         all = Some(match all {
             Some(all) => and(&all, &holds)?,
             None => holds,
@@ -145,8 +156,8 @@ fn holds(comparisons: &[Comparison], places: &[usize], batch: &RecordBatch) -> R
 impl Comparison {
     fn new(condition: Condition, uri: &str, schema: &Schema) -> Result<Self> {
         let Condition { column, operator, literal } = condition;
-        let position = positions(uri, schema, std::slice::from_ref(&column))?[0];
-        let data_type = schema.field(position).data_type();
+        let index = positions(uri, schema, std::slice::from_ref(&column))?[0];
+        let data_type = schema.field(index).data_type();
         let test = test(data_type, operator, &literal).map_err(|reason| Error::ColumnType {
             found: data_type.to_string(),
             expected: format!("the filter compares it with `{}`: {reason}", literal.text),
@@ -156,8 +167,8 @@ impl Comparison {
     }
 }
 
-/// Changes whenever filters come to keep other rows than before, so that no cache of earlier ones is used.
-const MEANING: u32 = 2;
+/// The version of what filters mean. If they keep other rows than before, it changes, and older caches are not used.
+const FILTER_VERSION: u32 = 2;
 
-/// Record batches that are filtered at the same time.
-const IN_FLIGHT: usize = 2;
+/// The most record batches that are filtered at the same time.
+const MAX_FILTERED_BATCHES: usize = 2;

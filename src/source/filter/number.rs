@@ -1,19 +1,21 @@
+//! Decimal numbers, and where they lie among the values of a column.
+
 use arrow::datatypes::i256;
 
 use super::place::Place;
 
-/// A number as written, exactly.
+/// A decimal number, exactly as written.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Number {
     pub negative: bool,
-    /// Its digits, from the first that is not 0 on.
+    /// Its digits, from the first that is not 0.
     digits: String,
-    /// How many of them stand before the point; where negative, so many zeros stand behind it.
+    /// How many of the digits stand before the point; if negative, how many zeros follow the point.
     point: i64,
 }
 
 impl Number {
-    /// Digits, with or without sign, point and exponent.
+    /// Parses digits with an optional sign, point and exponent.
     pub fn parse(text: &str) -> Option<Self> {
         let (sign, rest) = match text.strip_prefix(['-', '+']) {
             Some(rest) => (&text[..1], rest),
@@ -31,13 +33,13 @@ impl Number {
         Some(Self { negative: sign == "-", digits: digits[zeros..].to_owned(), point })
     }
 
-    /// Where it lies among the multiples of 10^-scale, each as how many of these it is.
+    /// Places the number among the multiples of 10^-scale, each given as its factor.
     pub fn place(&self, scale: i8) -> Place<i256> {
         let before = self.point + i64::from(scale);
         let known = before.clamp(0, self.digits.len() as i64) as usize;
         let (whole, rest) = self.digits.split_at(known);
         let exact = rest.bytes().all(|digit| digit == b'0');
-        if before > MOST_DIGITS && !self.digits.is_empty() {
+        if before > MAX_DIGITS && !self.digits.is_empty() {
             return if self.negative { Place::BelowAll } else { Place::AboveAll };
         }
         let zeros = if self.digits.is_empty() { 0 } else { before.max(0) as usize - known };
@@ -52,8 +54,8 @@ impl Number {
     }
 }
 
-/// Digits of the longest decimals; an `i256` holds all of them.
-const MOST_DIGITS: i64 = 76;
+/// The most digits of a decimal; an `i256` holds all numbers of so many.
+const MAX_DIGITS: i64 = 76;
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! The text of a condition, taken apart.
+//! Parses the text of a condition.
 
 use crate::error::{Error, Result};
 
@@ -24,42 +24,46 @@ pub(super) enum Operator {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Literal {
     pub text: String,
-    /// It stands in single quotes.
+    /// Whether it was in single quotes.
     pub quoted: bool,
 }
 
-/// Comparisons, joined by `and`.
+/// Parses comparisons that are joined by `and`.
+///
+/// # Errors
+/// [`Error::Filter`], which says what is expected, and after what.
 pub(super) fn parse(text: &str) -> Result<Vec<Condition>> {
-    let mut rest = Rest { text, rest: text };
-    let mut conditions = vec![rest.condition()?];
-    while !rest.skip().is_empty() {
-        rest.word("and")?;
-        conditions.push(rest.condition()?);
+    let mut parser = Parser { text, rest: text };
+    let mut conditions = vec![parser.condition()?];
+    while !parser.skip_spaces().is_empty() {
+        parser.word("and")?;
+        conditions.push(parser.condition()?);
     }
     Ok(conditions)
 }
 
-/// What is left to read of a condition.
-struct Rest<'a> {
+/// A parser of a condition.
+struct Parser<'a> {
     text: &'a str,
+    /// What is left to read.
     rest: &'a str,
 }
 
-impl<'a> Rest<'a> {
-    fn skip(&mut self) -> &'a str {
+impl<'a> Parser<'a> {
+    fn skip_spaces(&mut self) -> &'a str {
         self.rest = self.rest.trim_start();
         self.rest
     }
 
     fn condition(&mut self) -> Result<Condition> {
-        let column = if self.skip().starts_with('"') { self.quoted('"')? } else { self.plain("a column")? };
+        let column = if self.skip_spaces().starts_with('"') { self.quoted('"')? } else { self.plain("a column")? };
         let operator = self.operator()?;
-        let quoted = self.skip().starts_with('\'');
+        let quoted = self.skip_spaces().starts_with('\'');
         let text = if quoted { self.quoted('\'')? } else { self.plain("a value")? };
         Ok(Condition { column, operator, literal: Literal { text, quoted } })
     }
 
-    /// Up to the next quote; two quotes stand for one.
+    /// Reads up to the closing quote; two quotes in a row stand for one.
     fn quoted(&mut self, quote: char) -> Result<String> {
         let mut text = String::new();
         let mut inside = &self.rest[1..];
@@ -78,9 +82,10 @@ impl<'a> Rest<'a> {
         }
     }
 
+    /// Reads a word without quotes.
     fn plain(&mut self, what: &str) -> Result<String> {
         let belongs = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '-' | '+');
-        let end = self.skip().find(|c| !belongs(c)).unwrap_or(self.rest.len());
+        let end = self.skip_spaces().find(|c| !belongs(c)).unwrap_or(self.rest.len());
         if end == 0 {
             return Err(self.expected(what));
         }
@@ -90,7 +95,7 @@ impl<'a> Rest<'a> {
     }
 
     fn operator(&mut self) -> Result<Operator> {
-        self.skip();
+        self.skip_spaces();
         for (sign, operator) in OPERATORS {
             if let Some(rest) = self.rest.strip_prefix(sign) {
                 self.rest = rest;
@@ -100,8 +105,9 @@ impl<'a> Rest<'a> {
         Err(self.expected("one of = != < <= > >="))
     }
 
+    /// Reads a keyword, in upper or lower case.
     fn word(&mut self, word: &str) -> Result<()> {
-        let found = self.skip().get(..word.len()).is_some_and(|found| found.eq_ignore_ascii_case(word));
+        let found = self.skip_spaces().get(..word.len()).is_some_and(|found| found.eq_ignore_ascii_case(word));
         if !found {
             return Err(self.expected(&format!("`{word}`")));
         }
@@ -119,7 +125,7 @@ impl<'a> Rest<'a> {
     }
 }
 
-/// The longer of two that begin alike comes first.
+/// The signs of the operators. Of two that begin alike, the longer one comes first.
 const OPERATORS: [(&str, Operator); 7] = [
     ("!=", Operator::NotEqual),
     ("<>", Operator::NotEqual),

@@ -1,28 +1,33 @@
+//! Comparisons with values that a column may not be able to hold.
+
 use super::parse::Operator;
 
-/// Where a value lies among those that a column can hold.
+/// Where a value lies among the values that a column can hold.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Place<N> {
-    /// It is one of them.
+    /// The value is one of them.
     At(N),
-    /// It is above this one, and below the next.
+    /// The value is above this one, and below the next.
     Above(N),
-    /// It is below them all.
+    /// The value is below all of them.
     BelowAll,
-    /// It is above them all.
+    /// The value is above all of them.
     AboveAll,
 }
 
-/// A comparison, of values that the column can hold.
+/// What a comparison with any value amounts to, for the values that a column can hold.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Rule<N> {
+    /// A comparison with a value that the column can hold.
     Compare(Operator, N),
-    /// It comes out the same for each of them.
+    /// The same result for all values.
     Constant(bool),
 }
 
 impl<N> Place<N> {
-    /// The same among fewer values: those that `narrow` gives something for, which are in a row.
+    /// Places the value among fewer values: the contiguous range for which `narrow` returns something.
+    ///
+    /// A value outside the range is below all if `negative`, else above all.
     pub fn among<M>(self, negative: bool, narrow: impl Fn(N) -> Option<M>) -> Place<M> {
         let beyond = if negative { Place::BelowAll } else { Place::AboveAll };
         match self {
@@ -33,7 +38,7 @@ impl<N> Place<N> {
         }
     }
 
-    /// What comparing a value of the column with it comes down to.
+    /// Reduces a comparison of the column's values with this one to a rule.
     pub fn rule(self, operator: Operator) -> Rule<N> {
         use Operator::{AtMost, Equal, Greater, Less, NotEqual};
         match (self, operator) {

@@ -1,3 +1,5 @@
+//! Dates, times and durations, and where they lie among the values of a column.
+
 use arrow::array::timezone::Tz;
 use arrow::compute::kernels::cast_utils::{
     parse_interval_month_day_nano, string_to_datetime, string_to_time_nanoseconds,
@@ -6,16 +8,16 @@ use arrow::datatypes::TimeUnit;
 
 use super::place::Place;
 
-/// A point in time or a length of it, in nanoseconds.
+/// A point in time or a duration, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Time {
     nanoseconds: i128,
-    /// It is a little more than that: it was written with more places.
+    /// Whether the time is a little more: it was written with digits below a nanosecond.
     more: bool,
 }
 
 impl Time {
-    /// A date, or a date and a time: since 1970 began, in a zone or without one.
+    /// Parses a date, or a date and a time, in a zone or without one. It is counted from the start of 1970.
     pub fn instant(text: &str, zone: Option<&str>) -> Result<Self, String> {
         let (text, more) = cut(text);
         let read = |zone: &str| {
@@ -40,14 +42,14 @@ impl Time {
         Ok(Self { nanoseconds, more })
     }
 
-    /// A time of day.
+    /// Parses a time of day.
     pub fn of_day(text: &str) -> Result<Self, String> {
         let (text, more) = cut(text);
         let nanoseconds = string_to_time_nanoseconds(&text).map_err(|_| "write a time of day, as in '18:30:00.5'")?;
         Ok(Self { nanoseconds: nanoseconds.into(), more })
     }
 
-    /// A length of time whose units are always as long: no months.
+    /// Parses a duration in units of a fixed length, which months are not.
     pub fn span(text: &str) -> Result<Self, String> {
         let whole = text.chars().any(|c| c.is_ascii_digit()) && !text.contains(['.', ':']);
         let span = whole.then(|| parse_interval_month_day_nano(text).ok()).flatten().filter(|span| span.months == 0);
@@ -59,7 +61,7 @@ impl Time {
         self.nanoseconds < 0
     }
 
-    /// Where it lies among the multiples of `unit` nanoseconds, each as how many of these it is.
+    /// Places the time among the multiples of `unit` nanoseconds, each given as its factor.
     pub fn place(self, unit: i128) -> Place<i128> {
         let multiple = self.nanoseconds.div_euclid(unit);
         let exact = self.nanoseconds.rem_euclid(unit) == 0 && !self.more;
@@ -67,7 +69,7 @@ impl Time {
     }
 }
 
-/// What the parsers read, and whether they would not see that something is left: digits behind the ninth place.
+/// Cuts off the digits after the ninth place, which the parsers ignore, and says whether one of them is not 0.
 fn cut(text: &str) -> (String, bool) {
     let text = text.trim();
     let Some(point) = text.find('.') else { return (text.to_owned(), false) };
@@ -77,7 +79,7 @@ fn cut(text: &str) -> (String, bool) {
     (format!("{}{}", &text[..kept], &text[end..]), more)
 }
 
-/// Nanoseconds of a unit.
+/// Returns the nanoseconds of a unit.
 pub(super) fn nanoseconds(unit: TimeUnit) -> i128 {
     match unit {
         TimeUnit::Second => SECOND,

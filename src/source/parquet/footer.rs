@@ -1,20 +1,23 @@
-//! What a Parquet file's footer says and the decoder does not look at, or believes too soon.
+//! Reads what the decoder ignores in a Parquet file's footer, or believes without a check.
 
 use std::io::{ErrorKind, Read, Result, Seek, SeekFrom};
 
 use super::varint::{byte, pass, varint, zigzag};
 
-/// Whether the footer names an encryption algorithm. The footer itself is not encrypted, or the file would not begin as
-/// Parquet does.
-pub(super) fn is_encrypted(input: &mut (impl Read + Seek)) -> Result<bool> {
+/// Whether the footer names an encryption algorithm.
+///
+/// The footer itself is not encrypted: such a file does not begin like Parquet.
+pub(in crate::source) fn is_encrypted(input: &mut (impl Read + Seek)) -> Result<bool> {
     go_to_field(&mut &footer(input)?[..], ENCRYPTION_ALGORITHM).map(|kind| kind.is_some())
 }
 
-/// Why no file has the columns that the footer lists. The decoder asks for memory for as many columns as a group is said
-/// to have, and goes as deep as groups within groups do.
+/// Returns the reason if the columns that the footer lists are impossible.
+///
+/// The decoder allocates memory for as many columns as a group is said to have, and recurses as deep as groups are
+/// nested.
 ///
 /// # Errors
-/// Where the footer cannot be read so far: the decoder tells why.
+/// An IO error if the footer cannot be read; the decoder then tells why.
 pub(super) fn impossible_columns(input: &mut (impl Read + Seek)) -> Result<Option<String>> {
     let footer = footer(input)?;
     let mut rest = &footer[..];
@@ -22,7 +25,7 @@ pub(super) fn impossible_columns(input: &mut (impl Read + Seek)) -> Result<Optio
         return Ok(None);
     }
     let (elements, kind) = list(&mut rest)?;
-    // Columns that are still to come in each of the groups around.
+    // How many columns each of the enclosing groups still lacks.
     let mut open = Vec::new();
     for _ in 0..elements {
         let mut element = rest;
@@ -41,13 +44,14 @@ pub(super) fn impossible_columns(input: &mut (impl Read + Seek)) -> Result<Optio
         while open.last() == Some(&0) {
             open.pop();
         }
-        if open.len() > DEEPEST {
-            return Ok(Some(format!("its footer lists more than {DEEPEST} groups within groups")));
+        if open.len() > MAX_DEPTH {
+            return Ok(Some(format!("its footer lists more than {MAX_DEPTH} groups within groups")));
         }
     }
     Ok(None)
 }
 
+/// Reads the bytes of the footer.
 fn footer(input: &mut (impl Read + Seek)) -> Result<Vec<u8>> {
     let mut end = [0; 8];
     input.seek(SeekFrom::End(-8))?;
@@ -60,7 +64,8 @@ fn footer(input: &mut (impl Read + Seek)) -> Result<Vec<u8>> {
     Ok(footer)
 }
 
-/// Goes to the value of a field of a struct in Thrift's compact protocol, and gives its type, if the field is there.
+/// Goes to the value of a field of a struct in Thrift's compact protocol. Returns its type, or `None` without the
+/// field.
 fn go_to_field(rest: &mut &[u8], wanted: i64) -> Result<Option<u8>> {
     let mut field = 0;
     loop {
@@ -76,22 +81,23 @@ fn go_to_field(rest: &mut &[u8], wanted: i64) -> Result<Option<u8>> {
         if field == wanted {
             return Ok(Some(kind));
         }
-        // The value of a truth value is its type.
+        // A boolean has no bytes of its own: its value is in its type.
         if !matches!(kind, 1 | 2) {
             skip(rest, kind, 0)?;
         }
     }
 }
 
-/// How many items a list has, and of which type.
+/// Reads how many items a list has, and their type.
 fn list(rest: &mut &[u8]) -> Result<(u64, u8)> {
     let header = byte(rest)?;
     let length = if header >> 4 == 15 { varint(rest)? } else { u64::from(header >> 4) };
     Ok((length, header & 0xf))
 }
 
+/// Goes past a value of a type.
 fn skip(rest: &mut &[u8], kind: u8, depth: usize) -> Result<()> {
-    if depth > DEEPEST {
+    if depth > MAX_DEPTH {
         return Err(ErrorKind::InvalidData.into());
     }
     match kind {
@@ -126,7 +132,7 @@ fn skip(rest: &mut &[u8], kind: u8, depth: usize) -> Result<()> {
     Ok(())
 }
 
-/// Types of values.
+/// Types of values in Thrift's compact protocol.
 const I32: u8 = 5;
 const LIST: u8 = 9;
 const SET: u8 = 10;
@@ -135,8 +141,8 @@ const SET: u8 = 10;
 const SCHEMA: i64 = 2;
 const ENCRYPTION_ALGORITHM: i64 = 8;
 
-/// In `SchemaElement`.
+/// The number of a field in `SchemaElement`.
 const NUM_CHILDREN: i64 = 5;
 
-/// Structs within structs, seven or so in a footer; and groups within groups.
-const DEEPEST: usize = 64;
+/// The deepest nesting of structs, of which a footer needs about seven levels, and of groups of columns.
+const MAX_DEPTH: usize = 64;

@@ -1,5 +1,11 @@
-//! Where a shard lies, and its bytes: a file of this machine or, with the cargo feature `cloud`, an object that is
-//! fetched in ranges.
+//! Opens the bytes of a shard, wherever it is.
+//!
+//! A shard is a file of this machine or, with the cargo feature `cloud`, an object that is fetched in ranges.
+
+#[cfg(feature = "cloud")]
+mod blocks;
+#[cfg(feature = "cloud")]
+mod object;
 
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
@@ -11,11 +17,17 @@ use bytes::Bytes;
 use parquet::errors::Result as ParquetResult;
 use parquet::file::reader::{ChunkReader, Length};
 
-use super::Shard;
 #[cfg(feature = "cloud")]
-use super::{blocks::Blocks, object::Object};
+use self::blocks::Blocks;
+#[cfg(feature = "cloud")]
+pub(super) use self::{
+    blocks::Failure,
+    object::{Object, failed},
+};
+use super::contract::Shard;
 use crate::error::{Error, Result};
 
+/// Where a shard is, and in which version it was found there.
 #[derive(Clone, Debug)]
 pub(super) enum Location {
     File {
@@ -26,7 +38,7 @@ pub(super) enum Location {
     Object(Object),
 }
 
-/// The bytes of a shard. Blocks while they come in.
+/// A reader of a shard's bytes, which can seek. Blocks until they arrive.
 #[derive(Debug)]
 pub(super) enum Input {
     File(File),
@@ -35,12 +47,13 @@ pub(super) enum Input {
 }
 
 impl Location {
+    /// Notes the present version of a file.
     pub fn file(path: PathBuf) -> Result<Self> {
         let version = version(&path).map_err(|cause| Error::Io { action: "open", path: path.clone(), cause })?;
         Ok(Self::File { path, version })
     }
 
-    /// What to call it in messages.
+    /// Returns the name that messages use.
     pub fn uri(&self) -> String {
         match self {
             Self::File { path, .. } => path.display().to_string(),
@@ -49,6 +62,7 @@ impl Location {
         }
     }
 
+    /// Returns the absolute uri and the version.
     pub fn shard(&self) -> Shard {
         match self {
             Self::File { path, version } => {
@@ -60,7 +74,10 @@ impl Location {
         }
     }
 
-    /// Its bytes, of which these ranges will be read; `at_once` of them side by side.
+    /// Opens the bytes, of which the ranges `spans` will be read, up to `at_once` of them side by side.
+    ///
+    /// # Errors
+    /// [`Error::SourceChanged`] if a file is gone or has changed; [`Error::Io`]. Objects are not fetched yet.
     pub fn open(&self, spans: &[Range<u64>], at_once: usize) -> Result<Input> {
         match self {
             Self::File { path, version: expected } => {
@@ -80,26 +97,28 @@ impl Location {
         }
     }
 
-    /// Its bytes, of which begin and end are read.
+    /// Opens the bytes, of which the start and the end will be read.
     pub fn open_ends(&self) -> Result<Input> {
-        let end = match self {
+        let size = match self {
             Self::File { .. } => 0,
             #[cfg(feature = "cloud")]
             Self::Object(object) => object.size,
         };
-        self.open(&[0..end.min(BEGIN), end.saturating_sub(END).max(end.min(BEGIN))..end], 2)
+        let start = size.min(START_BYTES);
+        let footer = size.saturating_sub(FOOTER_BYTES).max(start);
+        self.open(&[0..start, footer..size], 2)
     }
 }
 
-/// Size in bytes, and time of the last change in nanoseconds since 1970.
+/// Returns the size in bytes and the time of the last change in nanoseconds since 1970.
 fn version(path: &Path) -> std::io::Result<String> {
-    let about = path.metadata()?;
-    let modified = about.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Ok(format!("{} {}", about.len(), modified.as_nanos()))
+    let metadata = path.metadata()?;
+    let modified = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(format!("{} {}", metadata.len(), modified.as_nanos()))
 }
 
 impl Input {
-    /// Another reader of the same bytes, at `start`.
+    /// Returns another reader of the same bytes, at `start`.
     fn at(&self, start: u64) -> std::io::Result<Self> {
         let mut other = match self {
             Self::File(file) => Self::File(file.try_clone()?),
@@ -110,11 +129,11 @@ impl Input {
         Ok(other)
     }
 
-    /// What to ask, once a decoder has failed, for the reason if the bytes did not come.
+    /// Returns where the reason is found if a decoder has failed since bytes could not be fetched.
     #[cfg(feature = "cloud")]
-    pub fn failure(&self) -> super::blocks::Failure {
+    pub fn failure(&self) -> Failure {
         match self {
-            Self::File(_) => super::blocks::Failure::default(),
+            Self::File(_) => Failure::default(),
             Self::Object(blocks) => blocks.failure(),
         }
     }
@@ -166,8 +185,8 @@ impl ChunkReader for Input {
     }
 }
 
-/// Bytes of a begin, which tell the format.
-const BEGIN: u64 = 4096;
+/// How many bytes at the start are read for the format.
+const START_BYTES: u64 = 4096;
 
-/// Bytes of an end, where most footers fit.
-const END: u64 = 512 << 10;
+/// How many bytes at the end are fetched first; most footers fit.
+const FOOTER_BYTES: u64 = 512 << 10;

@@ -1,54 +1,74 @@
-//! Which files of a folder are data.
+//! Decides which files of a folder are data.
 
 use serde::Deserialize;
 
 use super::pattern::is_hidden;
 use crate::error::{Error, Result, quoted};
 
-/// What files of a folder are called that are data.
+/// What a uri names.
+#[derive(Debug)]
+pub(super) struct Found<T> {
+    /// The data files, in order.
+    pub files: Vec<T>,
+    /// The names of the other entries of a folder.
+    pub foreign: Vec<String>,
+}
+
+impl<T> Found<T> {
+    /// Finds data files only.
+    pub fn files(files: Vec<T>) -> Self {
+        Self { files, foreign: Vec::new() }
+    }
+}
+
+/// The endings of data files in a folder.
 pub(super) const ENDINGS: [&str; 5] = ["parquet", "arrow", "arrows", "feather", "ipc"];
 
-/// Those of a folder's entries that are data, in order, and the names of the others. Hidden ones are neither.
+/// Splits a folder's entries into data, in order, and the names of the others. Leaves out hidden ones.
 pub(super) fn sort_out<T>(mut entries: Vec<(String, T)>) -> (Vec<T>, Vec<String>) {
     entries.retain(|(name, _)| !is_hidden(name));
     entries.sort_by(|(one, _), (other, _)| one.cmp(other));
     let cached = entries.iter().any(|(name, _)| is_dataset_of_hf(name));
-    let (mut data, mut foreign) = (Vec::new(), Vec::new());
+    let mut data = Vec::new();
+    let mut foreign = Vec::new();
     for (name, entry) in entries {
-        match is_data(&name) && !(cached && is_cache_of_hf(&name)) {
-            true => data.push(entry),
-            false => foreign.push(name),
+        if is_data(&name) && !(cached && is_cache_of_hf(&name)) {
+            data.push(entry);
+        } else {
+            foreign.push(name);
         }
     }
     (data, foreign)
 }
 
-/// Whether a name ends as those of data do, whatever the case.
-pub(super) fn is_data(name: &str) -> bool {
+/// Whether a name has the ending of data files, in upper or lower case.
+fn is_data(name: &str) -> bool {
     name.rsplit_once('.').is_some_and(|(_, end)| ENDINGS.iter().any(|ending| end.eq_ignore_ascii_case(ending)))
 }
 
-/// Whether a name is one of the files in which Hugging Face's datasets keeps what `map` and the like gave: other rows,
-/// or the same once more.
+/// Whether a file of this name is a cache of Hugging Face's datasets.
+///
+/// It holds results of `map` and the like: other rows than the data set's, or the same ones again.
 pub(super) fn is_cache_of_hf(name: &str) -> bool {
     name.starts_with(CACHE) && name.ends_with(".arrow")
 }
 
-/// Whether a file of this name makes the folder one of Hugging Face's datasets.
+/// Whether a file of this name shows that the folder is one of Hugging Face's datasets.
 pub(super) fn is_dataset_of_hf(name: &str) -> bool {
     name == INFO || name == STATE
 }
 
-/// The file that says what a folder's data are, if there is one.
+/// Finds the file that names a folder's data files, if there is one.
 pub(super) fn manifest<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Option<&'static str> {
     [SPLITS, STATE].into_iter().find(|manifest| names.clone().any(|name| name == *manifest))
 }
 
-/// What the manifest of the folder `uri` says: the names of the data files, in order; `None` where it is another
-/// program's.
+/// Reads the names of the data files, in order, from the manifest of the folder `uri`.
+///
+/// The result is `None` if the manifest was written by another program.
 ///
 /// # Errors
-/// [`Error::UnsupportedSource`] for a folder of several splits, and for rows that are chosen by an index;
+/// [`Error::UnsupportedSource`] for a folder of several splits, and if an index chooses among the rows;
 /// [`Error::Corrupt`] for a manifest that cannot be read.
 pub(super) fn data_files(uri: &str, manifest: &str, text: &[u8]) -> Result<Option<Vec<String>>> {
     let uri = uri.trim_end_matches('/');
@@ -80,7 +100,7 @@ pub(super) fn data_files(uri: &str, manifest: &str, text: &[u8]) -> Result<Optio
 struct State {
     #[serde(rename = "_data_files")]
     data_files: Option<Vec<DataFile>>,
-    /// Until version 2.
+    /// Written by versions before 2.
     #[serde(rename = "_indices_data_files")]
     indices: Option<Vec<serde_json::Value>>,
 }
@@ -100,5 +120,5 @@ const STATE: &str = "state.json";
 const INFO: &str = "dataset_info.json";
 const SPLITS: &str = "dataset_dict.json";
 
-/// What names of cache files begin with.
+/// The start of the names of cache files.
 pub(super) const CACHE: &str = "cache-";

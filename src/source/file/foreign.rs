@@ -1,30 +1,30 @@
-//! What a file is that is neither Parquet nor Arrow IPC, and what to do with it, by its first bytes.
+//! Recognizes files that are neither Parquet nor Arrow IPC by their first bytes, and names a remedy.
 
-/// What `begin`, the first bytes of a file, say about the whole, with the remedy; `None` where they say nothing.
-pub(super) fn recognized(begin: &[u8]) -> Option<String> {
-    let said = MARKS.iter().find(|(mark, _)| begin.starts_with(mark)).map(|(_, what)| (*what).to_owned());
-    said.or_else(|| (begin.get(257..262) == Some(b"ustar")).then(|| "it is a tar archive; unpack it".to_owned()))
-        .or_else(|| (!begin.is_empty() && begin.iter().all(|byte| *byte == 0)).then(|| ZEROS.to_owned()))
-        .or_else(|| text(begin))
+/// Says what a file is and what to do with it, by its first bytes; `None` if they tell nothing.
+pub(super) fn recognized(start: &[u8]) -> Option<String> {
+    let said = MARKS.iter().find(|(mark, _)| start.starts_with(mark)).map(|(_, what)| (*what).to_owned());
+    said.or_else(|| (start.get(257..262) == Some(b"ustar")).then(|| "it is a tar archive; unpack it".to_owned()))
+        .or_else(|| (!start.is_empty() && start.iter().all(|byte| *byte == 0)).then(|| ZEROS.to_owned()))
+        .or_else(|| text(start))
 }
 
-/// What a text is.
-fn text(begin: &[u8]) -> Option<String> {
-    let begin = match std::str::from_utf8(begin) {
+/// Says what kind of text a file is; `None` if it is not a text.
+fn text(start: &[u8]) -> Option<String> {
+    let start = match std::str::from_utf8(start) {
         Ok(text) => text,
-        // Cut within a character.
-        Err(e) if e.error_len().is_none() => std::str::from_utf8(&begin[..e.valid_up_to()]).ok()?,
+        // The first bytes end within a character.
+        Err(e) if e.error_len().is_none() => std::str::from_utf8(&start[..e.valid_up_to()]).ok()?,
         Err(_) => return None,
     };
-    let begin = begin.trim_start_matches('\u{feff}').trim_start();
-    if begin.is_empty() || begin.contains(|c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
+    let start = start.trim_start_matches('\u{feff}').trim_start();
+    if start.is_empty() || start.contains(|c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
         return None;
     }
-    let first = begin.lines().next().unwrap_or_default();
-    let lower = begin.get(..begin.len().min(100)).unwrap_or(first).to_ascii_lowercase();
-    let is_annex = first.contains("/annex/objects/") && begin.lines().count() == 1;
-    Some(match begin.as_bytes()[0] {
-        _ if begin.starts_with("version https://git-lfs.github.com/spec/") => {
+    let first = start.lines().next().unwrap_or_default();
+    let lower = start.get(..start.len().min(100)).unwrap_or(first).to_ascii_lowercase();
+    let is_annex = first.contains("/annex/objects/") && start.lines().count() == 1;
+    Some(match start.as_bytes()[0] {
+        _ if start.starts_with("version https://git-lfs.github.com/spec/") => {
             "it is a Git LFS pointer, not the file that it stands for; run `git lfs pull` where it lies".into()
         }
         _ if is_annex => "it is a git-annex pointer, not the file; run `git annex get` where it lies".into(),
@@ -44,7 +44,7 @@ fn convert(function: &str) -> String {
     )
 }
 
-/// How files begin that are often given in place of Parquet.
+/// How files begin that are often given in place of Parquet, and what to say of them.
 const MARKS: [(&[u8], &str); 24] = [
     (b"PARE", "it is encrypted Parquet, of which nothing can be read without its keys; write it without encryption"),
     (b"\x1f\x8b", "it is compressed with gzip; unpack it (`gunzip`): Parquet and Feather compress inside"),
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn what_is_no_table_is_named_with_its_remedy() {
-        for (begin, expected) in [
+        for (start, expected) in [
             (&b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"[..], "`git lfs pull`"),
             (b"/annex/objects/MD5E-s1--00.parquet\n", "`git annex get`"),
             (b"\n<!DOCTYPE html><html>", "HTML page"),
@@ -94,8 +94,8 @@ mod tests {
             (b"PARE\0\0", "encrypted"),
             (&[0; 300], "zeros"),
         ] {
-            let said = recognized(begin).unwrap();
-            assert!(said.contains(expected), "{}: {said}", begin.escape_ascii());
+            let said = recognized(start).unwrap();
+            assert!(said.contains(expected), "{}: {said}", start.escape_ascii());
         }
         for nothing in [&b""[..], b"\x01\x02\x03", b"caf\xe9 au lait"] {
             assert_eq!(recognized(nothing), None);

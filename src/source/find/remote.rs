@@ -1,11 +1,9 @@
-//! Objects of S3, Google Cloud Storage and Azure, and files of web servers.
+//! Lists objects of S3, Google Cloud Storage and Azure, and files of web servers.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use bytes::Bytes;
 use futures::TryStreamExt;
 use http_body_util::BodyExt;
 use object_store::aws::AmazonS3Builder;
@@ -16,64 +14,21 @@ use object_store::client::{
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::http::HttpBuilder;
 use object_store::path::Path as ObjectPath;
-use object_store::{
-    ClientOptions, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, ObjectStoreScheme, RetryConfig,
-};
+use object_store::{ClientOptions, ObjectMeta, ObjectStore, ObjectStoreExt, ObjectStoreScheme, RetryConfig};
 use url::Url;
 
-use super::Access;
-use super::files::Found;
-use super::folder::{CACHE, data_files, is_cache_of_hf, is_dataset_of_hf, manifest, sort_out};
-use super::location::Location;
+use super::access::Access;
+use super::folder::{CACHE, Found, data_files, is_cache_of_hf, is_dataset_of_hf, manifest, sort_out};
 use super::pattern::{Component, is_wildcard, matches, unescaped};
 use crate::error::{Error, Result};
+use crate::source::location::{Location, Object, failed};
 use crate::telemetry;
 
-/// One object, as it was when it was listed.
-#[derive(Clone, Debug)]
-pub(super) struct Object {
-    pub uri: String,
-    pub size: u64,
-    store: Arc<dyn ObjectStore>,
-    meta: ObjectMeta,
-}
-
-/// Connections to stores, by the begin of the uris that they serve.
+/// Connections to object stores.
 pub(super) struct Remote {
     access: Access,
+    /// The connections, each by what the uris of its store start with.
     open: HashMap<String, Arc<dyn ObjectStore>>,
-}
-
-impl Object {
-    fn new(store: Arc<dyn ObjectStore>, root: &str, meta: ObjectMeta) -> Self {
-        Self { uri: format!("{root}{}", meta.location), size: meta.size, store, meta }
-    }
-
-    /// A text that changes with the content.
-    pub fn version(&self) -> String {
-        let tag = self.meta.e_tag.clone();
-        format!("{} {}", self.size, tag.unwrap_or_else(|| self.meta.last_modified.to_rfc3339()))
-    }
-
-    /// These bytes, or [`Error::SourceChanged`] if they are no longer those of this version.
-    pub async fn fetch(&self, range: Range<u64>) -> Result<Bytes> {
-        // Weak tags are of no use here: they never match in a request for a part.
-        let tag = self.meta.e_tag.clone().filter(|tag| !tag.starts_with("W/"));
-        let unmodified = if tag.is_none() { Some(self.meta.last_modified) } else { None };
-        let options = GetOptions {
-            range: Some(range.into()),
-            if_match: tag,
-            if_unmodified_since: unmodified,
-            ..GetOptions::default()
-        };
-        let fetch = async { self.store.get_opts(&self.meta.location, options).await?.bytes().await };
-        let changed = |change| Error::SourceChanged { uri: self.uri.clone(), change };
-        fetch.await.map_err(|error| match error {
-            object_store::Error::NotFound { .. } => changed("is gone"),
-            object_store::Error::Precondition { .. } => changed("has changed"),
-            other => failed(&self.uri, "read", other),
-        })
-    }
 }
 
 impl Remote {
@@ -81,12 +36,13 @@ impl Remote {
         Self { access: access.clone(), open: HashMap::new() }
     }
 
-    /// The objects that `uri` names: one, those below it with one of the endings, or those that match a pattern; by
-    /// name.
+    /// Lists the objects that `uri` names, sorted by name.
+    ///
+    /// These are one object, the data files of a folder, or the objects that match a pattern.
     pub async fn list(&mut self, uri: &str) -> Result<Found<Location>> {
         let characters = unescaped(uri.bytes().map(|byte| (byte, false)));
         let wildcard = characters.iter().position(is_wildcard);
-        // A name may have brackets of its own.
+        // The name of an object may itself contain brackets.
         if wildcard.is_some() && uri.contains('[') {
             let place = self.place(uri, uri)?;
             if let Some(object) = place.object(uri).await? {
@@ -110,7 +66,7 @@ impl Remote {
         self.place(uri, &text(&characters[..folder]))?.matching(uri, &components).await
     }
 
-    /// The store that `text` names, and where in it; `uri` is what it came from.
+    /// Finds the place in a store that `text` names; `uri` is the uri that it is a part of.
     fn place(&mut self, uri: &str, text: &str) -> Result<Place> {
         let unsupported = |reason: String| Error::UnsupportedSource { uri: uri.to_owned(), reason };
         let url = Url::parse(text).map_err(|e| unsupported(e.to_string()))?;
@@ -122,7 +78,7 @@ impl Remote {
             let reason = "files of a web server cannot be listed, and queries are not sent; name every file";
             return Err(unsupported(reason.to_owned()));
         }
-        // What is left of the text without the path, which may be encoded in it.
+        // The root is the text without the path, which may be encoded in it: one `/` for each part of the path.
         let root = path.parts().fold(text.trim_end_matches('/'), |root, _| root.rsplit_once('/').map_or(root, |r| r.0));
         let root = format!("{}/", root.trim_end_matches('/'));
         let store = match self.open.get(&root) {
@@ -134,10 +90,10 @@ impl Remote {
     }
 }
 
-/// A place in a store: an object, or a folder of objects.
+/// A place in an object store: an object, or a folder of objects.
 struct Place {
     store: Arc<dyn ObjectStore>,
-    /// What uris of the store begin with.
+    /// What the uris of the store start with.
     root: String,
     path: ObjectPath,
     may_be_object: bool,
@@ -149,6 +105,7 @@ impl Place {
         Location::Object(Object::new(self.store.clone(), &self.root, meta))
     }
 
+    /// Finds the object at this place, if there is one.
     async fn object(&self, uri: &str) -> Result<Option<Location>> {
         if !self.may_be_object {
             return Ok(None);
@@ -160,6 +117,7 @@ impl Place {
         }
     }
 
+    /// Lists the data files of the folder at this place.
     async fn folder(&self, uri: &str) -> Result<Found<Location>> {
         let listed = self.store.list_with_delimiter(Some(&self.path)).await.map_err(|e| failed(uri, "list", e))?;
         let name = |path: &ObjectPath| path.filename().unwrap_or_default().to_owned();
@@ -169,7 +127,7 @@ impl Place {
             let get = async { self.store.get(&path).await?.bytes().await };
             let text = get.await.map_err(|e| failed(&format!("{}{path}", self.root), "read", e))?;
             if let Some(names) = data_files(uri, manifest, &text)? {
-                let of = |name: String| {
+                let located = |name: String| {
                     let missing = || {
                         let hint = Some(format!("`{}{path}` names it: copy it there, too", self.root));
                         Error::NotFound { uri: format!("{}/{name}", uri.trim_end_matches('/')), hint }
@@ -177,7 +135,7 @@ impl Place {
                     let object = objects.iter().find(|(other, _)| *other == name).ok_or_else(missing)?;
                     Ok(self.location(object.1.clone()))
                 };
-                return Ok(Found::files(names.into_iter().map(of).collect::<Result<_>>()?));
+                return Ok(Found::files(names.into_iter().map(located).collect::<Result<_>>()?));
             }
         }
         let (found, mut foreign) = sort_out(objects);
@@ -186,6 +144,7 @@ impl Place {
         Ok(Found { files: found.into_iter().map(|meta| self.location(meta)).collect(), foreign })
     }
 
+    /// Lists the objects below this place that match a pattern.
     async fn matching(&self, uri: &str, components: &[Component]) -> Result<Found<Location>> {
         let listed = self.store.list(Some(&self.path)).try_collect::<Vec<_>>().await;
         let mut found = listed.map_err(|error| failed(uri, "list", error))?;
@@ -194,8 +153,8 @@ impl Place {
             below.map(|part| part.as_ref().to_owned()).collect()
         };
         let folder = |meta: &ObjectMeta| meta.location.as_ref().rsplit_once('/').map(|(folder, _)| folder.to_owned());
-        let of_hf = |meta: &&ObjectMeta| meta.location.filename().is_some_and(is_dataset_of_hf);
-        let datasets: Vec<_> = found.iter().filter(of_hf).map(folder).collect();
+        let marks_dataset = |meta: &&ObjectMeta| meta.location.filename().is_some_and(is_dataset_of_hf);
+        let datasets: Vec<_> = found.iter().filter(marks_dataset).map(folder).collect();
         let wants_caches = components.last().is_some_and(|last| last.begins_with(CACHE));
         found.retain(|meta| {
             let names = names(meta);
@@ -208,15 +167,17 @@ impl Place {
     }
 }
 
-/// A store with these settings on top of those that its usual environment variables give. The error is a reason.
+/// Connects to a store, with these settings on top of those from its usual environment variables.
+///
+/// The error is the reason why that fails.
 fn connect(scheme: &ObjectStoreScheme, url: &Url, access: &Access) -> Result<Arc<dyn ObjectStore>, String> {
-    // Another part of the program may have chosen its own.
+    // This fails if another part of the program has chosen a provider, which is then used.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let retry = RetryConfig { max_retries: access.retries, ..RetryConfig::default() };
-    let counted = Counted { faults: access.faults.clone() };
+    let counter = FaultCounter { faults: access.faults.clone() };
     macro_rules! connect {
         ($builder:expr, $url:expr) => {{
-            let mut builder = $builder.with_url($url).with_retry(retry).with_http_connector(counted);
+            let mut builder = $builder.with_url($url).with_retry(retry).with_http_connector(counter);
             for (key, value) in &access.options {
                 let known = key.to_ascii_lowercase().parse();
                 let unknown = |_| format!("`source.options` has `{key}`, which is no option of this store");
@@ -234,34 +195,24 @@ fn connect(scheme: &ObjectStoreScheme, url: &Url, access: &Access) -> Result<Arc
     })
 }
 
-fn failed(uri: &str, action: &'static str, error: object_store::Error) -> Error {
-    match error {
-        object_store::Error::NotFound { .. } => {
-            let hint = Some("check the path, and that the credentials allow to see it".to_owned());
-            Error::NotFound { uri: uri.to_owned(), hint }
-        }
-        other => Error::Remote { uri: uri.to_owned(), action, cause: other.into() },
-    }
-}
-
-/// Counts the answers after which a request is tried again; trying again is the store's own business.
+/// Counts the answers after which a request is tried again. The object store itself tries again.
 #[derive(Clone, Debug)]
-struct Counted {
+struct FaultCounter {
     faults: Arc<AtomicUsize>,
 }
 
-impl Counted {
+impl FaultCounter {
     fn count(&self, reason: &dyn std::fmt::Display) {
         self.faults.fetch_add(1, Relaxed);
         telemetry::remote_fault(reason);
     }
 }
 
-impl HttpConnector for Counted {
+impl HttpConnector for FaultCounter {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         Ok(HttpClient::new(CountedClient {
             client: ReqwestConnector::default().connect(options)?,
-            counted: self.clone(),
+            counter: self.clone(),
         }))
     }
 }
@@ -269,21 +220,21 @@ impl HttpConnector for Counted {
 #[derive(Debug)]
 struct CountedClient {
     client: HttpClient,
-    counted: Counted,
+    counter: FaultCounter,
 }
 
 #[async_trait::async_trait]
 impl HttpService for CountedClient {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let response = self.client.execute(request).await.inspect_err(|error| self.counted.count(error))?;
+        let response = self.client.execute(request).await.inspect_err(|error| self.counter.count(error))?;
         let status = response.status();
         if status.is_server_error() || status.as_u16() == 429 || status.as_u16() == 408 {
-            self.counted.count(&status);
+            self.counter.count(&status);
         }
-        let counted = self.counted.clone();
+        let counter = self.counter.clone();
         Ok(response.map(|body| {
             HttpResponseBody::new(body.map_err(move |error| {
-                counted.count(&error);
+                counter.count(&error);
                 error
             }))
         }))

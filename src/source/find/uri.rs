@@ -1,21 +1,22 @@
-//! Uris of local files.
+//! Parses the uris of local files.
 
 use std::path::{Path, PathBuf};
 
 use super::pattern::{Characters, is_wildcard, unescaped};
 
-/// What a uri without a scheme, or with `file:`, says.
+/// A uri without a scheme or with `file:`, parsed.
 #[derive(Debug)]
 pub(super) struct Local {
-    /// As a path, every character standing for itself.
+    /// The uri as a path without wildcards.
     pub path: PathBuf,
-    /// As a pattern.
+    /// The uri as a pattern.
     pub characters: Characters,
 }
 
 impl Local {
-    /// Understands paths, `~` for the home folder, and RFC 8089's `file:///percent%20encoded`, in which encoded
-    /// wildcards stand for themselves. The error is the reason why it is none.
+    /// Parses paths, `~` for the home folder, and RFC 8089's `file:///percent%20encoded`.
+    ///
+    /// Encoded wildcards are literal. The error is the reason why it is not the uri of a file.
     pub fn parse(uri: &str) -> Result<Self, String> {
         if uri == "-" {
             let reason = "rows are read from several places at once, which standard input does not allow; write them \
@@ -23,40 +24,42 @@ impl Local {
             return Err(reason.to_owned());
         }
         let bytes: Characters = match after_scheme(uri) {
-            Some(rest) => decoded(path_of(rest)?)?,
-            None => plain(uri)?,
+            Some(rest) => percent_decoded(path_of(rest)?)?,
+            None => with_home(uri)?,
         };
         Ok(Self { path: path(bytes.iter().map(|(byte, _)| *byte)), characters: unescaped(bytes) })
     }
 
-    /// The path that is meant where no wildcard is.
+    /// Returns the path that the pattern names if it has no wildcards.
     pub fn unescaped(&self) -> PathBuf {
         path(self.characters.iter().map(|(byte, _)| *byte))
     }
 
-    /// The folder that comes before the first wildcard, and the parts of the pattern from there on; no parts where
-    /// there is no wildcard. Folders may have brackets in their name: those that are there are no patterns.
+    /// Splits the pattern into the folder before the first wildcard, and the components from there on.
+    ///
+    /// There are no components if there is no wildcard. The name of a folder may contain brackets: a component that
+    /// exists as it is written is not a pattern.
     pub fn split(&self) -> (PathBuf, Vec<&[(u8, bool)]>) {
         let parts = self.characters.split(|(byte, _)| *byte == b'/').enumerate();
         let mut folder = PathBuf::new();
-        let mut left = Vec::new();
-        for (at, part) in parts.filter(|(at, part)| *at == 0 || !part.is_empty()) {
+        let mut components = Vec::new();
+        for (index, part) in parts.filter(|(index, part)| *index == 0 || !part.is_empty()) {
             let name = path(part.iter().map(|(byte, _)| *byte));
-            let name = if at == 0 && part.is_empty() { PathBuf::from("/") } else { name };
-            let literal = left.is_empty() && (!part.iter().any(is_wildcard) || folder.join(&name).exists());
-            if literal { folder.push(name) } else { left.push(part) }
+            let name = if index == 0 && part.is_empty() { PathBuf::from("/") } else { name };
+            let literal = components.is_empty() && (!part.iter().any(is_wildcard) || folder.join(&name).exists());
+            if literal { folder.push(name) } else { components.push(part) }
         }
-        (folder, left)
+        (folder, components)
     }
 }
 
-/// Whether a uri is one of this machine.
+/// Whether a uri names files of this machine.
 pub(super) fn is_local(uri: &str) -> bool {
     after_scheme(uri).is_some() || !uri.contains("://")
 }
 
-/// The uri as it holds from any working directory.
-pub(super) fn absolute(uri: &str) -> String {
+/// Makes a uri independent of the working directory.
+pub(in crate::source) fn absolute(uri: &str) -> String {
     if !is_local(uri) {
         return uri.to_owned();
     }
@@ -64,13 +67,13 @@ pub(super) fn absolute(uri: &str) -> String {
     std::path::absolute(&path).unwrap_or(path).display().to_string()
 }
 
-/// What follows `file:`.
+/// Returns what follows `file:`, if the uri has that scheme.
 fn after_scheme(uri: &str) -> Option<&str> {
     let (scheme, rest) = uri.split_once(':')?;
     (scheme.eq_ignore_ascii_case("file") && rest.starts_with('/')).then_some(rest)
 }
 
-/// The path of a `file:` uri, without the computer's name.
+/// Returns the path of a `file:` uri, without `//` and the name of this machine.
 fn path_of(rest: &str) -> Result<&str, String> {
     let Some(rest) = rest.strip_prefix("//") else { return Ok(rest) };
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -83,7 +86,8 @@ fn path_of(rest: &str) -> Result<&str, String> {
     ))
 }
 
-fn decoded(text: &str) -> Result<Characters, String> {
+/// Decodes a percent-encoded path.
+fn percent_decoded(text: &str) -> Result<Characters, String> {
     let mut bytes = Characters::new();
     let mut rest = text.as_bytes();
     while let [first, after @ ..] = rest {
@@ -101,7 +105,8 @@ fn decoded(text: &str) -> Result<Characters, String> {
     Ok(bytes)
 }
 
-fn plain(uri: &str) -> Result<Characters, String> {
+/// Reads a path, with `~` replaced by the home folder.
+fn with_home(uri: &str) -> Result<Characters, String> {
     let rest = uri.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with('/'));
     let Some(rest) = rest else { return Ok(uri.bytes().map(|byte| (byte, false)).collect()) };
     let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
@@ -121,7 +126,7 @@ fn path(bytes: impl Iterator<Item = u8>) -> PathBuf {
     String::from_utf8_lossy(&bytes.collect::<Vec<_>>()).into_owned().into()
 }
 
-/// What to try instead of a path that is not there.
+/// Says what to try instead of a path that does not exist.
 pub(super) fn nearby(path: &Path) -> String {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !parent.is_dir() {

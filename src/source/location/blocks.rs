@@ -1,7 +1,7 @@
-//! An object as a reader that can seek: fetched in large blocks, of which the last few are kept.
+//! Reads an object like a file: fetches large blocks, and keeps the last few of them.
 //!
-//! Memory is bounded whatever the size of a row group, which is why Parquet is read through this and not through its
-//! asynchronous reader: that one holds all bytes of a row group at the same time.
+//! Parquet's asynchronous reader holds all bytes of a row group at the same time. With blocks, memory is bounded
+//! whatever the size of a row group.
 
 use std::collections::VecDeque;
 use std::io::{Read, Seek, SeekFrom};
@@ -15,30 +15,34 @@ use tokio::sync::oneshot;
 use super::object::Object;
 use crate::error::{Error, Result};
 
+/// A reader of an object that can seek. Clones share its blocks.
 #[derive(Clone, Debug)]
-pub(super) struct Blocks {
+pub(in crate::source) struct Blocks {
     shared: Arc<Shared>,
     position: u64,
 }
 
-/// Why the bytes did not come: a decoder only passes a text on.
-pub(super) type Failure = Arc<Mutex<Option<Error>>>;
+/// Why bytes could not be fetched. A decoder would pass on the text of the error only.
+pub(in crate::source) type Failure = Arc<Mutex<Option<Error>>>;
 
 #[derive(Debug)]
 struct Shared {
     object: Object,
-    /// What will be read: in order, apart from each other.
+    /// The ranges that will be read, sorted and disjoint.
     spans: Vec<Range<u64>>,
-    /// The blocks used last, by where they start, and how many to keep.
+    /// The blocks used last, each with its start; the most recent one is last.
     recent: Mutex<VecDeque<(u64, Bytes)>>,
+    /// The most blocks in `recent`.
     keep: usize,
     failure: Failure,
     runtime: Handle,
 }
 
 impl Blocks {
-    /// To be called on a blocking thread of tokio. `spans` may overlap and come in any order; `at_once` places are read
-    /// side by side.
+    /// Makes a reader, on a blocking thread of tokio.
+    ///
+    /// `spans` are the ranges that will be read; they may overlap, in any order. Up to `at_once` of them are read side
+    /// by side.
     pub fn new(object: Object, spans: &[Range<u64>], at_once: usize) -> Self {
         let shared = Shared {
             object,
@@ -59,7 +63,7 @@ impl Blocks {
         self.shared.failure.clone()
     }
 
-    /// `length` bytes from `start` on.
+    /// Reads `length` bytes from `start` on.
     pub fn range(&self, start: u64, length: usize) -> std::io::Result<Bytes> {
         let first = self.shared.rest_of_block(start)?;
         if first.len() >= length {
@@ -79,18 +83,18 @@ impl Blocks {
 }
 
 impl Shared {
-    /// The bytes from `at` to the end of their block; none at the end of the object.
-    fn rest_of_block(&self, at: u64) -> std::io::Result<Bytes> {
-        if at >= self.object.size {
+    /// Returns the bytes from `position` to the end of their block; none at the end of the object.
+    fn rest_of_block(&self, position: u64) -> std::io::Result<Bytes> {
+        if position >= self.object.size {
             return Ok(Bytes::new());
         }
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let holds = |(start, bytes): &(u64, Bytes)| (*start..start + bytes.len() as u64).contains(&at);
+        let holds = |(start, bytes): &(u64, Bytes)| (*start..start + bytes.len() as u64).contains(&position);
         let found = recent.iter().position(holds).and_then(|i| recent.remove(i));
         let (start, bytes) = match found {
             Some(block) => block,
             None => {
-                let block = self.block_at(at);
+                let block = self.block_at(position);
                 let bytes = self.fetch(block.clone()).map_err(|error| {
                     let text = error.to_string();
                     *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
@@ -99,7 +103,7 @@ impl Shared {
                 (block.start, bytes)
             }
         };
-        let rest = bytes.slice((at - start) as usize..);
+        let rest = bytes.slice((position - start) as usize..);
         recent.push_back((start, bytes));
         if recent.len() > self.keep {
             recent.pop_front();
@@ -107,7 +111,7 @@ impl Shared {
         Ok(rest)
     }
 
-    /// Waits for a task of the runtime, which may end before it: then there is nobody to read for.
+    /// Waits for a task of the runtime to fetch a block. The runtime may end first, and nobody needs the block then.
     fn fetch(&self, block: Range<u64>) -> Result<Bytes> {
         let (tx, rx) = oneshot::channel();
         let object = self.object.clone();
@@ -116,26 +120,26 @@ impl Shared {
         rx.blocking_recv().map_err(ended)?
     }
 
-    /// The block that holds `at`. Blocks of a span begin at its start, and never reach beyond it.
-    fn block_at(&self, at: u64) -> Range<u64> {
-        let next = self.spans.partition_point(|span| span.start <= at);
-        let before = next.checked_sub(1).map(|i| &self.spans[i]).filter(|span| span.contains(&at));
+    /// Returns the block that holds `position`. Blocks are counted from the start of their span, and end with it.
+    fn block_at(&self, position: u64) -> Range<u64> {
+        let next = self.spans.partition_point(|span| span.start <= position);
+        let before = next.checked_sub(1).map(|i| &self.spans[i]).filter(|span| span.contains(&position));
         let (start, end) = match before {
-            Some(span) => (at - (at - span.start) % BLOCK, span.end),
-            None => (at, self.spans.get(next).map_or(self.object.size, |span| span.start)),
+            Some(span) => (position - (position - span.start) % BLOCK_BYTES, span.end),
+            None => (position, self.spans.get(next).map_or(self.object.size, |span| span.start)),
         };
-        start..(start + BLOCK).min(end).min(self.object.size)
+        start..(start + BLOCK_BYTES).min(end).min(self.object.size)
     }
 }
 
-/// Spans in order, those with little between them as one.
+/// Sorts spans, and joins those with little between them.
 fn joined(spans: &[Range<u64>]) -> Vec<Range<u64>> {
     let mut sorted: Vec<_> = spans.iter().filter(|span| !span.is_empty()).cloned().collect();
     sorted.sort_by_key(|span| span.start);
     let mut joined: Vec<Range<u64>> = Vec::new();
     for span in sorted {
         match joined.last_mut() {
-            Some(last) if span.start <= last.end + GAP => last.end = last.end.max(span.end),
+            Some(last) if span.start <= last.end + MAX_GAP_BYTES => last.end = last.end.max(span.end),
             _ => joined.push(span),
         }
     }
@@ -164,8 +168,8 @@ impl Seek for Blocks {
     }
 }
 
-/// Bytes of a request: some ten times what a connection moves while a store makes up its answer.
-const BLOCK: u64 = 8 << 20;
+/// Bytes of a request: about ten times what a connection transfers while a store prepares its answer.
+const BLOCK_BYTES: u64 = 8 << 20;
 
-/// Bytes between spans that cost less than another request.
-const GAP: u64 = 1 << 20;
+/// The most bytes between spans that are fetched along, since that costs less than another request.
+const MAX_GAP_BYTES: u64 = 1 << 20;

@@ -1,27 +1,29 @@
-//! "Here is a stream of Arrow IPC, let me know before a length in it is believed."
+//! Checks the lengths that compressed buffers state before the decoder believes them.
 //!
-//! A compressed buffer begins with its length once decompressed, and Arrow's decoder asks for that much memory at once:
-//! where there is not so much, the process is aborted, which nobody can catch. So such lengths are tried as they pass by,
-//! before the body that they are in has been read to its end.
+//! A compressed buffer begins with its decompressed length, and Arrow's decoder allocates that much memory at once. If
+//! that fails, the process aborts, which nobody can catch. The lengths are therefore checked as they pass by, before
+//! the body that they are in has been read to its end.
 
 use std::io::{Error, ErrorKind, Read, Result};
 
 use arrow::ipc::{Message, root_as_message};
 
-/// Hands on what it reads.
+/// A reader of an IPC stream that fails on a length for which there is no memory.
 pub(super) struct CheckedLengths<R> {
     input: R,
-    at: At,
-    /// Bytes before the next part of a message.
+    section: Section,
+    /// The bytes that remain of the section.
     left: usize,
-    /// Of the prefix or the metadata.
+    /// The bytes read of the prefix, the metadata, or a length in the body.
     seen: Vec<u8>,
-    /// Of the body: what has passed, and where compressed buffers begin and how long they are, first ones last.
+    /// How many bytes of the body have been read.
     passed: u64,
+    /// The compressed buffers of the body that are to be checked, as start and length; the next one is last.
     buffers: Vec<(u64, u64)>,
 }
 
-enum At {
+/// The parts of a message.
+enum Section {
     Prefix,
     Metadata,
     Body,
@@ -29,55 +31,57 @@ enum At {
 
 impl<R: Read> CheckedLengths<R> {
     pub fn new(input: R) -> Self {
-        Self { input, at: At::Prefix, left: WORD, seen: Vec::new(), passed: 0, buffers: Vec::new() }
+        Self { input, section: Section::Prefix, left: WORD_BYTES, seen: Vec::new(), passed: 0, buffers: Vec::new() }
     }
 
     pub fn get_mut(&mut self) -> &mut R {
         &mut self.input
     }
 
-    /// Looks at some bytes, which lie within one part.
+    /// Looks at bytes that lie within one section.
     fn see(&mut self, bytes: &[u8]) -> Result<()> {
         self.left -= bytes.len();
-        match self.at {
-            At::Body => self.see_body(bytes)?,
-            At::Prefix | At::Metadata => self.seen.extend_from_slice(bytes),
+        match self.section {
+            Section::Body => self.see_body(bytes)?,
+            Section::Prefix | Section::Metadata => self.seen.extend_from_slice(bytes),
         }
         while self.left == 0 {
-            self.next_part();
+            self.next_section();
         }
         Ok(())
     }
 
-    fn next_part(&mut self) {
-        match self.at {
-            At::Prefix => {
+    /// Goes to the next section, whose length the one before states.
+    fn next_section(&mut self) {
+        match self.section {
+            Section::Prefix => {
                 let word = self.seen.first_chunk().map_or(0, |word| u32::from_le_bytes(*word));
                 self.seen.clear();
-                // Behind a continuation mark comes the length; none is the end, whatever follows.
-                (self.at, self.left) = match word {
-                    u32::MAX => (At::Prefix, WORD),
-                    0 => (At::Body, usize::MAX),
-                    length => (At::Metadata, length as usize),
+                // The length follows a continuation mark. A length of 0 is the end, whatever follows.
+                (self.section, self.left) = match word {
+                    u32::MAX => (Section::Prefix, WORD_BYTES),
+                    0 => (Section::Body, usize::MAX),
+                    length => (Section::Metadata, length as usize),
                 };
             }
-            At::Metadata => {
+            Section::Metadata => {
                 let message = root_as_message(&self.seen).ok();
                 let length = message.map_or(0, |message| usize::try_from(message.bodyLength()).unwrap_or(0));
                 self.buffers = message.map(compressed_buffers).unwrap_or_default();
                 self.seen.clear();
-                (self.at, self.left, self.passed) = (At::Body, length, 0);
+                (self.section, self.left, self.passed) = (Section::Body, length, 0);
             }
-            At::Body => (self.at, self.left) = (At::Prefix, WORD),
+            Section::Body => (self.section, self.left) = (Section::Prefix, WORD_BYTES),
         }
     }
 
+    /// Checks the lengths at the start of compressed buffers among these bytes of the body.
     fn see_body(&mut self, bytes: &[u8]) -> Result<()> {
         let end = self.passed + bytes.len() as u64;
         while let Some(&(start, length)) = self.buffers.last()
             && start < end
         {
-            // A length may come in two pieces.
+            // A length may be split between two reads.
             let from = (start + self.seen.len() as u64).saturating_sub(self.passed) as usize;
             let missing = (8 - self.seen.len()).min(bytes.len() - from);
             self.seen.extend_from_slice(&bytes[from..from + missing]);
@@ -100,7 +104,7 @@ impl<R: Read> Read for CheckedLengths<R> {
     }
 }
 
-/// Places and lengths of a message's compressed buffers, from the last to the first.
+/// Returns the starts and lengths of a message's compressed buffers, from the last to the first.
 fn compressed_buffers(message: Message<'_>) -> Vec<(u64, u64)> {
     let dictionary = message.header_as_dictionary_batch().and_then(|dictionary| dictionary.data());
     let Some(batch) = message.header_as_record_batch().or(dictionary) else { return Vec::new() };
@@ -116,11 +120,14 @@ fn compressed_buffers(message: Message<'_>) -> Vec<(u64, u64)> {
     found
 }
 
-/// Whether there is memory for what a buffer is said to be, where that is more than it is likely to be.
+/// Tries to allocate the decompressed length that a buffer states, if it is longer than any compression makes it.
+///
+/// # Errors
+/// An IO error if there is no memory for it.
 fn must_fit(declared: i64, compressed: u64) -> Result<()> {
-    // -1 says that it is not compressed; other negative lengths are the decoder's to refuse.
+    // −1 means that the buffer is not compressed; the decoder refuses other negative lengths.
     let Ok(declared) = u64::try_from(declared) else { return Ok(()) };
-    if declared <= compressed.saturating_mul(LIKELY) {
+    if declared <= compressed.saturating_mul(MAX_LIKELY_RATIO) {
         return Ok(());
     }
     let fits = usize::try_from(declared).is_ok_and(|length| Vec::<u8>::new().try_reserve_exact(length).is_ok());
@@ -129,7 +136,8 @@ fn must_fit(declared: i64, compressed: u64) -> Result<()> {
     if fits { Ok(()) } else { Err(Error::new(ErrorKind::InvalidData, message())) }
 }
 
-const WORD: usize = 4;
+/// The bytes of a continuation mark, and of a length.
+const WORD_BYTES: usize = 4;
 
-/// What LZ4 makes of a byte at most.
-const LIKELY: u64 = 255;
+/// The most bytes that LZ4 makes of one.
+const MAX_LIKELY_RATIO: u64 = 255;

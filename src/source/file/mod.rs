@@ -1,3 +1,7 @@
+mod data_file;
+mod foreign;
+mod reading;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -6,32 +10,36 @@ use arrow::datatypes::SchemaRef;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 
+use self::data_file::DataFile;
+use self::reading::{Damage, FilePart};
 use super::columns::{Adapter, unified};
-use super::data_file::DataFile;
+use super::contract::{Fingerprint, RecordBatches, Shard, Source, SourceCounts, positions};
+use super::find::{self, Access, absolute};
 use super::location::Location;
-use super::reading::{self, Damage, FilePart};
-use super::uri::absolute;
-use super::{Access, Fingerprint, RecordBatches, Shard, Source, SourceCounts, files, positions};
 use crate::config::{OnCorrupt, SourceConfig};
 use crate::error::{Error, Result};
 use crate::telemetry;
 
-/// Files of Parquet, and of Arrow IPC in both its forms, on disk or (with the cargo feature `cloud`) in an object store
-/// or on a web server. Which format a file has, its first bytes tell.
+/// A source of Parquet files, and of Arrow IPC files and streams.
 ///
-/// Files may differ in the order of their columns, in those that nobody uses, and in types that one type holds exactly:
-/// `Int32` and `Int64`, `Utf8` and `LargeUtf8`, lists whose items are called otherwise. [`schema`](Source::schema) has
-/// the columns of all files with such a type; a column in use that a file lacks, or that has another type there, is
-/// [`Error::SchemaDrift`] when it is read. Timestamps of Parquet's INT96 come in microseconds.
+/// They are on disk or, with the cargo feature `cloud`, in an object store or on a web server. The first bytes of a
+/// file tell its format.
 ///
-/// Every row arrives or there is an error: what comes of a part is counted against the file's footer. A text column of
-/// which a value is not UTF-8 is `Binary` (or `LargeBinary`) in the record batch that has it, so that nothing is lost.
+/// **Schemas.** Files may differ in the order of their columns, in columns that nobody uses, and in types if one type
+/// holds the values of both exactly: `Int32` and `Int64`, `Utf8` and `LargeUtf8`, lists whose items have other names.
+/// [`schema`](Source::schema) has the columns of all files with such a type. A column in use that a file lacks, or that
+/// has an incompatible type there, is [`Error::SchemaDrift`] when it is read. Parquet's INT96 timestamps are read in
+/// microseconds.
 ///
-/// Opening reads footers and schemas only. Parts are read in parallel, in order: row groups of Parquet, whole files of
-/// Arrow IPC; up to four at a time, each at most four record batches ahead, on tokio's blocking threads. These have
-/// 2,048 rows, or 8 MB where rows are long. Objects are fetched in blocks of 8 MiB, of which one a column and part is
-/// kept, and only where columns in use lie. Requests that fail for a passing reason (5xx, throttling, reset, timeout)
-/// are sent again, with exponential backoff and jitter, each counted.
+/// **Completeness.** Every row arrives or there is an error: the rows of a part are counted against the file's footer.
+/// A text column with a value that is not UTF-8 is `Binary` (or `LargeBinary`) in the record batch that has it, so that
+/// nothing is lost.
+///
+/// **Cost.** Opening reads footers and schemas only. Parts, which are row groups of Parquet and whole files of Arrow
+/// IPC, are read on tokio's blocking threads, up to four at a time, each at most four record batches ahead. A record
+/// batch has up to 2,048 rows, fewer if these are longer than about 8 MiB in all. Objects are fetched in blocks of
+/// 8 MiB, only where columns in use lie; one block a column and part is kept. Requests that fail for a passing reason
+/// (5xx, throttling, reset, timeout) are sent again, with exponential backoff and jitter, and counted.
 #[derive(Clone)]
 pub struct FileSource {
     uri: String,
@@ -44,44 +52,48 @@ pub struct FileSource {
 }
 
 impl FileSource {
-    /// Opens a file, a folder's files with the endings `parquet`, `arrow`, `arrows`, `feather` or `ipc`, or all that
-    /// match a shell pattern; see [`SourceConfig::uri`].
+    /// Opens a file, the data files of a folder, or all files that match a shell pattern.
+    ///
+    /// Data files of a folder end in `parquet`, `arrow`, `arrows`, `feather` or `ipc`; see [`SourceConfig::uri`].
     ///
     /// # Errors
-    /// As [`open_all`](Self::open_all).
+    /// The errors of [`open_all`](Self::open_all).
     pub async fn open(uri: impl Into<String>) -> Result<Self> {
         Self::open_all(&SourceConfig { uri: vec![uri.into()], ..SourceConfig::default() }).await
     }
 
-    /// Opens the uris of `config` as one source, in their order; its `filter` and `columns` are not looked at.
+    /// Opens the uris of `config` as one source, in their order. Ignores its `filter` and `columns`.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::UnsupportedSource`] for what is neither Parquet nor Arrow IPC, [`Error::Corrupt`]
-    /// for what is but is damaged, [`Error::Remote`] for a store that cannot be reached.
+    /// - [`Error::NotFound`] if there is no such file.
+    /// - [`Error::UnsupportedSource`] for a file that is neither Parquet nor Arrow IPC.
+    /// - [`Error::Corrupt`] for a damaged file.
+    /// - [`Error::Remote`] if an object store cannot be reached.
     pub async fn open_all(config: &SourceConfig) -> Result<Self> {
         let access = Access::new(config);
-        let files = opened(files::list(&config.uri, &access, telemetry::foreign_files).await?).await;
+        let files = opened(find::list(&config.uri, &access, telemetry::foreign_files).await?).await;
         Ok(Self::of(config, access, files.into_iter().collect::<Result<_>>()?))
     }
 
-    /// The files that can be opened, and what is wrong with the others.
+    /// Opens the files that can be opened, and returns the errors of the others.
     ///
     /// # Errors
-    /// As [`open_all`](Self::open_all), where none can be opened.
+    /// The errors of [`open_all`](Self::open_all) if no file can be opened.
     #[cfg(feature = "cli")]
     pub(crate) async fn open_readable(config: &SourceConfig) -> Result<(Self, Vec<Error>)> {
         let access = Access::new(config);
-        let (mut files, mut errors) = (Vec::new(), Vec::new());
-        for opened in opened(files::list(&config.uri, &access, telemetry::foreign_files).await?).await {
+        let mut files = Vec::new();
+        let mut errors = Vec::new();
+        for opened in opened(find::list(&config.uri, &access, telemetry::foreign_files).await?).await {
             match opened {
                 Ok(file) => files.push(file),
                 Err(error) => errors.push(error),
             }
         }
-        match files.is_empty() {
-            true => Err(errors.swap_remove(0)),
-            false => Ok((Self::of(config, access, files), errors)),
+        if files.is_empty() {
+            return Err(errors.swap_remove(0));
         }
+        Ok((Self::of(config, access, files), errors))
     }
 
     fn of(config: &SourceConfig, access: Access, files: Vec<Arc<DataFile>>) -> Self {
@@ -97,29 +109,29 @@ impl FileSource {
         }
     }
 
-    /// What was wrong with the parts that have been skipped so far.
+    /// Returns the errors of the parts skipped since the last call.
     #[cfg(feature = "cli")]
     pub(crate) fn take_damage(&self) -> Vec<Error> {
         self.damage.take()
     }
 
-    /// The files, each with its uri, what it is, and the number of its parts.
+    /// Lists the files, each with its uri, its format, and the number of its parts.
     pub fn files(&self) -> impl Iterator<Item = (String, &'static str, usize)> {
         self.files.iter().map(|file| (file.location.uri(), file.kind(), file.parts()))
     }
 }
 
-/// Opens files, some at the same time.
+/// Opens files, up to [`MAX_OPENING`] at the same time.
 async fn opened(locations: Vec<Location>) -> Vec<Result<Arc<DataFile>>> {
     let open = |location| async {
         tokio::task::spawn_blocking(|| DataFile::open(location).map(Arc::new))
             .await
             .map_err(|e| Error::of_task("source", e))?
     };
-    futures::stream::iter(locations).map(open).buffered(OPENING).collect().await
+    futures::stream::iter(locations).map(open).buffered(MAX_OPENING).collect().await
 }
 
-/// Options may hold credentials, and files have long footers: neither is shown.
+// Options may hold credentials, and files have long footers: neither is shown.
 impl std::fmt::Debug for FileSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("FileSource").field("uri", &self.uri).field("files", &self.files.len()).finish_non_exhaustive()
@@ -151,7 +163,7 @@ impl Source for FileSource {
 
     fn added(&self, known: Vec<Shard>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {
         let added = async move {
-            let mut locations = files::list(&self.uris, &self.access, |_, _| {}).await?;
+            let mut locations = find::list(&self.uris, &self.access, |_, _| {}).await?;
             for Shard { uri, version } in &known {
                 let change = match locations.iter().map(Location::shard).find(|found| found.uri == *uri) {
                     None => "is gone",
@@ -183,5 +195,5 @@ impl Source for FileSource {
     }
 }
 
-/// Files that are opened at the same time.
-const OPENING: usize = 16;
+/// The most files that are opened at the same time.
+const MAX_OPENING: usize = 16;

@@ -1,4 +1,9 @@
-//! One Parquet file, row group by row group.
+//! Reads one Parquet file, row group by row group.
+
+mod footer;
+mod pages;
+mod types;
+mod varint;
 
 use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, OnceLock};
@@ -10,12 +15,12 @@ use parquet::arrow::arrow_reader::{
 use parquet::arrow::{ProjectionMask, parquet_to_arrow_field_levels};
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
 
-use super::data_file::{BYTES, Emit, Part, ROWS, Texts, corrupt};
+use self::footer::impossible_columns;
+pub(super) use self::footer::is_encrypted;
+use self::pages::CheckedRowGroup;
+use super::decode::{Emit, MAX_BATCH_BYTES, MAX_BATCH_ROWS, Part, Texts, corrupt, order_of};
 use super::location::{Input, Location};
-use super::parquet_footer::impossible_columns;
-use super::parquet_pages::CheckedRowGroup;
-use super::parquet_types;
-use super::texts::restored;
+use super::texts::{restored, texts_as_bytes};
 use crate::error::Result;
 use crate::panics::guarded;
 use crate::telemetry;
@@ -23,17 +28,18 @@ use crate::telemetry;
 #[derive(Debug)]
 pub(super) struct ParquetFile {
     metadata: ArrowReaderMetadata,
-    /// The same with all texts as bytes, made when it is needed: see [`Texts`].
-    of_bytes: OnceLock<Option<ArrowReaderMetadata>>,
-    /// Columns with texts that the decoder would take for UTF-8 unchecked, since only the Arrow schema beside the
-    /// Parquet schema says that they are texts.
+    /// The same metadata with all texts as bytes, made when it is first needed; see [`Texts`].
+    as_bytes: OnceLock<Option<ArrowReaderMetadata>>,
+    /// The columns whose texts the decoder does not check for UTF-8, since only the Arrow schema beside the Parquet
+    /// schema says that they are texts.
     unchecked: Vec<usize>,
 }
 
 impl ParquetFile {
+    /// Reads the footer and checks it.
     pub fn open(location: &Location, input: &mut Input) -> Result<Self> {
         let damaged = |cause| corrupt(location, None, cause);
-        // A footer that cannot be read is the decoder's to tell.
+        // The decoder reports a footer that cannot be read at all.
         if let Ok(Some(reason)) = impossible_columns(input) {
             return Err(damaged(reason.into()));
         }
@@ -41,8 +47,8 @@ impl ParquetFile {
         let bare = ArrowReaderMetadata::load(input, ArrowReaderOptions::new().with_skip_arrow_metadata(true));
         let bare = bare.map_err(|e| damaged(e.into()))?;
         check_footer(bare.metadata()).map_err(|reason| damaged(reason.into()))?;
-        // The Arrow schema that a writer may leave in the footer says more, as long as nobody has changed the columns
-        // since and left it there.
+        // A writer may leave its Arrow schema in the footer, which tells more. It is wrong if another program has
+        // changed the columns since.
         let hinted = guarded(|| ArrowReaderMetadata::try_new(bare.metadata().clone(), ArrowReaderOptions::new()));
         let metadata = match hinted {
             Ok(Ok(hinted)) => hinted,
@@ -55,12 +61,12 @@ impl ParquetFile {
                 bare
             }
         };
-        let metadata = match parquet_types::with_microseconds(metadata.schema(), metadata.parquet_schema()) {
+        let metadata = match types::with_microseconds(metadata.schema(), metadata.parquet_schema()) {
             Some(schema) => retyped(metadata.metadata().clone(), schema).map_err(|e| damaged(e.into()))?,
             None => metadata,
         };
-        let unchecked = parquet_types::unchecked_texts(metadata.schema(), metadata.parquet_schema());
-        Ok(Self { metadata, of_bytes: OnceLock::new(), unchecked })
+        let unchecked = types::unchecked_texts(metadata.schema(), metadata.parquet_schema());
+        Ok(Self { metadata, as_bytes: OnceLock::new(), unchecked })
     }
 
     pub fn schema(&self) -> SchemaRef {
@@ -75,12 +81,12 @@ impl ParquetFile {
         usize::try_from(self.row_group(row_group).num_rows()).unwrap_or(0)
     }
 
-    /// How the texts of these columns are to be read at first.
+    /// Returns how to read the texts of these columns at first.
     pub fn texts(&self, columns: &[usize]) -> Texts {
         if columns.iter().any(|column| self.unchecked.contains(column)) { Texts::Lenient } else { Texts::Strict }
     }
 
-    /// Where the column chunks of these columns lie in the file.
+    /// Returns the byte ranges of these columns in a row group.
     pub fn spans(&self, row_group: usize, columns: &[usize]) -> Vec<Range<u64>> {
         let mask = self.mask(columns);
         let chunks = self.row_group(row_group).columns().iter().enumerate();
@@ -88,12 +94,13 @@ impl ParquetFile {
         used.map(|(start, length)| start..start.saturating_add(length)).collect()
     }
 
+    /// Reads a row group.
     pub fn read(&self, location: &Location, input: Input, part: Part<'_>, emit: Emit<'_>) -> Result<ControlFlow<()>> {
         let damaged = |cause| corrupt(location, None, cause);
         let metadata = match part.texts {
             Texts::Strict => &self.metadata,
             Texts::Lenient => {
-                let made = self.of_bytes.get_or_init(|| of_bytes(&self.metadata));
+                let made = self.as_bytes.get_or_init(|| with_bytes(&self.metadata));
                 made.as_ref().ok_or_else(|| damaged("its texts cannot be read as bytes".into()))?
             }
         };
@@ -104,7 +111,8 @@ impl ParquetFile {
             let left = self.row_group_rows(part.number).saturating_sub(part.skip);
             RowSelection::from(vec![RowSelector::skip(part.skip), RowSelector::select(left)])
         });
-        let (mask, fields) = (self.mask(part.columns), metadata.schema().fields());
+        let mask = self.mask(part.columns);
+        let fields = metadata.schema().fields();
         let levels = parquet_to_arrow_field_levels(metadata.parquet_schema(), mask, Some(fields));
         let batch_size = self.rows_at_once(part.number, part.columns);
         let batches = levels.and_then(|levels| {
@@ -123,17 +131,18 @@ impl ParquetFile {
         self.metadata.metadata().row_group(row_group)
     }
 
-    /// Rows of a record batch: fewer than others have where they are long on the average.
+    /// Returns the rows of a record batch: fewer if the rows of the row group are long on average.
     fn rows_at_once(&self, row_group: usize, columns: &[usize]) -> usize {
-        let (mask, row_group) = (self.mask(columns), self.row_group(row_group));
+        let mask = self.mask(columns);
+        let row_group = self.row_group(row_group);
         let chunks = row_group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
-        // A dictionary makes a chunk shorter than its values; newer files tell how long these are.
+        // With a dictionary, a chunk is shorter than its values; newer files tell how long these are.
         let bytes = |chunk: &ColumnChunkMetaData| {
             chunk.uncompressed_size().max(chunk.unencoded_byte_array_data_bytes().unwrap_or(0)).max(0)
         };
         let bytes: i64 = chunks.map(|(_, chunk)| bytes(chunk)).fold(0, i64::saturating_add);
-        let long = usize::try_from(bytes / row_group.num_rows().max(1)).unwrap_or(usize::MAX).max(1);
-        ROWS.min((BYTES / long).max(1))
+        let row_bytes = usize::try_from(bytes / row_group.num_rows().max(1)).unwrap_or(usize::MAX).max(1);
+        MAX_BATCH_ROWS.min((MAX_BATCH_BYTES / row_bytes).max(1))
     }
 
     fn mask(&self, columns: &[usize]) -> ProjectionMask {
@@ -141,15 +150,15 @@ impl ParquetFile {
     }
 }
 
-/// A footer that contradicts itself promises nothing.
+/// Refuses a footer that contradicts itself: nothing can be counted against it. The error is the reason.
 fn check_footer(metadata: &ParquetMetaData) -> Result<(), String> {
     let mut rows = 0i64;
     for (number, row_group) in metadata.row_groups().iter().enumerate() {
-        let of_it = row_group.num_rows();
-        rows = Some(of_it)
-            .filter(|of_it| *of_it >= 0)
-            .and_then(|of_it| rows.checked_add(of_it))
-            .ok_or_else(|| format!("its footer says that row group {number} has {of_it} rows"))?;
+        let count = row_group.num_rows();
+        rows = Some(count)
+            .filter(|count| *count >= 0)
+            .and_then(|count| rows.checked_add(count))
+            .ok_or_else(|| format!("its footer says that row group {number} has {count} rows"))?;
         let negative = |chunk: &&ColumnChunkMetaData| {
             let start = chunk.dictionary_page_offset().unwrap_or_else(|| chunk.data_page_offset());
             start < 0 || chunk.compressed_size() < 0
@@ -157,34 +166,26 @@ fn check_footer(metadata: &ParquetMetaData) -> Result<(), String> {
         if let Some(chunk) = row_group.columns().iter().find(negative) {
             let column = chunk.column_path();
             return Err(format!(
-                "its footer says that row group {number} has column `{column}` before the file's begin"
+                "its footer says that row group {number} has column `{column}` before the file's start"
             ));
         }
     }
     let promised = metadata.file_metadata().num_rows();
-    // The decoder stops at the sum, whatever the row groups hold.
-    match rows == promised {
-        true => Ok(()),
-        false => Err(format!("its footer says that it has {promised} rows, and its row groups {rows}")),
+    // The decoder stops at the promised number, whatever the row groups hold.
+    if rows != promised {
+        return Err(format!("its footer says that it has {promised} rows, and its row groups {rows}"));
     }
+    Ok(())
 }
 
-/// The file's columns with other types.
+/// Returns the metadata with other types of columns.
 fn retyped(metadata: Arc<ParquetMetaData>, schema: Schema) -> parquet::errors::Result<ArrowReaderMetadata> {
     ArrowReaderMetadata::try_new(metadata, ArrowReaderOptions::new().with_schema(Arc::new(schema)))
 }
 
-/// The same file with all its texts as bytes.
-fn of_bytes(metadata: &ArrowReaderMetadata) -> Option<ArrowReaderMetadata> {
-    let schema = parquet_types::of_bytes(metadata.schema());
-    let bare = parquet_types::without_texts(metadata.metadata()).ok()?;
+/// Returns the metadata with all texts as bytes.
+fn with_bytes(metadata: &ArrowReaderMetadata) -> Option<ArrowReaderMetadata> {
+    let schema = texts_as_bytes(metadata.schema());
+    let bare = types::without_texts(metadata.metadata()).ok()?;
     retyped(Arc::new(bare), schema).ok()
-}
-
-/// A projected reader gives columns in the file's order; these positions in its output restore the order asked for.
-pub(super) fn order_of(columns: &[usize]) -> Vec<usize> {
-    let mut sorted = columns.to_vec();
-    sorted.sort_unstable();
-    sorted.dedup();
-    columns.iter().map(|c| sorted.partition_point(|s| s < c)).collect()
 }

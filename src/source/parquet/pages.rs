@@ -1,7 +1,7 @@
-//! Pages of a row group whose numbers are looked at before the decoder believes them.
+//! Checks the counts that pages state before the decoder believes them.
 //!
-//! The decoder asks for memory for as many values as a page says that it has. Where there is not so much the process is
-//! aborted, which nobody can catch.
+//! The decoder allocates memory for as many values as a page says that it has. If that fails, the process aborts, which
+//! nobody can catch.
 
 use std::sync::Arc;
 
@@ -14,13 +14,14 @@ use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use parquet::file::serialized_reader::SerializedPageReader;
 use parquet::schema::types::ColumnDescriptor;
 
-use super::location::Input;
 use super::varint::{byte, pass, varint};
+use crate::source::location::Input;
 
-/// A row group for the decoder.
+/// A row group whose pages are checked before the decoder gets them.
 pub(super) struct CheckedRowGroup {
     pub input: Arc<Input>,
     pub metadata: Arc<ParquetMetaData>,
+    /// The number of the row group in the file, from 0.
     pub number: usize,
 }
 
@@ -64,6 +65,7 @@ impl Iterator for OneChunk {
 
 impl PageIterator for OneChunk {}
 
+/// A reader of pages that checks each against its column's limits.
 struct CheckedPages {
     pages: SerializedPageReader<Input>,
     limits: Limits,
@@ -103,33 +105,35 @@ impl PageReader for CheckedPages {
     }
 }
 
-/// What a column's pages can hold.
+/// What limits the values in a column's pages.
 struct Limits {
-    /// Bytes that a value takes in a dictionary, at least.
-    value: usize,
+    /// The fewest bytes that a value takes in a dictionary.
+    value_bytes: usize,
     max_repetition: i16,
     max_definition: i16,
 }
 
 impl Limits {
     fn of(column: &ColumnDescriptor) -> Self {
-        let value = match column.physical_type() {
+        let value_bytes = match column.physical_type() {
             Type::BOOLEAN => 1,
             Type::INT32 | Type::FLOAT | Type::BYTE_ARRAY => 4,
             Type::INT64 | Type::DOUBLE => 8,
             Type::INT96 => 12,
             Type::FIXED_LEN_BYTE_ARRAY => usize::try_from(column.type_length()).unwrap_or(0),
         };
-        Self { value, max_repetition: column.max_rep_level(), max_definition: column.max_def_level() }
+        Self { value_bytes, max_repetition: column.max_rep_level(), max_definition: column.max_def_level() }
     }
 
+    /// Returns the page if what it states is possible.
     fn checked(&self, page: Option<Page>) -> Result<Option<Page>> {
         match &page {
             Some(Page::DictionaryPage { buf, num_values, .. }) => self.check_dictionary(buf, *num_values)?,
             Some(Page::DataPage { buf, num_values, encoding, def_level_encoding, rep_level_encoding, .. }) => {
                 let levels = [(self.max_repetition, rep_level_encoding), (self.max_definition, def_level_encoding)];
-                let behind = |rest, (max, encoding): (i16, &Encoding)| behind_levels(rest, max, *encoding, *num_values);
-                let values = levels.into_iter().try_fold(&buf[..], behind);
+                let values_of =
+                    |rest, (max, encoding): (i16, &Encoding)| after_levels(rest, max, *encoding, *num_values);
+                let values = levels.into_iter().try_fold(&buf[..], values_of);
                 check_lengths(*encoding, values, *num_values)?;
             }
             Some(Page::DataPageV2 { buf, num_values, encoding, def_levels_byte_len, rep_levels_byte_len, .. }) => {
@@ -143,18 +147,18 @@ impl Limits {
     }
 
     fn check_dictionary(&self, buffer: &Bytes, values: u32) -> Result<()> {
-        let fits = self.value == 0 || values as usize <= buffer.len() / self.value;
+        let fits = self.value_bytes == 0 || values as usize <= buffer.len() / self.value_bytes;
         let says = || format!("a dictionary of {} bytes is said to have {values} values", buffer.len());
         if fits { Ok(()) } else { Err(ParquetError::General(says())) }
     }
 }
 
-/// What follows levels of values, where they are written as they should be.
-fn behind_levels(rest: &[u8], max: i16, encoding: Encoding, values: u32) -> Option<&[u8]> {
+/// Returns what follows the levels of a page's values; `None` if these are malformed.
+fn after_levels(rest: &[u8], max: i16, encoding: Encoding, values: u32) -> Option<&[u8]> {
     if max == 0 {
         return Some(rest);
     }
-    #[expect(deprecated, reason = "old files have it")]
+    #[expect(deprecated, reason = "old files use it")]
     let packed = encoding == Encoding::BIT_PACKED;
     if packed {
         let bits = u64::from(u16::BITS - max.unsigned_abs().leading_zeros());
@@ -164,28 +168,27 @@ fn behind_levels(rest: &[u8], max: i16, encoding: Encoding, values: u32) -> Opti
     rest[4..].get(length as usize..)
 }
 
-/// Texts and bytes that are packed by their differences begin with all their lengths.
-fn check_lengths(encoding: Encoding, values: Option<&[u8]>, of_page: u32) -> Result<()> {
+/// Refuses a page with more lengths than values: texts and bytes that are delta encoded begin with their lengths.
+fn check_lengths(encoding: Encoding, values: Option<&[u8]>, page_values: u32) -> Result<()> {
     let lists = match encoding {
         Encoding::DELTA_LENGTH_BYTE_ARRAY => 1,
-        // Lengths of what is the same as in the value before, and of the rest.
+        // One list has the lengths of the prefixes shared with the value before, one those of the rest.
         Encoding::DELTA_BYTE_ARRAY => 2,
         _ => return Ok(()),
     };
-    // Nothing there is the decoder's to refuse.
+    // The decoder refuses a page without values.
     let Some(mut rest) = values else { return Ok(()) };
     for _ in 0..lists {
         let Some(count) = pass_differences(&mut rest) else { return Ok(()) };
-        if count > u64::from(of_page) {
-            let says = format!("a page of {of_page} values is said to have {count} lengths");
+        if count > u64::from(page_values) {
+            let says = format!("a page of {page_values} values is said to have {count} lengths");
             return Err(ParquetError::General(says));
         }
     }
     Ok(())
 }
 
-/// Goes behind whole numbers that are packed by their differences, and gives how many there are. See "Delta encoding"
-/// in Parquet's format.
+/// Goes past delta encoded whole numbers, and returns how many there are. See "Delta encoding" in Parquet's format.
 fn pass_differences(rest: &mut &[u8]) -> Option<u64> {
     let mut next = || varint(rest).ok();
     let (block, parts, count, _first) = (next()?, next()?, next()?, next()?);
@@ -197,7 +200,7 @@ fn pass_differences(rest: &mut &[u8]) -> Option<u64> {
         pass(rest, parts).ok()?;
         for _ in 0..parts.min(left.div_ceil(per_part)) {
             let width = u64::from(byte(&mut widths).ok()?);
-            // Some writers leave out the end of the last part.
+            // Some writers omit the end of the last part.
             let packed = per_part.checked_mul(width)?.div_ceil(8);
             if pass(rest, packed).is_err() {
                 *rest = &[];
@@ -224,7 +227,7 @@ mod tests {
             let buf = Bytes::from_static(&[0; 8]);
             Some(Page::DictionaryPage { buf, num_values: values, encoding: Encoding::PLAIN, is_sorted: false })
         };
-        let limits = Limits { value: 4, max_repetition: 0, max_definition: 0 };
+        let limits = Limits { value_bytes: 4, max_repetition: 0, max_definition: 0 };
         assert!(limits.checked(page(2)).is_ok());
         let error = limits.checked(page(3)).unwrap_err().to_string();
         assert!(error.contains("a dictionary of 8 bytes is said to have 3 values"), "{error}");
@@ -267,8 +270,8 @@ mod tests {
                 prop_assert!(limits.checked(Some(page.clone())).is_ok());
                 let mut rest = match &page {
                     Page::DataPage { buf, num_values, .. } => {
-                        let rest = behind_levels(buf, limits.max_repetition, Encoding::RLE, *num_values).unwrap();
-                        behind_levels(rest, limits.max_definition, Encoding::RLE, *num_values).unwrap()
+                        let rest = after_levels(buf, limits.max_repetition, Encoding::RLE, *num_values).unwrap();
+                        after_levels(rest, limits.max_definition, Encoding::RLE, *num_values).unwrap()
                     }
                     Page::DataPageV2 { buf, def_levels_byte_len, rep_levels_byte_len, .. } => {
                         &buf[(def_levels_byte_len + rep_levels_byte_len) as usize..]

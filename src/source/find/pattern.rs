@@ -1,30 +1,30 @@
-//! Shell patterns, component by component: `*`, `?`, `[…]`, and `**` for folders at any depth.
+//! Matches shell patterns, component by component: `*`, `?`, `[…]`, and `**` for folders at any depth.
 
 /// A part of a pattern, between two slashes.
 #[derive(Clone, Debug)]
 pub(super) enum Component {
     /// `**`: any number of folders, none of them hidden.
     Folders,
-    /// No wildcard.
+    /// A name without wildcards.
     Name(String),
-    /// With wildcards; `begin` is what stands before the first of them.
-    Wild { pattern: glob::Pattern, begin: String },
+    /// A pattern with wildcards; `prefix` is what stands before the first of them.
+    Wild { pattern: glob::Pattern, prefix: String },
 }
 
-/// The characters of a pattern, as bytes, each with whether it stands for itself alone.
+/// The bytes of a pattern, each with whether it is literal: a literal `*` is no wildcard.
 pub(super) type Characters = Vec<(u8, bool)>;
 
 impl Component {
-    /// The error is the reason why it is no pattern.
+    /// Parses a component. The error is the reason why it is not a pattern.
     pub fn new(characters: &[(u8, bool)]) -> Result<Self, String> {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| "a pattern must be UTF-8".to_owned());
         if characters == [(b'*', false), (b'*', false)] {
             return Ok(Self::Folders);
         }
-        let begin = characters.iter().take_while(|character| !is_wildcard(character));
-        let begin = text(begin.map(|(byte, _)| *byte).collect())?;
-        if begin.len() == characters.len() {
-            return Ok(Self::Name(begin));
+        let prefix = characters.iter().take_while(|character| !is_wildcard(character));
+        let prefix = text(prefix.map(|(byte, _)| *byte).collect())?;
+        if prefix.len() == characters.len() {
+            return Ok(Self::Name(prefix));
         }
         let mut pattern = Vec::new();
         for &(byte, literal) in characters {
@@ -35,28 +35,28 @@ impl Component {
             }
         }
         let pattern = glob::Pattern::new(&text(pattern)?).map_err(|e| format!("not a shell pattern: {e}"))?;
-        Ok(Self::Wild { pattern, begin })
+        Ok(Self::Wild { pattern, prefix })
     }
 
-    /// Whether a file or folder of this name is meant. Wildcards do not mean hidden names: `.*` and `_*` do.
+    /// Whether the component matches a name. Wildcards do not match hidden names, except in `.*` and `_*`.
     pub fn admits(&self, name: &str) -> bool {
         match self {
             Self::Folders => !is_hidden(name),
             Self::Name(text) => text == name,
-            Self::Wild { pattern, begin } => (!is_hidden(name) || is_hidden(begin)) && pattern.matches(name),
+            Self::Wild { pattern, prefix } => (!is_hidden(name) || is_hidden(prefix)) && pattern.matches(name),
         }
     }
 
-    /// Whether it begins so, whatever wildcards come then.
+    /// Whether all names that the component matches prefix with `text`.
     pub fn begins_with(&self, text: &str) -> bool {
         match self {
             Self::Folders => false,
-            Self::Name(begin) | Self::Wild { begin, .. } => begin.starts_with(text),
+            Self::Name(prefix) | Self::Wild { prefix, .. } => prefix.starts_with(text),
         }
     }
 }
 
-/// Whether these names, from folder to file, are meant by a pattern.
+/// Whether a pattern matches these names, from the outermost folder to the file.
 #[cfg(feature = "cloud")]
 pub(super) fn matches(names: &[&str], pattern: &[Component]) -> bool {
     match (pattern, names) {
@@ -70,7 +70,7 @@ pub(super) fn matches(names: &[&str], pattern: &[Component]) -> bool {
     }
 }
 
-/// A text's characters; one behind a backslash stands for itself.
+/// Resolves backslashes: the character after one is literal.
 pub(super) fn unescaped(text: impl IntoIterator<Item = (u8, bool)>) -> Characters {
     let mut characters = Characters::new();
     let mut text = text.into_iter().peekable();
@@ -87,7 +87,7 @@ pub(super) fn is_wildcard(&(byte, literal): &(u8, bool)) -> bool {
     !literal && b"*?[".contains(&byte)
 }
 
-/// What tools hide, or put beside the data for themselves: `._part.parquet`, `_metadata`, `_temporary`.
+/// Whether tools hide a file of this name or use it themselves: `._part.parquet`, `_metadata`, `_temporary`.
 pub(super) fn is_hidden(name: &str) -> bool {
     name.starts_with(['.', '_'])
 }

@@ -1,102 +1,17 @@
-//! Uris to files, in a fixed order.
+//! Lists the files of this machine that a uri names.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use super::Access;
-use super::folder::{CACHE, ENDINGS, data_files, is_cache_of_hf, is_dataset_of_hf, manifest, sort_out};
-use super::location::Location;
-#[cfg(feature = "cloud")]
-use super::object::Remote;
+use super::folder::{CACHE, Found, data_files, is_cache_of_hf, is_dataset_of_hf, manifest, sort_out};
 use super::pattern::Component;
-use super::uri::{Local, is_local, nearby};
-use crate::error::{Error, Result};
-use crate::telemetry;
-
-/// What a uri names.
-#[derive(Debug)]
-pub(super) struct Found<T> {
-    /// Data, in order.
-    pub files: Vec<T>,
-    /// The names of what lies beside them in a folder and is no data.
-    pub foreign: Vec<String>,
-}
-
-impl<T> Found<T> {
-    pub fn files(files: Vec<T>) -> Self {
-        Self { files, foreign: Vec::new() }
-    }
-}
-
-/// The files that `uris` name: each a file, a folder of files with one of the endings, or a shell pattern. `foreign`
-/// hears what else is in a folder.
-pub(super) async fn list(
-    uris: &[String],
-    access: &Access,
-    mut foreign: impl FnMut(&str, &[String]),
-) -> Result<Vec<Location>> {
-    let mut remote = Remote::new(access);
-    let mut files = Vec::new();
-    for uri in uris {
-        let found = if is_local(uri) { local(uri.clone()).await? } else { remote.list(uri).await? };
-        if found.files.is_empty() {
-            let endings = ENDINGS.join(", *.");
-            let beside = match &found.foreign[..] {
-                [] => String::new(),
-                names => format!("; it has {}", some_of(names)),
-            };
-            let below = "not below: FOLDER/**/*.parquet is for that";
-            let hint = Some(format!("no file matches (folders are searched for *.{endings}, {below}){beside}"));
-            return Err(Error::NotFound { uri: uri.clone(), hint });
-        }
-        if !found.foreign.is_empty() {
-            foreign(uri, &found.foreign);
-        }
-        files.extend(found.files);
-    }
-    let mut known = HashSet::new();
-    if let Some(file) = files.iter().map(|file| file.shard().uri).find(|uri| !known.insert(uri.clone())) {
-        telemetry::file_twice(&file);
-    }
-    Ok(files)
-}
-
-/// The local ones of these files.
-///
-/// # Errors
-/// [`Error::NotFound`] and [`Error::UnsupportedSource`].
 #[cfg(feature = "cli")]
-pub(crate) fn local_files(uris: &[String]) -> Result<Vec<PathBuf>> {
-    let found = uris.iter().filter(|uri| is_local(uri)).map(|uri| Ok(expand(uri)?.files));
-    Ok(found.collect::<Result<Vec<_>>>()?.concat())
-}
+use super::uri::is_local;
+use super::uri::{Local, nearby};
+use crate::error::{Error, Result};
+use crate::source::location::Location;
 
-/// The first of some names, as a text.
-pub(super) fn some_of(names: &[String]) -> String {
-    let shown = crate::error::quoted(&names[..names.len().min(SHOWN)]);
-    match names.len().saturating_sub(SHOWN) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
-}
-
-/// What there is without the cargo feature `cloud`.
-#[cfg(not(feature = "cloud"))]
-struct Remote;
-
-#[cfg(not(feature = "cloud"))]
-impl Remote {
-    fn new(_: &Access) -> Self {
-        Self
-    }
-
-    async fn list(&mut self, uri: &str) -> Result<Found<Location>> {
-        let reason = "it needs a build with the cargo feature `cloud`; or copy the files to a local folder".to_owned();
-        Err(Error::UnsupportedSource { uri: uri.to_owned(), reason })
-    }
-}
-
-async fn local(uri: String) -> Result<Found<Location>> {
+/// Lists the files that a local uri names, on a blocking thread.
+pub(super) async fn list(uri: String) -> Result<Found<Location>> {
     let locate = move || {
         let Found { files, foreign } = expand(&uri)?;
         Ok(Found { files: files.into_iter().map(Location::file).collect::<Result<_>>()?, foreign })
@@ -104,10 +19,11 @@ async fn local(uri: String) -> Result<Found<Location>> {
     tokio::task::spawn_blocking(locate).await.map_err(|e| Error::of_task("source", e))?
 }
 
+/// Lists the paths that a local uri names: itself, the data files of a folder, or what matches a pattern.
 fn expand(uri: &str) -> Result<Found<PathBuf>> {
     let unsupported = |reason: String| Error::UnsupportedSource { uri: uri.to_owned(), reason };
     let local = Local::parse(uri).map_err(unsupported)?;
-    // A name may have wildcards or backslashes of its own.
+    // The name of a file may itself contain wildcards or backslashes.
     for path in [local.path.clone(), local.unescaped()] {
         if path.is_dir() {
             return folder(&path);
@@ -137,7 +53,7 @@ fn expand(uri: &str) -> Result<Found<PathBuf>> {
     Ok(Found::files(files))
 }
 
-/// The data of a folder.
+/// Lists the data files of a folder.
 fn folder(folder: &Path) -> Result<Found<PathBuf>> {
     let entries = entries(folder)?;
     let names = entries.iter().map(|(name, _)| name.as_str());
@@ -160,23 +76,23 @@ fn folder(folder: &Path) -> Result<Found<PathBuf>> {
     Ok(Found { files, foreign })
 }
 
-/// Collects the files that a pattern means.
+/// Collects the files that match a pattern.
 #[derive(Default)]
 struct Walk {
     files: Vec<PathBuf>,
-    /// The folders that `**` has led through to where it is, or links would lead in circles.
+    /// The folders that `**` has passed on its way here: one that is met again is a circle of links.
     above: Vec<PathBuf>,
 }
 
 impl Walk {
-    /// Those below `folder` that these components mean.
+    /// Collects the files below `folder` that match these components.
     fn below(&mut self, folder: &Path, components: &[Component]) -> Result<()> {
         let Some((first, rest)) = components.split_first() else { return Ok(()) };
         match first {
-            Component::Name(name) => self.found(folder.join(name), rest),
+            Component::Name(name) => self.matched(folder.join(name), rest),
             Component::Wild { .. } => {
-                let mut meant = entries(folder)?.into_iter().filter(|(name, _)| first.admits(name));
-                meant.try_for_each(|(_, path)| self.found(path, rest))
+                let mut admitted = entries(folder)?.into_iter().filter(|(name, _)| first.admits(name));
+                admitted.try_for_each(|(_, path)| self.matched(path, rest))
             }
             Component::Folders => {
                 let real = or_here(folder).canonicalize().unwrap_or_else(|_| folder.to_owned());
@@ -185,15 +101,17 @@ impl Walk {
                 }
                 self.above.push(real);
                 self.below(folder, rest)?;
-                let mut meant = entries(folder)?.into_iter().filter(|(name, path)| first.admits(name) && path.is_dir());
-                meant.try_for_each(|(_, path)| self.below(&path, components))?;
+                let mut folders =
+                    entries(folder)?.into_iter().filter(|(name, path)| first.admits(name) && path.is_dir());
+                folders.try_for_each(|(_, path)| self.below(&path, components))?;
                 self.above.pop();
                 Ok(())
             }
         }
     }
 
-    fn found(&mut self, path: PathBuf, rest: &[Component]) -> Result<()> {
+    /// Goes on with a path that matches all components before `rest`.
+    fn matched(&mut self, path: PathBuf, rest: &[Component]) -> Result<()> {
         match rest {
             [] if path.is_file() => self.files.push(path),
             [_, ..] if path.is_dir() => self.below(&path, rest)?,
@@ -203,7 +121,7 @@ impl Walk {
     }
 }
 
-/// What is in a folder: names as text, and paths.
+/// Lists the entries of a folder: their names as texts, and their paths.
 fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     let list = || -> std::io::Result<_> {
         let entry = |entry: std::io::Result<std::fs::DirEntry>| {
@@ -215,12 +133,12 @@ fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     list().map_err(|cause| Error::Io { action: "list", path: or_here(folder).into(), cause })
 }
 
-/// A folder; the working directory where it has no name.
+/// Returns the folder, or the working directory if its path is empty.
 fn or_here(folder: &Path) -> &Path {
     if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
 }
 
-/// Whether a file is one of the caches that Hugging Face's datasets keeps beside its data.
+/// Whether a file is a cache that Hugging Face's datasets keeps beside its data.
 fn is_cached(file: &Path) -> bool {
     let is_cache = file.file_name().is_some_and(|name| is_cache_of_hf(&name.to_string_lossy()));
     is_cache && {
@@ -229,5 +147,12 @@ fn is_cached(file: &Path) -> bool {
     }
 }
 
-/// Names that are shown of many.
-const SHOWN: usize = 3;
+/// Lists the files that those of `uris` name that are local.
+///
+/// # Errors
+/// [`Error::NotFound`] and [`Error::UnsupportedSource`].
+#[cfg(feature = "cli")]
+pub(crate) fn local_files(uris: &[String]) -> Result<Vec<PathBuf>> {
+    let found = uris.iter().filter(|uri| is_local(uri)).map(|uri| Ok(expand(uri)?.files));
+    Ok(found.collect::<Result<Vec<_>>>()?.concat())
+}

@@ -1,4 +1,4 @@
-//! Parts of files, read side by side and handed out one after another.
+//! Reads several parts of files at the same time, and hands their record batches out in order.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -10,21 +10,23 @@ use futures::StreamExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::RecordBatches;
-use super::columns::Adapter;
 use super::data_file::DataFile;
 use crate::config::OnCorrupt;
 use crate::error::{Error, Result};
+use crate::panics;
+use crate::source::columns::Adapter;
+use crate::source::contract::RecordBatches;
 use crate::telemetry;
 
 /// A row group of a Parquet file, or a whole Arrow IPC file.
 pub(super) struct FilePart {
     pub file: Arc<DataFile>,
+    /// Its number among the file's parts, from 0.
     pub number: usize,
     pub adapter: Arc<Adapter>,
 }
 
-/// What was damaged, and skipped.
+/// What was skipped since it is damaged.
 #[derive(Debug, Default)]
 pub(super) struct Damage {
     rows: AtomicUsize,
@@ -32,11 +34,12 @@ pub(super) struct Damage {
 }
 
 impl Damage {
-    /// Rows lost, where their number is known.
+    /// Returns the number of rows lost, as far as it is known.
     pub fn rows(&self) -> usize {
         self.rows.load(Relaxed)
     }
 
+    /// Returns the errors collected since the last call.
     #[cfg(feature = "cli")]
     pub fn take(&self) -> Vec<Error> {
         std::mem::take(&mut self.errors.lock().unwrap_or_else(PoisonError::into_inner))
@@ -49,13 +52,13 @@ impl Damage {
     }
 }
 
-/// The record batches of all parts, in order.
+/// Streams the record batches of all parts, in order.
 pub(super) fn in_order(parts: VecDeque<FilePart>, on_corrupt: OnCorrupt, damage: Arc<Damage>) -> RecordBatches {
     let reading = Reading { parts, running: VecDeque::new(), on_corrupt, damage };
     futures::stream::unfold(reading, |mut reading| async move { Some((reading.next().await?, reading)) }).boxed()
 }
 
-/// Parts that are being read, the first one's record batches being those that are handed out.
+/// Parts that are being read; the record batches of the first one are handed out.
 struct Reading {
     parts: VecDeque<FilePart>,
     running: VecDeque<Running>,
@@ -63,7 +66,7 @@ struct Reading {
     damage: Arc<Damage>,
 }
 
-/// A part that is being read. That its channel is closed does not mean that it has ended well: its task says so.
+/// A part that is being read. A closed channel does not mean that it is complete: the result of its task tells.
 struct Running {
     batches: mpsc::Receiver<Result<RecordBatch>>,
     task: JoinHandle<()>,
@@ -72,7 +75,7 @@ struct Running {
 impl Reading {
     async fn next(&mut self) -> Option<Result<RecordBatch>> {
         loop {
-            while self.running.len() < IN_FLIGHT
+            while self.running.len() < MAX_RUNNING_PARTS
                 && let Some(part) = self.parts.pop_front()
             {
                 self.start(part);
@@ -85,7 +88,7 @@ impl Reading {
                         self.running.pop_front();
                         continue;
                     }
-                    Err(error) => Err(Error::of_task("source", error)),
+                    Err(error) => Err(task_died(error)),
                 },
             };
             if item.is_err() {
@@ -97,39 +100,49 @@ impl Reading {
     }
 
     fn start(&mut self, part: FilePart) {
-        let (tx, batches) = mpsc::channel(AHEAD);
-        let (on_corrupt, damage) = (self.on_corrupt, self.damage.clone());
+        let (tx, batches) = mpsc::channel(BATCHES_AHEAD);
+        let on_corrupt = self.on_corrupt;
+        let damage = self.damage.clone();
         let task = tokio::task::spawn_blocking(move || read(&part, on_corrupt, &damage, &tx));
         self.running.push_back(Running { batches, task });
     }
 }
 
-/// Reads a part to its end, to an error, or until nobody listens any more.
+/// Reads a part to its end, to an error, or until the receiver is gone.
 fn read(part: &FilePart, on_corrupt: OnCorrupt, damage: &Damage, tx: &mpsc::Sender<Result<RecordBatch>>) {
-    let (mut rows, mut unlike) = (0, None);
+    let mut rows = 0;
+    let mut drift = None;
     let mut emit = |batch: RecordBatch| match part.adapter.adapt(&batch) {
         Ok(batch) => {
             rows += batch.num_rows();
             if tx.blocking_send(Ok(batch)).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         }
         Err(error) => {
-            unlike = Some(error);
+            drift = Some(error);
             ControlFlow::Break(())
         }
     };
-    let read = part.file.read(part.number, &part.adapter.positions, &mut emit);
-    let Err(error) = unlike.map_or(read.map(drop), Err) else { return };
+    let read = part.file.read(part.number, &part.adapter.column_indices, &mut emit);
+    let Err(error) = drift.map_or(read.map(drop), Err) else { return };
     if on_corrupt == OnCorrupt::Skip && matches!(error, Error::Corrupt { .. }) {
         let lost = part.file.part_rows(part.number).map(|all| all.saturating_sub(rows));
         damage.add(lost, error);
     } else {
-        // Nobody there to hear it: then nobody needs to.
+        // If the receiver is gone, there is nobody to report to.
         let _ = tx.blocking_send(Err(error));
     }
 }
 
-/// Parts that are read at the same time.
-const IN_FLIGHT: usize = 4;
+fn task_died(error: tokio::task::JoinError) -> Error {
+    let message = match error.try_into_panic() {
+        Ok(panic) => panics::message(panic.as_ref()),
+        Err(_) => "the runtime has ended".into(),
+    };
+    Error::TaskDied { task: "source", message }
+}
 
-/// Record batches that a part is read ahead.
-const AHEAD: usize = 4;
+/// The most parts that are read at the same time.
+const MAX_RUNNING_PARTS: usize = 4;
+
+/// The most record batches that a part is read ahead.
+const BATCHES_AHEAD: usize = 4;

@@ -1,4 +1,4 @@
-//! One file of a data set: what it is, its schema, its parts.
+//! One file of a data set: its format, its schema and its parts.
 
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
@@ -7,12 +7,12 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use super::foreign;
-use super::ipc::{self, IpcFile};
-use super::location::{Input, Location};
-use super::parquet::ParquetFile;
-use super::parquet_footer;
-use crate::error::{Cause, Error, Result};
+use crate::error::{Error, Result};
 use crate::panics;
+use crate::source::decode::{Emit, Part, Texts, corrupt};
+use crate::source::ipc::{self, IpcFile};
+use crate::source::location::{Input, Location};
+use crate::source::parquet::{self, ParquetFile};
 
 #[derive(Debug)]
 pub(super) struct DataFile {
@@ -26,32 +26,8 @@ enum Format {
     Ipc(IpcFile),
 }
 
-/// How texts are decoded.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Texts {
-    /// As such: one that is not UTF-8 is an error, at the latest when its record batch is decoded.
-    Strict,
-    /// As bytes, and turned into texts record batch by record batch. A column that has one that is not UTF-8 stays
-    /// bytes in that record batch.
-    Lenient,
-}
-
-/// What is to be read of a file.
-#[derive(Clone, Copy)]
-pub(super) struct Part<'a> {
-    /// Of a file's parts, from 0 on.
-    pub number: usize,
-    pub columns: &'a [usize],
-    pub texts: Texts,
-    /// Rows at the start that are not wanted.
-    pub skip: usize,
-}
-
-/// Takes a record batch, and says whether it takes more.
-pub(super) type Emit<'a> = &'a mut dyn FnMut(RecordBatch) -> ControlFlow<()>;
-
 impl DataFile {
-    /// Reads begin and footer. Blocks.
+    /// Opens a file by reading its start and its footer. Blocks.
     pub fn open(location: Location) -> Result<Self> {
         let format = guarded(&location, location.open_ends()?, |input| Format::open(&location, input))?;
         Ok(Self { location, format })
@@ -79,7 +55,7 @@ impl DataFile {
         }
     }
 
-    /// Rows of a part, as the footer promises; Arrow IPC promises nothing.
+    /// Returns the rows of a part that the footer promises; Arrow IPC promises nothing.
     pub fn part_rows(&self, part: usize) -> Option<usize> {
         match &self.format {
             Format::Parquet(file) => Some(file.row_group_rows(part)),
@@ -91,8 +67,9 @@ impl DataFile {
         (0..self.parts()).map(|part| self.part_rows(part)).sum()
     }
 
-    /// Hands over a part's record batches, all of its rows or an error. A column of texts of which one is not UTF-8
-    /// comes as bytes, in the record batch that has it. Blocks.
+    /// Reads a part: emits all of its rows, or returns an error. Blocks.
+    ///
+    /// A column with a text that is not UTF-8 is a column of bytes in the record batch that has it.
     pub fn read(&self, part: usize, columns: &[usize], emit: Emit<'_>) -> Result<ControlFlow<()>> {
         let error = match (self.read_whole(part, columns, emit), &self.format) {
             (Err(error @ Error::Corrupt { .. }), Format::Parquet(_)) => error,
@@ -110,10 +87,10 @@ impl DataFile {
 
     fn is_encrypted(&self) -> bool {
         let Ok(mut input) = self.location.open_ends() else { return false };
-        parquet_footer::is_encrypted(&mut input).unwrap_or(false)
+        parquet::is_encrypted(&mut input).unwrap_or(false)
     }
 
-    /// The row group, and the column that is damaged: found by reading them one by one.
+    /// Names a damaged row group and its damaged column, which it finds by reading the columns one by one.
     fn damaged(&self, row_group: usize, columns: &[usize]) -> String {
         let is_damaged = |column: usize| {
             matches!(
@@ -126,10 +103,11 @@ impl DataFile {
         format!("row group {row_group}{}", column.unwrap_or_default())
     }
 
-    /// Counts what is handed over: no more rows than promised, and no fewer.
+    /// Reads a part, and checks that it has no more rows than promised and no fewer.
     fn read_whole(&self, part: usize, columns: &[usize], emit: Emit<'_>) -> Result<ControlFlow<()>> {
         let promised = self.part_rows(part);
-        let (mut rows, mut beyond) = (0, false);
+        let mut rows = 0;
+        let mut beyond = false;
         let mut counted = |batch: RecordBatch| {
             beyond = promised.is_some_and(|promised| rows + batch.num_rows() > promised);
             if beyond {
@@ -150,6 +128,8 @@ impl DataFile {
         }
     }
 
+    /// Decodes a part. If that fails, decodes the rest again with texts as bytes: one of them may not be UTF-8, which
+    /// is the fault of a row and not of all that follow.
     fn decode(&self, part: usize, columns: &[usize], emit: Emit<'_>) -> Result<ControlFlow<()>> {
         let texts = match &self.format {
             Format::Parquet(file) => file.texts(columns),
@@ -162,7 +142,6 @@ impl DataFile {
         };
         let first = self.decode_as(Part { number: part, columns, texts, skip: 0 }, &mut counted);
         match first {
-            // One of its texts may be no UTF-8: that is the fault of a row, not of all that follow.
             Err(error @ Error::Corrupt { .. }) if texts == Texts::Strict => {
                 let rest = Part { number: part, columns, texts: Texts::Lenient, skip: rows };
                 self.decode_as(rest, emit).map_err(|again| match again {
@@ -193,10 +172,10 @@ impl DataFile {
 
 impl Format {
     fn open(location: &Location, mut input: Input) -> Result<Self> {
-        let mut begin = Vec::new();
-        let read = input.by_ref().take(FIRST_BYTES).read_to_end(&mut begin).and_then(|_| input.rewind());
+        let mut start = Vec::new();
+        let read = input.by_ref().take(FORMAT_BYTES).read_to_end(&mut start).and_then(|_| input.rewind());
         read.map_err(|e| corrupt(location, None, e.into()))?;
-        Ok(match &begin[..] {
+        Ok(match &start[..] {
             [b'A', b'R', b'R', b'O', b'W', b'1', ..] => Self::Ipc(IpcFile::open(location, input, true)?),
             [0xff, 0xff, 0xff, 0xff, ..] => Self::Ipc(IpcFile::open(location, input, false)?),
             [b'P', b'A', b'R', b'1', ..] => {
@@ -208,18 +187,20 @@ impl Format {
                 Self::Parquet(ParquetFile::open(location, &mut input)?)
             }
             [] => return Err(corrupt(location, None, "the file is empty".into())),
-            begin if ipc::is_old_stream(begin) => Self::Ipc(IpcFile::open(location, input, false)?),
-            begin => {
+            start if ipc::is_old_stream(start) => Self::Ipc(IpcFile::open(location, input, false)?),
+            start => {
                 let unsupported = |reason| Error::UnsupportedSource { uri: location.uri(), reason };
                 let unknown = || corrupt(location, None, "it begins like neither of the two".into());
-                return Err(foreign::recognized(begin).map_or_else(unknown, unsupported));
+                return Err(foreign::recognized(start).map_or_else(unknown, unsupported));
             }
         })
     }
 }
 
-/// Decoders panic on some damaged files; that must not look like the end of the data. And they take bytes that did not
-/// come for damage.
+/// Runs a decoder and returns the true reason if it fails.
+///
+/// Decoders panic on some damaged files, which must not look like the end of the data; and they report bytes that could
+/// not be fetched as damage.
 fn guarded<T>(location: &Location, input: Input, work: impl FnOnce(Input) -> Result<T>) -> Result<T> {
     #[cfg(feature = "cloud")]
     let failure = input.failure();
@@ -233,17 +214,7 @@ fn guarded<T>(location: &Location, input: Input, work: impl FnOnce(Input) -> Res
     result
 }
 
-pub(super) fn corrupt(location: &Location, place: Option<String>, cause: Cause) -> Error {
-    Error::Corrupt { uri: location.uri(), place, expected: "Parquet or Arrow IPC", cause }
-}
-
-/// Rows of a record batch, at most.
-pub(super) const ROWS: usize = 2048;
-
-/// And bytes, about, unless a single row has more.
-pub(super) const BYTES: usize = 8 << 20;
-
-/// Bytes that tell what a file is.
-const FIRST_BYTES: u64 = 4096;
+/// How many bytes at the start tell the format.
+const FORMAT_BYTES: u64 = 4096;
 
 const CUT_SHORT: &str = "it has no footer: it was cut short, or is still being written";
