@@ -29,10 +29,10 @@ pub struct Draw {
 /// Draws the mini-batches of one epoch, with every sample in exactly one of them.
 ///
 /// Guards are never violated, so they change this: a sample that they keep out of a mini-batch waits for a later one,
-/// groups of which every mini-batch to come needs a sample come first, and a mini-batch is short if nothing else may join.
-/// An epoch has at most as many mini-batches as without guards. It ends early if no two of the remaining samples may share
-/// a mini-batch or, with `drop_last`, if no full one is found. Samples that [remain](Self::left) then are left out of this
-/// epoch, and take part in the next one like all others.
+/// groups of which every mini-batch to come needs a sample come first, and a mini-batch is short if nothing else may
+/// join. An epoch has at most as many mini-batches as without guards. It ends early if no two of the remaining samples
+/// may share a mini-batch or, with `drop_last`, if no full one is found. Samples that [remain](Self::left) then are
+/// left out of this epoch, and take part in the next one like all others.
 ///
 /// The paper's [coverage](Coverage::Paper) lets samples come more than once.
 #[derive(Clone, Debug)]

@@ -1,15 +1,15 @@
 //! The moves of a random walk, found ahead of time so that memory is fetched in parallel.
 //!
 //! A move waits for memory: for the neighbors of the sample that it leaves from. But its random number alone decides
-//! whether it leaves from the start or from where the move before arrived. So the path falls into segments that begin at
-//! the start and do not depend on each other:
+//! whether it leaves from the start or from where the move before arrived. So the path falls into segments that begin
+//! at the start and do not depend on each other:
 //!
 //! 1. Draw the random numbers of many moves.
 //! 2. Walk several segments at the same time, each while the memory of the others is being fetched.
 //! 3. Hand the moves out in their order: the path is, move for move, that of a single walker.
 //!
-//! Without restarts there is one segment, and every move waits. With [`ReverseEdges`] most moves follow a reverse edge of
-//! the sample that they leave from.
+//! Without restarts there is one segment, and every move waits. With [`ReverseEdges`] most moves follow a reverse edge
+//! of the sample that they leave from.
 
 use rand::{Rng, RngExt};
 

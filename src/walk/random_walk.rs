@@ -11,8 +11,8 @@ use crate::graph::ProximityGraph;
 ///
 /// 1. Start at the first member if there is one, else at a random remaining sample; with reverse edges, at that of
 ///    `START_CHOICES` random ones which the fewest of these edges lead to.
-/// 2. With probability α move from the start, otherwise from the current sample, to a uniform neighbor of rank `skip` or
-///    above. A remaining sample on the way joins if it may; others are only passed through.
+/// 2. With probability α move from the start, otherwise from the current sample, to a uniform neighbor of rank `skip`
+///    or above. A remaining sample on the way joins if it may; others are only passed through.
 /// 3. After `MAX_IDLE_MOVES` moves without a new member, start again at a random member, whose surroundings may not be
 ///    used up yet; after `MAX_MEMBER_STARTS` such starts in vain, at a random remaining sample.
 /// 4. After `MAX_MOVES_PER_SAMPLE` × B moves, draw the rest uniformly, so that the walk ends on every graph.

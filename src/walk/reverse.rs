@@ -7,8 +7,8 @@ use crate::simd::prefetch;
 /// Reverse edges: for each sample the remaining samples that have it among their first neighbors.
 ///
 /// Edges of the graph lead to hubs, which an epoch draws early, and never to samples that are nobody's neighbor, which
-/// remain. Taken backwards, they lead to every remaining sample, since every sample has neighbors. One reverse edge is as
-/// near as any edge; two moves, to samples that share a neighbor, would be less near.
+/// remain. Taken backwards, they lead to every remaining sample, since every sample has neighbors. One reverse edge is
+/// as near as any edge; two moves, to samples that share a neighbor, would be less near.
 ///
 /// Takes 4 bytes a sample and 4 bytes for each of its first neighbors. A reverse edge is named by its index, a `u32`.
 #[derive(Clone, Debug)]

@@ -104,8 +104,8 @@ impl Groups {
 
     /// How many samples can share a mini-batch without sharing a value of a key.
     ///
-    /// This is the number of its distinct values, with every null a value of its own. If the key has several columns, the
-    /// one with the fewest values counts. For lists it is the number of samples, an upper bound.
+    /// This is the number of its distinct values, with every null a value of its own. If the key has several columns,
+    /// the one with the fewest values counts. For lists it is the number of samples, an upper bound.
     #[must_use]
     pub fn most_together(&self, key: usize) -> usize {
         self.most_together[key].0

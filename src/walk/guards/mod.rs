@@ -1,8 +1,8 @@
 //! "Here is a sample, may it join?"
 //!
 //! [`Guards`] are the rules, with the groups and embeddings of one snapshot. A [`BatchGuard`] applies them to one
-//! mini-batch while it is filled. A mini-batch only grows, so a sample that was refused once would be refused again: every
-//! sample is checked once a mini-batch, however often walks reach it.
+//! mini-batch while it is filled. A mini-batch only grows, so a sample that was refused once would be refused again:
+//! every sample is checked once a mini-batch, however often walks reach it.
 
 mod groups;
 
