@@ -24,9 +24,9 @@ use crate::telemetry;
 
 /// An index that finds the samples most similar to a vector by a few thousand comparisons.
 ///
-/// For many queries over one large table. It takes about 340 bytes a sample beside the table: 32 links, and 64 in the
-/// lowest layer, whatever K is. Nothing can be added later. An index that was built on one thread is the same for the
-/// same seed; on several threads it depends on their timing, and so may what it finds.
+/// It is made for many queries over one large table. It takes about 340 bytes a sample beside the table: 32 links, and
+/// 64 in the lowest layer, whatever K is. Nothing can be added later. An index that was built on one thread is the same
+/// for the same seed; on several threads it depends on their timing, and so may what it finds.
 pub struct HnswIndex {
     table: Arc<EmbeddingTable>,
     hnsw: Hnsw<IndexPoint<Arc<EmbeddingTable>>>,

@@ -65,7 +65,7 @@ impl<'a> Clusters<'a> {
 
     /// The smallest cost threshold at which a fraction `share` of `pairs` fall into a common cell.
     ///
-    /// `None` if no threshold suffices. `known` pairs count in addition, as already found.
+    /// Returns `None` if no threshold suffices. `known` pairs count in addition, as already found.
     pub fn sufficient_cost(&self, pairs: &[(u32, u32)], known: usize, share: f64) -> Option<bf16> {
         let meet = |&(a, b): &(u32, u32)| {
             let (a, b) = (self.memberships(a), self.memberships(b));

@@ -36,8 +36,8 @@ pub struct Refined {
 /// The graph does not depend on the number of threads. Memory is that of [`build`](crate::graph::build()); times and
 /// recalls are in docs/graph.md.
 ///
-/// Not for moderate M: there the paper's candidates must be drawn anew, or each refresh would raise M. That is what
-/// [`build`](crate::graph::build()) does, at less cost.
+/// Do not refine graphs of moderate M: the paper's candidates must be drawn anew, or each refresh would raise M. That
+/// is what [`build`](crate::graph::build()) does, at less cost.
 ///
 /// # Panics
 /// Panics as [`build`](crate::graph::build()) does, and if the old graph has more samples than there are embeddings.

@@ -10,8 +10,8 @@ use crate::sample::{GraphVersion, SampleId};
 
 /// Builds the exact kNN graph by brute force: all N (N − 1) similarities, one by one.
 ///
-/// For tests and small data. [`build`](crate::graph::build()) with M ≥ N − 1 gives the same neighbors several times as
-/// fast, up to the rounding of similarities. Runs on the current rayon pool.
+/// It is meant for tests and small data. [`build`](crate::graph::build()) with M ≥ N − 1 gives the same neighbors
+/// several times as fast, up to the rounding of similarities. Runs on the current rayon pool.
 ///
 /// # Panics
 /// Panics if there are fewer than two samples, or if `neighbors` is 0.

@@ -185,7 +185,7 @@ impl ChunkPass<'_, '_> {
 
     /// The score that a row's candidates must reach, given those of earlier chunks.
     ///
-    /// −∞ for rough scores, which cannot be compared with the similarities that earlier chunks left.
+    /// It is −∞ for rough scores, which cannot be compared with the similarities that earlier chunks left.
     fn threshold(&self, row: u32) -> f32 {
         if self.chunk.is_first || !self.kernel.is_exact() {
             return f32::NEG_INFINITY;
