@@ -2,6 +2,7 @@
 ///
 /// Each guard counts a sample at most once a mini-batch, however often walks reach it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WalkCounts {
     /// Moves along an edge.
     pub moves: u64,

@@ -15,6 +15,7 @@ use crate::sample::SampleId;
 
 /// The ids of one mini-batch, and what happened while they were found.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Draw {
     /// The distinct samples of the mini-batch, in the order in which they were found.
     pub ids: Vec<SampleId>,
@@ -57,6 +58,7 @@ pub struct EpochSampler {
 
 /// The samples that remain in an epoch at some point.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Left {
     /// How many samples the epoch has.
     pub samples: usize,

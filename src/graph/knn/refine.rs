@@ -10,6 +10,7 @@ use crate::telemetry;
 
 /// A graph that was carried over to new embeddings, and how well that went.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Refined {
     /// The kNN graph over the new embeddings, nearly exact.
     pub graph: ProximityGraph,
