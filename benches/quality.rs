@@ -3,8 +3,8 @@
 //! coverage and the paper's.
 //!
 //! `cargo bench --bench quality -- [PIPELINE] [--vectors COLUMN] [--plot FILE.svg]`: rows, encoder, B, K and label are
-//! those of the pipeline file (default `pipelines/text.toml`); with `--vectors` the embeddings are read from a column of
-//! the rows instead. Prints Markdown. Every number is the mean over one epoch's mini-batches, seed 1; every graph is
+//! those of the pipeline file (default `pipelines/text.toml`); with `--vectors` the embeddings are read from a column
+//! of the rows instead. Prints Markdown. Every number is the mean over one epoch's mini-batches, seed 1; every graph is
 //! built once.
 
 use std::collections::HashMap;

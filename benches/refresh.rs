@@ -1,10 +1,10 @@
-//! How long a trainer waits for its next mini-batch, while nothing else goes on and during a full refresh: a newer model
-//! embeds N = 100,000 samples of d = 384 and the paper's graph is built (M = 1,000, K = 32), on two threads. Prefetch 4,
-//! B = 256, 20 ms a step.
+//! How long a trainer waits for its next mini-batch, while nothing else goes on and during a full refresh: a newer
+//! model embeds N = 100,000 samples of d = 384 and the paper's graph is built (M = 1,000, K = 32), on two threads.
+//! Prefetch 4, B = 256, 20 ms a step.
 //!
-//! The trainer sleeps through its step, as one does that waits for a GPU, or computes on one core, as one does on a CPU.
-//! Idle stretches and refreshes take turns; the figures are those of the trainer that sleeps. Halfway through each step
-//! it also receives from a plain channel that a task without work keeps full: what the scheduler alone takes.
+//! The trainer sleeps through its step, as one does that waits for a GPU, or computes on one core, as one does on a
+//! CPU. Idle stretches and refreshes take turns; the figures are those of the trainer that sleeps. Halfway through each
+//! step it also receives from a plain channel that a task without work keeps full: what the scheduler alone takes.
 //!
 //! First, how fast mini-batches come where nobody trains: walked, gathered and passed on.
 

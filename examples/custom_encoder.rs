@@ -1,4 +1,4 @@
-//! An encoder of one's own: words hashed into buckets, no model at all.
+//! An encoder of one's own, which hashes words into buckets and needs no model.
 //!
 //! `cargo run --release --example custom_encoder`
 
@@ -6,10 +6,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use futures::TryStreamExt;
 use prosampler::arrow::array::{AsArray, RecordBatch};
-use prosampler::encode::Encoder;
+use prosampler::config::WalkConfig;
 use prosampler::report::Observer;
-use prosampler::source::FileSource;
-use prosampler::{Pipeline, Result, config::WalkConfig};
+use prosampler::{Encoder, FileSource, Pipeline, Result};
 
 /// Adds ±1 to one of `dimension` buckets for each word of a string column.
 #[derive(Debug)]
@@ -19,7 +18,7 @@ pub struct WordHashing {
 }
 
 impl WordHashing {
-    /// Reads `column`, gives vectors of `dimension` numbers.
+    /// Reads `column` and makes vectors of `dimension` numbers.
     #[must_use]
     pub fn new(column: &str, dimension: usize) -> Self {
         Self { columns: vec![column.to_owned()], dimension }
@@ -42,7 +41,7 @@ impl Encoder for WordHashing {
     fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()> {
         let texts = rows.column(0).as_string::<i32>();
         for (text, vector) in texts.iter().zip(vectors.chunks_exact_mut(self.dimension)) {
-            // Texts come without nulls. A text without words still needs a direction.
+            // Texts have no nulls here. A text without words still needs a direction.
             vector[0] = 1e-3;
             for word in text.unwrap_or_default().split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()) {
                 let mut hasher = DefaultHasher::new();

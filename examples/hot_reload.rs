@@ -1,9 +1,9 @@
-//! A newer model is dropped into a running stream: all samples are embedded anew in the background, and no step waits.
+//! Replaces the model of a running stream: all samples are embedded again in the background, and no step waits.
 //!
 //! `cargo run --release --example hot_reload`
 //!
-//! The trainer's export is played by a copy of the model in which an eighth of the bytes are zero: a model that has
-//! forgotten part of its vocabulary. It is written beside the old one and renamed to its place, as exports should be.
+//! A copy of the model in which an eighth of the bytes are zero plays the trainer's export: it has forgotten a part of
+//! its vocabulary. It is written beside the old model and then renamed to its path, as exports should be.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -52,7 +52,7 @@ async fn main() -> Result<()> {
             export(&model)?;
             println!("      a newer model is there");
         }
-        // Once the new model is in use, a little longer.
+        // The loop goes on for a few steps after the new model is in use.
         left -= usize::from(mini_batch.model_version > ModelVersion(1));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -1,4 +1,4 @@
-//! The least there is to write: hard-negative mini-batches out of a pipeline file.
+//! The smallest program: it streams the hard-negative mini-batches of a pipeline file.
 //!
 //! `cargo run --release --example minimal`
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# What runs on this machine's GPU, how exactly and how fast: `gpu-check.sh OUTDIR [--provider cpu] [--small]`.
+# Checks and measures what runs on this machine's GPU: `gpu-check.sh OUTDIR [--provider cpu] [--small]`.
 #
-# Prints a table and writes gpu-check.json into OUTDIR; fails where a check does. Needs no network and no compiler: run
-# `gpu-pack.sh FOLDER` on a machine that has both, bring FOLDER along, and run the copy of this script in it. In the
-# repository itself it takes what `gpu-pack.sh target/gpu` made. Under 8 minutes; `--provider cpu --small` rehearses it
-# on a processor in one or two. Python 3 with PyTorch, if there is one, gives the figures to compare with.
+# It prints a table, writes gpu-check.json into OUTDIR, and fails if a check fails. It needs no network and no compiler:
+# run `gpu-pack.sh FOLDER` on a machine that has both, copy FOLDER here, and run the copy of this script in it. In the
+# repository itself it takes what `gpu-pack.sh target/gpu` made. It takes less than 8 minutes; `--provider cpu --small`
+# rehearses it on a processor in one or two. PyTorch, if Python 3 has it, gives the figures to compare with.
 set -euo pipefail
 [ $# -ge 1 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 mkdir -p "$1"
@@ -26,7 +26,8 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 python=$(command -v python3 || true)
 
-# ONNX Runtime with CUDA, in parts; in the layout of a Python environment, with the CUDA libraries of the one in use beside.
+# ONNX Runtime with CUDA comes in parts. It is unpacked in the layout of a Python environment, beside a link to the CUDA
+# libraries of the environment in use.
 unpack() { # NAME: puts NAME.xz together from its parts
     python_xz=(python3 -c 'import lzma,shutil,sys; shutil.copyfileobj(lzma.open(sys.stdin.buffer), sys.stdout.buffer)')
     if command -v xz >/dev/null; then cat "$here/$1".xz.part* | xz -d; else cat "$here/$1".xz.part* | "${python_xz[@]}"; fi

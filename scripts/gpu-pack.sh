@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Puts together what gpu-check.sh needs on a machine without a network: `gpu-pack.sh FOLDER [--whole] [--cpu]`.
 #
-# The benchmark's binary, the models, the scripts, and ONNX Runtime with its CUDA provider in parts of at most 40 MiB. Of the
-# provider only the code of the chips in CHIPS (default "90", an H100) is kept, by gpu_prune.py; --whole keeps all of it, for
-# other chips or should the small one not load, in four times as many parts. --cpu leaves ONNX Runtime out, to rehearse with
-# the one that is found. Needs cargo, xz, and python3 with pip and the packages of the Python tests (PYTHON names another
-# one, .python/bin/python say). PROFILE and FEATURES are cargo's; to rehearse with what tests have built, dev and
-# default,cloud.
+# The folder gets the benchmark's binary, the models, the scripts, and ONNX Runtime with its CUDA provider in parts of
+# at most 40 MiB. gpu_prune.py keeps only the provider's code for the chips in CHIPS (default "90", an H100). --whole
+# keeps all of it, in four times as many parts: use it for other chips, or if the small one does not load. --cpu leaves
+# ONNX Runtime out, to rehearse with the library that is found. The script needs cargo, xz, and python3 with pip and the
+# packages of the Python tests (PYTHON names another one, such as .python/bin/python). PROFILE and FEATURES are cargo's;
+# dev and default,cloud rehearse with what the tests have built.
 set -euo pipefail
-[ $# -ge 1 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 mkdir -p "$1"
 folder=$(cd "$1" && pwd)
 shift

@@ -1,9 +1,9 @@
 """Writes the models that scripts/gpu-check.sh measures: `gpu_models.py FOLDER`. Needs the packages of the Python tests.
 
-BERT encoders of the shapes of MiniLM-L6 and BERT-base, and a small one to rehearse with, in f32 and f16, exported as
-`prosampler.export.export_model` does for users. A file is some hundred kilobytes: weights are sines of products of their
-places, which ONNX Runtime works out once, when it opens the model. The vectors mean nothing, but are as good as any to
-measure with, and to compare providers by.
+They are BERT encoders of the shapes of MiniLM-L6 and BERT-base, and a small one to rehearse with, in f32 and f16,
+exported as `prosampler.export.export_model` does for users. A file has some hundred kilobytes: weights are sines of
+products of their indices, which ONNX Runtime computes once, when it opens the model. The vectors mean nothing, but
+serve as well as any others to measure with and to compare providers.
 """
 
 import sys

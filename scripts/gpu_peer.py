@@ -1,7 +1,8 @@
-"""PyTorch at the tasks of `gpu check`, on the same GPU: `gpu_peer.py --out FOLDER --binary GPU --models FOLDER`.
+"""Runs the tasks of `gpu check` with PyTorch: `gpu_peer.py --out FOLDER --binary GPU --models FOLDER`.
 
-Encoders of the same shapes over the same lengths (eager, f16, scaled_dot_product_attention; on a CPU f32), the graph by
-matmul and topk, and a training loop alone and beside a refresh. Writes torch.json; says so and stops where torch is missing.
+The tasks are encoders of the same shapes over the same lengths (eager, scaled_dot_product_attention, f16 or on a CPU
+f32), the graph by matmul and topk, and a training loop alone and beside a refresh. The script writes torch.json; if
+torch is missing, it says so and stops.
 """
 
 import argparse
@@ -126,8 +127,14 @@ def graph(samples, d, candidates, neighbors):
     there = host.to(device)
     drop = lambda *_: None
     return {
-        "blocks_of_1024": {"there": timed(lambda: large(there, drop), 2), "and_back": timed(lambda: large(host.to(device), bring), 2)},
-        "blocks_of_72": {"there": timed(lambda: small(there, drop), 2), "and_back": timed(lambda: small(host.to(device), bring), 2)},
+        "blocks_of_1024": {
+            "there": timed(lambda: large(there, drop), 2),
+            "and_back": timed(lambda: large(host.to(device), bring), 2),
+        },
+        "blocks_of_72": {
+            "there": timed(lambda: small(there, drop), 2),
+            "and_back": timed(lambda: small(host.to(device), bring), 2),
+        },
     }
 
 
@@ -195,7 +202,12 @@ options = parser.parse_args()
 device = "cuda" if options.provider == "cuda" else "cpu"
 if device == "cuda" and not torch.cuda.is_available():
     raise SystemExit("PyTorch is left out: it sees no GPU")
-found = {"version": torch.__version__, "device": torch.cuda.get_device_name() if device == "cuda" else "cpu", "encode": {}, "graph": {}}
+found = {
+    "version": torch.__version__,
+    "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+    "encode": {},
+    "graph": {},
+}
 
 
 def keep():

@@ -1,7 +1,7 @@
 """Zeroes the code of all chips but some in a CUDA library, so that it packs small: `gpu_prune.py IN OUT 90,80`.
 
-Offsets stay as they are: a fat binary is a row of entries, each for one chip, and only the bytes of entries change.
-Whether the driver takes such a file is to be seen where it is used; `gpu-pack.sh --whole` leaves it as it was.
+A fat binary is a row of entries, each for one chip. Only the bytes of entries change, so offsets stay as they are.
+Only the machine with the GPU can tell whether its driver loads such a file; `gpu-pack.sh --whole` leaves it unchanged.
 """
 
 import struct

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Puts moto, an S3 server for tests, into an environment of its own, .moto/. Does nothing where it is there already.
+# Installs moto, an S3 server for tests, into an environment of its own, .moto/, unless it is there already.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

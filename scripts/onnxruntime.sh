@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Puts ONNX Runtime's shared library into .onnxruntime/, from the `onnxruntime` Python wheel, by pip.
-# Does nothing where it is there already. The library appears under its name only once its hash has been checked:
-# loading a truncated one would kill the process.
+# Puts ONNX Runtime's shared library into .onnxruntime/, from the `onnxruntime` Python wheel, by pip, unless it is there
+# already. The library gets its name only after its hash has been checked, since loading a truncated one would kill the
+# process.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

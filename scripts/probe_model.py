@@ -1,4 +1,4 @@
-"""Writes src/encode/probe.onnx, the model that `prosampler doctor` tries a provider with. Needs the package `onnx`."""
+"""Writes src/encode/probe.onnx, the model by which `prosampler doctor` tries a provider. Needs the package `onnx`."""
 
 from pathlib import Path
 

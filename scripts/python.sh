@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the Python package into the environment .python/, and checks its types, its style and its tests. ARGS are
-# pytest's.
+# Builds the Python package into the environment .python/ and checks its style, its types and its tests. Arguments are
+# passed to pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes the environment .python/ where it is missing, with what the Python package's tests need: about 3 GB the first time.
+# Makes the environment .python/ if it is missing, and installs what the Python package's tests need. The first run
+# fetches about 3 GB.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

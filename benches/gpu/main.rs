@@ -1,7 +1,8 @@
 //! What runs on a GPU, and how fast: the measured half of `scripts/gpu-check.sh`, which says how to run it.
 //!
 //! `gpu check`: our figures, as ours.json; `gpu busy`: a refresh that never ends, for a trainer to be slowed down by;
-//! `gpu table`: all figures of the folder as a table, and as gpu-check.json. With `--provider cpu --small`, a rehearsal.
+//! `gpu table`: all figures of the folder as a table, and as gpu-check.json. With `--provider cpu --small`, a
+//! rehearsal.
 
 mod busy;
 mod encode;

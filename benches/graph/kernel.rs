@@ -1,5 +1,5 @@
-//! How near the kernels come to the processor's peak, on large blocks: all pairs of half the sentences, the choice of the
-//! nearest included.
+//! How near the kernels come to the processor's peak, on large blocks: all pairs of half the sentences, the choice of
+//! the nearest included.
 
 use prosampler::GraphVersion;
 use prosampler::config::{GraphBuilder, GraphConfig, Precision};

@@ -1,10 +1,9 @@
 //! Graph building against its peers, two threads each, in one run. `make bench-graph` sets the peers up.
 //!
-//! `cargo bench --bench graph -- [SECTION…] [--all] [--peers TEXT] [--rows N]`: without sections those that take minutes,
-//! with `--all` the slow sections and the slow peers too; `--peers` leaves out the kNN libraries whose names lack the
-//! text; `--rows` cuts the data, to see that everything works. Times exclude
-//! reading, writing, compiling and starting Python. A peer and ours take turns and medians are compared; what takes half
-//! a minute or more runs once.
+//! `cargo bench --bench graph -- [SECTION…] [--all] [--peers TEXT] [--rows N]`: without sections those that take
+//! minutes, with `--all` the slow sections and the slow peers too; `--peers` leaves out the kNN libraries whose names
+//! lack the text; `--rows` cuts the data, to see that everything works. Times exclude reading, writing, compiling and
+//! starting Python. A peer and ours take turns and medians are compared; what takes half a minute or more runs once.
 
 mod data;
 mod drift;

@@ -35,8 +35,8 @@ impl Run {
             (begun.elapsed().as_secs_f64(), graph)
         };
         let (mut seconds, mut graph) = run();
-        // A virtual machine's host takes back what has been free for two seconds, as it is after a peer's turn: the first
-        // touch then takes longer than the work. So a second run counts, as it does with the peers.
+        // A virtual machine's host takes back what has been free for two seconds, as it is after a peer's turn: the
+        // first touch then takes longer than the work. So a second run counts, as it does with the peers.
         if seconds < SHORT {
             drop(graph);
             (seconds, graph) = run();

@@ -35,7 +35,8 @@ def main(folder):
     quantize_dynamic(f"{folder}/model.onnx", model, weight_type=QuantType.QInt8, per_channel=True)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    sessions = [onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"]) for _ in range(THREADS)]
+    providers = ["CPUExecutionProvider"]
+    sessions = [onnxruntime.InferenceSession(model, options, providers=providers) for _ in range(THREADS)]
     tokenizer = tokenizers.Tokenizer.from_file(f"{folder}/tokenizer.json")
     tokenizer.enable_truncation(128)
     # The file asks for 128 tokens always.

@@ -29,10 +29,11 @@ def record_batch(generator, start, rows):
     letters[::6] = 32
     texts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     images = np.arange(rows + 1, dtype=np.int32) * IMAGE
+    buffers = [None, pa.py_buffer(images), pa.py_buffer(generator.bytes(rows * IMAGE))]
     columns = [
         pa.array(np.arange(start, start + rows)),
         pa.StringArray.from_buffers(rows, pa.py_buffer(texts), pa.py_buffer(letters)),
-        pa.Array.from_buffers(pa.binary(), rows, [None, pa.py_buffer(images), pa.py_buffer(generator.bytes(rows * IMAGE))]),
+        pa.Array.from_buffers(pa.binary(), rows, buffers),
     ]
     return pa.record_batch(columns, schema=SCHEMA)
 

@@ -5,9 +5,9 @@
 >>> for mini_batch in pipeline:
 ...     columns = mini_batch.to_torch()
 
-``Pipeline`` takes a pipeline file, a dict, or keyword settings; every setting is described in the documentation of the
-Rust module ``prosampler::config``, under the same names. Adapters for trainers are modules of their own, so that
-nothing is imported that is not in use:
+``Pipeline`` takes a pipeline file, a dict, or keyword settings. The documentation of the Rust module
+``prosampler::config`` describes every setting under the same name. Adapters for trainers are modules of their own, so
+that only what is used is imported:
 
 - ``prosampler.torch``: a batch sampler and an ``IterableDataset`` for ``DataLoader``;
 - ``prosampler.sentence_transformers``, ``prosampler.transformers``, ``prosampler.lightning``: for these trainers;

@@ -1,4 +1,4 @@
-"""Keeps the embeddings of a run up with the encoder under training; the trainers' callbacks stand on it."""
+"""Keeps the embeddings of a run up to date with the encoder under training; the trainers' callbacks use it."""
 
 import os
 from pathlib import Path
@@ -20,20 +20,20 @@ class HasHandle(Protocol):
 
 
 class EncoderRefresh:
-    """Every n training steps: exports the encoder to the file that the run has its model from, and asks for a refresh.
+    """Exports the encoder every n training steps to the file that the run reads its model from, and asks for a refresh.
 
     Whenever the trainer saves a checkpoint, the state of a run with a ``checkpoint.dir`` is kept as well.
 
-    With several processes, the first one exports and all refresh; each has a graph of its own, so they must swap
-    graphs at the same step: ``wait`` then, which is the default with several, and set ``refresh.swap_after_steps`` to at
+    With several processes, the first one exports and all of them refresh. Each has a graph of its own, so all must
+    swap graphs at the same step: ``wait`` must be true, which is the default then, and ``refresh.swap_after_steps`` at
     least ``stream.prefetch + 2``.
 
     Args:
-        run: the stream or sampler whose graph is to keep up.
+        run: the stream or sampler whose graph is to be refreshed.
         model: the encoder; whatever ``prosampler.export.export_model`` takes.
         path: the run's ``encode.model``.
         every_steps: n.
-        wait: whether training waits for the refresh; default with several processes only.
+        wait: whether training waits for the refresh; by default only with several processes.
         export: more arguments of ``export_model``.
     """
 

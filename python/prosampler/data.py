@@ -9,13 +9,13 @@ from typing import Any, Protocol
 
 
 class ArrowStream(Protocol):
-    """Whatever exports a stream of record batches: tables of pyarrow, polars, duckdb, pandas, Lance, HF datasets."""
+    """Anything that exports a stream of record batches: tables of pyarrow, polars, duckdb, pandas, Lance or HF."""
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
 
 
 def check_data(data: Any) -> None:
-    """Raises ``TypeError`` for what is no table."""
+    """Raises ``TypeError`` if ``data`` is not a table."""
     if _is_of_hugging_face(data):
         if isinstance(data, Mapping):
             raise TypeError(f"data is a {type(data).__name__}; give one of its splits, data[{next(iter(data), '')!r}]")
@@ -24,13 +24,13 @@ def check_data(data: Any) -> None:
         return
     remedy = "give a table of pyarrow, polars, duckdb, pandas, HF datasets or Lance, or name files with source="
     if hasattr(data, "collect"):
-        # What is lazy: polars, Spark.
+        # Lazy tables, of polars and Spark.
         remedy = "give data.collect()"
     raise TypeError(f"data is a {type(data).__name__}, which has no `__arrow_c_stream__`; {remedy}")
 
 
 def arrow_stream(data: Any) -> ArrowStream:
-    """Checked ``data`` as an object with ``__arrow_c_stream__``. No more than a first part is read yet."""
+    """Returns checked ``data`` as an object with ``__arrow_c_stream__``, having read a first part at most."""
     if _is_of_hugging_face(data):
         return _read_hugging_face(data)
     if hasattr(data, "__arrow_c_stream__"):
@@ -45,7 +45,7 @@ def _is_of_hugging_face(data: Any) -> bool:
 
 
 def _read_hugging_face(data: Any) -> ArrowStream:
-    """Part by part, in the order that ``shuffle`` and ``select`` have given a data set; a streamed one too."""
+    """Reads a data set part by part, in the order of ``shuffle`` and ``select``; also a streamed one."""
     import pyarrow as pa
 
     parts = data.with_format("arrow").iter(batch_size=10_000)
@@ -57,9 +57,9 @@ def _read_hugging_face(data: Any) -> ArrowStream:
 
 
 def onnxruntime_library() -> Path | None:
-    """The shared library in the installed ``onnxruntime`` or ``onnxruntime-gpu``, which is not imported.
+    """Finds the shared library of the installed ``onnxruntime`` or ``onnxruntime-gpu`` without importing it.
 
-    ``None`` where there is none, or where ``ORT_DYLIB_PATH`` names another.
+    ``None`` if there is none, or if ``ORT_DYLIB_PATH`` names another.
     """
     if os.environ.get("ORT_DYLIB_PATH"):
         return None

@@ -13,16 +13,16 @@ _UNBOUNDED = 2**62
 
 
 class Epochs:
-    """A stream that starts when it is first needed, and that each ``iter`` takes one epoch of.
+    """A stream that starts when it is first needed; each ``iter`` takes one epoch of it.
 
-    Graph and embeddings live on from epoch to epoch. Epochs only go forward: one that was left in the middle is not
-    gone on with but by ``load_state_dict``; the next one begins instead. ``stream.epochs`` is without effect, the
-    trainer says how many there are.
+    Graph and embeddings stay from epoch to epoch. Epochs only go forward: if one was left in the middle, the next one
+    begins, and only ``load_state_dict`` continues it. ``stream.epochs`` has no effect, since the trainer decides how
+    many epochs there are.
 
     Args:
         pipeline: what to start.
         rank, world_size: which share of every mini-batch this process takes.
-        progress: whether the start shows bars; default in a terminal and in a notebook.
+        progress: whether the start shows bars; by default in a terminal and in a notebook.
     """
 
     def __init__(self, pipeline: Pipeline, rank: int, world_size: int, *, progress: bool | None = None) -> None:
@@ -48,11 +48,11 @@ class Epochs:
 
     @property
     def handle(self) -> RefreshHandle:
-        """Refreshes at will, and takes vectors from the trainer. Starts the stream."""
+        """Starts refreshes and takes vectors from the trainer. The first use starts the stream."""
         return self.stream.handle
 
     def __len__(self) -> int:
-        """Mini-batches in an epoch. Starts the stream."""
+        """The number of mini-batches in an epoch. The first use starts the stream."""
         return self.stream.mini_batches_per_epoch
 
     def __iter__(self) -> Iterator[MiniBatch]:
@@ -80,18 +80,18 @@ class Epochs:
         return None
 
     def set_epoch(self, epoch: int) -> None:
-        """The next ``iter`` begins with this epoch, from 0, or a later one where it has begun already."""
+        """Makes the next ``iter`` begin with this epoch, from 0, or a later one if it has begun already."""
         self._target = epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the run stands, for ``load_state_dict``: after the mini-batches that were taken."""
+        """The state of the run after the mini-batches that were taken, for ``load_state_dict``."""
         state = self._state if self._stream is None else self._stream.state()
         return {"stream": state, "epoch": self._epoch, "within_epoch": self._within}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Goes on from a ``state_dict``, in the middle of its epoch; a stream that runs is ended.
+        """Continues from a ``state_dict``, in the middle of its epoch; a running stream is ended.
 
-        The pipeline must have the ``checkpoint.dir`` of the run that the state is of.
+        The pipeline must have the ``checkpoint.dir`` of the state's run.
         """
         try:
             state, epoch, within = (state_dict[key] for key in ("stream", "epoch", "within_epoch"))

@@ -1,9 +1,9 @@
-"""The encoder under training as an ONNX file that a running pipeline picks up.
+"""Exports the encoder under training to an ONNX file that a running pipeline picks up.
 
 ``export_model(model, path)`` takes a ``SentenceTransformer``, a backbone of torchvision, or any ``torch.nn.Module``
 with example inputs. The file's inputs are named, its batch axis is free, and its one output, ``sentence_embedding``
-[batch, dimension], is pooled and of unit length. It is checked against torch on a batch of another size before it takes
-the place of the file before, by one rename: whoever watches ``path`` sees the old model or the new one, whole.
+[batch, dimension], is pooled and of unit length. The export is checked against torch on a batch of another size. Then
+one rename replaces the old file, so that whoever watches ``path`` sees the old model or the new one, whole.
 """
 
 import logging
@@ -45,28 +45,28 @@ def export_model(
     Args:
         model: a ``SentenceTransformer`` (its tokenizer goes beside the file as ``tokenizer.json``); a backbone of
             torchvision (its classifier is left out, its input is ``pixel_values``); or any other module, with
-            ``inputs``. It is left as it was: device, training mode and gradients.
+            ``inputs``. Its device, training mode and gradients stay as they were.
         path: the file; its folder is made if missing.
         inputs: for other modules: examples by input name, each [batch, …] with at least two rows, in the order of
-            ``forward``'s arguments. The module gives [batch, dimension], [batch, sequence, dimension] (with an
-            ``attention_mask`` the mean over its tokens, else over all) or [batch, channels, height, width] (the mean
-            over the picture).
+            ``forward``'s arguments. The module returns [batch, dimension], [batch, sequence, dimension] (pooled by
+            the mean over the tokens of the ``attention_mask`` if there is one, else over all) or [batch, channels,
+            height, width] (pooled by the mean over the picture).
         dynamic_axes: for other modules: axes that are free besides the first, by input name.
         image_size: for backbones: channels, height and width of a picture.
         normalize: whether vectors are scaled to unit length.
         fp16: whether weights and inner values are 16-bit numbers; inputs and outputs stay as they are. Half the size;
             on a CPU slower, on a GPU faster.
         fuse: whether attention, normalisation and activation become operators of ONNX Runtime's own where they can:
-            faster on a GPU. An ``attention_mask`` may then hide nothing but the end of a row, which is where pipelines
-            fill rows up; where it hides something else, the row's vector is NaN. Without, the file has operators of
-            the ONNX standard alone, and any mask will do.
+            faster on a GPU. An ``attention_mask`` may then hide only the end of a row, which is where pipelines pad;
+            if it hides something else, the row's vector is NaN. Without ``fuse`` the file has only operators of the
+            ONNX standard, and any mask works.
         tolerance: how far a number of the export may lie from torch's; default 1e-4, with ``fp16`` 1e-2.
 
     Returns:
         ``path``.
 
     Raises:
-        ExportError: torch cannot export the module, or the export gives other vectors; ``path`` is left as it was.
+        ExportError: torch cannot export the module, or the export gives other vectors; ``path`` stays as it was.
     """
     wrapped, examples, free = _wrap(model, inputs, dynamic_axes or {}, image_size, normalize)
     path = Path(path)
@@ -138,7 +138,7 @@ def _wrap(
     image_size: tuple[int, int, int],
     normalize: bool,
 ) -> tuple[_Pooled, dict[str, torch.Tensor], dict[str, tuple[int, ...]]]:
-    """The module to export, example inputs, and their free axes."""
+    """Returns the module to export, example inputs, and their free axes."""
     if inputs is None and _is_sentence_transformer(model):
         texts = ["a text of some words, to try the model with", "another one"]
         features: Mapping[str, Any] = model.preprocess(texts) if hasattr(model, "preprocess") else model.tokenize(texts)  # type: ignore[operator]
@@ -163,7 +163,7 @@ def _is_sentence_transformer(model: torch.nn.Module) -> bool:
 
 
 def _without_head(model: torch.nn.Module) -> torch.nn.Module:
-    """A copy without its classifier; its other modules are the same."""
+    """Returns a copy without its classifier; its other modules are the same."""
     bare = object.__new__(type(model))
     bare.__dict__ = dict(model.__dict__)
     bare._modules = dict(model._modules)
@@ -176,7 +176,7 @@ def _without_head(model: torch.nn.Module) -> torch.nn.Module:
 
 @contextmanager
 def _ready(model: torch.nn.Module, wrapped: torch.nn.Module) -> Iterator[None]:
-    """In evaluation mode, without gradients, on the CPU; as before afterwards."""
+    """Puts a module into evaluation mode, without gradients, on the CPU, and back afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     wrapped.eval()
@@ -220,7 +220,7 @@ def _to_onnx(wrapped: torch.nn.Module, examples: Mapping[str, torch.Tensor], fre
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's talk."""
+    """Silences the exporter."""
     names = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
@@ -293,7 +293,7 @@ def _check(wrapped: _Pooled, examples: Mapping[str, torch.Tensor], path: Path, t
 
 
 def _save_tokenizer(tokenizer: Any, scratch: Path, folder: Path) -> None:
-    """Puts ``tokenizer.json`` beside the model, where it is not there in the same words."""
+    """Puts ``tokenizer.json`` beside the model, unless the same text is there already."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise ExportError(

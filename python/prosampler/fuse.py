@@ -1,4 +1,4 @@
-"""Exported models in operators of ONNX Runtime's own."""
+"""Rewrites exported models with ONNX Runtime's own operators."""
 
 import logging
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ OWN = "com.microsoft"
 
 
 def forms(model: ir.Model) -> Iterator[ir.Model]:
-    """Forms of a model that should give the same, the fastest first, the model itself last. Each is to be checked."""
+    """Forms of a model that should give the same, the fastest first, the model itself last. Each must be checked."""
     try:
         from onnxscript.rewriter.ort_fusions import optimize_for_ort
 
@@ -37,10 +37,10 @@ def _copy(model: ir.Model) -> ir.Model:
 
 
 def _attend_by_length(graph: ir.Graph) -> bool:
-    """Gives each attention the number of tokens that count instead of a bias a pair of tokens, which takes memory.
+    """Gives each attention the number of tokens instead of a bias for each pair of tokens, which takes memory.
 
-    Only right where the bias comes from a mask, and where that hides the end of a row. The first is for the check to
-    find out; for the second, vectors of rows with other masks become NaN. Whether there was anything to change.
+    That is only right if the bias comes from a mask, and if the mask hides the end of a row. The check finds out about
+    the first; rows with other masks get vectors of NaN. Returns whether there was anything to change.
     """
     attention = [n for n in graph if n.domain == OWN and n.op_type == "Attention" and len(n.inputs) > 5]
     mask = next((value for value in graph.inputs if value.name == MASK), None)

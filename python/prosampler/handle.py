@@ -1,4 +1,4 @@
-"""The reach into a running pipeline."""
+"""Controls a running pipeline."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -24,18 +24,18 @@ class Refresh:
         self._failure: Error | None = None
 
     def done(self) -> bool:
-        """Whether it has ended. Raises ``RefreshError`` where it has failed."""
+        """Whether it has ended. Raises ``RefreshError`` if it has failed."""
         return self._poll(0.0) is not None
 
     def wait(self, timeout: float | None = None) -> Refreshed:
-        """What it did, once it has ended.
+        """Waits until it has ended, and returns what it did.
 
         Args:
-            timeout: seconds to wait at most; default for ever.
+            timeout: seconds to wait at most; by default there is no limit.
 
         Raises:
-            RefreshError: it failed; the run goes on with the graph before.
-            TimeoutError: it has not ended yet, and goes on.
+            RefreshError: it failed; the run continues with the old graph.
+            TimeoutError: it has not ended yet, and continues.
         """
         end = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -52,7 +52,7 @@ class Refresh:
             try:
                 self._done = self._raw.poll(seconds)
             except Error as error:
-                # It is told once only.
+                # The result is delivered only once.
                 self._failure = error
                 raise
         return self._done
@@ -65,16 +65,16 @@ class Refresh:
 
 
 class RefreshHandle:
-    """Refreshes at will, and vectors from the trainer. Of use from any thread."""
+    """Starts refreshes and takes vectors from the trainer. It can be used from any thread."""
 
     def __init__(self, raw: _RefreshHandle) -> None:
         self._raw = raw
 
     def refresh(self) -> Refresh:
-        """Asks for a refresh and returns at once; it begins when one that is under way has ended.
+        """Asks for a refresh and returns at once; it begins after one that is under way.
 
-        A refresh looks for a newer model file and for new files of the source, takes pushed vectors, makes the graph
-        anew and publishes it; mini-batches come from the graph before meanwhile.
+        A refresh looks for a newer model file and for new files of the source, takes pushed vectors, builds a new
+        graph and publishes it. Until then mini-batches come from the old graph.
         """
         return Refresh(self._raw.refresh())
 
@@ -83,14 +83,14 @@ class RefreshHandle:
         return self.refresh().wait(timeout)
 
     def push_embeddings(self, ids: Iterable[int], vectors: Any) -> None:
-        """Gives vectors that the trainer has just made, without any inference here: the paper's way.
+        """Passes on vectors that the trainer has just made, so that no inference is needed: the paper's way.
 
-        The next refresh puts them in the place of these samples' embeddings; a later push for a sample replaces an
-        earlier one. They are copied.
+        The next refresh replaces these samples' embeddings by them. A later push for a sample replaces an earlier one.
+        The vectors are copied.
 
         Args:
             ids: samples, as in ``mini_batch.ids``; a list, an array or a tensor.
-            vectors: ``[ids, dimension]`` finite numbers, a tensor on any device (its gradient is left aside) or an
+            vectors: ``[ids, dimension]`` finite numbers, as a tensor on any device (its gradient is ignored) or an
                 array. They need not have unit length.
 
         Raises:
@@ -105,17 +105,17 @@ class RefreshHandle:
         self._raw.push_embeddings(rows, numbers)
 
     def keep(self, state: Mapping[str, Any]) -> None:
-        """Says that the trainer saves this state with its own checkpoint: it stays resumable until two newer are kept.
+        """Keeps this state resumable until two newer ones are kept.
 
-        What a state stands on lies in ``checkpoint.dir`` and goes some refreshes later otherwise. On disk when this
-        returns. Call it when the state is made; the callbacks for trainers do so when these save. Of several processes,
-        the first one does it for all.
+        Call it when the trainer saves the state with its own checkpoint; the callbacks for trainers do so. What the
+        state refers to is in ``checkpoint.dir``, on disk when this returns. Without this call it is removed some
+        refreshes later. With several processes, the first one does it for all.
 
         Args:
             state: what ``stream.state()`` or a sampler's ``state_dict()`` returned.
 
         Raises:
-            StateError: there is no ``checkpoint.dir``, the state is another run's, or what it stands on is gone.
+            StateError: there is no ``checkpoint.dir``, the state is another run's, or what it refers to is gone.
         """
         self._raw.keep(dict(state.get("stream") or state))
 
@@ -127,7 +127,7 @@ class RefreshHandle:
     def neighbors(self, sample: int) -> list[tuple[int, float]]:
         """The neighbors of a sample in the newest graph with their similarities, most similar first.
 
-        Raises ``ArgumentError`` where there is no such sample.
+        Raises ``ArgumentError`` if there is no such sample.
         """
         return self._raw.neighbors(_sample(sample))
 
@@ -142,7 +142,7 @@ class RefreshHandle:
 
     @property
     def model_version(self) -> int:
-        """The model that made its embeddings, from 1. Pushed vectors count as another."""
+        """The model that made its embeddings, from 1. Pushed vectors count as another model."""
         return self._raw.model_version
 
     @property

@@ -10,10 +10,10 @@ from .callbacks import EncoderRefresh, HasHandle
 
 
 class RefreshCallback(lightning.Callback):  # type: ignore[misc]
-    """Every n steps: exports the encoder and refreshes the run.
+    """Exports the encoder and refreshes the run every n steps.
 
     Args:
-        run: the stream or sampler whose graph is to keep up.
+        run: the stream or sampler whose graph is to be refreshed.
         model: the encoder, which is often a part of the module that the trainer has.
         path: the run's ``encode.model``.
         every_steps: n, in optimiser steps.

@@ -1,4 +1,4 @@
-"""From settings and data to a stream."""
+"""Makes a stream from settings and data."""
 
 import asyncio
 import atexit
@@ -13,12 +13,12 @@ from .handle import TICK
 from .progress import Bars
 from .stream import Stream, log
 
-# A start that was given up may still be at a record batch of a Python generator.
+# A start that was cancelled may still be reading a record batch of a Python generator.
 atexit.register(wait_for_readers, 5.0)
 
 
 class Pipeline:
-    """A source, an encoder and settings: what a stream of hard-negative mini-batches is made of.
+    """A source, an encoder and settings, which make a stream of hard-negative mini-batches.
 
     Nothing is read before it starts. Each ``start()``, and each ``for mini_batch in pipeline``, is a run of its own.
 
@@ -27,15 +27,15 @@ class Pipeline:
             are relative to its folder, others to the working directory.
         data: rows in place of ``source.uri``: anything with ``__arrow_c_stream__``, such as tables of pyarrow, polars,
             duckdb, pandas, HF datasets and Lance. They are copied into the store at each start; a reader can be read
-            once only.
+            only once.
         resume: the ``state()`` of an earlier run over the same rows and settings, with its ``checkpoint.dir``.
-        sections: more settings, a section each, over those of the file or dict: ``seed=7``,
+        sections: more settings by section, which replace those of the file or dict: ``seed=7``,
             ``graph={"neighbors": 50}``; ``source="a.parquet"`` is short for ``source={"uri": "a.parquet"}``.
 
     Raises:
-        ConfigError: settings are unknown or out of range; the message has all faults.
+        ConfigError: settings are unknown or out of range; the message lists all faults.
         NotFoundError: there is no such pipeline file.
-        TypeError: ``data`` is no table.
+        TypeError: ``data`` is not a table.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Pipeline:
 
     @property
     def drop_last(self) -> bool:
-        """Whether an epoch's last mini-batch is left out where it would be short: ``walk.drop_last``."""
+        """Whether an epoch's last mini-batch is left out if it would be short: ``walk.drop_last``."""
         return self._drop_last
 
     def _open(self) -> RawStream:
@@ -78,11 +78,11 @@ class Pipeline:
         return RawStream.open(self._path, self._settings, data, resume, onnxruntime_library())
 
     def resumed(self, state: Mapping[str, Any]) -> "Pipeline":
-        """The same pipeline, going on from a ``state()``."""
+        """The same pipeline, continuing from a ``state()``."""
         return self._with(resume=state)
 
     def with_settings(self, **sections: Any) -> "Pipeline":
-        """The same pipeline with more settings over its own."""
+        """The same pipeline with some settings replaced."""
         return self._with(**sections)
 
     def _with(self, *, resume: Mapping[str, Any] | None = None, **sections: Any) -> "Pipeline":
@@ -98,10 +98,10 @@ class Pipeline:
         """Reads the source, embeds all samples, builds the first graph, and starts the stream.
 
         Args:
-            progress: whether bars are shown; default in a terminal and in a notebook.
+            progress: whether bars are shown; by default in a terminal and in a notebook.
 
         Raises:
-            Error: whatever source, model and settings give rise to. Ctrl-C ends the start.
+            Error: what is wrong with source, model or settings. Ctrl-C ends the start.
         """
         raw = self._open()
         with Bars(progress) as bars:
@@ -117,7 +117,7 @@ class Pipeline:
         return Stream(raw)
 
     async def start_async(self, *, progress: bool | None = None) -> Stream:
-        """``start()`` for an event loop, which goes on meanwhile."""
+        """``start()`` for an event loop, which continues meanwhile."""
         raw = self._open()
         with Bars(progress) as bars:
             try:

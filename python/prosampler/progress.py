@@ -12,7 +12,7 @@ class Bars:
     """One bar for each stage.
 
     Args:
-        shown: whether; ``None`` means where somebody watches: in a terminal or a notebook.
+        shown: whether bars are shown; ``None`` means only in a terminal or a notebook.
     """
 
     def __init__(self, shown: bool | None) -> None:
@@ -27,7 +27,7 @@ class Bars:
         self._finish(complete=kind is None)
 
     def show(self, stages: list[Progress]) -> None:
-        """Moves the bars of the stages that came further, in their order."""
+        """Moves the bars of the stages that advanced, in their order."""
         if not self._shown:
             return
         for stage, done, total in stages:
@@ -59,7 +59,7 @@ def _bar() -> Any:
         from tqdm.auto import tqdm
 
     class Bar(tqdm):  # type: ignore[misc]
-        # Or tqdm would leave a thread behind.
+        # Otherwise tqdm would leave a thread behind.
         monitor_interval = 0
 
     return Bar

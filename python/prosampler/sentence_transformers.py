@@ -24,16 +24,16 @@ from .transformers import RefreshCallback
 class HardNegatives:
     """A batch sampler for ``SentenceTransformerTrainingArguments(batch_sampler=…)``, and the callback beside it.
 
-    The model is exported when this is made. The trainer asks it for a sampler over the data set, whose embeddings and
-    graph are then made; ``callback`` keeps them up with the model. Batch size, ``drop_last`` and seed are those of the
-    training arguments. With several processes the trainer deals whole mini-batches out to them.
+    The model is exported when this object is made. The trainer asks it for a sampler over the data set, and then the
+    embeddings and the graph are made; ``callback`` keeps them up to date with the model. Batch size, ``drop_last`` and
+    seed are those of the training arguments. With several processes the trainer gives each whole mini-batches.
 
     Args:
         model: the ``SentenceTransformer`` under training.
         path: where its exports go, ``DIR/model.onnx``.
-        column: the column that is embedded; default the data set's first.
+        column: the column that is embedded; by default the data set's first.
         every_steps: training steps from one export and refresh to the next.
-        wait: whether training waits for refreshes; default with several processes only.
+        wait: whether training waits for refreshes; by default only with several processes.
         fp16: whether exports are in 16-bit numbers.
         settings: as for ``Pipeline``: ``graph={"candidates": 1000}``, ``walk={"restart_probability": 0.2}``.
     """
@@ -78,13 +78,13 @@ class HardNegatives:
 
     @property
     def handle(self) -> RefreshHandle:
-        """Refreshes at will. There is one once the trainer has asked for a sampler."""
+        """Starts refreshes. It exists once the trainer has asked for a sampler."""
         if self.sampler is None:
             raise RuntimeError("no sampler was asked for yet; give this object as batch_sampler= and start training")
         return self.sampler.handle
 
     def keep(self) -> None:
-        """Says that the trainer saves now; the callback calls it."""
+        """Keeps the current state, since the trainer saves now; the callback calls this."""
         if self.sampler is not None:
             self.sampler.keep()
 
@@ -94,7 +94,7 @@ class HardNegatives:
             self.sampler.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Trainers pickle their arguments; a run is of one process.
+        # Trainers pickle their arguments, but a run belongs to one process.
         return {**self.__dict__, "sampler": None, "callback": None}
 
     def __repr__(self) -> str:
@@ -114,23 +114,23 @@ def mine_hard_negatives(
     num_negatives: int = 3,
     output_format: str = "n-tuple",
 ) -> Dataset:
-    """``(anchor, positive, negative_1, …)`` from the proximity graph, as ``sentence_transformers.util`` names it all.
+    """Makes ``(anchor, positive, negative_1, …)`` from the proximity graph, named as in ``sentence_transformers.util``.
 
-    Where that function embeds the data set and searches it, this one reads the neighbors that a run has already: a
-    sample's negatives are the positives of its neighbors, nearest first. Texts that equal the anchor or the positive
+    The function of that name embeds the data set and searches it; this one reads the neighbors that a run already has.
+    A sample's negatives are the positives of its neighbors, nearest first. Texts that equal the anchor or the positive
     are left out, and so are rows with fewer negatives than asked for.
 
     Args:
         dataset: pairs, in the order of the run's source.
         run: a ``Stream``, a sampler, or ``HardNegatives``. Its graph has ``graph.neighbors`` neighbors a sample.
-        anchor_column_name, positive_column_name: default the first two columns.
-        range_min, range_max: ranks of neighbors from 0, the first one and the one behind the last that are considered.
+        anchor_column_name, positive_column_name: by default the first two columns.
+        range_min, range_max: the ranks of neighbors that are considered, from 0; ``range_max`` is not among them.
         max_score, min_score: similarities to the anchor's row that are considered.
-        num_negatives: negatives a row.
-        output_format: ``"n-tuple"``, or ``"triplet"``: one row a negative.
+        num_negatives: negatives for each row.
+        output_format: ``"n-tuple"``, or ``"triplet"`` with one row for each negative.
 
     Raises:
-        ValueError: the output format is another, or the data set has not two columns.
+        ValueError: the output format is unknown, or the data set does not have two columns.
         ArgumentError: the data set has more rows than the run.
     """
     if output_format not in ("n-tuple", "triplet"):

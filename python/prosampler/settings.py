@@ -1,4 +1,4 @@
-"""Settings as Python has them, written as the ``KEY=VALUE`` lines that the Rust library reads and checks."""
+"""Writes settings of Python as the ``KEY=VALUE`` lines that the Rust library reads and checks."""
 
 import json
 import math
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def lines(settings: Mapping[str, Any]) -> Iterator[str]:
-    """``{"graph": {"neighbors": 50}}`` as ``graph.neighbors=50``; ``None`` means: leave it at its default."""
+    """``{"graph": {"neighbors": 50}}`` as ``graph.neighbors=50``; ``None`` leaves a setting at its default."""
     for section, value in settings.items():
         if section == "source" and not isinstance(value, Mapping):
             value = {"uri": value}

@@ -16,8 +16,8 @@ class Stream:
     """Mini-batches, one after another: ``for mini_batch in stream``, or ``async for``.
 
     It ends after the last epoch, or after its first error. While it waits, other threads run, and Ctrl-C is answered
-    within 100 ms. ``close()``, the end of a ``with`` block, or the object's death end its threads. It is of use in the
-    process that started it only: a fork gets a ``ForkError``.
+    within 100 ms. ``close()``, the end of a ``with`` block and the end of the object all end its threads. Only the
+    process that started it can use it: a fork gets a ``ForkError``.
     """
 
     def __init__(self, raw: RawStream) -> None:
@@ -38,7 +38,7 @@ class Stream:
         return mini_batch
 
     def next_epoch(self) -> int | None:
-        """The epoch of the next mini-batch, once that is there; ``None`` at the end. Takes nothing."""
+        """Waits for the next mini-batch and returns its epoch without taking it; ``None`` at the end."""
         while not self._raw.poll(TICK):
             pass
         epoch = self._raw.next_epoch()
@@ -64,31 +64,31 @@ class Stream:
         return mini_batch
 
     def state(self) -> dict[str, Any]:
-        """Where the run stands: after the mini-batches that were taken, whatever is ready behind them.
+        """The state after the mini-batches that were taken, however many more are ready.
 
-        Keep it beside the trainer's checkpoint, in any format; it is a few numbers and texts. ``Pipeline(…,
-        resume=state)`` goes on from there, with the same ``checkpoint.dir``, which must be set.
+        Save it beside the trainer's checkpoint, in any format; it is a few numbers and texts. ``Pipeline(…,
+        resume=state)`` continues from there, with the same ``checkpoint.dir``, which must be set.
         """
         return self._raw.state()
 
     def keep(self) -> None:
-        """Says that the trainer saves now: ``handle.keep(state())``. Without a ``checkpoint.dir`` nothing happens."""
+        """Keeps the current state by ``handle.keep(state())``. Without a ``checkpoint.dir`` nothing happens."""
         if (handle := self.handle).has_checkpoints:
             handle.keep(self.state())
 
     @property
     def handle(self) -> RefreshHandle:
-        """Refreshes at will, and takes vectors from the trainer."""
+        """Starts refreshes and takes vectors from the trainer."""
         return RefreshHandle(self._raw.handle())
 
     @property
     def mini_batches_per_epoch(self) -> int:
-        """Mini-batches in an epoch: always the same, unless the source gains samples."""
+        """The number of mini-batches in an epoch; it only changes if the source gains samples."""
         return self._raw.mini_batches_per_epoch()
 
     @property
     def samples(self) -> int:
-        """Samples in the data set."""
+        """The number of samples in the data set."""
         return self._raw.samples()
 
     @property
@@ -100,13 +100,13 @@ class Stream:
         return self._raw.schema()
 
     def close(self) -> None:
-        """Ends the run and its threads, waiting for them five seconds at most. May be called again."""
+        """Ends the run and its threads, and waits for them at most five seconds. It may be called again."""
         self._raw.close(5.0)
         log()
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed."""
+        """Whether the stream was closed."""
         return self._raw.closed
 
     def __enter__(self) -> Self:
@@ -138,7 +138,7 @@ class Stream:
 
 
 def log() -> None:
-    """Hands what the library has logged to ``logging``, under the name ``prosampler``."""
+    """Passes what the library has logged to ``logging``, under the name ``prosampler``."""
     for level, text in take_log():
         _logger.log(level, "%s", text)
 

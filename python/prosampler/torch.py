@@ -1,8 +1,8 @@
 """Hard negatives for PyTorch's ``DataLoader``.
 
-``HardNegativeBatchSampler`` gives indices, for a map-style data set whose rows are those of the pipeline's source, in
-the same order. ``HardNegativeDataset`` gives whole mini-batches out of the pipeline itself. Both need no worker
-(``num_workers=0``): mini-batches are made by threads of the pipeline, ahead of time. The batch sampler also works with
+``HardNegativeBatchSampler`` yields indices for a map-style data set whose rows are those of the pipeline's source, in
+the same order. ``HardNegativeDataset`` yields whole mini-batches from the pipeline itself. Neither needs a worker
+(``num_workers=0``), since threads of the pipeline make mini-batches ahead of time. The batch sampler also works with
 workers, which fetch the rows of its indices.
 """
 
@@ -21,14 +21,14 @@ from .pipeline import Pipeline
 
 
 def rank_and_world_size() -> tuple[int, int]:
-    """Of this process: from ``torch.distributed`` where it is initialised, or Accelerate where it is in use."""
+    """This process's rank: from ``torch.distributed`` if it is initialised, or Accelerate if it is in use."""
     distributed = torch.distributed
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     if "accelerate" in sys.modules:
         from accelerate import PartialState
 
-        # A look at its state must not be what initialises it.
+        # Looking at Accelerate's state must not initialise it.
         if PartialState._shared_state:
             state = PartialState()
             return state.process_index, state.num_processes
@@ -36,7 +36,7 @@ def rank_and_world_size() -> tuple[int, int]:
 
 
 class _Adapter:
-    """What both adapters are: epochs of one stream, with the ranks of the trainer."""
+    """What both adapters share: epochs of one stream, with the ranks of the trainer."""
 
     def __init__(
         self,
@@ -64,27 +64,27 @@ class _Adapter:
 
     @property
     def handle(self) -> RefreshHandle:
-        """Refreshes at will, and takes vectors from the trainer. Starts the stream."""
+        """Starts refreshes and takes vectors from the trainer. The first use starts the stream."""
         return self._epochs.handle
 
     def __len__(self) -> int:
-        """Mini-batches in an epoch. Starts the stream."""
+        """The number of mini-batches in an epoch. The first use starts the stream."""
         return len(self._epochs)
 
     def set_epoch(self, epoch: int) -> None:
-        """The next ``iter`` begins with this epoch, from 0, or a later one where it has begun already."""
+        """Makes the next ``iter`` begin with this epoch, from 0, or a later one if it has begun already."""
         self._epochs.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the run stands, for ``load_state_dict``; torchdata's ``StatefulDataLoader`` calls it."""
+        """The state of the run, for ``load_state_dict``; torchdata's ``StatefulDataLoader`` calls this."""
         return self._epochs.state_dict()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Goes on from a ``state_dict``, with the ``checkpoint.dir`` of the run that it is of."""
+        """Continues from a ``state_dict``, with the ``checkpoint.dir`` of its run."""
         self._epochs.load_state_dict(state_dict)
 
     def keep(self) -> None:
-        """Says that the trainer saves now, so that its state stays resumable; see ``RefreshHandle.keep``."""
+        """Keeps the current state resumable, since the trainer saves now; see ``RefreshHandle.keep``."""
         self._epochs.stream.keep()
 
     def close(self) -> None:
@@ -99,15 +99,15 @@ class _Adapter:
 class HardNegativeBatchSampler(_Adapter, Sampler[list[int]]):
     """Indices of samples that are hard to tell apart: ``DataLoader(dataset, batch_sampler=sampler)``.
 
-    Each ``iter`` gives one epoch, in which every sample comes once; graph and embeddings live on from one to the next.
-    With several processes each takes its share of every mini-batch: do not let Accelerate deal the mini-batches out a
-    second time, or give it a sampler with ``rank=0, world_size=1`` and let it.
+    Each ``iter`` yields one epoch, in which every sample comes once; graph and embeddings stay from one to the next.
+    With several processes each takes its share of every mini-batch. Do not let Accelerate share out the mini-batches a
+    second time; or give it a sampler with ``rank=0, world_size=1`` and let it do so.
 
     Args:
-        pipeline: a ``Pipeline``, or what makes one: a pipeline file or a dict, and ``settings``. For indices alone,
-            ``source.columns`` may be the encoder's column only.
-        rank, world_size: this process's share; default from ``torch.distributed`` or Accelerate.
-        progress: whether the start shows bars; default in a terminal and in a notebook.
+        pipeline: a ``Pipeline``, or what makes one: a pipeline file or a dict, and ``settings``. If only indices are
+            needed, ``source.columns`` may be just the encoder's column.
+        rank, world_size: this process's share; by default from ``torch.distributed`` or Accelerate.
+        progress: whether the start shows bars; by default in a terminal and in a notebook.
         settings: as for ``Pipeline``.
     """
 
@@ -119,14 +119,14 @@ class HardNegativeBatchSampler(_Adapter, Sampler[list[int]]):
 class HardNegativeDataset(_Adapter, IterableDataset[Any]):
     """Whole mini-batches: ``DataLoader(dataset, batch_size=None)``.
 
-    Each item is ``transform(mini_batch)``; each ``iter`` gives one epoch. One worker at most, since each would yield
-    the same.
+    Each item is ``transform(mini_batch)``, and each ``iter`` yields one epoch. Use at most one worker, since each would
+    yield the same.
 
     Args:
         pipeline: a ``Pipeline``, or what makes one: a pipeline file or a dict, and ``settings``.
-        transform: what becomes of a mini-batch; default ``to_torch()``, its columns by name.
-        rank, world_size: this process's share; default from ``torch.distributed`` or Accelerate.
-        progress: whether the start shows bars; default in a terminal and in a notebook.
+        transform: makes an item of a mini-batch; by default ``to_torch()``, its columns by name.
+        rank, world_size: this process's share; by default from ``torch.distributed`` or Accelerate.
+        progress: whether the start shows bars; by default in a terminal and in a notebook.
         settings: as for ``Pipeline``.
     """
 

@@ -1,4 +1,4 @@
-"""A callback for Hugging Face's ``Trainer``, and for all that descend from it."""
+"""A callback for Hugging Face's ``Trainer`` and the classes derived from it."""
 
 import os
 from typing import Any
@@ -10,10 +10,10 @@ from .callbacks import EncoderRefresh, HasHandle
 
 
 class RefreshCallback(TrainerCallback):  # type: ignore[misc]
-    """Every n steps: exports the encoder and refreshes the run.
+    """Exports the encoder and refreshes the run every n steps.
 
     Args:
-        run: the stream or sampler whose graph is to keep up.
+        run: the stream or sampler whose graph is to be refreshed.
         model: the encoder, which is often a part of the model that the trainer has.
         path: the run's ``encode.model``.
         every_steps: n, in optimiser steps.

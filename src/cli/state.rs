@@ -51,11 +51,20 @@ impl StateFile {
     }
 
     /// Saves where the stream stands. The file comes first: without it, the same command could not go on from a run that
-    /// was kept.
+    /// was kept. If the state cannot be kept, the file has the one before again, or is gone.
     pub async fn save(&mut self, stream: &MiniBatchStream) -> Result<()> {
         let state = stream.state();
+        let before = self.read().unwrap_or(None);
         self.write(&state)?;
-        stream.handle().keep(&state).await
+
+        let kept = stream.handle().keep(&state).await;
+        if kept.is_err() {
+            match before {
+                Some(before) => self.write(&before)?,
+                None => std::fs::remove_file(&self.path).map_err(|cause| self.failed("remove", cause))?,
+            }
+        }
+        kept
     }
 
     fn write(&mut self, state: &State) -> Result<()> {

@@ -76,7 +76,7 @@ impl Adapter {
     ///
     /// # Errors
     /// [`Error::SchemaDrift`] for a value that the declared type does not hold: a time so far away that the finer unit
-    /// of other shards does not reach it.
+    /// of other shards does not reach it. [`Error::Corrupt`] for nulls in a column that is declared to have none.
     pub fn adapt(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         let mut schema = self.schema.clone();
         let mut columns = Vec::with_capacity(batch.num_columns());
@@ -99,8 +99,12 @@ impl Adapter {
             }
         }
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        RecordBatch::try_new_with_options(schema, columns, &options)
-            .map_err(|cause| Error::Arrow { action: "select columns", cause })
+        RecordBatch::try_new_with_options(schema, columns, &options).map_err(|cause| Error::Corrupt {
+            uri: self.uri.clone(),
+            place: String::new(),
+            expected: "Parquet or Arrow IPC",
+            cause: cause.into(),
+        })
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, GenericByteArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, GenericByteArray, RecordBatch, RecordBatchOptions};
 use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
 use arrow::compute;
 use arrow::datatypes::{
@@ -38,7 +38,9 @@ pub(super) fn interleave(
         }
     };
     let columns = (0..schema.fields().len()).map(column).collect::<Result<_, _>>()?;
-    RecordBatch::try_new(schema, columns)
+    // Without columns nothing else says how many rows there are.
+    let options = RecordBatchOptions::new().with_row_count(Some(places.len()));
+    RecordBatch::try_new_with_options(schema, columns, &options)
 }
 
 fn values<T: ByteArrayType>(arrays: &[&dyn Array], places: &[(usize, usize)]) -> Result<ArrayRef, ArrowError> {

@@ -68,6 +68,13 @@ async fn unknown_ids_are_refused() {
     assert_eq!(store.gather(&[]).unwrap().num_rows(), 0);
 }
 
+#[tokio::test]
+async fn rows_without_columns_are_counted() {
+    let store = store(&source(10), &[], &StoreConfig::default()).await;
+    let rows = store.gather(&[SampleId(3), SampleId(4)]).unwrap();
+    assert_eq!((rows.num_rows(), rows.num_columns()), (2, 0));
+}
+
 /// Alone, in lists, in structs and in both: two dictionaries that disagree.
 #[tokio::test]
 async fn dictionaries_are_stored_plain() {

@@ -11,6 +11,7 @@ use super::tokens::{NAMES, Padding, Tokens};
 use crate::config::{EncodeConfig, Fault, Faults};
 use crate::encode::model::{Model, tokenizer_of};
 use crate::error::{Cause, Error, Result};
+use crate::panics::guarded;
 use crate::telemetry;
 
 pub(super) struct TextTokenizer {
@@ -31,7 +32,8 @@ impl TextTokenizer {
             let hint = "; give the tokenizer.json of the model as `encode.tokenizer` (--tokenizer)".into();
             return Err(Error::NotFound { uri: path.display().to_string(), hint });
         }
-        let tokenizer = Tokenizer::from_file(&path).map_err(|cause| Error::Tokenizer { path: path.clone(), cause })?;
+        let read = guarded(|| Tokenizer::from_file(&path)).unwrap_or_else(|panic| Err(panic.into()));
+        let tokenizer = read.map_err(|cause| Error::Tokenizer { path: path.clone(), cause })?;
         let declared = |name: &str| model.inputs.iter().find(|input| input.is(name));
         let fixed = declared(NAMES[0]).filter(|ids| ids.shape.len() == 2).and_then(|ids| ids.dimension(1));
         let padding = padding(&tokenizer, fixed, declared(NAMES[1]).is_some());
@@ -55,7 +57,11 @@ impl TextTokenizer {
 
     /// From now on, texts have at most so many tokens.
     pub fn cut(&mut self, max_tokens: usize) -> Result<()> {
-        let special = self.tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(self.is_pair));
+        let failed = |cause| Error::Tokenizer { path: self.path.clone(), cause };
+        // It panics where the file's template names a token that the file does not have.
+        let processor = self.tokenizer.get_post_processor();
+        let special = guarded(|| processor.map_or(0, |processor| processor.added_tokens(self.is_pair)));
+        let special = special.map_err(|panic| failed(panic.into()))?;
         if max_tokens <= special {
             let message = format!("the tokenizer adds {special} special tokens to each text; give more than that");
             return Err(fault(max_tokens, &message));
@@ -64,9 +70,10 @@ impl TextTokenizer {
         // Which of two texts is cut means nothing for one alone; a stride shapes only the parts that are cut off.
         let strategy = if self.is_pair { in_file.strategy } else { TruncationStrategy::LongestFirst };
         let truncation = TruncationParams { max_length: max_tokens, stride: 0, strategy, ..in_file };
-        self.tokenizer
-            .with_padding(None)
-            .with_truncation(Some(truncation))
+        let tokenizer = self.tokenizer.with_padding(None);
+        // It asks the template for its tokens, too.
+        let set = guarded(|| tokenizer.with_truncation(Some(truncation)).map(drop));
+        set.unwrap_or_else(|panic| Err(panic.into()))
             .map_err(|cause| Error::Tokenizer { path: self.path.clone(), cause })?;
         self.max_tokens = max_tokens;
         Ok(())
@@ -75,7 +82,8 @@ impl TextTokenizer {
     /// The inner error says why this text is none that can be cut.
     pub fn tokens<'s>(&self, input: impl Into<EncodeInput<'s>>) -> Result<Result<Tokens, String>> {
         let widen = |ids: &[u32]| ids.iter().map(|&id| i64::from(id)).collect();
-        match self.tokenizer.encode_fast(input, true) {
+        let encoded = guarded(|| self.tokenizer.encode_fast(input, true)).unwrap_or_else(|panic| Err(panic.into()));
+        match encoded {
             Ok(encoding) => Ok(Ok(Tokens { ids: widen(encoding.get_ids()), type_ids: widen(encoding.get_type_ids()) })),
             Err(cause) if cause.is::<TruncationError>() => Ok(Err(format!(
                 "makes a pair of more than {} tokens, and tokenizer.json says to cut only the other text, which is too \

@@ -79,7 +79,8 @@ def present(array: pa.Array) -> list[bytes]:
 def plain(array: pa.Array) -> list:
     """Values as whole numbers where Python's own types would round them."""
     kind = array.type
-    if pa.types.is_timestamp(kind) or pa.types.is_duration(kind) or pa.types.is_time64(kind) or pa.types.is_date64(kind):
+    types = pa.types
+    if types.is_timestamp(kind) or types.is_duration(kind) or types.is_time64(kind) or types.is_date64(kind):
         return array.view(pa.int64()).to_pylist()
     if pa.types.is_time32(kind) or pa.types.is_date32(kind):
         return array.view(pa.int32()).to_pylist()

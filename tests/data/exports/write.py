@@ -1,7 +1,7 @@
 """Writes models as people export them, and what Python makes of them: `python3 tests/data/exports/write.py`.
 
-Needs onnx, onnxruntime, numpy, pyarrow and tokenizers. Tokenizers cuts and pads, and onnxruntime runs one text at a time:
-the vectors that ours must equal, whatever else is in a batch.
+Needs onnx, onnxruntime, numpy, pyarrow and tokenizers. Tokenizers cuts and pads, and onnxruntime runs one text at a
+time: ours must equal these vectors, whatever else is in a batch.
 """
 
 from pathlib import Path
@@ -229,7 +229,8 @@ columns["fixed_unmasked"] = run("fixed_unmasked", tokens(most=12), length=12)
 columns["fixed_unmasked filled"] = run("fixed_unmasked", tokens(most=12), length=12, fill=4)
 
 # Outputs of many types and shapes: numbers that all of the types hold.
-whole = [node("Mul", ["mean", "ten"], ["x"]), node("Clip", ["x", "low", "high"], ["c"]), node("Round", ["c"], ["float32"])]
+whole = [node("Mul", ["mean", "ten"], ["x"]), node("Clip", ["x", "low", "high"], ["c"])]
+whole += [node("Round", ["c"], ["float32"])]
 kinds = {"float64": F64, "bfloat16": BF16, "float16": F16, "uint8": U8, "int8": I8, "int32": I32, "int64": I64}
 shapes = {"tail": [D, 1, 1], "thin": [D, 1], "flat": [1, D], "inner": [1, 1, D]}
 make(
@@ -261,7 +262,8 @@ for name, outputs in {
     pixels = [("pixel_values", F32, ["b", 3, 4, 4])]
     if name in ("clip", "bert"):
         nodes = [node("Flatten", ["pixel_values"], ["flat"], axis=1), node("ReduceMean", ["flat"], ["m"], axes=[1]),
-                 node("Unsqueeze", ["m", "axis"], ["w"]), node("Mul", ["m", "none"], ["m0"]), node("Mul", ["w", "none"], ["w0"])]
+                 node("Unsqueeze", ["m", "axis"], ["w"]), node("Mul", ["m", "none"], ["m0"]),
+                 node("Mul", ["w", "none"], ["w0"])]
         nodes += [node("Add", ["w0" if o in wide else "m0", str(place)], [o]) for place, o in enumerate(outputs)]
         declared = [(o, F32, ["b", 1, 1] if o in wide else ["b", 1]) for o in outputs]
         make(f"outputs_{name}_image", pixels, declared, nodes,

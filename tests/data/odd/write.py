@@ -48,7 +48,7 @@ def write_times() -> None:
 
 
 def write_big_endian() -> None:
-    """A stream and a file that say that they are big-endian: the flag has no value of its own in what pyarrow writes."""
+    """Writes a stream and a file that claim to be big-endian: the flag is no value of its own in pyarrow's files."""
     table = pa.table({"n": pa.array([1, 2, 3], pa.int32())})
     with ipc.new_stream(sink := pa.BufferOutputStream(), table.schema) as writer:
         writer.write_table(table)
@@ -94,7 +94,7 @@ def write_encrypted() -> None:
 
 
 def write_panic() -> None:
-    """A file whose second row group has a dictionary of no values, for 200 of them: a decoder divides by their number."""
+    """Writes a file whose second row group has an empty dictionary for 200 values; a decoder divides by its size."""
     table = pa.table({"n": pa.array(range(600), pa.int32()), "text": [f"text {i % 37}" for i in range(600)]})
     options = {"compression": "none", "write_statistics": False, "data_page_version": "2.0"}
     parquet.write_table(table, "panic.parquet", row_group_size=200, **options)

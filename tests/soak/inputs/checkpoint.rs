@@ -80,7 +80,8 @@ fn config(dir: &Path, checkpoints: &Path) -> PipelineConfig {
     config
 }
 
-async fn resumed(config: PipelineConfig, state: &State, steps: usize) -> Result<Vec<Vec<u32>>> {
+/// The mini-batches that follow a state, and how many refreshes have failed meanwhile.
+async fn resumed(config: PipelineConfig, state: &State, steps: usize) -> Result<(Vec<Vec<u32>>, u64)> {
     let mut stream = Pipeline::from_config(config).resume(state.clone()).start().await?;
     let mut found = Vec::new();
     while found.len() < steps
@@ -88,7 +89,7 @@ async fn resumed(config: PipelineConfig, state: &State, steps: usize) -> Result<
     {
         found.push(mini_batch.ids.iter().map(|id| id.0).collect());
     }
-    Ok(found)
+    Ok((found, stream.handle().counts().failed))
 }
 
 pub struct Checkpoint(Begun);
@@ -111,10 +112,14 @@ impl Target for Checkpoint {
         fs::write(folder.join(name), &mutant.bytes).unwrap();
         let exact = runtime.block_on(resumed(config(dir.path(), &folder), state, MORE));
         let outcome = match exact {
-            Ok(found) if found == whole[STEP..][..MORE] => return Outcome::Right,
-            Ok(found) => {
-                let file = name.display();
-                return Outcome::Fault(format!("{file}: {} mini-batches, others than without damage", found.len()));
+            Ok((found, _)) if found == whole[STEP..][..MORE] => return Outcome::Right,
+            Ok((found, failed)) => {
+                let same = found.iter().zip(&whole[STEP..]).take_while(|(one, other)| one == other).count();
+                return Outcome::Fault(format!(
+                    "{}: {} mini-batches, of which the first {same} are right; {failed} refreshes failed",
+                    name.display(),
+                    found.len()
+                ));
             }
             Err(error) => super::refused(&error, &["checkpoints"]),
         };
@@ -125,8 +130,8 @@ impl Target for Checkpoint {
         let mut latest = config(dir.path(), &folder);
         latest.checkpoint.resume = Resume::Latest;
         match runtime.block_on(resumed(latest, state, 2)) {
-            Ok(found) if found.len() == 2 => Outcome::Refused,
-            Ok(found) => Outcome::Fault(format!("with resume = \"latest\": {} mini-batches", found.len())),
+            Ok((found, _)) if found.len() == 2 => Outcome::Refused,
+            Ok((found, _)) => Outcome::Fault(format!("with resume = \"latest\": {} mini-batches", found.len())),
             Err(error) => super::refused(&error, &["checkpoints"]),
         }
     }
