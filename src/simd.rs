@@ -1,33 +1,34 @@
-//! Dot products and prefetches: what touches single vectors often.
+//! Dot products and prefetches of single vectors.
 
-/// Asks for numbers to be brought into the caches, since they will be needed soon: into the second one, which waits for
-/// many more lines at a time than the first.
+/// Prefetches numbers that will be needed soon into the second-level cache.
+///
+/// That cache can wait for many more lines at a time than the first-level one.
 #[inline]
 pub(crate) fn prefetch<T>(numbers: &[T]) {
     #[cfg(target_arch = "x86_64")]
     if let Some(last) = numbers.last() {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: a hint, with no effect but on time; the address is valid besides.
-        let ask = |number: &T| unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(number).cast()) };
-        numbers.chunks(64 / size_of::<T>()).for_each(|line| ask(&line[0]));
-        // It may lie on one line more.
-        ask(last);
+        // SAFETY: this is a hint, which affects nothing but time; the address is valid, too.
+        let fetch = |number: &T| unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(number).cast()) };
+        numbers.chunks(64 / size_of::<T>()).for_each(|line| fetch(&line[0]));
+        // The last number may be on one more line.
+        fetch(last);
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = numbers;
 }
 
-/// The dot product, summed in one order whatever the processor has, but for fused multiplication.
+/// The dot product, summed in the same order on every processor, except for fused multiplication.
 #[inline]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        // SAFETY: the features are there.
+        // SAFETY: the features were detected.
         return unsafe { dot_avx2(a, b) };
     }
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<SUMS>(), b.as_chunks::<SUMS>());
-    let mut sums = [0f32; SUMS];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<PARALLEL_SUMS>(), b.as_chunks::<PARALLEL_SUMS>());
+    let mut sums = [0f32; PARALLEL_SUMS];
     for (x, y) in a.iter().zip(b) {
         for (i, sum) in sums.iter_mut().enumerate() {
             *sum += x[i] * y[i];
@@ -36,14 +37,14 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     total(sums) + a_rest.iter().zip(b_rest).fold(0f32, |sum, (x, y)| sum + x * y)
 }
 
-/// The [`dot`] products of a vector with others, as many as there is room for.
+/// The [`dot`] products of a vector with `others`, as many as `products` has space for.
 pub(crate) fn dots<'a>(vector: &[f32], others: impl Iterator<Item = &'a [f32]>, products: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        // SAFETY: the features are there.
+        // SAFETY: the features were detected.
         return unsafe { dots_avx512(vector, others, products) };
     } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        // SAFETY: the features are there.
+        // SAFETY: the features were detected.
         return unsafe { dots_avx2(vector, others, products) };
     }
     products.iter_mut().zip(others).for_each(|(product, other)| *product = dot(vector, other));
@@ -58,12 +59,12 @@ fn dots_avx2<'a>(vector: &[f32], others: impl Iterator<Item = &'a [f32]>, produc
     }
 }
 
-/// Four at a time, so that each number of `vector` is loaded once for four.
+/// Computes four products at a time, so that each number of `vector` is loaded once for four.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx2,fma")]
 fn dots_avx512<'a>(vector: &[f32], mut others: impl Iterator<Item = &'a [f32]>, products: &mut [f32]) {
     for products in products.chunks_mut(4) {
-        // The last four may be fewer.
+        // The last group may have fewer than four.
         let mut four = [vector; 4];
         four.iter_mut().zip(others.by_ref().take(products.len())).for_each(|(four, other)| *four = other);
         products.copy_from_slice(&four_dots(vector, four)[..products.len()]);
@@ -80,15 +81,15 @@ fn four_dots(vector: &[f32], others: [&[f32]; 4]) -> [f32; 4] {
         _mm512_castps512_ps256, _mm512_extractf64x4_pd, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_setzero_ps,
     };
     assert!(others.iter().all(|other| other.len() == vector.len()));
-    let (chunks, rest) = vector.as_chunks::<SUMS>();
+    let (chunks, rest) = vector.as_chunks::<PARALLEL_SUMS>();
     let mut low = [_mm512_setzero_ps(); 4];
     let mut high = low;
     for (c, x) in chunks.iter().enumerate() {
-        // SAFETY: all have whole chunks of 32 up to here.
+        // SAFETY: all vectors have this whole chunk of 32.
         unsafe {
             let (x_low, x_high) = (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16)));
             for i in 0..4 {
-                let y = others[i].as_ptr().add(c * SUMS);
+                let y = others[i].as_ptr().add(c * PARALLEL_SUMS);
                 low[i] = _mm512_fmadd_ps(x_low, _mm512_loadu_ps(y), low[i]);
                 high[i] = _mm512_fmadd_ps(x_high, _mm512_loadu_ps(y.add(16)), high[i]);
             }
@@ -104,7 +105,7 @@ fn four_dots(vector: &[f32], others: [&[f32]; 4]) -> [f32; 4] {
     let (a, b) = (half(quarter(0), quarter(1)), half(quarter(2), quarter(3)));
     let sums = _mm_add_ps(_mm_shuffle_ps::<0x88>(a, b), _mm_shuffle_ps::<0xdd>(a, b));
     let mut products = [0f32; 4];
-    // SAFETY: 4 numbers have room in 4 places.
+    // SAFETY: 4 numbers fit 4 places.
     unsafe { _mm_storeu_ps(products.as_mut_ptr(), sums) };
     let first = vector.len() - rest.len();
     for (product, other) in products.iter_mut().zip(others) {
@@ -113,15 +114,15 @@ fn four_dots(vector: &[f32], others: [&[f32]; 4]) -> [f32; 4] {
     products
 }
 
-/// By hand, as compilers make a mess of it.
+/// The same as [`dot`] in AVX2 instructions, since compilers do not vectorise the plain loop well.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn dot_avx2(a: &[f32], b: &[f32]) -> f32 {
     use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_loadu_ps, _mm256_setzero_ps, _mm256_storeu_ps};
-    let (a, a_rest) = a.as_chunks::<SUMS>();
-    let (b, b_rest) = b.as_chunks::<SUMS>();
-    let mut registers = [_mm256_setzero_ps(); SUMS / 8];
+    let (a, a_rest) = a.as_chunks::<PARALLEL_SUMS>();
+    let (b, b_rest) = b.as_chunks::<PARALLEL_SUMS>();
+    let mut registers = [_mm256_setzero_ps(); PARALLEL_SUMS / 8];
     for (x, y) in a.iter().zip(b) {
         for (i, sum) in registers.iter_mut().enumerate() {
             // SAFETY: 32 numbers are four registers of 8.
@@ -129,18 +130,18 @@ fn dot_avx2(a: &[f32], b: &[f32]) -> f32 {
             *sum = _mm256_fmadd_ps(x, y, *sum);
         }
     }
-    let mut sums = [0f32; SUMS];
+    let mut sums = [0f32; PARALLEL_SUMS];
     for (eight, sum) in sums.as_chunks_mut::<8>().0.iter_mut().zip(registers) {
-        // SAFETY: 8 numbers have room in 8 places.
+        // SAFETY: 8 numbers fit 8 places.
         unsafe { _mm256_storeu_ps(eight.as_mut_ptr(), sum) };
     }
     total(sums) + a_rest.iter().zip(b_rest).fold(0f32, |sum, (&x, &y)| x.mul_add(y, sum))
 }
 
-/// Halves added to halves, until one is left.
+/// Adds the upper half of the sums to the lower one until one sum is left.
 #[inline(always)]
-fn total(mut sums: [f32; SUMS]) -> f32 {
-    let mut width = SUMS / 2;
+fn total(mut sums: [f32; PARALLEL_SUMS]) -> f32 {
+    let mut width = PARALLEL_SUMS / 2;
     while width > 0 {
         for i in 0..width {
             sums[i] += sums[i + width];
@@ -150,8 +151,8 @@ fn total(mut sums: [f32; SUMS]) -> f32 {
     sums[0]
 }
 
-/// Sums side by side.
-const SUMS: usize = 32;
+/// How many sums are kept side by side.
+const PARALLEL_SUMS: usize = 32;
 
 #[cfg(test)]
 mod tests {
@@ -165,7 +166,7 @@ mod tests {
             let (a, b): (Vec<f32>, Vec<f32>) = pairs.into_iter().unzip();
             let exact: f64 = a.iter().zip(&b).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum();
             prop_assert!((f64::from(dot(&a, &b)) - exact).abs() < 1e-5);
-            let others: Vec<Vec<f32>> = (0..7).map(|turn| b.iter().map(|y| y * turn as f32).collect()).collect();
+            let others: Vec<Vec<f32>> = (0..7).map(|factor| b.iter().map(|y| y * factor as f32).collect()).collect();
             let mut products = [f32::NAN; 7];
             dots(&a, others.iter().map(|other| &**other), &mut products);
             for (product, other) in products.into_iter().zip(&others) {

@@ -1,11 +1,11 @@
 //! "Here are vectors on a GPU, give me the best of their products."
 //!
-//! [`OnnxDevice`] is a [`Device`] of the graph, driven by ONNX Runtime: the products and the choice of the best are a
-//! small ONNX model, so there is no code for GPUs here, and the same model runs on the processor, to be tested there.
+//! [`OnnxDevice`] is a [`Device`] of the graph, driven by ONNX Runtime. The products and the choice of the best are a
+//! small ONNX model, so there is no code for GPUs here, and the same model is tested on the processor.
 //!
-//! Costs a copy of the vectors to the GPU for each graph, and the result's way back; what was taken on the GPU is given
-//! back with each graph. Not for the processor's own graphs, which the kernels of [`graph`](crate::graph) build many
-//! times as fast.
+//! Each graph costs a copy of the vectors to the GPU, and copies of the results back; the GPU's memory is freed with
+//! the graph. It is not for graphs on the processor, which the kernels of [`graph`](crate::graph) build many times as
+//! fast.
 
 mod loaded;
 mod model;
@@ -20,7 +20,7 @@ use crate::encode::{cuda, is_out_of_memory};
 use crate::error::{Error, Result};
 use crate::graph::device::{Device, DeviceBlocks, DeviceFormat, DeviceRows, DeviceVectors, LoadedVectors};
 
-/// An execution provider of ONNX Runtime, to build graphs on.
+/// An execution provider of ONNX Runtime that builds graphs.
 #[derive(Clone, Debug)]
 pub struct OnnxDevice {
     provider: Provider,
@@ -28,21 +28,22 @@ pub struct OnnxDevice {
 }
 
 impl OnnxDevice {
-    /// One that takes the libraries, the GPUs and their memory from these settings. Nothing is opened yet. TensorRT would
-    /// build an engine for each shape, so CUDA does its work.
+    /// Makes a device with the libraries, GPUs and memory that these settings name; nothing is opened yet.
+    ///
+    /// TensorRT would build an engine for each shape, so CUDA does its work.
     #[must_use]
     pub fn new(provider: Provider, config: &EncodeConfig) -> Self {
         let provider = if provider == Provider::Tensorrt { Provider::Cuda } else { provider };
         Self { provider, config: config.clone() }
     }
 
-    /// Tries a product of a few numbers.
+    /// Tries the device on a product of a few numbers.
     ///
     /// # Errors
-    /// [`Error::Device`] with the reason; those of loading ONNX Runtime.
+    /// [`Error::Device`] with the reason, or those of loading ONNX Runtime.
     pub fn probe(&self) -> Result<()> {
         let numbers = [[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]];
-        let read = |place: usize, vector: &mut [f32]| vector.copy_from_slice(&numbers[place]);
+        let read = |index: usize, vector: &mut [f32]| vector.copy_from_slice(&numbers[index]);
         let loaded = self.load(&DeviceVectors {
             count: 3,
             read: &read,
@@ -53,17 +54,20 @@ impl OnnxDevice {
         let rows = DeviceRows::Places(&[2]);
         let mut found = Vec::new();
         let blocks = DeviceBlocks { rows, block_rows: 1, columns: &[0, 1], block_columns: 2, k: 1 };
-        loaded.best(&blocks, &mut |scores, places| found.extend(scores.iter().copied().zip(places.iter().copied())))?;
+        loaded
+            .best(&blocks, &mut |scores, columns| found.extend(scores.iter().copied().zip(columns.iter().copied())))?;
         match found[..] {
             [(score, 1)] if (score - 0.8).abs() < 1e-2 => Ok(()),
             _ => Err(self.fault("it gives wrong results")),
         }
     }
 
+    /// An error that names this device.
     fn fault(&self, reason: impl Into<String>) -> Error {
         Error::Device { device: self.name().to_owned(), reason: reason.into() }
     }
 
+    /// Turns an error of ONNX Runtime into one of this crate.
     fn failed(&self, runtime: &Runtime, error: &ort::Error) -> Error {
         let message = error.message();
         if is_out_of_memory(message) {
@@ -96,7 +100,7 @@ impl Device for OnnxDevice {
     }
 }
 
-/// The device that the settings ask for, or that may pay; one that they ask for is tried.
+/// The device that the settings ask for, or that may pay. A device that they ask for is tried first.
 pub(crate) fn choose(wanted: GraphDevice, config: &EncodeConfig) -> Result<Option<Arc<dyn Device>>> {
     let on_gpu = config.providers.first().is_some_and(|first| *first != Provider::Cpu);
     if wanted == GraphDevice::Cpu || (wanted == GraphDevice::Auto && !on_gpu) {

@@ -1,4 +1,4 @@
-//! Where a run builds its graphs.
+//! Chooses what a run builds its graphs on.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -12,26 +12,27 @@ use crate::error::Result;
 use crate::sample::GraphVersion;
 use crate::telemetry;
 
-/// What builds the graphs of a run: the processor, or a device where the settings say so or where it pays.
+/// Builds the graphs of a run: on the processor, or on a device if the settings ask for it or if it pays.
 pub(crate) struct Backend {
     config: GraphConfig,
     device: Option<Arc<dyn Device>>,
-    /// How often the processor had to do a device's work.
+    /// How often the device failed, so that the processor did its work.
     failures: AtomicU64,
 }
 
 impl Backend {
-    /// With `device` for what it serves, as `config` says.
+    /// A backend that uses `device` as `config` says.
     pub fn new(config: GraphConfig, device: Option<Arc<dyn Device>>) -> Self {
         Self { config, device, failures: AtomicU64::new(0) }
     }
 
+    /// Builds a graph, as [`build`](build()) does.
     pub fn build(&self, table: &EmbeddingTable, seed: u64, version: GraphVersion) -> Result<ProximityGraph> {
         let on_processor = || build(table, &self.config, seed, version);
         self.on_device(table, seed, version).unwrap_or_else(|| Ok(on_processor()))
     }
 
-    /// The graph for a refresh, as [`renew`] gives it.
+    /// Builds the graph of a refresh, as [`renew`] does.
     pub fn renew(
         &self,
         old: &ProximityGraph,
@@ -43,16 +44,16 @@ impl Backend {
         self.on_device(table, seed, version).unwrap_or_else(|| Ok(on_processor()))
     }
 
-    /// Whether the same embeddings give the same neighbors, whatever the version.
+    /// Whether the same embeddings give the same neighbors for every graph version.
     pub fn is_settled(&self, samples: usize) -> bool {
         self.config.builder != GraphBuilder::Sampled || self.config.candidates >= samples - 1
     }
 
-    /// The graph by the device; `None` where the processor is to build it.
+    /// Builds the graph on the device; `None` if the processor is to build it.
     fn on_device(&self, table: &EmbeddingTable, seed: u64, version: GraphVersion) -> Option<Result<ProximityGraph>> {
         let device = self.device.as_ref().filter(|_| is_for_device(table, &self.config))?;
         let required = self.config.device == GraphDevice::Cuda;
-        if !required && multiplications(table, &self.config) < MIN_KEPT_TO_REFINE {
+        if !required && multiplications(table, &self.config) < MIN_DEVICE_MULTIPLICATIONS {
             return None;
         }
         match build_on(device.as_ref(), table, &self.config, seed, version) {
@@ -66,14 +67,15 @@ impl Backend {
     }
 }
 
+/// How many multiplications a graph takes.
 fn multiplications(table: &EmbeddingTable, config: &GraphConfig) -> f64 {
     let size = Size::new(table.present(), config);
     let scored = if config.builder == GraphBuilder::Exact { table.present() } else { size.candidates };
     table.present() as f64 * scored as f64 * table.dimension() as f64
 }
 
-/// From here on a device is worth the second that opening it may take: a processor of ten cores takes as long.
-const MIN_KEPT_TO_REFINE: f64 = 1e11;
+/// A graph of fewer multiplications is not worth the second that opening a device may take.
+const MIN_DEVICE_MULTIPLICATIONS: f64 = 1e11;
 
 #[cfg(test)]
 mod tests {
@@ -83,7 +85,7 @@ mod tests {
     use crate::graph::device::{DeviceVectors, LoadedVectors};
     use crate::sample::ModelVersion;
 
-    /// Fails, and counts how often it was asked.
+    /// A device that fails, and counts how often it was used.
     #[derive(Default)]
     struct Broken(AtomicU64);
 

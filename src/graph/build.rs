@@ -1,4 +1,4 @@
-//! Which graph the settings ask for, and who builds it.
+//! Builds the graph that the settings ask for.
 
 use super::device::{self, Device};
 use super::knn::{self, refine};
@@ -10,28 +10,29 @@ use crate::error::Result;
 use crate::sample::GraphVersion;
 use crate::telemetry;
 
-/// The graph that `config` asks for.
+/// Builds the graph that `config` asks for.
 ///
 /// [`GraphBuilder::Sampled`], the default, is the paper's: each sample's K most similar of M uniform others, without
 /// itself and without duplicates, for N M d multiplications. M ≥ N − 1 asks for the kNN graph, which the other builders
-/// make too; up to 50,000 samples it is made by [`GraphBuilder::Exact`], beyond by [`GraphBuilder::NnDescent`]. K ≥ N
-/// gives all others.
+/// make too: [`GraphBuilder::Exact`] makes it up to 50,000 samples, [`GraphBuilder::NnDescent`] beyond. K ≥ N gives all
+/// others.
 ///
-/// Memory beside embeddings and graph: `Sampled` needs at most a tenth of these (or 64 MB, where that is more), `Exact`
-/// K + 136 bytes a sample, `NnDescent` K + 220, of which 56 bytes or K / 2 + 16 stay as spares, and a few MB a thread
-/// each. Runs on the current rayon pool; except with [`GraphBuilder::Hnsw`], the graph does not depend on the number of
-/// threads.
+/// Memory beside embeddings and graph is at most a tenth of theirs for `Sampled` (or 64 MB, if that is more), K + 136
+/// bytes a sample for `Exact`, and K + 220 for `NnDescent`, of which 56 or K / 2 + 16 stay as the graph's reserve; and
+/// a few MB for each thread. It runs on the current rayon pool. Except with [`GraphBuilder::Hnsw`], the graph does not
+/// depend on the number of threads.
 ///
 /// # Panics
-/// For fewer than two samples that were not skipped, K = 0 or K > M: [`PipelineConfig`](crate::config::PipelineConfig) and
-/// [`Pipeline`](crate::Pipeline) refuse these with an error.
+/// Panics if fewer than two samples have embeddings, if K = 0 or if K > M.
+/// [`PipelineConfig`](crate::config::PipelineConfig) and [`Pipeline`](crate::Pipeline) refuse these with an error.
 #[must_use]
 pub fn build(table: &EmbeddingTable, config: &GraphConfig, seed: u64, version: GraphVersion) -> ProximityGraph {
-    let (present, size) = (table.present(), Size::new(table.present(), config));
+    let present = table.present();
+    let size = Size::new(present, config);
     let _span = telemetry::graph(present, size.candidates, size.neighbors, version).entered();
     match config.builder {
         GraphBuilder::Sampled if size.candidates < present - 1 => sampled::build(table, config, size, seed, version),
-        GraphBuilder::Sampled if present > EXACT_UP_TO => {
+        GraphBuilder::Sampled if present > MAX_EXACT_SAMPLES => {
             telemetry::nearly_exact(present);
             knn::descent::build(table, config, size, seed, version)
         }
@@ -41,18 +42,20 @@ pub fn build(table: &EmbeddingTable, config: &GraphConfig, seed: u64, version: G
     }
 }
 
-/// [`build`](build()) on another device: the graphs of the paper and of all pairs, from the same candidates. Neighbors
-/// whose similarities differ by less than the rounding of f32 may change places; all else is the same.
+/// Builds the graph that `config` asks for on a device, from the same candidates as [`build`](build()).
 ///
-/// Beside embeddings and graph it needs some hundred MB of this machine's memory for results on their way, and on the
-/// device a copy of the embeddings, or of a part of them where they do not fit there, and 0.5 GB.
+/// Neighbors whose similarities differ by less than the rounding of f32 may change places; all else is the same. Only
+/// the graph of the paper and that of all pairs are built on the device, others by the processor: those of other
+/// builders, and `sampled` over more samples than all pairs are scored of.
+///
+/// Beside embeddings and graph it needs some hundred MB of this machine's memory for results. On the device it needs
+/// 0.5 GB and a copy of the embeddings, or of a part of them if they do not fit.
 ///
 /// # Errors
-/// Those of the device. For what it does not serve there are none, the processor builds it: other builders than
-/// `sampled` and `exact`, and `sampled` over more samples than it scores all pairs of.
+/// Those of the device.
 ///
 /// # Panics
-/// As [`build`](build()).
+/// Panics as [`build`](build()) does.
 pub fn build_on(
     device: &dyn Device,
     table: &EmbeddingTable,
@@ -63,7 +66,8 @@ pub fn build_on(
     if !is_for_device(table, config) {
         return Ok(build(table, config, seed, version));
     }
-    let (present, size) = (table.present(), Size::new(table.present(), config));
+    let present = table.present();
+    let size = Size::new(present, config);
     let _span = telemetry::graph(present, size.candidates, size.neighbors, version).entered();
     let is_exact = config.builder == GraphBuilder::Exact || size.candidates >= present - 1;
     device::build::build(device, table, config, size, is_exact, seed, version)
@@ -78,22 +82,22 @@ pub(super) fn is_for_device(table: &EmbeddingTable, config: &GraphConfig) -> boo
     }
 }
 
-/// Whether the kNN graph is asked for, of so many samples that not all pairs are scored.
+/// Whether the kNN graph is asked for, over so many samples that not all pairs are scored.
 fn is_nearly_exact(table: &EmbeddingTable, config: &GraphConfig) -> bool {
     match config.builder {
         GraphBuilder::NnDescent => true,
-        GraphBuilder::Sampled => config.candidates >= table.present() - 1 && table.present() > EXACT_UP_TO,
+        GraphBuilder::Sampled => config.candidates >= table.present() - 1 && table.present() > MAX_EXACT_SAMPLES,
         GraphBuilder::Exact | GraphBuilder::Hnsw => false,
     }
 }
 
-/// The graph for a refresh: over new embeddings of the samples of `old`, and of any that have come behind them.
+/// Builds the graph of a refresh, over new embeddings of the samples of `old` and of any that were added behind them.
 ///
-/// Where `config` asks for the kNN graph of so many samples that [`build`](build()) would not score all pairs, `old` is
-/// [refined](refine()); else the graph is built anew.
+/// If `config` asks for the kNN graph of so many samples that [`build`](build()) would not score all pairs, `old` is
+/// [refined](refine()); otherwise the graph is built anew.
 ///
 /// # Panics
-/// As [`build`](build()) and [`refine`](refine()).
+/// Panics as [`build`](build()) and [`refine`](refine()) do.
 #[must_use]
 pub fn renew(
     old: &ProximityGraph,
@@ -110,7 +114,5 @@ pub fn renew(
     refined.graph
 }
 
-/// NN-descent takes as long as all pairs at 10,000 to 25,000 samples, for d = 128 and 384 and K = 16; here it takes a third
-/// as long, 0.7 s instead of 1.8 s for d = 384 (AVX-512, two threads), and what it saves begins to be worth more than
-/// the last two of 100 neighbors.
-const EXACT_UP_TO: usize = 50_000;
+/// How many samples all pairs are scored of at most. Beyond, NN-descent takes much less time, see docs/graph.md.
+const MAX_EXACT_SAMPLES: usize = 50_000;

@@ -1,3 +1,5 @@
+//! Saves graphs to Arrow files, and opens these.
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,33 +14,35 @@ use crate::graph::proximity_graph::EMPTY;
 use crate::sample::GraphVersion;
 
 impl ProximityGraph {
-    /// Saves the graph as an uncompressed Arrow IPC file of one record batch: `neighbors` and `similarities`, lists of
-    /// K numbers for each sample, as any reader of Arrow opens them, and of a kNN graph `spares`, the ids that come next
-    /// (2³² − 1 for none).
+    /// Saves the graph as an uncompressed Arrow IPC file of one record batch, which any reader of Arrow opens.
     ///
-    /// Writes 8 K bytes a sample to a temporary name in the folder of `path`, which it makes if need be, and renames
-    /// when the file is complete on disk. Blocks meanwhile: not for the threads of an async runtime.
+    /// Its columns are `neighbors` and `similarities`, lists of K numbers for each sample, and for a kNN graph
+    /// `spares`, its reserve (2³² − 1 stands for none).
+    ///
+    /// Writes 8 K bytes a sample under a temporary name in the folder of `path`, which it makes if necessary, and
+    /// renames the file once it is complete on disk. It blocks, so do not call it on threads of an async runtime.
     ///
     /// # Errors
-    /// [`Error::Io`]; `path` is then what it was before.
+    /// [`Error::Io`]; `path` is then as it was before.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let width = i32::try_from(self.degree);
         let width = width.map_err(|_| Error::Shape { found: self.neighbors.len(), dimension: self.degree })?;
-        let metadata = [(arrow_file::FORMAT_VERSION, FORMAT.to_owned()), (GRAPH_VERSION, self.version.to_string())];
+        let metadata =
+            [(arrow_file::FORMAT_VERSION, GRAPH_FILE_FORMAT.to_owned()), (GRAPH_VERSION, self.version.to_string())];
         let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
         let list = |item: DataType, width, values: ArrayRef| -> Result<ArrayRef, _> {
             FixedSizeListArray::try_new(numbers(item), width, values, None).map(|list| Arc::new(list) as _)
         };
         let ids = |ids: &ScalarBuffer<u32>| Arc::new(UInt32Array::new(ids.clone(), None));
         let similarities = Arc::new(Float32Array::new(self.similarities.clone(), None));
-        // At most 16 more than neighbors.
-        let spares = self.reserve_len() as i32;
+        // The reserve is max(14, K / 8 + 4) ids, so it fits as K does.
+        let reserve = self.reserve_len() as i32;
         let batch = list(DataType::UInt32, width, ids(&self.neighbors)).and_then(|neighbors| {
             let mut columns = vec![neighbors, list(DataType::Float32, width, similarities)?];
-            if spares > 0 {
-                columns.push(list(DataType::UInt32, spares, ids(&self.spares))?);
+            if reserve > 0 {
+                columns.push(list(DataType::UInt32, reserve, ids(&self.reserve))?);
             }
-            RecordBatch::try_new(Arc::new(Schema::new_with_metadata(fields(width, spares), metadata)), columns)
+            RecordBatch::try_new(Arc::new(Schema::new_with_metadata(fields(width, reserve), metadata)), columns)
         });
         arrow_file::save(path.as_ref(), &batch.map_err(|cause| Error::Arrow { action: "save a graph", cause })?)
     }
@@ -46,27 +50,27 @@ impl ProximityGraph {
     /// Opens a saved graph, memory-mapped: nothing is copied, and the operating system decides what stays in memory.
     ///
     /// Reads the file once, to check that it is as it was written, that all neighbors are samples and all similarities
-    /// finite. Blocks meanwhile: not for the threads of an async runtime. The file may be replaced while it is open, but
-    /// must not be changed in place.
+    /// finite. It blocks, so do not call it on threads of an async runtime. The file may be replaced while it is open,
+    /// but must not be changed in place.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Damaged`] for a file that is not as it was written; [`Error::Corrupt`] for something else.
+    /// [`Error::Io`]; [`Error::Damaged`] if the file is not as it was written; [`Error::Corrupt`] if it is no graph.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        arrow_file::open_one(path.as_ref(), FORMAT, "a proximity graph that this version reads", decode)
+        arrow_file::open_one(path.as_ref(), GRAPH_FILE_FORMAT, "a proximity graph that this version reads", decode)
     }
 }
 
-/// A graph over the same buffers, or what is wrong.
+/// Makes a graph over the same buffers, or says what is wrong.
 fn decode(schema: &Schema, batch: &RecordBatch) -> Result<ProximityGraph, String> {
     let width = match schema.fields().first().map(|field| field.data_type()) {
         Some(&DataType::FixedSizeList(_, width)) if width > 0 => width,
         _ => return Err("the first column has no lists of neighbors".into()),
     };
-    let spares = match schema.fields().get(2).map(|field| field.data_type()) {
-        Some(&DataType::FixedSizeList(_, spares)) => spares.max(0),
+    let reserve = match schema.fields().get(2).map(|field| field.data_type()) {
+        Some(&DataType::FixedSizeList(_, reserve)) => reserve.max(0),
         _ => 0,
     };
-    if *schema.fields() != fields(width, spares) {
+    if *schema.fields() != fields(width, reserve) {
         return Err("its columns are not `neighbors` and `similarities` of equal width, and `spares`".into());
     }
     let version = schema.metadata().get(GRAPH_VERSION).and_then(|version| version.parse().ok());
@@ -78,25 +82,26 @@ fn decode(schema: &Schema, batch: &RecordBatch) -> Result<ProximityGraph, String
     if let Some(id) = neighbors.iter().find(|&&id| id as usize >= len) {
         return Err(format!("it has {len} samples, and {id} among their neighbors"));
     }
-    if let Some(place) = similarities.iter().position(|similarity| !similarity.is_finite()) {
-        return Err(format!("a similarity of sample {} is {}", place / degree, similarities[place]));
+    if let Some(index) = similarities.iter().position(|similarity| !similarity.is_finite()) {
+        return Err(format!("a similarity of sample {} is {}", index / degree, similarities[index]));
     }
     let graph = ProximityGraph::of_buffers(neighbors, similarities, degree, version);
-    if spares == 0 {
+    if reserve == 0 {
         return Ok(graph);
     }
-    let spares = values(2).as_primitive::<UInt32Type>().values().clone();
-    match spares.iter().find(|&&id| id as usize >= len && id != EMPTY.0) {
+    let reserve = values(2).as_primitive::<UInt32Type>().values().clone();
+    match reserve.iter().find(|&&id| id as usize >= len && id != EMPTY.0) {
         Some(id) => Err(format!("it has {len} samples, and {id} among their spares")),
-        None => Ok(graph.with_reserve(spares)),
+        None => Ok(graph.with_reserve(reserve)),
     }
 }
 
-fn fields(width: i32, spares: i32) -> Fields {
+/// The columns of a file; without a reserve there are two.
+fn fields(width: i32, reserve: i32) -> Fields {
     let list = |name, item, width| Field::new_fixed_size_list(name, numbers(item), width, false);
     let mut fields = vec![list("neighbors", DataType::UInt32, width), list("similarities", DataType::Float32, width)];
-    if spares > 0 {
-        fields.push(list("spares", DataType::UInt32, spares));
+    if reserve > 0 {
+        fields.push(list(RESERVE_COLUMN, DataType::UInt32, reserve));
     }
     fields.into()
 }
@@ -105,11 +110,14 @@ fn numbers(item: DataType) -> FieldRef {
     Arc::new(Field::new_list_field(item, false))
 }
 
-/// Key of the schema's metadata.
+/// The column of the reserve.
+const RESERVE_COLUMN: &str = "spares";
+
+/// The key of the graph's version in the schema's metadata.
 const GRAPH_VERSION: &str = "graph_version";
 
-/// Raised where older readers would misread a file.
-const FORMAT: &str = "2";
+/// The format of files; raised when older readers would misread a file.
+const GRAPH_FILE_FORMAT: &str = "2";
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,6 @@
-//! Approximate nearest neighbors by a hierarchical navigable small world (arXiv 1603.09320), as the crate
-//! instant-distance makes it.
+//! Approximate nearest neighbors by a hierarchical navigable small world (HNSW, arXiv 1603.09320).
+//!
+//! The index is that of the crate instant-distance.
 
 use std::fmt;
 use std::ops::Deref;
@@ -21,35 +22,35 @@ use crate::sample::{GraphVersion, SampleId};
 use crate::simd::dot;
 use crate::telemetry;
 
-/// Finds the samples most similar to a vector from outside, by a few thousand comparisons.
+/// An index that finds the samples most similar to a vector by a few thousand comparisons.
 ///
-/// For many queries over one large table. Takes about 340 bytes a sample beside the table. Nothing is added later; its links
-/// are 32 a sample (64 in the lowest layer), whatever K is. An index built on one thread is the same for the same seed;
-/// on several it depends on their timing, as may what it finds.
+/// It is made for many queries over one large table. It takes about 340 bytes a sample beside the table: 32 links, and
+/// 64 in the lowest layer, whatever K is. Nothing can be added later. An index that was built on one thread is the same
+/// for the same seed; on several threads it depends on their timing, and so may what it finds.
 pub struct HnswIndex {
     table: Arc<EmbeddingTable>,
-    hnsw: Hnsw<Vector<Arc<EmbeddingTable>>>,
+    hnsw: Hnsw<IndexPoint<Arc<EmbeddingTable>>>,
 }
 
 impl HnswIndex {
-    /// An index over all samples of `table`. Heavy: some 20,000 to 60,000 similarities a sample, on the current rayon
-    /// pool.
+    /// Builds an index over all samples of `table`, on the current rayon pool.
+    ///
+    /// Costs some 20,000 to 60,000 similarities a sample.
     #[must_use]
     pub fn build(table: &Arc<EmbeddingTable>, seed: u64) -> Self {
         Self { table: table.clone(), hnsw: index(table.clone(), EF_SEARCH, seed) }
     }
 
-    /// The `k` samples most similar to `vector`, or all where there are fewer, most similar first and equally similar
-    /// ones by id; each with its similarity. `vector` is what the encoder gives; it is scaled as the table is.
+    /// Finds the `k` samples most similar to `vector`, or all if there are fewer, each with its similarity.
     ///
-    /// Misses a few: for k = 20 of 3,000 clustered samples recall was 0.998 by cosine and 0.983 by dot product. For `k`
-    /// above 200, and where the index reaches fewer than `k`, all samples are compared. Blocks: not for the threads of
-    /// an async runtime.
+    /// They come most similar first, and equally similar ones by id. `vector` is what the encoder gives; it is scaled
+    /// as the table is. A few may be missed; docs/graph.md has figures. For `k` above 200, and if the index reaches
+    /// fewer than `k`, all samples are compared. It blocks, so do not call it on threads of an async runtime.
     ///
     /// # Errors
-    /// [`Error::Query`] for a vector of another dimension, one that is not finite, or without a usable length.
+    /// [`Error::Query`] for a vector that has another dimension, is not finite, or has no usable length.
     pub fn search(&self, vector: &[f32], k: usize) -> Result<Vec<(SampleId, f32)>> {
-        let query = Vector { table: Arc::new(query(&self.table, vector)?), id: SampleId(0), rest: 0.0 };
+        let query = IndexPoint { table: Arc::new(query(&self.table, vector)?), id: SampleId(0), padding: 0.0 };
         let k = k.min(self.table.present());
         let mut found = Vec::new();
         if k <= EF_SEARCH {
@@ -70,9 +71,9 @@ impl fmt::Debug for HnswIndex {
     }
 }
 
-/// The graph of approximate nearest neighbors: the paper's for M → N, with a few of them missed.
+/// Builds the graph of approximate nearest neighbors: the paper's for M → N, except for a few that it misses.
 ///
-/// A sample for which the index reaches fewer than K others gets uniform ones, counted in a warning.
+/// A sample for which the index reaches fewer than K others gets uniform ones, which a warning counts.
 pub(in crate::graph) fn build(
     table: &EmbeddingTable,
     config: &GraphConfig,
@@ -89,7 +90,7 @@ pub(in crate::graph) fn build(
         if table.is_skipped(id) {
             return Vec::new();
         }
-        let others = nearest(&hnsw, &Vector { table, id, rest: 0.0 }, search).filter(|(other, _)| *other != id);
+        let others = nearest(&hnsw, &IndexPoint { table, id, padding: 0.0 }, search).filter(|(other, _)| *other != id);
         let mut list: Vec<_> = others.take(k).collect();
         if list.len() < k {
             topped_up.fetch_add(1, Ordering::Relaxed);
@@ -106,7 +107,7 @@ pub(in crate::graph) fn build(
     graph
 }
 
-/// Fills the list of `id`, one of `present`, up to `k` with uniform others of these. At least `k` others must be there.
+/// Fills the list of `id` up to `k` with uniform others of `present`, which has at least `k` others.
 fn top_up(
     list: &mut Vec<(SampleId, f32)>,
     table: &EmbeddingTable,
@@ -114,40 +115,43 @@ fn top_up(
     k: usize,
     generator: &mut impl Rng,
 ) {
-    let (missing, known) = (k - list.len(), list.iter().map(|(other, _)| *other).chain([id]).collect::<Vec<_>>());
-    // At most K + 1 − `missing` of these are known.
+    let missing = k - list.len();
+    let known: Vec<_> = list.iter().map(|(other, _)| *other).chain([id]).collect();
+    // At most k + 1 − `missing` of these are known.
     let drawn = index::sample(generator, present.len(), k + 1);
-    let fresh = drawn.iter().map(|place| SampleId(present[place])).filter(|other| !known.contains(other));
-    list.extend(fresh.take(missing).map(|other| (other, table.similarity_of(id, other))));
+    let unknown = drawn.iter().map(|index| SampleId(present[index])).filter(|other| !known.contains(other));
+    list.extend(unknown.take(missing).map(|other| (other, table.similarity_of(id, other))));
 }
 
 /// A point of the index: a sample of a table, or a query, the only sample of a table of its own.
 #[derive(Clone)]
-struct Vector<T> {
+struct IndexPoint<T> {
     table: T,
     id: SampleId,
-    /// One more component, which makes all samples equally long; 0 for a query. The most similar are then the nearest
-    /// for the dot product too (Bachrach et al. 2014, "Speeding up the Xbox recommender system").
-    rest: f32,
+    /// One more component, which makes all samples equally long; 0 for a query.
+    ///
+    /// So the most similar are the nearest for the dot product too (Bachrach et al. 2014, "Speeding up the Xbox
+    /// recommender system").
+    padding: f32,
 }
 
-impl<T: Deref<Target = EmbeddingTable> + Clone + Sync> Point for Vector<T> {
-    /// Orders as the Euclidean distance does. Among samples: |a − b|² is twice the common |a|² less twice this product.
+impl<T: Deref<Target = EmbeddingTable> + Clone + Sync> Point for IndexPoint<T> {
+    /// A number that is ordered as the Euclidean distance: |a − b|² is 2 |a|² − 2 a b, and all samples have equal |a|.
     fn distance(&self, other: &Self) -> f32 {
         let similarity = match std::ptr::eq(&*self.table, &*other.table) {
             true => self.table.similarity_of(self.id, other.id),
             false => similarity_between(&self.table, self.id, &other.table, other.id),
         };
-        -(similarity + self.rest * other.rest)
+        -(similarity + self.padding * other.padding)
     }
 }
 
-/// The similarity of samples of two tables of one dimension.
+/// The similarity of samples of two tables that have the same dimension.
 fn similarity_between(a: &EmbeddingTable, a_id: SampleId, b: &EmbeddingTable, b_id: SampleId) -> f32 {
     dot(&a.get(a_id), &b.get(b_id))
 }
 
-/// A vector from outside as a table of one sample, checked and scaled like the samples of `table`.
+/// Makes a table of one sample from a query vector, checked and scaled like the samples of `table`.
 fn query(table: &EmbeddingTable, vector: &[f32]) -> Result<EmbeddingTable> {
     let (found, dimension) = (vector.len(), table.dimension());
     if found != dimension {
@@ -166,28 +170,34 @@ fn query(table: &EmbeddingTable, vector: &[f32]) -> Result<EmbeddingTable> {
     })
 }
 
-fn index<T: Deref<Target = EmbeddingTable> + Clone + Sync>(table: T, ef_search: usize, seed: u64) -> Hnsw<Vector<T>> {
+/// Builds the index over the samples of a table that were not skipped.
+fn index<T: Deref<Target = EmbeddingTable> + Clone + Sync>(
+    table: T,
+    ef_search: usize,
+    seed: u64,
+) -> Hnsw<IndexPoint<T>> {
     let ids = || (0..table.len()).map(SampleId::new).filter(|id| !table.is_skipped(*id));
     let square = |id| table.similarity_of(id, id);
     let longest = ids().map(square).fold(0f32, f32::max);
-    let rest = |id| match table.similarity() {
+    let padding = |id| match table.similarity() {
         Similarity::Cosine => 0.0,
         Similarity::Dot => (longest - square(id)).max(0.0).sqrt(),
     };
-    let points = ids().map(|id| Vector { table: table.clone(), id, rest: rest(id) }).collect();
+    let points = ids().map(|id| IndexPoint { table: table.clone(), id, padding: padding(id) }).collect();
     Builder::default().ef_construction(EF_CONSTRUCTION).ef_search(ef_search).seed(seed).build_hnsw(points).0
 }
 
-/// What the index finds, about most similar first.
+/// Searches the index; the results come about most similar first.
 fn nearest<'a, T: Deref<Target = EmbeddingTable> + Clone + Sync>(
-    hnsw: &'a Hnsw<Vector<T>>,
-    query: &Vector<T>,
+    hnsw: &'a Hnsw<IndexPoint<T>>,
+    query: &IndexPoint<T>,
     search: &'a mut Search,
 ) -> impl Iterator<Item = (SampleId, f32)> + 'a {
     hnsw.search(query, search).map(|item| (item.point.id, -item.distance))
 }
 
-/// Candidates kept while a sample is linked, and while one is searched for; more find more and take longer.
+/// How many candidates are kept while a sample is linked, and while one is searched for; more find more and take
+/// longer.
 const EF_CONSTRUCTION: usize = 100;
 const EF_SEARCH: usize = 200;
 

@@ -1,10 +1,10 @@
-//! What all builders share: how many candidates and neighbors, and where their random numbers come from.
+//! What all builders share: the numbers of candidates and neighbors, and random generators.
 
 use crate::config::GraphConfig;
 use crate::sample::GraphVersion;
 use crate::telemetry;
 
-/// M and K, cut down to what the data set can give: a sample has only N − 1 others.
+/// M and K, limited to the N − 1 others that a sample has.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Size {
     pub candidates: usize,
@@ -25,7 +25,9 @@ impl Size {
     }
 }
 
-/// A generator for one part of one graph: `part` is a row or a block.
+/// A generator for one part of one graph.
+///
+/// `part` is the row, the node of a clustering, or one of the two largest numbers, for draws and recall probes.
 pub(super) fn generator(seed: u64, version: GraphVersion, part: u64) -> rand::rngs::ChaCha8Rng {
     use rand::SeedableRng;
     let mut key = [0u8; 32];
@@ -37,7 +39,7 @@ pub(super) fn generator(seed: u64, version: GraphVersion, part: u64) -> rand::rn
     generator
 }
 
-/// How many to keep by rough scores, so that the K best are among them.
+/// How many candidates to keep by rough scores, so that the K best by similarity are among them.
 pub(super) fn with_margin(k: usize) -> usize {
     k + k / 8 + 4
 }

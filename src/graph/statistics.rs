@@ -5,40 +5,43 @@ use rayon::prelude::*;
 use crate::graph::ProximityGraph;
 use crate::sample::SampleId;
 
-/// What a graph is like. Its `Display` is a few aligned lines.
+/// Statistics of a graph; its `Display` is a few aligned lines.
 ///
-/// The in-degree of a sample is the number of samples that it is a neighbor of. All zero for a graph without samples; those
-/// that were skipped do not count.
+/// The in-degree of a sample is the number of samples that it is a neighbor of. Skipped samples do not count. All
+/// numbers are 0 for a graph without samples.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GraphStatistics {
-    /// N.
+    /// N: how many samples there are.
     pub samples: usize,
-    /// K, which is the mean in-degree as well.
+    /// K: how many neighbors each has, which is also the mean in-degree.
     pub neighbors: usize,
-    /// Variance of the in-degrees; about K where neighbors are random.
+    /// The variance of in-degrees; about K if neighbors are random.
     pub in_degree_variance: f64,
     /// The smallest in-degree that at least 99 % of the samples do not exceed.
     pub in_degree_p99: usize,
     /// The largest in-degree: the greatest hub.
     pub in_degree_max: usize,
-    /// Samples that are nobody's neighbor: a walk comes to them only by starting there.
+    /// How many samples are nobody's neighbor, so that a walk reaches them only by starting there.
     pub without_in_edges: usize,
-    /// Share of the edges that go to the 1 % of samples with the largest in-degrees (at least one sample), 0 to 1;
-    /// 0.01 where all are alike.
+    /// The share of edges that lead to the 1 % of samples with the largest in-degrees (at least one), 0 to 1.
+    ///
+    /// It is 0.01 if all in-degrees are equal.
     pub hub_share: f64,
-    /// Weakly connected components: parts that no edge leaves or enters.
+    /// How many weakly connected components there are: parts that no edge leaves or enters.
     pub components: usize,
-    /// Samples in the largest of them.
+    /// How many samples the largest component has.
     pub largest_component: usize,
-    /// Share of the edges whose reverse is an edge too, 0 to 1.
+    /// The share of edges whose reverse is an edge too, 0 to 1.
     pub reciprocity: f64,
-    /// Mean similarity over all edges.
+    /// The mean similarity over all edges.
     pub mean_similarity: f64,
 }
 
 impl ProximityGraph {
-    /// Counts what the graph is like. N K² comparisons for the reciprocity, on the current rayon pool, and N K steps on
-    /// one thread for the rest; 8 bytes a sample while it runs.
+    /// Computes the statistics of the graph.
+    ///
+    /// Costs N K² comparisons for the reciprocity, on the current rayon pool, and N K steps on one thread for the rest;
+    /// takes 8 bytes a sample while it runs.
     #[must_use]
     pub fn statistics(&self) -> GraphStatistics {
         let present: Vec<SampleId> = (0..self.len()).map(SampleId::new).filter(|id| !self.is_skipped(*id)).collect();
@@ -69,7 +72,7 @@ impl ProximityGraph {
         }
     }
 
-    /// Edges whose reverse is an edge.
+    /// Counts the edges whose reverse is an edge.
     fn reciprocal(&self, present: &[SampleId]) -> usize {
         present
             .par_iter()
@@ -77,14 +80,15 @@ impl ProximityGraph {
             .sum()
     }
 
-    /// How many weakly connected components there are, without the `skipped` samples, and the samples in the largest, by
-    /// union-find.
+    /// How many weakly connected components there are without the `skipped` samples, and the size of the largest.
+    ///
+    /// By union-find.
     fn components(&self, skipped: usize) -> (usize, usize) {
         let mut parents: Vec<u32> = (0..self.len() as u32).collect();
         for (row, neighbors) in self.neighbors.chunks_exact(self.degree).enumerate() {
             for &neighbor in neighbors {
                 let (a, b) = (root(&mut parents, row as u32), root(&mut parents, neighbor));
-                // Under the smaller number, so that parents come first.
+                // The larger root goes under the smaller one, so that parents have smaller ids.
                 parents[a.max(b) as usize] = a.min(b);
             }
         }

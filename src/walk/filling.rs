@@ -1,36 +1,43 @@
 use rand::Rng;
 
-use super::WalkCounts;
+use super::counts::WalkCounts;
 use super::guards::Admission;
 use super::remaining::Remaining;
 use crate::sample::SampleId;
 
-/// A mini-batch that is being filled.
+/// A mini-batch while it is being filled.
 pub(super) struct Filling<'a, A> {
     pub ids: Vec<SampleId>,
     pub counts: WalkCounts,
-    /// Who may join.
+    /// Decides which samples may join.
     pub admission: A,
     size: usize,
-    /// Where samples come from.
-    fresh: &'a mut Remaining,
-    /// With the paper's coverage, those that walks start at.
+    /// The samples that may be taken.
+    source: &'a mut Remaining,
+    /// The samples that walks start at with the paper's coverage: those not seen in this epoch.
     unseen: Option<&'a mut Remaining>,
-    /// Samples of either that were picked.
+    /// How many samples of `unseen` and of `source` were picked.
     picked: [usize; 2],
-    /// Samples that are still looked at when any would do.
+    /// How many more samples [`any`](Self::any) may look at.
     looks: usize,
 }
 
 impl<'a, A: Admission> Filling<'a, A> {
-    pub fn new(size: usize, fresh: &'a mut Remaining, mut unseen: Option<&'a mut Remaining>, admission: A) -> Self {
-        fresh.sweep();
+    pub fn new(size: usize, source: &'a mut Remaining, mut unseen: Option<&'a mut Remaining>, admission: A) -> Self {
+        source.sweep();
         if let Some(unseen) = &mut unseen {
             unseen.sweep();
         }
-        let looks = size.saturating_mul(LOOKS_PER_SAMPLE);
-        let (ids, counts) = (Vec::with_capacity(size), WalkCounts::default());
-        Self { ids, counts, admission, size, fresh, unseen, picked: [0; 2], looks }
+        Self {
+            ids: Vec::with_capacity(size),
+            counts: WalkCounts::default(),
+            admission,
+            size,
+            source,
+            unseen,
+            picked: [0; 2],
+            looks: size.saturating_mul(MAX_LOOKS_PER_SAMPLE),
+        }
     }
 
     pub fn size(&self) -> usize {
@@ -41,19 +48,19 @@ impl<'a, A: Admission> Filling<'a, A> {
         self.ids.len() >= self.size
     }
 
-    /// Takes a sample, if it is fresh and may join.
+    /// Takes a sample if it remains and may join, and returns whether it did.
     #[inline]
     pub fn offer(&mut self, id: SampleId) -> bool {
-        if !self.fresh.contains(id) || !self.admission.admits(id) {
+        if !self.source.contains(id) || !self.admission.admits(id) {
             return false;
         }
-        self.fresh.take(id);
+        self.source.take(id);
         self.admission.join(id);
         self.ids.push(id);
         true
     }
 
-    /// Takes any sample that may join, each as likely; `None` where none may, or none of very many that were looked at.
+    /// Takes a uniformly random sample that may join; `None` if there is none, or none among very many.
     pub fn any(&mut self, generator: &mut impl Rng) -> Option<SampleId> {
         while self.looks > 0 {
             let id = self.pick(generator)?;
@@ -65,7 +72,7 @@ impl<'a, A: Admission> Filling<'a, A> {
         None
     }
 
-    /// Takes the first by `rank` of a few random samples, if it may join; else the next, else [`any`](Self::any).
+    /// Takes the sample of least `rank` that may join, of a `few` random ones; if none may, [any](Self::any).
     pub fn least(
         &mut self,
         few: usize,
@@ -74,19 +81,19 @@ impl<'a, A: Admission> Filling<'a, A> {
     ) -> Option<SampleId> {
         let before = self.picked;
         let mut picks: Vec<_> = (0..few).filter_map(|_| self.pick(generator)).collect();
-        // Those that are not taken may be picked again.
+        // Samples that are not taken may be picked again.
         self.picked = before;
         picks.sort_by_key(|&id| rank(id));
         picks.into_iter().find(|&id| self.offer(id)).or_else(|| self.any(generator))
     }
 
-    /// A random sample that was not picked before.
+    /// Picks a random sample that was not picked before.
     fn pick(&mut self, generator: &mut impl Rng) -> Option<SampleId> {
         let unseen = self.unseen.as_mut().and_then(|unseen| unseen.pick(&mut self.picked[0], generator));
-        unseen.or_else(|| self.fresh.pick(&mut self.picked[1], generator))
+        unseen.or_else(|| self.source.pick(&mut self.picked[1], generator))
     }
 
-    /// Takes any until it is full, or none may join.
+    /// Takes random samples until the mini-batch is full or none may join, and returns how many.
     pub fn top_up(&mut self, generator: &mut impl Rng) -> u64 {
         let before = self.ids.len();
         while !self.is_full() && self.any(generator).is_some() {}
@@ -94,5 +101,5 @@ impl<'a, A: Admission> Filling<'a, A> {
     }
 }
 
-/// Samples looked at for each of the mini-batch, when any would do. The last of an epoch are all looked at.
-const LOOKS_PER_SAMPLE: usize = 64;
+/// How many samples a mini-batch looks at when any would do, for each of its own: all of them late in an epoch.
+const MAX_LOOKS_PER_SAMPLE: usize = 64;

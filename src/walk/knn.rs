@@ -4,8 +4,11 @@ use super::filling::Filling;
 use super::guards::Admission;
 use crate::graph::ProximityGraph;
 
-/// Fills a mini-batch with samples that cluster: a random one, its fresh neighbors from the most similar on, then theirs
-/// in the same order, breadth first. Where no fresh neighbor is left, it begins elsewhere.
+/// Fills a mini-batch nearest first, breadth first from a random sample.
+///
+/// 1. Start at the first member, or else at a random remaining sample.
+/// 2. Take the remaining neighbors of each member, from the most similar on, from rank `skip` on.
+/// 3. If all members are done, start again at a random remaining sample.
 pub(super) fn draw<A: Admission>(
     graph: &ProximityGraph,
     skip: usize,

@@ -8,48 +8,49 @@ use super::guards::Groups;
 use super::remaining::Remaining;
 use crate::sample::SampleId;
 
-/// Groups of which every mini-batch to come must have a sample, or the epoch cannot have them all: those with as many
-/// fresh samples as there are mini-batches left.
+/// Finds the groups that need a sample in every mini-batch to come, since no two of a group may share one.
 ///
-/// Without it, walks would take what is easy, and an epoch would end with samples that only each other keep apart.
+/// These are the groups with at least as many remaining samples as there are mini-batches left. Without it, an epoch
+/// would end with samples of one group, which may not share a mini-batch.
 #[derive(Clone, Debug)]
 pub(super) struct MustDraw {
     groups: Arc<Groups>,
-    /// Fresh samples of each group.
-    fresh: Vec<u32>,
-    /// The groups, largest first, each with how many of its samples were fresh when that was last looked at.
+    /// How many samples of each group remain.
+    remaining: Vec<u32>,
+    /// The groups, largest first, each with the number that remained when it was last looked at.
     heap: BinaryHeap<(u32, Reverse<u32>)>,
 }
 
 impl MustDraw {
-    /// O(samples in groups).
-    pub fn new(groups: &Arc<Groups>, fresh: &Remaining) -> Self {
-        let count = |group: u32| groups.members(group).iter().filter(|&&id| fresh.contains(id)).count() as u32;
+    /// Counts the remaining samples of each group, in O(samples in groups).
+    pub fn new(groups: &Arc<Groups>, remaining: &Remaining) -> Self {
+        let count = |group: u32| groups.members(group).iter().filter(|&&id| remaining.contains(id)).count() as u32;
         let counts: Vec<_> = (0..groups.len() as u32).map(count).collect();
         let heap = counts.iter().zip(0..).map(|(&count, group)| (count, Reverse(group))).collect();
-        Self { groups: groups.clone(), fresh: counts, heap }
+        Self { groups: groups.clone(), remaining: counts, heap }
     }
 
+    /// Whether this counts these groups.
     pub fn are_of(&self, groups: &Arc<Groups>) -> bool {
         Arc::ptr_eq(&self.groups, groups)
     }
 
-    /// These samples are not fresh any more.
+    /// Counts these samples as drawn.
     pub fn drawn(&mut self, ids: &[SampleId]) {
         for group in ids.iter().flat_map(|&id| self.groups.groups_of(id)) {
-            let fresh = &mut self.fresh[*group as usize];
-            *fresh = fresh.saturating_sub(1);
+            let remaining = &mut self.remaining[*group as usize];
+            *remaining = remaining.saturating_sub(1);
         }
     }
 
-    /// A fresh sample of each group that must have one, with `left` mini-batches to come; the largest group's first.
-    pub fn samples(&mut self, fresh: &Remaining, left: u64, generator: &mut impl Rng) -> Vec<SampleId> {
+    /// Draws a remaining sample of each must-draw group, the largest group first, with `left` mini-batches to come.
+    pub fn samples(&mut self, remaining: &Remaining, left: u64, generator: &mut impl Rng) -> Vec<SampleId> {
         let mut must_draw = Vec::new();
         while let Some(&(count, Reverse(group))) = self.heap.peek()
             && u64::from(count) >= left
         {
             self.heap.pop();
-            let now = self.fresh[group as usize];
+            let now = self.remaining[group as usize];
             if u64::from(now) >= left {
                 must_draw.push((now, Reverse(group)));
             } else if now > 0 {
@@ -60,22 +61,27 @@ impl MustDraw {
         must_draw.sort_unstable_by(|a, b| b.cmp(a));
         must_draw
             .into_iter()
-            .filter_map(|(_, Reverse(group))| any(self.groups.members(group), fresh, generator))
+            .filter_map(|(_, Reverse(group))| any(self.groups.members(group), remaining, generator))
             .collect()
     }
 }
 
-/// Any fresh one of these.
-fn any(members: &[SampleId], fresh: &Remaining, generator: &mut impl Rng) -> Option<SampleId> {
+/// Draws one of the members that remain.
+fn any(members: &[SampleId], remaining: &Remaining, generator: &mut impl Rng) -> Option<SampleId> {
     let mut at = generator.random_range(0..members.len());
-    // Where few are fresh, the next one on: not quite as likely each, but found in time.
+    // If few remain, the next member that does: not exactly uniform, but found in time.
     for attempt in 0..members.len() {
-        if fresh.contains(members[at]) {
+        if remaining.contains(members[at]) {
             return Some(members[at]);
         }
-        at = if attempt < ATTEMPTS { generator.random_range(0..members.len()) } else { (at + 1) % members.len() };
+        at = if attempt < MAX_RANDOM_LOOKS {
+            generator.random_range(0..members.len())
+        } else {
+            (at + 1) % members.len()
+        };
     }
-    (0..members.len()).map(|more| members[(at + more) % members.len()]).find(|&id| fresh.contains(id))
+    (0..members.len()).map(|more| members[(at + more) % members.len()]).find(|&id| remaining.contains(id))
 }
 
-const ATTEMPTS: usize = 32;
+/// How many members are looked at in random order before the others are gone through.
+const MAX_RANDOM_LOOKS: usize = 32;

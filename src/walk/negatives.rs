@@ -1,37 +1,40 @@
 use rand::{Rng, RngExt};
 
-use super::WalkCounts;
+use super::counts::WalkCounts;
 use super::guards::{Admission, SparseBitSet};
 use crate::graph::ProximityGraph;
 use crate::sample::SampleId;
 
-/// Explicit negatives that are to be drawn: `count` of each sample of a mini-batch, among the first `samples`.
-pub(super) struct Wanted<'a> {
+/// The explicit negatives to draw: `count` for each sample of a mini-batch, among the first `samples`.
+pub(super) struct NegativeRequest<'a> {
     pub of: &'a [SampleId],
     pub count: usize,
     pub samples: usize,
 }
 
-/// Where to look for them.
-pub(super) struct Near<'a> {
+/// The graph in which negatives are searched for, and how.
+pub(super) struct NegativeSearch<'a> {
     pub graph: &'a ProximityGraph,
     pub skip: usize,
     pub restart_probability: f64,
 }
 
-impl Wanted<'_> {
-    /// Negatives [samples of the mini-batch × count], found by a short walk with restart from each sample: hard ones, near
-    /// it. All are different and none is of the mini-batch, whose members are negatives of each other anyway; where
-    /// there are too few for that, some come more than once, and `None` is left where no sample may come at all.
+impl NegativeRequest<'_> {
+    /// Draws negatives [samples of the mini-batch × count], distinct and none of the mini-batch.
+    ///
+    /// For each sample:
+    /// 1. Walk at random with restart from the sample, so that negatives are near it, and take what may join.
+    /// 2. If the walk is out of moves, draw uniformly.
+    /// 3. If that fails too, repeat negatives of other samples; `None` stands for those that are still missing.
     pub fn draw(
         &self,
-        near: &Near<'_>,
+        search: &NegativeSearch<'_>,
         used: &mut SparseBitSet,
         admission: &mut impl Admission,
         counts: &mut WalkCounts,
         generator: &mut impl Rng,
     ) -> Vec<Option<SampleId>> {
-        let Near { graph, skip, restart_probability } = *near;
+        let NegativeSearch { graph, skip, restart_probability } = *search;
         used.clear(graph.len());
         self.of.iter().for_each(|id| used.set(id.index()));
         let mut negatives: Vec<Option<SampleId>> = Vec::with_capacity(self.of.len() * self.count);
@@ -45,15 +48,16 @@ impl Wanted<'_> {
                 }
                 fine
             };
-            let (mut place, mut moves) = (id, 0);
-            while negatives.len() < end && moves < MOVES_PER_NEGATIVE * self.count && skip < graph.degree() {
-                let from = if generator.random_bool(restart_probability) { id } else { place };
-                place = graph.neighbors(from)[generator.random_range(skip..graph.degree())];
-                offer(&mut negatives, place);
+            let mut current = id;
+            let mut moves = 0;
+            while negatives.len() < end && moves < MAX_MOVES_PER_NEGATIVE * self.count && skip < graph.degree() {
+                let from = if generator.random_bool(restart_probability) { id } else { current };
+                current = graph.neighbors(from)[generator.random_range(skip..graph.degree())];
+                offer(&mut negatives, current);
                 moves += 1;
             }
             let mut draws = 0;
-            while negatives.len() < end && draws < DRAWS_PER_NEGATIVE * self.count {
+            while negatives.len() < end && draws < MAX_DRAWS_PER_NEGATIVE * self.count {
                 let any = SampleId::new(generator.random_range(0..self.samples));
                 counts.negatives_topped_up += u64::from(offer(&mut negatives, any));
                 draws += 1;
@@ -69,8 +73,8 @@ impl Wanted<'_> {
     }
 }
 
-/// Moves of a walk for each negative.
-const MOVES_PER_NEGATIVE: usize = 64;
+/// How many moves a walk makes for each negative.
+const MAX_MOVES_PER_NEGATIVE: usize = 64;
 
-/// Samples drawn uniformly for each negative, where the walk has not found it.
-const DRAWS_PER_NEGATIVE: usize = 64;
+/// How many samples are drawn uniformly for each negative that the walk has not found.
+const MAX_DRAWS_PER_NEGATIVE: usize = 64;

@@ -1,12 +1,15 @@
-//! Where a walk goes, found out ahead of it.
+//! The moves of a random walk, found ahead of time so that memory is fetched in parallel.
 //!
-//! A move waits for memory: the neighbors of the place it leaves from, about 100 ns. But whether it leaves from the
-//! start or from where the move before arrived is a matter of the random number alone, so the path falls into segments
-//! that begin at the start and know nothing of each other. [`Path`] draws the numbers of many moves, walks several
-//! segments at the same time, each while the memory of the others is on its way, and hands the moves out in their order:
-//! the path is move for move that of one walker. Without restarts there is one segment, and every move waits.
+//! A move waits for memory: for the neighbors of the sample that it leaves from. But its random number alone decides
+//! whether it leaves from the start or from where the move before arrived. So the path falls into segments that begin
+//! at the start and do not depend on each other:
 //!
-//! With [`ReverseEdges`] a move mostly goes back along an edge that leads to the place it leaves from; see there.
+//! 1. Draw the random numbers of many moves.
+//! 2. Walk several segments at the same time, each while the memory of the others is being fetched.
+//! 3. Hand the moves out in their order: the path is, move for move, that of a single walker.
+//!
+//! Without restarts there is one segment, and every move waits. With [`ReverseEdges`] most moves follow a reverse edge
+//! of the sample that they leave from.
 
 use rand::{Rng, RngExt};
 
@@ -18,75 +21,77 @@ use crate::simd::prefetch;
 /// One move.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Move {
-    /// Where it arrives.
+    /// The sample at which it arrives.
     pub to: SampleId,
-    /// Whether it left from the start again instead of going on.
+    /// Whether it left from the start instead of the current sample.
     pub restarted: bool,
 }
 
-/// The moves of a random walk with restart, without end.
+/// The endless moves of a random walk with restart.
 pub(super) struct Path<'a, R> {
     graph: &'a ProximityGraph,
-    back: Option<&'a ReverseEdges>,
+    reverse: Option<&'a ReverseEdges>,
     generator: R,
-    /// Neighbors that moves go to, and the rank of the first.
+    /// How many neighbors of a sample moves go to, and the rank of the first one.
     degree: u64,
     first: usize,
-    /// A move restarts below it.
+    /// A move restarts if the lower half of its scaled number is below this.
     threshold: u32,
     start: SampleId,
-    /// The numbers and arrivals of moves, each at its position modulo `WINDOW`.
-    numbers: [u32; WINDOW],
-    /// More numbers, which say whether and where a move goes back; empty without back edges.
-    returns: Vec<u32>,
-    arrivals: [SampleId; WINDOW],
-    /// Moves handed out; those found out; those with a number.
+    /// The random number of each move, at its position modulo `WINDOW_MOVES`.
+    numbers: [u32; WINDOW_MOVES],
+    /// The random numbers that choose reverse edges; empty without these.
+    reverse_numbers: Vec<u32>,
+    /// Where each move arrives.
+    arrivals: [SampleId; WINDOW_MOVES],
+    /// How many moves were handed out, how many are known, and how many have a number.
     taken: usize,
     known: usize,
     numbered: usize,
-    /// The next move of every segment on its way, in the segments' order.
-    segments: [(usize, Stage); SEGMENTS],
+    /// The next move of every open segment, in the segments' order.
+    segments: [(usize, MoveStage); MAX_SEGMENTS],
     open: usize,
-    /// Moves of all segments begun.
+    /// How many moves the segments that were begun have together.
     begun: usize,
 }
 
-/// How far a move has come: what it waits for.
+/// The memory that a move waits for.
 #[derive(Clone, Copy, Debug)]
-enum Stage {
-    /// The neighbors of the place it leaves from, or where the edges that lead there lie.
+enum MoveStage {
+    /// It waits for the neighbors of the sample that it leaves from, or for where that sample's reverse edges begin.
     From,
-    /// The edge that it goes back along.
-    Back(u32),
+    /// It waits for the reverse edge of this index.
+    Reverse(u32),
 }
 
 impl<'a, R: Rng> Path<'a, R> {
-    /// A path from `start` with restart probability `alpha`, 0 up to but not including 1. It goes to neighbors from rank
-    /// `skip` on, below the degree.
+    /// A path from `start` with restart probability `alpha`, which is at least 0 and below 1.
+    ///
+    /// Moves go to neighbors of rank `skip` or above; `skip` is less than the degree.
     pub fn new(
         graph: &'a ProximityGraph,
-        back: Option<&'a ReverseEdges>,
+        reverse: Option<&'a ReverseEdges>,
         skip: usize,
         start: SampleId,
         alpha: f64,
         generator: R,
     ) -> Self {
-        let ranks = back.map_or(skip..graph.degree(), ReverseEdges::ranks);
+        let ranks = reverse.map_or(skip..graph.degree(), ReverseEdges::ranks);
         let mut path = Self {
             graph,
-            back,
+            reverse,
             generator,
             degree: ranks.len() as u64,
             first: ranks.start,
             threshold: (alpha * 2f64.powi(32)) as u32,
             start,
-            numbers: [0; WINDOW],
-            returns: vec![0; if back.is_some() { WINDOW } else { 0 }],
-            arrivals: [start; WINDOW],
+            numbers: [0; WINDOW_MOVES],
+            reverse_numbers: vec![0; if reverse.is_some() { WINDOW_MOVES } else { 0 }],
+            arrivals: [start; WINDOW_MOVES],
             taken: 0,
             known: 0,
             numbered: 0,
-            segments: [(0, Stage::From); SEGMENTS],
+            segments: [(0, MoveStage::From); MAX_SEGMENTS],
             open: 0,
             begun: 0,
         };
@@ -94,18 +99,19 @@ impl<'a, R: Rng> Path<'a, R> {
         path
     }
 
-    /// Goes on from another start: the moves not yet handed out are found out anew, from the same numbers.
+    /// Goes on from another start. The moves that were not handed out yet are found anew, from the same numbers.
     pub fn begin(&mut self, start: SampleId) {
         self.start = start;
-        // Whether or not it restarts, the first move leaves from the start.
-        self.arrivals[self.taken.wrapping_sub(1) % WINDOW] = start;
+        // The first move leaves from the start, whether or not it restarts.
+        self.arrivals[self.taken.wrapping_sub(1) % WINDOW_MOVES] = start;
         self.known = self.taken;
         self.draw();
-        self.segments[0] = (self.taken, Stage::From);
+        self.segments[0] = (self.taken, MoveStage::From);
         self.open = 1;
         self.begun = self.end_of_segment(self.taken + 1);
     }
 
+    /// Hands out the next move.
     #[inline]
     pub fn next(&mut self) -> Move {
         while self.taken == self.known {
@@ -113,16 +119,16 @@ impl<'a, R: Rng> Path<'a, R> {
         }
         let at = self.taken;
         self.taken += 1;
-        Move { to: self.arrivals[at % WINDOW], restarted: self.restarts(at) }
+        Move { to: self.arrivals[at % WINDOW_MOVES], restarted: self.restarts(at) }
     }
 
-    /// One stage of one move of every segment on its way.
+    /// Advances every open segment by one stage of one move.
     fn advance(&mut self) {
         self.draw();
-        while self.open < SEGMENTS && self.begun < self.numbered {
-            // The last segment may only have run out of numbers.
+        while self.open < MAX_SEGMENTS && self.begun < self.numbered {
+            // If this is no restart, the last segment had only run out of numbers and is still open.
             if self.restarts(self.begun) {
-                self.segments[self.open] = (self.begun, Stage::From);
+                self.segments[self.open] = (self.begun, MoveStage::From);
                 self.open += 1;
                 self.begun += 1;
             }
@@ -135,9 +141,9 @@ impl<'a, R: Rng> Path<'a, R> {
                 match self.arrive(at, stage) {
                     Err(next) => stage = next,
                     Ok(to) => {
-                        self.arrivals[at % WINDOW] = to;
+                        self.arrivals[at % WINDOW_MOVES] = to;
                         at += 1;
-                        stage = Stage::From;
+                        stage = MoveStage::From;
                         if at < self.numbered {
                             if self.restarts(at) {
                                 continue;
@@ -154,58 +160,61 @@ impl<'a, R: Rng> Path<'a, R> {
         self.known = if open == 0 { self.begun } else { self.segments[0].0 };
     }
 
-    /// Where a move arrives, or what it waits for next.
+    /// Returns where a move arrives, or what it waits for next.
     #[inline]
-    fn arrive(&self, at: usize, stage: Stage) -> Result<SampleId, Stage> {
-        match (self.back, stage) {
-            (Some(back), Stage::Back(place)) => Ok(back.from(place)),
-            // Which edge is a matter of the upper bits, whether to go back one of the lowest three.
-            (Some(back), Stage::From) if self.takes_reverse_edges(at) => back
-                .choose(self.from(at), self.returns[at % WINDOW])
-                .map_or_else(|| Ok(*self.step(at)), |place| Err(Stage::Back(place))),
+    fn arrive(&self, at: usize, stage: MoveStage) -> Result<SampleId, MoveStage> {
+        match (self.reverse, stage) {
+            (Some(reverse), MoveStage::Reverse(edge)) => Ok(reverse.from(edge)),
+            // The upper bits choose the edge, the lowest three whether to take it.
+            (Some(reverse), MoveStage::From) if self.takes_reverse_edges(at) => reverse
+                .choose(self.from(at), self.reverse_numbers[at % WINDOW_MOVES])
+                .map_or_else(|| Ok(*self.step(at)), |edge| Err(MoveStage::Reverse(edge))),
             _ => Ok(*self.step(at)),
         }
     }
 
-    /// Asks for what a move waits for first.
+    /// Prefetches the memory that a move waits for first.
     #[inline]
     fn fetch(&self, at: usize) {
-        match self.back {
-            Some(back) if self.takes_reverse_edges(at) => back.prefetch_list(self.from(at)),
+        match self.reverse {
+            Some(reverse) if self.takes_reverse_edges(at) => reverse.prefetch_list(self.from(at)),
             _ => prefetch(std::slice::from_ref(self.step(at))),
         }
     }
 
+    /// Whether a move takes a reverse edge, if there is one.
     #[inline]
     fn takes_reverse_edges(&self, at: usize) -> bool {
-        !self.returns[at % WINDOW].is_multiple_of(ONWARD)
+        !self.reverse_numbers[at % WINDOW_MOVES].is_multiple_of(FORWARD_ONE_IN)
     }
 
-    /// The place that a move leaves from.
+    /// The sample that a move leaves from.
     #[inline]
     fn from(&self, at: usize) -> SampleId {
-        if self.restarts(at) { self.start } else { self.arrivals[at.wrapping_sub(1) % WINDOW] }
+        if self.restarts(at) { self.start } else { self.arrivals[at.wrapping_sub(1) % WINDOW_MOVES] }
     }
 
-    /// The neighbor that a move goes to, as it lies in the graph.
+    /// The neighbor that a move along an edge goes to, as a reference into the graph.
     #[inline]
     fn step(&self, at: usize) -> &'a SampleId {
         &self.graph.neighbors(self.from(at))[self.first + (self.scaled(at) >> 32) as usize]
     }
 
+    /// Whether a move leaves from the start.
     #[inline]
     fn restarts(&self, at: usize) -> bool {
         (self.scaled(at) as u32) < self.threshold
     }
 
-    /// A move's number times K: the upper half says which neighbor, the lower half whether to restart. Both
-    /// probabilities, and each given the other, are off by less than K / 2³².
+    /// A move's number times K: the upper half chooses the neighbor, the lower half whether to restart.
+    ///
+    /// Both probabilities, and each given the other, are off by less than K / 2³².
     #[inline]
     fn scaled(&self, at: usize) -> u64 {
-        u64::from(self.numbers[at % WINDOW]) * self.degree
+        u64::from(self.numbers[at % WINDOW_MOVES]) * self.degree
     }
 
-    /// The first move from `at` on that begins a segment, or has no number yet.
+    /// The first move from `at` on that begins a segment or has no number yet.
     fn end_of_segment(&self, mut at: usize) -> usize {
         while at < self.numbered && !self.restarts(at) {
             at += 1;
@@ -213,30 +222,30 @@ impl<'a, R: Rng> Path<'a, R> {
         at
     }
 
-    /// Numbers moves, as far as the window reaches; the last move handed out stays in it.
+    /// Draws numbers as far as the window reaches; the last move handed out stays in it.
     fn draw(&mut self) {
-        while self.numbered + DRAW < self.taken + WINDOW {
-            let begin = self.numbered % WINDOW;
-            self.generator.fill(&mut self.numbers[begin..begin + DRAW]);
-            if self.back.is_some() {
-                self.generator.fill(&mut self.returns[begin..begin + DRAW]);
+        while self.numbered + NUMBERS_AT_ONCE < self.taken + WINDOW_MOVES {
+            let begin = self.numbered % WINDOW_MOVES;
+            self.generator.fill(&mut self.numbers[begin..begin + NUMBERS_AT_ONCE]);
+            if self.reverse.is_some() {
+                self.generator.fill(&mut self.reverse_numbers[begin..begin + NUMBERS_AT_ONCE]);
             }
-            self.numbered += DRAW;
+            self.numbered += NUMBERS_AT_ONCE;
         }
     }
 }
 
-/// Segments walked at the same time: about as many cache lines as a core fetches at once.
-const SEGMENTS: usize = 24;
+/// How many segments are walked at the same time: about as many as a core can fetch cache lines at once.
+const MAX_SEGMENTS: usize = 24;
 
-/// How far ahead, in moves: a power of two. Some hundred moves are found out in vain when a walk ends.
-const WINDOW: usize = 1024;
+/// How many moves the path looks ahead: a power of two. Those that are known when a walk ends are wasted.
+const WINDOW_MOVES: usize = 1024;
 
-/// With back edges, one move in as many goes to a neighbor all the same.
-const ONWARD: u32 = 8;
+/// With reverse edges, one move in this many follows an edge forward all the same.
+const FORWARD_ONE_IN: u32 = 8;
 
-/// Numbers drawn at once.
-const DRAW: usize = 64;
+/// How many random numbers are drawn at once.
+const NUMBERS_AT_ONCE: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -247,8 +256,7 @@ mod tests {
     use super::*;
     use crate::sample::GraphVersion;
 
-    /// Many segments at the same time go where one walker goes that takes number after number, with back edges and
-    /// without.
+    /// Many segments at the same time follow the path of one walker, with and without reverse edges.
     #[test]
     fn is_the_path_of_one_walker() {
         const LEN: usize = 400;
@@ -258,55 +266,56 @@ mod tests {
         // A hundred samples are nobody's neighbor.
         let neighbors = (0..LEN * DEGREE).map(|_| SampleId::new(generator.random_range(100..LEN))).collect();
         let graph = ProximityGraph::new(neighbors, vec![0.0; LEN * DEGREE], DEGREE, GraphVersion(1)).unwrap();
-        let mut fresh = Remaining::all(LEN);
-        (0..LEN).filter(|id| id % 3 == 0).for_each(|id| assert!(fresh.take(SampleId::new(id))));
-        let mut edges = ReverseEdges::new(&graph, &fresh, SKIP);
-        // Fewer now: what is forgotten must leave the others as they would be made.
-        (0..LEN).filter(|id| id % 5 == 1).for_each(|id| _ = fresh.take(SampleId::new(id)));
-        edges.keep_fresh(&fresh);
+        let mut remaining = Remaining::all(LEN);
+        (0..LEN).filter(|id| id % 3 == 0).for_each(|id| assert!(remaining.take(SampleId::new(id))));
+        let mut edges = ReverseEdges::new(&graph, &remaining, SKIP);
+        // Fewer remain now: dropping edges must leave those that would be made anew.
+        (0..LEN).filter(|id| id % 5 == 1).for_each(|id| _ = remaining.take(SampleId::new(id)));
+        edges.keep_remaining(&remaining);
         let lists: Vec<Vec<SampleId>> = (0..LEN)
             .map(|to| {
                 let near = |id: SampleId| &graph.neighbors(id)[SKIP..SKIP + 8];
                 let times = |id: SampleId| near(id).iter().filter(|n| n.index() == to).count();
-                fresh.iter().flat_map(|id| std::iter::repeat_n(id, times(id))).collect()
+                remaining.iter().flat_map(|id| std::iter::repeat_n(id, times(id))).collect()
             })
             .collect();
-        for back in [None, Some(&edges)] {
-            let degree = if back.is_some() { 8 } else { (DEGREE - SKIP) as u64 };
+        for reverse in [None, Some(&edges)] {
+            let degree = if reverse.is_some() { 8 } else { (DEGREE - SKIP) as u64 };
             for alpha in [0.0, 0.003, 0.1, 0.5, 0.999_999] {
                 let mut numbers = ChaCha8Rng::seed_from_u64(7);
-                // In the order in which the path draws them: a block of moves, and a block of returns.
+                // The path draws a block of move numbers, then a block of reverse numbers.
                 let mut ahead = std::collections::VecDeque::new();
                 let mut start = SampleId(3);
-                let mut path = Path::new(&graph, back, SKIP, start, alpha, ChaCha8Rng::seed_from_u64(7));
-                let mut place = start;
+                let mut path = Path::new(&graph, reverse, SKIP, start, alpha, ChaCha8Rng::seed_from_u64(7));
+                let mut current = start;
                 for step in 1..20_000 {
                     if ahead.is_empty() {
-                        let block: Vec<u32> = (0..DRAW).map(|_| numbers.random()).collect();
-                        let returns: Vec<u32> = (0..DRAW).map(|_| back.map_or(0, |_| numbers.random())).collect();
-                        ahead.extend(block.into_iter().zip(returns));
+                        let block: Vec<u32> = (0..NUMBERS_AT_ONCE).map(|_| numbers.random()).collect();
+                        let reverse_numbers: Vec<u32> =
+                            (0..NUMBERS_AT_ONCE).map(|_| reverse.map_or(0, |_| numbers.random())).collect();
+                        ahead.extend(block.into_iter().zip(reverse_numbers));
                     }
                     let (number, turn) = ahead.pop_front().unwrap();
                     let scaled = u64::from(number) * degree;
                     let restarted = (scaled % (1 << 32)) as f64 / 2f64.powi(32) < alpha;
-                    let from = if restarted { start } else { place };
-                    place = graph.neighbors(from)[SKIP + (scaled >> 32) as usize];
+                    let from = if restarted { start } else { current };
+                    current = graph.neighbors(from)[SKIP + (scaled >> 32) as usize];
                     let list = &lists[from.index()];
-                    if back.is_some() && !turn.is_multiple_of(ONWARD) && !list.is_empty() {
-                        place = list[((u64::from(turn) * list.len() as u64) >> 32) as usize];
+                    if reverse.is_some() && !turn.is_multiple_of(FORWARD_ONE_IN) && !list.is_empty() {
+                        current = list[((u64::from(turn) * list.len() as u64) >> 32) as usize];
                     }
-                    assert_eq!(path.next(), Move { to: place, restarted }, "move {step} at α = {alpha}");
+                    assert_eq!(path.next(), Move { to: current, restarted }, "move {step} at α = {alpha}");
                     if step % 777 == 0 {
                         start = SampleId::new(step % LEN);
                         path.begin(start);
-                        place = start;
+                        current = start;
                     }
                 }
             }
         }
     }
 
-    /// How often a walk is where, against the stationary distribution of its chain, which power iteration gives.
+    /// The share of visits of each sample is the stationary distribution of the chain, found by power iteration.
     #[test]
     fn visits_are_the_stationary_distribution() {
         const LEN: usize = 40;
@@ -317,19 +326,19 @@ mod tests {
         let neighbor = |_| SampleId::new((generator.random::<f64>().powi(2) * LEN as f64) as usize);
         let neighbors: Vec<_> = (0..LEN * DEGREE).map(neighbor).collect();
         let graph = ProximityGraph::new(neighbors, vec![0.0; LEN * DEGREE], DEGREE, GraphVersion(1)).unwrap();
-        let mut fresh = Remaining::all(LEN);
-        (0..LEN).filter(|id| id % 4 == 1).for_each(|id| assert!(fresh.take(SampleId::new(id))));
-        let edges = ReverseEdges::new(&graph, &fresh, 0);
+        let mut remaining = Remaining::all(LEN);
+        (0..LEN).filter(|id| id % 4 == 1).for_each(|id| assert!(remaining.take(SampleId::new(id))));
+        let edges = ReverseEdges::new(&graph, &remaining, 0);
         let start = SampleId(7);
-        for back in [None, Some(&edges)] {
-            // A move from each place, as probabilities of arriving anywhere.
-            let ranks = back.map_or(0..DEGREE, ReverseEdges::ranks);
+        for reverse in [None, Some(&edges)] {
+            // The probabilities of a move from each sample to each other.
+            let ranks = reverse.map_or(0..DEGREE, ReverseEdges::ranks);
             let mut out = vec![[0f64; LEN]; LEN];
             for (from, out) in out.iter_mut().enumerate() {
                 let near =
                     |id: SampleId| graph.neighbors(id)[ranks.clone()].iter().filter(|n| n.index() == from).count();
-                let list: Vec<_> = fresh.iter().flat_map(|id| std::iter::repeat_n(id, near(id))).collect();
-                let onward = if back.is_some() && !list.is_empty() { 1.0 / f64::from(ONWARD) } else { 1.0 };
+                let list: Vec<_> = remaining.iter().flat_map(|id| std::iter::repeat_n(id, near(id))).collect();
+                let onward = if reverse.is_some() && !list.is_empty() { 1.0 / f64::from(FORWARD_ONE_IN) } else { 1.0 };
                 for to in &graph.neighbors(SampleId::new(from))[ranks.clone()] {
                     out[to.index()] += onward / ranks.len() as f64;
                 }
@@ -349,7 +358,7 @@ mod tests {
                     }
                     expected = next;
                 }
-                let mut path = Path::new(&graph, back, 0, start, alpha, ChaCha8Rng::seed_from_u64(11));
+                let mut path = Path::new(&graph, reverse, 0, start, alpha, ChaCha8Rng::seed_from_u64(11));
                 let mut visits = [0u32; LEN];
                 (0..MOVES).for_each(|_| visits[path.next().to.index()] += 1);
                 for (id, (&visits, expected)) in visits.iter().zip(expected).enumerate() {

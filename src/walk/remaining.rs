@@ -2,44 +2,47 @@ use rand::{Rng, RngExt};
 
 use crate::sample::SampleId;
 
-/// The samples that the epoch has not drawn yet. Every operation takes O(1), `pick` over the epoch as a whole.
+/// The samples that an epoch has not drawn yet.
 ///
-/// Walks ask of every sample they reach whether it is fresh, and a bit for each stays in the processor's cache.
+/// Every operation takes O(1); [`pick`](Self::pick) does so on average over an epoch. Walks ask for every sample that
+/// they reach whether it remains, so there is a bit for each, which stays in the processor's cache.
 #[derive(Clone, Debug)]
 pub(super) struct Remaining {
-    /// A bit for each sample, set while it is fresh.
+    /// A bit for each sample, which is set while it remains.
     bits: Vec<u64>,
     len: usize,
-    /// All fresh samples in no order, and some that no longer are.
-    left: Vec<SampleId>,
+    /// All remaining samples in any order, and some that were drawn since the last sweep.
+    ids: Vec<SampleId>,
 }
 
 impl Remaining {
+    /// All samples remain.
     pub fn all(samples: usize) -> Self {
         let mut bits = vec![u64::MAX; samples.div_ceil(64)];
-        // A graph may have gained samples since: they are for the next epoch.
+        // Samples that a graph gains during the epoch are for the next one.
         if !samples.is_multiple_of(64)
             && let Some(last) = bits.last_mut()
         {
             *last = (1 << (samples % 64)) - 1;
         }
-        Self { bits, len: samples, left: (0..samples).map(SampleId::new).collect() }
+        Self { bits, len: samples, ids: (0..samples).map(SampleId::new).collect() }
     }
 
-    /// Bits and number of those left, of which one order is as good as another: from here on they stand in theirs.
+    /// Returns the bits, and orders the samples by id, so that the past order no longer matters.
     pub fn pause(&mut self) -> Vec<u64> {
         *self = Self::of(std::mem::take(&mut self.bits));
         self.bits.clone()
     }
 
+    /// The samples whose bits are set remain.
     pub fn of(bits: Vec<u64>) -> Self {
-        let mut fresh = Self { bits, len: 0, left: Vec::new() };
-        fresh.left = fresh.iter().collect();
-        fresh.len = fresh.left.len();
-        fresh
+        let mut remaining = Self { bits, len: 0, ids: Vec::new() };
+        remaining.ids = remaining.iter().collect();
+        remaining.len = remaining.ids.len();
+        remaining
     }
 
-    /// All of them, by id.
+    /// The remaining samples by ascending id.
     pub fn iter(&self) -> impl Iterator<Item = SampleId> {
         let set =
             |word: usize, bits: u64| (0..64).filter(move |bit| bits >> bit & 1 == 1).map(move |bit| word * 64 + bit);
@@ -50,18 +53,18 @@ impl Remaining {
         self.len
     }
 
-    /// Draws `id`; false where it was drawn before.
+    /// Draws `id`, and returns whether it remained.
     #[inline]
     pub fn take(&mut self, id: SampleId) -> bool {
         let Some(bits) = self.bits.get_mut(id.index() / 64) else { return false };
         let bit = 1 << (id.index() % 64);
-        let fresh = *bits & bit != 0;
+        let remained = *bits & bit != 0;
         *bits &= !bit;
-        // Not `self.len -= usize::from(fresh)`: rustc 1.95 loses it where the caller branches (rust-lang/rust#158206).
-        if fresh {
+        // Not `self.len -= usize::from(remained)`: rustc 1.95 loses it if the caller branches (rust-lang/rust#158206).
+        if remained {
             self.len -= 1;
         }
-        fresh
+        remained
     }
 
     #[inline]
@@ -69,7 +72,7 @@ impl Remaining {
         self.bits.get(id.index() / 64).is_some_and(|bits| bits >> (id.index() % 64) & 1 == 1)
     }
 
-    /// Undoes [`take`](Self::take), for samples taken since the last [`sweep`](Self::sweep).
+    /// Undoes [`take`](Self::take) for a sample that was taken since the last [`sweep`](Self::sweep).
     pub fn put_back(&mut self, id: SampleId) {
         if !self.contains(id) {
             self.bits[id.index() / 64] |= 1 << (id.index() % 64);
@@ -77,13 +80,13 @@ impl Remaining {
         }
     }
 
-    /// Any fresh sample, each as likely, that was not picked since `picked` was 0; it stays fresh.
+    /// Picks a uniformly random remaining sample, except those picked since `picked` was 0; it still remains.
     pub fn pick(&mut self, picked: &mut usize, generator: &mut impl Rng) -> Option<SampleId> {
-        while *picked < self.left.len() {
-            let at = generator.random_range(*picked..self.left.len());
-            self.left.swap(*picked, at);
+        while *picked < self.ids.len() {
+            let at = generator.random_range(*picked..self.ids.len());
+            self.ids.swap(*picked, at);
             *picked += 1;
-            let id = self.left[*picked - 1];
+            let id = self.ids[*picked - 1];
             if self.contains(id) {
                 return Some(id);
             }
@@ -91,12 +94,13 @@ impl Remaining {
         None
     }
 
-    /// Forgets those that are not fresh any more, where they are as many as the fresh ones: a draw then takes two
-    /// attempts on average, and over an epoch the sweeps pass 4 N samples.
+    /// Forgets drawn samples if they are as many as the remaining ones.
+    ///
+    /// So a pick takes at most two attempts on average, and all sweeps of an epoch pass 4 N samples.
     pub fn sweep(&mut self) {
-        if self.left.len() > 2 * self.len {
+        if self.ids.len() > 2 * self.len {
             let bits = &self.bits;
-            self.left.retain(|id| bits[id.index() / 64] >> (id.index() % 64) & 1 == 1);
+            self.ids.retain(|id| bits[id.index() / 64] >> (id.index() % 64) & 1 == 1);
         }
     }
 }
@@ -108,25 +112,25 @@ mod tests {
 
     use super::*;
 
-    /// Whether most of the samples are fresh, or few and the others swept out.
+    /// Both if most samples remain, and if few do and the others are swept out.
     #[test]
-    fn any_fresh_sample_is_as_likely() {
+    fn any_remaining_sample_is_as_likely() {
         const DRAWS: usize = 20_000;
-        for (taken, fresh) in [(50, 150), (170, 30)] {
-            let mut times = vec![0u32; fresh];
+        for (taken, remaining) in [(50, 150), (170, 30)] {
+            let mut times = vec![0u32; remaining];
             for seed in 0..DRAWS {
-                let mut samples = Remaining::all(taken + fresh);
-                // Those taken by walks stand in the middle.
+                let mut samples = Remaining::all(taken + remaining);
+                // The samples that are taken lie in the middle.
                 (7..7 + taken).for_each(|id| assert!(samples.take(SampleId::new(id))));
                 samples.sweep();
                 let mut generator = ChaCha8Rng::seed_from_u64(seed as u64);
-                let id = samples.pick(&mut 0, &mut generator).expect("some are fresh").index();
+                let id = samples.pick(&mut 0, &mut generator).expect("some remain").index();
                 times[if id < 7 { id } else { id - taken }] += 1;
             }
-            let expected = DRAWS as f64 / fresh as f64;
+            let expected = DRAWS as f64 / remaining as f64;
             let chi2: f64 = times.iter().map(|&n| (f64::from(n) - expected).powi(2) / expected).sum();
             // Five standard deviations of chi-square.
-            let freedom = (fresh - 1) as f64;
+            let freedom = (remaining - 1) as f64;
             assert!((chi2 - freedom).abs() < 5.0 * (2.0 * freedom).sqrt(), "{chi2} for {freedom}");
         }
     }

@@ -4,35 +4,35 @@ use crate::memory::huge;
 use crate::sample::{GraphVersion, SampleId};
 use crate::simd::prefetch;
 
-/// The fresh samples that have a sample among their first neighbors: edges to go back along.
+/// Reverse edges: for each sample the remaining samples that have it among their first neighbors.
 ///
-/// Out-edges lead to hubs, which an epoch has delivered early, and never to samples that are nobody's neighbor, which
-/// remain. Back along an edge leads to all of them: every sample has neighbors. One such move is as near as any edge:
-/// two, out and back to samples that share a neighbor, made mini-batches less similar on WordNet, whatever M and α.
+/// Edges of the graph lead to hubs, which an epoch draws early, and never to samples that are nobody's neighbor, which
+/// remain. Taken backwards, they lead to every remaining sample, since every sample has neighbors. One reverse edge is
+/// as near as any edge; two moves, to samples that share a neighbor, would be less near.
 ///
-/// Takes 4 bytes a sample, and 4 for each of the edges at that.
+/// Takes 4 bytes a sample and 4 bytes for each of its first neighbors. A reverse edge is named by its index, a `u32`.
 #[derive(Clone, Debug)]
 pub(super) struct ReverseEdges {
-    /// Where in `from` those of each sample begin; one more than there are samples.
+    /// Where in `from` the edges to each sample begin, and where the last ones end.
     starts: Vec<u32>,
     from: Vec<SampleId>,
-    /// Ranks of neighbors: the first, and one after the last.
+    /// The ranks of the neighbors that count: the first, and one after the last.
     first: usize,
     last: usize,
     graph_version: GraphVersion,
-    /// Samples that were fresh when last looked at.
-    fresh: usize,
+    /// How many samples remained when edges were last made or dropped.
+    remaining: usize,
 }
 
 impl ReverseEdges {
-    /// Edges of the samples fresh by now, without their `skip` nearest; O(N + fresh).
-    pub fn new(graph: &ProximityGraph, fresh: &Remaining, skip: usize) -> Self {
+    /// Makes the edges of the remaining samples, without those to their `skip` nearest, in O(N + remaining).
+    pub fn new(graph: &ProximityGraph, remaining: &Remaining, skip: usize) -> Self {
         let first = skip.min(graph.degree());
-        // Places are 32 bits wide.
-        let reach = REACH.min(u32::MAX as usize / fresh.len().max(1));
-        let last = (first + reach).min(graph.degree());
-        let edges = || fresh.iter().flat_map(|id| graph.neighbors(id)[first..last].iter().map(move |to| (id, to)));
-        // Counted at the place after the next, the starts come out right when the lists are filled.
+        // Indices are 32 bits wide.
+        let ranks = MAX_RANKS.min(u32::MAX as usize / remaining.len().max(1));
+        let last = (first + ranks).min(graph.degree());
+        let edges = || remaining.iter().flat_map(|id| graph.neighbors(id)[first..last].iter().map(move |to| (id, to)));
+        // Counted two places further on, the starts come out right once the lists are filled.
         let mut starts = huge(graph.len() + 2);
         starts.resize(graph.len() + 2, 0u32);
         edges().for_each(|(_, to)| starts[to.index() + 2] += 1);
@@ -44,33 +44,35 @@ impl ReverseEdges {
         let mut from = huge(sum as usize);
         from.resize(sum as usize, SampleId(0));
         for (id, to) in edges() {
-            let place = &mut starts[to.index() + 1];
-            from[*place as usize] = id;
-            *place += 1;
+            let next = &mut starts[to.index() + 1];
+            from[*next as usize] = id;
+            *next += 1;
         }
         starts.pop();
-        Self { starts, from, first, last, graph_version: graph.version(), fresh: fresh.len() }
+        Self { starts, from, first, last, graph_version: graph.version(), remaining: remaining.len() }
     }
 
-    /// Whether they are of this graph.
+    /// Whether these are edges of this graph.
     pub fn are_of(&self, graph: &ProximityGraph) -> bool {
         self.graph_version == graph.version() && self.starts.len() == graph.len() + 1
     }
 
-    /// Forgets those of samples that are not fresh any more, where these are an eighth: over an epoch that takes a
-    /// fraction of the time of making them.
-    pub fn keep_fresh(&mut self, fresh: &Remaining) {
-        if 8 * fresh.len() > 7 * self.fresh {
+    /// Drops the edges of samples that were drawn, as soon as these are an eighth of all.
+    ///
+    /// Over an epoch that takes less time than making the edges once.
+    pub fn keep_remaining(&mut self, remaining: &Remaining) {
+        if 8 * remaining.len() > 7 * self.remaining {
             return;
         }
-        let (mut begin, mut kept) = (0, 0);
+        let mut begin = 0;
+        let mut kept = 0;
         for to in 0..self.starts.len() - 1 {
             let end = self.starts[to + 1] as usize;
             self.starts[to] = kept as u32;
-            for place in begin..end {
-                let id = self.from[place];
+            for index in begin..end {
+                let id = self.from[index];
                 self.from[kept] = id;
-                kept += usize::from(fresh.contains(id));
+                kept += usize::from(remaining.contains(id));
             }
             begin = end;
         }
@@ -78,42 +80,44 @@ impl ReverseEdges {
             *last = kept as u32;
         }
         self.from.truncate(kept);
-        self.fresh = fresh.len();
+        self.remaining = remaining.len();
     }
 
-    /// The neighbors that have back edges, by rank.
+    /// The ranks of the neighbors that have reverse edges.
     pub fn ranks(&self) -> std::ops::Range<usize> {
         self.first..self.last
     }
 
+    /// Prefetches where the edges to `to` begin and end.
     #[inline]
     pub fn prefetch_list(&self, to: SampleId) {
         prefetch(&self.starts[to.index()..to.index() + 2]);
     }
 
-    /// The place of an edge to `to`, as `number` says; none where there is no such edge.
+    /// Chooses an edge to `to` by a random `number` and prefetches it; `None` if no edge leads there.
     #[inline]
     pub fn choose(&self, to: SampleId, number: u32) -> Option<u32> {
         let (start, end) = (self.starts[to.index()], self.starts[to.index() + 1]);
         let len = u64::from(end - start);
-        let place = start + ((u64::from(number) * len) >> 32) as u32;
+        let index = start + ((u64::from(number) * len) >> 32) as u32;
         (len > 0).then(|| {
-            prefetch(&self.from[place as usize..=place as usize]);
-            place
+            prefetch(&self.from[index as usize..=index as usize]);
+            index
         })
     }
 
-    /// Edges to `to`: about as many as there are fresh samples that have it as a near neighbor.
+    /// How many edges lead to `to`; some may be of samples that were drawn since.
     pub fn count(&self, to: SampleId) -> usize {
         (self.starts[to.index() + 1] - self.starts[to.index()]) as usize
     }
 
+    /// The remaining sample that an edge leads back to.
     #[inline]
-    pub fn from(&self, place: u32) -> SampleId {
-        self.from[place as usize]
+    pub fn from(&self, index: u32) -> SampleId {
+        self.from[index as usize]
     }
 }
 
-/// Neighbors of a sample that count. With all 32, hubs have long lists of samples that are not very near them; with 4,
-/// too many places have none.
-const REACH: usize = 8;
+/// How many neighbors of a sample have reverse edges. With more, hubs lead to samples that are not very near them; with
+/// fewer, too many samples have no reverse edge.
+const MAX_RANKS: usize = 8;

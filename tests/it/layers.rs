@@ -1,4 +1,4 @@
-//! A stage imports only stages to its left, and the leaves.
+//! A stage imports only stages to its left, and the leaves; so does a room within a stage.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,47 @@ const STAGES: [&str; 12] = [
     "report",
 ];
 
+/// The files and folders of these stages, each of which imports only those to its left.
+const ROOMS: [(&str, &[&str]); 2] = [
+    (
+        "graph",
+        &[
+            "params",
+            "proximity_graph",
+            "file",
+            "statistics",
+            "kernel",
+            "topk",
+            "sampled",
+            "knn",
+            "oracle",
+            "device",
+            "hnsw",
+            "build",
+            "backend",
+        ],
+    ),
+    (
+        "walk",
+        &[
+            "counts",
+            "remaining",
+            "guards",
+            "filling",
+            "reverse",
+            "path",
+            "must_draw",
+            "negatives",
+            "knn",
+            "random_walk",
+            "epoch_sampler",
+        ],
+    ),
+];
+
+/// Types that a stage's `mod.rs` exports, and the rooms that they are in.
+const EXPORTS: [(&str, &str); 3] = [("ProximityGraph", "proximity_graph"), ("Device", "device"), ("Groups", "guards")];
+
 #[test]
 fn stages_import_only_to_the_left() {
     for (position, stage) in STAGES.iter().enumerate() {
@@ -33,6 +74,28 @@ fn stages_import_only_to_the_left() {
     for leaf in LEAVES {
         for (file, name) in imports(leaf) {
             assert!(LEAVES.contains(&name.as_str()), "{} is a leaf and imports crate::{name}", file.display());
+        }
+    }
+}
+
+#[test]
+fn rooms_import_only_to_the_left() {
+    for (stage, rooms) in ROOMS {
+        let root = path(&format!("src/{stage}"));
+        for file in files(stage) {
+            let inside: Vec<_> = file.strip_prefix(&root).unwrap().iter().map(|name| name.to_str().unwrap()).collect();
+            let room = inside[0].trim_end_matches(".rs");
+            if room == "mod" {
+                continue;
+            }
+            let position = rooms.iter().position(|name| *name == room);
+            let position = position.unwrap_or_else(|| panic!("{room} of {stage} has no position in the order"));
+            for name in imports_within(&file, stage, inside.len() == 1 || inside[1..] == ["mod.rs"]) {
+                let export = EXPORTS.iter().find(|(export, _)| *export == name);
+                let other = export.map_or(&*name, |(_, room)| room);
+                let allowed = rooms[..=position].contains(&other);
+                assert!(allowed, "{} imports {name} of {stage}, which is not to its left", file.display());
+            }
         }
     }
 }
@@ -68,6 +131,32 @@ fn imports(stage: &str) -> Vec<(PathBuf, String)> {
         "found no imports in {stage}: does this test still look?"
     );
     imports
+}
+
+/// The rooms of its own stage that a file names in its code. For a `room_root`, `super` is the stage.
+fn imports_within(file: &Path, stage: &str, room_root: bool) -> Vec<String> {
+    let text = fs::read_to_string(file).unwrap();
+    let code: String =
+        text.lines().filter(|line| !line.trim_start().starts_with("//")).flat_map(|line| [line, "\n"]).collect();
+    let code = code.split("#[cfg(test)]\nmod").next().unwrap();
+    let absolute = format!("crate::{stage}::");
+    let above = if room_root { "super::" } else { "super::super::" };
+    let mut names = Vec::new();
+    for prefix in [&*absolute, above] {
+        for (at, _) in code.match_indices(prefix) {
+            let imported = &code[at + prefix.len()..];
+            match imported.strip_prefix('{') {
+                None => names.push(identifier(imported)),
+                Some(list) => names.extend(list[..list.find("};").unwrap()].split(',').map(identifier)),
+            }
+        }
+    }
+    names.retain(|name| !name.is_empty());
+    names
+}
+
+fn identifier(text: &str) -> String {
+    text.trim_start().chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
 }
 
 fn files(stage: &str) -> Vec<PathBuf> {

@@ -1,44 +1,45 @@
-//! What a graph needs of another device than the processor, and how it is built there.
+//! The interface of a device that builds graphs, such as a GPU, and the builder that uses it.
 
 pub(super) mod build;
 
 use crate::error::Result;
 
-/// Another device than the processor, which multiplies blocks of vectors and keeps the best scores: all that
-/// [`build_on`](crate::graph::build_on) needs of it, so that the graph knows neither GPUs nor what drives them.
+/// A device, other than the processor, that multiplies blocks of vectors and keeps the best scores.
 ///
-/// `OnnxDevice`, in the module `device`, is one of ONNX Runtime's.
+/// This is all that [`build_on`](crate::graph::build_on) needs of a device, so that `graph` knows neither GPUs nor what
+/// drives them. `OnnxDevice`, in the module `device`, is the one of ONNX Runtime.
 pub trait Device: Send + Sync + 'static {
-    /// What to call it in messages: `cuda`.
+    /// The name of the device in messages, such as `cuda`.
     fn name(&self) -> &str;
 
-    /// Whether products in f32 are not rounded to less.
+    /// Whether products of f32 are computed in full precision.
     fn is_exact(&self) -> bool;
 
-    /// Bytes that a graph may take there; `None` where all that there is may be tried.
+    /// How many bytes a graph may take on the device; `None` if there is no limit.
     fn memory(&self) -> Option<usize>;
 
-    /// Copies these vectors. They stay on the device until what it gives is dropped, and all else that was taken
-    /// there goes with them.
+    /// Copies vectors to the device, where they stay until the result is dropped.
+    ///
+    /// All other memory that was taken on the device is freed with them.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) where there is no room for them,
-    /// [`Error::Device`](crate::Error::Device) where it cannot be used.
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) if they do not fit, [`Error::Device`](crate::Error::Device)
+    /// if the device cannot be used.
     fn load(&self, vectors: &DeviceVectors<'_>) -> Result<Box<dyn LoadedVectors>>;
 }
 
-/// Vectors for a device.
+/// The vectors that a device is to load.
 #[derive(Clone, Copy)]
 pub struct DeviceVectors<'a> {
-    /// How many there are.
+    /// How many vectors there are.
     pub count: usize,
-    /// Writes the d numbers of the vector in a place, from 0 on. Any thread may call it.
+    /// Writes the d numbers of the vector with an index below `count`. Any thread may call it.
     pub read: &'a (dyn Fn(usize, &mut [f32]) + Sync),
-    /// d: numbers in a vector.
+    /// d: how many numbers a vector has.
     pub dimension: usize,
-    /// What they are kept and multiplied in.
+    /// The format in which they are kept and multiplied.
     pub format: DeviceFormat,
-    /// Whether rows are among them; else each call of [`best`](LoadedVectors::best) brings its own.
+    /// Whether rows are among these vectors; otherwise each call of [`best`](LoadedVectors::best) brings its own.
     pub with_rows: bool,
 }
 
@@ -49,59 +50,60 @@ impl std::fmt::Debug for DeviceVectors<'_> {
     }
 }
 
-/// What a device keeps and multiplies vectors in. Scores come in f32.
+/// The number format in which a device keeps and multiplies vectors. Scores are f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceFormat {
-    /// 32 bits.
+    /// Numbers of 32 bits.
     F32,
-    /// 16 bits, 11 of precision: for vectors of unit length.
+    /// Numbers of 16 bits with 11 bits of precision, for vectors of unit length.
     F16,
-    /// 16 bits, 8 of precision, with the range of f32.
+    /// Numbers of 16 bits with 8 bits of precision and the range of f32.
     Bf16,
 }
 
-/// Vectors on a device.
+/// Vectors that a device has loaded.
 pub trait LoadedVectors: Send + Sync {
-    /// Scores each block's rows with its columns, and gives `take` the k best of each row: scores and places among the
-    /// block's columns, both [blocks × block rows × k], best first within a row. Several threads may call at once: while
-    /// one waits for the device, others prepare and `take`.
+    /// Scores each block's rows with its columns, and calls `take(scores, columns)` with the k best of each row.
+    ///
+    /// Both are [blocks × block rows × k], best first within a row; columns are numbered within their block. Several
+    /// threads may call this at once: while one waits for the device, others prepare and `take`.
     ///
     /// # Errors
-    /// As [`Device::load`].
+    /// Those of [`Device::load`].
     fn best(&self, blocks: &DeviceBlocks<'_>, take: &mut dyn FnMut(&[f32], &[i32])) -> Result<()>;
 
-    /// How many calls are served at the same time; the others wait. Default 1.
+    /// How many calls are served at the same time while others wait; 1 by default.
     fn at_once(&self) -> usize {
         1
     }
 }
 
-/// Blocks of rows, and those that each block's rows are scored with.
+/// Blocks of rows, and the columns that each block's rows are scored with.
 #[derive(Clone, Debug)]
 pub struct DeviceBlocks<'a> {
-    /// Rows [blocks × block rows].
+    /// The rows [blocks × block rows].
     pub rows: DeviceRows<'a>,
-    /// Rows in a block.
+    /// How many rows a block has.
     pub block_rows: usize,
-    /// Places among the loaded vectors [blocks × block columns].
+    /// The columns [blocks × block columns], as positions among the loaded vectors.
     pub columns: &'a [i32],
-    /// Columns in a block.
+    /// How many columns a block has.
     pub block_columns: usize,
-    /// How many of a row's columns to keep; 1 to block columns.
+    /// How many columns to keep for each row, from 1 to `block_columns`.
     pub k: usize,
 }
 
 /// The rows of blocks.
 #[derive(Clone, Debug)]
 pub enum DeviceRows<'a> {
-    /// Places among the loaded vectors.
+    /// Positions among the loaded vectors.
     Places(&'a [i32]),
-    /// DeviceVectors, row-major.
+    /// The vectors themselves, row-major.
     Given(&'a [f32]),
 }
 
 impl DeviceFormat {
-    /// Bytes of a number.
+    /// How many bytes a number has.
     #[must_use]
     pub fn bytes(self) -> usize {
         match self {

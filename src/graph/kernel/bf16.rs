@@ -1,21 +1,21 @@
-//! Two components a word, the first one in the lower half.
+//! The kernel of bf16: two components a word, the first one in the lower half.
 
-use super::{COLUMNS, Scores, SimdLevel};
+use super::{PANEL_COLUMNS, Scores, SimdLevel};
 
 pub(super) fn scores(simd: SimdLevel, rows: &[u32], panel: &[u32], width: usize, scores: &mut [Scores]) {
-    assert_eq!((rows.len(), panel.len()), (scores.len() * width, COLUMNS * width));
+    assert_eq!((rows.len(), panel.len()), (scores.len() * width, PANEL_COLUMNS * width));
     match simd {
-        // SAFETY: `running` has seen the features.
+        // SAFETY: `running` has detected the features.
         #[cfg(target_arch = "x86_64")]
         SimdLevel::Avx512 => unsafe { avx512(rows, panel, width, scores) },
-        // SAFETY: `running` has seen the features.
+        // SAFETY: `running` has detected the features.
         #[cfg(target_arch = "x86_64")]
         SimdLevel::Avx2 => unsafe { avx2(rows, panel, width, scores) },
         SimdLevel::Portable => portable(rows, panel, width, scores),
     }
 }
 
-/// 12 rows × 1 register: one instruction adds two products to each sum.
+/// Multiplies 12 rows × 1 register: one instruction adds two products to each sum.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn avx512(rows: &[u32], panel: &[u32], width: usize, scores: &mut [Scores]) {
@@ -27,24 +27,24 @@ fn avx512(rows: &[u32], panel: &[u32], width: usize, scores: &mut [Scores]) {
     let halves = |words: __m512i| unsafe { std::mem::transmute::<__m512i, __m512bh>(words) };
     for (rows, scores) in rows.chunks_exact(TILE * width).zip(scores.as_chunks_mut::<TILE>().0) {
         let mut sums = [_mm512_setzero_ps(); TILE];
-        for (w, line) in panel.as_chunks::<COLUMNS>().0.iter().enumerate() {
+        for (w, line) in panel.as_chunks::<PANEL_COLUMNS>().0.iter().enumerate() {
             // SAFETY: a line is 64 bytes.
             let line = halves(unsafe { _mm512_loadu_si512(line.as_ptr().cast()) });
             for (r, sum) in sums.iter_mut().enumerate() {
                 // SAFETY: r < TILE, and w < width by the lengths that `scores` has checked.
                 let x = _mm512_set1_epi32(unsafe { *rows.get_unchecked(r * width + w) }.cast_signed());
-                // In this place, `x` is broadcast by the instruction itself.
+                // As the last operand, `x` is broadcast by the instruction itself.
                 *sum = _mm512_dpbf16_ps(*sum, line, halves(x));
             }
         }
         for (scores, sum) in scores.iter_mut().zip(sums) {
-            // SAFETY: 16 numbers have room in 16 places.
+            // SAFETY: 16 numbers fit 16 places.
             unsafe { _mm512_storeu_ps(scores.as_mut_ptr(), sum) };
         }
     }
 }
 
-/// 4 rows × 2 registers of 8, the halves of a word one after the other: as fast as f32, at half its memory traffic.
+/// Multiplies 4 rows × 2 registers of 8, the halves of a word one after the other: half the memory traffic of f32.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn avx2(rows: &[u32], panel: &[u32], width: usize, scores: &mut [Scores]) {
@@ -59,7 +59,7 @@ fn avx2(rows: &[u32], panel: &[u32], width: usize, scores: &mut [Scores]) {
     };
     for (rows, scores) in rows.chunks_exact(TILE * width).zip(scores.as_chunks_mut::<TILE>().0) {
         let mut sums = [[_mm256_setzero_ps(); 2]; TILE];
-        for (w, line) in panel.as_chunks::<COLUMNS>().0.iter().enumerate() {
+        for (w, line) in panel.as_chunks::<PANEL_COLUMNS>().0.iter().enumerate() {
             // SAFETY: 16 words are two registers of 8.
             let load = |i: usize| halves(unsafe { _mm256_loadu_si256(line.as_ptr().cast::<__m256i>().add(i)) });
             let line = [load(0), load(1)];
@@ -75,7 +75,7 @@ fn avx2(rows: &[u32], panel: &[u32], width: usize, scores: &mut [Scores]) {
         }
         for (scores, sums) in scores.iter_mut().zip(sums) {
             for (part, sum) in scores.as_chunks_mut::<8>().0.iter_mut().zip(sums) {
-                // SAFETY: 8 numbers have room in 8 places.
+                // SAFETY: 8 numbers fit 8 places.
                 unsafe { _mm256_storeu_ps(part.as_mut_ptr(), sum) };
             }
         }
@@ -86,8 +86,8 @@ fn portable(rows: &[u32], panel: &[u32], width: usize, scores: &mut [Scores]) {
     let first = |word: u32| f32::from_bits(word << 16);
     let second = |word: u32| f32::from_bits(word & 0xffff_0000);
     for (row, scores) in rows.chunks_exact(width).zip(scores) {
-        let mut sums = [0f32; COLUMNS];
-        for (&x, line) in row.iter().zip(panel.as_chunks::<COLUMNS>().0) {
+        let mut sums = [0f32; PANEL_COLUMNS];
+        for (&x, line) in row.iter().zip(panel.as_chunks::<PANEL_COLUMNS>().0) {
             let (x0, x1) = (first(x), second(x));
             for (sum, &y) in sums.iter_mut().zip(line) {
                 *sum = *sum + x0 * first(y) + x1 * second(y);

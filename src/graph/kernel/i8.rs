@@ -1,26 +1,26 @@
-//! Four components a word: rows unsigned, 1 to 127, columns signed, −63 to 63.
+//! The kernel of i8: four components a word, in rows unsigned, 1 to 127, in columns signed, −63 to 63.
 
-use super::pack::Part;
-use super::{COLUMNS, Scores, SimdLevel};
+use super::pack::PackedSlice;
+use super::{PANEL_COLUMNS, Scores, SimdLevel};
 
-pub(super) fn scores(simd: SimdLevel, rows: Part<'_>, panel: Part<'_>, scores: &mut [Scores]) {
-    assert_eq!((rows.words.len(), panel.words.len()), (scores.len() * panel.width, COLUMNS * panel.width));
-    assert_eq!((panel.starts.len(), panel.factors.len(), panel.width % 2), (COLUMNS, COLUMNS, 0));
+pub(super) fn scores(simd: SimdLevel, rows: PackedSlice<'_>, panel: PackedSlice<'_>, scores: &mut [Scores]) {
+    assert_eq!((rows.words.len(), panel.words.len()), (scores.len() * panel.width, PANEL_COLUMNS * panel.width));
+    assert_eq!((panel.starts.len(), panel.factors.len(), panel.width % 2), (PANEL_COLUMNS, PANEL_COLUMNS, 0));
     match simd {
-        // SAFETY: `running` has seen the features.
+        // SAFETY: `running` has detected the features.
         #[cfg(target_arch = "x86_64")]
         SimdLevel::Avx512 => unsafe { avx512(rows, panel, scores) },
-        // SAFETY: `running` has seen the features.
+        // SAFETY: `running` has detected the features.
         #[cfg(target_arch = "x86_64")]
         SimdLevel::Avx2 => unsafe { avx2(rows, panel, scores) },
         SimdLevel::Portable => portable(rows, panel, scores),
     }
 }
 
-/// 12 rows × 1 register: one instruction adds four products to each sum.
+/// Multiplies 12 rows × 1 register: one instruction adds four products to each sum.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vnni")]
-fn avx512(rows: Part<'_>, panel: Part<'_>, scores: &mut [Scores]) {
+fn avx512(rows: PackedSlice<'_>, panel: PackedSlice<'_>, scores: &mut [Scores]) {
     use std::arch::x86_64::{
         _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi32,
         _mm512_set1_ps, _mm512_storeu_ps,
@@ -33,7 +33,7 @@ fn avx512(rows: Part<'_>, panel: Part<'_>, scores: &mut [Scores]) {
     let tiles = rows.words.chunks_exact(TILE * width).zip(rows.factors.chunks_exact(TILE));
     for ((rows, row_factors), scores) in tiles.zip(scores.as_chunks_mut::<TILE>().0) {
         let mut sums = [start; TILE];
-        for (w, line) in panel.words.as_chunks::<COLUMNS>().0.iter().enumerate() {
+        for (w, line) in panel.words.as_chunks::<PANEL_COLUMNS>().0.iter().enumerate() {
             // SAFETY: a line is 64 bytes.
             let line = unsafe { _mm512_loadu_si512(line.as_ptr().cast()) };
             for (r, sum) in sums.iter_mut().enumerate() {
@@ -44,16 +44,16 @@ fn avx512(rows: Part<'_>, panel: Part<'_>, scores: &mut [Scores]) {
         }
         for ((scores, sum), &factor) in scores.iter_mut().zip(sums).zip(row_factors) {
             let product = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(factors, _mm512_set1_ps(factor)));
-            // SAFETY: 16 numbers have room in 16 places.
+            // SAFETY: 16 numbers fit 16 places.
             unsafe { _mm512_storeu_ps(scores.as_mut_ptr(), product) };
         }
     }
 }
 
-/// 4 rows × 2 registers of 8, two words at a time: four products of at most 127 · 63 fit 16 bits (32,004).
+/// Multiplies 4 rows × 2 registers of 8, two words at a time: four products of at most 127 · 63 fit 16 bits (32,004).
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn avx2(rows: Part<'_>, panel: Part<'_>, scores: &mut [Scores]) {
+fn avx2(rows: PackedSlice<'_>, panel: PackedSlice<'_>, scores: &mut [Scores]) {
     use std::arch::x86_64::{
         __m256i, _mm256_add_epi16, _mm256_add_epi32, _mm256_cvtepi32_ps, _mm256_loadu_ps, _mm256_loadu_si256,
         _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps,
@@ -68,9 +68,9 @@ fn avx2(rows: Part<'_>, panel: Part<'_>, scores: &mut [Scores]) {
     let tiles = rows.words.chunks_exact(TILE * width).zip(rows.factors.chunks_exact(TILE));
     for ((rows, row_factors), scores) in tiles.zip(scores.as_chunks_mut::<TILE>().0) {
         let mut sums = [start; TILE];
-        for (w, lines) in panel.words.as_chunks::<{ 2 * COLUMNS }>().0.iter().enumerate() {
+        for (w, lines) in panel.words.as_chunks::<{ 2 * PANEL_COLUMNS }>().0.iter().enumerate() {
             let first = load(lines.as_ptr().cast());
-            let second = load(lines[COLUMNS..].as_ptr().cast());
+            let second = load(lines[PANEL_COLUMNS..].as_ptr().cast());
             for (r, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: r < TILE, and 2 w + 1 < width by the lengths that `scores` has checked.
                 let word = |i: usize| unsafe { *rows.get_unchecked(r * width + 2 * w + i) }.cast_signed();
@@ -96,11 +96,11 @@ fn avx2(rows: Part<'_>, panel: Part<'_>, scores: &mut [Scores]) {
     }
 }
 
-fn portable(rows: Part<'_>, panel: Part<'_>, scores: &mut [Scores]) {
+fn portable(rows: PackedSlice<'_>, panel: PackedSlice<'_>, scores: &mut [Scores]) {
     let rows = rows.words.chunks_exact(panel.width).zip(rows.factors);
     for ((row, &factor), scores) in rows.zip(scores) {
-        let mut sums: [i32; COLUMNS] = std::array::from_fn(|c| panel.starts[c]);
-        for (x, line) in row.iter().zip(panel.words.as_chunks::<COLUMNS>().0) {
+        let mut sums: [i32; PANEL_COLUMNS] = std::array::from_fn(|c| panel.starts[c]);
+        for (x, line) in row.iter().zip(panel.words.as_chunks::<PANEL_COLUMNS>().0) {
             let x = x.to_ne_bytes();
             for (sum, y) in sums.iter_mut().zip(line) {
                 let y = y.to_ne_bytes();

@@ -1,14 +1,16 @@
-//! Scores of a block of rows against a panel of columns, in registers.
+//! Scores a block of rows with a panel of columns, in registers.
 //!
-//! Everything is laid out in words of 32 bits, which hold one component in f32, two in bf16, four in i8. A row is its
-//! words one after another. A panel is [`COLUMNS`] vectors word by word: all first words, one cache line, then all
-//! second ones. A kernel walks down a panel, each word of each row against a whole line, so that no sum is ever taken
-//! across a register, and each score is summed in the order of the components: it depends on nothing around it, and
-//! the score of (a, b) is that of (b, a) bit for bit.
+//! Everything is laid out in words of 32 bits, which hold one component in f32, two in bf16 and four in i8. A row is
+//! its words one after another. A panel is [`PANEL_COLUMNS`] vectors word by word: all first words, which are one cache
+//! line, then all second words, and so on.
 //!
-//! i8 holds whole numbers from −63 to 63 with a factor for each vector, sums are exact in 32 bits, and rows are stored
-//! plus 64: what AVX2 multiplies (unsigned by signed, pairs summed in 16 bits) then never overflows, and every
-//! processor gives the same score.
+//! A kernel walks down a panel and multiplies each word of each row with a whole line. So no sum is taken across a
+//! register, and each score is summed in the order of the components: it depends on nothing around it, and the score of
+//! (a, b) is that of (b, a), bit for bit.
+//!
+//! i8 holds whole numbers from −63 to 63 and a factor for each vector. Sums are exact in 32 bits. Rows are stored plus
+//! 64, so that the instructions of AVX2, which multiply unsigned by signed numbers and sum pairs in 16 bits, never
+//! overflow and every processor gives the same score.
 
 mod bf16;
 mod f32;
@@ -18,30 +20,31 @@ mod pack;
 pub(super) use self::pack::{Columns, Rows};
 use crate::config::Precision;
 
-/// Columns of a panel: 32-bit words of a cache line.
-pub(super) const COLUMNS: usize = 16;
+/// How many columns a panel has: the 32-bit words of a cache line.
+pub(super) const PANEL_COLUMNS: usize = 16;
 
-/// Blocks of rows are multiples of this, filled up with zeros: every kernel's tile divides it.
-pub(super) const ROWS: usize = 12;
+/// Blocks of rows are padded to a multiple of this, which every kernel's tile divides.
+pub(super) const ROW_MULTIPLE: usize = 12;
 
 /// The scores of one row with the columns of a panel.
-pub(super) type Scores = [f32; COLUMNS];
+pub(super) type Scores = [f32; PANEL_COLUMNS];
 
-/// A bit for each column whose score is at least the row's threshold, and those whose score is at least their own.
+/// Bit sets of a panel's columns: those whose score reaches the threshold of the row, and those whose score reaches
+/// their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Reached {
     pub row: u16,
     pub column: u16,
 }
 
-/// A way to compute scores, chosen once for a build and the processor it runs on.
+/// How scores are computed: chosen once for a build and the processor that it runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Kernel {
     format: Format,
     simd: SimdLevel,
 }
 
-/// How components are stored.
+/// How the components of vectors are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     F32,
@@ -49,8 +52,9 @@ pub(super) enum Format {
     I8,
 }
 
-/// The vector instructions in use. `Portable` is plain loops, compiled for what every processor of the target has:
-/// on 64-bit ARM that is NEON.
+/// The vector instructions in use.
+///
+/// `Portable` is plain loops, compiled to what every processor of the target has; on 64-bit ARM that is NEON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SimdLevel {
     #[cfg(target_arch = "x86_64")]
@@ -61,42 +65,47 @@ pub(super) enum SimdLevel {
 }
 
 impl Kernel {
-    /// The fastest one for this format that the processor runs.
+    /// The fastest kernel of this format that the processor runs.
     pub fn new(format: Format) -> Self {
         let simd = *SimdLevel::running(format).first().unwrap_or(&SimdLevel::Portable);
         Self { format, simd }
     }
 
-    /// The format that a build in this precision uses. `Auto` takes i8 where vectors are long enough that its rounding
-    /// averages out, and the K neighbors of M candidates few enough that scoring them again in f32 costs less than i8
-    /// saves.
+    /// The kernel for a build in this precision.
+    ///
+    /// `Auto` takes i8 if vectors are long enough for its rounding to average out, and if the K neighbors of M
+    /// candidates are so few that scoring them again in f32 costs less than i8 saves.
     pub fn choose(precision: Precision, dimension: usize, neighbors: usize, candidates: usize) -> Self {
         Self::new(match precision {
             Precision::F32 => Format::F32,
             Precision::Bf16 => Format::Bf16,
             Precision::I8 => Format::I8,
-            Precision::Auto if dimension >= I8_SUITS && neighbors * I8_PAYS <= candidates => Format::I8,
+            Precision::Auto
+                if dimension >= MIN_I8_DIMENSION && neighbors * MIN_I8_CANDIDATES_PER_NEIGHBOR <= candidates =>
+            {
+                Format::I8
+            }
             Precision::Auto => Format::F32,
         })
     }
 
-    /// The one for f32 with these instructions.
+    /// The kernel for f32 with these instructions.
     #[cfg(test)]
     pub fn on(simd: SimdLevel) -> Self {
         Self { format: Format::F32, simd }
     }
 
-    /// The vector instructions that it uses.
+    /// The vector instructions that the kernel uses.
     pub fn simd(self) -> SimdLevel {
         self.simd
     }
 
-    /// Whether scores are the similarities up to the rounding of f32; otherwise the best are to be scored again.
+    /// Whether scores are similarities up to the rounding of f32; if not, the best must be scored again.
     pub fn is_exact(self) -> bool {
         self.format == Format::F32
     }
 
-    /// Words of a vector. i8 and bf16 fill up with zeros, to what a kernel takes at once.
+    /// How many words a vector has. i8 and bf16 are padded with zeros to what a kernel takes at once.
     pub fn width(self, dimension: usize) -> usize {
         match self.format {
             Format::F32 => dimension,
@@ -105,13 +114,14 @@ impl Kernel {
         }
     }
 
-    /// `scores[r]` = the scores of row `first` + r with the columns of `panel`, for as many rows as `scores` has.
+    /// Writes to `scores[r]` the scores of row `first` + r with the columns of `panel`.
     ///
     /// # Panics
-    /// Where `first` or the number of scores is no multiple of [`ROWS`], or beyond what is packed.
+    /// Panics if `first` or the number of rows of scores is not a multiple of [`ROW_MULTIPLE`], or exceeds what is
+    /// packed.
     pub fn scores(self, rows: &Rows, first: usize, columns: &Columns, panel: usize, scores: &mut [Scores]) {
-        assert!(first.is_multiple_of(ROWS) && scores.len().is_multiple_of(ROWS));
-        let rows = rows.part(first, scores.len());
+        assert!(first.is_multiple_of(ROW_MULTIPLE) && scores.len().is_multiple_of(ROW_MULTIPLE));
+        let rows = rows.slice(first, scores.len());
         let panel = columns.panel(panel);
         match self.format {
             Format::F32 => f32::scores(self.simd, rows.words, panel.words, panel.width, scores),
@@ -120,14 +130,14 @@ impl Kernel {
         }
     }
 
-    /// Asks for part number `part` of `parts` of a panel to be brought into the caches.
+    /// Prefetches part number `part` of `parts` of a panel.
     #[inline]
     pub fn prefetch(self, columns: &Columns, panel: usize, part: usize, parts: usize) {
-        let lines = columns.panel(panel).words.as_chunks::<COLUMNS>().0;
+        let lines = columns.panel(panel).words.as_chunks::<PANEL_COLUMNS>().0;
         crate::simd::prefetch(lines[part * lines.len() / parts..(part + 1) * lines.len() / parts].as_flattened());
     }
 
-    /// Which scores are at least the thresholds of their rows and columns.
+    /// Finds the scores that reach the threshold of their row or of their column.
     pub fn reached(
         self,
         scores: &[Scores],
@@ -136,7 +146,7 @@ impl Kernel {
         reached: &mut [Reached],
     ) {
         match self.simd {
-            // SAFETY: `running` has seen the features.
+            // SAFETY: `running` has detected the features.
             #[cfg(target_arch = "x86_64")]
             SimdLevel::Avx512 | SimdLevel::Avx2 => unsafe {
                 reached_avx2(scores, row_thresholds, column_thresholds, reached);
@@ -147,7 +157,7 @@ impl Kernel {
 }
 
 impl SimdLevel {
-    /// What this processor runs, fastest first.
+    /// The levels that this processor runs for a format, fastest first.
     pub fn running(format: Format) -> Vec<Self> {
         let mut running = Vec::new();
         #[cfg(target_arch = "x86_64")]
@@ -175,7 +185,7 @@ impl SimdLevel {
 fn reached_by(scores: &[Scores], row_thresholds: &[f32], column_thresholds: &Scores, reached: &mut [Reached]) {
     for ((scores, &threshold), reached) in scores.iter().zip(row_thresholds).zip(reached) {
         *reached = Reached::default();
-        for c in 0..COLUMNS {
+        for c in 0..PANEL_COLUMNS {
             reached.row |= u16::from(scores[c] >= threshold) << c;
             reached.column |= u16::from(scores[c] >= column_thresholds[c]) << c;
         }
@@ -200,11 +210,11 @@ fn reached_avx2(scores: &[Scores], row_thresholds: &[f32], column_thresholds: &S
     }
 }
 
-/// i8 pays where at least this many candidates stand behind each neighbor.
-const I8_PAYS: usize = 8;
+/// The least M / K for which i8 is chosen: with fewer candidates, scoring the best again costs more than i8 saves.
+const MIN_I8_CANDIDATES_PER_NEIGHBOR: usize = 8;
 
-/// Components from which i8 finds the nearest: with fewer, many candidates look equally near to it.
-const I8_SUITS: usize = 64;
+/// The least dimension for which i8 is chosen: with fewer components, many candidates get equal scores.
+const MIN_I8_DIMENSION: usize = 64;
 
 #[cfg(test)]
 mod tests;

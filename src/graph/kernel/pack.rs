@@ -1,35 +1,36 @@
-//! SimdLevel in the layout of the kernels.
+//! Packs vectors into the layout of the kernels.
 
 use rayon::prelude::*;
 
-use super::{COLUMNS, Format, Kernel, ROWS, SimdLevel};
+use super::{Format, Kernel, PANEL_COLUMNS, ROW_MULTIPLE, SimdLevel};
 use crate::embeddings::EmbeddingTable;
 use crate::memory::{Aligned, huge_aligned};
 use crate::sample::SampleId;
 
-/// SimdLevel as rows.
+/// Vectors packed as rows.
 #[derive(Debug, Default)]
 pub(in crate::graph) struct Rows {
     words: Vec<u32>,
     factors: Vec<f32>,
     width: usize,
-    room: Vec<f32>,
+    /// One decoded vector.
+    decoded: Vec<f32>,
 }
 
-/// SimdLevel as columns of panels.
+/// Vectors packed as the columns of panels.
 #[derive(Debug)]
 pub(in crate::graph) struct Columns {
     words: Aligned<u32>,
     factors: Vec<f32>,
-    /// i8 only: where the sum of a column starts, to make up for the 64 that every row component has too much.
+    /// For i8: where the sum of each column starts, to make up for the 64 that is added to every row component.
     starts: Vec<i32>,
     width: usize,
     len: usize,
 }
 
-/// Consecutive rows, or the columns of one panel.
+/// A view of consecutive rows, or of the columns of one panel.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Part<'a> {
+pub(super) struct PackedSlice<'a> {
     pub words: &'a [u32],
     pub factors: &'a [f32],
     pub starts: &'a [i32],
@@ -37,37 +38,38 @@ pub(super) struct Part<'a> {
 }
 
 impl Rows {
-    /// Takes these samples' vectors in place of what was there, filled up to a multiple of [`ROWS`].
+    /// Replaces the rows by these samples' vectors, padded to a multiple of [`ROW_MULTIPLE`].
     pub fn pack(&mut self, kernel: Kernel, table: &EmbeddingTable, ids: &[u32]) {
         self.width = kernel.width(table.dimension());
-        let len = ids.len().next_multiple_of(ROWS);
-        // What is left in the last rows does no harm: nobody looks at their scores.
+        let len = ids.len().next_multiple_of(ROW_MULTIPLE);
+        // The last rows may keep old vectors: nobody looks at their scores.
         self.words.resize(len * self.width, 0);
         self.factors.resize(len, 0.0);
         let slots = self.words.chunks_exact_mut(self.width).zip(&mut self.factors);
-        for (place, ((words, factor), &id)) in slots.zip(ids).enumerate() {
-            if let Some(&soon) = ids.get(place + AHEAD) {
+        for (index, ((words, factor), &id)) in slots.zip(ids).enumerate() {
+            if let Some(&soon) = ids.get(index + PREFETCH_AHEAD) {
                 table.prefetch(SampleId(soon));
             }
-            *factor = kernel.encode(table.vector(SampleId(id), &mut self.room), words, ROW_SHIFT);
+            *factor = kernel.encode(table.vector(SampleId(id), &mut self.decoded), words, ROW_SHIFT);
         }
     }
 
-    /// Takes those in these places of other rows.
-    pub fn copy(&mut self, rows: &Self, places: &[u32]) {
+    /// Replaces the rows by those of `rows` with these indices.
+    pub fn copy(&mut self, rows: &Self, indices: &[u32]) {
         self.width = rows.width;
-        let len = places.len().next_multiple_of(ROWS);
+        let len = indices.len().next_multiple_of(ROW_MULTIPLE);
         self.words.resize(len * self.width, 0);
         self.factors.resize(len, 0.0);
         let slots = self.words.chunks_exact_mut(self.width).zip(&mut self.factors);
-        for ((words, factor), &place) in slots.zip(places) {
-            words.copy_from_slice(&rows.words[place as usize * self.width..][..self.width]);
-            *factor = rows.factors[place as usize];
+        for ((words, factor), &index) in slots.zip(indices) {
+            words.copy_from_slice(&rows.words[index as usize * self.width..][..self.width]);
+            *factor = rows.factors[index as usize];
         }
     }
 
-    pub(super) fn part(&self, first: usize, len: usize) -> Part<'_> {
-        Part {
+    /// A view of `len` rows from `first` on.
+    pub(super) fn slice(&self, first: usize, len: usize) -> PackedSlice<'_> {
+        PackedSlice {
             words: &self.words[first * self.width..][..len * self.width],
             factors: &self.factors[first..][..len],
             starts: &[],
@@ -83,50 +85,51 @@ impl Default for Columns {
 }
 
 impl Columns {
-    /// Takes these samples' vectors in place of what was there, filled up with zeros to whole panels. In parallel.
+    /// Replaces the columns by these samples' vectors, padded with zeros to whole panels. Runs on all threads.
     pub fn pack_parallel(&mut self, kernel: Kernel, table: &EmbeddingTable, ids: &[u32]) {
         let width = kernel.width(table.dimension());
-        let words = ids.len().next_multiple_of(COLUMNS) * width;
+        let words = ids.len().next_multiple_of(PANEL_COLUMNS) * width;
         if self.words.capacity() < words {
             self.words = huge_aligned(words);
         }
         self.resize(width, ids.len());
-        let panels = self.words.par_chunks_exact_mut(COLUMNS * self.width);
-        let rest = self.factors.par_chunks_exact_mut(COLUMNS).zip(self.starts.par_chunks_exact_mut(COLUMNS));
-        panels.zip(rest).zip(ids.par_chunks(COLUMNS)).for_each_init(
-            Scratch::default,
+        let panels = self.words.par_chunks_exact_mut(PANEL_COLUMNS * self.width);
+        let rest =
+            self.factors.par_chunks_exact_mut(PANEL_COLUMNS).zip(self.starts.par_chunks_exact_mut(PANEL_COLUMNS));
+        panels.zip(rest).zip(ids.par_chunks(PANEL_COLUMNS)).for_each_init(
+            PanelScratch::default,
             |scratch, ((words, rest), ids)| {
                 kernel.pack_panel(table, ids, words, rest, scratch);
             },
         );
     }
 
-    /// The same, by the calling thread.
+    /// Does the same on the calling thread.
     pub fn pack(&mut self, kernel: Kernel, table: &EmbeddingTable, ids: &[u32]) {
         self.resize(kernel.width(table.dimension()), ids.len());
-        let panels = self.words.chunks_exact_mut(COLUMNS * self.width);
-        let rest = self.factors.chunks_exact_mut(COLUMNS).zip(self.starts.chunks_exact_mut(COLUMNS));
-        let mut scratch = Scratch::default();
-        for ((words, rest), ids) in panels.zip(rest).zip(ids.chunks(COLUMNS)) {
+        let panels = self.words.chunks_exact_mut(PANEL_COLUMNS * self.width);
+        let rest = self.factors.chunks_exact_mut(PANEL_COLUMNS).zip(self.starts.chunks_exact_mut(PANEL_COLUMNS));
+        let mut scratch = PanelScratch::default();
+        for ((words, rest), ids) in panels.zip(rest).zip(ids.chunks(PANEL_COLUMNS)) {
             kernel.pack_panel(table, ids, words, rest, &mut scratch);
         }
     }
 
-    /// The first `len` rows once more, as columns.
+    /// Replaces the columns by the first `len` rows.
     pub fn pack_rows(&mut self, kernel: Kernel, rows: &Rows, len: usize) {
         self.resize(rows.width, len);
-        let panels = self.words.chunks_exact_mut(COLUMNS * self.width);
-        let rest = self.factors.chunks_exact_mut(COLUMNS).zip(self.starts.chunks_exact_mut(COLUMNS));
-        let rows = rows.words.chunks(COLUMNS * self.width).zip(rows.factors.chunks(COLUMNS));
+        let panels = self.words.chunks_exact_mut(PANEL_COLUMNS * self.width);
+        let rest = self.factors.chunks_exact_mut(PANEL_COLUMNS).zip(self.starts.chunks_exact_mut(PANEL_COLUMNS));
+        let rows = rows.words.chunks(PANEL_COLUMNS * self.width).zip(rows.factors.chunks(PANEL_COLUMNS));
         let mut words = Vec::new();
         for ((panel, (factors, starts)), (row_words, row_factors)) in panels.zip(rest).zip(rows) {
             words.clear();
             words.extend_from_slice(row_words);
             if kernel.format == Format::I8 {
-                // The bytes of a row are at least 1: taking 64 off each borrows from none, once its top bit is set.
+                // The bytes of a row are at least 1: with its top bit set, each gives up 64 without a borrow.
                 words.iter_mut().for_each(|w| *w = ((*w | 0x8080_8080) - 0x4040_4040) ^ 0x8080_8080);
             }
-            words.resize(COLUMNS * self.width, 0);
+            words.resize(PANEL_COLUMNS * self.width, 0);
             factors.fill(0.0);
             starts.fill(0);
             factors[..row_factors.len()].copy_from_slice(row_factors);
@@ -137,41 +140,44 @@ impl Columns {
     fn resize(&mut self, width: usize, len: usize) {
         self.width = width;
         self.len = len;
-        let padded = len.next_multiple_of(COLUMNS);
+        let padded = len.next_multiple_of(PANEL_COLUMNS);
         self.words.resize(padded * self.width, 0);
         self.factors.resize(padded, 0.0);
         self.starts.resize(padded, 0);
     }
 
-    pub(super) fn panel(&self, panel: usize) -> Part<'_> {
-        let (first, width) = (panel * COLUMNS, self.width);
-        Part {
-            words: &self.words[first * width..][..COLUMNS * width],
-            factors: &self.factors[first..][..COLUMNS],
-            starts: &self.starts[first..][..COLUMNS],
+    /// A view of the columns of a panel.
+    pub(super) fn panel(&self, panel: usize) -> PackedSlice<'_> {
+        let first = panel * PANEL_COLUMNS;
+        let width = self.width;
+        PackedSlice {
+            words: &self.words[first * width..][..PANEL_COLUMNS * width],
+            factors: &self.factors[first..][..PANEL_COLUMNS],
+            starts: &self.starts[first..][..PANEL_COLUMNS],
             width,
         }
     }
 }
 
-/// A panel's vectors before they are dealt out to its lines.
+/// The vectors of a panel before they are transposed into its lines.
 #[derive(Default)]
-struct Scratch {
+struct PanelScratch {
     vector: Vec<f32>,
     words: Vec<u32>,
 }
 
 impl Kernel {
+    /// Packs the vectors of at most [`PANEL_COLUMNS`] samples into a panel.
     fn pack_panel(
         self,
         table: &EmbeddingTable,
         ids: &[u32],
         panel: &mut [u32],
         (factors, starts): (&mut [f32], &mut [i32]),
-        scratch: &mut Scratch,
+        scratch: &mut PanelScratch,
     ) {
         let width = self.width(table.dimension());
-        scratch.words.resize(COLUMNS * width, 0);
+        scratch.words.resize(PANEL_COLUMNS * width, 0);
         ids.iter().for_each(|&id| table.prefetch(SampleId(id)));
         factors.fill(0.0);
         starts.fill(0);
@@ -184,11 +190,11 @@ impl Kernel {
         self.finish_panel(&scratch.words, width, panel, starts);
     }
 
-    /// Deals the words of a panel's vectors out to its lines.
+    /// Transposes the words of a panel's vectors into its lines.
     fn finish_panel(self, words: &[u32], width: usize, panel: &mut [u32], starts: &mut [i32]) {
         if self.format == Format::I8 {
             match self.simd {
-                // SAFETY: `running` has seen the feature.
+                // SAFETY: `running` has detected the feature.
                 #[cfg(target_arch = "x86_64")]
                 SimdLevel::Avx512 | SimdLevel::Avx2 => unsafe { starts_avx2(words, width, starts) },
                 SimdLevel::Portable => starts_of(words, width, starts),
@@ -197,27 +203,28 @@ impl Kernel {
         self.transpose(words, width, panel);
     }
 
-    /// [COLUMNS × width] to [width × COLUMNS].
+    /// Transposes [PANEL_COLUMNS × width] to [width × PANEL_COLUMNS].
     fn transpose(self, words: &[u32], width: usize, panel: &mut [u32]) {
-        assert_eq!((words.len(), panel.len()), (COLUMNS * width, COLUMNS * width));
+        assert_eq!((words.len(), panel.len()), (PANEL_COLUMNS * width, PANEL_COLUMNS * width));
         let done = match self.simd {
-            // SAFETY: `running` has seen the feature, and the lengths are checked.
+            // SAFETY: `running` has detected the feature, and the lengths are checked.
             #[cfg(target_arch = "x86_64")]
             SimdLevel::Avx512 | SimdLevel::Avx2 => unsafe { transpose_avx2(words, width, panel) },
             SimdLevel::Portable => 0,
         };
-        for (w, line) in (done..width).zip(panel[done * COLUMNS..].as_chunks_mut::<COLUMNS>().0) {
+        for (w, line) in (done..width).zip(panel[done * PANEL_COLUMNS..].as_chunks_mut::<PANEL_COLUMNS>().0) {
             for (c, word) in line.iter_mut().enumerate() {
                 *word = words[c * width + w];
             }
         }
     }
 
-    /// Writes a vector's words, zeros behind its end, and gives its factor: component = number × factor. In i8 the
-    /// numbers are written plus `shift`.
+    /// Writes a vector's words, padded with zeros, and returns its factor: component = number × factor.
+    ///
+    /// In i8 the numbers are written plus `shift`.
     fn encode(self, vector: &[f32], words: &mut [u32], shift: i32) -> f32 {
         match self.simd {
-            // SAFETY: `running` has seen the feature.
+            // SAFETY: `running` has detected the feature.
             #[cfg(target_arch = "x86_64")]
             SimdLevel::Avx512 | SimdLevel::Avx2 => unsafe { encode_avx2(self.format, vector, words, shift) },
             SimdLevel::Portable => encode(self.format, vector, words, shift),
@@ -225,6 +232,7 @@ impl Kernel {
     }
 }
 
+/// Does what [`Kernel::encode`] does, in plain loops.
 #[inline(always)]
 fn encode(format: Format, vector: &[f32], words: &mut [u32], shift: i32) -> f32 {
     match format {
@@ -246,10 +254,10 @@ fn encode(format: Format, vector: &[f32], words: &mut [u32], shift: i32) -> f32 
             1.0
         }
         Format::I8 => {
-            // As whole numbers, the bits of two positive numbers compare like these.
+            // The bits of positive numbers, taken as integers, compare as the numbers do.
             let largest = vector.iter().fold(0, |largest, x| (x.to_bits() & 0x7fff_ffff).max(largest));
             let largest = f32::from_bits(largest);
-            let scale = if largest > 0.0 { LARGEST / largest } else { 0.0 };
+            let scale = if largest > 0.0 { LARGEST_I8 / largest } else { 0.0 };
             // Adding 1.5 · 2²³ leaves a whole number, rounded half to even, in the lower bits.
             let number = |x: f32| (x * scale + 12_582_912.0).to_bits().wrapping_add_signed(shift) & 0xff;
             let (fours, rest) = vector.as_chunks::<4>();
@@ -260,17 +268,18 @@ fn encode(format: Format, vector: &[f32], words: &mut [u32], shift: i32) -> f32 
                 let at = |k: usize| if i == fours.len() { rest.get(k).copied().unwrap_or(0.0) } else { 0.0 };
                 *word = (0..4).fold(0, |word, k| word | number(at(k)) << (8 * k));
             }
-            largest / LARGEST
+            largest / LARGEST_I8
         }
     }
 }
 
+/// Computes where the sum of each column starts: −64 times the sum of its components.
 #[inline(always)]
 fn starts_of(words: &[u32], width: usize, starts: &mut [i32]) {
     for (start, words) in starts.iter_mut().zip(words.chunks_exact(width)) {
-        // Shifts of a whole word at a time, which become vector instructions.
-        let byte = |word: u32, place: u32| (word << (24 - 8 * place)).cast_signed() >> 24;
-        *start = -ROW_SHIFT * words.iter().map(|&w| (0..4).map(|place| byte(w, place)).sum::<i32>()).sum::<i32>();
+        // Shifting whole words compiles to vector instructions.
+        let byte = |word: u32, k: u32| (word << (24 - 8 * k)).cast_signed() >> 24;
+        *start = -ROW_SHIFT * words.iter().map(|&w| (0..4).map(|k| byte(w, k)).sum::<i32>()).sum::<i32>();
     }
 }
 
@@ -280,7 +289,7 @@ fn starts_avx2(words: &[u32], width: usize, starts: &mut [i32]) {
     starts_of(words, width, starts);
 }
 
-/// The upper half of a finite number, rounded half to even.
+/// The upper half of the bits of a finite number, rounded half to even.
 #[inline(always)]
 fn bf16_bits(x: f32) -> u16 {
     let bits = x.to_bits();
@@ -293,10 +302,10 @@ fn encode_avx2(format: Format, vector: &[f32], words: &mut [u32], shift: i32) ->
     encode(format, vector, words, shift)
 }
 
-/// All whole blocks of 8 words; gives how many words of each vector that was.
+/// Transposes all whole blocks of 8 words, and returns how many words of each vector that was.
 ///
 /// # Safety
-/// `words` and `panel` must have [`COLUMNS`] × `width` words.
+/// `words` and `panel` must have [`PANEL_COLUMNS`] × `width` words.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 unsafe fn transpose_avx2(words: &[u32], width: usize, panel: &mut [u32]) -> usize {
@@ -322,19 +331,19 @@ unsafe fn transpose_avx2(words: &[u32], width: usize, panel: &mut [u32]) -> usiz
                 let (a, b) = (fours[i % 4], fours[i % 4 + 4]);
                 let line =
                     if i < 4 { _mm256_permute2f128_ps::<0x20>(a, b) } else { _mm256_permute2f128_ps::<0x31>(a, b) };
-                // SAFETY: line w + i < width has places c to c + 7 < 16.
-                unsafe { _mm256_storeu_ps(panel.as_mut_ptr().add((w + i) * COLUMNS + c).cast(), line) };
+                // SAFETY: line w + i < width has indices c to c + 7 < 16.
+                unsafe { _mm256_storeu_ps(panel.as_mut_ptr().add((w + i) * PANEL_COLUMNS + c).cast(), line) };
             }
         }
     }
     done
 }
 
-/// SimdLevel between asking for one and packing it.
-const AHEAD: usize = 4;
+/// How many vectors ahead of packing one is prefetched.
+const PREFETCH_AHEAD: usize = 4;
 
-/// What the numbers of rows have too much in i8.
+/// What is added to the numbers of rows in i8, which makes them unsigned.
 const ROW_SHIFT: i32 = 64;
 
 /// The largest number of the i8 format.
-const LARGEST: f32 = 63.0;
+const LARGEST_I8: f32 = 63.0;

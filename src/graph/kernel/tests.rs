@@ -9,12 +9,12 @@ use crate::sample::SampleId;
 
 const FORMATS: [Format; 3] = [Format::F32, Format::Bf16, Format::I8];
 
-/// A kernel's scores for 24 rows and 16 columns, of the table's first 40 samples.
+/// Scores 24 rows with 16 columns, which are the table's first 40 samples.
 fn scores(kernel: Kernel, table: &EmbeddingTable) -> Vec<Scores> {
     let (mut rows, mut columns) = (Rows::default(), Columns::default());
     rows.pack(kernel, table, &(0..24).collect::<Vec<_>>());
     columns.pack(kernel, table, &(24..40).collect::<Vec<_>>());
-    let mut scores = vec![[f32::NAN; COLUMNS]; 24];
+    let mut scores = vec![[f32::NAN; PANEL_COLUMNS]; 24];
     kernel.scores(&rows, 0, &columns, 0, &mut scores);
     scores
 }
@@ -25,7 +25,7 @@ fn table(dimension: usize, seed: u64) -> EmbeddingTable {
     EmbeddingTable::new(vectors, dimension, Similarity::Dot, Default::default()).unwrap()
 }
 
-/// The components as the format keeps them, and how far a product may be off beyond that.
+/// The components as the format keeps them.
 fn kept(format: Format, vector: &[f32]) -> Vec<f64> {
     let largest = vector.iter().fold(0f32, |l, x| l.max(x.abs()));
     let one = |&x: &f32| match format {
@@ -37,7 +37,7 @@ fn kept(format: Format, vector: &[f32]) -> Vec<f64> {
 }
 
 proptest! {
-    /// Every kernel that runs here, against sums in f64.
+    /// Compares every kernel that runs here with sums in f64.
     #[test]
     fn scores_are_dot_products(dimension in 1usize..300, seed in any::<u64>()) {
         let table = table(dimension, seed);
@@ -56,7 +56,7 @@ proptest! {
         }
     }
 
-    /// Whole numbers: no processor may differ.
+    /// Scores of i8 are exact, so no processor may differ.
     #[test]
     fn i8_is_the_same_on_every_processor(dimension in 1usize..300, seed in any::<u64>()) {
         let table = table(dimension, seed);
@@ -77,7 +77,7 @@ proptest! {
             let mut reached = vec![Reached::default(); 12];
             Kernel { format: Format::F32, simd }.reached(&scores, &rows, &columns, &mut reached);
             for (r, reached) in reached.into_iter().enumerate() {
-                for c in 0..COLUMNS {
+                for c in 0..PANEL_COLUMNS {
                     prop_assert_eq!(reached.row >> c & 1 == 1, scores[r][c] >= rows[r]);
                     prop_assert_eq!(reached.column >> c & 1 == 1, scores[r][c] >= columns[c]);
                 }
@@ -86,7 +86,7 @@ proptest! {
     }
 }
 
-/// The largest numbers in the longest vectors: where 16 or 32 bits would overflow first.
+/// The largest numbers in long vectors are where 16 or 32 bits would overflow first.
 #[test]
 fn i8_holds_the_extremes() {
     let dimension = 4096;

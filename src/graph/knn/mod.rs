@@ -1,4 +1,8 @@
-//! The graph of the K nearest neighbors: of all pairs, or by NN-descent over clusters; refined, grown and measured.
+//! The graph of each sample's K nearest neighbors: M → N in the paper's terms.
+//!
+//! [`all_pairs`] and [`descent`] build it, [`refine()`] carries it over to new embeddings, [`insert`] and [`remove`]
+//! change its samples, and [`recall()`] measures it. `product` scores groups of samples for all of them, `clusters`
+//! finds groups.
 
 pub(super) mod all_pairs;
 mod clusters;

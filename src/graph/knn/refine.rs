@@ -8,41 +8,40 @@ use crate::graph::params::Size;
 use crate::sample::{GraphVersion, SampleId};
 use crate::telemetry;
 
-/// What became of a graph over new embeddings.
+/// A graph that was carried over to new embeddings, and how well that went.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Refined {
-    /// The kNN graph over them, nearly exact.
+    /// The kNN graph over the new embeddings, nearly exact.
     pub graph: ProximityGraph,
-    /// The share of exact neighbors that the old graph still had, 0 to 1, by 512 of its rows. Below f32 precision these
-    /// neighbors are found by rough scores, which misses few.
+    /// The share of exact neighbors that the old graph still had, 0 to 1, estimated by 512 of its samples.
+    ///
+    /// Below f32 precision these neighbors are found by rough scores, which misses few.
     pub kept: f64,
-    /// The same of the new graph, by the same rows.
+    /// The same share for the new graph, by the same samples.
     pub recall: f64,
-    /// Whether too few were kept, or other samples were skipped, and the graph was built anew.
+    /// Whether the graph was built anew, since too few neighbors survived or other samples were skipped.
     pub rebuilt: bool,
 }
 
-/// Carries a kNN graph over to new embeddings of the same samples, and of samples that have come since, which stand
-/// behind them: the limit M → N of the paper's graph, for less than building it.
+/// Carries a kNN graph over to new embeddings of its samples, for less than building it.
 ///
-/// First the old neighbors of each sample are scored anew, with one more of the spares behind them than a gauge finds
-/// necessary for `config.recall`; while embeddings drift little, a few suffice. Where all of them do not, or where samples
-/// have come, samples meet in the cells of near ones, in those that it takes for what is missing, and then, where that is
-/// not enough, among their neighbors' neighbors, until few lists change. Where the old graph kept fewer than two fifths of
-/// the neighbors, they would save nothing: the graph is built from nothing, which telemetry says. Of `config`, K, the
-/// precision and the recall count. The graph does not depend on the number of threads, and needs the memory that
-/// [`build`](crate::graph::build()) does.
+/// Samples that were added since come behind the old ones. Of `config`, K, the precision and the recall count.
 ///
-/// Measured (d = 384, K = 16, AVX-512, two threads, gauges included): of N = 100,000, where all pairs take 6.0 s, with
-/// 95 % kept 0.23 s to a recall of 0.997, with 86 % 0.25 s to 0.982, with 70 % 0.87 s to 0.974. Of N = 1,000,000 with
-/// d = 128, where all pairs take 236 s, with 95 % kept 2.1 s to 0.991, with 85 % 2.1 s to 0.982, with 70 % 6.3 s to 0.989.
+/// 1. Estimate by a recall probe how many neighbors survived. If fewer than 40 % did, rebuild from scratch (logged).
+/// 2. Re-score each sample's old neighbors, plus as many ids of its reserve as the probe asks for and one more.
+/// 3. If the probe stays below `config.recall`, or samples were added, compare samples that share a cell of the
+///    clusters.
+/// 4. If that is still not enough, run NN-descent until few lists change.
 ///
-/// Not for moderate M: there the paper's candidates must be drawn anew, or each refresh would raise M; that is what
-/// [`build`](crate::graph::build()) does at less cost.
+/// The graph does not depend on the number of threads. Memory is that of [`build`](crate::graph::build()); times and
+/// recalls are in docs/graph.md.
+///
+/// Do not refine graphs of moderate M: the paper's candidates must be drawn anew, or each refresh would raise M. That
+/// is what [`build`](crate::graph::build()) does, at less cost.
 ///
 /// # Panics
-/// As [`build`](crate::graph::build()), and where the old graph has more samples than there are embeddings.
+/// Panics as [`build`](crate::graph::build()) does, and if the old graph has more samples than there are embeddings.
 #[must_use]
 pub fn refine(
     old: &ProximityGraph,
@@ -51,7 +50,7 @@ pub fn refine(
     seed: u64,
     version: GraphVersion,
 ) -> Refined {
-    assert!(old.len() <= table.len(), "samples may come, not go");
+    assert!(old.len() <= table.len(), "the old graph has more samples than there are embeddings");
     let size = Size::new(table.present(), config);
     let _span = telemetry::graph(table.present(), table.present() - 1, size.neighbors, version).entered();
     let clustering = Clustering::new(table, config, seed, version);
@@ -59,21 +58,21 @@ pub fn refine(
     let kept = probes[0].recall(old);
     let mut ids = (0..old.len()).map(SampleId::new);
     let as_before = ids.all(|id| old.is_skipped(id) == table.is_skipped(id));
-    let rebuilt = !as_before || kept < MIN_KEPT_TO_REFINE;
+    let rebuilt = !as_before || kept < MIN_KEPT_SHARE;
     let graph = if rebuilt {
         telemetry::rebuilt(kept);
         descent::build(table, config, size, seed, version)
     } else {
-        let have_come = (old.len()..table.len()).any(|id| !table.is_skipped(SampleId::new(id)));
-        if have_come {
+        let were_added = (old.len()..table.len()).any(|id| !table.is_skipped(SampleId::new(id)));
+        if were_added {
             probes.push(RecallProbe::new(clustering, old.len()..table.len(), size.neighbors));
         }
         let mut descent = Descent::new(clustering, size);
-        // How many spares it takes is known before anything is scored: one more than by the gauge, which errs a little.
+        // The probe says how much of the reserve is needed before anything is scored; it errs a little, so one more.
         let least = size.neighbors.saturating_sub(old.degree());
-        let enough = |spares: &usize| probes[0].recall_with_reserve(old, *spares) >= config.recall;
-        let spares = (least..old.reserve_len()).find(enough).filter(|_| !have_come);
-        descent.carry_over(old, spares.map_or(old.reserve_len(), |spares| spares + 1));
+        let suffices = |reserved: &usize| probes[0].recall_with_reserve(old, *reserved) >= config.recall;
+        let reserved = (least..old.reserve_len()).find(suffices).filter(|_| !were_added);
+        descent.carry_over(old, reserved.map_or(old.reserve_len(), |reserved| reserved + 1));
         if probes.iter().any(|probe| descent.recall(probe) < config.recall) {
             descent.reach(config.recall, &probes);
         }
@@ -83,5 +82,5 @@ pub fn refine(
     Refined { graph, kept, recall, rebuilt }
 }
 
-/// Below this share of kept neighbors, they save nothing.
-const MIN_KEPT_TO_REFINE: f64 = 0.4;
+/// If a smaller share of neighbors survived, they save nothing and the graph is rebuilt.
+const MIN_KEPT_SHARE: f64 = 0.4;

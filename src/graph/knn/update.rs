@@ -10,15 +10,14 @@ use crate::graph::topk::buffer::TopK;
 use crate::graph::topk::lists::Lists;
 use crate::sample::{GraphVersion, SampleId};
 
-/// A kNN graph with samples that have come since, while the embeddings of the others are what they were: the exact
-/// graph, where the old one was. Of `config` only K counts.
+/// Adds samples to a kNN graph, while the embeddings of its own samples stay as they were.
 ///
-/// The new samples are those behind the old graph's. Costs (new samples) N d multiplications, and the memory of the new
-/// graph.
+/// The new samples are those of `table` behind the old graph's. If the old graph was exact, so is the new one. Of
+/// `config` only K counts. Costs (new samples) N d multiplications, and the memory of the new graph.
 ///
 /// # Panics
-/// As [`build`](crate::graph::build()), where the old graph has more samples than there are embeddings, and where it has other
-/// than `config.neighbors` neighbors a sample.
+/// Panics as [`build`](crate::graph::build()) does, if the old graph has more samples than there are embeddings, and if
+/// its samples have another number of neighbors than `config.neighbors`.
 #[must_use]
 pub fn insert(
     old: &ProximityGraph,
@@ -29,7 +28,7 @@ pub fn insert(
     assert!(old.len() <= table.len(), "the old graph has more samples than there are embeddings");
     let size = Size::new(table.present(), config);
     let present = table.present_ids();
-    let (before, come) = present.split_at(present.partition_point(|&id| (id as usize) < old.len()));
+    let (before, added) = present.split_at(present.partition_point(|&id| (id as usize) < old.len()));
     assert_eq!(old.degree(), config.neighbors.min(before.len() - 1), "the old graph has another K");
     let mut lists = Lists::new(table.len(), size.neighbors);
     let stripes = lists.stripes();
@@ -37,8 +36,9 @@ pub fn insert(
         let (ids, scores) = (old.neighbors(SampleId(sample)), old.similarities(SampleId(sample)));
         stripes.offer_all(sample, scores.iter().copied().zip(ids.iter().map(|id| id.0)));
     });
-    let parts = |ids: &[u32]| -> Vec<Vec<u32>> { ids.chunks(PART).map(<[_]>::to_vec).collect() };
-    let (new, all) = (parts(come), parts(before));
+    let chunks = |ids: &[u32]| -> Vec<Vec<u32>> { ids.chunks(CHUNK_SAMPLES).map(<[_]>::to_vec).collect() };
+    let new = chunks(added);
+    let all = chunks(before);
     let pairs = (0..new.len()).flat_map(|i| (0..all.len() + i + 1).map(move |j| (i, j)));
     pairs.collect::<Vec<_>>().into_par_iter().for_each_init(
         || Product::new(Kernel::new(Format::F32)),
@@ -57,16 +57,18 @@ pub fn insert(
     lists.into_graph(size.neighbors, version)
 }
 
-/// A kNN graph without some of its samples. Those that remain keep their order and are numbered anew; what they lost is
-/// replaced by the nearest of their neighbors' neighbors, those of lost ones included.
+/// Removes samples from a kNN graph. The others keep their order and are numbered anew.
 ///
-/// `table` holds the embeddings that the graph was built from, all of them. Costs about K² d multiplications for each
-/// sample that lost a neighbor. A sample whose neighbors' neighbors do not suffice, as when most are removed, looks at
-/// all that remain. `removed` may be in any order, and name samples twice. K shrinks where fewer others remain.
+/// Neighbors that a sample loses are replaced by the nearest of its neighbors' neighbors, including those of removed
+/// neighbors. If these do not suffice, as when most samples are removed, all that remain are scored. K shrinks if there
+/// are not that many others.
+///
+/// `table` holds the embeddings of all samples of the old graph. `removed` may be in any order and name samples twice.
+/// Costs about K² d multiplications for each sample that lost a neighbor.
 ///
 /// # Panics
-/// Where `table` has another number of samples, where `removed` names one that there is not, and where fewer than two
-/// remain.
+/// Panics if `table` has another number of samples, if `removed` names one that does not exist, and if fewer than two
+/// samples remain.
 #[must_use]
 pub fn remove(
     old: &ProximityGraph,
@@ -115,4 +117,5 @@ pub fn remove(
     ProximityGraph::from_parts(neighbors, similarities, degree, version)
 }
 
-const PART: usize = 1024;
+/// How many samples are joined with as many others at a time.
+const CHUNK_SAMPLES: usize = 1024;

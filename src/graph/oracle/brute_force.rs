@@ -8,13 +8,13 @@ use crate::graph::params::Size;
 use crate::graph::proximity_graph::collect;
 use crate::sample::{GraphVersion, SampleId};
 
-/// The exact kNN graph by brute force: all N (N − 1) similarities, one by one.
+/// Builds the exact kNN graph by brute force: all N (N − 1) similarities, one by one.
 ///
-/// For tests and small data. [`build`](crate::graph::build()) with M ≥ N − 1 gives the same neighbors several times faster,
-/// up to the rounding of similarities. Runs on the current rayon pool.
+/// It is meant for tests and small data. [`build`](crate::graph::build()) with M ≥ N − 1 gives the same neighbors
+/// several times as fast, up to the rounding of similarities. Runs on the current rayon pool.
 ///
 /// # Panics
-/// For fewer than two samples, or no neighbors.
+/// Panics if there are fewer than two samples, or if `neighbors` is 0.
 #[must_use]
 pub fn exact(table: &EmbeddingTable, neighbors: usize, version: GraphVersion) -> ProximityGraph {
     let config = GraphConfig { neighbors, candidates: neighbors.max(table.len()), ..GraphConfig::default() };

@@ -1,4 +1,4 @@
-//! Slow and plain builders that the fast ones are measured by.
+//! Oracles: slow and plain builders that the fast ones are tested against.
 
 mod brute_force;
 mod per_row;

@@ -9,29 +9,29 @@ use crate::graph::proximity_graph::collect;
 use crate::graph::topk::buffer::TopK;
 use crate::sample::{GraphVersion, SampleId};
 
-/// The paper's graph, candidates drawn for each sample on its own: the reference that the fast path is measured by.
+/// Builds the paper's graph with candidates drawn for each sample on its own.
 ///
-/// Some twenty times slower than [`build`](crate::graph::build()), since every candidate is a cache miss. Runs on the current
-/// rayon pool.
+/// It is the oracle of the fast path, and much slower than [`build`](crate::graph::build()), since every candidate is a
+/// cache miss. Runs on the current rayon pool.
 ///
 /// # Panics
-/// As [`build`](crate::graph::build()).
+/// Panics as [`build`](crate::graph::build()) does.
 #[must_use]
 pub fn build_per_row(table: &EmbeddingTable, config: &GraphConfig, seed: u64, version: GraphVersion) -> ProximityGraph {
     let size = Size::new(table.present(), config);
     let present = table.present_ids();
     let row = |row: usize| {
         let mut generator = generator(seed, version, row as u64);
-        let Ok(place) = present.binary_search(&(row as u32)) else { return Vec::new() };
-        // Among the N − 1 others: from the row's own place on, each stands for the next.
+        let Ok(own) = present.binary_search(&(row as u32)) else { return Vec::new() };
+        // The N − 1 others are numbered without the row itself.
         let others = index::sample(&mut generator, present.len() - 1, size.candidates);
-        let ids = others.iter().map(|other| present[other + usize::from(other >= place)] as usize);
+        let ids = others.iter().map(|other| present[other + usize::from(other >= own)] as usize);
         best_of(table, SampleId::new(row), ids, size.neighbors)
     };
     collect((0..table.len()).into_par_iter().map(row), size.neighbors, version)
 }
 
-/// The K most similar to `id` among `candidates`.
+/// The `k` candidates that are most similar to `id`, most similar first.
 pub(in crate::graph) fn best_of(
     table: &EmbeddingTable,
     id: SampleId,

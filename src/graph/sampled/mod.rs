@@ -1,11 +1,15 @@
 //! The paper's graph at the speed of a matrix product.
 //!
-//! Samples are shuffled and packed into panels once a build. Blocks of rows, from a second shuffle, share the panels
-//! that are dealt to them. By the first shuffle those are a uniform subset of the samples, so every sample still
-//! chooses from M uniform others; only within a block are the choices alike, which is why blocks are small against M.
+//! 1. Shuffle the samples and pack them into panels, once for the build.
+//! 2. Shuffle them again, as rows, and cut these into blocks.
+//! 3. Assign panels to each block: all its rows choose from the same M candidates.
+//! 4. Score the rows of a block with its panels, and keep the K best of each row.
 //!
-//! Where the packed samples would take more memory than a tenth of embeddings and graph, they are packed and dealt a
-//! part at a time; each part gives its share of every sample's candidates, so that all M are still uniform.
+//! By the first shuffle the panels of a block are a uniform subset of the samples, so every sample still chooses from M
+//! uniform others. Only within a block are the choices alike, which is why blocks are small against M.
+//!
+//! If the packed samples would take more memory than a tenth of embeddings and graph, they are packed and assigned in
+//! [chunks](CandidateChunk). Each gives its share of every sample's candidates, so that all M are still uniform.
 
 mod assignment;
 pub(super) mod draws;
@@ -15,11 +19,11 @@ use std::convert::Infallible;
 use aligned_vec::avec;
 use rayon::prelude::*;
 
-use self::draws::{Draws, Part};
+use self::draws::{CandidateChunk, Draws};
 use crate::config::{GraphConfig, Storage};
 use crate::embeddings::EmbeddingTable;
 use crate::graph::ProximityGraph;
-use crate::graph::kernel::{COLUMNS, Columns, Kernel, ROWS, Rows, Scores};
+use crate::graph::kernel::{Columns, Kernel, PANEL_COLUMNS, ROW_MULTIPLE, Rows, Scores};
 use crate::graph::params::{Size, with_margin};
 use crate::graph::topk::lists::{Lists, Stripes};
 use crate::graph::topk::shortlist::Shortlists;
@@ -27,7 +31,7 @@ use crate::memory::Aligned;
 use crate::sample::{GraphVersion, SampleId};
 use crate::simd::dots;
 
-/// Each sample's K most similar of M uniform others. Costs N M d multiplications.
+/// Builds the graph of each sample's K most similar of M uniform others, for N M d multiplications.
 pub(in crate::graph) fn build(
     table: &EmbeddingTable,
     config: &GraphConfig,
@@ -36,30 +40,31 @@ pub(in crate::graph) fn build(
     version: GraphVersion,
 ) -> ProximityGraph {
     let kernel = Kernel::choose(config.precision, table.dimension(), size.neighbors, size.candidates);
-    build_by_parts(table, kernel, size, seed, version, part(table, size, kernel))
+    build_in_chunks(table, kernel, size, seed, version, chunk_len(table, size, kernel))
 }
 
-/// The same, with `part` samples packed at a time, a multiple of [`COLUMNS`].
-fn build_by_parts(
+/// The same, with `chunk_len` samples packed at a time, a multiple of [`PANEL_COLUMNS`].
+fn build_in_chunks(
     table: &EmbeddingTable,
     kernel: Kernel,
     size: Size,
     seed: u64,
     version: GraphVersion,
-    part: usize,
+    chunk_len: usize,
 ) -> ProximityGraph {
     let mut draws = Draws::new(table, size, seed, version);
     let rows = draws.rows.clone();
-    let mut own_seen = vec![false; rows.len()];
+    let mut drew_itself = vec![false; rows.len()];
     let mut lists = Lists::new(table.len(), size.neighbors);
     let stripes = lists.stripes();
     let mut columns = Columns::default();
-    let Ok(()) = draws.in_parts(part, |part| {
-        columns.pack_parallel(kernel, table, part.ids);
-        let round = Round { table, kernel, columns: &columns, part, stripes: &stripes };
-        rows.par_chunks(part.block_rows).zip(own_seen.par_chunks_mut(part.block_rows)).enumerate().for_each_init(
-            || Scratch::new(kernel, size, part.block_rows),
-            |scratch, (block, (rows, own_seen))| round.block(block, rows, own_seen, scratch),
+    let Ok(()) = draws.in_chunks(chunk_len, |chunk| {
+        columns.pack_parallel(kernel, table, chunk.ids);
+        let pass = ChunkPass { table, kernel, columns: &columns, chunk, stripes: &stripes };
+        let blocks = rows.par_chunks(chunk.block_rows).zip(drew_itself.par_chunks_mut(chunk.block_rows));
+        blocks.enumerate().for_each_init(
+            || BlockScratch::new(kernel, size, chunk.block_rows),
+            |scratch, (block, (rows, drew_itself))| pass.block(block, rows, drew_itself, scratch),
         );
         Ok::<_, Infallible>(())
     });
@@ -67,105 +72,107 @@ fn build_by_parts(
     lists.into_graph(size.neighbors, version)
 }
 
-/// Samples that are packed at a time.
-fn part(table: &EmbeddingTable, size: Size, kernel: Kernel) -> usize {
+/// How many samples are packed at a time.
+fn chunk_len(table: &EmbeddingTable, size: Size, kernel: Kernel) -> usize {
     let kept = table.len() * (table.bytes_per_sample() + 8 * size.neighbors);
     let packed = 4 * kernel.width(table.dimension());
-    let part = (kept / 10).saturating_sub(OVERHEAD * table.len()).max(SMALL) / packed;
-    // Even parts; each gives at least a panel to a block.
-    let parts = table.len().div_ceil(part).min(size.candidates.div_ceil(2 * COLUMNS)).max(1);
-    table.len().div_ceil(parts).next_multiple_of(COLUMNS)
+    let beside = BYTES_PER_SAMPLE_BESIDE_CHUNK * table.len();
+    let len = (kept / 10).saturating_sub(beside).max(MIN_CHUNK_BYTES) / packed;
+    // Chunks of even length; each gives at least two panels to a block.
+    let chunks = table.len().div_ceil(len).min(size.candidates.div_ceil(2 * PANEL_COLUMNS)).max(1);
+    table.len().div_ceil(chunks).next_multiple_of(PANEL_COLUMNS)
 }
 
-/// One part of the samples, packed.
-struct Round<'a, 's> {
+/// The pass of all blocks over one chunk of candidates, which is packed.
+struct ChunkPass<'a, 's> {
     table: &'a EmbeddingTable,
     kernel: Kernel,
     columns: &'a Columns,
-    part: &'a Part<'a>,
+    chunk: &'a CandidateChunk<'a>,
     stripes: &'a Stripes<'s>,
 }
 
-/// What a thread reuses from block to block.
-struct Scratch {
+/// The buffers that a thread reuses from block to block.
+struct BlockScratch {
     rows: Rows,
     scores: Aligned<Scores>,
     shortlists: Shortlists,
-    /// The candidates by their places.
+    /// The candidates of the block, which shortlists name by index.
     candidates: Vec<u32>,
-    /// What one row chooses from.
+    /// The scores and ids that one row chooses from.
     offered: (Vec<f32>, Vec<SampleId>),
-    /// Of some candidates, where the table does not keep f32.
+    /// Decoded vectors of some candidates, if the table does not keep f32.
     vectors: Aligned<f32>,
-    room: Vec<f32>,
+    /// The decoded vector of one row.
+    row_vector: Vec<f32>,
 }
 
-impl Scratch {
+impl BlockScratch {
     fn new(kernel: Kernel, size: Size, block_rows: usize) -> Self {
         let keep = if kernel.is_exact() { size.neighbors } else { with_margin(size.neighbors) };
         Self {
             rows: Rows::default(),
-            scores: avec![[0.0; COLUMNS]; LINES.max(block_rows.next_multiple_of(ROWS))],
-            // One may be the row itself or the spare.
+            scores: avec![[0.0; PANEL_COLUMNS]; SCORE_LINES.max(block_rows.next_multiple_of(ROW_MULTIPLE))],
+            // One more, since one may be the row itself or the substitute.
             shortlists: Shortlists::new(kernel, block_rows, keep + 1),
             candidates: Vec::new(),
             offered: Default::default(),
             vectors: avec![],
-            room: Vec::new(),
+            row_vector: Vec::new(),
         }
     }
 }
 
-impl Round<'_, '_> {
-    /// Offers this part's candidates to a block of rows.
-    fn block(&self, block: usize, rows: &[u32], own_seen: &mut [bool], scratch: &mut Scratch) {
-        let draw = self.part.draw(block);
-        let spare = self.part.spare(&draw, rows, own_seen);
+impl ChunkPass<'_, '_> {
+    /// Offers this chunk's candidates to a block of rows.
+    fn block(&self, block: usize, rows: &[u32], drew_itself: &mut [bool], scratch: &mut BlockScratch) {
+        let draw = self.chunk.draw(block);
+        let substitute = self.chunk.substitute(&draw, rows, drew_itself);
         scratch.rows.pack(self.kernel, self.table, rows);
         scratch.shortlists.restart(rows.iter().map(|&row| self.threshold(row)));
         scratch.candidates.clear();
-        let padded = rows.len().next_multiple_of(ROWS);
-        let at_once = scratch.scores.len() / padded;
-        for (turn, panels) in draw.chunks(at_once).enumerate() {
+        let padded = rows.len().next_multiple_of(ROW_MULTIPLE);
+        let panels_at_once = scratch.scores.len() / padded;
+        for (batch, panels) in draw.chunks(panels_at_once).enumerate() {
             let first = scratch.candidates.len();
-            for (place, (&(panel, ids), scores)) in panels.iter().zip(scratch.scores.chunks_mut(padded)).enumerate() {
-                for (tile, scores) in scores.chunks_mut(ROWS).enumerate() {
-                    // Panels are dealt in random order, which no processor foresees.
-                    if let Some(&(next, _)) = draw.get(turn * at_once + place + 1) {
-                        self.kernel.prefetch(self.columns, next, tile, padded / ROWS);
+            for (index, (&(panel, ids), scores)) in panels.iter().zip(scratch.scores.chunks_mut(padded)).enumerate() {
+                for (tile, scores) in scores.chunks_mut(ROW_MULTIPLE).enumerate() {
+                    // Panels come in random order, which no processor foresees.
+                    if let Some(&(next, _)) = draw.get(batch * panels_at_once + index + 1) {
+                        self.kernel.prefetch(self.columns, next, tile, padded / ROW_MULTIPLE);
                     }
-                    self.kernel.scores(&scratch.rows, tile * ROWS, self.columns, panel, scores);
+                    self.kernel.scores(&scratch.rows, tile * ROW_MULTIPLE, self.columns, panel, scores);
                 }
-                // What fills up a panel is nobody's candidate.
-                if ids.len() < COLUMNS {
+                // The columns that pad a panel are nobody's candidates.
+                if ids.len() < PANEL_COLUMNS {
                     scores.iter_mut().for_each(|scores| scores[ids.len()..].fill(f32::NAN));
                 }
                 scratch.candidates.extend(ids);
-                scratch.candidates.resize(scratch.candidates.len().next_multiple_of(COLUMNS), ids[0]);
+                scratch.candidates.resize(scratch.candidates.len().next_multiple_of(PANEL_COLUMNS), ids[0]);
             }
             scratch.shortlists.take(&scratch.scores[..panels.len() * padded], padded, first as u32);
         }
         if !self.kernel.is_exact() {
             self.score_again(rows, scratch);
         }
-        for ((r, &row), &own_seen) in rows.iter().enumerate().zip(&*own_seen) {
+        for ((r, &row), &drew_itself) in rows.iter().enumerate().zip(&*drew_itself) {
             if let Some(&next) = rows.get(r + 1) {
                 self.stripes.with(next, |list| list.prefetch());
             }
-            let Scratch { shortlists, candidates, offered: (scores, ids), .. } = &mut *scratch;
-            let (row_scores, places) = shortlists.of(r);
+            let BlockScratch { shortlists, candidates, offered: (scores, ids), .. } = &mut *scratch;
+            let (row_scores, indices) = shortlists.of(r);
             scores.clear();
             scores.extend(row_scores);
             ids.clear();
-            ids.extend(places.iter().map(|&place| SampleId(candidates[place as usize])));
-            // The spare replaces a row's own sample; the others do not take it.
-            let refused = if own_seen { Some(row) } else { spare };
+            ids.extend(indices.iter().map(|&index| SampleId(candidates[index as usize])));
+            // A row that drew itself takes the substitute instead; the others ignore it.
+            let refused = if drew_itself { Some(row) } else { substitute };
             if let Some(at) = refused.and_then(|refused| ids.iter().position(|id| id.0 == refused)) {
                 scores.swap_remove(at);
                 ids.swap_remove(at);
             }
             self.stripes.with(row, |mut list| {
-                if !self.part.is_first {
+                if !self.chunk.is_first {
                     for (score, id) in list.candidates() {
                         scores.push(score);
                         ids.push(id);
@@ -176,20 +183,21 @@ impl Round<'_, '_> {
         }
     }
 
-    /// What a row's candidates must reach, by what earlier parts left; nothing for rough scores, which do not compare
-    /// with similarities.
+    /// The score that a row's candidates must reach, given those of earlier chunks.
+    ///
+    /// It is −∞ for rough scores, which cannot be compared with the similarities that earlier chunks left.
     fn threshold(&self, row: u32) -> f32 {
-        if self.part.is_first || !self.kernel.is_exact() {
+        if self.chunk.is_first || !self.kernel.is_exact() {
             return f32::NEG_INFINITY;
         }
         self.stripes.with(row, |list| list.worst())
     }
 
-    /// Puts similarities in place of rough scores. Candidates are read some at a time, each once for all rows.
-    fn score_again(&self, rows: &[u32], scratch: &mut Scratch) {
-        let Scratch { shortlists, candidates, vectors, room, .. } = scratch;
+    /// Replaces rough scores by similarities. Candidates are read some at a time, each once for all rows.
+    fn score_again(&self, rows: &[u32], scratch: &mut BlockScratch) {
+        let BlockScratch { shortlists, candidates, vectors, row_vector, .. } = scratch;
         let dimension = self.table.dimension();
-        let together = (TOGETHER / dimension).max(1);
+        let together = (MAX_NUMBERS_RESCORED / dimension).max(1);
         let prefetch = |ids: &[u32]| ids.iter().for_each(|&id| self.table.prefetch(SampleId(id)));
         prefetch(&candidates[..together.min(candidates.len())]);
         let mut first = 0;
@@ -201,34 +209,36 @@ impl Round<'_, '_> {
             }
             let next = &candidates[first + ids.len()..];
             let next = &next[..together.min(next.len())];
-            shortlists.score_again((first + ids.len()) as u32, |row, places, scores| {
-                // The next ones come from memory while these are in work.
+            shortlists.score_again((first + ids.len()) as u32, |row, indices, scores| {
+                // The next candidates are fetched from memory while these are scored.
                 prefetch(&next[row * next.len() / rows.len()..(row + 1) * next.len() / rows.len()]);
-                let vector = |&place: &u32| {
-                    let at = place as usize - first;
+                let vector = |&index: &u32| {
+                    let at = index as usize - first;
                     let read = || &vectors[at * dimension..][..dimension];
                     self.table.f32(SampleId(ids[at])).unwrap_or_else(read)
                 };
-                dots(self.table.vector(SampleId(rows[row]), room), places.iter().map(vector), scores);
+                dots(self.table.vector(SampleId(rows[row]), row_vector), indices.iter().map(vector), scores);
             });
             first += ids.len();
         }
     }
 }
 
-/// Bytes a sample beside the packed part: two orders, hands, flags, thresholds.
-const OVERHEAD: usize = 20;
+/// How many bytes a sample takes beside the packed chunk: two orders, assignments, flags, thresholds.
+const BYTES_PER_SAMPLE_BESIDE_CHUNK: usize = 20;
 
-/// Rows of a block times panels that are scored at a time: 288 KiB of scores, all those of 1,000 candidates where 72 rows
-/// share them.
-const LINES: usize = 64 * 72;
+/// How many lines of scores are kept, one for each row of a block and panel: 288 KiB.
+///
+/// That is enough for all scores of 1,000 candidates if 72 rows share them.
+const SCORE_LINES: usize = 64 * 72;
 
-/// Numbers of the candidates that are scored again at a time: 256 KiB, as many more are on their way, which is half of a
-/// second-level cache.
-const TOGETHER: usize = 64 << 10;
+/// How many numbers of candidates are rescored at a time: 256 KiB.
+///
+/// As many more are being fetched, which together is half of a second-level cache.
+const MAX_NUMBERS_RESCORED: usize = 64 << 10;
 
-/// Bytes of a part that are never too many.
-const SMALL: usize = 64 << 20;
+/// The memory that a chunk may always take.
+const MIN_CHUNK_BYTES: usize = 64 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -238,9 +248,9 @@ mod tests {
     use crate::config::{Precision, Similarity};
     use crate::sample::ModelVersion;
 
-    /// With M = K every candidate is kept: in parts, too, each other sample is one as often as any.
+    /// With M = K every candidate is kept, so this counts how often each other sample is one.
     #[test]
-    fn candidates_are_uniform_in_parts_and_in_every_format() {
+    fn candidates_are_uniform_in_chunks_and_in_every_format() {
         let (len, candidates, builds) = (150usize, 70usize, 400u64);
         let mut generator = rand::rngs::ChaCha8Rng::seed_from_u64(1);
         let vectors = (0..len * 8).map(|_| generator.random_range(-1f32..1.0)).collect();
@@ -251,7 +261,7 @@ mod tests {
             let kernel = Kernel::choose(precision, 8, candidates, candidates);
             let mut counts = vec![0f64; len * len];
             for seed in 0..builds {
-                let graph = build_by_parts(&table, kernel, size, seed, GraphVersion(1), 48);
+                let graph = build_in_chunks(&table, kernel, size, seed, GraphVersion(1), 48);
                 for row in 0..len {
                     let mut found = graph.neighbors(SampleId::new(row)).to_vec();
                     found.iter().for_each(|id| counts[row * len + id.index()] += 1.0);

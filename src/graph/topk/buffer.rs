@@ -1,39 +1,42 @@
 /// The K best of a series of scored candidates, for one row at a time.
 ///
-/// Larger scores are better, the smaller id breaks ties; scores are numbers, as embeddings are finite. Keeps up to
-/// 2 K + 32 candidates and throws the worse half out when that is full, so an insert costs O(1) amortised.
+/// Larger scores are better, and the smaller id breaks ties. Scores must not be NaN. It holds up to 2 K + 32 candidates
+/// and drops all but the K best when it is full, so that an insert costs amortised O(1).
 #[derive(Debug)]
 pub(in crate::graph) struct TopK {
     k: usize,
-    /// Sorted, these stand best first.
+    /// The keys of candidates, whose ascending order is best first.
     kept: Vec<u64>,
     threshold: f32,
 }
 
 impl TopK {
+    /// An empty buffer for the `k` best.
     pub fn new(k: usize) -> Self {
-        Self { k, kept: Vec::with_capacity(2 * k + SLACK), threshold: f32::NEG_INFINITY }
+        Self { k, kept: Vec::with_capacity(2 * k + CAPACITY_SLACK), threshold: f32::NEG_INFINITY }
     }
 
-    /// Nothing below this can be among the K best any more.
+    /// A score below this cannot be among the K best any more.
     #[inline]
     pub fn threshold(&self) -> f32 {
         self.threshold
     }
 
+    /// Adds a candidate.
     #[inline]
     pub fn push(&mut self, score: f32, id: u32) {
         self.kept.push(key(score, id));
-        if self.kept.len() == 2 * self.k + SLACK {
+        if self.kept.len() == 2 * self.k + CAPACITY_SLACK {
             self.shrink();
         }
     }
 
+    /// Whether there are no candidates.
     pub fn is_empty(&self) -> bool {
         self.kept.is_empty()
     }
 
-    /// Brings the threshold up to date.
+    /// Drops all but the K best, and brings the threshold up to date.
     pub fn shrink(&mut self) {
         if self.kept.len() >= self.k {
             self.kept.select_nth_unstable(self.k - 1);
@@ -42,14 +45,14 @@ impl TopK {
         }
     }
 
-    /// The K best in no order, as (score, id); empty then, to go on with.
+    /// Removes the K best, as (score, id) in no order; the buffer is then empty and can be used again.
     pub fn drain(&mut self) -> impl Iterator<Item = (f32, u32)> + '_ {
         self.shrink();
         self.threshold = f32::NEG_INFINITY;
         self.kept.drain(..).map(candidate)
     }
 
-    /// The K best, best first.
+    /// Removes the K best, best first.
     pub fn drain_sorted(&mut self) -> impl Iterator<Item = (f32, u32)> + '_ {
         self.shrink();
         self.kept.sort_unstable();
@@ -57,8 +60,10 @@ impl TopK {
     }
 }
 
-/// A number that is smaller for better candidates: the score's bits in the order of the numbers, upside down, then
-/// the id.
+/// A number that is smaller for better candidates.
+///
+/// Its upper half is the score's bits, reordered so that a larger score gives a smaller number; its lower half is the
+/// id.
 #[inline]
 fn key(score: f32, id: u32) -> u64 {
     let bits = score.to_bits();
@@ -74,8 +79,8 @@ fn candidate(key: u64) -> (f32, u32) {
     (f32::from_bits(bits), key as u32)
 }
 
-/// Keeps the amortised cost down for the smallest K.
-const SLACK: usize = 32;
+/// The capacity beyond 2 K, which keeps the amortised cost down for the smallest K.
+const CAPACITY_SLACK: usize = 32;
 
 #[cfg(test)]
 mod tests {

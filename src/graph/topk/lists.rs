@@ -1,4 +1,4 @@
-//! The best candidates of every sample so far, filled from many threads: a graph in the making.
+//! A graph while it is built: the best candidates of every sample so far, offered from many threads.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
@@ -16,25 +16,25 @@ use crate::simd::prefetch;
 
 /// A list of `length` slots for each sample, in two flat arrays that become the graph's own.
 ///
-/// Each list holds the best of what it was offered, whatever the order of the offers: so threads may take turns as they
-/// like. It is a heap with the worst slot first; a slot that was never filled scores −∞.
+/// Each list holds the best of the candidates that it was offered, whatever their order, so the result does not depend
+/// on threads. It is a heap with the worst slot first; an empty slot scores −∞.
 pub(in crate::graph) struct Lists {
     ids: Vec<SampleId>,
     scores: Vec<f32>,
     length: usize,
-    /// The worst score of each list, for a look without its lock; at times lower than it is by now.
+    /// The worst score of each list, to be read without its lock; it may lag behind and be too low.
     thresholds: Vec<AtomicU32>,
-    /// Lists that took something since the last [`take_changed`](Self::take_changed).
+    /// The lists that took a candidate since the last [`take_changed`](Self::take_changed).
     changed: Vec<AtomicBool>,
 }
 
-/// One sample's list.
+/// The list of one sample.
 pub(in crate::graph) struct List<'a> {
     ids: &'a mut [SampleId],
     scores: &'a mut [f32],
 }
 
-/// The lists for threads to share: stripes of consecutive samples, each behind a lock.
+/// The lists as threads share them: in stripes of consecutive samples, each behind a lock.
 pub(in crate::graph) struct Stripes<'a> {
     stripes: Vec<Mutex<List<'a>>>,
     length: usize,
@@ -43,10 +43,11 @@ pub(in crate::graph) struct Stripes<'a> {
 }
 
 impl Lists {
+    /// Empty lists.
     pub fn new(samples: usize, length: usize) -> Self {
         let slots = samples * length;
         let (mut ids, mut scores) = (huge(slots), huge(slots));
-        // Threads share the first touch of that much memory: it takes longer than the writing.
+        // In parallel, since the first touch of that much memory takes longer than writing it.
         ids.par_extend(rayon::iter::repeat_n(EMPTY, slots));
         scores.par_extend(rayon::iter::repeat_n(f32::NEG_INFINITY, slots));
         Self {
@@ -58,31 +59,34 @@ impl Lists {
         }
     }
 
+    /// Lends the lists to threads.
     pub fn stripes(&mut self) -> Stripes<'_> {
-        let slots = STRIPE * self.length;
+        let slots = SAMPLES_PER_STRIPE * self.length;
         let stripes = self.ids.chunks_mut(slots).zip(self.scores.chunks_mut(slots));
         let stripes = stripes.map(|(ids, scores)| Mutex::new(List { ids, scores })).collect();
         Stripes { stripes, length: self.length, thresholds: &self.thresholds, changed: &self.changed }
     }
 
-    /// Slots of a list.
+    /// How many slots a list has.
     pub fn length(&self) -> usize {
         self.length
     }
 
     /// Whether all slots of a list are filled.
     pub fn is_full(&self, sample: u32) -> bool {
-        // The worst stands first.
+        // The worst slot comes first.
         self.ids[sample as usize * self.length] != EMPTY
     }
 
-    /// Which lists took something since the last call. A list takes something where it is offered anything better than
-    /// its worst, in whatever order: this does not depend on threads.
+    /// Which lists took a candidate since the last call.
+    ///
+    /// A list does so if it is offered anything better than its worst, in whatever order, so this does not depend on
+    /// threads.
     pub fn take_changed(&mut self) -> Vec<bool> {
         self.changed.iter_mut().map(|changed| std::mem::take(changed.get_mut())).collect()
     }
 
-    /// The ids of the `count` best of each list, best first, sample after sample.
+    /// The ids of the `count` best of each list [samples × count], best first.
     pub fn best(&self, count: usize) -> Vec<SampleId> {
         let mut best = vec![EMPTY; self.ids.len() / self.length * count];
         let lists = self.ids.par_chunks_exact(self.length).zip(self.scores.par_chunks_exact(self.length));
@@ -93,7 +97,7 @@ impl Lists {
         best
     }
 
-    /// The ids of the `count` best of one list, best first, without empty slots.
+    /// The ids of the `count` best of one list, best first and without empty slots.
     pub fn best_of(&self, sample: u32, count: usize) -> Vec<SampleId> {
         let slots = sample as usize * self.length..(sample as usize + 1) * self.length;
         let (mut scores, mut ids) = (vec![0.0; count], vec![EMPTY; count]);
@@ -102,12 +106,14 @@ impl Lists {
         ids
     }
 
-    /// Replaces the scores of the `count` best of each list by similarities; the others come after these, in their order.
-    /// Best in an `order` of all samples that has near ones near each other.
+    /// Replaces the scores of the `count` best of each list by similarities. The others stay behind them, in their
+    /// order.
+    ///
+    /// It goes through the samples in this `order`, and is fastest if near samples are near each other there.
     pub fn score_again(&mut self, table: &EmbeddingTable, order: &[u32], count: usize) {
         let stripes = self.stripes();
         let init = || (vec![EMPTY; stripes.length], Vec::new());
-        order.par_chunks(TURN).for_each_init(init, |(ids, similarities), samples| {
+        order.par_chunks(SAMPLES_PER_TASK).for_each_init(init, |(ids, similarities), samples| {
             for &sample in samples {
                 stripes.with(sample, |list| {
                     similarities.resize(stripes.length, 0.0);
@@ -127,8 +133,9 @@ impl Lists {
         });
     }
 
-    /// The `degree` best of each list as a graph, with the others as spares. As many must be filled, but for those of
-    /// skipped samples, which are offered nothing.
+    /// Makes a graph of the `degree` best of each list, with the others as its reserve.
+    ///
+    /// Each list must have that many candidates, except the empty lists of skipped samples.
     pub fn into_graph(mut self, degree: usize, version: GraphVersion) -> ProximityGraph {
         let length = self.length;
         let lists = self.ids.par_chunks_exact_mut(length).zip(self.scores.par_chunks_exact_mut(length));
@@ -139,25 +146,25 @@ impl Lists {
                 scores.fill(0.0);
                 return;
             }
-            // Some builders leave them in order.
+            // Some builders leave the lists in order.
             if !scores.is_sorted_by(|better, score| better > score) {
                 old_ids.copy_from_slice(ids);
                 old_scores.copy_from_slice(scores);
                 best_first(old_scores, old_ids, scores, ids);
             }
         });
-        let mut spares = Vec::new();
+        let mut reserve = Vec::new();
         if degree < length {
-            // In this order there is never more memory in use than the lists had.
+            // In this order, memory never exceeds that of the lists.
             cut(&mut self.scores, length, degree);
-            spares.extend(self.ids.chunks_exact(length).flat_map(|ids| &ids[degree..]).map(|id| id.0));
+            reserve.extend(self.ids.chunks_exact(length).flat_map(|ids| &ids[degree..]).map(|id| id.0));
             cut(&mut self.ids, length, degree);
         }
-        ProximityGraph::from_parts(self.ids, self.scores, degree, version).with_reserve(spares.into())
+        ProximityGraph::from_parts(self.ids, self.scores, degree, version).with_reserve(reserve.into())
     }
 }
 
-/// Leaves the first `degree` of each `length` slots.
+/// Keeps the first `degree` of each `length` slots.
 fn cut<T: Copy>(slots: &mut Vec<T>, length: usize, degree: usize) {
     let lists = slots.len() / length;
     for list in 1..lists {
@@ -168,23 +175,23 @@ fn cut<T: Copy>(slots: &mut Vec<T>, length: usize, degree: usize) {
 }
 
 impl Stripes<'_> {
-    /// What a candidate of `sample` must reach to be taken, or less.
+    /// A score that a candidate of `sample` must reach to be taken; it may be too low.
     #[inline]
     pub fn threshold(&self, sample: u32) -> f32 {
         f32::from_bits(self.thresholds[sample as usize].load(Relaxed))
     }
 
-    /// Offers a candidate, which may be there already, to `sample`. Gives the threshold then.
+    /// Offers a candidate to `sample`, which may have it already, and returns the new threshold.
     pub fn offer(&self, sample: u32, score: f32, id: u32) -> f32 {
         self.offer_all(sample, std::iter::once((score, id)))
     }
 
-    /// Slots of a list.
+    /// How many slots a list has.
     pub fn length(&self) -> usize {
         self.length
     }
 
-    /// Offers some candidates.
+    /// Offers some candidates to `sample`, and returns the new threshold.
     pub fn offer_all(&self, sample: u32, candidates: impl Iterator<Item = (f32, u32)>) -> f32 {
         self.with(sample, |mut list| {
             if candidates.fold(false, |taken, (score, id)| list.offer(score, SampleId(id)) || taken) {
@@ -195,10 +202,10 @@ impl Stripes<'_> {
         })
     }
 
-    /// Fills an empty list with these, best first, and what comes after them in this order.
+    /// Fills an empty list with scored candidates, best first, and then with the `last` ids in their order.
     pub fn start_with(&self, sample: u32, best: impl Iterator<Item = (f32, SampleId)>, last: &[SampleId]) {
         self.with(sample, |list| {
-            // The worst stands first.
+            // The worst slot comes first.
             let mut slots = list.scores.iter_mut().zip(list.ids).rev();
             let mut lowest = f32::INFINITY;
             for ((score, id), slot) in best.zip(&mut slots) {
@@ -214,10 +221,11 @@ impl Stripes<'_> {
         self.changed[sample as usize].store(true, Relaxed);
     }
 
-    /// One sample's list, for oneself.
+    /// Calls `work` with one sample's list, under its lock.
     pub fn with<T>(&self, sample: u32, work: impl FnOnce(List<'_>) -> T) -> T {
-        let mut stripe = self.stripes[sample as usize / STRIPE].lock().unwrap_or_else(PoisonError::into_inner);
-        let start = sample as usize % STRIPE * self.length;
+        let mut stripe =
+            self.stripes[sample as usize / SAMPLES_PER_STRIPE].lock().unwrap_or_else(PoisonError::into_inner);
+        let start = sample as usize % SAMPLES_PER_STRIPE * self.length;
         let List { ids, scores } = &mut *stripe;
         let slots = start..start + self.length;
         work(List { ids: &mut ids[slots.clone()], scores: &mut scores[slots] })
@@ -225,8 +233,10 @@ impl Stripes<'_> {
 }
 
 impl List<'_> {
-    /// Takes a candidate; one that is there already counts by the better of its scores, which differ where it was scored
-    /// in different ways. Whether it was taken.
+    /// Takes a candidate if it is better than the worst, and returns whether it did.
+    ///
+    /// A candidate that is there already keeps the better of its scores, which differ if it was scored in different
+    /// ways.
     fn offer(&mut self, score: f32, id: SampleId) -> bool {
         if !worse((self.scores[0], self.ids[0]), (score, id)) {
             return false;
@@ -242,35 +252,35 @@ impl List<'_> {
         takes
     }
 
-    /// Asks for it to be brought into the caches, since it will be filled soon.
+    /// Prefetches the list, which will be filled soon.
     pub fn prefetch(&self) {
         prefetch(self.ids);
         prefetch(self.scores);
     }
 
-    /// The worst score; −∞ where not all slots are filled.
+    /// The worst score; −∞ if there is an empty slot.
     pub fn worst(&self) -> f32 {
         self.scores.iter().fold(f32::INFINITY, |worst, &score| worst.min(score))
     }
 
-    /// The filled slots, in no order.
+    /// The candidates, in no order.
     pub fn candidates(&self) -> impl Iterator<Item = (f32, SampleId)> + '_ {
         self.scores.iter().copied().zip(self.ids.iter().copied()).filter(|(_, id)| *id != EMPTY)
     }
 
-    /// Puts these in place of what is there, in any order: for lists that are never offered anything.
+    /// Overwrites slots with these candidates, in any order. Such a list must not be offered any.
     pub fn fill(&mut self, candidates: impl Iterator<Item = (f32, u32)>) {
         for ((slot_score, slot_id), (score, id)) in self.scores.iter_mut().zip(&mut *self.ids).zip(candidates) {
             (*slot_score, *slot_id) = (score, SampleId(id));
         }
     }
 
-    /// Puts the best of these in place of what is there, best first, which is not the order that offers are taken in.
+    /// Overwrites the list with the best of these, best first. Such a list must not be offered any.
     pub fn fill_with_best(&mut self, scores: &[f32], ids: &[SampleId]) {
         best_first(scores, ids, self.scores, self.ids);
     }
 
-    /// Puts a candidate in place of one that is worse.
+    /// Replaces a candidate by a better one.
     fn replace(&mut self, mut slot: usize, score: f32, id: SampleId) {
         let len = self.ids.len();
         loop {
@@ -295,17 +305,19 @@ fn worse(a: (f32, SampleId), b: (f32, SampleId)) -> bool {
     a.0 < b.0 || (a.0 == b.0 && a.1 > b.1)
 }
 
-/// Samples that a thread takes at a time.
-const TURN: usize = 64;
-
-/// Samples behind one lock.
-const STRIPE: usize = 1024;
-
-/// Slots of a list whose best `neighbors` make the kNN graph: enough for these to be among the best by rough scores, and
-/// for most of the neighbors after the next change of the embeddings.
+/// How many slots a list of a kNN graph has: its `neighbors` and a reserve.
+///
+/// The reserve is large enough that the best by rough scores include the K nearest, and that it holds most of the
+/// nearest after the next change of the embeddings.
 pub(in crate::graph) fn with_reserve(neighbors: usize) -> usize {
     with_margin(neighbors).max(neighbors + MIN_RESERVE)
 }
 
-/// Spares, at least.
+/// How many samples a thread takes at a time.
+const SAMPLES_PER_TASK: usize = 64;
+
+/// How many samples are behind one lock.
+const SAMPLES_PER_STRIPE: usize = 1024;
+
+/// The least reserve of a list.
 const MIN_RESERVE: usize = 14;

@@ -1,11 +1,11 @@
-//! The K best of many scores. Which of them is for what:
+//! The K best of many scores: four structures, one for each way in which scores arrive.
 //!
-//! | | scores arrive | for |
+//! | file | scores arrive | used for |
 //! |---|---|---|
-//! | [`buffer`] | one by one, for one row in one thread | rows on their own: the oracles, merges of a device's results |
-//! | [`lists`] | from all threads, for all samples at once | the graph in the making |
-//! | [`shortlist`] | panel by panel, for a block of rows | rough scores of the kernels, before they are scored exactly |
-//! | [`threshold`] | all at hand | what a shortlist raises its bar to |
+//! | [`buffer`] | one by one, for one row in one thread | oracles, clusters, merging a device's results |
+//! | [`lists`] | from all threads, for all samples at once | the graph while it is built |
+//! | [`shortlist`] | panel by panel, for a block of rows | scores of the sampled graph |
+//! | [`threshold`] | all at hand | raising the threshold of a shortlist |
 //! | [`rank`] | all at hand, few of them | the final order |
 
 pub(super) mod buffer;

@@ -1,20 +1,20 @@
-//! Candidates in order: larger scores are better, the smaller id breaks ties.
+//! Orders candidates: larger scores are better, the smaller id breaks ties.
 
 use std::cmp::Ordering::Equal;
 
 use crate::sample::SampleId;
 
-/// Writes the best of some candidates, best first: as many as there is room for, which may be more than there are.
+/// Writes the best candidates, best first: as many as fit the output, or all if these are fewer.
 ///
-/// Few candidates are put where the number of better ones says, which is counted faster than any branch decides. Scores
-/// are numbers.
+/// Up to `MAX_COUNTED` candidates are ranked by counting larger scores, which takes no branches; more are sorted.
+/// Scores must not be NaN.
 pub(in crate::graph) fn best_first(
     scores: &[f32],
     ids: &[SampleId],
     best_scores: &mut [f32],
     best_ids: &mut [SampleId],
 ) {
-    if scores.len() > FEW {
+    if scores.len() > MAX_COUNTED {
         let mut candidates: Vec<_> = scores.iter().copied().zip(ids.iter().copied()).collect();
         let order =
             |a: &(f32, SampleId), b: &(f32, SampleId)| b.0.partial_cmp(&a.0).unwrap_or(Equal).then(a.1.cmp(&b.1));
@@ -28,12 +28,12 @@ pub(in crate::graph) fn best_first(
         }
         return;
     }
-    let mut ranks = [0; FEW];
+    let mut ranks = [0; MAX_COUNTED];
     rank(scores, &mut ranks);
     let len = scores.len();
     if ranks[..len].iter().sum::<u32>() as usize != len * len.saturating_sub(1) / 2 {
-        // Some are equal, and share a rank so far.
-        let mut sharing = [0u16; FEW];
+        // Some scores are equal and share a rank so far.
+        let mut sharing = [0u16; MAX_COUNTED];
         ranks[..len].iter().for_each(|&rank| sharing[rank as usize] += 1);
         for at in 0..len {
             if sharing[ranks[at] as usize] > 1 {
@@ -49,8 +49,8 @@ pub(in crate::graph) fn best_first(
     }
 }
 
-/// How many scores are larger, for each of at most [`FEW`].
-fn rank(scores: &[f32], ranks: &mut [u32; FEW]) {
+/// Counts the larger scores of each score, for at most [`MAX_COUNTED`] scores.
+fn rank(scores: &[f32], ranks: &mut [u32; MAX_COUNTED]) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
         // SAFETY: the feature is there.
@@ -61,25 +61,25 @@ fn rank(scores: &[f32], ranks: &mut [u32; FEW]) {
     }
 }
 
-/// By hand, as compilers make a mess of it.
+/// The same in AVX2 instructions, since compilers do not vectorise the plain loop well.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn rank_avx2(scores: &[f32], ranks: &mut [u32; FEW]) {
+fn rank_avx2(scores: &[f32], ranks: &mut [u32; MAX_COUNTED]) {
     use std::arch::x86_64::{
         _CMP_GT_OQ, _mm256_castps_si256, _mm256_cmp_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_si256,
         _mm256_storeu_si256, _mm256_sub_epi32,
     };
-    let mut padded = [0.0; FEW];
+    let mut padded = [0.0; MAX_COUNTED];
     padded[..scores.len()].copy_from_slice(scores);
     let lanes = padded.as_chunks::<LANES>().0.iter().zip(ranks.as_chunks_mut::<LANES>().0);
     for (own, ranks) in lanes.take(scores.len().div_ceil(LANES)) {
-        // SAFETY: as many numbers are four registers of 8.
+        // SAFETY: `LANES` numbers are four registers of 8.
         let own: [_; LANES / 8] = std::array::from_fn(|i| unsafe { _mm256_loadu_ps(own.as_ptr().add(8 * i)) });
         let mut larger = [_mm256_setzero_si256(); LANES / 8];
         for &score in scores {
             let score = _mm256_set1_ps(score);
             for (larger, own) in larger.iter_mut().zip(own) {
-                // True is −1.
+                // A comparison that holds gives −1.
                 *larger = _mm256_sub_epi32(*larger, _mm256_castps_si256(_mm256_cmp_ps::<_CMP_GT_OQ>(score, own)));
             }
         }
@@ -90,10 +90,10 @@ fn rank_avx2(scores: &[f32], ranks: &mut [u32; FEW]) {
     }
 }
 
-/// Candidates that are ranked by counting: its time grows with their square.
-const FEW: usize = 256;
+/// How many candidates are ranked by counting at most: its time grows with their square.
+const MAX_COUNTED: usize = 256;
 
-/// Scores that are compared at once.
+/// How many scores are compared at once.
 const LANES: usize = 32;
 
 #[cfg(test)]
@@ -103,24 +103,24 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Few and many, without equal scores and with some.
+        /// Few and many candidates, with and without equal scores.
         #[test]
         fn the_best_come_first(
             scores in proptest::collection::vec(
                 prop_oneof![-1f32..1.0, -1f32..1.0, Just(0.5), Just(f32::NEG_INFINITY)], 0..400,
             ),
-            room in 0usize..300,
+            length in 0usize..300,
             seed: u32,
         ) {
-            // In no order, some of them the same.
+            // The ids are in no order, and some are equal.
             let ids: Vec<_> = (0..scores.len() as u32).map(|at| SampleId((at ^ seed) % 300)).collect();
             let mut sorted: Vec<_> = scores.iter().copied().zip(ids.iter().copied()).collect();
             sorted.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
             let unset = (9.0, SampleId(7));
-            sorted.resize(sorted.len().max(room), unset);
-            let (mut best_scores, mut best_ids) = (vec![unset.0; room], vec![unset.1; room]);
+            sorted.resize(sorted.len().max(length), unset);
+            let (mut best_scores, mut best_ids) = (vec![unset.0; length], vec![unset.1; length]);
             best_first(&scores, &ids, &mut best_scores, &mut best_ids);
-            prop_assert_eq!(best_scores.into_iter().zip(best_ids).collect::<Vec<_>>(), &sorted[..room]);
+            prop_assert_eq!(best_scores.into_iter().zip(best_ids).collect::<Vec<_>>(), &sorted[..length]);
         }
     }
 }

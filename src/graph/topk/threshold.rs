@@ -1,9 +1,17 @@
-//! What a score must reach to be one of the best of a row, found by counting.
+//! Finds the threshold that about K scores of a row reach, by counting.
 
-/// What at least `keep` scores reach, and at most `most`, unless there are equal ones. `share` is where it is expected
-/// between the least and the largest score, and tells where it was.
+/// A threshold that at least `keep` and at most `most` scores reach, unless equal scores prevent it.
+///
+/// `share` is the initial guess, as a fraction of the score range; it is updated with the fraction found. `reach`
+/// counts the scores that reach a threshold, `extremes` finds the least and the largest score.
+///
+/// 1. Start with an interval whose lower end all scores reach and whose upper end too few reach.
+/// 2. Probe a value in between: the guess, then where the logarithm of the count should meet the target, and every
+///    third time the midpoint.
+/// 3. After `MAX_VALUE_PROBES` probes, halve the interval by the bits of the numbers, which also ends with infinite
+///    scores.
 #[inline(always)]
-pub(in crate::graph) fn raised(
+pub(in crate::graph) fn raised_threshold(
     scores: &[f32],
     keep: usize,
     most: usize,
@@ -12,21 +20,21 @@ pub(in crate::graph) fn raised(
     extremes: impl Fn(&[f32]) -> (f32, f32),
 ) -> f32 {
     let (least, largest) = extremes(scores);
-    let (mut low, mut high) = (least, largest);
-    // How many reach them.
-    let (mut many, mut few) = (scores.len(), reach(scores, high));
+    let mut low = least;
+    let mut high = largest;
+    // How many scores reach `low` and `high`.
+    let mut many = scores.len();
+    let mut few = reach(scores, high);
     if few >= keep {
         return high;
     }
-    // All reach `low`, too few reach `high`. By values, which soon gets near, then halved by bits, which gets there from
-    // infinite scores, too.
     let mut by_value = (largest - least).mul_add(*share, least);
     let mut probes = 0;
     loop {
-        let middle = if probes < BY_VALUE && low < by_value && by_value < high {
+        let middle = if probes < MAX_VALUE_PROBES && low < by_value && by_value < high {
             by_value
         } else {
-            // Rounded down.
+            // The mean of both, rounded down.
             number((ordered(low) + ordered(high)).div_euclid(2))
         };
         if ordered(middle) == ordered(low) {
@@ -47,7 +55,7 @@ pub(in crate::graph) fn raised(
         by_value = if probes % 3 == 0 {
             f32::midpoint(low, high)
         } else {
-            // Ever fewer scores are ever larger, by about the same factor.
+            // The number of scores falls about exponentially with the threshold.
             let wanted = rough_log(usize::midpoint(keep, most));
             let way = (rough_log(many) - wanted) / (rough_log(many) - rough_log(few));
             (high - low).mul_add(way, low)
@@ -55,15 +63,17 @@ pub(in crate::graph) fn raised(
     }
 }
 
-/// Drops so many of the last ones at the threshold that `keep` remain that reach it, and gives how many are left with
-/// those below it.
-pub(in crate::graph) fn drop_equal(scores: &mut [f32], places: &mut [u32], threshold: f32, keep: usize) -> usize {
+/// Drops the last of the scores that equal the threshold, so that `keep` remain that reach it.
+///
+/// Returns how many scores are left, including those below the threshold.
+pub(in crate::graph) fn drop_equal(scores: &mut [f32], columns: &mut [u32], threshold: f32, keep: usize) -> usize {
     let above = scores.iter().filter(|&&score| score > threshold).count();
-    let (mut kept, mut equal) = (0, keep - above);
+    let mut kept = 0;
+    let mut equal = keep - above;
     for at in 0..scores.len() {
         let is_equal = scores[at] == threshold;
         if !is_equal || equal > 0 {
-            (scores[kept], places[kept]) = (scores[at], places[at]);
+            (scores[kept], columns[kept]) = (scores[at], columns[at]);
             kept += 1;
             equal -= usize::from(is_equal);
         }
@@ -71,22 +81,22 @@ pub(in crate::graph) fn drop_equal(scores: &mut [f32], places: &mut [u32], thres
     kept
 }
 
-/// The binary logarithm, times 2²³ and plus some, exact for powers of two and linear in between.
+/// The binary logarithm times 2²³, plus a constant: exact for powers of two, linear in between.
 fn rough_log(count: usize) -> f32 {
     (count as f32).to_bits() as f32
 }
 
-/// The bits of a number as a whole number in the same order.
+/// An integer that is ordered like the number: its bits, rearranged.
 fn ordered(number: f32) -> i64 {
     let bits = number.to_bits().cast_signed();
     i64::from(if bits < 0 { bits ^ i32::MAX } else { bits })
 }
 
-/// The number whose bits are [`ordered`] like this.
+/// The inverse of [`ordered`].
 fn number(ordered: i64) -> f32 {
     let bits = ordered as i32;
     f32::from_bits((if bits < 0 { bits ^ i32::MAX } else { bits }).cast_unsigned())
 }
 
-/// Probes by values before those by bits.
-const BY_VALUE: usize = 24;
+/// How many values are probed before the interval is halved by bits.
+const MAX_VALUE_PROBES: usize = 24;

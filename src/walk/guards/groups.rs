@@ -4,32 +4,33 @@ use crate::error::{Error, Result};
 use crate::sample::SampleId;
 use crate::store::{Key, Store};
 
-/// Samples that share a value: a group for each value that at least two samples have, of each of some keys.
+/// Groups of samples that share a value: for each key, one group for each value that at least two samples have.
 ///
-/// Values are compared by 64 bits of their hash. Two unlike values may have the same, which then keeps samples apart
-/// that need not be, and never brings two together that must not be: among a million values the odds are one in 37
-/// million, among a billion one in 37. 4 bytes a sample and key, and 8 for each sample that is in a group; 16 for each
-/// value while they are made.
+/// Values are compared by 64 bits of their hash. Two different values may have the same hash, which keeps samples apart
+/// needlessly, but never brings two together that must not be: among a million values the odds are one in 37 million,
+/// among a billion one in 37. Takes 4 bytes a sample and key, 8 for each sample in a group, and 16 for each value while
+/// groups are made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Groups {
-    /// Where in `of` the groups of each sample begin; one more than there are samples.
+    /// Where in `groups` those of each sample begin, and where the last ones end.
     starts: Vec<u32>,
-    of: Vec<u32>,
-    /// Where in `members` those of each group begin; one more than there are groups.
+    groups: Vec<u32>,
+    /// Where in `members` those of each group begin, and where the last ones end.
     first_members: Vec<u32>,
     members: Vec<SampleId>,
-    /// Where the groups of each key begin; one more than there are keys.
+    /// The first group of each key, and the number of groups.
     first_groups: Vec<u32>,
-    /// The most samples that can be together by each key, and which of its columns says so.
+    /// How many samples can share a mini-batch by each key, and the column of the key that limits them.
     most_together: Vec<(usize, usize)>,
 }
 
 impl Groups {
-    /// Groups by each of these keys. A null is in no group, nor is NaN, and −0 is 0. Reads the columns once; blocks
-    /// meanwhile. Groups are numbered by key, and then by their first sample.
+    /// Finds the groups of each of these keys. It reads the columns once, and blocks meanwhile.
+    ///
+    /// Null and NaN are in no group, and −0 equals 0. Groups are numbered by key, then by their first sample.
     ///
     /// # Errors
-    /// [`Error::MissingColumn`]; [`Error::ColumnType`] for types that have no equality; [`Error::UnsupportedSource`] where
+    /// [`Error::MissingColumn`]; [`Error::ColumnType`] for types that have no equality; [`Error::UnsupportedSource`] if
     /// lists have more than four billion items.
     pub fn of(store: &Store, keys: &[Key]) -> Result<Self> {
         let mut groups = Self { first_members: vec![0], first_groups: vec![0], ..Self::default() };
@@ -50,17 +51,17 @@ impl Groups {
         }
         memberships.sort_unstable();
         groups.starts.reserve(store.len() + 1);
-        groups.of.reserve(memberships.len());
+        groups.groups.reserve(memberships.len());
         for id in 0..store.len() {
-            groups.starts.push(position(groups.of.len(), store)?);
-            let rest = &memberships[groups.of.len()..];
-            groups.of.extend(rest.iter().take_while(|(member, _)| member.index() == id).map(|&(_, group)| group));
+            groups.starts.push(position(groups.groups.len(), store)?);
+            let rest = &memberships[groups.groups.len()..];
+            groups.groups.extend(rest.iter().take_while(|(member, _)| member.index() == id).map(|&(_, group)| group));
         }
-        groups.starts.push(position(groups.of.len(), store)?);
+        groups.starts.push(position(groups.groups.len(), store)?);
         Ok(groups)
     }
 
-    /// How many groups there are, of all keys.
+    /// How many groups there are, for all keys together.
     #[must_use]
     pub fn len(&self) -> usize {
         self.first_members.len().saturating_sub(1)
@@ -72,43 +73,45 @@ impl Groups {
         self.len() == 0
     }
 
-    /// The groups that a sample is in; none for samples that came later.
+    /// The groups that a sample is in; none for samples that were added later.
     #[inline]
     #[must_use]
     pub fn groups_of(&self, id: SampleId) -> &[u32] {
         match self.starts.get(id.index()..id.index() + 2) {
-            Some(&[start, end]) => &self.of[start as usize..end as usize],
+            Some(&[start, end]) => &self.groups[start as usize..end as usize],
             _ => &[],
         }
     }
 
-    /// The samples in a group, by id.
+    /// The samples of a group, by ascending id.
     #[must_use]
     pub fn members(&self, group: u32) -> &[SampleId] {
         let range = |group: usize| self.first_members[group] as usize..self.first_members[group + 1] as usize;
         &self.members[range(group as usize)]
     }
 
-    /// How many keys were looked at.
+    /// How many keys there are.
     #[must_use]
     pub fn keys(&self) -> usize {
         self.most_together.len()
     }
 
-    /// The groups of a key.
+    /// The numbers of a key's groups.
     #[must_use]
     pub fn of_key(&self, key: usize) -> Range<u32> {
         self.first_groups[key]..self.first_groups[key + 1]
     }
 
-    /// The most samples that can be together without sharing a value of a key: its different values, every null one of
-    /// its own; of several columns those of the one that has the fewest. Of lists all samples, though it may be fewer.
+    /// How many samples can share a mini-batch without sharing a value of a key.
+    ///
+    /// This is the number of its distinct values, with every null a value of its own. If the key has several columns,
+    /// the one with the fewest values counts. For lists it is the number of samples, an upper bound.
     #[must_use]
     pub fn most_together(&self, key: usize) -> usize {
         self.most_together[key].0
     }
 
-    /// Which of a key's columns has so few values, from 0.
+    /// The column of a key that has the fewest values, counted from 0.
     pub(crate) fn scarcest(&self, key: usize) -> usize {
         self.most_together[key].1
     }

@@ -1,51 +1,54 @@
 //! "Here is a sample, may it join?"
 //!
-//! A [`Guards`] is what a mini-batch must not hold together, by one snapshot; a [`BatchGuard`] applies it to one mini-batch
-//! as that is filled. Whom a guard has refused once it would refuse again, since a mini-batch only grows: so every
-//! sample is looked at once a mini-batch, however often walks pass by.
+//! [`Guards`] are the rules, with the groups and embeddings of one snapshot. A [`BatchGuard`] applies them to one
+//! mini-batch while it is filled. A mini-batch only grows, so a sample that was refused once would be refused again:
+//! every sample is checked once a mini-batch, however often walks reach it.
 
 mod groups;
 
 use std::sync::Arc;
 
 pub use self::groups::Groups;
-use super::WalkCounts;
+use super::counts::WalkCounts;
 use crate::config::GuardsConfig;
 use crate::embeddings::EmbeddingTable;
 use crate::graph::ProximityGraph;
 use crate::sample::SampleId;
 use crate::simd::dot;
 
-/// What keeps likely false negatives apart, by one snapshot's embeddings. Cloning shares them.
+/// The rules that keep likely false negatives apart, for one snapshot. Clones share groups and embeddings.
 #[derive(Clone, Debug)]
 pub struct Guards {
     config: GuardsConfig,
-    /// Samples that must not come together; by key 0 they are copies of each other.
+    /// The samples that must not share a mini-batch. The groups of key 0 are copies of each other.
     groups: Arc<Groups>,
     embeddings: Arc<EmbeddingTable>,
 }
 
 impl Guards {
-    /// `groups` are of the contents of samples first, then of whatever must be distinct: no two samples of a group come
-    /// together. Similarities are those of `embeddings`, and of its pairs; samples that it has skipped join nothing.
+    /// Makes guards of `config` with the groups and embeddings of a snapshot.
+    ///
+    /// No two samples of a group share a mini-batch: key 0 of `groups` is the content of samples, the other keys are
+    /// values that must be distinct. Similarities are those of `embeddings` and of its pairs. Samples that `embeddings`
+    /// has skipped join no mini-batch.
     #[must_use]
     pub fn new(config: &GuardsConfig, groups: Arc<Groups>, embeddings: Arc<EmbeddingTable>) -> Self {
         Self { config: config.clone(), groups, embeddings }
     }
 
-    /// Whether they refuse nothing.
+    /// Whether these guards refuse nothing.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.groups.is_empty() && self.config.skip_nearest == 0 && !self.by_similarity() && self.embeddings.is_whole()
     }
 
-    /// Samples that share a value.
+    /// The groups of samples that share a value.
     #[must_use]
     pub fn groups(&self) -> &Arc<Groups> {
         &self.groups
     }
 
-    /// The neighbors, from the nearest on, that no walk steps to.
+    /// How many nearest neighbors of a sample no walk moves to.
     pub(in crate::walk) fn skip(&self) -> usize {
         self.config.skip_nearest
     }
@@ -56,21 +59,21 @@ impl Guards {
     }
 }
 
-/// Who may join a mini-batch.
+/// Decides which samples may join a mini-batch.
 pub(in crate::walk) trait Admission {
     /// Whether a sample may join.
     fn admits(&mut self, id: SampleId) -> bool;
 
-    /// It does.
+    /// Records that a sample joins.
     fn join(&mut self, id: SampleId);
 
-    /// How many were refused.
+    /// How many samples were refused, by reason.
     fn counts(&self) -> WalkCounts {
         WalkCounts::default()
     }
 }
 
-/// No guard.
+/// Every sample may join if there is no guard.
 impl Admission for () {
     #[inline]
     fn admits(&mut self, _: SampleId) -> bool {
@@ -81,19 +84,21 @@ impl Admission for () {
     fn join(&mut self, _: SampleId) {}
 }
 
-/// What is remembered from sample to sample of a mini-batch; the memory is kept for the next one.
+/// The state of a [`BatchGuard`], kept apart so that the next mini-batch reuses its memory.
 #[derive(Clone, Debug, Default)]
 pub(in crate::walk) struct GuardScratch {
     members: SparseBitSet,
     refused: SparseBitSet,
-    /// First neighbors of members.
+    /// The nearest neighbors of members.
     near: SparseBitSet,
-    /// Groups of members.
+    /// The groups that have a member.
     taken: SparseBitSet,
-    /// Members' embeddings [members × d], and how similar their own pairs are.
+    /// The members' embeddings [members × d].
     vectors: Vec<f32>,
+    /// How similar the two halves of each member are, if rows are pairs.
     pairs: Vec<f32>,
-    room: Vec<f32>,
+    /// One decoded embedding.
+    decoded: Vec<f32>,
 }
 
 /// The guards of one mini-batch.
@@ -115,7 +120,7 @@ impl<'a> BatchGuard<'a> {
         Self { guards, graph, scratch, counts: WalkCounts::default() }
     }
 
-    /// The neighbors that must not come with a sample.
+    /// The nearest neighbors of a sample, which must not share its mini-batch.
     fn nearest(&self, id: SampleId) -> &'a [SampleId] {
         let neighbors = self.graph.neighbors(id);
         &neighbors[..self.guards.config.skip_nearest.min(neighbors.len())]
@@ -139,11 +144,12 @@ impl<'a> BatchGuard<'a> {
         if self.guards.by_similarity() { self.too_similar(id) } else { None }
     }
 
+    /// The counter of the similarity guard that refuses a sample, if one does.
     fn too_similar(&mut self, id: SampleId) -> Option<fn(&mut WalkCounts) -> &mut u64> {
         let table = &*self.guards.embeddings;
         let config = &self.guards.config;
-        let GuardScratch { vectors, pairs, room, .. } = &mut *self.scratch;
-        let vector = table.vector(id, room);
+        let GuardScratch { vectors, pairs, decoded, .. } = &mut *self.scratch;
+        let vector = table.vector(id, decoded);
         let own = table.pair_similarity(id).unwrap_or(0.0);
         for (member, &pair) in vectors.chunks_exact(table.dimension()).zip(&*pairs) {
             let similarity = f64::from(dot(vector, member));
@@ -186,22 +192,24 @@ impl Admission for BatchGuard<'_> {
         self.nearest(id).iter().for_each(|near| self.scratch.near.set(near.index()));
         if self.guards.by_similarity() {
             let table = &*self.guards.embeddings;
-            self.scratch.vectors.extend_from_slice(table.vector(id, &mut self.scratch.room));
+            self.scratch.vectors.extend_from_slice(table.vector(id, &mut self.scratch.decoded));
             self.scratch.pairs.push(table.pair_similarity(id).unwrap_or(0.0));
         }
     }
 }
 
-/// Which of many numbers are marked; unmarking all takes as long as marking them did.
+/// A bit set that is cleared in the time that setting its bits took.
 #[derive(Clone, Debug, Default)]
 pub(in crate::walk) struct SparseBitSet {
     bits: Vec<u64>,
-    marked: Vec<u32>,
+    /// The numbers whose bits are set.
+    numbers: Vec<u32>,
 }
 
 impl SparseBitSet {
+    /// Removes all numbers, and makes space for those below `len`.
     pub fn clear(&mut self, len: usize) {
-        self.marked.drain(..).for_each(|number| self.bits[number as usize / 64] = 0);
+        self.numbers.drain(..).for_each(|number| self.bits[number as usize / 64] = 0);
         self.bits.resize(len.div_ceil(64), 0);
     }
 
@@ -213,7 +221,7 @@ impl SparseBitSet {
     pub fn set(&mut self, number: usize) {
         if !self.has(number) {
             self.bits[number / 64] |= 1 << (number % 64);
-            self.marked.push(number as u32);
+            self.numbers.push(number as u32);
         }
     }
 }
