@@ -223,17 +223,17 @@ fn an_encoder_without_its_settings() {
 }
 
 #[tokio::test]
-async fn embeddings_that_are_no_numbers() {
-    let spoil = |value: f32| {
-        let encoder = TestEncoder::spoiled(9000, move |n, vector| {
+async fn embeddings_that_are_not_finite() {
+    let error = |value: f32| {
+        let encoder = TestEncoder::new(9000).altered(move |_, n, vector| {
             if n == 8500 {
                 vector[3] = value;
             }
         });
         async move { pipeline(9000, 10).encoder(encoder).start().await.unwrap_err().to_string() }
     };
-    assert_says(&spoil(f32::NAN).await, &["sample 8500 cannot be encoded", "column `n`", "component 3 is NaN"]);
-    assert_says(&spoil(f32::INFINITY).await, &["sample 8500 cannot be encoded", "column `n`", "component 3 is inf"]);
+    assert_says(&error(f32::NAN).await, &["sample 8500 cannot be encoded", "column `n`", "component 3 is NaN"]);
+    assert_says(&error(f32::INFINITY).await, &["sample 8500 cannot be encoded", "column `n`", "component 3 is inf"]);
 }
 
 #[tokio::test]

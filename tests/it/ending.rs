@@ -5,12 +5,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use prosampler::arrow::array::RecordBatch;
 use prosampler::config::{RefreshConfig, StreamConfig};
-use prosampler::encode::Encoder;
-use prosampler::{Error, MiniBatchStream, Result};
+use prosampler::{Error, MiniBatchStream};
 
-use crate::support::{DIMENSION, TestEncoder, pipeline};
+use crate::support::{TestEncoder, pipeline};
 
 const SAMPLES: usize = 400;
 const BATCH_SIZE: usize = 10;
@@ -49,30 +47,10 @@ async fn an_idle_stream_on_one_thread_still_starts_and_ends() {
     assert_eq!(delivered.await, SAMPLES);
 }
 
-/// An encoder that panics on a row.
-struct Panics;
-
-impl Encoder for Panics {
-    fn name(&self) -> &str {
-        "panics"
-    }
-
-    fn columns(&self) -> &[String] {
-        &[]
-    }
-
-    fn dimension(&self) -> usize {
-        DIMENSION
-    }
-
-    fn encode(&self, _: &RecordBatch, _: &mut [f32]) -> Result<()> {
-        panic!("out of ideas")
-    }
-}
-
 #[tokio::test]
 async fn a_panic_in_the_compute_pool_is_an_error_with_its_message() {
-    let error = pipeline(SAMPLES, BATCH_SIZE).encoder(Panics).start().await.unwrap_err();
+    let encoder = TestEncoder::new(SAMPLES).altered(|_, _, _| panic!("out of ideas"));
+    let error = pipeline(SAMPLES, BATCH_SIZE).encoder(encoder).start().await.unwrap_err();
     let died = |message: &str| message.starts_with("out of ideas (") && message.contains("ending.rs");
     assert!(matches!(&error, Error::TaskDied { task: "encode", message } if died(message)), "{error}");
 }
@@ -132,7 +110,7 @@ async fn a_start_that_is_dropped_embeds_no_more() {
     let (begun, is_begun) = std::sync::mpsc::channel();
     let (go_on, may_go_on) = std::sync::mpsc::channel::<()>();
     let may_go_on = std::sync::Mutex::new(may_go_on);
-    let encoder = TestEncoder::spoiled(samples, move |n, _| {
+    let encoder = TestEncoder::new(samples).altered(move |_, n, _| {
         if n == 0 {
             begun.send(()).unwrap();
             may_go_on.lock().unwrap().recv().unwrap();

@@ -14,45 +14,14 @@ use prosampler::store::Store;
 use prosampler::{Error, MiniBatch, ModelVersion, Pipeline, PipelineBuilder, Result, SampleId};
 use tempfile::TempDir;
 
-use crate::support::{graph_config, path, vectors, walk_config};
+use crate::support::{DIMENSION, TestEncoder, graph_config, path, vectors, walk_config};
 
 const ROWS: usize = 600;
-const DIMENSION: usize = 8;
 
 /// Vectors of a column of numbers, longer or shorter than 1.
-struct Numbers {
-    columns: Vec<String>,
-    vectors: Vec<f32>,
-}
-
-impl Numbers {
-    fn encoder(column: &str, scale: f32) -> Arc<dyn Encoder> {
-        let vectors = vectors(2 * ROWS, DIMENSION, 10, 3).into_iter().map(|x| x * scale).collect();
-        Arc::new(Self { columns: vec![column.into()], vectors })
-    }
-}
-
-impl Encoder for Numbers {
-    fn name(&self) -> &str {
-        "numbers"
-    }
-
-    fn columns(&self) -> &[String] {
-        &self.columns
-    }
-
-    fn dimension(&self) -> usize {
-        DIMENSION
-    }
-
-    fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()> {
-        assert_eq!(rows.num_columns(), 1);
-        let numbers = rows.column(0).as_primitive::<UInt32Type>().values();
-        for (&n, vector) in numbers.iter().zip(vectors.chunks_exact_mut(DIMENSION)) {
-            vector.copy_from_slice(&self.vectors[n as usize * DIMENSION..][..DIMENSION]);
-        }
-        Ok(())
-    }
+fn numbers(column: &str, scale: f32) -> Arc<dyn Encoder> {
+    let encoder = TestEncoder::new(2 * ROWS).reading(column);
+    Arc::new(encoder.altered(move |_, _, vector| vector.iter_mut().for_each(|x| *x *= scale)))
 }
 
 fn anchor_of(row: usize) -> usize {
@@ -71,7 +40,7 @@ fn batch() -> RecordBatch {
 }
 
 fn encoder(over: GraphOver) -> PairEncoder {
-    PairEncoder::new(Numbers::encoder("question", 3.0), Numbers::encoder("answer", 0.5), over).unwrap()
+    PairEncoder::new(numbers("question", 3.0), numbers("answer", 0.5), over).unwrap()
 }
 
 /// By other arithmetic: the cosine of rows of the encoder's vectors.
@@ -198,7 +167,7 @@ async fn what_cannot_be_is_refused() {
         Err(other) => panic!("{other:?}"),
     };
     let relative = GuardsConfig { max_relative_to_positive: Some(0.9), ..GuardsConfig::default() };
-    let plain = || pipeline(GraphOver::Mean).encoder(Numbers::encoder("question", 1.0)).walk(walk_config(8));
+    let plain = || pipeline(GraphOver::Mean).encoder(numbers("question", 1.0)).walk(walk_config(8));
     let said = message(plain().guards(relative.clone()).start().await);
     assert!(said.contains("guards.max_relative_to_positive") && said.contains("PairEncoder"), "{said}");
     let said = message(plain().pairs(PairsConfig::default()).guards(relative).start().await);
