@@ -21,6 +21,7 @@
 #[cfg(feature = "cloud")]
 mod blocks;
 mod columns;
+pub mod contract;
 mod data_file;
 mod file;
 mod files;

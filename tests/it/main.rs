@@ -11,6 +11,8 @@ mod cloud;
 mod command;
 mod config;
 mod conformance;
+mod contract_encoders;
+mod contract_sources;
 mod coverage;
 mod determinism;
 mod device;
