@@ -132,15 +132,15 @@ fn long_rows_are_cached_in_bounded_memory() {
 }
 
 /// A model that is another one whenever it is looked for.
-struct Restless {
+struct AlwaysNewer {
     columns: [String; 1],
     version: u64,
     newest: Arc<AtomicU64>,
 }
 
-impl Encoder for Restless {
+impl Encoder for AlwaysNewer {
     fn name(&self) -> &str {
-        "restless"
+        "always newer"
     }
 
     fn columns(&self) -> &[String] {
@@ -179,7 +179,7 @@ fn a_long_run_takes_no_more_memory_than_a_short_one() {
     runtime.block_on(async {
         let numbers = Arc::new(UInt32Array::from_iter_values(0..SAMPLES as u32));
         let rows = RecordBatch::try_from_iter([("n", numbers as _)]).unwrap();
-        let encoder = Restless { columns: ["n".into()], version: 0, newest: Arc::default() };
+        let encoder = AlwaysNewer { columns: ["n".into()], version: 0, newest: Arc::default() };
         let mut stream = Pipeline::builder()
             .source(MemorySource::new(vec![rows]).unwrap())
             .encoder(encoder)

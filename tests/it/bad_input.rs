@@ -176,7 +176,7 @@ fn test_model(name: &str) -> Option<PathBuf> {
 }
 
 #[test]
-fn a_model_that_is_none() {
+fn a_file_that_is_not_a_model() {
     let error = open(|c| c.model = Some(path("README.md")));
     assert_says(&error, &["README.md` cannot be opened as an ONNX model", "export it again", "ONNX Runtime says"]);
     let error = open(|c| c.model = Some("no/model.onnx".into()));
@@ -206,7 +206,7 @@ fn a_model_without_a_finite_vector() {
 }
 
 #[test]
-fn a_tokenizer_that_is_missing_or_none() {
+fn a_tokenizer_that_is_missing_or_damaged() {
     let error = open(|c| c.tokenizer = Some("no/tokenizer.json".into()));
     assert_says(&error, &["no such file: `no/tokenizer.json`", "--tokenizer"]);
     // Beside the model, where none is named.
@@ -251,7 +251,7 @@ async fn settings_in_code_are_checked_like_a_file() {
 }
 
 #[test]
-fn a_cache_folder_that_cannot_be() {
+fn a_cache_folder_that_cannot_be_created() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     let below: &Path = &file.path().join("cache");

@@ -38,7 +38,7 @@ fn segment(dir: &Path) -> PathBuf {
 }
 
 #[test]
-fn what_is_kept_is_listed_checked_and_removed() {
+fn cached_files_are_listed_checked_and_removed() {
     let dir = after_a_run();
     for place in ["p.toml", "cache"] {
         let list = prosampler(dir.path(), &["cache", "list", place]);

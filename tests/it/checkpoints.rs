@@ -69,7 +69,7 @@ async fn end(stream: MiniBatchStream, dir: &Path) {
 
 /// A flipped bit anywhere in a checkpoint is told, by the file's name, or it does not matter.
 #[tokio::test(flavor = "multi_thread")]
-async fn damage_is_never_taken_for_sound() {
+async fn a_damaged_checkpoint_is_noticed() {
     let dir = TempDir::new().unwrap();
     let (sound, damaged) = (dir.path().join("sound"), dir.path().join("damaged"));
     let mut stream = builder(&sound).start().await.unwrap();
@@ -116,7 +116,7 @@ async fn damage_is_never_taken_for_sound() {
 
 /// Cut short anywhere, empty, or another file of the run in its place.
 #[tokio::test(flavor = "multi_thread")]
-async fn files_that_are_cut_or_swapped_are_told() {
+async fn cut_or_swapped_files_are_noticed() {
     let dir = TempDir::new().unwrap();
     let (sound, damaged) = (dir.path().join("sound"), dir.path().join("damaged"));
     let mut stream = builder(&sound).start().await.unwrap();
@@ -141,7 +141,7 @@ async fn files_that_are_cut_or_swapped_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_state_is_told() {
+async fn a_damaged_state_is_noticed() {
     let dir = TempDir::new().unwrap();
     let mut stream = builder(dir.path()).start().await.unwrap();
     take(&mut stream, 12).await;

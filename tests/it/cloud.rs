@@ -306,7 +306,7 @@ async fn lasting_faults_are_errors() {
 
 /// What a folder's names say counts in a store as it does on disk.
 #[tokio::test(flavor = "multi_thread")]
-async fn folders_of_a_store_are_sorted_out_as_on_disk() {
+async fn folders_of_a_store_are_listed_as_on_disk() {
     let moto = Moto::start().await;
     let rows = std::fs::read(path("tests/data/formats/rows.parquet")).unwrap();
     let arrows = std::fs::read(path("tests/data/formats/rows.arrows")).unwrap();

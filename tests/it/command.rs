@@ -203,7 +203,7 @@ fn signals_end_a_run_in_order_and_show_in_its_status() {
 
 /// What schedulers and containers leave out, and what terminals lack.
 #[test]
-fn odd_environments_are_no_hindrance() {
+fn the_command_works_in_unusual_environments() {
     let dir = pipeline("");
     let runs = |change: &dyn Fn(&mut Command)| {
         let mut command = command(dir.path());
@@ -249,7 +249,7 @@ fn paths_need_not_be_utf8() {
 }
 
 #[test]
-fn what_is_no_pipeline_file_is_named() {
+fn a_file_that_is_not_a_pipeline_is_named() {
     let dir = pipeline("");
     ends_with(&prosampler(dir.path(), &["run", "."]), 1, &["`.`", "pipeline file"]);
     ends_with(&prosampler(dir.path(), &["run", "rows.parquet"]), 1, &["rows.parquet", "is no text"]);
@@ -259,7 +259,7 @@ fn what_is_no_pipeline_file_is_named() {
 
 /// `--help` and docs/command.md say the same.
 #[test]
-fn the_exit_statuses_are_documented() {
+fn exit_statuses_are_documented() {
     let dir = pipeline("");
     let help = text(&prosampler(dir.path(), &["run", "--help"]).stdout);
     let page = fs::read_to_string(path("docs/command.md")).unwrap();

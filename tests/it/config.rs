@@ -95,13 +95,13 @@ fn impossible_values_are_refused() {
 }
 
 #[test]
-fn what_is_no_toml_is_named_with_its_line() {
+fn text_that_is_not_toml_is_named_with_its_line() {
     let found = faults("source.uri = 'a'\n[graph\nneighbors = 5\n");
     assert!(found.iter().any(|(line, _, message)| *line == Some(2) && message.starts_with("not TOML")), "{found:?}");
 }
 
 #[test]
-fn settings_arrive() {
+fn settings_of_a_file_take_effect() {
     let text = "
 seed = 9
 source = { uri = ['a', 'b/*.parquet'], columns = ['x'] }

@@ -21,7 +21,7 @@ fn handmade(len: usize, degree: usize, next: impl Fn(usize, usize) -> usize) -> 
     ProximityGraph::new(neighbors, similarities, degree, GraphVersion(1)).unwrap()
 }
 
-fn hostile(kind: usize, len: usize) -> ProximityGraph {
+fn adversarial(kind: usize, len: usize) -> ProximityGraph {
     match kind {
         // Pairs that know only each other.
         0 => handmade(len, 1, |i, _| (i ^ 1).min(len - 1)),
@@ -49,7 +49,7 @@ proptest! {
         sampler in prop_oneof![Just(SamplerKind::RandomWalk), Just(SamplerKind::Knn), Just(SamplerKind::Uniform)],
         seed in any::<u64>(),
     ) {
-        let graph = hostile(kind, len);
+        let graph = adversarial(kind, len);
         let restart_probability = restart_probability.into();
         let config = WalkConfig { batch_size, restart_probability, drop_last, sampler, ..WalkConfig::default() };
         let mut epoch = EpochSampler::new(len, &config, seed, 3);
@@ -72,8 +72,8 @@ proptest! {
 
 /// No edge leads anywhere: what then happened must be in the counters.
 #[test]
-fn hermits_come_by_new_starts_and_that_is_said() {
-    let graph = hostile(2, 1000);
+fn isolated_samples_are_reached_by_new_starts_and_counted() {
+    let graph = adversarial(2, 1000);
     let mut epoch = EpochSampler::new(1000, &walk_config(100), 5, 0);
     let mut counts = WalkCounts::default();
     while let Some(draw) = epoch.next(&graph) {
@@ -86,7 +86,7 @@ fn hermits_come_by_new_starts_and_that_is_said() {
 /// The leaves of a star are nobody's neighbor, but have the hub in common: walks go back from it.
 #[test]
 fn leaves_of_a_star_are_found() {
-    let graph = hostile(1, 1000);
+    let graph = adversarial(1, 1000);
     let mut epoch = EpochSampler::new(1000, &walk_config(50), 5, 0);
     let mut counts = WalkCounts::default();
     // The first one knows no way but out.
@@ -116,7 +116,7 @@ fn an_epoch_stays_hard_to_its_end() {
 /// Out-of-the-way start, restart or walk on: the share of restarts is α.
 #[test]
 fn restarts_come_with_their_probability() {
-    let graph = hostile(4, 4000);
+    let graph = adversarial(4, 4000);
     let config = WalkConfig { restart_probability: 0.3.into(), ..walk_config(200) };
     let mut epoch = EpochSampler::new(4000, &config, 11, 0);
     let mut counts = WalkCounts::default();
@@ -142,7 +142,7 @@ fn walks_stay_among_neighbors() {
 /// The paper's loop against ours, from many starts: which samples a mini-batch finds, and which one last. On a graph that
 /// looks the same from everywhere, only where a sample lies from its start matters.
 #[test]
-fn finds_what_the_papers_loop_finds() {
+fn walks_find_what_the_papers_loop_finds() {
     const LEN: usize = 400;
     const OFFSETS: [usize; 5] = [1, 7, 20, 53, 399];
     const SIZE: usize = 40;
@@ -186,7 +186,7 @@ fn finds_what_the_papers_loop_finds() {
 
 /// The probability of every mini-batch, in its order, by linear equations: on a small graph, the law of the walk itself.
 #[test]
-fn draws_have_their_exact_probabilities() {
+fn mini_batches_have_their_exact_probabilities() {
     const LEN: usize = 7;
     const SIZE: usize = 4;
     const ALPHA: f64 = 0.3;
@@ -247,7 +247,7 @@ fn draws_have_their_exact_probabilities() {
 /// Nearest first is breadth first, most similar first; a star's leaves have nothing but the hub.
 #[test]
 fn knn_takes_the_nearest_first() {
-    let graph = hostile(4, 300);
+    let graph = adversarial(4, 300);
     let config = WalkConfig { sampler: SamplerKind::Knn, ..walk_config(20) };
     let draw = EpochSampler::new(300, &config, 4, 0).next(&graph).unwrap();
     let mut expected = vec![draw.ids[0]];
@@ -260,6 +260,6 @@ fn knn_takes_the_nearest_first() {
     }
     assert_eq!(draw.ids, expected[..20]);
     assert_eq!(draw.counts.new_starts, 0);
-    let draw = EpochSampler::new(300, &config, 4, 0).next(&hostile(1, 300)).unwrap();
+    let draw = EpochSampler::new(300, &config, 4, 0).next(&adversarial(1, 300)).unwrap();
     assert!((18..=19).contains(&draw.counts.new_starts), "{:?}", draw.counts);
 }

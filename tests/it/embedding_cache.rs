@@ -148,7 +148,7 @@ async fn a_start_that_was_killed_goes_on() {
 
 /// By their content: where rows lie does not matter, and rows with another content are others.
 #[tokio::test]
-async fn rows_are_known_by_their_content() {
+async fn embeddings_are_found_by_the_content_of_rows() {
     let dir = TempDir::new().unwrap();
     let run = async |rows: Vec<RecordBatch>| {
         let (encoder, asked) = Counting::new(Some("a model"));
@@ -220,7 +220,7 @@ async fn the_cache_stays_within_its_limit() {
 
 /// Below the folder of the rows, unless the settings say otherwise.
 #[tokio::test]
-async fn embeddings_lie_beside_the_rows() {
+async fn embeddings_are_cached_beside_the_rows() {
     let dir = TempDir::new().unwrap();
     let (encoder, _) = Counting::new(Some("a model"));
     let encode = EncodeConfig { on_bad_sample: OnBadSample::Skip, ..EncodeConfig::default() };
@@ -240,7 +240,7 @@ async fn embeddings_lie_beside_the_rows() {
 /// A model is known by its content, wherever it lies, with its tokenizer and its settings.
 #[cfg(feature = "onnx")]
 #[tokio::test]
-async fn models_are_known_by_their_content() {
+async fn embeddings_are_found_by_the_content_of_models() {
     use crate::support::path;
     let dir = TempDir::new().unwrap();
     let model = path("data/models/gloss-encoder/model.onnx");

@@ -125,7 +125,7 @@ fn outputs_of_every_type_and_shape() {
 
 /// Each output of these models holds its own place among all of them.
 #[test]
-fn the_output_that_users_expect() {
+fn the_output_that_users_expect_is_chosen() {
     let taken = |config: &EncodeConfig| vectors(config)[0][0];
     for (model, pooling, place) in [
         ("clip", Pooling::Mean, 2.0),
@@ -196,7 +196,7 @@ fn texts_are_cut_where_the_tokenizer_says() {
 
 /// It says to cut only the other text, or there is no room beside the tokens that every text has.
 #[test]
-fn texts_that_cannot_be_cut() {
+fn texts_that_cannot_be_cut_are_bad() {
     let model = Some(path("tests/data/states.onnx"));
     let pair = |max_tokens, tokenizer| EncodeConfig {
         model: model.clone(),

@@ -73,7 +73,7 @@ fn newer_external_data_are_a_newer_model() {
 /// A link that leads elsewhere, a folder that was put in another's place.
 #[cfg(unix)]
 #[test]
-fn what_a_path_leads_to_is_the_model() {
+fn a_redirected_link_is_a_newer_model() {
     let (old, _) = copy(&["scaled.onnx", "scaled.onnx_data"]);
     let new = TempDir::new().unwrap();
     fs::copy(path("tests/data/external/renamed.onnx"), new.path().join("scaled.onnx")).unwrap();

@@ -133,7 +133,7 @@ fn groups_change_nothing() {
 }
 
 #[test]
-fn settings_that_do_not_fit_the_model() {
+fn settings_that_do_not_fit_the_model_are_refused() {
     let error =
         |model: &str, image: ImageConfig| OnnxEncoder::open(&config(model, "image", image)).unwrap_err().to_string();
     let size = |size| ImageConfig { size: Some(size), ..ImageConfig::default() };

@@ -122,7 +122,7 @@ fn every_type_of_numbers() {
 }
 
 #[test]
-fn tensors_that_do_not_fit() {
+fn tensors_that_do_not_fit_are_refused() {
     let error = |inputs: &[(&str, &str)]| {
         let encoder = OnnxEncoder::open(&tensor("tensor", inputs))?;
         encoder.accepts("a.parquet", &tensors().schema())
@@ -142,7 +142,7 @@ fn tensors_that_do_not_fit() {
 
 /// The union of several graphs gives each what it gives alone, whatever else is in the batch.
 #[test]
-fn graphs_are_joined_without_a_trace() {
+fn joined_graphs_do_not_change_each_other() {
     let rows = graphs();
     let expected = lists(&rows, "vector");
     for batch_tokens in [1, 20, 4096] {
@@ -168,7 +168,7 @@ fn categories_of_nodes() {
 }
 
 #[test]
-fn graphs_that_do_not_fit() {
+fn graphs_that_do_not_fit_are_refused() {
     let error = OnnxEncoder::open(&graph("tensor", GraphInputConfig::default())).unwrap_err().to_string();
     assert_says(
         &error,

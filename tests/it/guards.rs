@@ -406,7 +406,7 @@ async fn too_few_values_are_refused_and_too_few_places_are_counted() {
 
 /// One label has half of the rows: mini-batches stay short, which is warned of once, and counted in each and in total.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pool_that_guards_empty_is_seen() {
+async fn short_mini_batches_are_warned_of_and_counted() {
     let dir = TempDir::new().unwrap();
     let texts: ArrayRef = Arc::new(StringArray::from_iter_values((0..120).map(|i| format!("a text about number {i}"))));
     let labels: ArrayRef = Arc::new(Int32Array::from_iter_values((0..120).map(|i| if i < 60 { -1 } else { i })));
@@ -444,7 +444,7 @@ async fn a_pool_that_guards_empty_is_seen() {
 
 /// With the paper's coverage every sample comes at least once, but for a single one, and walks collect what they meet.
 #[test]
-fn the_papers_coverage_overlaps_until_all_have_come() {
+fn the_papers_coverage_repeats_samples_until_all_were_drawn() {
     let data = Data::new(4, 190, 1000, Storage::F32, false, 9);
     for (batch_size, drop_last) in [(19, false), (24, false), (24, true), (27, false)] {
         let config = WalkConfig { coverage: Coverage::Paper, drop_last, ..walk_config(batch_size) };

@@ -56,3 +56,4 @@ mod store_end;
 mod support;
 mod updates;
 mod views;
+mod words;

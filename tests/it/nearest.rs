@@ -24,7 +24,7 @@ fn share(graph: &ProximityGraph, exact: &ProximityGraph) -> f64 {
 }
 
 #[test]
-fn every_way_finds_the_nearest() {
+fn every_builder_finds_the_nearest() {
     let table = table(3000, 96, 30, 4);
     let exact = graph::exact(&table, K, GraphVersion(1));
     for (builder, precision, least) in [

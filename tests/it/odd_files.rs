@@ -200,7 +200,7 @@ async fn a_stale_arrow_schema_is_ignored() {
 }
 
 #[tokio::test]
-async fn what_is_no_table_is_named_with_the_remedy() {
+async fn files_that_are_not_tables_are_named_with_the_remedy() {
     let dir = TempDir::new().unwrap();
     let parquet = dir.path().join("whole.parquet");
     write_parquet(&parquet, &rows(300), 100);
@@ -231,7 +231,7 @@ async fn what_is_no_table_is_named_with_the_remedy() {
 /// The pages of a dictionary that makes the decoder panic: the row group is an error, or skipped and counted, and nothing
 /// of the panic is printed.
 #[tokio::test]
-async fn a_decoder_that_panics_loses_nothing_quietly() {
+async fn a_decoder_that_panics_is_an_error() {
     let file = odd("panic.parquet");
     let source = open(&file).await.unwrap();
     let error = source.read(&names(&source)).unwrap().try_collect::<Vec<_>>().await.unwrap_err();
@@ -290,7 +290,7 @@ async fn impossible_columns_of_a_footer_are_refused() {
 
 /// An empty name is no time zone, by Arrow's format. Its writers leave it out.
 #[tokio::test]
-async fn an_empty_time_zone_is_none() {
+async fn an_empty_time_zone_counts_as_no_time_zone() {
     let times = TimestampMicrosecondArray::from(vec![7]).with_timezone("");
     let rows = RecordBatch::try_from_iter([("time", Arc::new(times) as ArrayRef)]).unwrap();
     let store =

@@ -60,7 +60,7 @@ fn images_are_upright_and_as_pillow_decodes_them() {
 }
 
 #[test]
-fn what_is_no_image_is_named() {
+fn values_that_are_not_images_are_named() {
     let rows = read_parquet("tests/data/images/bad.parquet");
     let bad = bad_rows(rows["image"].clone());
     let reasons = rows["reason"].as_string::<i32>();

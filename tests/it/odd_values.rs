@@ -79,7 +79,7 @@ const TEXTS: [&str; 12] = [
 ];
 
 #[test]
-fn a_text_without_a_token_is_bad_and_any_other_is_read_to_its_end() {
+fn texts_without_a_token_are_bad_and_others_are_read_whole() {
     let dir = TempDir::new().unwrap();
     let (config, tokenizer) = bare(&dir);
     let found = judged(&OnnxEncoder::open(&config).unwrap(), column(&TEXTS));
@@ -258,7 +258,7 @@ fn graph(name: &str, num_nodes: Option<&str>) -> OnnxEncoder {
 
 /// The model takes any numbers for each node; that neighbors in the data have others makes no difference.
 #[test]
-fn graphs_go_through_a_model_with_their_like() {
+fn graphs_are_batched_with_graphs_of_the_same_width() {
     let features: [&[&[f64]]; 8] = [
         &[&[1., 2.], &[3., 4.]],
         &[&[1., 2., 3.], &[4., 5., 6.]],
@@ -295,7 +295,7 @@ fn graphs_go_through_a_model_with_their_like() {
 }
 
 #[test]
-fn edges_must_lead_to_nodes_that_are_there() {
+fn edges_must_lead_to_existing_nodes() {
     let kinds = whole(&[&[0, 1, 2], &[3, 4], &[5], &[1, 2], &[0, 9], &[0], &[2, 3]]);
     let none: &[i64] = &[];
     let from = whole(&[&[0, 1], &[0, 2], &[i64::MIN], &[0, 1], &[0], none, &[0]]);
@@ -325,7 +325,7 @@ fn edges_must_lead_to_nodes_that_are_there() {
 
 /// Columns that are no numbers never reach a model as such.
 #[test]
-fn times_are_no_numbers() {
+fn times_are_not_taken_for_numbers() {
     let times: ArrayRef = Arc::new(TimestampSecondArray::from(vec![1, 2]));
     let rows =
         RecordBatch::try_from_iter([("signal", times.clone()), ("codes", times.clone()), ("gain", times)]).unwrap();

@@ -160,7 +160,7 @@ async fn negatives_are_less_similar_than_the_own_positive() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_is_refused() {
+async fn settings_of_pairs_that_contradict_are_refused() {
     let message = |result: Result<_>| match result {
         Ok(_) => panic!("it starts"),
         Err(error @ (Error::Config(_) | Error::MissingColumn { .. } | Error::Dimension { .. })) => error.to_string(),

@@ -11,9 +11,9 @@ use prosampler::encode::{Encoder, OnnxEncoder, cuda, probe_provider, runtime};
 
 use crate::support::path;
 
-fn hungry(providers: &[Provider]) -> EncodeConfig {
+fn out_of_memory(providers: &[Provider]) -> EncodeConfig {
     EncodeConfig {
-        model: Some(path("tests/data/hungry.onnx")),
+        model: Some(path("tests/data/out_of_memory.onnx")),
         providers: providers.to_vec(),
         tensor: Some(TensorConfig::default()),
         sessions: 1,
@@ -32,17 +32,17 @@ fn a_provider_that_cannot_be_had_is_an_error_with_its_remedy() {
         return;
     }
     let gpus = [Provider::Tensorrt, Provider::Cuda];
-    let error = OnnxEncoder::open(&hungry(&gpus)).unwrap_err();
+    let error = OnnxEncoder::open(&out_of_memory(&gpus)).unwrap_err();
     let Error::NoProvider { failures, .. } = &error else { panic!("{error}") };
     assert_eq!(failures.len(), 2);
     for (failure, provider) in failures.iter().zip(["tensorrt", "cuda"]) {
         assert!(failure.starts_with(&format!("{provider}: `")), "{failure}");
         assert!(failure.contains("is a build for the processor alone; install onnxruntime-gpu"), "{failure}");
     }
-    assert!(error.to_string().contains("hungry.onnx` on any of encode.providers: tensorrt: "), "{error}");
+    assert!(error.to_string().contains("out_of_memory.onnx` on any of encode.providers: tensorrt: "), "{error}");
 
     // Unless the settings list another.
-    let encoder = OnnxEncoder::open(&hungry(&[Provider::Cuda, Provider::Cpu])).unwrap();
+    let encoder = OnnxEncoder::open(&out_of_memory(&[Provider::Cuda, Provider::Cpu])).unwrap();
     assert_eq!(encoder.provider(), Provider::Cpu);
     let config = EncodeConfig { providers: vec![Provider::Cuda], ..EncodeConfig::default() };
     assert!(matches!(probe_provider(&config).unwrap_err(), Error::NoProvider { .. }));
@@ -52,7 +52,7 @@ fn a_provider_that_cannot_be_had_is_an_error_with_its_remedy() {
 /// Batches of 32 and of 16 need more memory than there is, those of 8 too unless the machine is very large.
 #[test]
 fn batches_are_halved_until_they_fit() {
-    let encoder = OnnxEncoder::open(&hungry(&[Provider::Cpu])).unwrap();
+    let encoder = OnnxEncoder::open(&out_of_memory(&[Provider::Cpu])).unwrap();
     let numbers: Vec<_> = (0..100).map(|i| Some([i, i + 1, i + 2].map(|x| Some(x as f32)).to_vec())).collect();
     let column: ArrayRef = Arc::new(FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>(numbers, 3));
     let rows = RecordBatch::try_from_iter([("x", column)]).unwrap();

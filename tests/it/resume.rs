@@ -106,7 +106,7 @@ async fn train(stream: &mut MiniBatchStream, n: usize) -> Vec<Seen> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_pushed_and_is_in_no_graph_yet_is_part_of_a_kept_state() {
+async fn pushes_that_wait_are_part_of_a_kept_state() {
     let dir = TempDir::new().unwrap();
     let whole = train(&mut builder(&dir.path().join("whole")).start().await.unwrap(), usize::MAX).await;
     let plain = take(&mut builder(&dir.path().join("plain")).start().await.unwrap(), usize::MAX).await;
@@ -139,7 +139,7 @@ async fn what_was_pushed_and_is_in_no_graph_yet_is_part_of_a_kept_state() {
 
 /// Without fixed steps a refresh takes what has come, and what a refresh that is lost had taken comes again.
 #[tokio::test(flavor = "multi_thread")]
-async fn pushes_outlive_a_refresh_that_no_state_knows() {
+async fn pushes_are_taken_again_if_their_refresh_was_lost() {
     let dir = TempDir::new().unwrap();
     let builder = || {
         let dir = Some(dir.path().into());
@@ -298,7 +298,7 @@ async fn a_trainer_that_lost_its_first_state_begins_again() {
 
 /// A state is of no rank: as many processes as one likes go on from it.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_world_may_change_its_size() {
+async fn the_number_of_ranks_may_change() {
     let dir = TempDir::new().unwrap();
     let whole = take(&mut builder(&dir.path().join("whole")).start().await.unwrap(), usize::MAX).await;
     let run = dir.path().join("run");
@@ -336,7 +336,7 @@ async fn the_world_may_change_its_size() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_folder_is_one_run_s() {
+async fn two_runs_cannot_share_a_checkpoint_folder() {
     let dir = TempDir::new().unwrap();
     let mut stream = builder(dir.path()).start().await.unwrap();
     take(&mut stream, 5).await;
@@ -349,7 +349,7 @@ async fn a_folder_is_one_run_s() {
 
 /// A point to resume from that cannot be kept costs that point, and no mini-batch.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_outlives_what_it_cannot_save() {
+async fn a_run_goes_on_if_a_checkpoint_cannot_be_saved() {
     let dir = TempDir::new().unwrap();
     let whole = take(&mut builder(&dir.path().join("whole")).start().await.unwrap(), usize::MAX).await;
     // The second graph comes into use at step 10.
@@ -374,7 +374,7 @@ async fn a_run_outlives_what_it_cannot_save() {
 
 /// What a source has gained is there after a resume, under the ids that it had.
 #[tokio::test(flavor = "multi_thread")]
-async fn grown_data_are_resumed() {
+async fn a_run_resumes_with_the_files_that_were_added() {
     let dir = TempDir::new().unwrap();
     let data = dir.path().join("data");
     std::fs::create_dir(&data).unwrap();

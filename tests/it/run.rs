@@ -155,7 +155,7 @@ fn what_goes_wrong_is_said_on_stderr_with_status_1() {
 }
 
 #[test]
-fn a_library_that_is_nowhere_is_looked_for_everywhere() {
+fn a_missing_library_error_lists_where_it_was_looked_for() {
     let dir = pipeline();
     let output = Command::new(env!("CARGO_BIN_EXE_prosampler"))
         .current_dir(dir.path())

@@ -128,7 +128,7 @@ async fn shards_whose_types_differ_are_read_as_the_type_that_holds_both() {
 }
 
 #[tokio::test]
-async fn what_no_type_holds_is_named_with_its_shard() {
+async fn columns_without_a_common_type_are_named_with_their_shard() {
     let refused = async |first: ArrayRef, second: ArrayRef| {
         let error = stored(&first, &second).await.unwrap_err();
         assert!(matches!(error, Error::SchemaDrift { .. }), "{error}");

@@ -40,7 +40,7 @@ fn distinct(values: ArrayRef) -> (Vec<Vec<usize>>, usize) {
 }
 
 #[test]
-fn nulls_are_like_no_other_wherever_they_are_hidden() {
+fn nulls_never_share_a_value() {
     let expected = (vec![vec![0, 1], vec![4, 5]], 4);
     let plain = StringArray::from(vec![Some("a"), Some("a"), None, None, Some("b"), Some("b")]);
     assert_eq!(distinct(Arc::new(plain)), expected);
@@ -64,7 +64,7 @@ fn nulls_are_like_no_other_wherever_they_are_hidden() {
 
 /// As filters compare.
 #[test]
-fn minus_zero_is_zero_and_nan_is_like_no_other() {
+fn minus_zero_equals_zero_and_nan_equals_nothing() {
     let values = [0.0, -0.0, f64::NAN, f64::NAN, -f64::NAN, 1.0];
     for to in [DataType::Float16, DataType::Float32, DataType::Float64] {
         let floats = cast(&Float64Array::from(values.to_vec()), &to).unwrap();
@@ -200,7 +200,7 @@ async fn questions_and_answers_of_a_mini_batch_are_all_different() {
 
 /// Where the two sides are of unlike kinds, each is distinct by itself.
 #[tokio::test(flavor = "multi_thread")]
-async fn sides_of_unlike_kinds_are_distinct_each_by_itself() {
+async fn sides_of_different_types_are_compared_separately() {
     let anchors: ArrayRef = Arc::new(StringArray::from_iter_values((0..ROWS).map(|row| format!("{}", row / 2))));
     let positives: ArrayRef = Arc::new(Int64Array::from_iter_values((0..ROWS as i64).map(|row| row % 200)));
     let mini_batches: Vec<_> =
@@ -226,7 +226,7 @@ async fn pairs_of_too_few_anchors_are_refused() {
 
 /// A picture under another path is a copy.
 #[tokio::test(flavor = "multi_thread")]
-async fn copies_are_rows_in_which_all_that_the_encoder_reads_is_the_same() {
+async fn rows_are_copies_if_all_that_the_encoder_reads_is_equal() {
     let bytes: Vec<Vec<u8>> = (0..ROWS).map(|row| vec![(row % 200) as u8; 9]).collect();
     let bytes: Vec<_> = bytes.iter().map(|bytes| Some(&bytes[..])).collect();
     let column = images(&bytes, &[true; ROWS]);

@@ -286,7 +286,7 @@ async fn a_damaged_cache_is_built_anew() {
 /// Where the time of the last change does not tell, as when a disk has failed: rows are right, or are read anew, or the
 /// first use of them is an error, and the next run reads them anew.
 #[tokio::test]
-async fn no_damage_to_a_cache_is_taken_for_rows() {
+async fn damage_to_a_cache_never_becomes_rows() {
     let files = Files::new();
     files.write("a.parquet", &rows(300));
     files.open(&["n", "text"]).await;

@@ -65,7 +65,7 @@ fn caches(dir: &TempDir) -> usize {
 }
 
 #[tokio::test]
-async fn a_source_that_breaks_its_promise_is_an_error() {
+async fn a_source_with_another_number_of_rows_is_an_error() {
     let dir = TempDir::new().unwrap();
     let config = StoreConfig { cache_dir: Some(dir.path().into()), ..StoreConfig::default() };
     for given in [90, 110] {
@@ -81,7 +81,7 @@ async fn a_source_that_breaks_its_promise_is_an_error() {
 
 /// Whoever waits for a store may leave. What was read until then is no cache.
 #[test]
-fn a_store_that_nobody_waits_for_any_more_leaves_no_cache() {
+fn a_dropped_build_leaves_no_cache() {
     let dir = TempDir::new().unwrap();
     let config = StoreConfig { cache_dir: Some(dir.path().into()), ..StoreConfig::default() };
     let read = Arc::new(Notify::new());

@@ -48,7 +48,7 @@ fn means_and_concatenations_are_exact() {
 
 /// A row is bad where any of its columns is, whether they are views or a pair: named once, with a vector of zeros.
 #[test]
-fn what_one_column_cannot_give_makes_the_row_bad() {
+fn a_row_is_bad_if_one_of_its_columns_is() {
     let column = |lists: [&[f32]; 4]| -> ArrayRef {
         let lists = lists.map(|list| Some(list.iter().map(|x| Some(*x)).collect::<Vec<_>>()));
         Arc::new(ListArray::from_iter_primitive::<Float32Type, _, _>(lists))
@@ -131,7 +131,7 @@ fn a_newer_model_is_noticed() {
 }
 
 #[test]
-fn views_are_not_for_one_model_alone() {
+fn one_model_alone_refuses_views() {
     let config = EncodeConfig { model: Some(path("tests/data/states.onnx")), ..views(&["a"], Combine::Mean) };
     let error = OnnxEncoder::open(&config).unwrap_err().to_string();
     assert_says(
