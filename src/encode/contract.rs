@@ -1,7 +1,7 @@
 //! "Does my [`Encoder`] keep what the trait promises?"
 //!
-//! [`check`] is for the tests of whoever writes an encoder of their own. It encodes some rows several times and looks at
-//! each of these rules:
+//! [`check`] is for the tests of whoever writes an encoder of their own. It encodes some rows several times and looks
+//! at each of these rules:
 //!
 //! 1. The encoder has a name, and a dimension from 1 to 65,536.
 //! 2. It accepts rows that have its columns, and refuses rows that lack one of them. If a column is a struct, the field

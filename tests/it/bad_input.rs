@@ -84,7 +84,7 @@ async fn too_few_samples() {
     assert_says(&start(9, 10).await, &["has 9 rows, but 10 make a mini-batch (walk.batch_size); lower it"]);
 }
 
-/// A file without rows is no file of other columns: alone it is too few samples, beside another it is nothing.
+/// A file without rows is not a file with other columns. Alone it has too few samples; beside others it adds nothing.
 #[tokio::test]
 async fn files_without_rows() {
     let dir = TempDir::new().unwrap();
@@ -133,7 +133,7 @@ async fn broken_parquet() {
     fs::write(&file, b"\x01\x02\x03\x04").unwrap();
     assert_says(&open().await.unwrap_err().to_string(), &["a.parquet", "damaged or not Parquet or Arrow IPC"]);
 
-    // Whole pages of the third row group's texts, overwritten.
+    // Whole pages of the third row group's texts are overwritten.
     let metadata =
         parquet::file::metadata::ParquetMetaDataReader::new().parse_and_finish(&bytes::Bytes::from(whole.clone()));
     let (start, length) = metadata.unwrap().row_group(2).column(1).byte_range();
@@ -209,7 +209,7 @@ fn a_model_without_a_finite_vector() {
 fn a_tokenizer_that_is_missing_or_damaged() {
     let error = open(|c| c.tokenizer = Some("no/tokenizer.json".into()));
     assert_says(&error, &["no such file: `no/tokenizer.json`", "--tokenizer"]);
-    // Beside the model, where none is named.
+    // If none is named, the tokenizer is looked for beside the model.
     let error = open(|c| (c.tokenizer, c.model) = (None, test_model("states")));
     assert_says(&error, &["tests/data/tokenizer.json"]);
     let error = open(|c| c.tokenizer = Some(path("Cargo.toml")));

@@ -1,4 +1,4 @@
-//! Pipeline files: every fault at once, each with its key, its line and a remedy.
+//! A pipeline file's faults are reported all at once, each with its key, its line and a remedy.
 
 use prosampler::config::{FeatureKind, GraphBuilder, ImageSize, SamplerKind, Similarity};
 use prosampler::{Error, PipelineConfig};
@@ -135,7 +135,7 @@ fn overrides_change_one_setting_and_are_checked_like_the_file() {
     assert!(error.contains("3 faults") && error.contains("did you mean `neighbors`?"), "{error}");
 }
 
-/// Tables within a section are laid over each other like sections, and have lines and nearest keys.
+/// Tables within a section are merged as sections are, and their faults have lines and nearest keys too.
 #[test]
 fn tables_within_sections_are_read_like_sections() {
     let text = "

@@ -67,7 +67,7 @@ async fn a_stream_knows_its_length() {
     assert!(stream.next().await.is_none());
 }
 
-/// Who waited for whom, on a clock that moves only while nothing else does.
+/// The waits of trainer and producer are counted, on a clock that moves only while both are idle.
 #[tokio::test(start_paused = true)]
 async fn waits_are_counted() {
     let mut stream = pipeline(SAMPLES, BATCH_SIZE)
@@ -75,7 +75,7 @@ async fn waits_are_counted() {
         .start()
         .await
         .unwrap();
-    // Three wait, one is in hand: the trainer takes a step of a second ten times, and the producer waits for it.
+    // Three mini-batches wait and one is in the producer's hand, so for ten steps of a second the producer waits.
     for _ in 0..10 {
         tokio::time::sleep(Duration::from_secs(1)).await;
         stream.next().await.unwrap().unwrap();
@@ -83,8 +83,7 @@ async fn waits_are_counted() {
     let counts = stream.counts();
     assert_eq!((counts.delivered, counts.trainer_wait), (10, Duration::ZERO));
     assert!(counts.walks.moves >= 90, "{counts:?}");
-    // From here on the trainer asks as soon as it has something, and nobody waits for longer than a walk takes: no time
-    // on this clock.
+    // From here on the trainer asks at once and waits for as long as a walk takes, which is no time on this clock.
     assert_eq!(stream.by_ref().take(20).count().await, 20);
     let counts = stream.counts();
     assert_eq!(counts.delivered, 30);
@@ -122,7 +121,7 @@ async fn a_start_that_is_dropped_embeds_no_more() {
     task.abort();
     assert!(task.await.unwrap_err().is_cancelled());
     go_on.send(()).unwrap();
-    // The encoder is gone once its work has ended.
+    // The encoder is dropped when its work has ended.
     while go_on.send(()).is_ok() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

@@ -1,4 +1,4 @@
-//! A stage imports only stages to its left, and the leaves.
+//! A stage imports only stages to its left, and leaves.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! One binary, one promise a file.
+//! The integration tests are one binary, in which each file tests one promise.
 
 mod bad_input;
 mod bad_samples;

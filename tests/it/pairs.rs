@@ -43,7 +43,7 @@ fn encoder(over: GraphOver) -> PairEncoder {
     PairEncoder::new(numbers("question", 3.0), numbers("answer", 0.5), over).unwrap()
 }
 
-/// By other arithmetic: the cosine of rows of the encoder's vectors.
+/// The cosine of the encoder's vectors of two rows, computed here.
 fn unit(n: usize) -> Vec<f64> {
     let vectors = vectors(2 * ROWS, DIMENSION, 10, 3);
     let vector: Vec<f64> = vectors[n * DIMENSION..][..DIMENSION].iter().map(|&x| f64::from(x)).collect();
@@ -113,12 +113,12 @@ async fn no_two_rows_share_their_positive_and_negatives_come_as_columns() {
                 assert!(!answers.contains(&answer));
             }
         }
-        // 25 mini-batches, and three samples a positive at most: all can come.
+        // An epoch has 25 mini-batches, and a positive at most three samples, so all can be drawn.
         assert_eq!((mini_batches.len(), seen.len()), (25, ROWS));
     }
 }
 
-/// Explicit negatives are near: more similar to their own row than to others of the mini-batch's start, and than chance.
+/// Explicit negatives are more similar to their own row than to other rows of the mini-batch, and than chance.
 #[tokio::test(flavor = "multi_thread")]
 async fn explicit_negatives_are_hard() {
     let builder = pipeline(GraphOver::Mean).walk(WalkConfig { negatives: 2, ..walk_config(16) });

@@ -1,4 +1,4 @@
-//! What a model runs on, and what happens where that cannot be had or has too little memory.
+//! A model runs on the first provider that works, and in smaller batches if memory is short.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ fn out_of_memory(providers: &[Provider]) -> EncodeConfig {
     }
 }
 
-/// Whether the library that is found has the CUDA provider at all; these tests tell what happens where it has not.
+/// Whether the library has the CUDA provider; these tests are for libraries that do not.
 fn cpu_build() -> bool {
     cuda::provider_files(&runtime::find(None).unwrap().0).is_empty()
 }
@@ -41,7 +41,7 @@ fn a_provider_that_cannot_be_had_is_an_error_with_its_remedy() {
     }
     assert!(error.to_string().contains("out_of_memory.onnx` on any of encode.providers: tensorrt: "), "{error}");
 
-    // Unless the settings list another.
+    // If the settings list the CPU too, it is used.
     let encoder = OnnxEncoder::open(&out_of_memory(&[Provider::Cuda, Provider::Cpu])).unwrap();
     assert_eq!(encoder.provider(), Provider::Cpu);
     let config = EncodeConfig { providers: vec![Provider::Cuda], ..EncodeConfig::default() };
@@ -49,7 +49,7 @@ fn a_provider_that_cannot_be_had_is_an_error_with_its_remedy() {
     probe_provider(&EncodeConfig::default()).unwrap();
 }
 
-/// Batches of 32 and of 16 need more memory than there is, those of 8 too unless the machine is very large.
+/// Batches of 32 and of 16 need more memory than any machine has, and batches of 8 more than most have.
 #[test]
 fn batches_are_halved_until_they_fit() {
     let encoder = OnnxEncoder::open(&out_of_memory(&[Provider::Cpu])).unwrap();

@@ -1,5 +1,5 @@
-//! One thing has one word: settings and counters are called the same in Rust, in pipeline files, on the command line, in
-//! Python and in the documentation.
+//! One thing has one word: settings and counters are called the same in Rust, in pipeline files, on the command line,
+//! in Python and in the documentation.
 
 use std::collections::BTreeSet;
 use std::fs;
