@@ -1,6 +1,6 @@
-//! The producer makes what is taken, what waits, and one more in its hand.
+//! The producer has begun the mini-batches that were taken, those that wait in the channel, and one more.
 //!
-//! A binary of its own: blocking threads inherit no thread's subscriber, so the counter is global.
+//! This is a binary of its own because blocking threads do not inherit a thread's subscriber, so the counter is global.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,8 +11,8 @@ use prosampler::config::StreamConfig;
 use tracing::span;
 use tracing::subscriber::Subscriber;
 
-#[allow(dead_code)]
-#[path = "it/support.rs"]
+#[allow(dead_code, unused_imports)]
+#[path = "it/support/mod.rs"]
 mod support;
 
 use support::pipeline;
@@ -41,7 +41,7 @@ impl Subscriber for Begun {
     fn exit(&self, _: &span::Id) {}
 }
 
-/// Waits until `begun` stands still at `expected`; it must neither stay below nor pass it.
+/// Waits until `begun` reaches `expected`, and asserts that it stays there.
 async fn settles_at(begun: &Begun, expected: usize) {
     for _ in 0..2000 {
         if begun.0.load(Ordering::SeqCst) == expected {
@@ -49,7 +49,7 @@ async fn settles_at(begun: &Begun, expected: usize) {
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    // Every chance to go on.
+    // The producer gets time to go beyond that.
     for _ in 0..200 {
         tokio::task::yield_now().await;
     }

@@ -1,4 +1,5 @@
-//! What graphs, refreshes and streams take, byte by byte. One test at a time: everything is counted.
+//! Graphs, refreshes and streams take the memory that is documented. An allocator counts all bytes of the process, so
+//! the tests run one at a time.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -86,8 +87,7 @@ fn building_needs_the_memory_that_it_says() {
     }
 }
 
-/// Rows of 1 MB, 800 of them: the cache is built with less in memory than half of them, since record batches are counted in
-/// bytes, too.
+/// A cache of 800 rows of 1 MB is built with less than half of them in memory, since bytes limit record batches too.
 #[test]
 fn long_rows_are_cached_in_bounded_memory() {
     const ROWS: usize = 800;
@@ -131,16 +131,16 @@ fn long_rows_are_cached_in_bounded_memory() {
     assert!((0..3).all(|row| rows["long"].as_binary::<i32>().value(row) == vec![ids[row].0 as u8; 1 << 20]));
 }
 
-/// A model that is another one whenever it is looked for.
-struct Restless {
+/// A model of which there is a newer version at each refresh.
+struct AlwaysNewer {
     columns: [String; 1],
     version: u64,
     newest: Arc<AtomicU64>,
 }
 
-impl Encoder for Restless {
+impl Encoder for AlwaysNewer {
     fn name(&self) -> &str {
-        "restless"
+        "always newer"
     }
 
     fn columns(&self) -> &[String] {
@@ -168,9 +168,9 @@ impl Encoder for Restless {
     }
 }
 
-/// Ten thousand steps and a refresh for each thousand at least, each of which embeds all samples anew, for a trainer that is slower than
-/// the stream: memory is that of one snapshot between refreshes, of two and the graph's scratch within one, and it does
-/// not grow. A dropped stream leaves nothing.
+/// A run of ten thousand steps has at least one refresh in each thousand, which embeds all samples anew, and a trainer
+/// that is slower than the stream. Between refreshes it has the memory of one snapshot, and during one that of two and
+/// of the graph's scratch. It does not grow, and a dropped stream frees everything.
 #[test]
 fn a_long_run_takes_no_more_memory_than_a_short_one() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -179,7 +179,7 @@ fn a_long_run_takes_no_more_memory_than_a_short_one() {
     runtime.block_on(async {
         let numbers = Arc::new(UInt32Array::from_iter_values(0..SAMPLES as u32));
         let rows = RecordBatch::try_from_iter([("n", numbers as _)]).unwrap();
-        let encoder = Restless { columns: ["n".into()], version: 0, newest: Arc::default() };
+        let encoder = AlwaysNewer { columns: ["n".into()], version: 0, newest: Arc::default() };
         let mut stream = Pipeline::builder()
             .source(MemorySource::new(vec![rows]).unwrap())
             .encoder(encoder)

@@ -136,7 +136,7 @@ def test_fused_it_gives_the_same_vectors(tmp_path, model, fp16):
         assert {"Attention", "BiasGelu"} <= own
 
 
-class Restless(torch.nn.Module):
+class NonDeterministic(torch.nn.Module):
     """Gives other vectors every time."""
 
     def forward(self, x):
@@ -156,7 +156,7 @@ class Branching(torch.nn.Module):
 @pytest.mark.parametrize(
     ("model", "inputs", "part"),
     [
-        (Restless(), {"x": torch.rand(3, 4)}, "from torch's, more than the tolerance"),
+        (NonDeterministic(), {"x": torch.rand(3, 4)}, "from torch's, more than the tolerance"),
         (Diverged(), {"x": torch.rand(3, 4)}, "not finite"),
         (Branching(), {"x": torch.rand(3, 4)}, "torch cannot export Branching"),
         (torch.nn.Linear(4, 3), None, "needs examples"),

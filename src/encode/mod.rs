@@ -13,6 +13,7 @@ mod batching;
 pub(crate) mod cache;
 mod column;
 mod combined;
+pub mod contract;
 #[cfg(feature = "onnx")]
 pub mod cuda;
 pub(crate) mod external_data;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 
-use super::contract::positions;
+use super::interface::positions;
 use super::types::{Difference, common, exactly, item};
 use crate::error::{Error, Result};
 

@@ -1,109 +1,204 @@
-//! What a source must do, and what it says about itself.
+//! "Does my [`Source`] keep what the trait promises?"
+//!
+//! [`check`] is for the tests of whoever writes a source of their own. It reads the source several times and looks at
+//! each of these rules:
+//!
+//! 1. The source has a name, and a schema that stays the same.
+//! 2. Each record batch has the columns that were asked for, in that order, with the types of the schema; a column that
+//!    cannot be null has no nulls. Only text that is not UTF-8 may come as bytes.
+//! 3. Columns have the same values whichever others are asked for.
+//! 4. Every reading gives the same rows in the same order.
+//! 5. If the number of rows is known beforehand, that many are read.
+//! 6. A column that does not exist is refused before anything is read.
+//! 7. A stream may be dropped before its end, and the next one begins at the first row.
+//! 8. The fingerprint stays the same, and nothing has been added to the shards that it lists.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use futures::{StreamExt, stream};
+//! use prosampler::arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+//! use prosampler::arrow::datatypes::SchemaRef;
+//! use prosampler::source::{RecordBatches, Source, contract, positions};
+//!
+//! /// The numbers from 0 to 9.
+//! struct Digits(RecordBatch);
+//!
+//! impl Source for Digits {
+//!     fn uri(&self) -> &str {
+//!         "digits"
+//!     }
+//!
+//!     fn schema(&self) -> SchemaRef {
+//!         self.0.schema()
+//!     }
+//!
+//!     fn read(&self, columns: &[String]) -> prosampler::Result<RecordBatches> {
+//!         let columns = positions(self.uri(), &self.0.schema(), columns)?;
+//!         let batch = self.0.project(&columns).expect("columns that exist");
+//!         Ok(stream::iter([Ok(batch)]).boxed())
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let numbers: ArrayRef = Arc::new(UInt32Array::from_iter_values(0..10));
+//! let digits = Digits(RecordBatch::try_from_iter([("n", numbers)]).unwrap());
+//! assert_eq!(contract::check(&digits).await, Ok(()));
+//! # }
+//! ```
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::{Schema, SchemaRef};
-use futures::FutureExt;
-use futures::future::BoxFuture;
-use futures::stream::BoxStream;
+use arrow::array::{Array, RecordBatch};
+use arrow::datatypes::{DataType, Schema};
+use futures::{StreamExt, TryStreamExt};
 
-use crate::error::{Error, Result};
+use super::Source;
+use crate::error::Error;
 
-/// Record batches, one after another, until the end or an error.
-pub type RecordBatches = BoxStream<'static, Result<RecordBatch>>;
-
-/// Something that can be read from front to back, always in the same order.
-pub trait Source: Send + Sync + 'static {
-    /// Returns the name that messages use.
-    fn uri(&self) -> &str;
-
-    /// Returns the columns.
-    fn schema(&self) -> SchemaRef;
-
-    /// Returns the number of rows if it is known without reading them. Default: `None`.
-    fn rows(&self) -> Option<usize> {
-        None
-    }
-
-    /// Returns the condition that leaves rows out; messages about too few rows name it. Default: `None`.
-    fn filter(&self) -> Option<&str> {
-        None
-    }
-
-    /// Returns what the rows depend on. With `None`, the default, no cache of them outlives the run.
-    fn fingerprint(&self) -> Option<Fingerprint> {
-        None
-    }
-
-    /// Looks for shards that are not among the `known` ones, and returns a source of them.
-    ///
-    /// The result is `None` if there are none, or if this source cannot tell them apart, which is the default.
-    ///
-    /// # Errors
-    /// [`Error::SourceChanged`] if one of the `known` shards has changed or is gone; the errors of opening a source.
-    fn added(&self, known: Vec<Shard>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {
-        let _ = known;
-        std::future::ready(Ok(None)).boxed()
-    }
-
-    /// Returns how much it has skipped or tried again so far. Default: nothing.
-    fn counts(&self) -> SourceCounts {
-        SourceCounts::default()
-    }
-
-    /// Reads these columns of all rows, in the source's order.
-    ///
-    /// The stream is polled by a thread of the async runtime: do CPU work and blocking IO elsewhere.
-    ///
-    /// # Errors
-    /// [`Error::MissingColumn`]. An error while rows are read is an item of the stream.
-    fn read(&self, columns: &[String]) -> Result<RecordBatches>;
-}
-
-/// Counts of what a source has tolerated.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SourceCounts {
-    /// Rows skipped since they lay in damaged parts. Parquet states how many these are, Arrow IPC does not.
-    pub skipped_rows: usize,
-    /// Texts that are null in the store since they are not UTF-8. Known once rows are stored: a source gives bytes.
-    pub bad_texts: usize,
-    /// Requests to object stores that failed for a passing reason and, if retries were left, were sent again.
-    pub faults: usize,
-}
-
-/// What the rows of a source depend on: two sources with equal fingerprints have the same rows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fingerprint {
-    /// Where rows are looked for, and what leaves some of them out, such as a filter.
-    pub settings: String,
-    /// The files that the rows are read from, in order.
-    pub shards: Vec<Shard>,
-}
-
-/// One file of a source.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Shard {
-    /// Where it is; a local path is absolute.
-    pub uri: String,
-    /// One line that changes whenever the content may have changed: its size, and a time of change or a tag.
-    pub version: String,
-}
-
-/// Returns the indices of `columns` in `schema`; `uri` names the source in errors.
+/// Reads `source` about five times and says which [rule](self) it breaks first.
+///
+/// Two readings are in memory at the same time, and rows are compared one by one: give it some thousand rows at most.
+/// Call it within a tokio runtime if the source needs one. It does not return if a stream never ends.
 ///
 /// # Errors
-/// [`Error::MissingColumn`] with the columns that are there; [`Error::AmbiguousColumn`] if several have the name.
-pub fn positions(uri: &str, schema: &Schema, columns: &[String]) -> Result<Vec<usize>> {
-    let position = |column: &String| {
-        let uri = || uri.to_owned();
-        let position = schema.index_of(column).map_err(|_| Error::MissingColumn {
-            column: column.clone(),
-            uri: uri(),
-            available: schema.fields().iter().map(|f| f.name().clone()).collect(),
-        })?;
-        match schema.fields()[position..].iter().filter(|field| field.name() == column).count() {
-            1 => Ok(position),
-            count => Err(Error::AmbiguousColumn { column: column.clone(), uri: uri(), count }),
-        }
-    };
-    columns.iter().map(position).collect()
+/// A sentence that names the broken rule, with what was found.
+pub async fn check(source: &dyn Source) -> Result<(), String> {
+    let columns = columns(source)?;
+    let rows = read(source, &columns).await?;
+    check_count(source, &rows)?;
+    check_again(source, &columns, &rows).await?;
+    check_order_of_columns(source, &columns, &rows).await?;
+    check_unknown_column(source)?;
+    check_dropped_stream(source, &columns, &rows).await?;
+    check_fingerprint(source).await
 }
+
+/// The columns that can be asked for by name.
+fn columns(source: &dyn Source) -> Result<Vec<String>, String> {
+    if source.uri().is_empty() {
+        return Err("`uri` is empty; messages need a name for the source".into());
+    }
+    let schema = source.schema();
+    if schema != source.schema() {
+        return Err("`schema` changes from one call to the next".into());
+    }
+    let names: Vec<_> = schema.fields().iter().map(|field| field.name().clone()).collect();
+    let is_alone = |name: &&String| names.iter().filter(|other| other == name).count() == 1;
+    let columns: Vec<_> = names.iter().filter(is_alone).cloned().collect();
+    if columns.is_empty() {
+        return Err(format!("no column has a name of its own among {names:?}"));
+    }
+    Ok(columns)
+}
+
+/// All rows of these columns; each record batch has them as the schema declares them.
+async fn read(source: &dyn Source, columns: &[String]) -> Result<Vec<RecordBatch>, String> {
+    let failed = |error: Error| format!("the columns {columns:?} cannot be read: {error}");
+    let batches: Vec<_> = source.read(columns).map_err(failed)?.try_collect().await.map_err(failed)?;
+    let schema = source.schema();
+    for batch in &batches {
+        check_batch(&schema, columns, batch)?;
+    }
+    Ok(batches)
+}
+
+fn check_batch(schema: &Schema, columns: &[String], batch: &RecordBatch) -> Result<(), String> {
+    let found: Vec<_> = batch.schema().fields().iter().map(|field| field.name().clone()).collect();
+    if found != columns {
+        return Err(format!("a record batch has the columns {found:?} where {columns:?} were asked for"));
+    }
+    for (name, values) in columns.iter().zip(batch.columns()) {
+        let declared = schema.field_with_name(name).map_err(|error| error.to_string())?;
+        let (expected, found) = (declared.data_type(), values.data_type());
+        if !is_declared(expected, found) {
+            return Err(format!("column `{name}` is declared as {expected} and comes as {found}"));
+        }
+        if !declared.is_nullable() && values.logical_null_count() > 0 {
+            return Err(format!("column `{name}` is declared without nulls and has some"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether values of the type `found` may come for a column that is declared as `expected`.
+fn is_declared(expected: &DataType, found: &DataType) -> bool {
+    let as_bytes = match expected {
+        DataType::Utf8 => &DataType::Binary,
+        DataType::LargeUtf8 => &DataType::LargeBinary,
+        DataType::Utf8View => &DataType::BinaryView,
+        other => other,
+    };
+    found == expected || found == as_bytes
+}
+
+fn check_count(source: &dyn Source, rows: &[RecordBatch]) -> Result<(), String> {
+    let found: usize = rows.iter().map(RecordBatch::num_rows).sum();
+    match source.rows() {
+        Some(promised) if promised != found => Err(format!("`rows` says {promised}, but {found} are read")),
+        _ => Ok(()),
+    }
+}
+
+async fn check_again(source: &dyn Source, columns: &[String], rows: &[RecordBatch]) -> Result<(), String> {
+    let again = read(source, columns).await?;
+    check_same("a second reading gives other rows", rows, &again)
+}
+
+async fn check_order_of_columns(source: &dyn Source, columns: &[String], rows: &[RecordBatch]) -> Result<(), String> {
+    let all: Vec<_> = (0..columns.len()).rev().collect();
+    for places in [&all[..], &all[..1]] {
+        let names: Vec<_> = places.iter().map(|&place| columns[place].clone()).collect();
+        let found = read(source, &names).await?;
+        let expected: Result<Vec<_>, _> = rows.iter().map(|batch| batch.project(places)).collect();
+        let expected = expected.map_err(|error| error.to_string())?;
+        check_same(&format!("the columns {names:?} have other values than among all columns"), &expected, &found)?;
+    }
+    Ok(())
+}
+
+fn check_unknown_column(source: &dyn Source) -> Result<(), String> {
+    match source.read(&[UNKNOWN.to_owned()]) {
+        Err(Error::MissingColumn { .. }) => Ok(()),
+        Err(other) => Err(format!("a column that does not exist gives another error than `MissingColumn`: {other}")),
+        Ok(_) => Err("a column that does not exist is not refused by `read`".into()),
+    }
+}
+
+async fn check_dropped_stream(source: &dyn Source, columns: &[String], rows: &[RecordBatch]) -> Result<(), String> {
+    let mut stream = source.read(columns).map_err(|error| error.to_string())?;
+    let _ = stream.next().await;
+    drop(stream);
+    let again = read(source, columns).await?;
+    check_same("a reading after a dropped stream gives other rows", rows, &again)
+}
+
+async fn check_fingerprint(source: &dyn Source) -> Result<(), String> {
+    let Some(fingerprint) = source.fingerprint() else { return Ok(()) };
+    if source.fingerprint() != Some(fingerprint.clone()) {
+        return Err("`fingerprint` changes from one call to the next".into());
+    }
+    match source.added(fingerprint.shards).await {
+        Ok(None) => Ok(()),
+        Ok(Some(_)) => Err("`added` gives shards that the fingerprint lists already".into()),
+        Err(error) => Err(format!("`added` fails for the shards of the fingerprint: {error}")),
+    }
+}
+
+/// Whether two readings have the same rows; where a record batch ends does not matter.
+fn check_same(otherwise: &str, expected: &[RecordBatch], found: &[RecordBatch]) -> Result<(), String> {
+    let rows = |batches: &[RecordBatch]| batches.iter().map(RecordBatch::num_rows).sum::<usize>();
+    let each = |batches: &[RecordBatch]| -> Vec<RecordBatch> {
+        batches.iter().flat_map(|batch| (0..batch.num_rows()).map(|row| batch.slice(row, 1))).collect()
+    };
+    if rows(expected) != rows(found) {
+        return Err(format!("{otherwise}: {} instead of {}", rows(found), rows(expected)));
+    }
+    let differs = |(a, b): (&RecordBatch, &RecordBatch)| a.columns() != b.columns();
+    match each(expected).iter().zip(&each(found)).position(differs) {
+        Some(row) => Err(format!("{otherwise}, first at row {row}")),
+        None => Ok(()),
+    }
+}
+
+/// A name that no column has.
+const UNKNOWN: &str = "no column has this name";

@@ -3,7 +3,7 @@ use arrow::datatypes::SchemaRef;
 use futures::{StreamExt, stream};
 
 use super::columns::{Adapter, unified};
-use super::contract::{RecordBatches, Source, positions};
+use super::interface::{RecordBatches, Source, positions};
 use crate::error::{Error, Result};
 
 /// A source of record batches that are already in memory.

@@ -27,11 +27,12 @@
 //! ```
 
 mod columns;
-mod contract;
+pub mod contract;
 mod decode;
 mod file;
 mod filter;
 mod find;
+mod interface;
 mod ipc;
 mod leaves;
 mod location;
@@ -40,11 +41,11 @@ mod parquet;
 mod texts;
 mod types;
 
-pub use self::contract::{Fingerprint, RecordBatches, Shard, Source, SourceCounts, positions};
 pub use self::file::FileSource;
 pub use self::filter::FilteredSource;
 #[cfg(feature = "cli")]
 pub(crate) use self::find::local_files;
+pub use self::interface::{Fingerprint, RecordBatches, Shard, Source, SourceCounts, positions};
 pub use self::memory::MemorySource;
 pub(crate) use self::texts::readable;
 use crate::config::SourceConfig;

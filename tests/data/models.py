@@ -63,7 +63,7 @@ make("not_finite", [("input_ids", I64, ["b", "s"])], [("sentence_embedding", F32
 
 # Asks for 4 · batch¹² bytes: 64 MiB for 4 samples, more than any machine has for 16. Gives its input.
 make(
-    "hungry",
+    "out_of_memory",
     [("x", F32, ["b", 3])],
     [("sentence_embedding", F32, ["b", 3])],
     [

@@ -84,7 +84,7 @@ async fn too_few_samples() {
     assert_says(&start(9, 10).await, &["has 9 rows, but 10 make a mini-batch (walk.batch_size); lower it"]);
 }
 
-/// A file without rows is no file of other columns: alone it is too few samples, beside another it is nothing.
+/// A file without rows is not a file with other columns. Alone it has too few samples; beside others it adds nothing.
 #[tokio::test]
 async fn files_without_rows() {
     let dir = TempDir::new().unwrap();
@@ -133,7 +133,7 @@ async fn broken_parquet() {
     fs::write(&file, b"\x01\x02\x03\x04").unwrap();
     assert_says(&open().await.unwrap_err().to_string(), &["a.parquet", "damaged or not Parquet or Arrow IPC"]);
 
-    // Whole pages of the third row group's texts, overwritten.
+    // Whole pages of the third row group's texts are overwritten.
     let metadata =
         parquet::file::metadata::ParquetMetaDataReader::new().parse_and_finish(&bytes::Bytes::from(whole.clone()));
     let (start, length) = metadata.unwrap().row_group(2).column(1).byte_range();
@@ -176,7 +176,7 @@ fn test_model(name: &str) -> Option<PathBuf> {
 }
 
 #[test]
-fn a_model_that_is_none() {
+fn a_file_that_is_not_a_model() {
     let error = open(|c| c.model = Some(path("README.md")));
     assert_says(&error, &["README.md` cannot be opened as an ONNX model", "export it again", "ONNX Runtime says"]);
     let error = open(|c| c.model = Some("no/model.onnx".into()));
@@ -206,10 +206,10 @@ fn a_model_without_a_finite_vector() {
 }
 
 #[test]
-fn a_tokenizer_that_is_missing_or_none() {
+fn a_tokenizer_that_is_missing_or_damaged() {
     let error = open(|c| c.tokenizer = Some("no/tokenizer.json".into()));
     assert_says(&error, &["no such file: `no/tokenizer.json`", "--tokenizer"]);
-    // Beside the model, where none is named.
+    // If none is named, the tokenizer is looked for beside the model.
     let error = open(|c| (c.tokenizer, c.model) = (None, test_model("states")));
     assert_says(&error, &["tests/data/tokenizer.json"]);
     let error = open(|c| c.tokenizer = Some(path("Cargo.toml")));
@@ -223,17 +223,17 @@ fn an_encoder_without_its_settings() {
 }
 
 #[tokio::test]
-async fn embeddings_that_are_no_numbers() {
-    let spoil = |value: f32| {
-        let encoder = TestEncoder::spoiled(9000, move |n, vector| {
+async fn embeddings_that_are_not_finite() {
+    let error = |value: f32| {
+        let encoder = TestEncoder::new(9000).altered(move |_, n, vector| {
             if n == 8500 {
                 vector[3] = value;
             }
         });
         async move { pipeline(9000, 10).encoder(encoder).start().await.unwrap_err().to_string() }
     };
-    assert_says(&spoil(f32::NAN).await, &["sample 8500 cannot be encoded", "column `n`", "component 3 is NaN"]);
-    assert_says(&spoil(f32::INFINITY).await, &["sample 8500 cannot be encoded", "column `n`", "component 3 is inf"]);
+    assert_says(&error(f32::NAN).await, &["sample 8500 cannot be encoded", "column `n`", "component 3 is NaN"]);
+    assert_says(&error(f32::INFINITY).await, &["sample 8500 cannot be encoded", "column `n`", "component 3 is inf"]);
 }
 
 #[tokio::test]
@@ -251,7 +251,7 @@ async fn settings_in_code_are_checked_like_a_file() {
 }
 
 #[test]
-fn a_cache_folder_that_cannot_be() {
+fn a_cache_folder_that_cannot_be_created() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     let below: &Path = &file.path().join("cache");

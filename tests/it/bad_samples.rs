@@ -1,31 +1,29 @@
-//! Samples that cannot be read stop a run with their name, or are in nothing that follows.
+//! Samples that cannot be read stop a run by name, or are skipped and used in nothing that follows.
 
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use futures::TryStreamExt;
 use prosampler::arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, Int64Array, ListArray, RecordBatch, StringArray, UInt32Array,
+    ArrayRef, AsArray, BinaryArray, Int64Array, ListArray, RecordBatch, StringArray, UInt32Array,
 };
-use prosampler::arrow::datatypes::{Int64Type, UInt32Type};
+use prosampler::arrow::datatypes::Int64Type;
 use prosampler::config::{
     CheckpointConfig, Coverage, EncodeConfig, GraphBuilder, GraphConfig, GraphInputConfig, ImageConfig, ImageSize,
     OnBadSample, SamplerKind, StreamConfig, TensorConfig, WalkConfig,
 };
 use prosampler::embeddings::EmbeddingTable;
-use prosampler::encode::{BadRow, Encoded, Encoder, encode_all, open};
+use prosampler::encode::{Encoder, encode_all, open};
 use prosampler::source::MemorySource;
 use prosampler::store::Store;
-use prosampler::{Error, MiniBatchStream, ModelVersion, PipelineBuilder, Result, SampleId, graph};
+use prosampler::{Error, MiniBatchStream, ModelVersion, PipelineBuilder, SampleId, graph};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 
 use crate::support::{
-    DIMENSION, TestEncoder, assert_says, graph_config, path, pipeline, read_parquet, vectors, walk_config,
-    write_parquet,
+    DIMENSION, TestEncoder, assert_says, graph_config, path, pipeline, read_parquet, walk_config, write_parquet,
 };
 
 const SAMPLES: usize = 500;
@@ -34,57 +32,9 @@ fn is_bad(n: u32) -> bool {
     n % 11 == 4
 }
 
-/// Cannot read every eleventh row. Its vectors depend on how often it was trained.
-#[derive(Clone)]
-struct Picky {
-    columns: Vec<String>,
-    version: u64,
-    newest: Arc<AtomicU64>,
-}
-
-impl Picky {
-    fn new() -> Self {
-        Self { columns: vec!["n".into()], version: 0, newest: Arc::default() }
-    }
-}
-
-impl Encoder for Picky {
-    fn name(&self) -> &str {
-        "picky"
-    }
-
-    fn columns(&self) -> &[String] {
-        &self.columns
-    }
-
-    fn dimension(&self) -> usize {
-        DIMENSION
-    }
-
-    fn newer(&self) -> Result<Option<Arc<dyn Encoder>>> {
-        let version = self.newest.load(Relaxed);
-        Ok((version > self.version).then(|| Arc::new(Self { version, ..self.clone() }) as _))
-    }
-
-    fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()> {
-        assert_eq!(self.encode_readable(rows, vectors)?.bad, [], "rows that cannot be read are asked for");
-        Ok(())
-    }
-
-    fn encode_readable(&self, rows: &RecordBatch, all: &mut [f32]) -> Result<Encoded> {
-        let table = vectors(2 * SAMPLES, DIMENSION, 10, 3 + self.version);
-        let mut bad = Vec::new();
-        let numbers = rows.column(0).as_primitive::<UInt32Type>();
-        assert_eq!(numbers.null_count(), 0, "nulls never come here");
-        for (row, (&n, vector)) in numbers.values().iter().zip(all.chunks_exact_mut(DIMENSION)).enumerate() {
-            if is_bad(n) {
-                bad.push(BadRow { row, column: "n".into(), reason: "is a multiple of 11, plus 4".into() });
-            } else {
-                vector.copy_from_slice(&table[n as usize * DIMENSION..][..DIMENSION]);
-            }
-        }
-        Ok(Encoded { bad, ..Encoded::default() })
-    }
+/// An encoder that cannot read every eleventh row.
+fn skips_rows() -> TestEncoder {
+    TestEncoder::new(2 * SAMPLES).skipping(is_bad)
 }
 
 fn skip() -> EncodeConfig {
@@ -92,7 +42,7 @@ fn skip() -> EncodeConfig {
 }
 
 fn skipping(len: usize, batch_size: usize) -> PipelineBuilder {
-    pipeline(len, batch_size).encoder(Picky::new()).encode(skip())
+    pipeline(len, batch_size).encoder(skips_rows()).encode(skip())
 }
 
 async fn ids(stream: &mut MiniBatchStream) -> Vec<Vec<u32>> {
@@ -105,16 +55,16 @@ fn good(len: usize) -> Vec<u32> {
 
 #[tokio::test]
 async fn a_bad_sample_stops_the_run_by_default() {
-    let error = pipeline(SAMPLES, 20).encoder(Picky::new()).start().await.unwrap_err();
+    let error = pipeline(SAMPLES, 20).encoder(skips_rows()).start().await.unwrap_err();
     assert!(matches!(error, Error::BadSample { sample: SampleId(4), .. }));
     assert_eq!(
         error.to_string(),
-        "sample 4 cannot be encoded: column `n` is a multiple of 11, plus 4; correct or remove that row, or set \
+        "sample 4 cannot be encoded: column `n` cannot be read; correct or remove that row, or set \
          encode.on_bad_sample = \"skip\""
     );
 }
 
-/// 500 samples, 46 of them bad: an epoch is each of the others once, and knows its length beforehand.
+/// Of 500 samples 46 are bad. An epoch draws each of the others once, and its length is known beforehand.
 #[tokio::test]
 async fn skipped_samples_are_in_no_mini_batch() {
     let stream = StreamConfig { epochs: 2, ..StreamConfig::default() };
@@ -129,7 +79,7 @@ async fn skipped_samples_are_in_no_mini_batch() {
     }
 }
 
-/// Not by any sampler, where mini-batches overlap, or as an explicit negative when the near ones are used up.
+/// Neither by any sampler, nor where mini-batches overlap, nor as explicit negatives when the near ones are used up.
 #[tokio::test]
 async fn skipped_samples_are_never_drawn_at_random() {
     for sampler in [SamplerKind::RandomWalk, SamplerKind::Knn, SamplerKind::Uniform] {
@@ -149,9 +99,9 @@ async fn skipped_samples_are_never_drawn_at_random() {
     }
 }
 
-/// Every way to make a graph leaves them out, and the exact ones agree with brute force over the others alone.
+/// Every builder leaves them out, and the exact ones agree with brute force over the others.
 #[tokio::test]
-async fn skipped_samples_are_nobodys_neighbor() {
+async fn skipped_samples_are_in_no_neighbor_list() {
     use GraphBuilder::{Exact, Hnsw, NnDescent, Sampled};
     for (builder, candidates) in [(Sampled, 40), (Sampled, 10_000), (Exact, 40), (NnDescent, 40), (Hnsw, 40)] {
         let config = GraphConfig { builder, ..graph_config(candidates, 10) };
@@ -198,9 +148,9 @@ async fn skipped_samples_are_nobodys_neighbor() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn skipped_samples_stay_out_over_refreshes_and_pushes() {
-    let picky = Picky::new();
+    let encoder = skips_rows();
     let stream = StreamConfig { epochs: 4, prefetch: 1, ..StreamConfig::default() };
-    let mut stream = skipping(SAMPLES, 20).encoder(picky.clone()).stream(stream).start().await.unwrap();
+    let mut stream = skipping(SAMPLES, 20).encoder(encoder.clone()).stream(stream).start().await.unwrap();
     let handle = stream.handle();
     let mut drawn = Vec::new();
     let mut versions = BTreeSet::new();
@@ -208,7 +158,7 @@ async fn skipped_samples_stay_out_over_refreshes_and_pushes() {
         drawn.push(m.ids.clone());
         versions.insert(m.graph_version);
         if drawn.len() == 30 {
-            picky.newest.store(1, Relaxed);
+            encoder.train();
             let refreshed = handle.refresh_now().await.unwrap();
             assert!(!refreshed.skipped && refreshed.drift.is_some());
             assert_eq!(handle.snapshot().embeddings.skipped(), 46);
@@ -260,7 +210,7 @@ async fn skipped_samples_stay_out_over_a_resume() {
     let opened = EmbeddingTable::open(&file).unwrap();
     assert_eq!(opened, *table);
     let [why] = opened.skip_reasons() else { panic!("{:?}", opened.skip_reasons()) };
-    assert_eq!((why.samples, why.to_string().as_str()), (46, "column `n` is a multiple of 11, plus 4, sample 4 first"));
+    assert_eq!((why.samples, why.to_string().as_str()), (46, "column `n` cannot be read, sample 4 first"));
 }
 
 #[tokio::test]
@@ -283,12 +233,12 @@ async fn nulls_are_skipped_before_the_encoder() {
 }
 
 #[tokio::test]
-async fn too_few_may_be_left() {
+async fn a_run_needs_a_mini_batch_of_samples_that_can_be_read() {
     let error = skipping(21, 20).start().await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "2 of the 21 samples of `memory` were skipped, since they cannot be encoded (column `n` is a multiple of 11, \
-         plus 4, sample 4 first), but at least 20 must be left for a mini-batch; correct these rows, check \
+        "2 of the 21 samples of `memory` were skipped, since they cannot be encoded (column `n` cannot be read, \
+         sample 4 first), but at least 20 must be left for a mini-batch; correct these rows, check \
          encode.column, or lower walk.batch_size"
     );
 }
@@ -324,7 +274,7 @@ fn whole(rows: &[&[i64]]) -> ArrayRef {
 }
 
 #[tokio::test]
-async fn texts_that_are_no_utf8() {
+async fn texts_that_are_not_utf8_are_bad() {
     let texts: ArrayRef = Arc::new(BinaryArray::from(vec!["a dog".as_bytes(), b"bad\xff", "a cat".as_bytes()]));
     let config = EncodeConfig {
         model: Some(path("tests/data/states.onnx")),
@@ -338,7 +288,7 @@ async fn texts_that_are_no_utf8() {
 }
 
 #[tokio::test]
-async fn images_that_are_none() {
+async fn images_that_cannot_be_decoded_are_bad() {
     let images = read_parquet("tests/data/features/images.parquet");
     let of = |name: &str| {
         let row = images["name"].as_string::<i32>().iter().position(|found| found == Some(name)).unwrap();
@@ -378,9 +328,9 @@ async fn images_that_are_none() {
     assert_eq!(bad, [1, 2]);
 }
 
-/// However a file of whatever format is damaged: a bad sample or an image, never a panic, and none that was cut short.
+/// However an image file is damaged, it is a bad sample or an image, and never a panic. One that is cut short is bad.
 #[test]
-fn damaged_images_are_bad_or_images() {
+fn damaged_images_never_panic() {
     let images = read_parquet("tests/data/features/images.parquet");
     let names = images["name"].as_string::<i32>();
     let image = ImageConfig { size: Some(ImageSize::Exact([8, 6])), ..ImageConfig::default() };
@@ -412,7 +362,7 @@ fn damaged_images_are_bad_or_images() {
 }
 
 #[tokio::test]
-async fn tensors_of_the_wrong_length() {
+async fn tensors_that_do_not_fit_the_model_are_bad() {
     let config = EncodeConfig { tensor: Some(TensorConfig::default()), ..model("tensor") };
     let columns = |signal: ArrayRef, codes: ArrayRef| -> Vec<(&str, ArrayRef)> {
         let gain = Arc::new(Int64Array::from(vec![1; signal.len()]));
@@ -438,7 +388,7 @@ async fn tensors_of_the_wrong_length() {
 }
 
 #[tokio::test]
-async fn graphs_that_are_none() {
+async fn graphs_that_contradict_themselves_are_bad() {
     let config = |num_nodes: Option<&str>| EncodeConfig {
         graph: Some(GraphInputConfig { num_nodes: num_nodes.map(Into::into), ..GraphInputConfig::default() }),
         ..model("graph_kinds")
@@ -478,9 +428,9 @@ async fn graphs_that_are_none() {
     assert_eq!(bad, [2]);
 }
 
-/// From the command: the warning names the first, the summary counts them.
+/// The command's warning names the first skipped sample, and its summary counts them.
 #[test]
-fn the_command_counts_what_was_skipped() {
+fn the_command_counts_skipped_samples() {
     let dir = TempDir::new().unwrap();
     let texts = StringArray::from_iter((0..300).map(|i| (i % 50 != 30).then(|| format!("a text about number {i}"))));
     let batch = RecordBatch::try_from_iter([("text", Arc::new(texts) as ArrayRef)]).unwrap();

@@ -1,13 +1,12 @@
-//! Vectors that can stand for no sample stop a run with the sample's name, or are skipped and counted, wherever they
-//! come from: a column, a model, several views, a newer model.
+//! A vector that is not finite, or has no direction, stops the run with the sample's name, or its sample is skipped and
+//! counted; whether it comes from a column, a model, several views or a newer model.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, mpsc};
 
 use futures::TryStreamExt;
-use prosampler::arrow::array::{ArrayRef, AsArray, Float64Array, ListArray, RecordBatch, UInt32Array};
+use prosampler::arrow::array::{ArrayRef, Float64Array, ListArray, RecordBatch, UInt32Array};
 use prosampler::arrow::compute::cast;
-use prosampler::arrow::datatypes::{DataType, Field, Float64Type, UInt32Type};
+use prosampler::arrow::datatypes::{DataType, Field, Float64Type};
 use prosampler::config::{
     Combine, EncodeConfig, FeatureKind, GraphConfig, GraphOver, OnBadSample, Similarity, Storage, StreamConfig,
 };
@@ -109,7 +108,7 @@ async fn a_column_of_vectors_may_have_bad_ones() {
 
 #[tokio::test]
 async fn a_model_may_give_bad_vectors() {
-    let spoil = |n: u32, vector: &mut [f32]| match n {
+    let alter = |_: u64, n: u32, vector: &mut [f32]| match n {
         3 | 5 => vector[(n % 8) as usize] = f32::NAN,
         8 => vector[1] = f32::NEG_INFINITY,
         13 => vector.fill(0.0),
@@ -119,7 +118,7 @@ async fn a_model_may_give_bad_vectors() {
     };
     let start = |on_bad_sample, storage, graph| {
         let encode = EncodeConfig { storage, ..encode(on_bad_sample) };
-        pipeline(100, 5).encoder(TestEncoder::spoiled(100, spoil)).encode(encode).graph(graph).start()
+        pipeline(100, 5).encoder(TestEncoder::new(100).altered(alter)).encode(encode).graph(graph).start()
     };
     let error = start(OnBadSample::Fail, Storage::F32, graph_config(40, 10)).await.unwrap_err();
     assert!(matches!(error, Error::BadSample { sample: SampleId(3), .. }));
@@ -149,16 +148,16 @@ async fn a_model_may_give_bad_vectors() {
     }
 }
 
-/// What is left has the vectors and neighbors that it has alone.
+/// The other samples have the vectors and neighbors that they have without the bad ones.
 #[tokio::test]
-async fn bad_vectors_leave_no_trace_in_others() {
-    let spoil = |n: u32, vector: &mut [f32]| {
+async fn bad_vectors_do_not_change_other_samples() {
+    let alter = |_: u64, n: u32, vector: &mut [f32]| {
         if n >= 90 {
             vector.fill(f32::NAN)
         }
     };
     let graph = || GraphConfig { builder: prosampler::config::GraphBuilder::Exact, ..graph_config(40, 10) };
-    let with = pipeline(100, 5).encoder(TestEncoder::spoiled(100, spoil)).encode(encode(SKIP)).graph(graph());
+    let with = pipeline(100, 5).encoder(TestEncoder::new(100).altered(alter)).encode(encode(SKIP)).graph(graph());
     let with = with.start().await.unwrap().snapshot();
     let without = pipeline(90, 5).encoder(TestEncoder::new(100)).graph(graph()).start().await.unwrap().snapshot();
     for id in (0..90).map(SampleId) {
@@ -169,26 +168,26 @@ async fn bad_vectors_leave_no_trace_in_others() {
 
 const ROWS: usize = 8192;
 
-/// `spoil` over three record batches of 8,192 rows, of which some are null.
+/// A run over three record batches of 8,192 rows, some of which are null or get a vector of NaN.
 async fn over_three(
     is_null: fn(usize) -> bool,
-    spoil: impl Fn(usize) -> bool + Send + Sync + 'static,
+    is_nan: impl Fn(usize) -> bool + Send + Sync + 'static,
     on_bad_sample: OnBadSample,
 ) -> Result<MiniBatchStream> {
     let numbers: UInt32Array = (0..3 * ROWS).map(|n| (!is_null(n)).then_some(n as u32)).collect();
     let rows = RecordBatch::try_from_iter([("n", Arc::new(numbers) as ArrayRef)]).unwrap();
-    let spoil = move |n: u32, vector: &mut [f32]| {
-        if spoil(n as usize) {
+    let alter = move |_: u64, n: u32, vector: &mut [f32]| {
+        if is_nan(n as usize) {
             vector.fill(f32::NAN)
         }
     };
     let source = MemorySource::new(vec![rows]).unwrap();
-    let encoder = TestEncoder::spoiled(3 * ROWS, spoil);
+    let encoder = TestEncoder::new(3 * ROWS).altered(alter);
     pipeline(3 * ROWS, 16).source(source).encoder(encoder).encode(encode(on_bad_sample)).start().await
 }
 
 #[tokio::test]
-async fn a_model_that_makes_nothing_of_the_first_record_batch_is_at_fault_itself() {
+async fn a_model_without_a_usable_vector_in_its_first_record_batch_is_an_error() {
     for on_bad_sample in [OnBadSample::Fail, SKIP] {
         let error = over_three(|_| false, |_| true, on_bad_sample).await.unwrap_err();
         assert!(matches!(error, Error::NoVectors { rows: ROWS, sample: SampleId(0), .. }));
@@ -198,7 +197,7 @@ async fn a_model_that_makes_nothing_of_the_first_record_batch_is_at_fault_itself
              0 gives a vector whose component 0 is NaN; check the model or the column, or filter these rows out"
         );
     }
-    // Nulls are nobody's fault; a model that has done well may fail later, on many.
+    // Nulls do not count against the model, and a model that has given usable vectors may fail on many rows later.
     let stream = over_three(|n| n < ROWS, |_| false, SKIP).await.unwrap();
     assert_eq!(stream.skipped(), ROWS);
     let stream = over_three(|_| false, |n| n / ROWS == 1, SKIP).await.unwrap();
@@ -208,7 +207,7 @@ async fn a_model_that_makes_nothing_of_the_first_record_batch_is_at_fault_itself
 }
 
 #[tokio::test]
-async fn where_all_are_skipped_the_error_says_why() {
+async fn if_all_samples_are_skipped_the_error_says_why() {
     let error = over_three(|_| true, |_| false, SKIP).await.unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -238,7 +237,8 @@ fn halves() -> (RecordBatch, Arc<dyn Encoder>, Arc<dyn Encoder>) {
     (rows, a, b)
 }
 
-/// A view or a half of a pair without direction is bad by its own column, and so are opposite ones whose mean is zero.
+/// A view, or half of a pair, without a direction makes the row bad and names its column. So do opposite vectors whose
+/// mean is zero.
 #[tokio::test]
 async fn each_view_and_each_half_of_a_pair_must_have_a_direction() {
     let (rows, a, b) = halves();
@@ -272,66 +272,33 @@ async fn each_view_and_each_half_of_a_pair_must_have_a_direction() {
     }
 }
 
-/// Says that it has begun, and waits to go on.
-type Gate = (mpsc::Sender<()>, mpsc::Receiver<()>);
-
-/// Its newer versions make nothing of more samples: 1 not of 16, 2 of none. It waits where it is told to.
-#[derive(Clone)]
-struct Worsening {
-    columns: Vec<String>,
-    version: u64,
-    newest: Arc<AtomicU64>,
-    gate: Arc<Mutex<Option<Gate>>>,
-}
-
-impl Encoder for Worsening {
-    fn name(&self) -> &str {
-        "worsening"
-    }
-
-    fn columns(&self) -> &[String] {
-        &self.columns
-    }
-
-    fn dimension(&self) -> usize {
-        DIMENSION
-    }
-
-    fn newer(&self) -> Result<Option<Arc<dyn Encoder>>> {
-        let version = self.newest.load(Relaxed);
-        Ok((version > self.version).then(|| Arc::new(Self { version, ..self.clone() }) as _))
-    }
-
-    fn encode(&self, rows: &RecordBatch, all: &mut [f32]) -> Result<()> {
-        if let Some((begun, go_on)) = self.gate.lock().unwrap().take() {
-            begun.send(()).unwrap();
-            go_on.recv().unwrap();
+/// An encoder whose newer versions get worse: version 1 makes nothing of sample 16, version 2 of none.
+fn worsening() -> TestEncoder {
+    TestEncoder::new(100).altered(|version, n, vector| {
+        if version > 1 || (version == 1 && n == 16) {
+            vector[2] = f32::NAN;
         }
-        let table = vectors(100, DIMENSION, 10, 3 + self.version);
-        let numbers = rows.column(0).as_primitive::<UInt32Type>().values();
-        for (&n, vector) in numbers.iter().zip(all.chunks_exact_mut(DIMENSION)) {
-            vector.copy_from_slice(&table[n as usize * DIMENSION..][..DIMENSION]);
-            if self.version > 1 || (self.version == 1 && n == 16) {
-                vector[2] = f32::NAN;
-            }
-        }
-        Ok(())
-    }
+    })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_newer_model_may_make_nothing_of_some_but_not_of_all() {
-    let encoder = Worsening { columns: vec!["n".into()], version: 0, newest: Arc::default(), gate: Arc::default() };
-    let start = |on_bad_sample| {
-        let stream = StreamConfig { epochs: 4, prefetch: 1, ..StreamConfig::default() };
-        pipeline(100, 5).encoder(encoder.clone()).encode(encode(on_bad_sample)).stream(stream).start()
-    };
-    let stream = start(SKIP).await.unwrap();
-    let handle = stream.handle();
-    // While the newer model embeds all, a vector comes for the sample that it will skip, and one for another.
+async fn a_newer_model_may_skip_some_samples_but_not_all() {
+    // While the newer model embeds all samples, a vector is pushed for the sample that it skips, and one for another.
     let ((begun, has_begun), (go, go_on)) = (mpsc::channel(), mpsc::channel());
-    *encoder.gate.lock().unwrap() = Some((begun, go_on));
-    encoder.newest.store(1, Relaxed);
+    let (begun, go_on) = (Mutex::new(begun), Mutex::new(go_on));
+    let encoder = worsening().before_each_call(move |call| {
+        if call == 2 {
+            begun.lock().unwrap().send(()).unwrap();
+            go_on.lock().unwrap().recv().unwrap();
+        }
+    });
+    let start = |encoder: TestEncoder, on_bad_sample| {
+        let stream = StreamConfig { epochs: 4, prefetch: 1, ..StreamConfig::default() };
+        pipeline(100, 5).encoder(encoder).encode(encode(on_bad_sample)).stream(stream).start()
+    };
+    let stream = start(encoder.clone(), SKIP).await.unwrap();
+    let handle = stream.handle();
+    encoder.train();
     let refreshing = tokio::spawn({
         let handle = handle.clone();
         async move { handle.refresh_now().await }
@@ -342,23 +309,23 @@ async fn a_newer_model_may_make_nothing_of_some_but_not_of_all() {
     let refreshed = refreshing.await.unwrap().unwrap();
     assert!(!refreshed.skipped && refreshed.drift.is_some());
     assert_eq!(reasons(&stream), [(1, 16, "n gives a vector whose component 2 is NaN".to_owned())]);
-    assert_eq!(handle.refresh_now().await.unwrap().pushed, 1, "the other one is taken");
+    assert_eq!(handle.refresh_now().await.unwrap().pushed, 1, "the vector for the other sample is taken");
     assert!(handle.snapshot().embeddings.is_skipped(SampleId(16)));
 
-    encoder.newest.store(2, Relaxed);
+    encoder.train();
     let before = handle.snapshot();
     let error = handle.refresh_now().await.unwrap_err().to_string();
-    assert_says(&error, &["encoder `worsening` makes no usable vector of any of the first", "component 2 is NaN"]);
+    assert_says(&error, &["encoder `test` makes no usable vector of any of the first", "component 2 is NaN"]);
     assert!(Arc::ptr_eq(&before, &handle.snapshot()), "the old snapshot stays");
 
-    encoder.newest.store(0, Relaxed);
-    let stream = start(OnBadSample::Fail).await.unwrap();
-    encoder.newest.store(1, Relaxed);
+    let encoder = worsening();
+    let stream = start(encoder.clone(), OnBadSample::Fail).await.unwrap();
+    encoder.train();
     let error = stream.handle().refresh_now().await.unwrap_err().to_string();
     assert_says(&error, &["sample 16 cannot be encoded: column `n` gives a vector whose component 2 is NaN"]);
 }
 
-/// The trainer's own are refused by the call, whatever the settings say of bad samples.
+/// Bad vectors that the trainer pushes are refused by the call, whatever the settings say of bad samples.
 #[tokio::test]
 async fn bad_pushed_vectors_are_refused_by_the_call() {
     let stream = pipeline(100, 5).encode(encode(SKIP)).start().await.unwrap();

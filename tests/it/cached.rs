@@ -1,4 +1,4 @@
-//! `prosampler cache` says what runs keep for later ones, checks it, and removes it.
+//! `prosampler cache` lists the files that runs keep for later runs, checks them, and removes them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ fn segment(dir: &Path) -> PathBuf {
 }
 
 #[test]
-fn what_is_kept_is_listed_checked_and_removed() {
+fn cached_files_are_listed_checked_and_removed() {
     let dir = after_a_run();
     for place in ["p.toml", "cache"] {
         let list = prosampler(dir.path(), &["cache", "list", place]);
@@ -48,7 +48,7 @@ fn what_is_kept_is_listed_checked_and_removed() {
     }
     let verify = || prosampler(dir.path(), &["cache", "verify", "p.toml"]);
     assert!(verify().status.success() && said(&verify()).contains("all as they were written"), "{}", said(&verify()));
-    // The next run embeds nothing, until what was kept is damaged.
+    // The next run embeds nothing, until a kept file is damaged.
     let run = || prosampler(dir.path(), &["run", "p.toml"]);
     assert!(said(&run()).contains("7,509 samples from the cache"), "{}", said(&run()));
     let file = segment(dir.path());

@@ -1,4 +1,4 @@
-//! Values as texts that do not depend on how their types pack them: the same as in tests/data/conformance/write.py.
+//! Writes values as texts that do not depend on their layout, as tests/data/conformance/write.py does.
 
 use std::io::Write;
 
@@ -148,7 +148,7 @@ fn scalar(array: &dyn Array, row: usize, to: &mut Vec<u8>) {
             let value = array.as_primitive::<IntervalMonthDayNanoType>().value(row);
             format!("i{},{},{}", value.months, value.days, value.nanoseconds)
         }
-        // pyarrow cannot show these: there is nothing to compare with.
+        // pyarrow cannot print these, so there is nothing to compare with.
         DataType::Interval(_) => "?".to_owned(),
         DataType::Timestamp(unit, _) | DataType::Duration(unit) | DataType::Time32(unit) | DataType::Time64(unit) => {
             let value = cast(&array.slice(row, 1), &DataType::Int64).unwrap();

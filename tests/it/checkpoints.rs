@@ -1,4 +1,4 @@
-//! What a run leaves on disk is believed only where it is as it was written, and stays as long as a state needs it.
+//! Checkpoint files are used only if they are as they were written, and stay for as long as a state needs them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -58,7 +58,7 @@ fn names(dir: &Path) -> BTreeSet<String> {
     fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
 }
 
-/// Drops a stream, and waits for what it had under way to end.
+/// Drops a stream, and waits until its tasks have ended.
 async fn end(stream: MiniBatchStream, dir: &Path) {
     drop(stream);
     let lock = fs::File::open(dir.join("lock")).unwrap();
@@ -67,9 +67,9 @@ async fn end(stream: MiniBatchStream, dir: &Path) {
     }
 }
 
-/// A flipped bit anywhere in a checkpoint is told, by the file's name, or it does not matter.
+/// A flipped bit anywhere in a checkpoint is an error that names the file, unless no reader depends on it.
 #[tokio::test(flavor = "multi_thread")]
-async fn damage_is_never_taken_for_sound() {
+async fn a_damaged_checkpoint_is_noticed() {
     let dir = TempDir::new().unwrap();
     let (sound, damaged) = (dir.path().join("sound"), dir.path().join("damaged"));
     let mut stream = builder(&sound).start().await.unwrap();
@@ -114,9 +114,9 @@ async fn damage_is_never_taken_for_sound() {
     assert!(told >= 12 * used.len() / 2, "{told} flips were told");
 }
 
-/// Cut short anywhere, empty, or another file of the run in its place.
+/// A file may be cut short anywhere, be empty, or be replaced by another file of the run.
 #[tokio::test(flavor = "multi_thread")]
-async fn files_that_are_cut_or_swapped_are_told() {
+async fn cut_or_swapped_files_are_noticed() {
     let dir = TempDir::new().unwrap();
     let (sound, damaged) = (dir.path().join("sound"), dir.path().join("damaged"));
     let mut stream = builder(&sound).start().await.unwrap();
@@ -141,7 +141,7 @@ async fn files_that_are_cut_or_swapped_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_state_is_told() {
+async fn a_damaged_state_is_noticed() {
     let dir = TempDir::new().unwrap();
     let mut stream = builder(dir.path()).start().await.unwrap();
     take(&mut stream, 12).await;
@@ -162,7 +162,7 @@ async fn a_damaged_state_is_told() {
     }
 }
 
-/// A trainer that saves seldom finds what it saved, however many graphs came since.
+/// A state that a trainer has kept can be resumed, however many graphs were made since.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_that_was_kept_stays_resumable() {
     let dir = TempDir::new().unwrap();
@@ -172,14 +172,14 @@ async fn a_state_that_was_kept_stays_resumable() {
     take(&mut stream, 12).await;
     let first = keep(&stream).await;
     take(&mut stream, 60).await;
-    // Made as often as a trainer likes, these hold nothing.
+    // States that are not kept do not hold any files.
     for _ in 0..100 {
         let _ = stream.state();
     }
     drop(stream);
     let mut stream = builder(&run).resume(first.clone()).start().await.unwrap();
     assert!(take(&mut stream, 30).await == whole[12..42]);
-    // The one before the last is still there: the trainer may not have come to save its own part.
+    // The state before the last one is still kept, since the trainer may not have saved the last one yet.
     keep(&stream).await;
     assert!(take(&mut stream, 30).await == whole[42..72]);
     drop(stream);
@@ -195,7 +195,7 @@ async fn a_state_that_was_kept_stays_resumable() {
     assert!(error.contains("has no graph"), "{error}");
 }
 
-/// What was in use when the trainer looked away is there when it looks again.
+/// The graph in use is still there when a trainer resumes after a long pause.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_graph_in_use_is_never_removed() {
     let dir = TempDir::new().unwrap();
@@ -218,21 +218,21 @@ async fn the_graph_in_use_is_never_removed() {
     assert_eq!(take(&mut stream, 1).await, next);
 }
 
-/// A job queue that starts a killed run again needs no help.
+/// If a run was killed before it saved anything, the same start begins again in the same folder.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_saved_nothing_begins_again_in_its_folder() {
     let dir = TempDir::new().unwrap();
     let mut stream = builder(dir.path()).start().await.unwrap();
     let whole = take(&mut stream, 30).await;
     drop(stream);
-    // What a process leaves that is killed while it writes, and what is not ours.
+    // A killed process leaves half-written files, and other programs have files here too.
     for name in [".building-graph-9-x", "graph-99.arrow", "notes.txt", "graph-mine.arrow"] {
         fs::write(dir.path().join(name), "half").unwrap();
     }
     let mut stream = builder(dir.path()).start().await.unwrap();
     assert!(take(&mut stream, 30).await == whole);
     drop(stream);
-    // Nor one that was killed between its first call here and its own first checkpoint.
+    // The same holds if it was killed between its first `keep` and its own first checkpoint.
     let mut stream = builder(dir.path()).start().await.unwrap();
     take(&mut stream, 5).await;
     keep(&stream).await;
@@ -250,7 +250,7 @@ async fn a_run_that_saved_nothing_begins_again_in_its_folder() {
     assert!(error.contains("holds a run that was saved at step 30; resume that, clear the folder"), "{error}");
 }
 
-/// The newest snapshot that is sound will do.
+/// With `checkpoint.resume = "latest"` a run goes on from the newest snapshot that is undamaged.
 #[tokio::test(flavor = "multi_thread")]
 async fn latest_goes_on_from_the_newest_sound_snapshot() {
     let dir = TempDir::new().unwrap();
@@ -275,7 +275,7 @@ async fn latest_goes_on_from_the_newest_sound_snapshot() {
     assert_eq!(take(&mut stream, 1).await.len(), 1);
 }
 
-/// Rows that come from no file are told apart by themselves.
+/// Rows that come from no file are recognised by their content.
 #[tokio::test(flavor = "multi_thread")]
 async fn other_rows_of_the_same_number_are_refused() {
     let dir = TempDir::new().unwrap();

@@ -1,4 +1,4 @@
-//! Objects of a store: a real S3 server on this machine, with faults injected on the way to it.
+//! Objects are read from a real S3 server on this machine, with faults injected on the way to it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::process::{Child, Command, Stdio};
@@ -72,15 +72,15 @@ enum Fault {
     Unavailable,
     /// As an overloaded store says it.
     Throttled,
-    /// The connection goes without an answer.
+    /// The connection is closed without an answer.
     Reset,
-    /// The connection goes in the middle of the answer's body.
+    /// The connection is closed in the middle of the answer's body.
     CutShort,
     /// No answer comes.
     Timeout,
 }
 
-/// What stands between source and server: one fault a request, in the order given, none where none are left.
+/// A proxy between source and server, with one fault for each request, in the order given, until none are left.
 #[derive(Clone, Default)]
 struct Faults {
     coming: Arc<Mutex<VecDeque<Fault>>>,
@@ -95,7 +95,7 @@ impl Faults {
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let faults = faults.clone();
-                // A broken connection is what this is for.
+                // Broken connections are expected here.
                 tokio::spawn(async move { faults.pass_on(client, server).await.ok() });
             }
         });
@@ -130,7 +130,7 @@ impl Faults {
                 Ok(())
             }
             Fault::None | Fault::CutShort => {
-                // One request a connection, so that each has its fault.
+                // Each connection has one request, so that each request has its fault.
                 let end = head.len() - 2;
                 head.splice(end..end, *b"Connection: close\r\n");
                 let mut server = TcpStream::connect(("127.0.0.1", server)).await?;
@@ -170,7 +170,7 @@ fn names(source: &dyn Source) -> Vec<String> {
     source.schema().fields().iter().map(|f| f.name().clone()).collect()
 }
 
-/// Numbers, and a kilobyte each that no codec makes smaller: several requests, several row groups.
+/// Numbers with a kilobyte each that no codec makes smaller, so that reading takes several requests and row groups.
 fn large() -> RecordBatch {
     let mut generator = ChaCha8Rng::seed_from_u64(5);
     let mut bytes = vec![0; 1 << 20];
@@ -216,7 +216,7 @@ async fn objects_are_found_and_read_as_files_are() {
     let said = tokio::task::block_in_place(|| inspect.output()).unwrap();
     assert!(String::from_utf8_lossy(&said.stdout).contains("60 rows"), "{said:?}");
 
-    // A web server without any listing: one file each.
+    // A web server has no listing, so each uri is one file.
     let web = format!("http://127.0.0.1:{}/bucket/some/data/rows.parquet", moto.port);
     let web_config = SourceConfig { options: [("allow_http".into(), "true".into())].into(), ..config(0, &web) };
     let source = FileSource::open_all(&web_config).await.unwrap();
@@ -278,7 +278,7 @@ async fn passing_faults_are_retried_and_counted() {
     assert!(bytes < 400_000, "{bytes} bytes for 96,000");
 }
 
-/// A store that is down is neither damage to skip nor the end of the data.
+/// If a store is down, that is an error: neither damage to skip nor the end of the data.
 #[tokio::test(flavor = "multi_thread")]
 async fn lasting_faults_are_errors() {
     let moto = Moto::start().await;
@@ -304,9 +304,9 @@ async fn lasting_faults_are_errors() {
     assert!(error.to_string().contains("`s3://bucket/a.parquet` has changed since its rows were read"), "{error}");
 }
 
-/// What a folder's names say counts in a store as it does on disk.
+/// Which files of a folder are data is decided in a store as on disk.
 #[tokio::test(flavor = "multi_thread")]
-async fn folders_of_a_store_are_sorted_out_as_on_disk() {
+async fn folders_of_a_store_are_listed_as_on_disk() {
     let moto = Moto::start().await;
     let rows = std::fs::read(path("tests/data/formats/rows.parquet")).unwrap();
     let arrows = std::fs::read(path("tests/data/formats/rows.arrows")).unwrap();
@@ -341,7 +341,7 @@ async fn folders_of_a_store_are_sorted_out_as_on_disk() {
     );
 }
 
-/// Objects that come while a store is in use get the next ids.
+/// Objects that are added during a run get the next ids.
 #[tokio::test(flavor = "multi_thread")]
 async fn new_objects_are_appended() {
     let moto = Moto::start().await;

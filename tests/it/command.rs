@@ -1,4 +1,4 @@
-//! The command's manners: what it ends with, and what it never overwrites.
+//! The command's exit statuses, how it takes signals and closed pipes, and which files it never overwrites.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,11 +13,11 @@ use crate::support::{assert_says, path, vectors, write_parquet};
 
 const SAMPLES: usize = 200;
 
-/// A pipeline over vectors, in a folder of its own, with these lines more.
+/// A folder with vectors and a pipeline file over them, to which `more` is added.
 fn pipeline(more: &str) -> TempDir {
     let dir = TempDir::new().unwrap();
     let numbers: ArrayRef = Arc::new(UInt32Array::from_iter_values(0..SAMPLES as u32));
-    // All above zero, so that all are more similar than that.
+    // All numbers are above zero, so that all similarities are.
     let vectors = vectors(SAMPLES, 8, 10, 3);
     let vectors = vectors.chunks(8).map(|vector| Some(vector.iter().map(|x| Some(x.abs())).collect::<Vec<_>>()));
     let vectors: ArrayRef = Arc::new(FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>(vectors, 8));
@@ -80,13 +80,13 @@ fn a_closed_pipe_is_no_error() {
     for arguments in [&["run", "p.toml"][..], &["inspect", "rows.parquet"]] {
         let mut child =
             command(dir.path()).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // Nobody reads a line of it.
+        // The pipe is closed before a line is read.
         drop(child.stdout.take());
         let output = child.wait_with_output().unwrap();
         ends_with(&output, 141, &[]);
         assert!(!text(&output.stderr).contains("error"), "{}", text(&output.stderr));
     }
-    // Where nobody hears the progress, the run goes on.
+    // If standard error is closed, the run goes on.
     let mut child = command(dir.path());
     let mut child = child.args(["run", "p.toml"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stderr.take());
@@ -112,7 +112,7 @@ fn a_full_disk_is_an_error_that_names_the_place() {
     ends_with(&output, 1, &["File too large", "c/"]);
 }
 
-/// Before anything is read or embedded: the model that is not there is not looked for.
+/// The output is checked before anything is read or embedded: this model does not exist, and no error names it.
 #[test]
 fn the_output_is_checked_first() {
     let dir = pipeline("");
@@ -172,7 +172,7 @@ fn the_output_never_overwrites_what_the_run_reads() {
         assert!(contents() == before, "{name}");
     }
     assert_eq!(fs::read_dir(file("data")).unwrap().count(), 1, "no file was left there");
-    // Beside the data, under a name that is none of theirs.
+    // A file beside the data with a name of its own may be written.
     let output = prosampler(dir.path(), &["run", "p.toml", "-o", "data/_new.arrows", "--set", "source.uri=data"]);
     ends_with(&output, 0, &[]);
 }
@@ -195,15 +195,15 @@ fn signals_end_a_run_in_order_and_show_in_its_status() {
         assert!(text(&output.stdout).contains("interrupted after"), "{}", text(&output.stdout));
         let rest = prosampler(dir.path(), &[&arguments[..7], &["0"]].concat());
         ends_with(&rest, 0, &[]);
-        // A queue that starts it once more must learn that it is done.
+        // A job queue that starts the command once more must learn that the run is complete.
         let again = prosampler(dir.path(), &[&arguments[..7], &["0"]].concat());
         ends_with(&again, 0, &["no mini-batch in this run; 13 before it, the whole run"]);
     }
 }
 
-/// What schedulers and containers leave out, and what terminals lack.
+/// Schedulers and containers leave environment variables out, and some terminals have no width.
 #[test]
-fn odd_environments_are_no_hindrance() {
+fn the_command_works_in_unusual_environments() {
     let dir = pipeline("");
     let runs = |change: &dyn Fn(&mut Command)| {
         let mut command = command(dir.path());
@@ -249,7 +249,7 @@ fn paths_need_not_be_utf8() {
 }
 
 #[test]
-fn what_is_no_pipeline_file_is_named() {
+fn a_file_that_is_not_a_pipeline_is_named() {
     let dir = pipeline("");
     ends_with(&prosampler(dir.path(), &["run", "."]), 1, &["`.`", "pipeline file"]);
     ends_with(&prosampler(dir.path(), &["run", "rows.parquet"]), 1, &["rows.parquet", "is no text"]);
@@ -259,7 +259,7 @@ fn what_is_no_pipeline_file_is_named() {
 
 /// `--help` and docs/command.md say the same.
 #[test]
-fn the_exit_statuses_are_documented() {
+fn exit_statuses_are_documented() {
     let dir = pipeline("");
     let help = text(&prosampler(dir.path(), &["run", "--help"]).stdout);
     let page = fs::read_to_string(path("docs/command.md")).unwrap();

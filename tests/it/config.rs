@@ -1,4 +1,4 @@
-//! Pipeline files: every fault at once, each with its key, its line and a remedy.
+//! A pipeline file's faults are reported all at once, each with its key, its line and a remedy.
 
 use prosampler::config::{FeatureKind, GraphBuilder, ImageSize, SamplerKind, Similarity};
 use prosampler::{Error, PipelineConfig};
@@ -95,13 +95,13 @@ fn impossible_values_are_refused() {
 }
 
 #[test]
-fn what_is_no_toml_is_named_with_its_line() {
+fn text_that_is_not_toml_is_named_with_its_line() {
     let found = faults("source.uri = 'a'\n[graph\nneighbors = 5\n");
     assert!(found.iter().any(|(line, _, message)| *line == Some(2) && message.starts_with("not TOML")), "{found:?}");
 }
 
 #[test]
-fn settings_arrive() {
+fn settings_of_a_file_take_effect() {
     let text = "
 seed = 9
 source = { uri = ['a', 'b/*.parquet'], columns = ['x'] }
@@ -135,7 +135,7 @@ fn overrides_change_one_setting_and_are_checked_like_the_file() {
     assert!(error.contains("3 faults") && error.contains("did you mean `neighbors`?"), "{error}");
 }
 
-/// Tables within a section are laid over each other like sections, and have lines and nearest keys.
+/// Tables within a section are merged as sections are, and their faults have lines and nearest keys too.
 #[test]
 fn tables_within_sections_are_read_like_sections() {
     let text = "

@@ -1,4 +1,5 @@
-//! Apache's conformance files, where they are: what pyarrow reads of them is read alike, and the rest is refused by name.
+//! Apache's conformance files, if they are on this machine, are read as pyarrow reads them, and the rest is refused by
+//! name.
 //!
 //! `tests/data/conformance/expected.tsv` is what pyarrow reads, `docs/conformance.md` names every file that is read
 //! otherwise, with the reason.
@@ -16,14 +17,14 @@ use prosampler::source::{FileSource, Source};
 use crate::canonical::Digest;
 use crate::support::path;
 
-/// What became of a file: rows and a digest a column, or the error.
+/// What came of a file: its rows and a digest for each column, or the error.
 type Outcome = Result<(usize, Vec<String>), String>;
 
 fn folder() -> Option<PathBuf> {
     Some(path("../shared/data/conformance")).filter(|folder| folder.is_dir())
 }
 
-/// Of every file, by its path in the folder: what pyarrow makes of it, and how many rows its footer promises.
+/// What pyarrow makes of each file, by its path in the folder, and how many rows its footer promises.
 fn expected() -> BTreeMap<String, Outcome> {
     let text = fs::read_to_string(path("tests/data/conformance/expected.tsv")).unwrap();
     let outcome = |line: &str| {
@@ -99,7 +100,7 @@ async fn files_are_read_as_pyarrow_reads_them() {
     assert!(stale.is_empty(), "docs/conformance.md names what is read alike: {stale:?}");
 }
 
-/// The command ends well if and only if all rows can be read, and says which file cannot.
+/// The command succeeds if and only if all rows can be read, and names the file that cannot be.
 #[tokio::test(flavor = "multi_thread")]
 async fn inspect_fails_where_a_file_cannot_be_read() {
     let Some(folder) = folder() else { return };

@@ -1,4 +1,4 @@
-//! Every sample exactly once an epoch, on every graph, and no walk that hangs.
+//! Every sample is drawn exactly once an epoch, on every graph, and no walk hangs.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,7 +13,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::support::{graph_config, table, walk_config};
 
-/// A graph in which `next` says where every edge goes.
+/// A graph in which edge e of sample i leads to `next(i, e)`.
 fn handmade(len: usize, degree: usize, next: impl Fn(usize, usize) -> usize) -> ProximityGraph {
     let neighbors: Vec<_> = (0..len).flat_map(|i| (0..degree).map(move |e| (i, e))).collect();
     let neighbors: Vec<_> = neighbors.into_iter().map(|(i, e)| SampleId::new(next(i, e))).collect();
@@ -21,17 +21,17 @@ fn handmade(len: usize, degree: usize, next: impl Fn(usize, usize) -> usize) -> 
     ProximityGraph::new(neighbors, similarities, degree, GraphVersion(1)).unwrap()
 }
 
-fn hostile(kind: usize, len: usize) -> ProximityGraph {
+fn adversarial(kind: usize, len: usize) -> ProximityGraph {
     match kind {
-        // Pairs that know only each other.
+        // The samples of a pair are neighbors of each other alone.
         0 => handmade(len, 1, |i, _| (i ^ 1).min(len - 1)),
-        // All edges lead to the first.
+        // A star: all edges lead to the first sample.
         1 => handmade(len, 3, |_, _| 0),
-        // Everyone's only neighbor is oneself.
+        // Every sample is isolated: its only neighbor is itself.
         2 => handmade(len, 2, |i, _| i),
-        // A line that ends.
+        // A line that ends at the last sample.
         3 => handmade(len, 1, |i, _| (i + 1).min(len - 1)),
-        // A real one.
+        // A graph of embeddings.
         _ => graph::build(&table(len, 6, 4, 1), &graph_config(20, 5), 1, GraphVersion(1)),
     }
 }
@@ -49,7 +49,7 @@ proptest! {
         sampler in prop_oneof![Just(SamplerKind::RandomWalk), Just(SamplerKind::Knn), Just(SamplerKind::Uniform)],
         seed in any::<u64>(),
     ) {
-        let graph = hostile(kind, len);
+        let graph = adversarial(kind, len);
         let restart_probability = restart_probability.into();
         let config = WalkConfig { batch_size, restart_probability, drop_last, sampler, ..WalkConfig::default() };
         let mut epoch = EpochSampler::new(len, &config, seed, 3);
@@ -70,10 +70,10 @@ proptest! {
     }
 }
 
-/// No edge leads anywhere: what then happened must be in the counters.
+/// If no edge leads to another sample, the counters of new starts and uniform top-ups say how mini-batches were filled.
 #[test]
-fn hermits_come_by_new_starts_and_that_is_said() {
-    let graph = hostile(2, 1000);
+fn isolated_samples_are_reached_by_new_starts_and_counted() {
+    let graph = adversarial(2, 1000);
     let mut epoch = EpochSampler::new(1000, &walk_config(100), 5, 0);
     let mut counts = WalkCounts::default();
     while let Some(draw) = epoch.next(&graph) {
@@ -83,13 +83,13 @@ fn hermits_come_by_new_starts_and_that_is_said() {
     assert!(counts.new_starts + counts.uniform_top_ups >= 980, "{counts:?}");
 }
 
-/// The leaves of a star are nobody's neighbor, but have the hub in common: walks go back from it.
+/// The leaves of a star are in no neighbor list, but walks reach them over reverse edges from the hub.
 #[test]
 fn leaves_of_a_star_are_found() {
-    let graph = hostile(1, 1000);
+    let graph = adversarial(1, 1000);
     let mut epoch = EpochSampler::new(1000, &walk_config(50), 5, 0);
     let mut counts = WalkCounts::default();
-    // The first one knows no way but out.
+    // The first mini-batch is drawn without reverse edges.
     drop(epoch.next(&graph));
     while let Some(draw) = epoch.next(&graph) {
         counts += draw.counts;
@@ -97,7 +97,8 @@ fn leaves_of_a_star_are_found() {
     assert_eq!((epoch.left(), counts.new_starts, counts.uniform_top_ups), (0, 0, 0), "{counts:?}");
 }
 
-/// Late mini-batches are hard, too: of what similarity an epoch's first quarter has above chance, the last one keeps most.
+/// Late mini-batches are hard too: the last quarter of an epoch keeps most of the similarity that the first quarter has
+/// above chance.
 #[test]
 fn an_epoch_stays_hard_to_its_end() {
     let table = table(20_000, 16, 40, 3);
@@ -113,10 +114,10 @@ fn an_epoch_stays_hard_to_its_end() {
     assert!(last - chance > 0.7 * (first - chance), "{first}, {last} and {chance}");
 }
 
-/// Out-of-the-way start, restart or walk on: the share of restarts is α.
+/// The share of restarts among all moves is α.
 #[test]
 fn restarts_come_with_their_probability() {
-    let graph = hostile(4, 4000);
+    let graph = adversarial(4, 4000);
     let config = WalkConfig { restart_probability: 0.3.into(), ..walk_config(200) };
     let mut epoch = EpochSampler::new(4000, &config, 11, 0);
     let mut counts = WalkCounts::default();
@@ -130,7 +131,7 @@ fn restarts_come_with_their_probability() {
 
 #[test]
 fn walks_stay_among_neighbors() {
-    // Two halves without an edge between them: a mini-batch that fits into one half, drawn while it is whole, stays.
+    // There is no edge between the two halves, so a mini-batch that fits into one half stays in it.
     let half = 500;
     let graph = handmade(2 * half, 4, |i, e| i / half * half + (i * 7 + e * 13 + 1) % half);
     let draw = EpochSampler::new(2 * half, &walk_config(100), 1, 0).next(&graph).unwrap();
@@ -139,10 +140,10 @@ fn walks_stay_among_neighbors() {
     assert_eq!((draw.counts.new_starts, draw.counts.uniform_top_ups), (0, 0));
 }
 
-/// The paper's loop against ours, from many starts: which samples a mini-batch finds, and which one last. On a graph that
-/// looks the same from everywhere, only where a sample lies from its start matters.
+/// The paper's loop and ours find the same samples equally often, and the same ones last. On a graph that looks the
+/// same from every sample, only a sample's offset from the start matters.
 #[test]
-fn finds_what_the_papers_loop_finds() {
+fn walks_find_what_the_papers_loop_finds() {
     const LEN: usize = 400;
     const OFFSETS: [usize; 5] = [1, 7, 20, 53, 399];
     const SIZE: usize = 40;
@@ -176,7 +177,7 @@ fn finds_what_the_papers_loop_finds() {
         times
     };
     for (cell, (&a, &b)) in count(&ours).iter().zip(&count(&paper)).enumerate() {
-        // Each is binomial; five standard deviations of the difference, and one more for cells that are nearly empty.
+        // Counts are binomial: five standard deviations of the difference, and one more for rare cells.
         let share = f64::from(a + b) / (2 * SEEDS) as f64;
         let deviation = (2.0 * SEEDS as f64 * share * (1.0 - share)).sqrt();
         let difference = (f64::from(a) - f64::from(b)).abs();
@@ -184,15 +185,15 @@ fn finds_what_the_papers_loop_finds() {
     }
 }
 
-/// The probability of every mini-batch, in its order, by linear equations: on a small graph, the law of the walk itself.
+/// On a small graph, linear equations give the probability of every mini-batch in its order.
 #[test]
-fn draws_have_their_exact_probabilities() {
+fn mini_batches_have_their_exact_probabilities() {
     const LEN: usize = 7;
     const SIZE: usize = 4;
     const ALPHA: f64 = 0.3;
     const SEEDS: u64 = 100_000;
     const NEXT: [[usize; 3]; LEN] = [[1, 2, 3], [0, 2, 2], [0, 4, 1], [5, 6, 0], [0, 0, 5], [3, 6, 4], [2, 1, 3]];
-    /// Where a walk that begins at `found[0]` and stands at `found[from]` first meets another sample than these.
+    /// The probabilities of the next sample that joins, for a walk that began at `found[0]` and is at `found[from]`.
     fn meets(found: &[usize]) -> Vec<[f64; LEN]> {
         let mut met = vec![[0.0; LEN]; found.len()];
         for _ in 0..400 {
@@ -237,17 +238,17 @@ fn draws_have_their_exact_probabilities() {
     }
     assert!(times.keys().all(|draw| laws.contains_key(draw)));
     for (draw, law) in laws {
-        // Binomial: five standard deviations, and one more for what is rare.
+        // Counts are binomial: five standard deviations, and one more for rare mini-batches.
         let (expected, found) = (SEEDS as f64 * law, times.get(&draw).copied().unwrap_or(0) as f64);
         let bound = 5.0 * (expected * (1.0 - law)).sqrt() + 1.0;
         assert!((found - expected).abs() <= bound, "{draw:?}: {found} of {expected}");
     }
 }
 
-/// Nearest first is breadth first, most similar first; a star's leaves have nothing but the hub.
+/// The kNN sampler goes breadth first, most similar neighbors first. In a star each leaf has only the hub.
 #[test]
 fn knn_takes_the_nearest_first() {
-    let graph = hostile(4, 300);
+    let graph = adversarial(4, 300);
     let config = WalkConfig { sampler: SamplerKind::Knn, ..walk_config(20) };
     let draw = EpochSampler::new(300, &config, 4, 0).next(&graph).unwrap();
     let mut expected = vec![draw.ids[0]];
@@ -260,6 +261,6 @@ fn knn_takes_the_nearest_first() {
     }
     assert_eq!(draw.ids, expected[..20]);
     assert_eq!(draw.counts.new_starts, 0);
-    let draw = EpochSampler::new(300, &config, 4, 0).next(&hostile(1, 300)).unwrap();
+    let draw = EpochSampler::new(300, &config, 4, 0).next(&adversarial(1, 300)).unwrap();
     assert!((18..=19).contains(&draw.counts.new_starts), "{:?}", draw.counts);
 }

@@ -1,4 +1,4 @@
-//! Same seed, same mini-batches, on any number of threads.
+//! The same seed gives the same mini-batches on any number of threads.
 
 use futures::TryStreamExt;
 use prosampler::config::ComputeConfig;
@@ -31,6 +31,6 @@ fn graphs_are_equal_bit_for_bit() {
     assert_eq!(one, build(2, 7, 1));
     assert_eq!(one, build(4, 7, 1));
     assert_ne!(one.neighbors(SampleId(0)), build(1, 8, 1).neighbors(SampleId(0)));
-    // A refresh draws fresh candidates.
+    // A refresh draws other candidates.
     assert_ne!(one.neighbors(SampleId(0)), build(1, 7, 2).neighbors(SampleId(0)));
 }

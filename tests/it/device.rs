@@ -1,4 +1,4 @@
-//! The graph on a device of ONNX Runtime, here the processor, against the graph by our own kernels.
+//! A graph that is built on a device of ONNX Runtime, here the CPU, is the one that our own kernels build.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -20,7 +20,7 @@ fn on_processor(memory_limit: Option<usize>) -> OnnxDevice {
     OnnxDevice::new(Provider::Cpu, &EncodeConfig { cuda: Some(cuda), ..EncodeConfig::default() })
 }
 
-/// Alike but for neighbors whose similarities differ by less than `tolerance`; how many differ.
+/// Asserts that two graphs are equal except for near ties within `tolerance`, and returns how many neighbors differ.
 fn assert_alike(a: &ProximityGraph, b: &ProximityGraph, tolerance: f32) -> usize {
     assert_eq!((a.len(), a.degree(), a.version()), (b.len(), b.degree(), b.version()));
     let mut others = 0;
@@ -36,7 +36,7 @@ fn assert_alike(a: &ProximityGraph, b: &ProximityGraph, tolerance: f32) -> usize
     others
 }
 
-/// Sizes that fill no block, panel or launch; K = M, where each candidate is kept, too.
+/// Sizes are no multiples of a block, panel or launch; K = M keeps every candidate.
 #[test]
 fn sampled_graphs_are_those_of_the_kernels() {
     for (len, dimension, candidates, neighbors) in
@@ -51,7 +51,7 @@ fn sampled_graphs_are_those_of_the_kernels() {
     }
 }
 
-/// Of pairs in all orders, with vectors that are not of unit length.
+/// Vectors do not have unit length here.
 #[test]
 fn exact_graphs_are_those_of_brute_force() {
     let vectors = vectors(700, 9, 7, 5);
@@ -66,7 +66,7 @@ fn exact_graphs_are_those_of_brute_force() {
     }
 }
 
-/// Rough scores find nearly all, and similarities are f32's in any case.
+/// Half-precision scores find nearly all neighbors, and similarities are in f32 in any case.
 #[test]
 fn half_precision_keeps_the_neighbors() {
     let table = table(1500, 64, 20, 3);
@@ -83,7 +83,7 @@ fn half_precision_keeps_the_neighbors() {
     }
 }
 
-/// By a limit of 16 MiB, 1,024 vectors fit: rows are brought along then.
+/// With a limit of 16 MiB only 1,024 vectors fit, so rows are copied with each launch.
 #[test]
 fn vectors_that_do_not_fit_are_taken_in_parts() {
     let table = table(1500, 2048, 20, 3);
@@ -93,7 +93,7 @@ fn vectors_that_do_not_fit_are_taken_in_parts() {
     assert!(assert_alike(&expected, &found, 1e-5) < 15);
 }
 
-/// With M = K every candidate is kept: in parts, too, each other sample is one as often as any.
+/// With M = K every candidate is kept, so neighbors show that candidates are uniform, also if they are drawn in parts.
 #[test]
 fn candidates_are_uniform_in_parts() {
     let (len, candidates, builds) = (150usize, 70usize, 150u64);
@@ -118,7 +118,7 @@ fn candidates_are_uniform_in_parts() {
     assert!(deviations.iter().all(|d| *d < 36.0), "a sample is preferred");
 }
 
-/// A device with room for so many vectors, and for so much of a launch.
+/// A device with memory for this many vectors, and launches of this size.
 struct Small {
     room: usize,
     launch: usize,
@@ -172,7 +172,7 @@ fn memory_that_runs_out_is_met_by_smaller_parts() {
     let config = GraphConfig { precision: Precision::F32, ..graph_config(400, 20) };
     let expected = graph::build_on(&on_processor(None), &table, &config, 7, GraphVersion(1)).unwrap();
 
-    // Launches alone: the same candidates.
+    // Smaller launches have the same candidates.
     let device = small(2000, 2000 * 401 / 8);
     assert_eq!(graph::build_on(&device, &table, &config, 7, GraphVersion(1)).unwrap().degree(), 20);
 
@@ -212,7 +212,7 @@ fn a_product_gives_scores_and_places() {
             let loaded = on_processor(None).load(&vectors).unwrap();
             let rows = if with_rows { DeviceRows::Places(&[2, 3]) } else { DeviceRows::Given(&[0.6, 0.8, -1.0, 0.0]) };
             let mut best = Vec::new();
-            // Two blocks of a row each.
+            // There are two blocks of one row each.
             let blocks = DeviceBlocks { rows, block_rows: 1, columns: &[0, 1, 1, 3], block_columns: 2, k: 1 };
             loaded
                 .best(&blocks, &mut |scores, places| {
@@ -225,7 +225,7 @@ fn a_product_gives_scores_and_places() {
     on_processor(None).probe().unwrap();
 }
 
-/// More than a piece of what they go through on their way: each vector finds the one of its own number.
+/// The vectors fill several staging buffers, and each is still the nearest to itself.
 #[test]
 fn vectors_of_several_pieces_come_whole() {
     let (count, dimension) = (300usize, 65_536usize);

@@ -1,4 +1,4 @@
-//! What was embedded once is not embedded again, and is taken only for what it is.
+//! Rows that were embedded once are not embedded again, and cached embeddings are never mistaken for others.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ const SAMPLES: usize = 20_000;
 const SEGMENT: usize = 8192;
 const DIMENSION: usize = 4;
 
-/// Vectors of a sample's number, every hundredth of which cannot be read; and how many rows it was asked for.
+/// An encoder that cannot read every hundredth row, and counts the rows that it was given.
 struct Counting {
     columns: [String; 1],
     identity: Option<&'static str>,
@@ -130,7 +130,7 @@ async fn a_start_that_was_killed_goes_on() {
     encoder.fails_after = SEGMENT + 1;
     let error = builder(dir.path(), encoder).start().await.unwrap_err().to_string();
     assert!(error.contains("the power went"), "{error}");
-    // What a process leaves that is killed while it writes; an hour later nobody writes it any more.
+    // A killed process leaves a half-written file, which is removed an hour later.
     let folder = files(dir.path())[0].parent().unwrap().to_owned();
     let [old, new] = [".building-0-old", ".building-0-new"].map(|name| folder.join(name));
     let hours = std::time::Duration::from_secs(7200);
@@ -146,9 +146,9 @@ async fn a_start_that_was_killed_goes_on() {
     assert_eq!(stream.handle().embeddings_reused(), 2 * SEGMENT as u64);
 }
 
-/// By their content: where rows lie does not matter, and rows with another content are others.
+/// Embeddings are found by the content of rows, wherever the rows lie.
 #[tokio::test]
-async fn rows_are_known_by_their_content() {
+async fn embeddings_are_found_by_the_content_of_rows() {
     let dir = TempDir::new().unwrap();
     let run = async |rows: Vec<RecordBatch>| {
         let (encoder, asked) = Counting::new(Some("a model"));
@@ -158,11 +158,11 @@ async fn rows_are_known_by_their_content() {
     };
     let all = crate::support::rows(SAMPLES);
     assert_eq!(run(vec![all.clone()]).await, SAMPLES);
-    // In other pieces, and with more behind them.
+    // The rows come in other record batches, and more rows follow.
     let pieces = vec![all.slice(0, 100), all.slice(100, SAMPLES - 100)];
     assert_eq!(run(pieces.clone()).await, 0);
     assert_eq!(run([pieces, vec![all.slice(0, 1000)]].concat()).await, SAMPLES + 1000 - 2 * SEGMENT);
-    // One row taken out moves all behind it.
+    // If one row is taken out, all rows after it move.
     assert_eq!(run(vec![all.slice(1, SAMPLES - 1)]).await, SAMPLES - 1);
 }
 
@@ -189,7 +189,7 @@ async fn damaged_embeddings_are_made_again() {
     }
 }
 
-/// What was not used for longest goes first; without room nothing is kept, and the run goes on.
+/// Files that were not used for longest are removed first. If nothing fits, nothing is kept, and the run goes on.
 #[tokio::test]
 async fn the_cache_stays_within_its_limit() {
     let dir = TempDir::new().unwrap();
@@ -209,7 +209,7 @@ async fn the_cache_stays_within_its_limit() {
     assert_eq!(files(dir.path()).len(), 0);
     assert_eq!(start("a", one as u64 / 2).await, SAMPLES);
     assert_eq!(files(dir.path()).len(), 1);
-    // With what files have besides, two and a half fit.
+    // With the headers of files, two and a half of them fit.
     let limit = one as u64 * 5 / 2 + 100_000;
     for (identity, asked) in
         [("a", SAMPLES - SEGMENT), ("b", SAMPLES), ("a", 0), ("c", SAMPLES), ("a", 0), ("b", SAMPLES)]
@@ -218,9 +218,9 @@ async fn the_cache_stays_within_its_limit() {
     }
 }
 
-/// Below the folder of the rows, unless the settings say otherwise.
+/// Embeddings are cached below the folder of the rows, unless the settings name another.
 #[tokio::test]
-async fn embeddings_lie_beside_the_rows() {
+async fn embeddings_are_cached_beside_the_rows() {
     let dir = TempDir::new().unwrap();
     let (encoder, _) = Counting::new(Some("a model"));
     let encode = EncodeConfig { on_bad_sample: OnBadSample::Skip, ..EncodeConfig::default() };
@@ -237,10 +237,10 @@ async fn embeddings_lie_beside_the_rows() {
     assert_eq!(files(&dir.path().join("embeddings")).len(), 3);
 }
 
-/// A model is known by its content, wherever it lies, with its tokenizer and its settings.
+/// A model is recognised by its content, its tokenizer and its settings, wherever its file is.
 #[cfg(feature = "onnx")]
 #[tokio::test]
-async fn models_are_known_by_their_content() {
+async fn embeddings_are_found_by_the_content_of_models() {
     use crate::support::path;
     let dir = TempDir::new().unwrap();
     let model = path("data/models/gloss-encoder/model.onnx");

@@ -5,12 +5,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use prosampler::arrow::array::RecordBatch;
 use prosampler::config::{RefreshConfig, StreamConfig};
-use prosampler::encode::Encoder;
-use prosampler::{Error, MiniBatchStream, Result};
+use prosampler::{Error, MiniBatchStream};
 
-use crate::support::{DIMENSION, TestEncoder, pipeline};
+use crate::support::{TestEncoder, pipeline};
 
 const SAMPLES: usize = 400;
 const BATCH_SIZE: usize = 10;
@@ -49,30 +47,10 @@ async fn an_idle_stream_on_one_thread_still_starts_and_ends() {
     assert_eq!(delivered.await, SAMPLES);
 }
 
-/// An encoder that panics on a row.
-struct Panics;
-
-impl Encoder for Panics {
-    fn name(&self) -> &str {
-        "panics"
-    }
-
-    fn columns(&self) -> &[String] {
-        &[]
-    }
-
-    fn dimension(&self) -> usize {
-        DIMENSION
-    }
-
-    fn encode(&self, _: &RecordBatch, _: &mut [f32]) -> Result<()> {
-        panic!("out of ideas")
-    }
-}
-
 #[tokio::test]
 async fn a_panic_in_the_compute_pool_is_an_error_with_its_message() {
-    let error = pipeline(SAMPLES, BATCH_SIZE).encoder(Panics).start().await.unwrap_err();
+    let encoder = TestEncoder::new(SAMPLES).altered(|_, _, _| panic!("out of ideas"));
+    let error = pipeline(SAMPLES, BATCH_SIZE).encoder(encoder).start().await.unwrap_err();
     let died = |message: &str| message.starts_with("out of ideas (") && message.contains("ending.rs");
     assert!(matches!(&error, Error::TaskDied { task: "encode", message, .. } if died(message)), "{error}");
 }
@@ -89,7 +67,7 @@ async fn a_stream_knows_its_length() {
     assert!(stream.next().await.is_none());
 }
 
-/// Who waited for whom, on a clock that moves only while nothing else does.
+/// The waits of trainer and producer are counted, on a clock that moves only while both are idle.
 #[tokio::test(start_paused = true)]
 async fn waits_are_counted() {
     let mut stream = pipeline(SAMPLES, BATCH_SIZE)
@@ -97,7 +75,7 @@ async fn waits_are_counted() {
         .start()
         .await
         .unwrap();
-    // Three wait, one is in hand: the trainer takes a step of a second ten times, and the producer waits for it.
+    // Three mini-batches wait and one is in the producer's hand, so for ten steps of a second the producer waits.
     for _ in 0..10 {
         tokio::time::sleep(Duration::from_secs(1)).await;
         stream.next().await.unwrap().unwrap();
@@ -105,8 +83,7 @@ async fn waits_are_counted() {
     let counts = stream.counts();
     assert_eq!((counts.delivered, counts.trainer_wait), (10, Duration::ZERO));
     assert!(counts.walks.moves >= 90, "{counts:?}");
-    // From here on the trainer asks as soon as it has something, and nobody waits for longer than a walk takes: no time
-    // on this clock.
+    // From here on the trainer asks at once and waits for as long as a walk takes, which is no time on this clock.
     assert_eq!(stream.by_ref().take(20).count().await, 20);
     let counts = stream.counts();
     assert_eq!(counts.delivered, 30);
@@ -132,7 +109,7 @@ async fn a_start_that_is_dropped_embeds_no_more() {
     let (begun, is_begun) = std::sync::mpsc::channel();
     let (go_on, may_go_on) = std::sync::mpsc::channel::<()>();
     let may_go_on = std::sync::Mutex::new(may_go_on);
-    let encoder = TestEncoder::spoiled(samples, move |n, _| {
+    let encoder = TestEncoder::new(samples).altered(move |_, n, _| {
         if n == 0 {
             begun.send(()).unwrap();
             may_go_on.lock().unwrap().recv().unwrap();
@@ -144,7 +121,7 @@ async fn a_start_that_is_dropped_embeds_no_more() {
     task.abort();
     assert!(task.await.unwrap_err().is_cancelled());
     go_on.send(()).unwrap();
-    // The encoder is gone once its work has ended.
+    // The encoder is dropped when its work has ended.
     while go_on.send(()).is_ok() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

@@ -1,6 +1,6 @@
-//! Models as people export them: vectors are those of onnxruntime in Python, which runs one sample at a time.
+//! Models as people export them give the vectors of onnxruntime in Python, which runs one sample at a time.
 //!
-//! Some words have far larger vectors than others, and lengths vary: whatever changes with the rest of a batch shows.
+//! Some words have far larger vectors than others, and lengths vary, so a vector that depends on its batch is noticed.
 
 use prosampler::arrow::array::RecordBatch;
 use prosampler::config::{EncodeConfig, GraphInputConfig, ImageConfig, Pooling, TensorConfig};
@@ -32,7 +32,7 @@ fn assert_is(config: &EncodeConfig, column: &str) {
     assert!(off < 1e-5, "{column}: off by {off}");
 }
 
-/// The states of this model are (token id, attention, type); so the mean, first and last id of each text.
+/// The states of this model are (token id, attention, type), so they give the mean, first and last id of each text.
 fn ids(config: &EncodeConfig) -> Vec<[f32; 3]> {
     let of = |pooling| {
         let config = EncodeConfig { model: Some(path("tests/data/states.onnx")), pooling, ..config.clone() };
@@ -62,14 +62,14 @@ fn without_a_mask_texts_are_not_filled_up() {
     }
 }
 
-/// A model without a mask was made for such texts.
+/// A tokenizer that fills texts up belongs to a model that was trained on such texts, if that takes no mask.
 #[test]
 fn without_a_mask_texts_are_filled_up_as_the_tokenizer_says() {
     assert_is(&config("unmasked", "fill_to_12"), "unmasked filled to 12");
     assert_is(&config("unmasked", "fill_by_4"), "unmasked filled by 4");
 }
 
-/// It pools over what the mask hides, or computes with the largest number of the batch.
+/// These models pool over masked tokens, or compute with the largest number of the batch.
 #[test]
 fn samples_that_change_each_other_go_alone() {
     for model in ["mask_ignored", "quantized"] {
@@ -81,7 +81,7 @@ fn samples_that_change_each_other_go_alone() {
 fn positions_are_right_on_either_side_of_padding() {
     for (model, tokenizers) in [
         ("position_ids", &["plain", "fill_left", "fill_by_4", "fill_to_12"][..]),
-        // It counts from the first place on, so nothing may stand before a text.
+        // The model counts positions from the first one, so there must be no padding before a text.
         ("places", &["plain", "fill_left", "fill_to_12"]),
     ] {
         for (tokenizer, (pooling, name)) in tokenizers.iter().flat_map(|t| POOLINGS.map(|pooling| (t, pooling))) {
@@ -91,7 +91,7 @@ fn positions_are_right_on_either_side_of_padding() {
     }
 }
 
-/// int32 ids, truth values as the mask, caches of 16 and 32 bits whose heads only the outputs tell.
+/// The decoder takes int32 ids, a mask of booleans, and caches of 16 and 32 bits whose heads only the outputs declare.
 #[test]
 fn a_decoder_gets_empty_caches() {
     assert_is(&config("decoder", "plain"), "decoder");
@@ -123,9 +123,9 @@ fn outputs_of_every_type_and_shape() {
     }
 }
 
-/// Each output of these models holds its own place among all of them.
+/// Each output of these models holds its own index among all outputs.
 #[test]
-fn the_output_that_users_expect() {
+fn the_output_that_users_expect_is_chosen() {
     let taken = |config: &EncodeConfig| vectors(config)[0][0];
     for (model, pooling, place) in [
         ("clip", Pooling::Mean, 2.0),
@@ -186,7 +186,7 @@ fn texts_are_cut_where_the_tokenizer_says() {
     assert_ids(&cut("plain", 6), "cut to 6");
     for max_tokens in [0, 6] {
         assert_ids(&cut("cut_left", max_tokens), "cut_left");
-        // Of one text there is no second.
+        // A single text has no second text to cut.
         assert_ids(&cut("only_second", max_tokens), "cut_left");
     }
     assert_ids(&pair(cut("cut_left", 9)), "cut_left pair");
@@ -194,9 +194,9 @@ fn texts_are_cut_where_the_tokenizer_says() {
     assert_ids(&pair(cut("only_second", 13)), "only_second pair");
 }
 
-/// It says to cut only the other text, or there is no room beside the tokens that every text has.
+/// The tokenizer says to cut only the other text, or special tokens leave no space for the text.
 #[test]
-fn texts_that_cannot_be_cut() {
+fn texts_that_cannot_be_cut_are_bad() {
     let model = Some(path("tests/data/states.onnx"));
     let pair = |max_tokens, tokenizer| EncodeConfig {
         model: model.clone(),

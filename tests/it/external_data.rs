@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::support::{assert_says, encode, path};
 
-/// x · w of one row of ones: the weights themselves.
+/// The model gives x · w for one row of ones, which is the weights themselves.
 fn weights(encoder: &dyn Encoder) -> Vec<f32> {
     let x = FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>([Some([Some(1.0); 3])], 3);
     let rows = RecordBatch::try_from_iter([("x", Arc::new(x) as ArrayRef)]).unwrap();
@@ -55,7 +55,7 @@ fn missing_external_data_are_named() {
     assert_says(&error, &[&missing, "keeps weights in it"]);
 }
 
-/// Where only the file beside the model is another one, and even its size and time are as before.
+/// A model is newer even if only its external data changed, and their size and time are as before.
 #[test]
 fn newer_external_data_are_a_newer_model() {
     let (dir, model) = copy(&["scaled.onnx", "scaled.onnx_data"]);
@@ -70,10 +70,10 @@ fn newer_external_data_are_a_newer_model() {
     assert_eq!(weights(&encoder), [1.0, 2.0, 3.0], "the old one stays as it is");
 }
 
-/// A link that leads elsewhere, a folder that was put in another's place.
+/// A link may be changed to lead elsewhere, or a folder may replace another.
 #[cfg(unix)]
 #[test]
-fn what_a_path_leads_to_is_the_model() {
+fn a_redirected_link_is_a_newer_model() {
     let (old, _) = copy(&["scaled.onnx", "scaled.onnx_data"]);
     let new = TempDir::new().unwrap();
     fs::copy(path("tests/data/external/renamed.onnx"), new.path().join("scaled.onnx")).unwrap();
@@ -92,6 +92,6 @@ fn what_a_path_leads_to_is_the_model() {
     fs::remove_file(&current).unwrap();
     fs::rename(old.path(), &current).unwrap();
     assert_eq!(weights(&newer.newer().unwrap().unwrap()), [1.0, 2.0, 3.0]);
-    // So that there is something to remove.
+    // This is there to be removed.
     fs::create_dir(old.path()).unwrap();
 }

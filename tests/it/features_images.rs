@@ -1,4 +1,4 @@
-//! Images as Pillow decodes and resizes them, vectors as onnxruntime gives them in Python.
+//! Images are decoded and resized as Pillow does it, and vectors are those of onnxruntime in Python.
 
 use prosampler::arrow::array::{AsArray, RecordBatch};
 use prosampler::config::{EncodeConfig, FeatureKind, ImageConfig, ImageSize, Layout, PixelOrder};
@@ -28,7 +28,7 @@ fn exact() -> ImageConfig {
     ImageConfig { size: Some(ImageSize::Exact([8, 6])), ..ImageConfig::default() }
 }
 
-/// What may differ, in steps of 1/255: without loss one now and then, by rounding in the resizer; another one in the
+/// How far pixels may differ, in steps of 1/255: by one from rounding in the resizer, and by another one from the
 /// decoders of JPEG and WebP.
 fn allowed(name: &str) -> f32 {
     if name.starts_with("png") || name.starts_with("webp,") { 1.01 } else { 2.01 }
@@ -73,7 +73,7 @@ fn cut_and_normalized_like_torchvision() {
     assert_like_pillow(&rows, &encode(&open("image_any", "image", image), &rows), "cropped", steps);
 }
 
-/// Gray, in f16 in and out, and a size that only the model knows, as well as the name of its input.
+/// The model takes and gives f16 and gray images, and only it declares their size and the name of its input.
 #[test]
 fn gray_in_half_precision() {
     let rows = images();
@@ -96,7 +96,7 @@ fn channels_last_is_the_same_in_another_order() {
     }
 }
 
-/// From the same pixels to 1e-5; from encoded images as far as the pixels agree.
+/// Vectors agree to 1e-5 for the same pixels, and for encoded images as far as the pixels agree.
 #[test]
 fn vectors_are_those_of_onnxruntime() {
     let rows = images();
@@ -123,7 +123,7 @@ fn raw_pixels_of_every_shape() {
     assert!(worst < 2e-3, "{worst}");
 }
 
-/// Images are decoded a few at a time, in whatever groups: the vectors stay the same.
+/// Images are decoded a few at a time; vectors do not depend on these groups.
 #[test]
 fn groups_change_nothing() {
     let rows = images();
@@ -133,7 +133,7 @@ fn groups_change_nothing() {
 }
 
 #[test]
-fn settings_that_do_not_fit_the_model() {
+fn settings_that_do_not_fit_the_model_are_refused() {
     let error =
         |model: &str, image: ImageConfig| OnnxEncoder::open(&config(model, "image", image)).unwrap_err().to_string();
     let size = |size| ImageConfig { size: Some(size), ..ImageConfig::default() };

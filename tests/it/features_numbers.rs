@@ -1,4 +1,4 @@
-//! Tensors and graphs: vectors as onnxruntime gives them in Python, each row alone.
+//! Tensors and graphs get the vectors that onnxruntime in Python gives each row alone.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ fn graphs() -> RecordBatch {
     read_parquet("tests/data/features/graphs.parquet")
 }
 
-/// Ragged f64 in f32 with a mask, u8 in i32, a scalar: in batches of several, each row as it is alone.
+/// Ragged f64 become f32 with a mask, u8 become i32, and scalars come along; in batches each row is as it is alone.
 #[test]
 fn tensors_are_filled_up_and_masked() {
     let rows = tensors();
@@ -47,7 +47,7 @@ fn tensors_are_filled_up_and_masked() {
     }
 }
 
-/// Points (i, i²) of n steps, and a mask of truth values: means of the first n.
+/// The model gives points (i, i²) and takes a mask of booleans, so the vector is the mean of the first n points.
 #[test]
 fn states_of_tensors_are_pooled() {
     let rows = tensors();
@@ -56,7 +56,7 @@ fn states_of_tensors_are_pooled() {
         encode(&OnnxEncoder::open(&EncodeConfig { pooling, ..tensor(name, &[]) }).unwrap(), &rows)
     };
     let means = pooled("tensor_states", Pooling::Mean);
-    // The same, with a mask that is named as transformers' are.
+    // The result is the same with a mask that is named `attention_mask`.
     assert_eq!(pooled("tensor_states_attention", Pooling::Mean), means);
     for ((mean, last), n) in means.iter().zip(pooled("tensor_states", Pooling::Last)).zip(lengths) {
         let squares = (n - 1.0) * (2.0 * n - 1.0) / 6.0;
@@ -68,7 +68,7 @@ fn states_of_tensors_are_pooled() {
     }
 }
 
-/// Numbers of every type, in lists of every kind, are the same numbers, in f16, f32 and i32.
+/// Numbers of every type, in lists of every layout, reach models of f16, f32 and i32 as the same numbers.
 #[test]
 fn every_type_of_numbers() {
     use DataType::{Float16, Float32, Float64, Int8, Int16, Int32, Int64, UInt8, UInt16, UInt32, UInt64};
@@ -96,7 +96,7 @@ fn every_type_of_numbers() {
         assert_eq!(encode(&half, &RecordBatch::try_from_iter([("x", column)]).unwrap()), expected, "{of} in grids");
     }
 
-    // The mean of the signal and 1, the sum of the codes' rows, and the gain.
+    // Expected are the mean of the signal and 1, the sum of the codes' rows, and the gain.
     let encoder = OnnxEncoder::open(&tensor("tensor", &[])).unwrap();
     let vectors = |signal: &DataType, codes: &DataType, gain: &DataType| {
         let column = |values: &[i64], each, of: &DataType| -> ArrayRef {
@@ -122,7 +122,7 @@ fn every_type_of_numbers() {
 }
 
 #[test]
-fn tensors_that_do_not_fit() {
+fn tensors_that_do_not_fit_are_refused() {
     let error = |inputs: &[(&str, &str)]| {
         let encoder = OnnxEncoder::open(&tensor("tensor", inputs))?;
         encoder.accepts("a.parquet", &tensors().schema())
@@ -140,9 +140,9 @@ fn tensors_that_do_not_fit() {
     );
 }
 
-/// The union of several graphs gives each what it gives alone, whatever else is in the batch.
+/// In the union of several graphs each graph gets the vector that it gets alone.
 #[test]
-fn graphs_are_joined_without_a_trace() {
+fn joined_graphs_do_not_change_each_other() {
     let rows = graphs();
     let expected = lists(&rows, "vector");
     for batch_tokens in [1, 20, 4096] {
@@ -168,7 +168,7 @@ fn categories_of_nodes() {
 }
 
 #[test]
-fn graphs_that_do_not_fit() {
+fn graphs_that_do_not_fit_are_refused() {
     let error = OnnxEncoder::open(&graph("tensor", GraphInputConfig::default())).unwrap_err().to_string();
     assert_says(
         &error,

@@ -1,4 +1,4 @@
-//! Pairs, prefixes, pooling and unit length, against Python's tokenizers and onnxruntime.
+//! Text pairs, prefixes, pooling and unit length are as with Python's tokenizers and onnxruntime.
 
 use std::sync::Arc;
 

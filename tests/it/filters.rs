@@ -36,7 +36,7 @@ fn refusal(values: ArrayRef, condition: &str) -> String {
     kept(&[column(values)], condition).unwrap_err().to_string()
 }
 
-/// By every type of Arrow's that has an order, whole and cut in pieces.
+/// Conditions on every ordered type of Arrow's keep the right rows, of whole and of sliced record batches.
 #[test]
 fn conditions_keep_the_rows_that_duckdb_and_exact_arithmetic_keep() {
     let file = std::fs::File::open(path("tests/data/filters/rows.arrow")).unwrap();
@@ -61,7 +61,7 @@ fn holds<T: PartialOrd>(sign: usize, a: &T, b: &T) -> bool {
     [a == b, a != b, a < b, a <= b, a > b, a >= b][sign]
 }
 
-/// Small as often as large.
+/// Numbers that are small as often as large.
 fn mantissa() -> impl Strategy<Value = i128> {
     prop_oneof![-1300i128..1300, any::<i64>().prop_map(i128::from)]
 }
@@ -69,7 +69,7 @@ fn mantissa() -> impl Strategy<Value = i128> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// Whole numbers and decimals of every width: both sides brought to one denominator.
+    /// For whole numbers and decimals of every width, both sides are brought to one denominator.
     #[test]
     fn numbers_are_compared_exactly(
         values in proptest::collection::vec(proptest::option::of(mantissa()), 1..80),
@@ -112,7 +112,7 @@ proptest! {
         decimal!(Decimal256Array, 76u32, i256::from_i128);
     }
 
-    /// Any bits, NaNs of either sign among them, and values written in as many places as it takes.
+    /// Floating-point numbers have any bits, also those of NaN, and values are written with as many digits as it takes.
     #[test]
     fn floats_are_compared_as_ieee_754_has_it(
         bits in proptest::collection::vec(proptest::option::of(any::<u64>()), 1..80),
@@ -129,7 +129,7 @@ proptest! {
         };
         let array: ArrayRef = Arc::new(Float64Array::from(values.clone()));
         prop_assert_eq!(kept(&[column(array)], &condition).unwrap(), rows(&|v| holds(sign, &v, &literal)));
-        // What is finite and beyond the type's numbers is above or below them all, but not infinity.
+        // A finite value beyond the type's range is above or below all its finite numbers, but not infinity.
         let beyond = |to: f64| to.is_infinite() && literal.is_finite();
         let narrow = literal as f32;
         let array: ArrayRef = Arc::new(Float32Array::from_iter(values.iter().map(|v| v.map(|v| v as f32))));
@@ -168,7 +168,7 @@ fn values_that_cannot_be_compared_are_refused_with_the_remedy() {
         (time(None), "c > '2020-13-01'", "write a date"),
         (time(None), "c > '2020-01-01T00:00:00Z'", "the column has no time zone; leave that of the value out"),
         (time(Some("Mars/Olympus")), "c > '2020-01-01'", "`Mars/Olympus` is no time zone that is known here"),
-        // Clocks went forward, and back.
+        // Clocks were set forward, and back.
         (time(Some("Europe/Berlin")), "c > '2020-03-29 02:30:00'", "no such time in Europe/Berlin, or it comes twice"),
         (
             time(Some("Europe/Berlin")),
@@ -188,7 +188,7 @@ fn values_that_cannot_be_compared_are_refused_with_the_remedy() {
 
 #[test]
 fn a_time_that_comes_twice_is_told_apart_by_its_offset() {
-    // From 01:00 in summer time, an hour apart: 02:00 comes twice.
+    // These times are an hour apart from 01:00 in summer time on, so 02:00 comes twice.
     let array = TimestampSecondArray::from_iter_values((0..3).map(|hour| 1_603_580_400 + 3600 * hour));
     let batches = [column(Arc::new(array.with_timezone("Europe/Berlin")))];
     for (condition, expected) in [
@@ -202,7 +202,7 @@ fn a_time_that_comes_twice_is_told_apart_by_its_offset() {
     }
 }
 
-/// And one that keeps too few says so as well.
+/// A filter that keeps too few rows is named as well.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_filter_that_keeps_no_row_is_named_with_the_remedy() {
     let run = async |filter: &str| {
@@ -214,13 +214,13 @@ async fn a_filter_that_keeps_no_row_is_named_with_the_remedy() {
     assert_says(&error.to_string(), &["`memory` has 0 rows for which `n < 0` holds", "change the filter"]);
     assert_says(&run("n < 1").await.to_string(), &["has 1 row for which `n < 1` holds", "widen the filter"]);
     assert_says(&run("n < 9").await.to_string(), &["has 9 rows for which `n < 9` holds", "widen the filter"]);
-    // By the setting, too.
+    // The setting gives the same error.
     let uri = vec![path("data/wordnet/glosses.parquet").display().to_string()];
     let config = SourceConfig { uri, filter: Some("label = 'none'".into()), ..SourceConfig::default() };
     assert_eq!(source::open(&config).await.unwrap().filter(), Some("label = 'none'"));
 }
 
-/// A file with columns of one name that nobody uses is read; each use of the name is refused.
+/// A file may have two columns of one name if neither is used; each use of the name is refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_columns_of_one_name_are_refused_where_the_name_is_used() {
     let batch = rows(300);
@@ -245,7 +245,7 @@ async fn two_columns_of_one_name_are_refused_where_the_name_is_used() {
     is_refused(used(&|builder| builder.guards(distinct.clone())).await.unwrap_err());
     is_refused(FilteredSource::new(Box::new(source()), "twin = 1").map(drop).unwrap_err());
     is_refused(source().read(&["twin".to_owned()]).map(drop).unwrap_err());
-    // All columns are carried where none are named.
+    // If no columns are named, all are carried.
     let all = pipeline(300, 16).source(source()).start().await.map(drop).unwrap_err();
     is_refused(all);
 }

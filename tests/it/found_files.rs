@@ -1,4 +1,4 @@
-//! Which files a uri names: none that tools put beside the data, none twice, none lost.
+//! A uri names every data file once, and none of the files that tools put beside the data.
 
 use std::fs;
 use std::path::Path;
@@ -76,7 +76,7 @@ async fn datasets_of_hugging_face_are_read_as_they_say() {
         r#"{"_data_files": [{"filename": "data-00001-of-00002.arrow"}, {"filename": "data-00000-of-00002.arrow"}]}"#;
     let [first, second] = ["data-00001-of-00002.arrow", "data-00000-of-00002.arrow"];
     fs::write(dir.path().join("dataset_info.json"), "{}").unwrap();
-    // Below datasets' own cache there is no list.
+    // The cache of `datasets` has no list of files.
     finds(dir.path(), "DIR", &[second, first]).await;
     fs::write(dir.path().join("state.json"), listed).unwrap();
     finds(dir.path(), "DIR", &[first, second]).await;
@@ -89,7 +89,7 @@ async fn datasets_of_hugging_face_are_read_as_they_say() {
     assert_says(&all(found(dir.path(), &uri).await), &["no such file", first, "state.json` names it"]);
     fs::write(dir.path().join("state.json"), "{").unwrap();
     assert_says(&all(found(dir.path(), &uri).await), &["state.json`", "damaged"]);
-    // Another program's.
+    // This file belongs to another program.
     fs::write(dir.path().join("state.json"), r#"{"step": 3}"#).unwrap();
     finds(dir.path(), "DIR", &[second]).await;
     let chosen = listed.replace("]}", r#"], "_indices_data_files": [{"filename": "indices.arrow"}]}"#);
@@ -134,7 +134,7 @@ async fn names_may_have_any_characters() {
     }
 }
 
-/// The cache of an earlier run belongs to the files, however they are named.
+/// The cache of an earlier run is found however the uri names the files.
 #[tokio::test]
 async fn a_file_is_the_same_under_every_name() {
     let dir = folder(&["a b.parquet"]);
@@ -153,7 +153,7 @@ async fn links_that_lead_in_circles_end() {
     finds(dir.path(), "DIR/**/*.parquet", &expected).await;
 }
 
-/// Whatever bytes names have.
+/// Names of files may have any bytes.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn names_need_not_be_utf8() {

@@ -1,4 +1,4 @@
-//! The proximity graph, against brute force and against candidates drawn row by row.
+//! The proximity graph is the one of brute force, and its candidates are as random as if drawn row by row.
 
 use proptest::prelude::*;
 use prosampler::config::{GraphConfig, Similarity};
@@ -34,7 +34,7 @@ fn assert_sound(graph: &ProximityGraph, table: &EmbeddingTable, k: usize) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
-    /// All others as candidates: the exact graph, for all odd sizes of tiles, panels and blocks.
+    /// If all other samples are candidates, the graph is exact, for all odd sizes of tiles, panels and blocks.
     #[test]
     fn all_candidates_give_the_exact_graph(len in 2usize..500, dimension in 2usize..40, k in 1usize..30, seed: u64) {
         let table = table(len, dimension, 5, seed);
@@ -43,7 +43,7 @@ proptest! {
         assert_sound(&graph, &table, k);
         let exact = graph::exact(&table, k, GraphVersion(1));
         for id in ids(&table) {
-            // The two sum in different order, so near ties may swap; the similarities must agree.
+            // The two sum in a different order, so near ties may swap; the similarities must agree.
             for (a, b) in graph.similarities(id).iter().zip(exact.similarities(id)) {
                 prop_assert!((a - b).abs() < 1e-5);
             }
@@ -88,7 +88,7 @@ fn candidates_are_a_uniform_subset_without_self() {
     assert!((0.9..1.1).contains(&variance), "{variance}");
 }
 
-/// Variance of the in-degrees, and how many samples nobody points to.
+/// The variance of the in-degrees, and the number of samples in no neighbor list.
 fn in_degrees(graph: &ProximityGraph) -> (f64, f64) {
     let mut degrees = vec![0f64; graph.len()];
     for id in (0..graph.len()).map(SampleId::new) {
@@ -99,7 +99,7 @@ fn in_degrees(graph: &ProximityGraph) -> (f64, f64) {
     (variance, degrees.iter().filter(|&&d| d == 0.0).count() as f64)
 }
 
-/// Sharing candidates within a block must not show in the graph.
+/// In-degrees do not show that the rows of a block share their candidates.
 #[test]
 fn in_degrees_are_those_of_candidates_drawn_row_by_row() {
     let table = table(20_000, 16, 200, 9);
@@ -114,7 +114,7 @@ fn in_degrees_are_those_of_candidates_drawn_row_by_row() {
     }
 }
 
-/// More candidates, harder neighbors: the dial of the paper, with the same mean on both paths.
+/// More candidates give more similar neighbors, as in the paper, with the same mean on both paths.
 #[test]
 fn similarity_grows_with_candidates_alike_on_both_paths() {
     let table = table(3000, 16, 30, 5);

@@ -1,4 +1,4 @@
-//! Saved graphs: the same bits again, and nothing else is taken for one.
+//! A saved graph is read back bit for bit, and other files are refused.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -63,7 +63,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Wherever the damage is, there is an error, or it is where no reader looks.
+    /// Damage anywhere is an error, unless no reader depends on those bytes.
     #[test]
     fn damage_is_an_error_and_never_a_panic(place: proptest::sample::Index, value: u8, cut: bool) {
         let dir = TempDir::new().unwrap();

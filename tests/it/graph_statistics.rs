@@ -1,4 +1,4 @@
-//! Statistics of a graph, against counting from the definitions.
+//! The statistics of a graph are those that counting by the definitions gives.
 
 use std::collections::BTreeSet;
 
@@ -36,7 +36,7 @@ proptest! {
     ) {
         use rand::{RngExt, SeedableRng};
         let mut generator = rand::rngs::ChaCha8Rng::seed_from_u64(seed);
-        // Neighbors near by, around a ring cut at the ends, so that there are several components.
+        // Neighbors are near by on a line, so that there are several components.
         let mut list = |i: usize| -> Vec<usize> {
             let low = (i / spread * spread).min(len - degree - 1);
             let high = (low + spread.max(degree + 1)).min(len);

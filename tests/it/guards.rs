@@ -1,4 +1,4 @@
-//! Guards are never violated, keep out nobody whom they need not, and lose nobody whom a later mini-batch can have.
+//! Guards are never violated, refuse no sample without need, and leave out no sample that a later mini-batch can take.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ struct Data {
 impl Data {
     fn new(kind: usize, len: usize, classes: u32, storage: Storage, pairs: bool, seed: u64) -> Self {
         let mut generator = ChaCha8Rng::seed_from_u64(seed);
-        // Kind 5: all are one.
+        // Kind 5: all samples have one value.
         let contents: Vec<_> = (0..len as u32)
             .map(|i| {
                 if kind == 5 {
@@ -77,7 +77,7 @@ impl Data {
             ProximityGraph::new(neighbors.collect(), vec![0.5; len * degree], degree, GraphVersion(1)).unwrap()
         };
         let graph = match kind {
-            // Small islands; a star; everyone's only neighbor is oneself; a line that ends.
+            // Small islands; a star; samples that are their own only neighbors; a line that ends.
             0 => handmade(&|i, e| (i / 4 * 4 + (i + e) % 4).min(len - 1)),
             1 => handmade(&|_, e| e),
             2 => handmade(&|i, _| i),
@@ -106,7 +106,7 @@ impl Data {
         Guards::new(config, self.groups.clone(), self.table.clone())
     }
 
-    /// Whether two samples must not come together, by the words of the settings.
+    /// Whether two samples must not come together, by the definitions of the settings.
     fn conflict(&self, config: &GuardsConfig, a: SampleId, b: SampleId) -> bool {
         let (i, j) = (a.index(), b.index());
         let similarity = f64::from(self.table.similarity_of(a, b));
@@ -168,7 +168,7 @@ proptest! {
             let expected = if coverage == Coverage::Exact { draw.ids.len() } else { 1 };
             prop_assert!(fresh >= expected, "{} of {:?} are fresh", fresh, draw);
             prop_assert_eq!(epoch.left(), len - seen.len());
-            // All were looked at before a place was left empty: there are fewer than 64 B.
+            // All samples were looked at before a place was left empty, since there are fewer than 64 B.
             if draw.counts.short > 0 && coverage == Coverage::Exact {
                 let stays = (0..len).map(SampleId::new).find(|id| {
                     !seen.contains(id) && !draw.ids.iter().any(|&member| data.conflict(&guards, *id, member))
@@ -185,8 +185,8 @@ proptest! {
         }
     }
 
-    /// Where values have no more samples than an epoch has mini-batches, every sample comes: those of large groups are
-    /// begun with in time.
+    /// If no value has more samples than an epoch has mini-batches, every sample is drawn, because mini-batches begin
+    /// with samples of large groups.
     #[test]
     fn distinct_values_leave_nobody_out(
         (batches, batch_size, missing) in (2usize..20, 2usize..24, 0usize..20),
@@ -224,7 +224,7 @@ proptest! {
         prop_assert_eq!((epoch.left(), count), (0, batches as u64));
     }
 
-    /// Lists are the same content as wholes, not by an item that they share.
+    /// Two lists are the same content if they are equal as a whole; one common item is not enough.
     #[test]
     fn lists_are_copies_only_as_wholes(len in 2usize..60, items in 1usize..4, values in 1i32..6, seed in any::<u64>()) {
         let mut generator = ChaCha8Rng::seed_from_u64(seed);
@@ -249,7 +249,7 @@ proptest! {
         }
     }
 
-    /// Groups against a comparison of all with all.
+    /// Groups are compared with a comparison of all pairs.
     #[test]
     fn groups_are_the_samples_that_share_a_value(len in 1usize..60, classes in 1u32..40, seed in any::<u64>()) {
         let data = Data::new(2, len.max(2), classes, Storage::F32, false, seed);
@@ -263,14 +263,14 @@ proptest! {
                 let groups = data.groups.groups_of(SampleId::new(i)).iter().filter(|g| data.groups.of_key(key).contains(g));
                 let members: HashSet<_> = groups.flat_map(|&g| data.groups.members(g)).map(|id| id.index()).collect();
                 let expected: HashSet<_> = (0..len.max(2)).filter(|&j| shares(i, j)).collect();
-                // Alone with its values a sample is in no group.
+                // A sample whose values no other has is in no group.
                 prop_assert!(members == expected || (members.is_empty() && expected.len() <= 1));
             }
         }
     }
 }
 
-/// What each guard refuses is in its own counter.
+/// Each guard counts its refusals in a counter of its own.
 #[test]
 fn refusals_are_counted_by_guard() {
     let data = Data::new(4, 180, 8, Storage::F32, true, 3);
@@ -381,14 +381,14 @@ async fn too_few_values_are_refused_and_too_few_places_are_counted() {
     }
     let missing = labelled(5, 4).guards(GuardsConfig { distinct: vec!["labels".into()], ..GuardsConfig::default() });
     assert!(matches!(missing.start().await, Err(Error::MissingColumn { .. })));
-    // 5 labels of 140 samples each, and 175 mini-batches of 4: all come.
+    // With 5 labels of 140 samples each and 175 mini-batches of 4, all samples are drawn.
     let mut stream = labelled(5, 4).start().await.unwrap();
     let mut samples = 0;
     while let Some(mini_batch) = stream.try_next().await.unwrap() {
         samples += mini_batch.ids.len();
     }
     assert_eq!((samples, stream.delivered(), stream.counts().unplaced), (SAMPLES, 175, 0));
-    // With a label that has half of the samples, and mini-batches of 4, half of those have no place.
+    // If a label has half of the samples, and mini-batches are of 4, half of these have no place.
     let batch = rows(SAMPLES);
     let labels: ArrayRef =
         Arc::new(Int32Array::from_iter_values((0..SAMPLES as i32).map(|i| if i % 2 == 0 { -1 } else { i })));
@@ -400,13 +400,14 @@ async fn too_few_values_are_refused_and_too_few_places_are_counted() {
         samples += mini_batch.ids.len();
     }
     assert_eq!(stream.counts().unplaced, (SAMPLES - samples) as u64);
-    // One in every mini-batch until the 350 others are used up, three a time.
+    // One is in every mini-batch until the 350 others are used up, three at a time.
     assert_eq!((samples, stream.delivered()), (350 + 117, 117));
 }
 
-/// One label has half of the rows: mini-batches stay short, which is warned of once, and counted in each and in total.
+/// If one label has half of the rows, mini-batches stay short. A warning says so once, and the empty places are counted
+/// in each mini-batch and in total.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pool_that_guards_empty_is_seen() {
+async fn short_mini_batches_are_warned_of_and_counted() {
     let dir = TempDir::new().unwrap();
     let texts: ArrayRef = Arc::new(StringArray::from_iter_values((0..120).map(|i| format!("a text about number {i}"))));
     let labels: ArrayRef = Arc::new(Int32Array::from_iter_values((0..120).map(|i| if i < 60 { -1 } else { i })));
@@ -442,9 +443,9 @@ async fn a_pool_that_guards_empty_is_seen() {
     assert!(said.contains(&empty), "{empty} is missing in {said}");
 }
 
-/// With the paper's coverage every sample comes at least once, but for a single one, and walks collect what they meet.
+/// With the paper's coverage every sample but possibly one is drawn at least once, and mini-batches may repeat samples.
 #[test]
-fn the_papers_coverage_overlaps_until_all_have_come() {
+fn the_papers_coverage_repeats_samples_until_all_were_drawn() {
     let data = Data::new(4, 190, 1000, Storage::F32, false, 9);
     for (batch_size, drop_last) in [(19, false), (24, false), (24, true), (27, false)] {
         let config = WalkConfig { coverage: Coverage::Paper, drop_last, ..walk_config(batch_size) };
@@ -452,7 +453,7 @@ fn the_papers_coverage_overlaps_until_all_have_come() {
         let (mut times, mut sizes) = (vec![0; 190], Vec::new());
         while let Some(draw) = epoch.next(&data.graph) {
             let fresh = draw.ids.iter().filter(|id| times[id.index()] == 0).count();
-            // A walk starts where the epoch has not been, and the last one has nothing else.
+            // A walk starts at a sample that was not drawn yet, and the last mini-batch may have only that one.
             assert_eq!(times[draw.ids[0].index()], 0);
             assert!(draw.ids.len() == batch_size || fresh == draw.ids.len());
             draw.ids.iter().for_each(|id| times[id.index()] += 1);

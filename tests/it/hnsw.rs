@@ -1,4 +1,4 @@
-//! Approximate neighbors, against brute force; queries from outside.
+//! HNSW finds nearly all neighbors that brute force finds, and answers queries with vectors from outside.
 
 use std::sync::Arc;
 
@@ -57,10 +57,10 @@ fn small_and_degenerate_data_keep_the_degree() {
         let k = (len - 1).min(7);
         assert!(recall(&graph::build(&table, &hnsw(7), 1, GraphVersion(1)), &table, k) > 0.95, "{len} samples");
     }
-    // All alike, and more of them than a search keeps: whichever are found, they are K others.
+    // All samples are equal, and more than a search keeps; whichever are found, they are K others.
     let alike = EmbeddingTable::new([1.0, 2.0].repeat(700), 2, Similarity::Cosine, ModelVersion(1)).unwrap();
     recall(&graph::build(&alike, &hnsw(9), 1, GraphVersion(1)), &alike, 9);
-    // As many neighbors as there are others.
+    // All other samples are neighbors.
     let table = table(60, 6, 3, 4);
     recall(&graph::build(&table, &hnsw(100), 1, GraphVersion(1)), &table, 59);
 }
@@ -93,7 +93,7 @@ fn queries_find_what_brute_force_finds() {
                 assert!((similarity - dot(id)).abs() < 1e-4);
             }
             found += exact[..20].iter().filter(|(id, _)| nearest.iter().any(|(other, _)| other == id)).count();
-            // Beyond what the index keeps, and beyond the data: all samples, compared one by one.
+            // If more are asked for than the index keeps, all samples are compared one by one.
             let all = index.search(query, 5000).unwrap();
             assert_eq!(all.len(), 1000);
             for ((_, a), (_, b)) in all.iter().zip(&exact) {
@@ -111,7 +111,7 @@ fn a_stored_vector_is_its_own_nearest() {
     let table = Arc::new(table(700, 16, 20, 2));
     let index = HnswIndex::build(&table, 1);
     for id in (0..700).step_by(17).map(SampleId) {
-        // Scaled like the table.
+        // The query is scaled as the table is.
         let vector: Vec<_> = table.get(id).iter().map(|x| 3.0 * x).collect();
         let nearest = index.search(&vector, 3).unwrap();
         assert_eq!((nearest.len(), nearest[0].0), (3, id));

@@ -1,4 +1,4 @@
-//! One binary, one promise a file.
+//! The integration tests are one binary, in which each file tests one promise.
 
 mod bad_input;
 mod bad_samples;
@@ -11,6 +11,8 @@ mod cloud;
 mod command;
 mod config;
 mod conformance;
+mod contract_encoders;
+mod contract_sources;
 mod coverage;
 mod determinism;
 mod device;
@@ -39,7 +41,11 @@ mod odd_values;
 mod pairs;
 mod pipelines;
 mod providers;
-mod refresh;
+mod refresh_drift;
+mod refresh_failures;
+mod refresh_inputs;
+mod refresh_swaps;
+mod refresh_triggers;
 mod resume;
 mod run;
 mod shards;
@@ -50,3 +56,4 @@ mod store_end;
 mod support;
 mod updates;
 mod views;
+mod words;

@@ -1,4 +1,4 @@
-//! What a mini-batch carries, and that it is harder than chance.
+//! A mini-batch carries rows, versions, staleness and similarity, and is harder than chance.
 
 use std::collections::HashSet;
 
@@ -62,7 +62,7 @@ async fn a_refresh_is_published_between_mini_batches_and_loses_nothing() {
         let mini_batch = mini_batch.unwrap();
         versions.push(mini_batch.graph_version.0);
         mini_batch.ids.iter().for_each(|id| assert!(seen.insert(*id)));
-        // A trainer that takes a while; a refresh of this size is done long before the epoch is.
+        // The trainer takes a while, so that the refresh is done long before the epoch is.
         tokio::time::sleep(std::time::Duration::from_millis(3)).await;
     }
     assert_eq!(seen.len(), SAMPLES);
@@ -82,7 +82,7 @@ async fn walks_are_harder_than_chance_and_the_summary_says_so() {
     let summary = observer.summary(&stream.snapshot());
     assert_eq!((summary.samples, summary.walked.similarity.len(), summary.uniform.similarity.len()), (SAMPLES, 40, 40));
     assert!(summary.walked.mean_similarity() > 2.0 * summary.uniform.mean_similarity(), "{summary}");
-    // No two rows share their number.
+    // No two rows have the same number.
     assert_eq!((summary.walked.mean_shared(), summary.uniform.mean_shared()), (0.0, 0.0));
     let text = summary.to_string();
     for part in ["mean in-batch similarity", "pairs that share `n`", "version 1 for 40 mini-batches"] {

@@ -1,4 +1,4 @@
-//! The kNN graph, made in every way, against brute force.
+//! Every builder of the kNN graph finds the neighbors that brute force finds.
 
 use prosampler::config::{GraphBuilder, GraphConfig, Precision, Similarity, Storage};
 use prosampler::embeddings::EmbeddingTable;
@@ -24,7 +24,7 @@ fn share(graph: &ProximityGraph, exact: &ProximityGraph) -> f64 {
 }
 
 #[test]
-fn every_way_finds_the_nearest() {
+fn every_builder_finds_the_nearest() {
     let table = table(3000, 96, 30, 4);
     let exact = graph::exact(&table, K, GraphVersion(1));
     for (builder, precision, least) in [
@@ -48,13 +48,13 @@ fn every_way_finds_the_nearest() {
 
 #[test]
 fn as_many_are_found_as_are_asked_for() {
-    // Without clusters, where neighbors are in different cells.
+    // Without clusters in the data, neighbors are in different cells.
     let table = table(6000, 24, 6000, 4);
     let exact = graph::exact(&table, K, GraphVersion(1));
     let found = [0.6, 0.8, 0.95].map(|recall| {
         let config = GraphConfig { recall, ..config(GraphBuilder::NnDescent, Precision::F32) };
         let graph = graph::build(&table, &config, 1, GraphVersion(1));
-        // However few meet a sample in its cells, it has K neighbors.
+        // However few samples share a cell with it, a sample has K neighbors.
         for id in (0..graph.len()).map(SampleId::new) {
             let mut neighbors = graph.neighbors(id).to_vec();
             assert!(neighbors.iter().all(|&neighbor| neighbor.index() < 6000 && neighbor != id));
@@ -65,11 +65,11 @@ fn as_many_are_found_as_are_asked_for() {
         share(&graph, &exact)
     });
     println!("{found:?}");
-    // A gauge of 512 rows may be off by a hundredth or two, and few cells find more than was wanted.
+    // A recall probe of 512 rows may be off by one or two hundredths, and few cells find more than was wanted.
     assert!((0.57..0.78).contains(&found[0]) && (0.77..0.93).contains(&found[1]) && found[2] > 0.92, "{found:?}");
 }
 
-/// Cells of samples that no center parts are cut, so that no cell is nearly all pairs.
+/// Equal samples cannot be separated by centers, so their cells are cut to a size that keeps pairs few.
 #[test]
 fn many_samples_that_are_alike_are_neighbors() {
     let (len, d, alike) = (30_000, 8, 25_000);
@@ -118,7 +118,7 @@ fn the_number_of_threads_does_not_matter() {
     assert!(one == with(4));
 }
 
-/// The same samples after a training step or so, and `more` new ones.
+/// The same samples after about one training step, and `more` new ones.
 fn moved(table: &EmbeddingTable, by: f32, more: usize) -> EmbeddingTable {
     let (len, d) = (table.len(), table.dimension());
     let noise = vectors(len + more, d, 1, 77);
@@ -158,7 +158,7 @@ fn refining_follows_small_steps_one_after_another() {
         println!("kept {}, recall {} by its gauge, {found} in truth", refined.kept, refined.recall);
         assert!(!refined.rebuilt && refined.kept < 0.99);
         assert!(found >= 0.97 && (found - refined.recall).abs() < 0.02);
-        // A run that goes on from a saved graph makes the same one.
+        // A resumed run refines the saved graph to the same one.
         graph.save(dir.path().join("graph.arrow")).unwrap();
         let opened = ProximityGraph::open(dir.path().join("graph.arrow")).unwrap();
         assert!(refine(&opened, &after, &config, 1, GraphVersion(step)) == refined);
@@ -166,7 +166,7 @@ fn refining_follows_small_steps_one_after_another() {
     }
 }
 
-/// The old graph satisfies the recall, but has fewer neighbors than are wanted, and no spares.
+/// The old graph satisfies the recall, but has fewer neighbors than are wanted, and no reserve neighbors.
 #[test]
 fn refining_to_more_neighbors_fills_all_lists() {
     let table = table(3000, 96, 30, 6);
@@ -205,8 +205,8 @@ fn smaller_storage_keeps_the_neighbors() {
     }
 }
 
-/// Rough scores choose, similarities stand in the graph, best first: also where candidates are scored again in several
-/// turns (64 Ki numbers are one), whatever is stored.
+/// Low-precision scores choose the neighbors, and the graph has their similarities in f32, best first, for every storage
+/// and however often candidates are scored again.
 #[test]
 fn sampled_graphs_hold_similarities() {
     let all = vectors(2010, 96, 20, 8);
@@ -226,7 +226,7 @@ fn sampled_graphs_hold_similarities() {
                 assert!((similarity - table.similarity_of(row, id)).abs() < 1e-6, "{storage:?}, {precision:?}");
             }
         }
-        // Each of the nearest is a candidate in three of four cases.
+        // Each of the nearest samples is a candidate with probability 3/4.
         let found = share(&graph, &graph::exact(&table, K, GraphVersion(1)));
         println!("{storage:?}, {precision:?}: {found}");
         assert!((0.72..0.78).contains(&found), "{storage:?}, {precision:?}: {found}");

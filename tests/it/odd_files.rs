@@ -1,4 +1,4 @@
-//! Valid files that are hard to read, and files that are none: the right values, or an error with the remedy.
+//! Unusual files, and files that are not tables, give the right values or an error with the remedy.
 
 use std::fs;
 use std::path::Path;
@@ -60,7 +60,7 @@ async fn big_endian_numbers_are_refused_and_not_swapped() {
     }
 }
 
-/// Two of 200 texts are Latin-1. All rows arrive, in their order, with the texts where all of a record batch are good.
+/// Two of 200 texts are Latin-1. All rows arrive in their order, as texts if all texts of their record batch are valid.
 #[tokio::test]
 async fn a_text_that_is_no_utf8_is_the_fault_of_its_row() {
     for (name, bad) in [
@@ -88,7 +88,8 @@ async fn a_text_that_is_no_utf8_is_the_fault_of_its_row() {
     }
 }
 
-/// What the text is not is said by sample, whether the encoder reads it or the trainer gets it; and skipped where asked.
+/// A text that is not UTF-8 is an error that names its sample, whether the encoder reads it or the trainer gets it, or
+/// is skipped if the settings say so.
 #[tokio::test]
 async fn a_text_that_is_no_utf8_is_a_bad_sample() {
     let dir = TempDir::new().unwrap();
@@ -140,7 +141,7 @@ fn inspecting_tells_texts_that_are_no_utf8() {
     assert_says(&error, &["error: sample 117 cannot be encoded: column `text` is no UTF-8"]);
 }
 
-/// Damage of one file does not keep the others from being shown, each file's is told, and the command fails.
+/// `inspect` shows the sound files, reports the damage of each other one, and fails.
 #[test]
 fn inspecting_tells_the_damage_of_every_file() {
     let dir = TempDir::new().unwrap();
@@ -200,7 +201,7 @@ async fn a_stale_arrow_schema_is_ignored() {
 }
 
 #[tokio::test]
-async fn what_is_no_table_is_named_with_the_remedy() {
+async fn files_that_are_not_tables_are_named_with_the_remedy() {
     let dir = TempDir::new().unwrap();
     let parquet = dir.path().join("whole.parquet");
     write_parquet(&parquet, &rows(300), 100);
@@ -228,10 +229,10 @@ async fn what_is_no_table_is_named_with_the_remedy() {
     }
 }
 
-/// The pages of a dictionary that makes the decoder panic: the row group is an error, or skipped and counted, and nothing
-/// of the panic is printed.
+/// If a dictionary page makes the decoder panic, its row group is an error, or is skipped and counted, and the panic is
+/// not printed.
 #[tokio::test]
-async fn a_decoder_that_panics_loses_nothing_quietly() {
+async fn a_decoder_that_panics_is_an_error() {
     let file = odd("panic.parquet");
     let source = open(&file).await.unwrap();
     let error = source.read(&names(&source)).unwrap().try_collect::<Vec<_>>().await.unwrap_err();
@@ -247,7 +248,7 @@ async fn a_decoder_that_panics_loses_nothing_quietly() {
     assert_says(&said, &["what cannot be read", "panic.parquet`, row group 1, column `text`"]);
 }
 
-/// A Parquet file of nothing but a footer, whose groups have so many columns each.
+/// A Parquet file that has only a footer, with this many columns in each group.
 fn footer_of(columns: &[i32]) -> Vec<u8> {
     let varint = |mut value: u64| {
         let mut bytes = Vec::new();
@@ -258,7 +259,7 @@ fn footer_of(columns: &[i32]) -> Vec<u8> {
         bytes.push(value as u8);
         bytes
     };
-    // Version 1; then the schema, a list of structs with a name and a number of columns.
+    // The footer has version 1, then the schema: a list of structs with a name and a number of columns.
     let mut footer = vec![0x15, 2, 0x19, 0xfc];
     footer.extend(varint(columns.len() as u64));
     for columns in columns {
@@ -271,7 +272,7 @@ fn footer_of(columns: &[i32]) -> Vec<u8> {
     [b"PAR1", &footer[..], &length, b"PAR1"].concat()
 }
 
-/// The decoder would ask for 16 GiB, or go down until the stack ends: either ends the process.
+/// The decoder would ask for 16 GiB, or recurse until the stack overflows, and either would end the process.
 #[tokio::test]
 async fn impossible_columns_of_a_footer_are_refused() {
     let dir = TempDir::new().unwrap();
@@ -288,9 +289,9 @@ async fn impossible_columns_of_a_footer_are_refused() {
     }
 }
 
-/// An empty name is no time zone, by Arrow's format. Its writers leave it out.
+/// By Arrow's format an empty name means no time zone, and writers leave it out.
 #[tokio::test]
-async fn an_empty_time_zone_is_none() {
+async fn an_empty_time_zone_counts_as_no_time_zone() {
     let times = TimestampMicrosecondArray::from(vec![7]).with_timezone("");
     let rows = RecordBatch::try_from_iter([("time", Arc::new(times) as ArrayRef)]).unwrap();
     let store =

@@ -1,4 +1,5 @@
-//! Images as cameras, phones and the web make them, as Pillow sees them; and what is no image, by its reason.
+//! Images as cameras, phones and the web make them are decoded as Pillow decodes them; what is not an image is refused
+//! with a reason.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use prosampler::encode::{BadRow, Encoder, OnnxEncoder};
 
 use crate::support::{encode, lists, path, read_parquet};
 
-/// Gives the 12 × 20 pixels as they are.
+/// An encoder that gives the 12 × 20 pixels as they are.
 fn encoder(column: &str) -> OnnxEncoder {
     OnnxEncoder::open(&EncodeConfig {
         model: Some(path("tests/data/features/image_any.onnx")),
@@ -29,8 +30,8 @@ fn bad_rows(images: ArrayRef) -> Vec<BadRow> {
     encoder.encode_readable(&batch, &mut vectors).unwrap().bad
 }
 
-/// What may differ, in steps of 1/255: nothing but by rounding in the decoders of JPEG, and where colors have fewer
-/// pixels. 16 bits are rounded where Pillow cuts them.
+/// How far pixels may differ, in steps of 1/255: by rounding in the decoders of JPEG, and more if colors have fewer
+/// pixels. Images of 16 bits are rounded here and cut by Pillow.
 fn allowed(name: &str) -> f32 {
     match name {
         name if name.contains("4:2:0") => 4.0,
@@ -60,7 +61,7 @@ fn images_are_upright_and_as_pillow_decodes_them() {
 }
 
 #[test]
-fn what_is_no_image_is_named() {
+fn values_that_are_not_images_are_named() {
     let rows = read_parquet("tests/data/images/bad.parquet");
     let bad = bad_rows(rows["image"].clone());
     let reasons = rows["reason"].as_string::<i32>();
@@ -87,7 +88,7 @@ fn a_struct_without_bytes_says_what_is_there_instead() {
     assert_eq!(bad, [(1, path.to_owned()), (2, "has no `bytes`".to_owned())]);
 }
 
-/// Wherever it is cut, a JPEG is a bad sample, whatever is within its header or behind it.
+/// A JPEG that is cut short anywhere is a bad sample, whatever its header holds or follows the cut.
 #[test]
 fn a_jpeg_that_is_cut_short_is_never_half_an_image() {
     let rows = read_parquet("tests/data/images/good.parquet");

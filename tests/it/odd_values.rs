@@ -1,4 +1,4 @@
-//! Values at the edge of what a model reads: each gives what it gives alone, or is a bad sample by its reason.
+//! Values at the edge of what a model reads give the vector that they give alone, or are bad samples with a reason.
 
 use std::slice::from_ref;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ fn model(name: &str) -> EncodeConfig {
     EncodeConfig { model: Some(path(&format!("tests/data/{name}.onnx"))), sessions: 1, ..EncodeConfig::default() }
 }
 
-/// The vector of each row, or why there is none; every one as it is alone.
+/// The vector of each row, or why there is none. Each vector is the one that the row has alone.
 fn judged(encoder: &dyn Encoder, columns: Vec<(&str, ArrayRef)>) -> Vec<Result<Vec<f32>, String>> {
     let rows = RecordBatch::try_from_iter(columns).unwrap();
     encoder.accepts("rows", &rows.schema()).unwrap();
@@ -79,7 +79,7 @@ const TEXTS: [&str; 12] = [
 ];
 
 #[test]
-fn a_text_without_a_token_is_bad_and_any_other_is_read_to_its_end() {
+fn texts_without_a_token_are_bad_and_others_are_read_whole() {
     let dir = TempDir::new().unwrap();
     let (config, tokenizer) = bare(&dir);
     let found = judged(&OnnxEncoder::open(&config).unwrap(), column(&TEXTS));
@@ -96,7 +96,7 @@ fn a_text_without_a_token_is_bad_and_any_other_is_read_to_its_end() {
     }
     assert!(without >= 3);
 
-    // Where a prefix or the tokenizer adds tokens, there is something to embed.
+    // If a prefix or the tokenizer adds tokens, there is something to embed.
     let prefixed = EncodeConfig { prefix: "query: ".into(), ..config.clone() };
     assert_eq!(reasons(&judged(&OnnxEncoder::open(&prefixed).unwrap(), column(&TEXTS))), []);
     let special = path("data/models/gloss-encoder/tokenizer.json");
@@ -119,7 +119,7 @@ fn a_text_of_megabytes_is_cut_like_any_other() {
     assert_eq!(found[0], found[1]);
 }
 
-/// Nulls that are no nulls of the array itself: in the values of a dictionary, and in a column of nothing else.
+/// Nulls may be in the values of a dictionary, or the whole column may be of the type null.
 #[tokio::test]
 async fn nulls_within_a_dictionary_are_nulls() {
     let mut texts = StringDictionaryBuilder::<Int32Type>::new();
@@ -180,7 +180,7 @@ fn tensor(name: &str) -> OnnxEncoder {
     OnnxEncoder::open(&config).unwrap()
 }
 
-/// The model takes points, two numbers each, as many as there are.
+/// The model takes any number of points, of two numbers each.
 #[test]
 fn lists_of_another_shape_are_bad_even_with_as_many_numbers() {
     let points: [&[&[f64]]; 8] = [
@@ -256,9 +256,10 @@ fn graph(name: &str, num_nodes: Option<&str>) -> OnnxEncoder {
     OnnxEncoder::open(&EncodeConfig { graph: Some(graph), ..model(name) }).unwrap()
 }
 
-/// The model takes any numbers for each node; that neighbors in the data have others makes no difference.
+/// The model takes any number of features for each node, the same for all graphs of a batch. Rows beside each other may
+/// differ in it.
 #[test]
-fn graphs_go_through_a_model_with_their_like() {
+fn graphs_are_batched_with_graphs_of_the_same_width() {
     let features: [&[&[f64]]; 8] = [
         &[&[1., 2.], &[3., 4.]],
         &[&[1., 2., 3.], &[4., 5., 6.]],
@@ -284,7 +285,7 @@ fn graphs_go_through_a_model_with_their_like() {
         assert_eq!(found[row], Ok([1., 2., 3., 4.].map(|times| times * sum).to_vec()));
     }
 
-    // Where the settings say how many there are, others are bad.
+    // If the settings say how many there are, rows with another number are bad.
     let three = GraphInputConfig { node_width: Some(3), ..GraphInputConfig::default() };
     let three = EncodeConfig { graph: Some(three), ..model("values/graph_open") };
     let found = judged(&OnnxEncoder::open(&three).unwrap(), columns());
@@ -295,7 +296,7 @@ fn graphs_go_through_a_model_with_their_like() {
 }
 
 #[test]
-fn edges_must_lead_to_nodes_that_are_there() {
+fn edges_must_lead_to_existing_nodes() {
     let kinds = whole(&[&[0, 1, 2], &[3, 4], &[5], &[1, 2], &[0, 9], &[0], &[2, 3]]);
     let none: &[i64] = &[];
     let from = whole(&[&[0, 1], &[0, 2], &[i64::MIN], &[0, 1], &[0], none, &[0]]);
@@ -323,9 +324,9 @@ fn edges_must_lead_to_nodes_that_are_there() {
     assert!(reasons(&found).contains(&(5, "count says -1 nodes")));
 }
 
-/// Columns that are no numbers never reach a model as such.
+/// Columns of times are refused, although Arrow stores them as numbers.
 #[test]
-fn times_are_no_numbers() {
+fn times_are_not_taken_for_numbers() {
     let times: ArrayRef = Arc::new(TimestampSecondArray::from(vec![1, 2]));
     let rows =
         RecordBatch::try_from_iter([("signal", times.clone()), ("codes", times.clone()), ("gain", times)]).unwrap();

@@ -14,45 +14,14 @@ use prosampler::store::Store;
 use prosampler::{Error, MiniBatch, ModelVersion, Pipeline, PipelineBuilder, Result, SampleId};
 use tempfile::TempDir;
 
-use crate::support::{graph_config, path, vectors, walk_config};
+use crate::support::{DIMENSION, TestEncoder, graph_config, path, vectors, walk_config};
 
 const ROWS: usize = 600;
-const DIMENSION: usize = 8;
 
 /// Vectors of a column of numbers, longer or shorter than 1.
-struct Numbers {
-    columns: Vec<String>,
-    vectors: Vec<f32>,
-}
-
-impl Numbers {
-    fn encoder(column: &str, scale: f32) -> Arc<dyn Encoder> {
-        let vectors = vectors(2 * ROWS, DIMENSION, 10, 3).into_iter().map(|x| x * scale).collect();
-        Arc::new(Self { columns: vec![column.into()], vectors })
-    }
-}
-
-impl Encoder for Numbers {
-    fn name(&self) -> &str {
-        "numbers"
-    }
-
-    fn columns(&self) -> &[String] {
-        &self.columns
-    }
-
-    fn dimension(&self) -> usize {
-        DIMENSION
-    }
-
-    fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()> {
-        assert_eq!(rows.num_columns(), 1);
-        let numbers = rows.column(0).as_primitive::<UInt32Type>().values();
-        for (&n, vector) in numbers.iter().zip(vectors.chunks_exact_mut(DIMENSION)) {
-            vector.copy_from_slice(&self.vectors[n as usize * DIMENSION..][..DIMENSION]);
-        }
-        Ok(())
-    }
+fn numbers(column: &str, scale: f32) -> Arc<dyn Encoder> {
+    let encoder = TestEncoder::new(2 * ROWS).reading(column);
+    Arc::new(encoder.altered(move |_, _, vector| vector.iter_mut().for_each(|x| *x *= scale)))
 }
 
 fn anchor_of(row: usize) -> usize {
@@ -71,10 +40,10 @@ fn batch() -> RecordBatch {
 }
 
 fn encoder(over: GraphOver) -> PairEncoder {
-    PairEncoder::new(Numbers::encoder("question", 3.0), Numbers::encoder("answer", 0.5), over).unwrap()
+    PairEncoder::new(numbers("question", 3.0), numbers("answer", 0.5), over).unwrap()
 }
 
-/// By other arithmetic: the cosine of rows of the encoder's vectors.
+/// The cosine of the encoder's vectors of two rows, computed here.
 fn unit(n: usize) -> Vec<f64> {
     let vectors = vectors(2 * ROWS, DIMENSION, 10, 3);
     let vector: Vec<f64> = vectors[n * DIMENSION..][..DIMENSION].iter().map(|&x| f64::from(x)).collect();
@@ -144,12 +113,12 @@ async fn no_two_rows_share_their_positive_and_negatives_come_as_columns() {
                 assert!(!answers.contains(&answer));
             }
         }
-        // 25 mini-batches, and three samples a positive at most: all can come.
+        // An epoch has 25 mini-batches, and a positive at most three samples, so all can be drawn.
         assert_eq!((mini_batches.len(), seen.len()), (25, ROWS));
     }
 }
 
-/// Explicit negatives are near: more similar to their own row than to others of the mini-batch's start, and than chance.
+/// Explicit negatives are more similar to their own row than to other rows of the mini-batch, and than chance.
 #[tokio::test(flavor = "multi_thread")]
 async fn explicit_negatives_are_hard() {
     let builder = pipeline(GraphOver::Mean).walk(WalkConfig { negatives: 2, ..walk_config(16) });
@@ -191,14 +160,14 @@ async fn negatives_are_less_similar_than_the_own_positive() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_is_refused() {
+async fn settings_of_pairs_that_contradict_are_refused() {
     let message = |result: Result<_>| match result {
         Ok(_) => panic!("it starts"),
         Err(error @ (Error::Config(_) | Error::MissingColumn { .. } | Error::Dimension { .. })) => error.to_string(),
         Err(other) => panic!("{other:?}"),
     };
     let relative = GuardsConfig { max_relative_to_positive: Some(0.9), ..GuardsConfig::default() };
-    let plain = || pipeline(GraphOver::Mean).encoder(Numbers::encoder("question", 1.0)).walk(walk_config(8));
+    let plain = || pipeline(GraphOver::Mean).encoder(numbers("question", 1.0)).walk(walk_config(8));
     let said = message(plain().guards(relative.clone()).start().await);
     assert!(said.contains("guards.max_relative_to_positive") && said.contains("PairEncoder"), "{said}");
     let said = message(plain().pairs(PairsConfig::default()).guards(relative).start().await);

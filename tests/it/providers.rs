@@ -1,4 +1,4 @@
-//! What a model runs on, and what happens where that cannot be had or has too little memory.
+//! A model runs on the first provider that works, and in smaller batches if memory is short.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use prosampler::encode::{Encoder, OnnxEncoder, cuda, probe_provider, runtime};
 
 use crate::support::path;
 
-fn hungry(providers: &[Provider]) -> EncodeConfig {
+fn out_of_memory(providers: &[Provider]) -> EncodeConfig {
     EncodeConfig {
-        model: Some(path("tests/data/hungry.onnx")),
+        model: Some(path("tests/data/out_of_memory.onnx")),
         providers: providers.to_vec(),
         tensor: Some(TensorConfig::default()),
         sessions: 1,
@@ -21,7 +21,7 @@ fn hungry(providers: &[Provider]) -> EncodeConfig {
     }
 }
 
-/// Whether the library that is found has the CUDA provider at all; these tests tell what happens where it has not.
+/// Whether the library has the CUDA provider; these tests are for libraries that do not.
 fn cpu_build() -> bool {
     cuda::provider_files(&runtime::find(None).unwrap().0).is_empty()
 }
@@ -32,27 +32,27 @@ fn a_provider_that_cannot_be_had_is_an_error_with_its_remedy() {
         return;
     }
     let gpus = [Provider::Tensorrt, Provider::Cuda];
-    let error = OnnxEncoder::open(&hungry(&gpus)).unwrap_err();
+    let error = OnnxEncoder::open(&out_of_memory(&gpus)).unwrap_err();
     let Error::NoProvider { failures, .. } = &error else { panic!("{error}") };
     assert_eq!(failures.len(), 2);
     for (failure, provider) in failures.iter().zip(["tensorrt", "cuda"]) {
         assert!(failure.starts_with(&format!("{provider}: `")), "{failure}");
         assert!(failure.contains("is a build for the processor alone; install onnxruntime-gpu"), "{failure}");
     }
-    assert!(error.to_string().contains("hungry.onnx` on any of encode.providers: tensorrt: "), "{error}");
+    assert!(error.to_string().contains("out_of_memory.onnx` on any of encode.providers: tensorrt: "), "{error}");
 
-    // Unless the settings list another.
-    let encoder = OnnxEncoder::open(&hungry(&[Provider::Cuda, Provider::Cpu])).unwrap();
+    // If the settings list the CPU too, it is used.
+    let encoder = OnnxEncoder::open(&out_of_memory(&[Provider::Cuda, Provider::Cpu])).unwrap();
     assert_eq!(encoder.provider(), Provider::Cpu);
     let config = EncodeConfig { providers: vec![Provider::Cuda], ..EncodeConfig::default() };
     assert!(matches!(probe_provider(&config).unwrap_err(), Error::NoProvider { .. }));
     probe_provider(&EncodeConfig::default()).unwrap();
 }
 
-/// Batches of 32 and of 16 need more memory than there is, those of 8 too unless the machine is very large.
+/// Batches of 32 and of 16 need more memory than any machine has, and batches of 8 more than most have.
 #[test]
 fn batches_are_halved_until_they_fit() {
-    let encoder = OnnxEncoder::open(&hungry(&[Provider::Cpu])).unwrap();
+    let encoder = OnnxEncoder::open(&out_of_memory(&[Provider::Cpu])).unwrap();
     let numbers: Vec<_> = (0..100).map(|i| Some([i, i + 1, i + 2].map(|x| Some(x as f32)).to_vec())).collect();
     let column: ArrayRef = Arc::new(FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>(numbers, 3));
     let rows = RecordBatch::try_from_iter([("x", column)]).unwrap();

@@ -1,4 +1,4 @@
-//! A run that ends anywhere goes on as if it had not.
+//! A run that ends anywhere is resumed as if it had not ended.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ fn builder(dir: &Path) -> PipelineBuilder {
         .checkpoint(CheckpointConfig { dir: Some(dir.into()), ..CheckpointConfig::default() })
 }
 
-/// What of a mini-batch must be the same.
+/// The parts of a mini-batch that must be the same after a resume.
 type Seen = (u64, u64, u64, u64, Vec<u32>, f32);
 
 async fn take(stream: &mut MiniBatchStream, n: usize) -> Vec<Seen> {
@@ -49,7 +49,7 @@ async fn a_resumed_run_is_the_uninterrupted_one() {
     assert_eq!(whole.len(), 90);
     assert!(whole.iter().any(|seen| seen.2 > 10));
 
-    // A checkpoint folder changes nothing.
+    // A run with a checkpoint folder draws the same mini-batches.
     let refresh = RefreshConfig { every_steps: Some(7), swap_after_steps: Some(3), ..RefreshConfig::default() };
     let stream = StreamConfig { epochs: EPOCHS, ..StreamConfig::default() };
     let plain = pipeline(SAMPLES, BATCH_SIZE).refresh(refresh).stream(stream);
@@ -63,7 +63,7 @@ async fn a_resumed_run_is_the_uninterrupted_one() {
         loop {
             let builder = builder(&dir);
             let mut stream = match state {
-                // In whatever format the trainer keeps it.
+                // The trainer may keep the state in any format.
                 Some(state) => {
                     let json = serde_json::to_string(&state).unwrap();
                     builder.resume(serde_json::from_str(&json).unwrap()).start().await.unwrap()
@@ -83,7 +83,7 @@ async fn a_resumed_run_is_the_uninterrupted_one() {
     }
 }
 
-/// Vectors for a few samples, the same at a step whenever it comes.
+/// Vectors for a few samples, which depend on the step alone.
 fn push(stream: &MiniBatchStream, step: u64) {
     let mut generator = ChaCha8Rng::seed_from_u64(step);
     let ids: Vec<_> = (step as u32 % 5..SAMPLES as u32).step_by(5).map(SampleId).collect();
@@ -91,7 +91,7 @@ fn push(stream: &MiniBatchStream, step: u64) {
     stream.handle().push_embeddings(&ids, &vectors).unwrap();
 }
 
-/// Pushes after every mini-batch, also while a refresh is under way; a state is kept wherever the run ends.
+/// The trainer pushes vectors after every mini-batch, also during a refresh, and keeps a state wherever the run ends.
 async fn train(stream: &mut MiniBatchStream, n: usize) -> Vec<Seen> {
     let mut all = Vec::new();
     while all.len() < n {
@@ -106,7 +106,7 @@ async fn train(stream: &mut MiniBatchStream, n: usize) -> Vec<Seen> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_pushed_and_is_in_no_graph_yet_is_part_of_a_kept_state() {
+async fn pushes_that_wait_are_part_of_a_kept_state() {
     let dir = TempDir::new().unwrap();
     let whole = train(&mut builder(&dir.path().join("whole")).start().await.unwrap(), usize::MAX).await;
     let plain = take(&mut builder(&dir.path().join("plain")).start().await.unwrap(), usize::MAX).await;
@@ -128,7 +128,7 @@ async fn what_was_pushed_and_is_in_no_graph_yet_is_part_of_a_kept_state() {
             if ended {
                 break;
             }
-            // What comes after the state is given up, and pushed again.
+            // Pushes after the state are lost with the run, and pushed again.
             let later = train(&mut stream, generator.random_range(0..9)).await;
             assert!(whole[all.len()..].starts_with(&later), "round {round}, after {} steps", all.len());
             state = Some(now);
@@ -137,9 +137,9 @@ async fn what_was_pushed_and_is_in_no_graph_yet_is_part_of_a_kept_state() {
     }
 }
 
-/// Without fixed steps a refresh takes what has come, and what a refresh that is lost had taken comes again.
+/// Without fixed steps a refresh takes the pushes that have arrived. If that refresh is lost, the next one takes them.
 #[tokio::test(flavor = "multi_thread")]
-async fn pushes_outlive_a_refresh_that_no_state_knows() {
+async fn pushes_are_taken_again_if_their_refresh_was_lost() {
     let dir = TempDir::new().unwrap();
     let builder = || {
         let dir = Some(dir.path().into());
@@ -153,7 +153,7 @@ async fn pushes_outlive_a_refresh_that_no_state_knows() {
     let expected = stream.handle().refresh_now().await.unwrap();
     assert_eq!((expected.pushed, expected.graph_version.0), (140, 3));
     let embeddings = stream.snapshot().embeddings.clone();
-    // Its last mini-batch came from graph 1.
+    // The last mini-batch of the state came from graph 1.
     let state = stream.state();
     assert_eq!(state.graph_version, 1);
     stream.handle().keep(&state).await.unwrap();
@@ -171,7 +171,7 @@ async fn pushes_outlive_a_refresh_that_no_state_knows() {
     );
 }
 
-/// The other half of the test below: a trainer in a process of its own. It tells what it got, and keeps its state.
+/// The process that the test below starts and kills: a trainer that prints its mini-batches and keeps its state.
 #[tokio::test(flavor = "multi_thread")]
 async fn trainer_that_is_killed() {
     let Some(dir) = std::env::var_os("PROSAMPLER_TEST_TRAINER").map(PathBuf::from) else { return };
@@ -179,7 +179,7 @@ async fn trainer_that_is_killed() {
     let builder = builder(&dir.join("checkpoints"));
     let mut stream = match std::fs::read(&kept) {
         Ok(state) => builder.resume(serde_json::from_slice(&state).unwrap()).start().await.unwrap(),
-        // Killed before its first state: it begins again.
+        // If it was killed before its first state, it begins again.
         Err(_) => builder.start().await.unwrap(),
     };
     loop {
@@ -225,7 +225,7 @@ async fn a_killed_run_is_the_uninterrupted_one() {
             trainer.kill().unwrap();
             trainer.wait().unwrap();
             for line in reader.join().unwrap() {
-                // The last line may be half of one.
+                // The last line may be incomplete.
                 let Ok(more) = serde_json::from_str::<Vec<Seen>>(&line) else { continue };
                 for one in more {
                     let place = one.0 as usize;
@@ -276,7 +276,7 @@ async fn states_that_cannot_be_resumed_say_why() {
     let message = refused(builder(dir.path()).source(crate::support::source(650)).resume(late.clone())).await;
     assert!(message.contains("the rows are not those"), "{message}");
 
-    // The newest graph, and the epoch once more.
+    // The run goes on from the newest graph and repeats the epoch.
     let newest =
         CheckpointConfig { dir: Some(dir.path().into()), resume: Resume::Latest, ..CheckpointConfig::default() };
     let mut stream = builder(dir.path()).checkpoint(newest).resume(early).start().await.unwrap();
@@ -285,7 +285,7 @@ async fn states_that_cannot_be_resumed_say_why() {
     assert!(first.2 > 5);
 }
 
-/// Killed between its first `keep` and its own checkpoint, a trainer has no state to go on from.
+/// A trainer that is killed between its first `keep` and its own checkpoint has no state to go on from.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trainer_that_lost_its_first_state_begins_again() {
     let dir = TempDir::new().unwrap();
@@ -296,9 +296,9 @@ async fn a_trainer_that_lost_its_first_state_begins_again() {
     assert_eq!(take(&mut builder(dir.path()).start().await.unwrap(), 12).await, seen);
 }
 
-/// A state is of no rank: as many processes as one likes go on from it.
+/// A state does not depend on the rank, so any number of processes can go on from it.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_world_may_change_its_size() {
+async fn the_number_of_ranks_may_change() {
     let dir = TempDir::new().unwrap();
     let whole = take(&mut builder(&dir.path().join("whole")).start().await.unwrap(), usize::MAX).await;
     let run = dir.path().join("run");
@@ -326,7 +326,7 @@ async fn the_world_may_change_its_size() {
                 assert_eq!((seen.0, seen.1, seen.2), (whole[step].0, whole[step].1, whole[step].2));
                 ids.extend(seen.4);
             }
-            // Of a short last mini-batch, what does not divide is left out.
+            // If the last mini-batch does not divide by the ranks, the rest is left out.
             assert_eq!(ids, whole[step].4[..whole[step].4.len() / world_size * world_size], "step {step}");
             step += 1;
         }
@@ -336,7 +336,7 @@ async fn the_world_may_change_its_size() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_folder_is_one_run_s() {
+async fn two_runs_cannot_share_a_checkpoint_folder() {
     let dir = TempDir::new().unwrap();
     let mut stream = builder(dir.path()).start().await.unwrap();
     take(&mut stream, 5).await;
@@ -347,12 +347,12 @@ async fn a_folder_is_one_run_s() {
     builder(dir.path()).resume(state).start().await.unwrap();
 }
 
-/// A point to resume from that cannot be kept costs that point, and no mini-batch.
+/// If a checkpoint cannot be saved, no run can be resumed from there, but no mini-batch is lost.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_outlives_what_it_cannot_save() {
+async fn a_run_goes_on_if_a_checkpoint_cannot_be_saved() {
     let dir = TempDir::new().unwrap();
     let whole = take(&mut builder(&dir.path().join("whole")).start().await.unwrap(), usize::MAX).await;
-    // The second graph comes into use at step 10.
+    // The second graph is used from step 10 on.
     let run = dir.path().join("run");
     let mut stream = builder(&run).start().await.unwrap();
     std::fs::create_dir_all(run.join("left-10.arrow").join("in the way")).unwrap();
@@ -367,14 +367,14 @@ async fn a_run_outlives_what_it_cannot_save() {
     drop(stream);
     let error = builder(&run).resume(lost).start().await.unwrap_err().to_string();
     assert!(error.contains("checkpoint.resume = \"latest\""), "{error}");
-    // Too old by now, but for the same reason as any: only the last few are kept.
+    // This state is too old by now, since only the last few graphs are kept.
     let error = builder(&run).resume(kept).start().await.unwrap_err().to_string();
     assert!(error.contains("has no graph"), "{error}");
 }
 
-/// What a source has gained is there after a resume, under the ids that it had.
+/// Files that were added to a source are there after a resume, with the ids that they had.
 #[tokio::test(flavor = "multi_thread")]
-async fn grown_data_are_resumed() {
+async fn a_run_resumes_with_the_files_that_were_added() {
     let dir = TempDir::new().unwrap();
     let data = dir.path().join("data");
     std::fs::create_dir(&data).unwrap();
@@ -424,7 +424,7 @@ fn embeddings_are_saved_in_every_storage() {
     }
 }
 
-/// The shares of all ranks are the mini-batches of one, and as many for each.
+/// The shares of all ranks together are the mini-batches of a single process, and each rank gets equally many.
 #[tokio::test(flavor = "multi_thread")]
 async fn ranks_share_the_same_mini_batches() {
     let run = async |rank, world_size| {
@@ -440,7 +440,7 @@ async fn ranks_share_the_same_mini_batches() {
         assert_eq!(seen.len() as u64, expected);
         seen
     };
-    // 702 = 29 × 24 + 6: the last mini-batch has one for each of four ranks, and two over.
+    // 702 = 29 × 24 + 6, so the last mini-batch has one sample for each of four ranks, and two are left out.
     let one = run(0, 1).await;
     for world_size in [2, 4] {
         let mut shares = Vec::new();
@@ -454,7 +454,7 @@ async fn ranks_share_the_same_mini_batches() {
             assert!(shares.iter().all(|rank| rank[step].4.len() == share && rank[step].5 == whole.5));
         }
     }
-    // Eight ranks: six are too few for a share each.
+    // Six samples are too few for eight ranks.
     let eight = run(5, 8).await;
     assert_eq!((one.len(), eight.len()), (60, 58));
 }

@@ -1,4 +1,4 @@
-//! The command, as a user types it.
+//! `prosampler run` works as a user types it.
 
 use std::fs;
 use std::path::Path;
@@ -46,7 +46,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Ctrl-C, then the same command again: together, the mini-batches of an uninterrupted run.
+/// After Ctrl-C the same command goes on, and the two together give the mini-batches of an uninterrupted run.
 #[cfg(unix)]
 #[test]
 fn an_interrupted_run_goes_on_with_the_same_command() {
@@ -155,7 +155,7 @@ fn what_goes_wrong_is_said_on_stderr_with_status_1() {
 }
 
 #[test]
-fn a_library_that_is_nowhere_is_looked_for_everywhere() {
+fn a_missing_library_error_lists_where_it_was_looked_for() {
     let dir = pipeline();
     let output = Command::new(env!("CARGO_BIN_EXE_prosampler"))
         .current_dir(dir.path())

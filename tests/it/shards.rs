@@ -1,5 +1,5 @@
-//! Shards of one source that differ: where one type holds the values of all they are read alike, elsewhere the first
-//! difference that matters is named.
+//! If shards of a source have different types, they are read as a type that holds the values of all; if there is none,
+//! the first difference is named.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ async fn stored(first: &ArrayRef, second: &ArrayRef) -> Result<(DataType, Vec<St
     let shards = [first, second].map(|column| batch(vec![("c", column.clone())]));
     let memory = MemorySource::new(shards.to_vec())?;
     let in_memory = values(&memory).await?;
-    // Parquet has no list views and no runs.
+    // Parquet has neither list views nor run-end encoding.
     let packed = |c: &ArrayRef| matches!(c.data_type(), DataType::ListView(_) | DataType::RunEndEncoded(..));
     if !packed(first) && !packed(second) {
         for (name, shard) in ["a.parquet", "b.parquet"].iter().zip(&shards) {
@@ -128,7 +128,7 @@ async fn shards_whose_types_differ_are_read_as_the_type_that_holds_both() {
 }
 
 #[tokio::test]
-async fn what_no_type_holds_is_named_with_its_shard() {
+async fn columns_without_a_common_type_are_named_with_their_shard() {
     let refused = async |first: ArrayRef, second: ArrayRef| {
         let error = stored(&first, &second).await.unwrap_err();
         assert!(matches!(error, Error::SchemaDrift { .. }), "{error}");
@@ -152,7 +152,7 @@ async fn what_no_type_holds_is_named_with_its_shard() {
     assert_says(&error, &["column `c` is Timestamp"]);
 }
 
-/// Columns that nobody uses may differ, be missing, and stand elsewhere.
+/// Columns that are not used may differ, be missing, and come in another order.
 #[tokio::test]
 async fn only_columns_in_use_must_agree() {
     let dir = TempDir::new().unwrap();
@@ -182,7 +182,7 @@ async fn only_columns_in_use_must_agree() {
     }
 }
 
-/// 400 columns, of which one differs: a line, and not twelve thousand characters.
+/// If one of 400 columns differs, the message is a line and not twelve thousand characters.
 #[tokio::test]
 async fn the_difference_is_named_in_a_line() {
     let wide = |odd: ArrayRef| {
@@ -200,7 +200,7 @@ async fn the_difference_is_named_in_a_line() {
     assert!(error.to_string().len() < 400, "{error}");
 }
 
-/// Lists of every kind, however deep, are stored and gathered as what they hold.
+/// Lists of every layout and depth are stored and gathered with the values that they hold.
 #[tokio::test]
 async fn list_views_are_stored_as_lists() {
     let inner = LargeListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![Some(1), None]), None, Some(vec![])]);

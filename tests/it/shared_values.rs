@@ -1,5 +1,5 @@
-//! What counts as one value when samples are kept apart: not nulls, wherever Arrow hides them; not a file's path beside
-//! its bytes; and of pairs, the texts of both sides.
+//! Which values count as the same when guards keep samples apart: never nulls, however Arrow stores them; the bytes of
+//! a file without its path; and the texts of both sides of a pair.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ fn distinct(values: ArrayRef) -> (Vec<Vec<usize>>, usize) {
 }
 
 #[test]
-fn nulls_are_like_no_other_wherever_they_are_hidden() {
+fn nulls_never_share_a_value() {
     let expected = (vec![vec![0, 1], vec![4, 5]], 4);
     let plain = StringArray::from(vec![Some("a"), Some("a"), None, None, Some("b"), Some("b")]);
     assert_eq!(distinct(Arc::new(plain)), expected);
@@ -53,7 +53,7 @@ fn nulls_are_like_no_other_wherever_they_are_hidden() {
     let keys = Int8Array::from(vec![Some(1), Some(1), Some(0), None, Some(2), Some(2)]);
     let dictionary: ArrayRef = Arc::new(DictionaryArray::new(keys, Arc::new(values)));
     assert_eq!(distinct(dictionary.clone()), expected);
-    // A dictionary in a dictionary's place among items, and one of a dictionary.
+    // A dictionary whose values are items of lists, and a dictionary of a dictionary.
     let nested = DictionaryArray::new(Int32Array::from_iter_values(0..6), dictionary.clone());
     assert_eq!(distinct(Arc::new(nested)), expected);
     let item = Arc::new(Field::new_list_field(dictionary.data_type().clone(), true));
@@ -62,9 +62,9 @@ fn nulls_are_like_no_other_wherever_they_are_hidden() {
     assert_eq!(distinct(Arc::new(NullArray::new(6))), (vec![], 6));
 }
 
-/// As filters compare.
+/// Values are compared as filters compare them.
 #[test]
-fn minus_zero_is_zero_and_nan_is_like_no_other() {
+fn minus_zero_equals_zero_and_nan_equals_nothing() {
     let values = [0.0, -0.0, f64::NAN, f64::NAN, -f64::NAN, 1.0];
     for to in [DataType::Float16, DataType::Float32, DataType::Float64] {
         let floats = cast(&Float64Array::from(values.to_vec()), &to).unwrap();
@@ -98,7 +98,7 @@ fn a_field_of_a_struct_is_compared_without_the_others() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Against a comparison of all with all, whatever layout each column has.
+    /// The result is that of a comparison of all pairs, whatever layout each column has.
     #[test]
     fn either_side_of_a_pair_is_compared_with_both(
         pairs in proptest::collection::vec((proptest::option::of(0u8..30), proptest::option::of(0u8..30)), 1..60),
@@ -126,7 +126,7 @@ proptest! {
             values.iter().flatten().collect::<HashSet<_>>().len() + values.iter().filter(|v| v.is_none()).count()
         };
         prop_assert_eq!(most, count(&anchors).min(count(&positives)));
-        // Numbered by their first sample, not by what their values hash to.
+        // Groups are numbered by their first sample, not by the hash of their values.
         prop_assert!(groups.is_sorted());
     }
 }
@@ -169,8 +169,8 @@ fn pairs(anchors: ArrayRef, positives: ArrayRef) -> PipelineBuilder {
         .seed(3)
 }
 
-/// Three rows a question, two an answer, and every fifth question is an answer elsewhere: all samples come, and none
-/// with one that is no negative of it; explicit negatives neither.
+/// Each question has three rows, each answer two, and every fifth question is an answer elsewhere. All samples are
+/// drawn, and none comes with a sample, or an explicit negative, that is not a true negative of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn questions_and_answers_of_a_mini_batch_are_all_different() {
     let question = |row: usize| match row / 3 {
@@ -198,9 +198,9 @@ async fn questions_and_answers_of_a_mini_batch_are_all_different() {
     assert!(refused > 0);
 }
 
-/// Where the two sides are of unlike kinds, each is distinct by itself.
+/// If the two sides have different types, each side is compared by itself.
 #[tokio::test(flavor = "multi_thread")]
-async fn sides_of_unlike_kinds_are_distinct_each_by_itself() {
+async fn sides_of_different_types_are_compared_separately() {
     let anchors: ArrayRef = Arc::new(StringArray::from_iter_values((0..ROWS).map(|row| format!("{}", row / 2))));
     let positives: ArrayRef = Arc::new(Int64Array::from_iter_values((0..ROWS as i64).map(|row| row % 200)));
     let mini_batches: Vec<_> =
@@ -224,9 +224,9 @@ async fn pairs_of_too_few_anchors_are_refused() {
     assert_says(&error.to_string(), &["pairs.anchor", "`question` has 7 values", "lower walk.batch_size to 7"]);
 }
 
-/// A picture under another path is a copy.
+/// An image with another path and the same bytes is a copy.
 #[tokio::test(flavor = "multi_thread")]
-async fn copies_are_rows_in_which_all_that_the_encoder_reads_is_the_same() {
+async fn rows_are_copies_if_all_that_the_encoder_reads_is_equal() {
     let bytes: Vec<Vec<u8>> = (0..ROWS).map(|row| vec![(row % 200) as u8; 9]).collect();
     let bytes: Vec<_> = bytes.iter().map(|bytes| Some(&bytes[..])).collect();
     let column = images(&bytes, &[true; ROWS]);

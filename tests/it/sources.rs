@@ -1,4 +1,4 @@
-//! Files in every format, damaged or filtered: the right rows, or an error that says what is wrong.
+//! Files in every format, damaged or filtered, give the right rows or an error that says what is wrong.
 
 use std::fs;
 use std::path::Path;
@@ -36,13 +36,14 @@ async fn read(source: &dyn Source) -> Result<RecordBatch> {
     Ok(concat_batches(&source.schema(), &batches).unwrap())
 }
 
-/// Texts may come as bytes, where the damage is in one of them.
+/// Texts may come as bytes if one of them is damaged.
 async fn count(source: &dyn Source) -> Result<usize> {
     let names: Vec<_> = source.schema().fields().iter().map(|f| f.name().clone()).collect();
     source.read(&names)?.try_fold(0, |rows, batch| async move { Ok(rows + batch.num_rows()) }).await
 }
 
-/// pyarrow wrote them: Parquet with and without page index or checksums, Feather with either codec, an IPC file and a stream.
+/// pyarrow wrote these files: Parquet with and without page index or checksums, Feather with either codec, an IPC file
+/// and an IPC stream.
 #[tokio::test]
 async fn every_format_gives_the_same_rows() {
     let folder = path("tests/data/formats");
@@ -58,7 +59,7 @@ async fn every_format_gives_the_same_rows() {
     assert_eq!(first["tags"].as_list::<i32>().value(1).len(), 1);
     assert_eq!(first["image"].as_binary::<i64>().value(56), [3; 4]);
     for name in ["pages.parquet", "checksums.parquet", "rows.feather", "zstd.feather", "rows.arrow", "rows.arrows"] {
-        // Values as text: what items of lists are called differs.
+        // Values are compared as text, since the names of list items differ.
         let rows = store(name).await.gather(&ids).unwrap();
         for (found, expected) in rows.columns().iter().zip(first.columns()) {
             for row in 0..60 {
@@ -69,7 +70,7 @@ async fn every_format_gives_the_same_rows() {
     }
 }
 
-/// Asking for rows before they are read changes nothing but the time it takes, whatever types they have.
+/// Advice about rows that will be read changes only the time it takes, whatever types they have.
 #[tokio::test]
 async fn advice_does_not_change_the_rows() {
     let source = open(path("tests/data/formats/rows.parquet")).await.unwrap();
@@ -83,7 +84,7 @@ async fn advice_does_not_change_the_rows() {
     assert!(gathered[0] == gathered[1] && gathered[0] == gathered[2]);
 }
 
-/// Row groups are read at the same time, and yet in order, those of several files and formats together.
+/// Row groups of several files and formats are read at the same time and arrive in order.
 #[tokio::test]
 async fn parts_come_in_order() {
     let dir = TempDir::new().unwrap();
@@ -100,7 +101,7 @@ async fn parts_come_in_order() {
     assert_eq!(kinds, [("Parquet", 30), ("Arrow IPC file", 1), ("Parquet", 1)]);
 }
 
-/// Whatever byte of a file is damaged, and wherever it ends: an error or all rows, never fewer, and never a panic.
+/// Whatever byte of a file is damaged, and wherever it ends, there is an error or all rows arrive; it never panics.
 #[tokio::test]
 async fn damage_never_shortens_a_file_quietly() {
     let dir = TempDir::new().unwrap();
@@ -177,7 +178,7 @@ async fn every_codec_is_read() {
     }
 }
 
-/// A single bit within a page, where no codec would notice: its checksum does.
+/// A flipped bit within a page, which no codec would notice, is noticed by the checksum.
 #[tokio::test]
 async fn a_flipped_bit_is_noticed_by_its_checksum() {
     let dir = TempDir::new().unwrap();
@@ -189,7 +190,7 @@ async fn a_flipped_bit_is_noticed_by_its_checksum() {
         for chunk in row_group.columns() {
             let (start, length) = chunk.byte_range();
             let mut bytes = whole.clone();
-            // The last byte of the chunk's only page.
+            // This is the last byte of the chunk's only page.
             bytes[(start + length) as usize - 1] ^= 1;
             fs::write(&file, bytes).unwrap();
             let error = read(&open(&file).await.unwrap()).await.unwrap_err().to_string();
@@ -259,7 +260,7 @@ proptest! {
     }
 }
 
-/// Dictionaries, dates, missing numbers; and the filter is part of what names a cache.
+/// Filters compare dictionaries, dates and missing numbers, and are part of the name of a cache.
 #[tokio::test]
 async fn filters_compare_values_of_the_columns_type() {
     let count = async |filter: &str| {
@@ -290,7 +291,7 @@ async fn filters_compare_values_of_the_columns_type() {
     }
 }
 
-/// Waits before its rows, and counts how often it is read.
+/// A source that waits before its rows, and counts how often it is read.
 struct Slow(MemorySource, Arc<AtomicUsize>);
 
 impl Source for Slow {
@@ -330,7 +331,7 @@ async fn two_that_want_one_cache_build_it_once() {
     assert_eq!((one.await.unwrap(), two.await.unwrap(), three.await.unwrap()), (100, 100, 100));
     assert_eq!(reads.load(Ordering::Relaxed), 1);
 
-    // What a killed process leaves behind is cleared away by the next one that builds this cache.
+    // Files that a killed process left are removed by the next process that builds this cache.
     let files = || fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().path());
     let cache = files().find(|f| f.extension().is_some_and(|e| e == "arrow")).unwrap();
     let left = dir.path().join(format!(".building-{}-x1y2", cache.file_stem().unwrap().display()));
@@ -340,8 +341,7 @@ async fn two_that_want_one_cache_build_it_once() {
     assert!(cache.exists() && !left.exists());
 }
 
-/// Two processes that start together: one reads the source, the other waits where it comes in between, and opens what has
-/// been built.
+/// Of two processes that start together, one reads the source. The other waits for it and opens the cache.
 #[test]
 fn two_processes_build_one_cache() {
     let dir = TempDir::new().unwrap();
@@ -367,7 +367,7 @@ fn two_processes_build_one_cache() {
     assert_eq!((of("arrow"), of("lock"), left.len()), (1, 1, 2), "{left:?}");
 }
 
-/// Killed at whatever moment, the next start finds a whole cache or none, and nothing half-written stays.
+/// Whenever a run is killed, the next start finds a whole cache or none, and half-written files are removed.
 #[test]
 #[cfg(unix)]
 fn a_killed_run_leaves_nothing_half_written() {
@@ -420,7 +420,7 @@ fn wordnet() -> String {
     )
 }
 
-/// The disk is full for whatever grows beyond 40 kB.
+/// A limit on file sizes stands in for a full disk: no file can grow beyond 40 kB.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_full_disk_leaves_no_half_of_a_cache() {

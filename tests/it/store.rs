@@ -1,4 +1,4 @@
-//! Rows by id: the right ones, from memory, from Parquet, and from the cache of an earlier run.
+//! The store gives the rows of the ids asked for, from memory, from Parquet, and from the cache of an earlier run.
 
 use std::fs;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ fn texts(rows: &RecordBatch) -> Vec<String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
-    /// However the source cuts its rows up, an id is the row's position.
+    /// An id is the row's position, however the source divides rows into record batches.
     #[test]
     fn gather_gives_the_rows_of_the_ids(
         sizes in proptest::collection::vec(0usize..9000, 1..5),
@@ -75,7 +75,7 @@ async fn rows_without_columns_are_counted() {
     assert_eq!((rows.num_rows(), rows.num_columns()), (2, 0));
 }
 
-/// Alone, in lists, in structs and in both: two dictionaries that disagree.
+/// Two different dictionaries of a column become plain values, alone, in lists, in structs and in both.
 #[tokio::test]
 async fn dictionaries_are_stored_plain() {
     let batch = |values: [&str; 2]| {
@@ -102,7 +102,7 @@ async fn dictionaries_are_stored_plain() {
     }
 }
 
-/// Of rows of 1 MB, a record batch of the cache has fewer than 8,192; ids do not notice.
+/// If rows have 1 MB, record batches of the cache have fewer than 8,192 rows, and ids stay positions.
 #[tokio::test]
 async fn long_rows_make_small_record_batches() {
     const ROWS: usize = 150;
@@ -116,7 +116,7 @@ async fn long_rows_make_small_record_batches() {
     let list: ArrayRef = Arc::new(ListArray::new(item, offsets, plain.clone(), None));
     for column in [plain, view, list] {
         let rows = RecordBatch::try_from_iter([("n", ids.clone()), ("long", column)]).unwrap();
-        // In one piece, and in slices of it.
+        // The rows come in one record batch, and in slices of it.
         let slices = (0..ROWS).step_by(30).map(|at| rows.slice(at, 30)).collect();
         for batches in [vec![rows.clone()], slices] {
             let source = MemorySource::new(batches).unwrap();
@@ -182,7 +182,7 @@ async fn files_of_a_folder_are_one_source_in_the_order_of_their_names() {
     assert_eq!(FileSource::open(pattern).await.unwrap().rows(), Some(100));
 }
 
-/// Tells a file from one that was written in its place.
+/// Tells a file from another one written in its place.
 fn written(path: &std::path::Path) -> (Option<u64>, SystemTime) {
     let about = fs::metadata(path).unwrap();
     #[cfg(unix)]
@@ -208,7 +208,7 @@ async fn a_cache_is_used_again_until_source_or_columns_change() {
     files.open(&["n"]).await;
     assert_eq!(files.caches().len(), 2);
 
-    // The same size, but changed since.
+    // The file has the same size, but was changed since.
     let data = fs::File::options().write(true).open(files.dir.path().join("a.parquet")).unwrap();
     data.set_modified(SystemTime::now() + Duration::from_secs(9)).unwrap();
     let before = written(&first[0]);
@@ -217,7 +217,7 @@ async fn a_cache_is_used_again_until_source_or_columns_change() {
     assert_ne!(written(&first[0]), before, "it was not written again");
 }
 
-/// In use or from one run to the next: new files come last, whatever their names, and what was there is not touched.
+/// Whether files are added during a run or between two, their samples come last, and earlier segments stay as they are.
 #[tokio::test]
 async fn new_files_are_appended() {
     let files = Files::new();
@@ -240,7 +240,7 @@ async fn new_files_are_appended() {
     assert_eq!(all, expected);
     assert!(grown.record_batches().map(Result::unwrap).all(|(first, batch)| numbers(batch)[0] == first.0));
 
-    // The next run finds all three; the one after a fourth file, too.
+    // The next run finds all three files, and the run after a fourth file finds all four.
     assert_eq!(files.caches().len(), 3);
     let all: Vec<_> = expected.iter().rev().copied().map(SampleId).collect();
     assert_eq!(numbers(&files.open(&["n", "text"]).await.gather(&all).unwrap())[..3], [8999, 8998, 8997]);
@@ -251,7 +251,7 @@ async fn new_files_are_appended() {
     );
     assert_eq!(written(&files.caches()[0]), before, "the first was written again");
 
-    // A file that changes is an error while in use, and all is read anew by the next run.
+    // If a file changes during a run, that is an error, and the next run reads all files anew.
     files.write("c.parquet", &rows(50));
     let error = grown.grow(&source).await.unwrap_err().to_string();
     assert!(error.contains("c.parquet` has changed since its rows were read; start anew"), "{error}");
@@ -264,7 +264,7 @@ async fn new_files_are_appended() {
     assert_eq!(files.caches().len(), 1, "segments of files that are no longer used");
 }
 
-/// Whatever byte is damaged, and wherever the file ends.
+/// Whatever byte of a cache is damaged, and wherever the file ends, it is built anew.
 #[tokio::test]
 async fn a_damaged_cache_is_built_anew() {
     let files = Files::new();
@@ -290,10 +290,10 @@ async fn a_damaged_cache_is_built_anew() {
     }
 }
 
-/// Where the time of the last change does not tell, as when a disk has failed: rows are right, or are read anew, or the
-/// first use of them is an error, and the next run reads them anew.
+/// If a disk has failed, the time of the last change does not show the damage. Rows are then right, or are read anew,
+/// or their first use is an error and the next run reads them anew.
 #[tokio::test]
-async fn no_damage_to_a_cache_is_taken_for_rows() {
+async fn damage_to_a_cache_never_becomes_rows() {
     let files = Files::new();
     files.write("a.parquet", &rows(300));
     files.open(&["n", "text"]).await;
@@ -329,7 +329,7 @@ async fn no_damage_to_a_cache_is_taken_for_rows() {
     assert!((200..=400).contains(&rebuilt) && told > 50, "{rebuilt} rebuilt, {told} told");
 }
 
-/// A number that a disk has changed is told at once, when it is used, or never.
+/// A number that a disk has changed is noticed at the start, at its first use, or not at all, as `store.verify` says.
 #[tokio::test]
 async fn cached_rows_are_checked_when_the_settings_say() {
     let mut files = Files::new();
@@ -339,7 +339,7 @@ async fn cached_rows_are_checked_when_the_settings_say() {
     let cache = files.caches().remove(0);
     let whole = fs::read(&cache).unwrap();
     let time = fs::metadata(&cache).unwrap().modified().unwrap();
-    // The number 255, of four bytes, the only one that is followed by 256.
+    // These four bytes are the number 255, the only one that is followed by 256.
     let numbers = [255u32.to_le_bytes(), 256u32.to_le_bytes()].concat();
     let place = whole.windows(8).position(|bytes| bytes == numbers).unwrap();
     let damage = || {
@@ -376,7 +376,7 @@ async fn a_failed_source_leaves_no_cache() {
     assert_eq!(files.caches(), Vec::<std::path::PathBuf>::new());
 }
 
-/// A file that pyarrow wrote.
+/// pyarrow wrote this file.
 #[tokio::test]
 async fn wordnet_is_read_whole() {
     let source = FileSource::open(path("data/wordnet/glosses.parquet").display().to_string()).await.unwrap();

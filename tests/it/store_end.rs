@@ -1,4 +1,4 @@
-//! A store has all rows of its source, or there is none.
+//! A store has all rows of its source, or it is not built at all.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use crate::support::rows;
 
-/// Promises so many rows, gives some, and may never end.
+/// A source that gives another number of rows than it promises, or never ends.
 struct Breaking {
     promised: usize,
     given: usize,
@@ -65,7 +65,7 @@ fn caches(dir: &TempDir) -> usize {
 }
 
 #[tokio::test]
-async fn a_source_that_breaks_its_promise_is_an_error() {
+async fn a_source_with_another_number_of_rows_is_an_error() {
     let dir = TempDir::new().unwrap();
     let config = StoreConfig { cache_dir: Some(dir.path().into()), ..StoreConfig::default() };
     for given in [90, 110] {
@@ -79,9 +79,9 @@ async fn a_source_that_breaks_its_promise_is_an_error() {
     assert_eq!(caches(&dir), 1);
 }
 
-/// Whoever waits for a store may leave. What was read until then is no cache.
+/// If the build is dropped, the rows that were read until then do not become a cache.
 #[test]
-fn a_store_that_nobody_waits_for_any_more_leaves_no_cache() {
+fn a_dropped_build_leaves_no_cache() {
     let dir = TempDir::new().unwrap();
     let config = StoreConfig { cache_dir: Some(dir.path().into()), ..StoreConfig::default() };
     let read = Arc::new(Notify::new());
@@ -95,7 +95,7 @@ fn a_store_that_nobody_waits_for_any_more_leaves_no_cache() {
             () = read.notified() => {}
         }
     });
-    // Waits for the thread that writes.
+    // This waits for the thread that writes.
     drop(runtime);
     assert_eq!(caches(&dir), 0);
 }

@@ -1,4 +1,4 @@
-//! Graphs that follow a changing data set, against brute force.
+//! A graph that is updated with a changing data set stays as good as one that is built anew.
 
 use proptest::prelude::*;
 use prosampler::config::{GraphBuilder, GraphConfig, Precision, Similarity};
@@ -19,7 +19,7 @@ fn exact(table: &EmbeddingTable, neighbors: usize, version: u64) -> ProximityGra
     graph::build(table, &config(neighbors), 1, GraphVersion(version))
 }
 
-/// The samples in these places.
+/// The rows of a table at these indices.
 fn some(table: &EmbeddingTable, ids: impl Iterator<Item = SampleId>) -> EmbeddingTable {
     let vectors = ids.flat_map(|id| table.get(id).into_owned()).collect();
     EmbeddingTable::new(vectors, table.dimension(), Similarity::Dot, ModelVersion(1)).unwrap()
@@ -79,8 +79,8 @@ fn removing_keeps_the_nearest() {
     }
 }
 
-/// Moderate M means neighbors at the ranks that M random candidates give, after any number of updates: the k-th of them
-/// has rank k (N + 1) / (M + 1) among N others, on average. A warm start would lower it with each update.
+/// With moderate M the neighbors have the ranks that M random candidates give, after any number of updates: among N
+/// others the k-th neighbor has rank k (N + 1) / (M + 1) on average. A warm start would lower it with each update.
 #[test]
 fn updates_of_a_sampled_graph_keep_the_ranks_of_m_candidates() {
     let (len, candidates, k) = (1501, 150, 10);

@@ -46,9 +46,9 @@ fn means_and_concatenations_are_exact() {
     );
 }
 
-/// A row is bad where any of its columns is, whether they are views or a pair: named once, with a vector of zeros.
+/// If one of its columns is bad, a row is bad, for views and for pairs. It is listed once, with a vector of zeros.
 #[test]
-fn what_one_column_cannot_give_makes_the_row_bad() {
+fn a_row_is_bad_if_one_of_its_columns_is() {
     let column = |lists: [&[f32]; 4]| -> ArrayRef {
         let lists = lists.map(|list| Some(list.iter().map(|x| Some(*x)).collect::<Vec<_>>()));
         Arc::new(ListArray::from_iter_primitive::<Float32Type, _, _>(lists))
@@ -75,7 +75,7 @@ fn what_one_column_cannot_give_makes_the_row_bad() {
     }
 }
 
-/// Views of a file are laid over the settings beside them, and over those of the command line.
+/// A view's settings in a file take precedence over those beside it and over those of the command line.
 #[test]
 fn a_view_is_the_settings_with_some_of_its_own() {
     let text = "
@@ -103,7 +103,7 @@ views = [{}, { column = 'body', max_tokens = 80, prefix = 'x: ' }, { model = 'ot
     assert_says(&error, &["line 8: encode.views[1].colum: unknown key; did you mean `column`?"]);
 }
 
-/// Two columns of a model are one model: a newer one replaces both.
+/// If two views share a model, a newer model replaces both.
 #[test]
 fn a_newer_model_is_noticed() {
     let dir = tempfile::TempDir::new().unwrap();
@@ -131,7 +131,7 @@ fn a_newer_model_is_noticed() {
 }
 
 #[test]
-fn views_are_not_for_one_model_alone() {
+fn one_model_alone_refuses_views() {
     let config = EncodeConfig { model: Some(path("tests/data/states.onnx")), ..views(&["a"], Combine::Mean) };
     let error = OnnxEncoder::open(&config).unwrap_err().to_string();
     assert_says(

@@ -1,4 +1,4 @@
-//! Processes that run many cases each: a crash or a hang costs the case that it came with, and no other.
+//! Processes that run many cases each. A crash or a hang fails only the case that it happened in.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::ops::Range;

@@ -1,5 +1,5 @@
-//! The n-th call of the system fails, for every n of a short run: it ends by naming a path, or goes on; and the same
-//! command then gives the same mini-batches. Under strace, which needs no change of the code.
+//! For every n, the n-th system call of a short run fails. The run ends with an error that names a path, or goes on, and
+//! the same command then gives the same mini-batches. strace injects the failures, so the code needs no change.
 
 use std::collections::HashMap;
 use std::fs::{self, File};

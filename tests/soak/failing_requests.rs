@@ -1,4 +1,4 @@
-//! The n-th request to a server fails, for every n of reading a file: it is sent again, or the object is named.
+//! For every n, the n-th request to a server fails while a file is read. It is sent again, or the error names the object.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

@@ -1,6 +1,6 @@
 //! Tables of any columns, written with any options and damaged with any edits, read back by the source and the store.
 //!
-//! `make fuzz SECONDS=600`. What fails is made smaller before it is told, unless it takes the process with it.
+//! `make fuzz SECONDS=600` runs it. A failing case is made smaller before it is reported, unless it ends the process.
 
 use std::cell::RefCell;
 

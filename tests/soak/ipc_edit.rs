@@ -1,4 +1,4 @@
-//! What lies where in an Arrow IPC file or stream, and damage that knows it.
+//! Finds the parts of an Arrow IPC file or stream, and damages them on purpose.
 
 use std::ops::Range;
 

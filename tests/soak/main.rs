@@ -1,4 +1,4 @@
-//! The long tests: what is killed, damaged or refused anywhere goes on rightly, or says what is wrong.
+//! The long tests: a run that is killed, damaged or refused something goes on correctly, or says what is wrong.
 //!
 //! Each part runs a short slice among the other tests. `make soak SECONDS=3600` runs them all for as long as it is told
 //! (docs/soak.md). Every round of a part follows from the seed and its number.
@@ -23,7 +23,7 @@ mod thrift;
 
 use part::Part;
 
-/// With the share of the time that each gets.
+/// The parts, each with its share of the time.
 const PARTS: &[&Part] = &[
     &kills::PART,
     &inputs::PART,

@@ -1,4 +1,4 @@
-//! Damage to bytes, whatever they mean.
+//! Damage to bytes regardless of their meaning.
 
 use std::ops::Range;
 

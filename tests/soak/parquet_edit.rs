@@ -1,4 +1,4 @@
-//! What lies where in a Parquet file, and damage that knows it.
+//! Finds the parts of a Parquet file, and damages them on purpose.
 
 use std::ops::Range;
 

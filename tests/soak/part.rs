@@ -1,4 +1,4 @@
-//! Parts, run in turns until all have reached their goals or the time is over, and where each was left.
+//! Runs the parts in turns until all have reached their goals or the time is over, and notes where each was left.
 
 use std::fs;
 use std::io::Write;

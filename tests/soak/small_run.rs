@@ -1,4 +1,4 @@
-//! A run of the command that is small and has all that can be lost: a cache, snapshots at fixed steps, a state.
+//! A small run of the command with everything that can be lost: a cache, snapshots at fixed steps, a state.
 
 use std::fs::{self, File};
 use std::path::Path;

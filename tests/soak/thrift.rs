@@ -1,4 +1,4 @@
-//! Where the numbers of Parquet's metadata lie: Thrift's compact protocol, read as far as that needs.
+//! Finds the numbers in Parquet's metadata, by as much of Thrift's compact protocol as that needs.
 
 use std::ops::Range;
 

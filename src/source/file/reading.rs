@@ -15,7 +15,7 @@ use crate::config::OnCorrupt;
 use crate::error::{Error, Result};
 use crate::panics;
 use crate::source::columns::Adapter;
-use crate::source::contract::RecordBatches;
+use crate::source::interface::RecordBatches;
 use crate::telemetry;
 
 /// A row group of a Parquet file, or a whole Arrow IPC file.

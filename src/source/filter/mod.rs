@@ -15,7 +15,7 @@ use futures::{FutureExt, StreamExt, TryFutureExt};
 
 use self::compare::{Test, test};
 use self::parse::{Condition, parse};
-use super::contract::{Fingerprint, RecordBatches, Shard, Source, SourceCounts, positions};
+use super::interface::{Fingerprint, RecordBatches, Shard, Source, SourceCounts, positions};
 use crate::error::{Error, Result};
 
 /// The rows of another source for which a condition holds, such as `split = 'train' and length >= 16`.

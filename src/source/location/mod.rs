@@ -24,7 +24,7 @@ pub(super) use self::{
     blocks::Failure,
     object::{Object, failed},
 };
-use super::contract::Shard;
+use super::interface::Shard;
 use crate::error::{Error, Result};
 
 /// Where a shard is, and in which version it was found there.

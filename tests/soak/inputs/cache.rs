@@ -1,4 +1,4 @@
-//! The cache of rows: built once, then damaged.
+//! The cache of rows is built once and then damaged.
 
 use std::fs::{self, File};
 use std::path::PathBuf;

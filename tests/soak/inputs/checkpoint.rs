@@ -1,4 +1,4 @@
-//! What a run has left in its checkpoint folder, and the state file of the command.
+//! The files in a run's checkpoint folder and the command's state file are damaged.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

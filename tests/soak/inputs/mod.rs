@@ -1,4 +1,4 @@
-//! Damaged inputs: the right rows, or an error that names the file.
+//! Damaged inputs give the right rows, or an error that names the file.
 
 mod cache;
 mod checkpoint;

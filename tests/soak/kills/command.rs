@@ -1,4 +1,4 @@
-//! The command, killed and typed again.
+//! The command is killed and run again.
 
 use std::fs::{self, File};
 use std::path::Path;

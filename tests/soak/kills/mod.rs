@@ -1,4 +1,4 @@
-//! Runs that are killed at any time and started again in the same way: together, the uninterrupted run.
+//! Runs that are killed at any time and started again in the same way give together the uninterrupted run.
 
 mod command;
 mod trainer;

@@ -1,4 +1,4 @@
-//! What must come of a run, worked out plainly: which graph, how stale, whose turn.
+//! A simple model of a run: which graph each mini-batch comes from, how stale it is, and which samples are left.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Refreshes that the trainer calls, against a plain account of what is in each graph.
+//! Refreshes that the trainer asks for are compared with a simple model of what is in each graph.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

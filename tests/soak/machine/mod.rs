@@ -1,4 +1,4 @@
-//! Sequences of what can happen to a run, against a plain account of what must come of it.
+//! Random sequences of events in a run are compared with a simple model of what must come of them.
 
 mod account;
 mod calls;

@@ -1,4 +1,4 @@
-//! A run, its trainer, its data and its model.
+//! A run with its trainer, its data and its model, to which events happen.
 
 use std::fs;
 use std::ops::Range;
@@ -32,7 +32,7 @@ pub struct World {
 }
 
 impl World {
-    /// Lives through all of it, and compares with the uninterrupted run.
+    /// Goes through all events, and compares with the uninterrupted run.
     pub async fn live(ops: &[Op]) -> std::result::Result<(), String> {
         let mut world = Self::begin().await?;
         for op in ops {
@@ -99,7 +99,7 @@ impl World {
             Op::Kill(ranks) => {
                 self.streams.clear();
                 let (step, events) = self.kept.as_ref().map_or((0, 0), |(state, events)| (state.step, *events));
-                // What the trainer did since then never was.
+                // What the trainer did since the kept state is lost.
                 self.seen.truncate(step as usize);
                 let undone = self.events.split_off(events);
                 for event in undone.iter().rev() {
@@ -205,7 +205,7 @@ impl World {
         last + 1 == EPOCHS && self.step() == first + length
     }
 
-    /// That have come.
+    /// The files that were added so far.
     fn files(&self) -> usize {
         self.events.iter().filter(|event| matches!(event.what, What::File)).count()
     }
@@ -247,8 +247,9 @@ pub fn numbers(numbers: Range<u32>) -> RecordBatch {
 /// A model in training.
 pub struct Trained {
     columns: Vec<String>,
-    /// Of this encoder, and of the newest model.
+    /// The version of this encoder.
     version: u64,
+    /// The version of the newest model.
     newest: Arc<AtomicU64>,
 }
 
@@ -264,7 +265,7 @@ fn vector_of(version: u64, n: u32, vector: &mut [f32]) {
     vector.fill_with(|| random.random_range(-1.0..1.0));
 }
 
-/// Of the rows 0 to `rows`, row-major.
+/// The vectors of the rows 0 to `rows`, row-major.
 pub fn vectors_of(version: u64, rows: usize) -> Vec<f32> {
     let mut vectors = vec![0.0; rows * DIMENSION];
     (0..).zip(vectors.chunks_exact_mut(DIMENSION)).for_each(|(n, vector)| vector_of(version, n, vector));
@@ -302,5 +303,5 @@ impl Encoder for Trained {
 pub const DIMENSION: usize = 6;
 const EPOCHS: u64 = 4;
 
-/// Of a short last mini-batch, what these do not share evenly is left out.
+/// The most ranks of a run. Of a short last mini-batch, samples that the ranks do not share evenly are left out.
 const MOST_RANKS: usize = 4;

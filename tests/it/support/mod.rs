@@ -1,11 +1,12 @@
 //! What several tests need.
 
+mod encoder;
+pub mod refresh;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use prosampler::arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray, UInt32Array};
-use prosampler::arrow::datatypes::UInt32Type;
 use prosampler::config::{GraphConfig, Similarity, WalkConfig};
 use prosampler::embeddings::EmbeddingTable;
 use prosampler::encode::Encoder;
@@ -13,6 +14,8 @@ use prosampler::source::MemorySource;
 use prosampler::{ModelVersion, Pipeline, PipelineBuilder, Result};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
+
+pub use self::encoder::{DIMENSION, ModelFault, TestEncoder, trained_vectors};
 
 /// A path in the repository.
 pub fn path(relative: &str) -> PathBuf {
@@ -50,57 +53,6 @@ pub fn graph_config(candidates: usize, neighbors: usize) -> GraphConfig {
 
 pub fn walk_config(batch_size: usize) -> WalkConfig {
     WalkConfig { batch_size, ..WalkConfig::default() }
-}
-
-/// Clustered vectors of the column `n`; what it does beyond is for each test to say.
-pub struct TestEncoder {
-    columns: Vec<String>,
-    vectors: Vec<f32>,
-    pub calls: Arc<AtomicUsize>,
-    #[allow(clippy::type_complexity)]
-    spoil: Box<dyn Fn(u32, &mut [f32]) + Send + Sync>,
-}
-
-pub const DIMENSION: usize = 8;
-
-impl TestEncoder {
-    pub fn new(len: usize) -> Self {
-        Self::spoiled(len, |_, _| {})
-    }
-
-    /// `spoil` may change the vector of a row, or panic.
-    pub fn spoiled(len: usize, spoil: impl Fn(u32, &mut [f32]) + Send + Sync + 'static) -> Self {
-        Self {
-            columns: vec!["n".into()],
-            vectors: vectors(len, DIMENSION, 10, 3),
-            calls: Arc::default(),
-            spoil: Box::new(spoil),
-        }
-    }
-}
-
-impl Encoder for TestEncoder {
-    fn name(&self) -> &str {
-        "test"
-    }
-
-    fn columns(&self) -> &[String] {
-        &self.columns
-    }
-
-    fn dimension(&self) -> usize {
-        DIMENSION
-    }
-
-    fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()> {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        let numbers = rows.column(0).as_primitive::<UInt32Type>().values();
-        for (&n, vector) in numbers.iter().zip(vectors.chunks_exact_mut(DIMENSION)) {
-            vector.copy_from_slice(&self.vectors[n as usize * DIMENSION..][..DIMENSION]);
-            (self.spoil)(n, vector);
-        }
-        Ok(())
-    }
 }
 
 /// A small pipeline over `len` rows in memory.

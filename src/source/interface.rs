@@ -1,0 +1,109 @@
+//! What a source must do, and what it says about itself.
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+
+use crate::error::{Error, Result};
+
+/// Record batches, one after another, until the end or an error.
+pub type RecordBatches = BoxStream<'static, Result<RecordBatch>>;
+
+/// Something that can be read from front to back, always in the same order.
+pub trait Source: Send + Sync + 'static {
+    /// Returns the name that messages use.
+    fn uri(&self) -> &str;
+
+    /// Returns the columns.
+    fn schema(&self) -> SchemaRef;
+
+    /// Returns the number of rows if it is known without reading them. Default: `None`.
+    fn rows(&self) -> Option<usize> {
+        None
+    }
+
+    /// Returns the condition that leaves rows out; messages about too few rows name it. Default: `None`.
+    fn filter(&self) -> Option<&str> {
+        None
+    }
+
+    /// Returns what the rows depend on. With `None`, the default, no cache of them outlives the run.
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        None
+    }
+
+    /// Looks for shards that are not among the `known` ones, and returns a source of them.
+    ///
+    /// The result is `None` if there are none, or if this source cannot tell them apart, which is the default.
+    ///
+    /// # Errors
+    /// [`Error::SourceChanged`] if one of the `known` shards has changed or is gone; the errors of opening a source.
+    fn added(&self, known: Vec<Shard>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {
+        let _ = known;
+        std::future::ready(Ok(None)).boxed()
+    }
+
+    /// Returns how much it has skipped or tried again so far. Default: nothing.
+    fn counts(&self) -> SourceCounts {
+        SourceCounts::default()
+    }
+
+    /// Reads these columns of all rows, in the source's order.
+    ///
+    /// The stream is polled by a thread of the async runtime: do CPU work and blocking IO elsewhere.
+    ///
+    /// # Errors
+    /// [`Error::MissingColumn`]. An error while rows are read is an item of the stream.
+    fn read(&self, columns: &[String]) -> Result<RecordBatches>;
+}
+
+/// Counts of what a source has tolerated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourceCounts {
+    /// Rows skipped since they lay in damaged parts. Parquet states how many these are, Arrow IPC does not.
+    pub skipped_rows: usize,
+    /// Texts that are null in the store since they are not UTF-8. Known once rows are stored: a source gives bytes.
+    pub bad_texts: usize,
+    /// Requests to object stores that failed for a passing reason and, if retries were left, were sent again.
+    pub faults: usize,
+}
+
+/// What the rows of a source depend on: two sources with equal fingerprints have the same rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// Where rows are looked for, and what leaves some of them out, such as a filter.
+    pub settings: String,
+    /// The files that the rows are read from, in order.
+    pub shards: Vec<Shard>,
+}
+
+/// One file of a source.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Shard {
+    /// Where it is; a local path is absolute.
+    pub uri: String,
+    /// One line that changes whenever the content may have changed: its size, and a time of change or a tag.
+    pub version: String,
+}
+
+/// Returns the indices of `columns` in `schema`; `uri` names the source in errors.
+///
+/// # Errors
+/// [`Error::MissingColumn`] with the columns that are there; [`Error::AmbiguousColumn`] if several have the name.
+pub fn positions(uri: &str, schema: &Schema, columns: &[String]) -> Result<Vec<usize>> {
+    let position = |column: &String| {
+        let uri = || uri.to_owned();
+        let position = schema.index_of(column).map_err(|_| Error::MissingColumn {
+            column: column.clone(),
+            uri: uri(),
+            available: schema.fields().iter().map(|f| f.name().clone()).collect(),
+        })?;
+        match schema.fields()[position..].iter().filter(|field| field.name() == column).count() {
+            1 => Ok(position),
+            count => Err(Error::AmbiguousColumn { column: column.clone(), uri: uri(), count }),
+        }
+    };
+    columns.iter().map(position).collect()
+}
