@@ -40,7 +40,7 @@ impl ComputePool {
     /// Each keeps a GPU busy at most `gpu_share` of the time, above 0 and at most 1.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// [`Error::TaskDied`] if the system refuses the threads.
     pub fn in_background(threads: usize, gpu_share: f64) -> Result<Self> {
         rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
@@ -146,7 +146,9 @@ mod tests {
     #[test]
     fn throttled_work_takes_its_share_of_the_time() {
         for (share, rests) in [(1.0, 0), (0.5, 5), (0.2, 5), (0.01, 5)] {
-            let (clock, busy, rested) = (Cell::new(Duration::ZERO), Cell::new(Duration::ZERO), Cell::new(0));
+            let clock = Cell::new(Duration::ZERO);
+            let busy = Cell::new(Duration::ZERO);
+            let rested = Cell::new(0);
             let advance = |cell: &Cell<Duration>, by: Duration| cell.set(cell.get() + by);
             for milliseconds in [3, 40, 1, 0, 250] {
                 let length = Duration::from_millis(milliseconds);

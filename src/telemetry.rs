@@ -67,7 +67,8 @@ pub(crate) fn texts_unreadable(column: &str, count: usize, first: SampleId) {
 
 /// Logged once, when a folder is opened.
 pub(crate) fn foreign_files(uri: &str, names: &[String]) {
-    let (count, first) = (names.len(), names.iter().take(3).cloned().collect::<Vec<_>>().join(", "));
+    let count = names.len();
+    let first = names.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
     warn!(uri, count, first, "the folder has files or folders that are no data; they are not read");
 }
 

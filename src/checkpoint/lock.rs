@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 
 /// Locks a folder, and creates it if it is missing. The lock ends when the file is closed.
 ///
-/// Waits a while for another run to end, since work of one that was just dropped may still be under way.
+/// Waits a few seconds for another run to end, since work of one that was just dropped may still be running.
 pub(super) async fn lock(dir: &Path) -> Result<fs::File> {
     let path = dir.join("lock");
     let io = |action, cause| Error::Io { action, path: path.clone(), cause };

@@ -12,7 +12,7 @@ use crate::progress::{Progress, ProgressSink};
 use crate::source::Source;
 use crate::stream::MiniBatchStream;
 
-/// A pipeline that has not started. Setters take over a whole stage's settings.
+/// A pipeline that has not started. Each setter replaces all settings of its stage.
 pub struct PipelineBuilder {
     pub(super) config: PipelineConfig,
     pub(super) source: Option<Box<dyn Source>>,
@@ -26,64 +26,67 @@ impl PipelineBuilder {
         Self { config, source: None, encoder: None, state: None, progress: ProgressSink::new(|_| {}) }
     }
 
-    /// Where the rows come from; replaces `source.uri`.
+    /// Sets the source of the rows; replaces `source.uri`.
     #[must_use]
     pub fn source(mut self, source: impl Source) -> Self {
         self.source = Some(Box::new(source));
         self
     }
 
-    /// The columns that mini-batches carry; default all.
+    /// Sets the columns that mini-batches carry; default all.
     #[must_use]
     pub fn columns<S: Into<String>>(mut self, columns: impl IntoIterator<Item = S>) -> Self {
         self.config.source.columns = Some(columns.into_iter().map(Into::into).collect());
         self
     }
 
-    /// What makes the embeddings; replaces `encode.model`.
+    /// Sets the encoder that makes the embeddings; replaces `encode.model`.
     #[must_use]
     pub fn encoder(mut self, encoder: impl Encoder) -> Self {
         self.encoder = Some(Arc::new(encoder));
         self
     }
 
-    /// How rows become embeddings; of these settings `storage` and `on_bad_sample` count for an
-    /// [`encoder`](Self::encoder) that is given too.
+    /// Sets how rows become embeddings.
+    ///
+    /// If an [`encoder`](Self::encoder) is given, only `storage`, `on_bad_sample` and the cache apply.
     #[must_use]
     pub fn encode(mut self, encode: EncodeConfig) -> Self {
         self.config.encode = encode;
         self
     }
 
-    /// The random seed; default 0.
+    /// Sets the random seed; default 0.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.config.seed = seed;
         self
     }
 
-    /// Where the rows are kept.
+    /// Sets how the rows are stored.
     #[must_use]
     pub fn store(mut self, store: StoreConfig) -> Self {
         self.config.store = store;
         self
     }
 
-    /// How the graph is made.
+    /// Sets how the graph is built.
     #[must_use]
     pub fn graph(mut self, graph: GraphConfig) -> Self {
         self.config.graph = graph;
         self
     }
 
-    /// How mini-batches are drawn.
+    /// Sets how mini-batches are drawn.
     #[must_use]
     pub fn walk(mut self, walk: WalkConfig) -> Self {
         self.config.walk = walk;
         self
     }
 
-    /// Which columns are an anchor and its positive. An [`encoder`](Self::encoder) that is given embeds both, best as a
+    /// Sets which columns are an anchor and its positive.
+    ///
+    /// An [`encoder`](Self::encoder) that is given must embed both, best as a
     /// [`PairEncoder`](crate::encode::PairEncoder).
     #[must_use]
     pub fn pairs(mut self, pairs: PairsConfig) -> Self {
@@ -91,50 +94,53 @@ impl PipelineBuilder {
         self
     }
 
-    /// What keeps likely false negatives out of mini-batches.
+    /// Sets what keeps likely false negatives out of mini-batches.
     #[must_use]
     pub fn guards(mut self, guards: GuardsConfig) -> Self {
         self.config.guards = guards;
         self
     }
 
-    /// When the graph is made anew.
+    /// Sets when the graph is refreshed.
     #[must_use]
     pub fn refresh(mut self, refresh: RefreshConfig) -> Self {
         self.config.refresh = refresh;
         self
     }
 
-    /// How mini-batches are handed out.
+    /// Sets how mini-batches are delivered.
     #[must_use]
     pub fn stream(mut self, stream: StreamConfig) -> Self {
         self.config.stream = stream;
         self
     }
 
-    /// How many threads do the heavy work.
+    /// Sets how many threads do the heavy work.
     #[must_use]
     pub fn compute(mut self, compute: ComputeConfig) -> Self {
         self.config.compute = compute;
         self
     }
 
-    /// What the run leaves on disk to be resumed from.
+    /// Sets what the run keeps on disk to be resumed from.
     #[must_use]
     pub fn checkpoint(mut self, checkpoint: CheckpointConfig) -> Self {
         self.config.checkpoint = checkpoint;
         self
     }
 
-    /// Goes on from a [`state`](MiniBatchStream::state) of an earlier run over the same rows and settings, with its
-    /// [`checkpoint.dir`](CheckpointConfig).
+    /// Resumes an earlier run from its [`state`](MiniBatchStream::state).
+    ///
+    /// Rows, settings and [`checkpoint.dir`](CheckpointConfig) must be the same.
     #[must_use]
     pub fn resume(mut self, state: State) -> Self {
         self.state = Some(state);
         self
     }
 
-    /// Hears how far the start has come. Called from several threads, one at a time; it should return quickly.
+    /// Sets a listener for the progress of the start.
+    ///
+    /// It is called from several threads, one at a time, and should return quickly.
     #[must_use]
     pub fn on_progress(mut self, progress: impl FnMut(Progress) + Send + 'static) -> Self {
         self.progress = ProgressSink::new(progress);

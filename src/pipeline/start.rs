@@ -51,7 +51,7 @@ pub(super) async fn start(builder: PipelineBuilder) -> Result<MiniBatchStream> {
         refresh: startup.config.refresh.clone(),
         seed: startup.config.seed,
         checkpoints,
-        embeddings: cache,
+        embedding_cache: cache,
     });
     let first = startup.first_snapshot(&context, store, origin, state.step).await?;
     startup.spawn(Ready { context, first, encoder, model_watch, row_columns, state, delivered }).await
@@ -64,7 +64,7 @@ struct Startup {
     progress: ProgressSink,
 }
 
-/// Where a run begins.
+/// What a run begins with.
 struct Run {
     /// The rows that it begins with: those of the state, if there is one.
     store: Store,
@@ -75,13 +75,13 @@ struct Run {
     delivered: watch::Sender<u64>,
 }
 
-/// What the first snapshot is made of.
+/// What the first snapshot is based on.
 enum Origin {
     Embedded(EmbeddingTable),
     Resumed(Box<Resumed>),
 }
 
-/// What the tasks of a run are made of.
+/// What the tasks of a run need.
 struct Ready {
     context: Arc<RefreshContext>,
     first: FirstSnapshot,

@@ -26,10 +26,10 @@ pub struct RefreshHandle {
     pub(super) delivered: watch::Receiver<u64>,
     pub(super) source: Arc<dyn Source>,
     pub(super) checkpoints: Option<WeakCheckpoints>,
-    pub(super) embeddings: Option<Arc<EmbeddingCache>>,
+    pub(super) embedding_cache: Option<Arc<EmbeddingCache>>,
 }
 
-/// Where the result of a refresh that was asked for is sent.
+/// A request for a refresh: its result is sent here.
 pub(super) type Call = oneshot::Sender<Result<Refreshed>>;
 
 impl RefreshHandle {
@@ -69,8 +69,13 @@ impl RefreshHandle {
         }
 
         // A vector that no table accepts would make every later refresh fail.
-        let (storage, similarity, version) = (table.storage(), table.similarity(), table.model_version());
-        let mut trial = EmbeddingTable::with_capacity(ids.len(), dimension, storage, similarity, version)?;
+        let mut trial = EmbeddingTable::with_capacity(
+            ids.len(),
+            dimension,
+            table.storage(),
+            table.similarity(),
+            table.model_version(),
+        )?;
         trial.push(&mut vectors.to_vec()).map_err(|error| with_sample_id(error, ids))?;
         let step = *self.delivered.borrow();
         lock(&self.pushes).add(ids, vectors, step);
@@ -118,7 +123,7 @@ impl RefreshHandle {
     /// Samples whose embeddings this run has taken from `encode.cache_dir` so far, at its start and in refreshes.
     #[must_use]
     pub fn embeddings_reused(&self) -> u64 {
-        self.embeddings.as_ref().map_or(0, |cache| cache.reused())
+        self.embedding_cache.as_ref().map_or(0, |cache| cache.reused())
     }
 
     /// How refreshes have ended so far.

@@ -14,7 +14,7 @@ pub(super) struct Pushed {
     vectors: Vec<f32>,
 }
 
-/// Where in the vectors a sample's begins, and when it was pushed.
+/// The position of a sample's vector, and the step of its push.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     start: usize,

@@ -115,7 +115,8 @@ impl ModelWatch {
 
     async fn look(&mut self) -> Vec<Files> {
         while self.hints.try_recv().is_ok() {}
-        let (models, known) = (self.models.clone(), self.known.clone());
+        let models = self.models.clone();
+        let known = self.known.clone();
         let looked = tokio::task::spawn_blocking(move || look(&models, &known)).await;
         self.next_look = Instant::now() + POLL_INTERVAL;
         match looked {
@@ -239,7 +240,7 @@ mod tests {
         assert!(changes(&mut watch).await);
     }
 
-    /// Such as `latest.onnx`, a link to the newest.
+    /// A model may be a link to the newest one, such as `latest.onnx`.
     #[tokio::test(start_paused = true)]
     async fn a_link_that_leads_elsewhere_is_a_change() {
         let (one, two, dir) = (model("12 bytes, 1."), model("12 bytes, 2."), TempDir::new().unwrap());
@@ -255,7 +256,7 @@ mod tests {
         assert!(changes(&mut watch).await);
     }
 
-    /// As Kubernetes mounts volumes: all files are links through `..data`, itself a link to the newest folder.
+    /// Kubernetes mounts volumes like this: all files are links through `..data`, itself a link to the newest folder.
     #[tokio::test(start_paused = true)]
     async fn a_switched_link_of_the_folder_is_a_change() {
         let (one, two, dir) = (model("12 bytes, 1."), model("12 bytes, 2."), TempDir::new().unwrap());
@@ -300,7 +301,7 @@ mod tests {
         assert!(changes(&mut watch).await);
     }
 
-    /// Where the system gives no hints.
+    /// The system may give no hints.
     #[tokio::test(start_paused = true)]
     async fn a_change_is_seen_without_the_systems_help() {
         let dir = model("12 bytes, 1.");
@@ -320,9 +321,9 @@ mod tests {
         assert!(watch.watcher.is_some(), "it is asked again");
     }
 
-    /// A run whose steps trigger refreshes all the time asks anew each time, and yet its turn comes.
+    /// A run whose steps trigger refreshes all the time waits anew each time, and must still see the change.
     #[tokio::test(start_paused = true)]
-    async fn nothing_is_lost_where_it_is_dropped() {
+    async fn dropping_the_future_loses_no_change() {
         let dir = model("12 bytes, 1.");
         let mut watch = watch(&dir.path().join("scaled.onnx")).await;
         watch.watcher = None;

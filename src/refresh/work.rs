@@ -34,7 +34,7 @@ pub(crate) struct RefreshContext {
     pub seed: u64,
     pub pool: ComputePool,
     pub checkpoints: Option<Checkpoints>,
-    pub embeddings: Option<Arc<EmbeddingCache>>,
+    pub embedding_cache: Option<Arc<EmbeddingCache>>,
 }
 
 /// What one refresh begins with.
@@ -149,7 +149,7 @@ impl RefreshContext {
         let total = store.len();
         let next_version = ModelVersion(old.model_version().0 + 1);
         let bad = BadSamples { on_bad_sample: self.on_bad_sample, known: old.embeddings.skipped() };
-        let cache = self.embeddings.as_deref();
+        let cache = self.embedding_cache.as_deref();
         let mut report = |done| status.report(Stage::Encode, done, total);
 
         if is_newer {

@@ -91,7 +91,7 @@ impl Worker {
             delivered: delivered.clone(),
             source: context.source.clone(),
             checkpoints: context.checkpoints.as_ref().map(Checkpoints::downgrade),
-            embeddings: context.embeddings.clone(),
+            embedding_cache: context.embedding_cache.clone(),
         };
         let worker = Self {
             context,

@@ -43,7 +43,7 @@ pub struct MiniBatchStream {
 
 /// What a stream is made of.
 pub(crate) struct StreamParts {
-    /// Where the producer's mini-batches arrive.
+    /// Receives the producer's mini-batches.
     pub rx: mpsc::Receiver<Result<MiniBatch>>,
     /// The number of mini-batches that the trainer has taken.
     pub delivered: watch::Sender<u64>,

@@ -5,10 +5,10 @@
 //! dropping the [`MiniBatchStream`] ends it.
 
 mod counts;
+mod graph_changes;
 mod mini_batch;
 mod mini_batches;
 mod producer;
-mod recorder;
 mod rows;
 
 pub use self::counts::StreamCounts;

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::MiniBatch;
 use super::counts::Shared;
-use super::recorder::GraphChanges;
+use super::graph_changes::GraphChanges;
 use super::rows::{RowColumns, Rows};
 use crate::checkpoint::{Checkpoints, State};
 use crate::config::{Coverage, StreamConfig, WalkConfig};
@@ -49,7 +49,7 @@ pub(crate) struct ProducerSettings {
 }
 
 impl Producer {
-    /// Begins where the state of an earlier run says, or at the first epoch. Blocks.
+    /// Begins at the state of the run that is resumed, or at the first epoch. Blocks.
     pub fn new(
         settings: ProducerSettings,
         published: Published,
@@ -249,7 +249,7 @@ impl Producer {
     fn count_unplaced(&self) {
         let walk = &self.settings.walk;
         let expected_left = match (walk.coverage, walk.drop_last) {
-            // The last sample may be left.
+            // One sample may be left in any case, and with `drop_last` fewer than a mini-batch has.
             (Coverage::Paper, _) => return,
             (Coverage::Exact, true) => self.sampler.samples() % walk.batch_size,
             (Coverage::Exact, false) => 0,

@@ -1,4 +1,4 @@
-//! Where an epoch changed its graph, so that a resumed run changes it there too.
+//! Changes of the graph within an epoch, which a resumed run must repeat at the same steps.
 
 use std::sync::Arc;
 
