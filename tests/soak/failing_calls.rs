@@ -1,5 +1,5 @@
-//! For every n, the n-th system call of a short run fails. The run ends with an error that names a path, or goes on, and
-//! the same command then gives the same mini-batches. strace injects the failures, so the code needs no change.
+//! For every n, the n-th system call of a short run fails. The run ends with an error that names a path, or goes on,
+//! and the same command then gives the same mini-batches. strace injects the failures, so the code needs no change.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
