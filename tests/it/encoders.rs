@@ -8,7 +8,7 @@ use prosampler::arrow::array::{
 use prosampler::arrow::datatypes::{DataType, Field, Float64Type};
 use prosampler::config::{EncodeConfig, Pooling, Similarity, Storage, StoreConfig};
 use prosampler::embeddings::EmbeddingTable;
-use prosampler::encode::{ColumnEncoder, Encoder, OnnxEncoder, encode_all};
+use prosampler::encode::{ColumnEncoder, Encoder, OnnxEncoder, contract, encode_all};
 use prosampler::source::{FileSource, MemorySource, Source};
 use prosampler::store::Store;
 use prosampler::{ComputePool, ModelVersion, SampleId, graph};
@@ -157,6 +157,14 @@ fn probe(table: &EmbeddingTable, labels: &[String]) -> f64 {
         votes.into_iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap().0 == labels[i]
     });
     right.count() as f64 / table.len() as f64
+}
+
+/// The encoder of the example is one of a user's own.
+#[test]
+fn the_encoder_of_the_example_keeps_the_contract() {
+    let texts: ArrayRef = Arc::new(StringArray::from_iter_values((0..50).map(|i| format!("text {i} of {}", i % 7))));
+    let rows = RecordBatch::try_from_iter([("text", texts)]).unwrap();
+    contract::check(&custom_encoder::WordHashing::new("text", 16), &rows, 0.0).unwrap();
 }
 
 /// Among 4,000 definitions, labels by nearest neighbors are right more often with the shipped encoder than with a bag

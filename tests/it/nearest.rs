@@ -205,8 +205,8 @@ fn smaller_storage_keeps_the_neighbors() {
     }
 }
 
-/// Low-precision scores choose the neighbors, and the graph has their similarities in f32, best first, for every storage
-/// and however often candidates are scored again.
+/// Low-precision scores choose the neighbors, and the graph has their similarities in f32, best first, for every
+/// storage and however often candidates are scored again.
 #[test]
 fn sampled_graphs_hold_similarities() {
     let all = vectors(2010, 96, 20, 8);

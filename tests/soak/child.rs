@@ -59,7 +59,7 @@ impl Running {
         Self { process, lines }
     }
 
-    /// What the child says of a case; nothing where it died or hangs.
+    /// What the child reports of a case, or nothing if it died or hangs.
     fn outcome(&mut self, number: u64) -> Option<Outcome> {
         let line = self.lines.recv_timeout(PATIENCE).ok()?;
         let (found, outcome) = line.split_once(' ').unwrap();
@@ -70,7 +70,7 @@ impl Running {
     /// How it died, or that it had to be killed.
     fn end(&mut self) -> String {
         let hung = self.process.try_wait().unwrap().is_none() && {
-            // It has closed its output and is about to end, or it hangs.
+            // The child has closed its output and is about to end, or it hangs.
             std::thread::sleep(Duration::from_millis(500));
             self.process.try_wait().unwrap().is_none()
         };
@@ -90,7 +90,7 @@ impl Drop for Running {
     }
 }
 
-/// The child's half: runs the cases that its environment names, if any.
+/// The child's side: runs the cases that its environment names, if any.
 pub fn serve(target: impl Fn(&str) -> Box<dyn Target>) {
     let Ok(task) = std::env::var("PROSAMPLER_SOAK_CHILD") else { return };
     let words: Vec<_> = task.split(' ').collect();
@@ -106,7 +106,7 @@ pub fn serve(target: impl Fn(&str) -> Box<dyn Target>) {
     }
 }
 
-/// A case, and whether anything panicked that nobody caught quietly.
+/// Runs a case, and notes whether a panic was printed.
 pub fn one(target: &mut dyn Target, seed: u64, case: u64) -> Outcome {
     let outcome = target.case(seed, case);
     match PANIC.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -117,7 +117,7 @@ pub fn one(target: &mut dyn Target, seed: u64, case: u64) -> Outcome {
 
 static PANIC: Mutex<Option<String>> = Mutex::new(None);
 
-/// What reaches this hook, a user would read.
+/// A panic that reaches this hook would be printed for a user.
 pub fn note_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -128,7 +128,7 @@ pub fn note_panics() {
     });
 }
 
-/// A length that is believed must not take the machine's memory.
+/// Limits the memory of the process, since a damaged length that is believed would take all of it.
 pub fn limit_memory() {
     let limit = libc::rlimit { rlim_cur: MEMORY, rlim_max: MEMORY };
     // SAFETY: a plain system call.
@@ -138,5 +138,5 @@ pub fn limit_memory() {
 const MARK: &str = "@case ";
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Of addresses, bytes: what ONNX Runtime, thread stacks and maps take is some of it.
+/// The limit of the address space, in bytes; ONNX Runtime, thread stacks and maps take a part of it.
 const MEMORY: u64 = 8 << 30;

@@ -1,5 +1,5 @@
-//! For every n, the n-th system call of a short run fails. The run ends with an error that names a path, or goes on, and
-//! the same command then gives the same mini-batches. strace injects the failures, so the code needs no change.
+//! For every n, the n-th system call of a short run fails. The run ends with an error that names a path, or goes on,
+//! and the same command then gives the same mini-batches. strace injects the failures, so the code needs no change.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -17,7 +17,7 @@ use crate::small_run::{self, STEPS};
 
 pub const PART: Part = Part { name: "failing calls", share: 15, goal: MOST * CALLS.len() as u64, slice: 15, round };
 
-/// Round by round, a call each.
+/// Each round has one call that fails.
 const CALLS: [(&str, &str); 15] = [
     ("write", "ENOSPC"),
     ("write", "EIO"),
@@ -42,10 +42,10 @@ fn a_run_whose_disk_fails_names_a_path_and_goes_on_with_the_same_mini_batches() 
 }
 
 fn round(_: u64, number: u64) -> Tally {
-    /// From which n on a call is not made so often any more.
+    /// For each call, the n from which on it is not made so often any more.
     static NEVER: Mutex<Option<HashMap<(&str, &str), u64>>> = Mutex::new(None);
     let (call, error) = CALLS[(number % CALLS.len() as u64) as usize];
-    // Not in their order: the first ones are the loader's.
+    // They are not taken in order, since the first calls are the loader's.
     let n = 1 + (number / CALLS.len() as u64 * 37 + 7) % MOST;
     let target = format!("{call} {error}");
     if !can_trace() {
@@ -69,7 +69,8 @@ fn round(_: u64, number: u64) -> Tally {
     tally
 }
 
-/// Which calls failed, and what came of it. The n-th of each thread does: which thread does what is for the run to say.
+/// Which calls failed, and what came of it. The n-th call of each thread fails, and threads share work differently in
+/// each run.
 fn case(call: &str, error: &str, n: u64) -> (Vec<String>, Outcome) {
     let dir = TempDir::new().unwrap();
     small_run::write(dir.path());
@@ -105,12 +106,12 @@ fn case(call: &str, error: &str, n: u64) -> (Vec<String>, Outcome) {
 }
 
 struct Ended {
-    /// None where it did not end.
+    /// `None` if it did not end.
     status: Option<ExitStatus>,
     said: String,
 }
 
-/// Runs a command in a process group of its own, all of which is killed where it does not end.
+/// Runs a command in a process group of its own, which is killed if it does not end.
 fn end(command: &mut Command, dir: &Path) -> Ended {
     let stderr = dir.join("stderr");
     command.process_group(0).stdout(Stdio::null()).stderr(File::create(&stderr).unwrap());
@@ -130,12 +131,12 @@ fn end(command: &mut Command, dir: &Path) -> Ended {
     Ended { status, said: fs::read_to_string(&stderr).unwrap_or_default() }
 }
 
-/// The run that failed, and the one after it. Only where all that failed is `ours` must it be told by name: what fails
-/// while the system's loader or a pipe of the async runtime is at work may end a process as it likes.
+/// Judges the run in which calls failed, and the run after it. The error must name a path only if all failed calls are
+/// `ours`: those of the system's loader or the async runtime may end a process in any way.
 fn judge(dir: &Path, success: bool, code: Option<i32>, said: &str, ours: bool) -> Result<(), String> {
     let whole = uninterrupted();
     let first = small_run::ids(&dir.join("first.arrows"));
-    // A snapshot that cannot be saved is not used, and the log says so: others come from the old one then.
+    // A snapshot that cannot be saved is not used, and the log says so; mini-batches then come from the old one.
     let keeps_the_old_graph = said.contains("a refresh failed; the old snapshot stays");
     if !keeps_the_old_graph && (first.len() > whole.len() || first != whole[..first.len()]) {
         return Err("the first run has other mini-batches".to_owned());
@@ -187,13 +188,13 @@ fn can_trace() -> bool {
     *CAN.get_or_init(|| Command::new("strace").args(["-o", "/dev/null", "true"]).status().is_ok_and(|s| s.success()))
 }
 
-/// Threads share out their work anew in every run: a call is looked for some more times after it was not made.
+/// Threads share work differently in every run, so a call is tried some more times after it was not made.
 const MARGIN: u64 = 4;
 
-/// No thread of such a run makes as many calls of a kind.
+/// No thread of such a run makes this many calls of one kind.
 const MOST: u64 = 100;
 
 const ELSEWHERE: &str = "what failed was no file of the run, but the loader's or a wake-up in the async runtime";
 
-/// With a run that takes less than a second.
+/// The run takes less than a second.
 const PATIENCE: Duration = Duration::from_secs(20);

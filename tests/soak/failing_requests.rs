@@ -1,4 +1,5 @@
-//! For every n, the n-th request to a server fails while a file is read. It is sent again, or the error names the object.
+//! For every n, the n-th request to a server fails while a file is read. It is sent again, or the error names the
+//! object.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -27,17 +28,17 @@ pub const PART: Part = Part {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Failure {
-    /// 503, which passes.
+    /// Status 503, which is temporary.
     Unavailable,
     /// The connection ends without an answer.
     Reset,
-    /// It ends amid the answer.
+    /// The connection ends in the middle of the answer.
     CutShort,
-    /// 404: the object is gone.
+    /// Status 404: the object is gone.
     Gone,
-    /// 403.
+    /// Status 403: access is refused.
     Forbidden,
-    /// Other bytes than those that were asked for, and fewer.
+    /// The answer has other bytes than were asked for, and fewer.
     Fewer,
 }
 
@@ -103,11 +104,11 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (port, requests) = (listener.local_addr().unwrap().port(), Arc::new(AtomicU64::new(0)));
         let (object, counted) = (Arc::new(object), requests.clone());
-        // Ends with the process: a thread that waits costs nothing.
+        // The thread ends with the process.
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(std::result::Result::ok) {
                 let (object, counted) = (object.clone(), counted.clone());
-                // A client that hangs up is served no more.
+                // A client that closes the connection gets no more answers.
                 std::thread::spawn(move || serve(client, &object, failure, nth, &counted).ok());
             }
         });

@@ -20,16 +20,16 @@ use crate::tables::{self, IpcOptions, KINDS, Kind, ParquetOptions};
 
 pub const PART: Part = Part { name: "fuzz", share: 10, goal: 500, slice: 2, round };
 
-/// A file, and what befalls it.
+/// A file, and the damage that is done to it.
 #[derive(Clone, Debug)]
 struct Case {
     kinds: Vec<Kind>,
     rows: usize,
     nulls: bool,
-    /// Of the values.
+    /// The seed of the values.
     values: u64,
     options: Options,
-    /// None, and what is read must be the table itself.
+    /// The damage. If there is none, the table itself must be read.
     damage: Option<u64>,
     stored: bool,
 }
@@ -120,7 +120,7 @@ fn any_table_is_read_back_or_refused() {
     part::slice(&PART);
 }
 
-/// `make fuzz`: as long as it is told.
+/// `make fuzz` runs this for as long as it is told.
 #[test]
 #[ignore = "takes as long as it is told: `make fuzz`"]
 fn whole() {

@@ -8,9 +8,9 @@ use rand::{RngExt, rngs::ChaCha8Rng};
 use crate::mutate::{Mutant, number};
 
 pub struct IpcLayout {
-    /// Metadata and body of each message.
+    /// The ranges of metadata and body of each message.
     messages: Vec<(Range<usize>, Range<usize>)>,
-    /// Of a file.
+    /// The range of a file's footer.
     footer: Option<Range<usize>>,
 }
 
@@ -18,7 +18,7 @@ impl IpcLayout {
     pub fn of(file: &[u8]) -> Self {
         let is_file = file.starts_with(b"ARROW1");
         let word = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap()) as usize;
-        // Behind a file's mark comes padding, as long as its writer likes.
+        // After a file's magic bytes there may be padding of any length.
         let padding = file.chunks_exact(8).skip(1).take_while(|word| *word == [0; 8]).count();
         let (mut at, mut messages) = (if is_file { 8 + 8 * padding } else { 0 }, Vec::new());
         while word(at) == u32::MAX as usize && word(at + 4) > 0 {
@@ -34,14 +34,14 @@ impl IpcLayout {
         Self { messages, footer }
     }
 
-    /// Damage to one place.
+    /// Damages one place.
     pub fn damage(&self, mutant: &mut Mutant, other: &[u8], random: &mut ChaCha8Rng) {
         let (metadata, body) = self.messages[random.random_range(0..self.messages.len())].clone();
         match random.random_range(0..10) {
             // Lengths and offsets of flatbuffers, nodes and buffers.
             0..=2 => word(mutant, metadata, random),
             3 => mutant.change(metadata, random),
-            // Continuation mark and length.
+            // The continuation marker and the length.
             4 => mutant.change(metadata.start - 8..metadata.start, random),
             5 => word(mutant, self.footer.clone().unwrap_or(metadata), random),
             // Offsets, validity and values.

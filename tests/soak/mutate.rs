@@ -8,9 +8,9 @@ use rand::{RngExt, rngs::ChaCha8Rng};
 #[derive(Clone, Debug)]
 pub struct Mutant {
     pub bytes: Vec<u8>,
-    /// Where bytes were changed in their places.
+    /// Where bytes were changed in place.
     pub touched: Vec<Range<usize>>,
-    /// Bytes were moved, added or taken away: whole blocks may be others, without a trace.
+    /// Bytes were moved, added or removed, so that whole blocks may be others without a trace.
     pub moved: bool,
 }
 
@@ -19,7 +19,7 @@ impl Mutant {
         Self { bytes: bytes.to_vec(), touched: Vec::new(), moved: false }
     }
 
-    /// Puts bytes in the place of others; what comes behind moves where there are more of them, or fewer.
+    /// Replaces bytes by others; what follows moves if there are more or fewer of them.
     pub fn put(&mut self, at: Range<usize>, new: &[u8]) {
         self.moved |= at.len() != new.len();
         self.touched.push(at.start..at.start + new.len());
@@ -76,14 +76,14 @@ impl Mutant {
                 self.bytes.splice(b.start..b.start, twice);
             }
             3 => {
-                // Two places of one length.
+                // Two ranges of one length are swapped.
                 let size = a.len().min(b.len());
                 let (first, second) = (self.bytes[a.start..][..size].to_vec(), self.bytes[b.start..][..size].to_vec());
                 self.bytes[a.start..][..size].copy_from_slice(&second);
                 self.bytes[b.start..][..size].copy_from_slice(&first);
             }
             _ => {
-                // Often from the same place on: formats have alike beginnings.
+                // Often it begins at the same offset, since files of a format begin alike.
                 let from = if random.random() { a.start.min(other.len()) } else { b.start.min(other.len()) };
                 self.bytes.truncate(a.start);
                 self.bytes.extend_from_slice(&other[from..]);

@@ -1,4 +1,4 @@
-//! How cases end, and how often.
+//! The outcomes of cases, and their counts.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,9 +12,9 @@ pub enum Outcome {
     Right,
     /// A failure that names what failed.
     Refused,
-    /// Something else, which nobody can tell from the right thing, and why.
+    /// Another result that cannot be told from the right one, and why.
     NotKnowable(String),
-    /// What must not be.
+    /// A result that must not happen.
     Fault(String),
 }
 
@@ -56,13 +56,13 @@ impl Tally {
         self.faults.iter().map(String::as_str)
     }
 
-    /// Panics where a case ended as none may.
+    /// Panics if a case ended in a way that must not happen.
     pub fn must_be_well(&self) {
         assert!(self.faults.is_empty(), "{} faults:\n{}", self.faults.len(), self.faults.join("\n"));
     }
 }
 
-/// One line a target.
+/// Prints one line for each target.
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (target, words) in &self.counts {

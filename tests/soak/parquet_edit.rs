@@ -44,7 +44,7 @@ impl ParquetLayout {
         Self { pages, footer, footer_numbers }
     }
 
-    /// Damage to one place.
+    /// Damages one place.
     pub fn damage(&self, mutant: &mut Mutant, other: &[u8], random: &mut ChaCha8Rng) {
         let page = &self.pages[random.random_range(0..self.pages.len())];
         match random.random_range(0..10) {
@@ -65,7 +65,7 @@ impl ParquetLayout {
         }
     }
 
-    /// A footer that is longer says so.
+    /// If the footer becomes longer, its length is updated.
     fn edit_footer(&self, mutant: &mut Mutant, random: &mut ChaCha8Rng) {
         edit(mutant, &self.footer_numbers, random);
         let end = mutant.bytes.len() - 8;
@@ -73,7 +73,7 @@ impl ParquetLayout {
         mutant.bytes[end..end + 4].copy_from_slice(&length.to_le_bytes());
     }
 
-    /// Why values may be others without anybody knowing; none where a checksum tells.
+    /// Why changed values may go unnoticed; `None` if a checksum shows them.
     pub fn not_knowable(&self, mutant: &Mutant) -> Option<&'static str> {
         let within = |touched: &Range<usize>, all: &Range<usize>| all.start <= touched.start && touched.end <= all.end;
         let page = |touched: &Range<usize>| self.pages.iter().find(|page| within(touched, &page.body));

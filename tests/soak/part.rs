@@ -12,13 +12,13 @@ use crate::support::{path, variable};
 
 pub struct Part {
     pub name: &'static str,
-    /// Of the time, beside the other parts' shares.
+    /// Its share of the time, relative to the other parts' shares.
     pub share: u32,
-    /// Rounds of the whole run.
+    /// The rounds of the whole run.
     pub goal: u64,
-    /// Rounds among the other tests.
+    /// The rounds when it runs among the other tests.
     pub slice: u64,
-    /// A round, by the run's seed and its number.
+    /// Runs a round, given the run's seed and the round's number.
     pub round: fn(seed: u64, number: u64) -> Tally,
 }
 
@@ -31,7 +31,7 @@ struct Done {
     tally: Tally,
 }
 
-/// The first rounds of a part, which must all be well.
+/// Runs the first rounds of a part, which must all succeed.
 pub fn slice(part: &Part) {
     let mut tally = Tally::default();
     for number in 0..part.slice {
@@ -50,7 +50,7 @@ pub fn whole(parts: &[&Part]) {
     let (started, limit) = (Instant::now(), Duration::from_secs(seconds));
     let mut told = Instant::now();
     while started.elapsed() < limit {
-        // Whoever is furthest behind its share of the time comes next.
+        // The part that is furthest behind its share of the time comes next.
         let open = parts.iter().zip(&mut done).filter(|(part, done)| done.rounds < part.goal);
         let behind = |(part, done): &(&&Part, &mut Done)| done.seconds / f64::from(part.share);
         let Some((part, done_of_it)) = open.min_by(|a, b| behind(a).total_cmp(&behind(b))) else { break };
@@ -75,7 +75,7 @@ pub fn whole(parts: &[&Part]) {
     all.must_be_well();
 }
 
-/// Where the run of this seed stands.
+/// How far each part was, as the file of this run says.
 fn begun(file: &PathBuf, parts: &[&Part]) -> Vec<Done> {
     let mut found: Vec<Done> = fs::read(file).map(|text| serde_json::from_slice(&text).unwrap()).unwrap_or_default();
     let take = |part: &&Part| match found.iter().position(|done| done.part == part.name) {

@@ -35,7 +35,7 @@ pub fn write(dir: &Path) {
     fs::write(dir.join("p.toml"), PIPELINE).unwrap();
 }
 
-/// 15 mini-batches an epoch.
+/// An epoch has 15 mini-batches.
 const PIPELINE: &str = "\
 seed = 7
 source.uri = 'rows.parquet'
@@ -77,7 +77,7 @@ pub fn ids(file: &Path) -> Vec<Vec<u32>> {
     batches.map_while(Result::ok).map(ids).collect()
 }
 
-/// The step of the state in a run's file; 0 where there is none.
+/// The step of the state in a run's file, or 0 if there is none.
 pub fn step(dir: &Path) -> Result<usize, String> {
     let Ok(text) = fs::read(dir.join("run.json")) else { return Ok(0) };
     let state: Value = serde_json::from_slice(&text).map_err(|error| format!("run.json is damaged: {error}"))?;

@@ -1,4 +1,4 @@
-//! What several parts need.
+//! Helpers of several parts.
 
 use std::path::{Path, PathBuf};
 
@@ -26,7 +26,7 @@ pub fn random(seed: u64, name: &str, number: u64) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(bytes)
 }
 
-/// A runtime for what is async.
+/// A runtime for async code.
 pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }

@@ -60,7 +60,7 @@ pub fn table(kinds: &[Kind], rows: usize, nulls: bool, random: &mut ChaCha8Rng) 
 
 fn column(kind: Kind, rows: usize, nulls: bool, random: &mut ChaCha8Rng) -> ArrayRef {
     let there: Vec<bool> = (0..rows).map(|_| !(nulls && random.random_range(0..3) == 0)).collect();
-    // Runs, so that dictionaries and run lengths have something to do.
+    // Values come in runs, so that dictionaries and run lengths are used.
     let numbers: Vec<i64> = (0..rows).map(|row| (row / 4) as i64 * 7 + random.random_range(0..3)).collect();
     let some = |row: usize| there[row].then(|| numbers[row]);
     let words = ["ant", "bee", "", "a cat of some length", "Ünïcödé"];

@@ -8,7 +8,7 @@ pub struct Number {
     pub at: Range<usize>,
     /// Field ids from the outermost structure to this one; a list's items have the list's.
     pub path: Vec<i16>,
-    /// As written: integers are zigzag-coded, lengths of texts and lists are not.
+    /// The number as it is written: integers are zigzag-coded, lengths of texts and lists are not.
     pub raw: u64,
     pub zigzag: bool,
 }
@@ -18,7 +18,7 @@ impl Number {
         if self.zigzag { (self.raw >> 1) as i64 ^ -((self.raw & 1) as i64) } else { self.raw as i64 }
     }
 
-    /// Bytes of another value, as many as this one has, where it fits; longer ones otherwise.
+    /// The bytes of another value: as many as this one has if it fits, and more otherwise.
     pub fn written(&self, value: i64) -> Vec<u8> {
         let mut raw = if self.zigzag { ((value << 1) ^ (value >> 63)) as u64 } else { value as u64 };
         let mut bytes = Vec::new();
@@ -88,7 +88,7 @@ impl Walk<'_> {
 
     fn value(&mut self, kind: u8) -> Option<()> {
         match kind {
-            // Truth values are in the head.
+            // Booleans are in the field's header.
             1 | 2 => {}
             3 => self.at += 1,
             4..=6 => drop(self.varint(true)?),
@@ -97,7 +97,7 @@ impl Walk<'_> {
             9 | 10 => {
                 let head = self.byte()?;
                 let length = if head >> 4 == 15 { self.varint(false)? } else { u64::from(head >> 4) };
-                // Of truth values, one a byte.
+                // In lists, booleans take a byte each.
                 let kind = if head & 15 <= 2 { 3 } else { head & 15 };
                 (0..length).try_for_each(|_| self.value(kind))?;
             }

@@ -21,9 +21,9 @@ pub fn builder(encoder: &TestEncoder, refresh: RefreshConfig) -> PipelineBuilder
     pipeline(SAMPLES, 20).encoder(encoder.clone()).refresh(refresh)
 }
 
-/// A stream of a thousand epochs.
+/// A stream that does not end before its test, however slow refreshes are on a busy machine.
 pub async fn start(encoder: &TestEncoder, refresh: RefreshConfig) -> MiniBatchStream {
-    let stream = StreamConfig { epochs: 1000, ..StreamConfig::default() };
+    let stream = StreamConfig { epochs: 1_000_000, ..StreamConfig::default() };
     builder(encoder, refresh).stream(stream).start().await.unwrap()
 }
 

@@ -59,11 +59,11 @@ impl Target for Cache {
         let mut random = random(seed, "cache", number);
         let mut mutant = Mutant::new(&self.bytes);
         self.layout.damage(&mut mutant, &self.bytes, &mut random);
-        // Another file than the one that is mapped by whoever is not done yet.
+        // This is a new file, since a run that has not ended may have mapped the old one.
         fs::remove_file(&self.file).unwrap();
         fs::write(&self.file, &mutant.bytes).unwrap();
         if random.random_range(0..10) > 0 {
-            // As a disk does it, without another time.
+            // The time stays, as when a disk fails.
             File::options().write(true).open(&self.file).unwrap().set_modified(self.written).unwrap();
         }
         let read = self.runtime.block_on(rows(&self.dir));

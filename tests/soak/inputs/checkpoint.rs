@@ -22,7 +22,7 @@ use crate::support::{random, runtime};
 struct Begun {
     runtime: Runtime,
     dir: TempDir,
-    /// Of the checkpoint folder.
+    /// The files of the checkpoint folder.
     files: Vec<(PathBuf, Vec<u8>)>,
     state: State,
     whole: Vec<Vec<u32>>,
@@ -46,7 +46,7 @@ impl Begun {
             let whole: Vec<MiniBatch> = run("whole").await.unwrap().try_collect().await.unwrap();
             (state.unwrap(), whole.iter().map(|one| one.ids.iter().map(|id| id.0).collect()).collect())
         });
-        // What was under way ends before its lock is given back.
+        // Its tasks end before its lock is released.
         File::open(dir.path().join("begun/lock")).unwrap().lock().unwrap();
         copy(&dir.path().join("begun"), &dir.path().join("kept"));
         let folder = fs::read_dir(dir.path().join("kept")).unwrap().map(|entry| entry.unwrap().path());
@@ -56,7 +56,7 @@ impl Begun {
         Self { runtime, dir, files, state, whole }
     }
 
-    /// The folder as it was, under another name: a run that was dropped may not be done yet.
+    /// The folder as it was, under another name, since a dropped run may not have ended yet.
     fn restore(&self, name: &str) -> PathBuf {
         let folder = self.dir.path().join(name);
         fs::create_dir(&folder).unwrap();
@@ -126,7 +126,7 @@ impl Target for Checkpoint {
         if outcome != Outcome::Refused {
             return outcome;
         }
-        // What the message advises.
+        // This is what the message advises.
         let mut latest = config(dir.path(), &folder);
         latest.checkpoint.resume = Resume::Latest;
         match runtime.block_on(resumed(latest, state, 2)) {
@@ -137,7 +137,7 @@ impl Target for Checkpoint {
     }
 }
 
-/// Arrow files by their layout, others anywhere.
+/// Damages Arrow files by their layout, and others anywhere.
 fn damaged(bytes: &[u8], other: &[u8], random: &mut ChaCha8Rng) -> Mutant {
     let mut mutant = Mutant::new(bytes);
     if bytes.starts_with(b"ARROW1") {
@@ -150,7 +150,7 @@ fn damaged(bytes: &[u8], other: &[u8], random: &mut ChaCha8Rng) -> Mutant {
     mutant
 }
 
-/// The command's state file, through the command.
+/// Damages the command's state file and runs the command.
 pub struct StateFile {
     begun: Begun,
     text: Vec<u8>,
@@ -185,6 +185,6 @@ impl Target for StateFile {
     }
 }
 
-/// Mini-batches before the state, and those that are compared.
+/// The number of mini-batches before the state, and of those that are compared.
 const STEP: usize = 20;
 const MORE: usize = 12;

@@ -1,4 +1,4 @@
-//! Parquet and Arrow IPC.
+//! Files of Parquet and Arrow IPC are damaged.
 
 use std::fs;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub struct Data {
     files: Vec<DataFile>,
 }
 
-/// A file that is well.
+/// An undamaged file.
 pub struct DataFile {
     bytes: Vec<u8>,
     layout: Layout,
@@ -84,11 +84,11 @@ impl DataFile {
         concat(std::slice::from_ref(table)).is_some_and(|table| table.columns() == self.rows.columns())
     }
 
-    /// Damaged in one to three places.
+    /// The file, damaged in one to three places.
     pub fn damaged(&self, other: &[u8], random: &mut ChaCha8Rng) -> Mutant {
         let mut mutant = Mutant::new(&self.bytes);
         for _ in 0..[1, 1, 2, 3][random.random_range(0..4)] {
-            // What has moved is not where the layout says.
+            // Bytes that have moved are no longer where the layout says.
             if !mutant.moved {
                 match &self.layout {
                     Layout::Parquet(layout) => layout.damage(&mut mutant, other, random),
@@ -106,7 +106,7 @@ impl DataFile {
         };
         let (found, expected) = (batches.iter().map(RecordBatch::num_rows).sum::<usize>(), self.rows.num_rows());
         match (&self.layout, found == expected) {
-            // Record batches with a text that is no UTF-8 come with bytes in its place, and cannot be joined.
+            // Record batches with a text that is not UTF-8 have a column of bytes, and cannot be joined with others.
             (_, true) if concat(&batches).is_some_and(|rows| rows == self.rows) => Outcome::Right,
             (Layout::Parquet(layout), true) => match layout.not_knowable(mutant) {
                 Some(why) => Outcome::NotKnowable(why.to_owned()),
@@ -121,7 +121,7 @@ impl DataFile {
     }
 }
 
-/// All in one, if they have one schema; dictionaries unpacked, as the store keeps them.
+/// All record batches as one, if they have one schema, with dictionaries unpacked as in the store.
 fn concat(batches: &[RecordBatch]) -> Option<RecordBatch> {
     let all = concat_batches(&batches.first()?.schema(), batches).ok()?;
     let unpacked = all.columns().iter().map(|column| match column.data_type() {
@@ -153,7 +153,7 @@ async fn read(bytes: &[u8], stored: bool, dir: &TempDir) -> prosampler::Result<V
     source.read(&names)?.try_collect().await
 }
 
-/// Small files with all kinds of columns and options, of 120 rows each; those of pyarrow have checksums.
+/// Small files of 120 rows each with all kinds of columns and options; those of pyarrow have checksums.
 fn seeds(name: &str) -> Vec<Vec<u8>> {
     let mut random = random(0, "seeds", 0);
     let fixtures = |ending: &str| -> Vec<Vec<u8>> {

@@ -15,7 +15,7 @@ use crate::part::{self, Part};
 
 pub const PART: Part = Part { name: "damaged inputs", share: 40, goal: 4005, slice: TARGETS.len() as u64, round };
 
-/// With cases of a round.
+/// The targets, with their cases of a round.
 const TARGETS: [(&str, u64); 9] = [
     ("parquet", 40),
     ("ipc-file", 40),
@@ -48,7 +48,7 @@ fn round(seed: u64, number: u64) -> Tally {
     child::run(name, seed, first..first + cases)
 }
 
-/// An error, which must name one of these.
+/// Judges an error, which must name one of these.
 fn refused(error: &Error, names: &[&str]) -> Outcome {
     let message = error.to_string();
     match error {
@@ -58,7 +58,7 @@ fn refused(error: &Error, names: &[&str]) -> Outcome {
     }
 }
 
-/// Not a test of its own: what [`child::run`] starts.
+/// This is not a test of its own but the process that [`child::run`] starts.
 #[test]
 fn child() {
     child::serve(target);

@@ -1,4 +1,4 @@
-//! Models and tokenizers.
+//! Models and tokenizers are damaged.
 
 use std::fs;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ use crate::support::{path, random};
 pub struct Model {
     tokenizer: bool,
     dir: TempDir,
-    /// File and vectors, undamaged.
+    /// The undamaged file and its vectors.
     files: Vec<(Vec<u8>, Vec<f32>)>,
 }
 
@@ -59,7 +59,7 @@ impl Target for Model {
 
 fn damaged(bytes: &[u8], random: &mut ChaCha8Rng) -> Vec<u8> {
     let mut mutant = Mutant::new(bytes);
-    // Nodes and shapes come first; weights are most of a file, and mean nothing but themselves.
+    // Nodes and shapes come first. Weights are most of a file, and damage to them only changes numbers.
     let begin = 0..bytes.len().min(700);
     match random.random_range(0..6) {
         0 => mutant.rearrange(bytes, random),
@@ -73,14 +73,14 @@ fn damaged(bytes: &[u8], random: &mut ChaCha8Rng) -> Vec<u8> {
     mutant.bytes
 }
 
-/// JSON with one value that is another.
+/// The JSON with one value changed.
 fn edited(bytes: &[u8], random: &mut ChaCha8Rng) -> Vec<u8> {
     let mut whole: Value = serde_json::from_slice(bytes).unwrap();
     edit(&mut whole, random);
     serde_json::to_vec(&whole).unwrap()
 }
 
-/// Some value on the way down: the vocabulary, which is nearly all of a file, has no more weight than any other.
+/// Changes a value that is chosen level by level, so that the vocabulary is as likely as any other key.
 fn edit(value: &mut Value, random: &mut ChaCha8Rng) {
     let deeper = random.random_range(0..6) > 0;
     match value {

@@ -1,4 +1,4 @@
-//! Pipeline files.
+//! Pipeline files are damaged.
 
 use std::fs;
 
@@ -41,7 +41,7 @@ impl Target for PipelineFile {
             0 => mutant.rearrange(bytes, &mut random),
             1 => mutant.change(0..bytes.len(), &mut random),
             _ => {
-                // Another number.
+                // A number is replaced by another.
                 let starts = |i: &usize| bytes[*i].is_ascii_digit() && !bytes[i - 1].is_ascii_digit();
                 let numbers: Vec<_> = (1..bytes.len()).filter(starts).collect();
                 let at = numbers[random.random_range(0..numbers.len())];
@@ -57,7 +57,7 @@ impl Target for PipelineFile {
         match self.runtime.block_on(mini_batches(&self.dir)) {
             Ok(found) if found == self.whole => Outcome::Right,
             Ok(_) => Outcome::NotKnowable("another setting".to_owned()),
-            // What is well but does not fit the data is told of these.
+            // Settings that are valid but do not fit the data are reported with one of these names.
             Err(error) => super::refused(&error, NAMES),
         }
     }
@@ -75,7 +75,7 @@ async fn mini_batches(dir: &TempDir) -> Result<Vec<Vec<u32>>> {
     Ok(found)
 }
 
-/// Settings of other kinds than those that are there anyway.
+/// Settings of kinds that the file does not have.
 const MORE: &str = "\
 source.filter = 'n >= 10 and n < 290'
 source.on_corrupt = 'fail'
@@ -83,7 +83,7 @@ guards = { skip_nearest = 1, distinct = ['n'] }
 walk.restart_probability = 0.2
 ";
 
-/// What an error must name one of: a file or folder, or a setting by its section.
+/// An error must name one of these: a file or folder, or a setting by its section.
 const NAMES: &[&str] = &[
     "p.toml",
     "rows.parquet",

@@ -79,5 +79,5 @@ fn said(dir: &Path) -> String {
     fs::read_to_string(dir.join("stderr")).unwrap_or_default()
 }
 
-/// States are kept once a second.
+/// A state is kept once a second.
 const STEP_MS: u64 = 50;

@@ -11,7 +11,7 @@ use rand::{RngExt, rngs::ChaCha8Rng};
 use crate::outcome::Tally;
 use crate::part::{self, Part};
 
-/// 43 kills in five rounds.
+/// Five rounds have 43 kills.
 pub const PART: Part = Part { name: "kills", share: 30, goal: 120, slice: 2, round };
 
 fn round(seed: u64, number: u64) -> Tally {
@@ -23,8 +23,8 @@ fn a_killed_run_goes_on_with_the_same_command_and_the_same_mini_batches() {
     part::slice(&PART);
 }
 
-/// Waits for a moment of a run that takes about `whole`, its start not less than any other, and kills it. Gives how it
-/// ended where that was by itself.
+/// Kills a run that takes about `whole` at a random moment, its start included. Returns its status if it ended by
+/// itself.
 fn kill(process: &mut Child, whole: Duration, random: &mut ChaCha8Rng) -> Option<ExitStatus> {
     let latest = whole.mul_f64([0.1, 0.4, 1.0][random.random_range(0..3)]);
     let until = Instant::now() + latest.mul_f64(random.random_range(0.0..1.0));

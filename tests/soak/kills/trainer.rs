@@ -17,14 +17,14 @@ use crate::outcome::{Outcome, Tally};
 use crate::small_run::{self, DIMENSION, SAMPLES, STEPS};
 use crate::support::random;
 
-/// A trainer's habits.
+/// How a trainer behaves.
 #[derive(Clone, Copy, Debug)]
 struct Habits {
-    /// Steps.
+    /// How many steps it takes.
     save_every: u64,
 }
 
-/// Ten kills, in one run or in several.
+/// Kills a trainer ten times, in one run or in several.
 pub fn round(seed: u64, number: u64) -> Tally {
     let mut random = random(seed, "trainer", number);
     let habits = Habits { save_every: [1, 2, 5, 9][random.random_range(0..4)] };
@@ -68,7 +68,7 @@ fn start(dir: &Path, habits: Habits) -> Child {
         .unwrap()
 }
 
-/// What it logs where nobody kills it, and how long it takes.
+/// The log of a trainer that is not killed, and how long it takes.
 fn uninterrupted() -> &'static (Vec<String>, Duration) {
     static WHOLE: OnceLock<(Vec<String>, Duration)> = OnceLock::new();
     WHOLE.get_or_init(|| {
@@ -83,7 +83,7 @@ fn uninterrupted() -> &'static (Vec<String>, Duration) {
     })
 }
 
-/// Each step as often as it was logged, always the same.
+/// Checks that a step that was logged several times is always the same.
 fn agree(dir: &Path, whole: &[String]) -> Result<(), String> {
     for line in logged(dir) {
         let step: usize = line.split(' ').next().unwrap().parse().unwrap();
@@ -94,7 +94,7 @@ fn agree(dir: &Path, whole: &[String]) -> Result<(), String> {
     Ok(())
 }
 
-/// And all of them.
+/// Checks that all steps were logged.
 fn compare(dir: &Path, whole: &[String]) -> Result<(), String> {
     agree(dir, whole)?;
     let mut lines = logged(dir);
@@ -112,7 +112,7 @@ fn said(dir: &Path) -> String {
     fs::read_to_string(dir.join("stderr")).unwrap_or_default()
 }
 
-/// Not a test of its own: the trainer.
+/// This is not a test of its own but the trainer's process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn trainer_that_is_killed() {
     let Some(dir) = std::env::var_os("PROSAMPLER_SOAK_TRAINER").map(PathBuf::from) else { return };
@@ -134,7 +134,7 @@ async fn trainer_that_is_killed() {
         push(&stream.handle(), step);
         if step.is_multiple_of(habits.save_every) {
             let state = stream.state();
-            // First, or a state could come back without the vectors that were waiting.
+            // The pushes come first, or a state could be resumed without the vectors that were waiting.
             stream.handle().keep(&state).await.unwrap();
             fs::write("state.tmp", serde_json::to_vec(&state).unwrap()).unwrap();
             fs::rename("state.tmp", "state.json").unwrap();
@@ -143,7 +143,7 @@ async fn trainer_that_is_killed() {
     }
 }
 
-/// At fixed steps, also while a refresh is under way.
+/// Pushes come at fixed steps, also during a refresh.
 fn push(handle: &RefreshHandle, step: u64) {
     if !step.is_multiple_of(2) {
         return;

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use prosampler::SampleId;
 
-/// Samples of the first file, and of each that comes.
+/// Samples of the first file, and of each file that is added.
 pub const FIRST: usize = 304;
 pub const MORE: usize = 104;
 pub const BATCH_SIZE: usize = 24;
 pub const EVERY: u64 = 6;
 pub const LAG: u64 = 3;
 
-/// What happened when so many mini-batches were delivered.
+/// What happened, and after how many delivered mini-batches.
 #[derive(Clone, Debug)]
 pub struct Event {
     pub step: u64,
@@ -26,7 +26,7 @@ pub enum What {
 }
 
 impl Event {
-    /// When the refresh begins that takes it.
+    /// The step at which the refresh that takes it begins.
     pub fn due(&self) -> u64 {
         (self.step / EVERY + 1) * EVERY
     }
@@ -85,7 +85,7 @@ pub fn check(events: &[Event], seen: &[Seen]) -> Result<(), String> {
 /// The mean age of its samples' embeddings.
 fn staleness(events: &[Event], one: &Seen) -> u64 {
     let used: Vec<_> = events.iter().filter(|event| event.is_used_at(one.step)).collect();
-    // A new model embeds all, and what was pushed before it is gone, also at the same refresh.
+    // A new model embeds all samples, so that earlier pushes are gone, also those of the same refresh.
     let embedded = used.iter().rfind(|event| matches!(event.what, What::Model)).map(|event| event.due());
     let made = |id: u32| {
         let pushed = used.iter().rfind(|event| {

@@ -38,19 +38,19 @@ pub fn call() -> impl Strategy<Value = Call> {
     ]
 }
 
-/// What embeddings are: a model's, but for what was pushed since.
+/// Embeddings are a model's, except those that were pushed since.
 #[derive(Clone, Default)]
 struct Account {
     model: u64,
     pushed: BTreeMap<usize, Vec<f32>>,
 }
 
-/// A graph's account, and how many pushes had come before it.
+/// What the model says of a graph, and how many pushes came before it.
 type Made = (u64, Account, usize);
 
 struct Trainer {
     dir: TempDir,
-    /// Not there while one process has ended and the next has not begun.
+    /// `None` between the end of one process and the start of the next.
     stream: Option<MiniBatchStream>,
     newest: Arc<AtomicU64>,
     pushes: Vec<(usize, Vec<f32>)>,
@@ -58,7 +58,7 @@ struct Trainer {
     kept: Option<(State, Made, usize)>,
 }
 
-/// Lives through all of it.
+/// Goes through all events.
 pub async fn live(calls: &[Call]) -> Result<(), String> {
     let (dir, newest) = (TempDir::new().unwrap(), Arc::default());
     let stream = Some(start(&dir, &newest, None).await?);

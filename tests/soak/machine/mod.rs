@@ -15,7 +15,7 @@ use crate::support::{random, runtime};
 
 pub const PART: Part = Part { name: "state machine", share: 10, goal: 500, slice: 6, round };
 
-/// What a trainer, or fate, does.
+/// What a trainer does, or what happens to it.
 #[derive(Clone, Copy, Debug)]
 pub enum Op {
     Take(u8),
@@ -46,7 +46,7 @@ fn whatever_happens_a_run_is_the_one_that_its_account_says() {
     part::slice(&PART);
 }
 
-/// A sequence of either kind, made shorter where it fails.
+/// Runs a sequence of either kind, and makes it shorter if it fails.
 fn round(seed: u64, number: u64) -> Tally {
     let config = Config { cases: 1, failure_persistence: None, max_shrink_iters: 60, ..Config::default() };
     let bytes: [u8; 32] = random(seed, "machine", number).random();

@@ -115,7 +115,7 @@ impl World {
         }
     }
 
-    /// Goes on to where no refresh is under way, so that it is the next one that takes what happens.
+    /// Goes on until no refresh is running, so that the next one takes what happens now.
     async fn calm(&mut self) -> std::result::Result<(), String> {
         while self.step() >= EVERY && self.step() % EVERY <= LAG && !self.is_over() {
             self.take_to(self.step() + 1).await?;
