@@ -8,15 +8,16 @@ use super::check::{Check, Checker};
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct CheckpointConfig {
-    /// Folder for snapshots, made if missing, one a run. Each takes 8 K bytes a sample, and where its embeddings are
-    /// others than the last one's, theirs: `keep` of them, two more for states that the trainer has saved, and those that
-    /// mini-batches on their way were drawn from. Every file has a checksum. Of several ranks, rank 0 writes it and all
-    /// read it on resume: it must lie where all can see it. A folder of a run that saved no state is taken over by the
-    /// next one. Default: none, and no run can be resumed.
+    /// Folder for snapshots, made if missing, one a run. Default: none, and no run can be resumed.
+    ///
+    /// It holds `keep` snapshots, two more for states that the trainer has saved, and those that mini-batches on their
+    /// way were drawn from. Each takes 8 K bytes a sample, and the size of its embeddings if these differ from those of
+    /// the snapshot before. Every file has a checksum. If there are several ranks, rank 0 writes the folder and all
+    /// read it on resume, so it must lie where all can see it. The folder of a run that saved no state is taken over by
+    /// the next run.
     pub dir: Option<PathBuf>,
-    /// Snapshots that are kept, the newest ones; at least 2, default 4. A state that the trainer has
-    /// [kept](crate::refresh::RefreshHandle::keep) can be resumed whatever this is, another one while its graph is among
-    /// these.
+    /// How many of the newest snapshots are kept; at least 2, default 4. A state can be resumed while its graph is
+    /// among them, and in any case if the trainer has [kept](crate::refresh::RefreshHandle::keep) it.
     pub keep: usize,
     /// How a run goes on from a state. Default `exact`.
     pub resume: Resume,
@@ -26,11 +27,11 @@ pub struct CheckpointConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Resume {
-    /// With the mini-batches that would have come, from the graph that was in use. What refreshes do after that is as
-    /// it would have been with [`swap_after_steps`](super::RefreshConfig::swap_after_steps).
+    /// With the mini-batches that would have come, from the graph that was in use. What refreshes do after that is the
+    /// same only with [`swap_after_steps`](super::RefreshConfig::swap_after_steps).
     #[default]
     Exact,
-    /// With the newest graph that is there and sound, and the state's epoch from its beginning.
+    /// With the newest graph that is undamaged, from the beginning of the state's epoch.
     Latest,
 }
 

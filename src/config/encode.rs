@@ -76,13 +76,14 @@ pub struct EncodeConfig {
     /// there; `text` without any.
     pub feature: Option<FeatureKind>,
     /// The ONNX model. Its inputs are matched by name with what the feature gives: text `input_ids` and, if declared,
-    /// `attention_mask`, `token_type_ids` and `position_ids`, all [batch, sequence], and empty caches; an image `pixel_values` (or the only input, whatever
-    /// its name); for the others see their tables. Required for [`OnnxEncoder`](crate::encode::OnnxEncoder).
+    /// `attention_mask`, `token_type_ids` and `position_ids`, all [batch, sequence], and empty caches; an image
+    /// `pixel_values` (or the only input, whatever its name); for the others see their tables. Required for
+    /// [`OnnxEncoder`](crate::encode::OnnxEncoder).
     pub model: Option<PathBuf>,
     /// Numbers in each vector of `column`, 1 to 65,536: for vectors in plain lists, which do not say. Default: the size
     /// of fixed-size lists.
     pub dimension: Option<usize>,
-    /// The tokenizer that belongs to it. Default: `tokenizer.json` beside the model, or one folder up where the model lies
+    /// The tokenizer that belongs to it. Default: `tokenizer.json` beside the model, or one folder up if the model lies
     /// in a folder `onnx`. Text only.
     pub tokenizer: Option<PathBuf>,
     /// The column that is embedded: for text strings, or UTF-8 as binary values; for images see [`ImageConfig`]; for
@@ -93,12 +94,12 @@ pub struct EncodeConfig {
     /// Put before each text of `column`, as some models want it: `"query: "`. Default: nothing. Text only.
     pub prefix: String,
     /// Tokens of a text that are looked at, 2 to 1,000,000, special ones included; the rest is cut off, where
-    /// `tokenizer.json` says, or at the end and of a pair from the longer one. 0, the default, means what `tokenizer.json`
-    /// says, up to 512, or 128 where it says nothing, and never more than the model takes. A number that the model does
-    /// not take is an error, found when it is opened (by a text of up to 8,192 tokens). Text only.
+    /// `tokenizer.json` says, or at the end and of a pair from the longer one. 0, the default, means what
+    /// `tokenizer.json` says, up to 512, or 128 if it says nothing, and never more than the model takes. A number that
+    /// the model does not take is an error, found when it is opened (by a text of up to 8,192 tokens). Text only.
     pub max_tokens: usize,
-    /// How states [batch, sequence, dimension] become one vector; a model that gives [batch, dimension] is taken as it is.
-    /// Default `mean`.
+    /// How states [batch, sequence, dimension] become one vector; a model that gives [batch, dimension] is taken as it
+    /// is. Default `mean`.
     pub pooling: Pooling,
     /// Whether vectors are brought to unit length. With cosine similarity they are in any case. Default false.
     pub normalize: bool,
@@ -107,25 +108,25 @@ pub struct EncodeConfig {
     /// `token_embeddings`; else its only one. The log says which, and docs/models.md has all names in their order.
     pub output: Option<String>,
     /// What the model runs on: the first of these that works, which the log names. Default `["cpu"]`. `["cuda"]` alone
-    /// fails where CUDA cannot be used, and says why; `["cuda", "cpu"]` goes on without, with a warning.
+    /// fails if CUDA cannot be used, and says why; `["cuda", "cpu"]` goes on without, with a warning.
     pub providers: Vec<Provider>,
     /// Settings of the GPU.
     pub cuda: Option<CudaConfig>,
-    /// Samples that go through the model at once, up to 65,536; 0, the default, means 32 on the CPU and 1,024 on a GPU. A
-    /// model that fixes the number is always given that many.
-    /// Fewer for large models: small batches of like lengths stay in the processor's caches. Where a model runs out of
-    /// memory, batches are halved, with a warning. Batches of images take `batch_rows` × channels × height × width × 4
-    /// bytes for each thread, 19 MB by default for 224 × 224 pixels in color, and one image is decoded at a time.
+    /// Samples that go through the model at once, up to 65,536; 0, the default, means 32 on the CPU and 1,024 on a GPU.
+    /// A model that fixes the number is always given that many. Fewer for large models: small batches of like lengths
+    /// stay in the processor's caches. If a model runs out of memory, batches are halved, with a warning. Batches of
+    /// images take `batch_rows` × channels × height × width × 4 bytes for each thread, 19 MB by default for 224 × 224
+    /// pixels in color, and one image is decoded at a time.
     pub batch_rows: usize,
     /// Tokens, padding included, that go through the model at once, up to 2²⁴; 0, the default, means 512 on the CPU and
-    /// 65,536 on a GPU. Long texts go in smaller
-    /// batches, at least one at a time. For tensors the numbers of the longest input count, for graphs nodes and edges;
-    /// images and inputs of a fixed size are limited by `batch_rows` alone.
+    /// 65,536 on a GPU. Long texts go in smaller batches, at least one at a time. For tensors the numbers of the
+    /// longest input count, for graphs nodes and edges; images and inputs of a fixed size are limited by `batch_rows`
+    /// alone.
     pub batch_tokens: usize,
-    /// Copies of the model that run side by side, on a CPU each on one thread; 0, the default, means one for each thread
-    /// of the compute pool, and two on each GPU, or one where `cuda.memory_limit` is set or the second has no room. Each
-    /// takes the model's size in memory. Work with a `refresh.gpu_share` below 1 uses one on each GPU. Views with the same
-    /// model share them.
+    /// Copies of the model that run side by side, on a CPU each on one thread; 0, the default, means one for each
+    /// thread of the compute pool, and two on each GPU, or one if `cuda.memory_limit` is set or the second has no room.
+    /// Each takes the model's size in memory. Work with a `refresh.gpu_share` below 1 uses one on each GPU. Views with
+    /// the same model share them.
     pub sessions: usize,
     /// What to do with a sample that cannot be encoded: a broken image, a null, a text without a token, an edge to a
     /// node that is not there, or a vector, of the column or out of the model, that is not finite or has no usable
@@ -134,11 +135,11 @@ pub struct EncodeConfig {
     /// How the embeddings are kept in memory, whatever the encoder. Default `f32`.
     pub storage: Storage,
     /// Folder for embeddings, made if missing, from which later runs take those of the same model, settings and rows: a
-    /// start that was killed goes on, and rows that were embedded before are not embedded again. Default: `embeddings` in
-    /// `store.cache_dir`, and none without that. Takes 4 d bytes a sample for each model version that is used.
+    /// start that was killed goes on, and rows that were embedded before are not embedded again. Default: `embeddings`
+    /// in `store.cache_dir`, and none without that. Takes 4 d bytes a sample for each model version that is used.
     pub cache_dir: Option<PathBuf>,
-    /// What that folder may take, in bytes, 0 to keep nothing; default 64 GiB. Models that were not used for longest make
-    /// room for others.
+    /// The most that `cache_dir` may take, in bytes; 0 keeps nothing, default 64 GiB. The least recently used models
+    /// make room for others.
     pub cache_limit: u64,
     /// ONNX Runtime's shared library. Default: searched, see [`encode::runtime`](crate::encode::runtime).
     pub runtime: Option<PathBuf>,
@@ -181,9 +182,9 @@ pub enum Pooling {
     Mean,
     /// The first token's state.
     Cls,
-    /// The last state that is not padding, as decoders have it.
+    /// The last state that is not padding, as usual for decoders.
     Last,
-    /// The model does it: anything but [batch, dimension] is an error.
+    /// The model pools itself: anything but [batch, dimension] is an error.
     None,
 }
 
@@ -195,8 +196,8 @@ pub enum OnBadSample {
     #[default]
     Fail,
     /// Go on without it: it is in no mini-batch, and no sample's neighbor. Skipped samples are counted by column and
-    /// reason, and the first of each is logged. Where all samples of the first record batch that are not null come to
-    /// nothing, the fault is the model's or the settings', and stops the run all the same.
+    /// reason, and the first of each is logged. If no sample of the first record batch but nulls can be encoded, the
+    /// fault is the model's or the settings', and stops the run all the same.
     Skip,
 }
 

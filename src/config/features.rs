@@ -23,11 +23,11 @@ use super::check::{Check, Checker};
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct ImageConfig {
-    /// What an image is resized to, in pixels: a number for the shorter side, the longer one in proportion; or
-    /// [height, width], whatever the proportions. Default: the height and width that the model declares, exactly.
+    /// What an image is resized to, in pixels: a number for the shorter side, the longer one in proportion; or [height,
+    /// width], whatever the proportions. Default: the height and width that the model declares, exactly.
     pub size: Option<ImageSize>,
-    /// The middle that is cut out after resizing: a number for a square, or [height, width]. Default: nothing is cut
-    /// where `size` is exact; else the height and width that the model declares, or a square of `size`.
+    /// The middle that is cut out after resizing: a number for a square, or [height, width]. Default: nothing is cut if
+    /// `size` is exact; else the height and width that the model declares, or a square of `size`.
     #[serde(deserialize_with = "one_or_two")]
     pub crop: Option<[usize; 2]>,
     /// 3 for red, green and blue, 1 for shades of gray. Images are converted as Pillow does; transparency is dropped.
@@ -36,18 +36,18 @@ pub struct ImageConfig {
     /// What pixels are multiplied with first. Default 1/255, so that u8 becomes 0 to 1; 1 for raw pixels in f32 that
     /// are scaled already.
     pub scale: f32,
-    /// What is then subtracted, one number or one for each channel. Default: nothing. [0.485, 0.456, 0.406] is usual for
-    /// models that were trained on ImageNet.
+    /// What is subtracted after that: one number or one for each channel. Default: nothing. [0.485, 0.456, 0.406] is
+    /// usual for models that were trained on ImageNet.
     pub mean: Vec<f32>,
-    /// What is then divided by, likewise. Default: nothing. [0.229, 0.224, 0.225] belongs to the mean above.
+    /// What is divided by after that, likewise. Default: nothing. [0.229, 0.224, 0.225] belongs to the mean above.
     pub std: Vec<f32>,
     /// How the model takes its input. Default `nchw`.
     pub layout: Layout,
     /// How raw pixels lie in the column. Default `hwc`. Nested lists without channels are [height, width].
     pub order: PixelOrder,
-    /// Of raw pixels in flat lists: their height and width. Default: what the nesting says.
+    /// The height of raw pixels in flat lists. Default: what the nesting says.
     pub height: Option<usize>,
-    /// Goes with `height`.
+    /// Their width; goes with `height`.
     pub width: Option<usize>,
 }
 
@@ -145,12 +145,12 @@ impl Check for ImageConfig {
 
 /// `[encode.tensor]`: how columns of numbers become the model's inputs.
 ///
-/// A column holds numbers, or lists of numbers, nested or flat; integers fit inputs of any numeric type, fractions those
-/// of f32, f64, f16 and bf16. Rows of an input whose length the model leaves open may have different lengths. Where the
-/// model declares `<name>_mask` (for its only input of that length also `mask`, `attention_mask` or another `…_mask`)
-/// [batch, length], rows are filled up with zeros to the longest of the batch, or to a fixed length, and the mask is 1 for
-/// what is there and 0 for what was filled up. Where it declares none, or has several such inputs, only rows of the same
-/// lengths share a batch.
+/// A column holds numbers, or lists of numbers, nested or flat; integers fit inputs of any numeric type, fractions
+/// those of f32, f64, f16 and bf16. Rows of an input whose length the model leaves open may have different lengths.
+/// Where the model declares `<name>_mask` (for its only input of that length also `mask`, `attention_mask` or another
+/// `…_mask`) [batch, length], rows are filled up with zeros to the longest of the batch, or to a fixed length, and the
+/// mask is 1 for what is there and 0 for what was filled up. If it declares none, or has several such inputs, only rows
+/// of the same lengths share a batch.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct TensorConfig {
@@ -170,8 +170,8 @@ impl Check for TensorConfig {
 /// `[encode.graph]`: how columns become a graph in each row, for a model of graphs.
 ///
 /// The graphs of a batch become one disjoint union, in the names of PyTorch Geometric: `x` [nodes, features],
-/// `edge_index` [2, edges], source and target of each edge; where the model declares them `batch` \[nodes\], the graph of
-/// each node, `ptr` [graphs + 1], the first node of each graph and the end, and `edge_attr` [edges, attributes]. The
+/// `edge_index` [2, edges], source and target of each edge; where the model declares them `batch` \[nodes\], the graph
+/// of each node, `ptr` [graphs + 1], the first node of each graph and the end, and `edge_attr` [edges, attributes]. The
 /// model gives [graphs, dimension].
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default)]
@@ -183,8 +183,8 @@ pub struct GraphInputConfig {
     pub node_features: String,
     /// Numbers for each node in a flat list. Default: what the model declares for `x`, else 1.
     pub node_width: Option<usize>,
-    /// The column of the nodes, from 0, that edges leave: a list of whole numbers. Default `edge_sources`. An edge without
-    /// direction stands there both ways.
+    /// The column of the nodes, from 0, that edges leave: a list of whole numbers. Default `edge_sources`. An edge
+    /// without direction is listed both ways.
     pub edge_sources: String,
     /// The column of the nodes that edges enter. Default `edge_targets`.
     pub edge_targets: String,

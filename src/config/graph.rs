@@ -10,8 +10,7 @@ pub struct GraphConfig {
     pub builder: GraphBuilder,
     /// M in the paper: how many others, drawn uniformly, a sample's neighbors are chosen from; K to 2³² − 1, default
     /// 1000. The hardness dial: M = K gives random neighbors, M ≥ N − 1 the nearest ones, with the most false
-    /// negatives. Building costs N · M · d multiplications. The other builders
-    /// ignore it, but for its being a bound of K.
+    /// negatives. Building costs N · M · d multiplications. For the other builders it is only an upper bound of K.
     pub candidates: usize,
     /// K in the paper: out-neighbors of each sample; 1 to M, default 100. The graph takes 8 K bytes a sample.
     pub neighbors: usize,
@@ -20,7 +19,8 @@ pub struct GraphConfig {
     /// What candidates are scored in; the neighbors' similarities are f32 in any case. Default `auto`.
     pub precision: Precision,
     /// The share of the nearest that `nn_descent` is to find, 0.5 to 1, default 0.98; refining a graph aims at it, too.
-    /// Measured on 512 samples, so that the truth may lie a hundredth from it. Costs: see [`GraphBuilder::NnDescent`].
+    /// It is estimated from 512 samples, so that the truth may be off by a hundredth. See also
+    /// [`GraphBuilder::NnDescent`].
     pub recall: f64,
     /// What multiplies. Default `auto`.
     pub device: GraphDevice,
@@ -30,8 +30,8 @@ pub struct GraphConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GraphDevice {
-    /// The GPUs of `[encode.cuda]`, where `encode.providers` begins with `cuda` or `tensorrt` and the graph takes 10¹¹
-    /// multiplications or more; the processor otherwise, and with a warning where the GPU fails.
+    /// The GPUs of `[encode.cuda]`, if `encode.providers` begins with `cuda` or `tensorrt` and the graph takes 10¹¹
+    /// multiplications or more; the processor otherwise, and, with a warning, if the GPU fails.
     #[default]
     Auto,
     /// The processor.
@@ -40,21 +40,21 @@ pub enum GraphDevice {
     Cuda,
 }
 
-/// What the builders multiply in. Below f32 more than K neighbors are kept and scored again in f32. On a GPU `auto` means
-/// `f32`, and `bf16` and `i8` mean 16 bits: those of f16 for cosine, of bf16 for dot products, whose range is open.
+/// What the builders multiply in. Below f32 more than K neighbors are kept and scored again in f32. On a GPU `auto`
+/// means `f32`, and `bf16` and `i8` mean 16 bits: those of f16 for cosine, of bf16 for dot products, whose range is
+/// open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
-    /// `i8` where vectors have at least 64 components and M is at least 8 K, so that it is safe and pays; `f32`
-    /// otherwise. The kNN graph is then exact but for neighbors that i8 cannot tell from the next ones: fewer than one
-    /// in a thousand, for embeddings of sentences.
+    /// `i8` if vectors have at least 64 components and M is at least 8 K, so that it is safe and pays; `f32` otherwise.
+    /// The kNN graph is then exact but for neighbors that i8 cannot tell from the next ones.
     #[default]
     Auto,
     /// 32-bit numbers: exact.
     F32,
-    /// Upper halves of these. Faster than `f32` on processors with AVX-512 BF16 only.
+    /// Upper halves of 32-bit numbers. Faster than `f32` on processors with AVX-512 BF16 only.
     Bf16,
-    /// Whole numbers from −63 to 63, scaled for each vector. Two to four times as fast as `f32`.
+    /// Whole numbers from −63 to 63, scaled for each vector. Faster than `f32`.
     I8,
 }
 
@@ -67,15 +67,13 @@ pub enum GraphBuilder {
     Sampled,
     /// The K most similar of all others: the limit M → N. M is ignored. Costs N² · d / 2 multiplications.
     Exact,
-    /// About the K most similar of all others, by cells and NN-descent, for data so large that `exact` takes too long: as
-    /// many of 100 as `recall` says. M is ignored. 100,000 embeddings of sentences (d = 384, K = 16, two threads with
-    /// AVX-512) take 1.4 s for 97 of 100, 1.5 s for 98 and 1.8 s for 99, where `exact` takes 6.7 s. Where vectors have no
-    /// structure at all, less than that may be found; the log says so.
+    /// About the K most similar of all others, by clusters and NN-descent, for data so large that `exact` takes too
+    /// long. It finds the share of them that `recall` says; if vectors have no structure at all, fewer may be found,
+    /// and the log says so. M is ignored. See docs/graph.md for its costs.
     NnDescent,
     /// About the K most similar of all others, by a hierarchical navigable small world, instant-distance's. M is
-    /// ignored. Much slower than `exact` at 100,000 samples. Costs some 20,000
-    /// to 60,000 similarities and about 340 bytes a sample while it is built. Reproducible with `compute.threads` = 1
-    /// only.
+    /// ignored. Slower than the other builders, see docs/graph.md; takes about 340 bytes a sample while it is built.
+    /// Reproducible with `compute.threads` = 1 only.
     Hnsw,
 }
 

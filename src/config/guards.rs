@@ -2,17 +2,18 @@ use serde::{Deserialize, Serialize};
 
 use super::check::{Check, Checker};
 
-/// `[guards]`: what keeps likely false negatives out of mini-batches. All of them hold for every two samples of a
-/// mini-batch, and for every explicit negative and every sample; none is ever set aside. Samples that a guard keeps out
-/// come in a later mini-batch of the epoch.
+/// `[guards]`: what keeps likely false negatives out of mini-batches.
+///
+/// All guards hold for every two samples of a mini-batch, and for every explicit negative and every sample; none is
+/// ever set aside. Samples that a guard keeps out are drawn in a later mini-batch of the epoch.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct GuardsConfig {
-    /// Columns of which no two samples of a mini-batch share the value; of list columns, no two share an item. A null
-    /// is like no other, nor is NaN, and −0 is 0. 4 to 12 bytes a sample and column. Default none; `[pairs]` keeps its
-    /// own columns distinct.
+    /// Columns whose values no two samples of a mini-batch share; in list columns, no two share an item. A null equals
+    /// no other null, NaN equals nothing, and −0 equals 0. Costs 4 to 12 bytes a sample and column. Default none;
+    /// `[pairs]` keeps its own columns distinct.
     pub distinct: Vec<String>,
-    /// Refuses samples of which all that the encoder reads is the same as a member's: copies. Of images in Hugging
+    /// Refuses copies: samples with the same content as a member in all that the encoder reads. Of images in Hugging
     /// Face's `{bytes, path}` it reads the bytes. Default true.
     pub duplicates: bool,
     /// Refuses samples at least as similar as this to a member: near copies, counted apart. Default none; 0.99 is

@@ -72,13 +72,13 @@ pub struct PipelineConfig {
     pub store: StoreConfig,
     /// How rows become embeddings.
     pub encode: EncodeConfig,
-    /// Which columns are an anchor and its positive, where rows are pairs.
+    /// Which columns are an anchor and its positive, if rows are pairs.
     pub pairs: PairsConfig,
     /// How embeddings become a proximity graph.
     pub graph: GraphConfig,
     /// How mini-batches are drawn from the graph.
     pub walk: WalkConfig,
-    /// What keeps likely false negatives out of them.
+    /// What keeps likely false negatives out of mini-batches.
     pub guards: GuardsConfig,
     /// When the graph is made anew.
     pub refresh: RefreshConfig,
@@ -96,7 +96,8 @@ impl PipelineConfig {
     /// Reads a pipeline file. Relative paths in it are relative to the file's folder.
     ///
     /// # Errors
-    /// [`Error::Io`] where the file cannot be read, [`Error::Config`] with all its faults otherwise.
+    /// [`Error::NotFound`] and [`Error::Io`] if the file cannot be read, [`Error::Config`] with all its faults
+    /// otherwise.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         Self::from_file_with(path, &[])
     }
@@ -124,8 +125,8 @@ impl PipelineConfig {
         Ok(read::read(&text, &path.display().to_string(), base, overrides)?)
     }
 
-    /// The defaults, then `KEY=VALUE` settings over them, as [`from_file_with`](Self::from_file_with) takes them. Relative
-    /// paths stay relative to the working directory.
+    /// The defaults, then `KEY=VALUE` settings over them, as [`from_file_with`](Self::from_file_with) takes them.
+    /// Relative paths stay relative to the working directory.
     ///
     /// # Errors
     /// [`Error::Config`] with all faults.

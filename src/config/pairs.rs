@@ -2,17 +2,19 @@ use serde::{Deserialize, Serialize};
 
 use super::check::{Check, Checker};
 
-/// `[pairs]`: rows that are an anchor and its positive: a question and its answer, a text and its translation. Both are
-/// embedded by the encoder of `[encode]`, whose `column` is then not needed.
+/// `[pairs]`: rows that are an anchor and its positive, such as a question and its answer.
 ///
-/// No mini-batch holds two rows with the same anchor or the same positive: the positive of one would be a false negative
-/// of the other. Where both columns are of one type (texts and bytes of any layout are), it holds no two of which one's
-/// anchor is the other's positive, either. Nor do explicit negatives come with such rows. Costs 8 to 24 bytes a sample;
-/// counted as refused with the same value. A column with fewer values than `walk.batch_size` is an error.
+/// Both are embedded by the encoder of `[encode]`, whose `column` is then not needed.
+///
+/// No mini-batch holds two rows with the same anchor or the same positive, since the positive of one would be a false
+/// negative of the other. If both columns have one type (all layouts of texts and bytes count as one), it holds no two
+/// rows of which one's anchor is the other's positive, either. The same holds for explicit negatives. Rows that this
+/// keeps out are counted as refused with the same value. Costs 8 to 24 bytes a sample. A column with fewer values than
+/// `walk.batch_size` is an error.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct PairsConfig {
-    /// The column of the anchors. Default: none, rows are no pairs.
+    /// The column of the anchors. Default: none, and rows are not pairs.
     pub anchor: Option<String>,
     /// The column of their positives; required with `anchor`.
     pub positive: Option<String>,
@@ -34,7 +36,7 @@ pub enum GraphOver {
 }
 
 impl PairsConfig {
-    /// Both columns, where rows are pairs.
+    /// Both columns, if rows are pairs.
     pub(crate) fn columns(&self) -> Option<[&String; 2]> {
         self.anchor.as_ref().zip(self.positive.as_ref()).map(|(anchor, positive)| [anchor, positive])
     }

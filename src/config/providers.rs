@@ -10,7 +10,7 @@ use super::check::{Check, Checker};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Provider {
-    /// The processor. Always there.
+    /// The processor, which always works.
     Cpu,
     /// NVIDIA GPUs, with `onnxruntime-gpu` and the CUDA libraries that it names; see [`CudaConfig`].
     Cuda,
@@ -57,10 +57,10 @@ pub struct CudaConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Arena {
-    /// By what is asked for.
+    /// By as much as is asked for.
     #[default]
     SameAsRequested,
-    /// In powers of two: fewer requests, up to twice the memory.
+    /// In powers of two, with fewer requests and up to twice the memory.
     NextPowerOfTwo,
 }
 
@@ -71,9 +71,9 @@ pub enum Convolutions {
     /// By rules of thumb.
     #[default]
     Heuristic,
-    /// By trying all: slow for each new shape, best afterwards.
+    /// By trying all, which is slow for each new shape, and best afterwards.
     Exhaustive,
-    /// The same for all.
+    /// The same one for all.
     Default,
 }
 

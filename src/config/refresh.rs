@@ -2,8 +2,10 @@ use serde::Deserialize;
 
 use super::check::{Check, Checker};
 
-/// `[refresh]`: when embeddings and graph are made anew, in the background. Any of the triggers starts a refresh; those
-/// that fire while one is under way are one refresh after it. Without a trigger, the first graph stays.
+/// `[refresh]`: when embeddings and graph are made anew, in the background.
+///
+/// Any of the triggers starts a refresh. Triggers that fire while one is under way start a single one after it. Without
+/// a trigger, the first graph stays.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct RefreshConfig {
@@ -11,16 +13,17 @@ pub struct RefreshConfig {
     pub every_steps: Option<u64>,
     /// Trigger: this much time has passed since the last refresh began, in seconds, more than 0. Default: none.
     pub every_seconds: Option<f64>,
-    /// Trigger: a file of the model, external data and targets of links too, has changed, and all have stopped changing
-    /// for half a second. They are looked at once a second, and at once where the system tells of a change. Default
-    /// false.
+    /// Trigger: a file of the model (external data and targets of links included) has changed, and all of them have
+    /// stopped changing for half a second. They are checked once a second, and at once if the system reports a change.
+    /// Default false.
     pub watch_model: bool,
     /// Share of the compute threads that a refresh may use, above 0 and at most 1, at least one thread; default 1. The
     /// threads give way to all others of the machine in any case (on Linux).
     pub cpu_share: f64,
-    /// Share of the time in which a refresh may keep a GPU busy, above 0 and at most 1; default 1. Below 1 each batch, and
-    /// each launch of the graph, is followed by a rest in proportion, for a trainer on the same GPU: with 0.25, three times
-    /// as long as it took. Counts for each session. The first embeddings and graph, which a trainer waits for, do not rest.
+    /// Share of the time in which a refresh may keep a GPU busy, above 0 and at most 1; default 1. Below 1 each batch,
+    /// and each launch of the graph, is followed by a rest in proportion, for a trainer on the same GPU: with 0.25,
+    /// three times as long as it took. This holds for each session. The first embeddings and graph, which a trainer
+    /// waits for, do not rest.
     pub gpu_share: f64,
     /// Samples that a newer model embeds first, to see how far it has drifted; 2 to 8,192, default 256. A data set with
     /// fewer is embedded whole.
@@ -35,8 +38,8 @@ pub struct RefreshConfig {
     /// With `on_error = "fail"`: how many refreshes must fail in a row for the run to fail; at least 1, default 1.
     pub max_failures: u32,
     /// The graph of a refresh that begins at step s is used from exactly step s + `swap_after_steps` on, and the stream
-    /// waits for it if it must: what a run yields then depends on no clock, as far as `every_steps` is the only trigger.
-    /// Default: none, and a graph is used as soon as it is there, and never waited for.
+    /// waits for it if it must: what a run yields then depends on no clock, if `every_steps` is the only trigger.
+    /// Default: none, and a graph is used as soon as it is ready, and never waited for.
     pub swap_after_steps: Option<u64>,
 }
 
@@ -47,7 +50,7 @@ pub enum OnNewerModel {
     /// It runs to its end, and one with the newest model begins then: graphs come at a steady pace.
     #[default]
     Finish,
-    /// It is given up, and one with the newest model begins: for models that come more seldom than a refresh takes.
+    /// It is cancelled, and one with the newest model begins: for models that change less often than a refresh takes.
     Restart,
 }
 

@@ -10,13 +10,13 @@ use super::check::{Check, Checker};
 pub struct SourceConfig {
     /// A Parquet file, an Arrow IPC file or stream, a folder of these (`*.parquet`, `*.arrow`, `*.arrows`, `*.feather`,
     /// `*.ipc`), a shell pattern, or a list of all that. Files are read in the order of the list, and by name within a
-    /// folder or pattern; that order gives the sample ids. With the cargo feature `cloud` also `s3://`, `gs://`, `az://`,
-    /// and single files at `http(s)://`. Required.
+    /// folder or pattern; that order gives the sample ids. With the cargo feature `cloud` also `s3://`, `gs://`,
+    /// `az://`, and single files at `http(s)://`. Required.
     ///
-    /// Names that begin with `.` or `_` are no data, in folders and for the wildcards of patterns (`**/_part*` means
-    /// them). Of a folder that Hugging Face's `save_to_disk` wrote, the files are read that its `state.json` names.
-    /// `**` stands for folders at any depth, a backslash keeps a wildcard from being one, and what is there under the
-    /// name as given is no pattern. `~` is the home folder; `file:///a%20b` is decoded.
+    /// Names that begin with `.` or `_` are not data, in folders and for the wildcards of patterns (`**/_part*` means
+    /// them). In a folder that Hugging Face's `save_to_disk` wrote, the files that its `state.json` names are read.
+    /// `**` stands for folders at any depth, and a backslash before a wildcard makes it a plain character. A name under
+    /// which something exists is not a pattern. `~` is the home folder; `file:///a%20b` is decoded.
     #[serde(deserialize_with = "one_or_many")]
     pub uri: Vec<String>,
     /// The columns that mini-batches carry, in this order. Default: all. The encoder's columns are read in any case.
@@ -31,8 +31,8 @@ pub struct SourceConfig {
     /// Default: none.
     #[serde(deserialize_with = "scalars")]
     pub options: BTreeMap<String, String>,
-    /// How often a request to an object store is sent again, with growing random pauses, when it fails for a passing
-    /// reason. 0 to 100, default 10; in any case not longer than three minutes.
+    /// How often a request to an object store is sent again if it fails for a passing reason, with growing random
+    /// pauses; 0 to 100, default 10. In any case, it is sent for no longer than three minutes.
     pub retries: usize,
 }
 
@@ -57,7 +57,7 @@ pub enum OnCorrupt {
     /// Stop with an error that names file, row group and column.
     #[default]
     Fail,
-    /// Go on behind it. What was skipped is logged and counted.
+    /// Go on after it. What was skipped is logged and counted.
     Skip,
 }
 

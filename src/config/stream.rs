@@ -6,17 +6,17 @@ use super::check::{Check, Checker};
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct StreamConfig {
-    /// Mini-batches that wait, made, for the consumer; 1 to 65,536, default 4. One more is in the producer's hand.
-    /// More smooths over slow rows, but each waiting mini-batch was chosen from an older graph.
+    /// Mini-batches that are made ahead and wait for the consumer; 1 to 65,536, default 4. The producer holds one more.
+    /// A larger number smooths over slow rows, but each waiting mini-batch was chosen from an older graph.
     pub prefetch: usize,
     /// Epochs before the stream ends, at least 1; default 1.
     pub epochs: u64,
     /// Which share of every mini-batch this process takes, 0 to `world_size` − 1; default 0. Processes with the same
-    /// seed, data and settings draw the same mini-batches, whatever their rank, as far as their graphs are the same: use
+    /// seed, data and settings draw the same mini-batches, whatever their rank, if their graphs are the same: use
     /// [`swap_after_steps`](super::RefreshConfig::swap_after_steps) with refreshes.
     pub rank: usize,
-    /// Processes that share every mini-batch, at least 1; default 1. Must divide `walk.batch_size`. All get equally many
-    /// samples: of a smaller last mini-batch, those that remain are left out.
+    /// Processes that share every mini-batch, at least 1; default 1. Must divide `walk.batch_size`. All get equally
+    /// many samples: the remainder of a smaller last mini-batch is left out.
     pub world_size: usize,
 }
 

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::encode::{EncodeConfig, FeatureKind, Pooling};
 use super::features::{GraphInputConfig, ImageConfig, TensorConfig};
 
-/// How the vectors of several views become one, each brought to unit length before.
+/// How the vectors of several views become one, after each has been brought to unit length.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Combine {
@@ -16,7 +16,9 @@ pub enum Combine {
     Concat,
 }
 
-/// One of `[[encode.views]]`: what is set here replaces the setting of `[encode]` with the same name, a table as a whole.
+/// One of `[[encode.views]]`: what is set here replaces the setting of `[encode]` with the same name.
+///
+/// A table is replaced as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct ViewConfig {

@@ -11,18 +11,18 @@ use super::check::{Check, Checker};
 pub struct WalkConfig {
     /// B in the paper: samples in a mini-batch, 2 to the data set's size; default 256.
     pub batch_size: usize,
-    /// How they are chosen. Default `random_walk`.
+    /// How mini-batches are chosen. Default `random_walk`.
     pub sampler: SamplerKind,
     /// α in the paper: the probability of going back to the start instead of on to a neighbor; 0 up to but not
-    /// including 1, default 0.1. Larger values keep a mini-batch nearer to its start, at 1 / (1 − α) times the steps.
-    /// A number, or a schedule over epochs: `{ start = 0.2, end = 0.05, per_epoch = 0.02 }`.
+    /// including 1, default 0.1. Larger values keep a mini-batch nearer to its start, at 1 / (1 − α) times the steps. A
+    /// number, or a schedule over epochs: `{ start = 0.2, end = 0.05, per_epoch = 0.02 }`.
     pub restart_probability: RestartProbability,
-    /// How often a sample comes in an epoch. Default `exact`: once.
+    /// How often each sample is drawn in an epoch. Default `exact`: once.
     pub coverage: Coverage,
     /// Explicit hard negatives of each sample beside those that the mini-batch has anyway, 0 to 1,000; default 0. They
-    /// come as columns `negative_1`, `negative_2`, …; see [`MiniBatch::negatives`](crate::MiniBatch::negatives).
+    /// are columns `negative_1`, `negative_2`, …; see [`MiniBatch::negatives`](crate::MiniBatch::negatives).
     pub negatives: usize,
-    /// Leaves out an epoch's last mini-batch where it would be short. Default false: every sample exactly once.
+    /// Leaves out an epoch's last mini-batch if it would be short. Default false: every sample exactly once.
     pub drop_last: bool,
 }
 
@@ -33,34 +33,34 @@ pub enum SamplerKind {
     /// Random walk with restart on the proximity graph.
     #[default]
     RandomWalk,
-    /// Nearest first: a sample, its neighbors from the most similar on, then theirs; to compare with.
+    /// Nearest first: a sample, its neighbors from the most similar on, then theirs. For comparison.
     Knn,
-    /// A plain shuffle, to compare with.
+    /// A plain shuffle. For comparison.
     Uniform,
 }
 
-/// How often a sample comes in an epoch.
+/// How often each sample is drawn in an epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Coverage {
     /// Every sample exactly once, as far as guards allow; an epoch has N / B mini-batches.
     #[default]
     Exact,
-    /// As the paper's reference code: a mini-batch starts at a sample that the epoch has not had, and collects whatever
-    /// it meets, had or not. Samples come once or more often, near hubs often; an epoch ends when fewer than B have not
-    /// come, with those as a small mini-batch if there are two, and has several times N / B mini-batches, how many is not known before. To
-    /// compare with.
+    /// As in the paper's reference code: each mini-batch starts at an unseen sample, and may include samples that the
+    /// epoch has seen already. An epoch ends when fewer than B samples are unseen, with these as a small mini-batch if
+    /// there are at least two. It has several times N / B mini-batches; their number is not known in advance. For
+    /// comparison only.
     Paper,
 }
 
-/// α, the same all run long or falling from epoch to epoch: epoch e has `start` − e · `per_epoch`, at least `end`.
+/// α, constant or changing from epoch to epoch: epoch e has `start` − e · `per_epoch`, bounded by `end`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct RestartProbability {
-    /// In epoch 0.
+    /// α in epoch 0.
     pub start: f64,
-    /// Where it stops falling, or with a negative `per_epoch` rising.
+    /// The value at which it stops falling, or, with a negative `per_epoch`, rising.
     pub end: f64,
-    /// How much less each epoch has than the one before.
+    /// How much smaller α is in each epoch than in the one before.
     pub per_epoch: f64,
 }
 

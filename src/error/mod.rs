@@ -1,4 +1,7 @@
-//! One error type, its variants named by cause; every message names the thing and ends with the remedy.
+//! "Here is what went wrong, give me what to do about it."
+//!
+//! There is one error type, whose variants are named by cause. Every message names the thing and ends with the remedy.
+//! [`kind`](Error::kind) groups the variants by who can mend them; [`Faults`] are all that is wrong with settings.
 
 mod fault;
 mod kind;
@@ -20,7 +23,10 @@ pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, by cause.
+/// What went wrong, by cause; [`kind`](Self::kind) is coarser.
+///
+/// Variants that sources and encoders outside of this crate may need can be constructed, such as [`Io`](Self::Io),
+/// [`Corrupt`](Self::Corrupt) and [`Encode`](Self::Encode); all others may gain fields.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -102,12 +108,12 @@ pub enum Error {
         cause: Cause,
     },
 
-    /// The operating system refused.
+    /// The operating system refused to do something with a file.
     #[error("cannot {action} `{}`: {cause}", path.display())]
     Io {
         /// What was tried: `open`, `write`, …
         action: &'static str,
-        /// On what.
+        /// The file or the folder.
         path: PathBuf,
         /// The system's reason.
         #[source]
@@ -130,7 +136,7 @@ pub enum Error {
     TooFewSamples {
         /// The source.
         uri: String,
-        /// What keeps others out.
+        /// The filter that keeps others out.
         filter: Option<String>,
         /// Rows found.
         found: usize,
@@ -140,7 +146,7 @@ pub enum Error {
         reason: String,
     },
 
-    /// Samples enough, and yet no two that may come together, or not as many as a mini-batch needs.
+    /// There are enough samples, but too few of them may come together to make a mini-batch.
     #[error("no mini-batch can be made of {samples} samples: {reason}")]
     #[non_exhaustive]
     NoMiniBatch {
@@ -170,7 +176,7 @@ pub enum Error {
         reason: String,
     },
 
-    /// A filter that is no condition.
+    /// A filter that is not a condition.
     #[error(
         "cannot read the filter `{filter}`: {expected} is expected {}; write for example split = 'train' and \
          length >= 16",
@@ -186,7 +192,7 @@ pub enum Error {
         expected: String,
     },
 
-    /// A column that is asked for is not there.
+    /// A column that is asked for does not exist.
     #[error("column `{column}` not found in `{uri}`; it has {}", some_quoted(available))]
     #[non_exhaustive]
     MissingColumn {
@@ -198,7 +204,7 @@ pub enum Error {
         available: Vec<String>,
     },
 
-    /// A name that several columns have, and one of which is in use.
+    /// Several columns have the name of a column that is in use.
     #[error(
         "`{uri}` has {count} columns named `{column}`, so which one is meant is not clear; rename them, or leave the \
          name out of source.columns and all other settings"
@@ -225,7 +231,7 @@ pub enum Error {
         expected: String,
     },
 
-    /// A column that is in use is not the same in all shards of a source, and no type holds the values of all.
+    /// A column that is in use differs between the shards of a source, and no type holds the values of all.
     #[error(
         "column `{column}` is {found} in `{uri}`, but {expected} in the files before; write them alike, or leave it \
          out of `source.columns`"
@@ -242,7 +248,7 @@ pub enum Error {
         expected: String,
     },
 
-    /// A source gave another number of rows than it had promised.
+    /// A source gave more or fewer rows than it had promised.
     #[error(
         "`{uri}` gave {found} rows, and had promised {expected}; none of them are used, since others may be wrong too"
     )]
@@ -250,7 +256,7 @@ pub enum Error {
     RowCount {
         /// The source.
         uri: String,
-        /// Rows that came, with those that were skipped.
+        /// Rows that it gave, including those that were skipped.
         found: usize,
         /// Rows promised.
         expected: usize,
@@ -273,7 +279,7 @@ pub enum Error {
         rows: usize,
     },
 
-    /// A value that the encoder cannot read, or of which it makes no vector that is of use.
+    /// A value that the encoder cannot read, or whose vector is of no use.
     #[error(
         "{sample} cannot be encoded: column `{column}` {reason}; correct or remove that row, or set \
          encode.on_bad_sample = \"skip\""
@@ -287,7 +293,7 @@ pub enum Error {
         reason: String,
     },
 
-    /// An encoder that makes no vector of any sample, as far as it has come: that is no fault of single samples.
+    /// An encoder has made no usable vector of any sample so far, which is not the fault of single samples.
     #[error(
         "encoder `{encoder}` makes no usable vector of any of the first {rows} samples it is given: column `{column}` \
          at {sample} {reason}; check the model or the column, or filter these rows out"
@@ -319,7 +325,7 @@ pub enum Error {
         looked: Vec<String>,
     },
 
-    /// A library was found, but it is not a usable ONNX Runtime.
+    /// A library was found, but it is not an ONNX Runtime that can be used.
     #[error("cannot load ONNX Runtime from `{}`: {cause}; version 1.24 or later is needed", path.display())]
     #[non_exhaustive]
     RuntimeLoad {
@@ -336,7 +342,7 @@ pub enum Error {
     NoProvider {
         /// The model.
         path: PathBuf,
-        /// Each provider, why not, and the remedy.
+        /// For each provider why it cannot be used, and the remedy.
         failures: Vec<String>,
     },
 
@@ -434,7 +440,7 @@ pub enum Error {
         similarity: &'static str,
     },
 
-    /// A vector from outside that no sample can be compared with.
+    /// A vector of a query that no sample can be compared with.
     #[error("cannot search with this vector: {reason}; give one that the encoder of the embeddings made")]
     #[non_exhaustive]
     Query {
@@ -457,7 +463,7 @@ pub enum Error {
     UnknownSample {
         /// The id.
         sample: SampleId,
-        /// Samples there are.
+        /// The number of samples.
         len: usize,
     },
 
@@ -503,7 +509,7 @@ pub enum Error {
         reason: String,
     },
 
-    /// Work that was cancelled, since something newer has come or nobody needs it any more.
+    /// Work that was cancelled, since there is newer work or nobody needs it any more.
     #[error("cancelled: a newer model has come, or the run has ended")]
     Cancelled,
 
@@ -532,9 +538,9 @@ pub enum Error {
     #[error("the refresh at step {step} failed ({failures} in a row): {cause}")]
     #[non_exhaustive]
     Refresh {
-        /// The delivered mini-batches at its start.
+        /// Mini-batches that had been delivered when it began.
         step: u64,
-        /// Refreshes that failed without one in between that did not.
+        /// Refreshes that have failed in a row.
         failures: u32,
         /// Why.
         #[source]

@@ -278,7 +278,7 @@ async fn filters_compare_values_of_the_columns_type() {
 
     let refused = async |filter: &str| count(filter).await.unwrap_err().to_string();
     for (filter, expected) in [
-        ("", "cannot read the filter ``: a column is expected at its begin; write for example split = 'train'"),
+        ("", "cannot read the filter ``: a column is expected at its start; write for example split = 'train'"),
         ("n = 1 or n = 2", "`and` is expected after `n = 1`"),
         ("n ~ 1", "one of = != < <= > >= is expected after `n`"),
         ("split = 'train", "a closing ' is expected after `split =`"),
