@@ -173,7 +173,7 @@ async fn a_newer_model_embeds_all_samples_anew() {
     let expected = table(&all[..SAMPLES * DIMENSION]);
     let snapshot = stream.snapshot();
     assert_eq!(*snapshot.embeddings, expected);
-    assert_eq!(snapshot.graph, graph::build(&expected, &graph_config(40, 10), 7, GraphVersion(3)));
+    assert_eq!(snapshot.graph, graph::build(&expected, &graph_config(40, 10), 7, GraphVersion(3)).unwrap());
 
     // The probe is the whole data set where that is small enough.
     let encoder = Trained::new();
