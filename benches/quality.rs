@@ -119,7 +119,7 @@ impl Data {
             similarity: self.table.similarity(),
             ..GraphConfig::default()
         };
-        pool.install(|| graph::build(&self.table, &config, 1, GraphVersion(1)))
+        pool.install(|| graph::build(&self.table, &config, 1, GraphVersion(1)).expect("settings that fit the data"))
     }
 
     fn epoch(&self, graph: &ProximityGraph, sampler: SamplerKind, alpha: f64, coverage: Coverage) -> Epoch {

@@ -78,7 +78,7 @@ fn building_needs_the_memory_that_it_says() {
             let config = GraphConfig { builder, precision, candidates: 1000, neighbors: K, ..GraphConfig::default() };
             let before = NOW.load(Relaxed);
             PEAK.store(before, Relaxed);
-            let graph = pool.install(|| graph::build(&table, &config, 1, GraphVersion(1)));
+            let graph = pool.install(|| graph::build(&table, &config, 1, GraphVersion(1)).unwrap());
             let beside = PEAK.load(Relaxed) - before - 8 * K * SAMPLES;
             println!("{storage:?} {builder:?} {precision:?}: {} bytes a sample beside", beside / SAMPLES);
             assert!(beside < bound + 2 * THREAD, "{builder:?} in {precision:?}: {beside} bytes");

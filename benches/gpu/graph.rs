@@ -63,7 +63,7 @@ pub fn run(check: &Check) -> Outcome<Value> {
         }
         let config = GraphConfig { candidates, neighbors, ..GraphConfig::default() };
         let begun = Instant::now();
-        pool.install(|| build(&table, &config, 0, GraphVersion(1)));
+        pool.install(|| build(&table, &config, 0, GraphVersion(1)))?;
         found.insert(format!("d{d}-processor"), json!({ "seconds": begun.elapsed().as_secs_f64() }));
     }
     Ok(found.into())
@@ -71,7 +71,7 @@ pub fn run(check: &Check) -> Outcome<Value> {
 
 /// The share of neighbors that are not those of the kernels in f32, and the largest difference of a similarity.
 fn agreement(device: &OnnxDevice, table: &EmbeddingTable, config: &GraphConfig) -> Result<Value> {
-    let kernels = build(table, &GraphConfig { precision: Precision::F32, ..config.clone() }, 1, GraphVersion(1));
+    let kernels = build(table, &GraphConfig { precision: Precision::F32, ..config.clone() }, 1, GraphVersion(1))?;
     let graph = build_on(device, table, config, 1, GraphVersion(1))?;
     let (mut others, mut furthest) = (0u32, 0f32);
     let compared = (0..table.len()).step_by(table.len() / 4_000).map(SampleId::new);

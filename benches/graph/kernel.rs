@@ -26,7 +26,9 @@ pub fn run(bench: &mut Bench) {
                 neighbors: K,
                 ..GraphConfig::default()
             };
-            times.push(&Run::ours(bench, || graph::build(&data.table, &config, SEED, GraphVersion(1))));
+            times.push(&Run::ours(bench, || {
+                graph::build(&data.table, &config, SEED, GraphVersion(1)).expect("settings that fit the data")
+            }));
         }
     }
     let n = data.table.len() as f64;

@@ -67,7 +67,9 @@ struct Ours {
 
 impl Ours {
     fn run(&mut self, bench: &Bench, data: &Data) -> Run {
-        let run = Run::ours(bench, || graph::build(&data.table, &self.config, SEED, GraphVersion(1)));
+        let run = Run::ours(bench, || {
+            graph::build(&data.table, &self.config, SEED, GraphVersion(1)).expect("settings that fit the data")
+        });
         self.times.push(&run);
         run
     }

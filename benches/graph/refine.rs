@@ -28,7 +28,7 @@ pub fn million(bench: &mut Bench) {
 fn compare(bench: &mut Bench, before: &EmbeddingTable, figure: &str) {
     let config = GraphConfig { builder: GraphBuilder::Exact, candidates: K, neighbors: K, ..GraphConfig::default() };
     // Takes as long for any embeddings.
-    let build = || graph::build(before, &config, SEED, GraphVersion(1));
+    let build = || graph::build(before, &config, SEED, GraphVersion(1)).expect("settings that fit the data");
     let mut built = Times::default();
     let mut old = Run::ours(bench, build);
     built.push(&old);
@@ -47,7 +47,13 @@ fn compare(bench: &mut Bench, before: &EmbeddingTable, figure: &str) {
         let recall = |run: &Run| truth.recall(&after, |_, row| &run.ids[row * K..][..K]);
         println!("{:.1} % changed; the old graph, kept: recall {:.4}", 100.0 * measured, recall(&old));
         let mut refined = Times::default();
-        let refine = || Run::ours(bench, || graph::refine(&old_graph, &after, &config, SEED, GraphVersion(2)).graph);
+        let refine = || {
+            Run::ours(bench, || {
+                graph::refine(&old_graph, &after, &config, SEED, GraphVersion(2))
+                    .expect("settings that fit the data")
+                    .graph
+            })
+        };
         let run = refine();
         refined.push(&run);
         (1..turns(&run)).for_each(|_| refined.push(&refine()));

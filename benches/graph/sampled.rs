@@ -18,10 +18,21 @@ pub fn run(bench: &mut Bench) {
     let config = GraphConfig { candidates: 1000, neighbors: 100, ..GraphConfig::default() };
     let in_f32 = GraphConfig { precision: Precision::F32, ..config.clone() };
     let (m, k) = (config.candidates, config.neighbors);
-    let ours = |bench: &mut Bench| Run::ours(bench, || graph::build(&data.table, &config, SEED, GraphVersion(1)));
-    let per_row =
-        |bench: &mut Bench| Run::ours(bench, || graph::build_per_row(&data.table, &config, SEED, GraphVersion(1)));
-    let f32 = |bench: &mut Bench| Run::ours(bench, || graph::build(&data.table, &in_f32, SEED, GraphVersion(1)));
+    let ours = |bench: &mut Bench| {
+        Run::ours(bench, || {
+            graph::build(&data.table, &config, SEED, GraphVersion(1)).expect("settings that fit the data")
+        })
+    };
+    let per_row = |bench: &mut Bench| {
+        Run::ours(bench, || {
+            graph::build_per_row(&data.table, &config, SEED, GraphVersion(1)).expect("settings that fit the data")
+        })
+    };
+    let f32 = |bench: &mut Bench| {
+        Run::ours(bench, || {
+            graph::build(&data.table, &in_f32, SEED, GraphVersion(1)).expect("settings that fit the data")
+        })
+    };
     let gather = |bench: &mut Bench| bench.peers.run(&format!("torch-gather {m} {SHARE}"), &data, k);
     let shared = |bench: &mut Bench| bench.peers.run(&format!("torch-shared {m} 1024"), &data, k);
     let peers: [(_, _, Build<'_>); 4] = [

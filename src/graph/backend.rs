@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::build::{build, build_on, is_for_device, renew};
-use super::params::Size;
 use super::{Device, ProximityGraph};
 use crate::config::{GraphBuilder, GraphConfig, GraphDevice};
 use crate::embeddings::EmbeddingTable;
@@ -29,7 +28,7 @@ impl Backend {
     /// Builds a graph, as [`build`](build()) does.
     pub fn build(&self, table: &EmbeddingTable, seed: u64, version: GraphVersion) -> Result<ProximityGraph> {
         let on_processor = || build(table, &self.config, seed, version);
-        self.on_device(table, seed, version).unwrap_or_else(|| Ok(on_processor()))
+        self.on_device(table, seed, version).unwrap_or_else(on_processor)
     }
 
     /// Builds the graph of a refresh, as [`renew`] does.
@@ -41,12 +40,12 @@ impl Backend {
         version: GraphVersion,
     ) -> Result<ProximityGraph> {
         let on_processor = || renew(old, table, &self.config, seed, version);
-        self.on_device(table, seed, version).unwrap_or_else(|| Ok(on_processor()))
+        self.on_device(table, seed, version).unwrap_or_else(on_processor)
     }
 
     /// Whether the same embeddings give the same neighbors for every graph version.
     pub fn is_settled(&self, samples: usize) -> bool {
-        self.config.builder != GraphBuilder::Sampled || self.config.candidates >= samples - 1
+        self.config.builder != GraphBuilder::Sampled || self.config.candidates >= samples.saturating_sub(1)
     }
 
     /// Builds the graph on the device; `None` if the processor is to build it.
@@ -69,9 +68,10 @@ impl Backend {
 
 /// How many multiplications a graph takes.
 fn multiplications(table: &EmbeddingTable, config: &GraphConfig) -> f64 {
-    let size = Size::new(table.present(), config);
-    let scored = if config.builder == GraphBuilder::Exact { table.present() } else { size.candidates };
-    table.present() as f64 * scored as f64 * table.dimension() as f64
+    let samples = table.present();
+    let candidates = config.candidates.min(samples.saturating_sub(1));
+    let scored = if config.builder == GraphBuilder::Exact { samples } else { candidates };
+    samples as f64 * scored as f64 * table.dimension() as f64
 }
 
 /// A graph of fewer multiplications is not worth the second that opening a device may take.

@@ -22,15 +22,14 @@ use crate::telemetry;
 /// a few MB for each thread. It runs on the current rayon pool. Except with [`GraphBuilder::Hnsw`], the graph does not
 /// depend on the number of threads.
 ///
-/// # Panics
-/// Panics if fewer than two samples have embeddings, if K = 0 or if K > M.
-/// [`PipelineConfig`](crate::config::PipelineConfig) and [`Pipeline`](crate::Pipeline) refuse these with an error.
-#[must_use]
-pub fn build(table: &EmbeddingTable, config: &GraphConfig, seed: u64, version: GraphVersion) -> ProximityGraph {
+/// # Errors
+/// [`Error::Config`](crate::Error::Config) if K = 0 or K > M, as [`Pipeline`](crate::Pipeline) gives it;
+/// [`Error::TooFewSamples`](crate::Error::TooFewSamples) if fewer than two samples have embeddings.
+pub fn build(table: &EmbeddingTable, config: &GraphConfig, seed: u64, version: GraphVersion) -> Result<ProximityGraph> {
     let present = table.present();
-    let size = Size::new(present, config);
+    let size = Size::new(present, config)?;
     let _span = telemetry::graph(present, size.candidates, size.neighbors, version).entered();
-    match config.builder {
+    Ok(match config.builder {
         GraphBuilder::Sampled if size.candidates < present - 1 => sampled::build(table, config, size, seed, version),
         GraphBuilder::Sampled if present > MAX_EXACT_SAMPLES => {
             telemetry::nearly_exact(present);
@@ -38,8 +37,8 @@ pub fn build(table: &EmbeddingTable, config: &GraphConfig, seed: u64, version: G
         }
         GraphBuilder::Sampled | GraphBuilder::Exact => knn::all_pairs::build(table, config.precision, size, version),
         GraphBuilder::NnDescent => knn::descent::build(table, config, size, seed, version),
-        GraphBuilder::Hnsw => hnsw::build(table, config, seed, version),
-    }
+        GraphBuilder::Hnsw => hnsw::build(table, size.neighbors, seed, version),
+    })
 }
 
 /// Builds the graph that `config` asks for on a device, from the same candidates as [`build`](build()).
@@ -52,10 +51,7 @@ pub fn build(table: &EmbeddingTable, config: &GraphConfig, seed: u64, version: G
 /// 0.5 GB and a copy of the embeddings, or of a part of them if they do not fit.
 ///
 /// # Errors
-/// Those of the device.
-///
-/// # Panics
-/// Panics as [`build`](build()) does.
+/// Those of the device, and those of [`build`](build()).
 pub fn build_on(
     device: &dyn Device,
     table: &EmbeddingTable,
@@ -64,10 +60,10 @@ pub fn build_on(
     version: GraphVersion,
 ) -> Result<ProximityGraph> {
     if !is_for_device(table, config) {
-        return Ok(build(table, config, seed, version));
+        return build(table, config, seed, version);
     }
     let present = table.present();
-    let size = Size::new(present, config);
+    let size = Size::new(present, config)?;
     let _span = telemetry::graph(present, size.candidates, size.neighbors, version).entered();
     let is_exact = config.builder == GraphBuilder::Exact || size.candidates >= present - 1;
     device::build::build(device, table, config, size, is_exact, seed, version)
@@ -86,7 +82,9 @@ pub(super) fn is_for_device(table: &EmbeddingTable, config: &GraphConfig) -> boo
 fn is_nearly_exact(table: &EmbeddingTable, config: &GraphConfig) -> bool {
     match config.builder {
         GraphBuilder::NnDescent => true,
-        GraphBuilder::Sampled => config.candidates >= table.present() - 1 && table.present() > MAX_EXACT_SAMPLES,
+        GraphBuilder::Sampled => {
+            config.candidates >= table.present().saturating_sub(1) && table.present() > MAX_EXACT_SAMPLES
+        }
         GraphBuilder::Exact | GraphBuilder::Hnsw => false,
     }
 }
@@ -96,22 +94,24 @@ fn is_nearly_exact(table: &EmbeddingTable, config: &GraphConfig) -> bool {
 /// If `config` asks for the kNN graph of so many samples that [`build`](build()) would not score all pairs, `old` is
 /// [refined](refine()); otherwise the graph is built anew.
 ///
+/// # Errors
+/// Those of [`build`](build()).
+///
 /// # Panics
-/// Panics as [`build`](build()) and [`refine`](refine()) do.
-#[must_use]
+/// Panics if the old graph has more samples than there are embeddings, and it is refined.
 pub fn renew(
     old: &ProximityGraph,
     table: &EmbeddingTable,
     config: &GraphConfig,
     seed: u64,
     version: GraphVersion,
-) -> ProximityGraph {
+) -> Result<ProximityGraph> {
     if !is_nearly_exact(table, config) {
         return build(table, config, seed, version);
     }
-    let refined = refine(old, table, config, seed, version);
+    let refined = refine(old, table, config, seed, version)?;
     telemetry::refined(refined.kept, refined.recall);
-    refined.graph
+    Ok(refined.graph)
 }
 
 /// How many samples all pairs are scored of at most. Beyond, NN-descent takes much less time, see docs/graph.md.

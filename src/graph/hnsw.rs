@@ -12,11 +12,11 @@ use rand::seq::index;
 use rand::{Rng, RngExt};
 use rayon::prelude::*;
 
-use crate::config::{GraphConfig, Similarity};
+use crate::config::Similarity;
 use crate::embeddings::EmbeddingTable;
 use crate::error::{Error, Result};
 use crate::graph::ProximityGraph;
-use crate::graph::params::{Size, generator};
+use crate::graph::params::generator;
 use crate::graph::proximity_graph::collect;
 use crate::sample::{GraphVersion, SampleId};
 use crate::simd::dot;
@@ -74,13 +74,7 @@ impl fmt::Debug for HnswIndex {
 /// Builds the graph of approximate nearest neighbors: the paper's for M → N, except for a few that it misses.
 ///
 /// A sample for which the index reaches fewer than K others gets uniform ones, which a warning counts.
-pub(in crate::graph) fn build(
-    table: &EmbeddingTable,
-    config: &GraphConfig,
-    seed: u64,
-    version: GraphVersion,
-) -> ProximityGraph {
-    let k = Size::new(table.present(), config).neighbors;
+pub(in crate::graph) fn build(table: &EmbeddingTable, k: usize, seed: u64, version: GraphVersion) -> ProximityGraph {
     let present = table.present_ids();
     let _span = telemetry::graph(present.len(), present.len() - 1, k, version).entered();
     let hnsw = index(table, EF_SEARCH.max(2 * k), generator(seed, version, u64::MAX).random());

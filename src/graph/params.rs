@@ -1,6 +1,7 @@
 //! What all builders share: the numbers of candidates and neighbors, and random generators.
 
-use crate::config::GraphConfig;
+use crate::config::{Fault, Faults, GraphConfig};
+use crate::error::{Error, Result};
 use crate::sample::GraphVersion;
 use crate::telemetry;
 
@@ -12,17 +13,46 @@ pub(super) struct Size {
 }
 
 impl Size {
-    /// # Panics
-    /// For fewer than two samples, or K = 0 or K > M.
-    pub fn new(samples: usize, config: &GraphConfig) -> Self {
+    /// The size of a graph over `samples` samples that have embeddings.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if K = 0 or K > M; [`Error::TooFewSamples`] for fewer than two samples.
+    pub fn new(samples: usize, config: &GraphConfig) -> Result<Self> {
         let (candidates, neighbors) = (config.candidates, config.neighbors);
-        assert!(samples >= 2, "a graph needs two samples");
-        assert!((1..=candidates).contains(&neighbors), "neighbors must lie between 1 and candidates");
+        if neighbors == 0 {
+            return Err(refused("must be at least 1".into()));
+        }
+        if neighbors > candidates {
+            return Err(refused(format!(
+                "is {neighbors}, but only {candidates} candidates are drawn; lower it or raise graph.candidates"
+            )));
+        }
+        require_two(samples)?;
         if neighbors > samples - 1 {
             telemetry::neighbors_clipped(neighbors, samples);
         }
-        Self { candidates: candidates.min(samples - 1), neighbors: neighbors.min(samples - 1) }
+        Ok(Self { candidates: candidates.min(samples - 1), neighbors: neighbors.min(samples - 1) })
     }
+}
+
+/// Refuses a data set whose samples have no others.
+pub(super) fn require_two(samples: usize) -> Result<()> {
+    if samples >= 2 {
+        return Ok(());
+    }
+    Err(Error::TooFewSamples {
+        uri: "embeddings".into(),
+        filter: None,
+        found: samples,
+        needed: 2,
+        reason: "are needed at least, or no sample has a neighbor; give more samples".into(),
+    })
+}
+
+/// Refuses the number of neighbors, as a pipeline does.
+fn refused(message: String) -> Error {
+    let fault = Fault { key: "graph.neighbors".into(), line: None, message };
+    Faults { origin: "the settings".into(), faults: vec![fault] }.into()
 }
 
 /// A generator for one part of one graph.

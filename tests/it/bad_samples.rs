@@ -106,7 +106,7 @@ async fn skipped_samples_are_in_no_neighbor_list() {
     for (builder, candidates) in [(Sampled, 40), (Sampled, 10_000), (Exact, 40), (NnDescent, 40), (Hnsw, 40)] {
         let config = GraphConfig { builder, ..graph_config(candidates, 10) };
         let snapshot = skipping(SAMPLES, 20).graph(config.clone()).start().await.unwrap().snapshot();
-        let exact = graph::exact(&snapshot.embeddings, 10, Default::default());
+        let exact = graph::exact(&snapshot.embeddings, 10, Default::default()).unwrap();
         for id in (0..SAMPLES as u32).map(SampleId) {
             let neighbors = snapshot.graph.neighbors(id);
             assert_eq!(
@@ -132,8 +132,8 @@ async fn skipped_samples_are_in_no_neighbor_list() {
                 assert_eq!(others, best, "{builder:?}");
             }
         }
-        let per_row = graph::build_per_row(&snapshot.embeddings, &config, 7, Default::default());
-        let refined = graph::refine(&snapshot.graph, &snapshot.embeddings, &config, 7, Default::default());
+        let per_row = graph::build_per_row(&snapshot.embeddings, &config, 7, Default::default()).unwrap();
+        let refined = graph::refine(&snapshot.graph, &snapshot.embeddings, &config, 7, Default::default()).unwrap();
         for graph in [&per_row, &refined.graph] {
             assert!(
                 (0..SAMPLES as u32).all(|n| graph.neighbors(SampleId(n)).iter().all(|id| id.0 == n || !is_bad(id.0)))

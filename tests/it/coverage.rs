@@ -32,7 +32,7 @@ fn adversarial(kind: usize, len: usize) -> ProximityGraph {
         // A line that ends at the last sample.
         3 => handmade(len, 1, |i, _| (i + 1).min(len - 1)),
         // A graph of embeddings.
-        _ => graph::build(&table(len, 6, 4, 1), &graph_config(20, 5), 1, GraphVersion(1)),
+        _ => graph::build(&table(len, 6, 4, 1), &graph_config(20, 5), 1, GraphVersion(1)).unwrap(),
     }
 }
 
@@ -102,7 +102,7 @@ fn leaves_of_a_star_are_found() {
 #[test]
 fn an_epoch_stays_hard_to_its_end() {
     let table = table(20_000, 16, 40, 3);
-    let graph = graph::build(&table, &graph_config(1000, 24), 1, GraphVersion(1));
+    let graph = graph::build(&table, &graph_config(1000, 24), 1, GraphVersion(1)).unwrap();
     let quarters = |sampler| {
         let mut epoch = EpochSampler::new(20_000, &WalkConfig { sampler, ..walk_config(100) }, 3, 0);
         let draws = std::iter::from_fn(|| epoch.next(&graph));

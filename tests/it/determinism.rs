@@ -25,7 +25,7 @@ fn graphs_are_equal_bit_for_bit() {
     let table = table(5000, 24, 20, 4);
     let build = |threads: usize, seed: u64, version: u64| {
         let pool = ComputePool::new(threads).unwrap();
-        pool.install(|| graph::build(&table, &graph_config(300, 20), seed, GraphVersion(version)))
+        pool.install(|| graph::build(&table, &graph_config(300, 20), seed, GraphVersion(version)).unwrap())
     };
     let one = build(1, 7, 1);
     assert_eq!(one, build(2, 7, 1));

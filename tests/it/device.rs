@@ -44,7 +44,7 @@ fn sampled_graphs_are_those_of_the_kernels() {
     {
         let table = table(len, dimension, 20, 3);
         let config = GraphConfig { precision: Precision::F32, ..graph_config(candidates, neighbors) };
-        let expected = graph::build(&table, &config, 7, GraphVersion(2));
+        let expected = graph::build(&table, &config, 7, GraphVersion(2)).unwrap();
         let found = graph::build_on(&on_processor(None), &table, &config, 7, GraphVersion(2)).unwrap();
         let others = assert_alike(&expected, &found, 1e-5);
         assert!(others <= len / 100, "{others} other neighbors of {len} samples");
@@ -57,7 +57,7 @@ fn exact_graphs_are_those_of_brute_force() {
     let vectors = vectors(700, 9, 7, 5);
     for similarity in [Similarity::Cosine, Similarity::Dot] {
         let table = EmbeddingTable::new(vectors.clone(), 9, similarity, ModelVersion(1)).unwrap();
-        let expected = graph::exact(&table, 12, GraphVersion(1));
+        let expected = graph::exact(&table, 12, GraphVersion(1)).unwrap();
         let by_builder = GraphConfig { builder: GraphBuilder::Exact, ..graph_config(20, 12) };
         for config in [by_builder, graph_config(5000, 12)] {
             let found = graph::build_on(&on_processor(None), &table, &config, 1, GraphVersion(1)).unwrap();
@@ -88,7 +88,7 @@ fn half_precision_keeps_the_neighbors() {
 fn vectors_that_do_not_fit_are_taken_in_parts() {
     let table = table(1500, 2048, 20, 3);
     let config = GraphConfig { builder: GraphBuilder::Exact, precision: Precision::F32, ..graph_config(300, 10) };
-    let expected = graph::build(&table, &config, 7, GraphVersion(1));
+    let expected = graph::build(&table, &config, 7, GraphVersion(1)).unwrap();
     let found = graph::build_on(&on_processor(Some(16 << 20)), &table, &config, 7, GraphVersion(1)).unwrap();
     assert!(assert_alike(&expected, &found, 1e-5) < 15);
 }

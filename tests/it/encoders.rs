@@ -147,7 +147,7 @@ fn plain_lists_are_vectors_of_a_given_dimension() {
 
 /// Share of samples whose label wins among the 10 exact nearest neighbors.
 fn probe(table: &EmbeddingTable, labels: &[String]) -> f64 {
-    let graph = graph::exact(table, 10, Default::default());
+    let graph = graph::exact(table, 10, Default::default()).unwrap();
     let right = (0..table.len()).filter(|&i| {
         let mut votes = std::collections::BTreeMap::<&str, f32>::new();
         let id = SampleId::new(i);

@@ -39,9 +39,9 @@ proptest! {
     fn all_candidates_give_the_exact_graph(len in 2usize..500, dimension in 2usize..40, k in 1usize..30, seed: u64) {
         let table = table(len, dimension, 5, seed);
         let k = k.min(len - 1);
-        let graph = graph::build(&table, &graph_config(len.max(k), k), seed, GraphVersion(1));
+        let graph = graph::build(&table, &graph_config(len.max(k), k), seed, GraphVersion(1)).unwrap();
         assert_sound(&graph, &table, k);
-        let exact = graph::exact(&table, k, GraphVersion(1));
+        let exact = graph::exact(&table, k, GraphVersion(1)).unwrap();
         for id in ids(&table) {
             // The two sum in a different order, so near ties may swap; the similarities must agree.
             for (a, b) in graph.similarities(id).iter().zip(exact.similarities(id)) {
@@ -54,7 +54,7 @@ proptest! {
     fn any_size_is_sound(len in 2usize..400, candidates in 1usize..500, k in 1usize..60, seed: u64) {
         let table = table(len, 7, 5, seed);
         let (candidates, k) = (candidates.max(k), k);
-        let graph = graph::build(&table, &graph_config(candidates, k), seed, GraphVersion(1));
+        let graph = graph::build(&table, &graph_config(candidates, k), seed, GraphVersion(1)).unwrap();
         assert_sound(&graph, &table, k.min(len - 1));
     }
 }
@@ -67,7 +67,7 @@ fn candidates_are_a_uniform_subset_without_self() {
     let config = graph_config(candidates, candidates);
     let mut counts = vec![0u32; len * len];
     for seed in 0..builds {
-        let graph = graph::build(&table, &config, seed, GraphVersion(1));
+        let graph = graph::build(&table, &config, seed, GraphVersion(1)).unwrap();
         assert_eq!(graph.degree(), candidates);
         for id in ids(&table) {
             for other in graph.neighbors(id) {
@@ -105,8 +105,8 @@ fn in_degrees_are_those_of_candidates_drawn_row_by_row() {
     let table = table(20_000, 16, 200, 9);
     for (candidates, neighbors) in [(1000, 4), (1000, 16), (1000, 100), (100, 10)] {
         let config = graph_config(candidates, neighbors);
-        let fast = in_degrees(&graph::build(&table, &config, 1, GraphVersion(1)));
-        let reference = in_degrees(&graph::build_per_row(&table, &config, 1, GraphVersion(1)));
+        let fast = in_degrees(&graph::build(&table, &config, 1, GraphVersion(1)).unwrap());
+        let reference = in_degrees(&graph::build_per_row(&table, &config, 1, GraphVersion(1)).unwrap());
         println!("M = {candidates}, K = {neighbors}: (variance, without in-edges) {fast:?}, row by row {reference:?}");
         assert!((fast.0 / reference.0 - 1.0).abs() < 0.15);
         // Counts of rare events scatter by their square root.
@@ -125,8 +125,8 @@ fn similarity_grows_with_candidates_alike_on_both_paths() {
     let mut last = f64::NEG_INFINITY;
     for candidates in [10, 100, 1000, 2999] {
         let config = graph_config(candidates, 10);
-        let fast = mean(&graph::build(&table, &config, 3, GraphVersion(1)));
-        let reference = mean(&graph::build_per_row(&table, &config, 3, GraphVersion(1)));
+        let fast = mean(&graph::build(&table, &config, 3, GraphVersion(1)).unwrap());
+        let reference = mean(&graph::build_per_row(&table, &config, 3, GraphVersion(1)).unwrap());
         assert!((fast - reference).abs() < 0.01, "{candidates} candidates: {fast} against {reference}");
         assert!(fast > last);
         last = fast;
@@ -136,7 +136,7 @@ fn similarity_grows_with_candidates_alike_on_both_paths() {
 #[test]
 fn ties_go_to_the_lower_id() {
     let table = EmbeddingTable::new([1.0, 0.0].repeat(100), 2, Similarity::Cosine, ModelVersion(1)).unwrap();
-    let graph = graph::build(&table, &graph_config(99, 3), 5, GraphVersion(1));
+    let graph = graph::build(&table, &graph_config(99, 3), 5, GraphVersion(1)).unwrap();
     assert_eq!(graph.neighbors(SampleId(0)), [SampleId(1), SampleId(2), SampleId(3)]);
     assert_eq!(graph.neighbors(SampleId(50)), [SampleId(0), SampleId(1), SampleId(2)]);
 }
@@ -146,7 +146,7 @@ fn dot_similarity_prefers_length() {
     let vectors = vec![1.0, 0.0, 10.0, 5.0, 2.0, 0.0, -1.0, 0.0];
     let table = EmbeddingTable::new(vectors, 2, Similarity::Dot, ModelVersion(1)).unwrap();
     let config = GraphConfig { similarity: Similarity::Dot, ..graph_config(3, 2) };
-    let graph = graph::build(&table, &config, 5, GraphVersion(1));
+    let graph = graph::build(&table, &config, 5, GraphVersion(1)).unwrap();
     assert_eq!(graph.neighbors(SampleId(0)), [SampleId(1), SampleId(2)]);
     assert_eq!(graph.similarities(SampleId(0)), [10.0, 2.0]);
 }
@@ -166,6 +166,36 @@ fn embeddings_without_a_similarity_are_refused_by_name() {
     assert!(matches!(error, Error::BadLength { sample: SampleId(9), .. }), "{error}");
     let error = new(|v| v.truncate(39), Similarity::Dot);
     assert!(matches!(error, Error::Shape { found: 39, dimension: 4, .. }), "{error}");
+}
+
+#[test]
+fn settings_that_do_not_fit_the_data_are_refused() {
+    let two = table(2, 4, 1, 1);
+    let old = graph::exact(&two, 1, GraphVersion(1)).unwrap();
+    for (samples, candidates, neighbors, expected) in [
+        (10, 5, 0, "graph.neighbors: must be at least 1"),
+        (10, 5, 6, "graph.neighbors: is 6, but only 5 candidates are drawn"),
+        (1, 5, 3, "has 1 row, but 2 are needed"),
+    ] {
+        let table = table(samples, 4, 1, 1);
+        let config = graph_config(candidates, neighbors);
+        let mut errors = vec![
+            graph::build(&table, &config, 1, GraphVersion(1)).unwrap_err(),
+            graph::build_per_row(&table, &config, 1, GraphVersion(1)).unwrap_err(),
+        ];
+        if samples > 1 {
+            errors.push(graph::refine(&old, &table, &config, 1, GraphVersion(1)).unwrap_err());
+            errors.push(graph::renew(&old, &table, &config, 1, GraphVersion(1)).unwrap_err());
+            errors.push(graph::insert(&old, &table, &config, GraphVersion(1)).unwrap_err());
+        }
+        for error in errors {
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+    }
+    assert!(matches!(graph::exact(&two, 0, GraphVersion(1)), Err(Error::Config(_))));
+    let removed = |ids: &[SampleId]| graph::remove(&old, &two, ids, GraphVersion(2)).unwrap_err();
+    assert!(matches!(removed(&[SampleId(0)]), Error::TooFewSamples { found: 1, needed: 2, .. }));
+    assert!(matches!(removed(&[SampleId(2)]), Error::UnknownSample { sample: SampleId(2), len: 2 }));
 }
 
 #[test]

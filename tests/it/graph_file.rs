@@ -23,7 +23,7 @@ fn bits(graph: &ProximityGraph) -> (usize, usize, GraphVersion, Vec<(SampleId, u
 fn saved() -> (TempDir, PathBuf, ProximityGraph) {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("new folder/graph.arrow");
-    let graph = graph::build(&table(40, 5, 3, 1), &graph_config(20, 4), 1, GraphVersion(7));
+    let graph = graph::build(&table(40, 5, 3, 1), &graph_config(20, 4), 1, GraphVersion(7)).unwrap();
     graph.save(&path).unwrap();
     (dir, path, graph)
 }
@@ -88,7 +88,7 @@ proptest! {
 fn a_graph_is_replaced_under_its_readers() {
     let (_dir, path, graph) = saved();
     let opened = ProximityGraph::open(&path).unwrap();
-    graph::build(&table(40, 5, 3, 2), &graph_config(20, 4), 2, GraphVersion(8)).save(&path).unwrap();
+    graph::build(&table(40, 5, 3, 2), &graph_config(20, 4), 2, GraphVersion(8)).unwrap().save(&path).unwrap();
     assert_eq!(opened, graph);
     assert_eq!(ProximityGraph::open(&path).unwrap().version(), GraphVersion(8));
 }

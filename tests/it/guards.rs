@@ -82,7 +82,7 @@ impl Data {
             1 => handmade(&|_, e| e),
             2 => handmade(&|i, _| i),
             3 => handmade(&|i, e| (i + e + 1).min(len - 1)),
-            _ => graph::build(&table, &graph_config(20, 6), seed, GraphVersion(1)),
+            _ => graph::build(&table, &graph_config(20, 6), seed, GraphVersion(1)).unwrap(),
         };
         let columns: [(&str, ArrayRef); 3] = [
             ("content", Arc::new(StringArray::from_iter_values(contents.iter().map(u32::to_string)))),
@@ -211,7 +211,7 @@ proptest! {
         let groups = Groups::of(&store, &keys(&[], &names)).unwrap();
         let table = Arc::new(crate::support::table(len, DIMENSION, 4, seed));
         let degree = 5.min(len - 1);
-        let graph = graph::build(&table, &graph_config(20.max(degree), degree), 1, GraphVersion(1));
+        let graph = graph::build(&table, &graph_config(20.max(degree), degree), 1, GraphVersion(1)).unwrap();
         let guards = Guards::new(&GuardsConfig::default(), groups.into(), table);
         let config = WalkConfig { sampler, ..walk_config(batch_size) };
         let mut epoch = EpochSampler::new(len, &config, seed, 0);

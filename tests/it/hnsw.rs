@@ -25,7 +25,7 @@ fn dot_table(len: usize, dimension: usize) -> EmbeddingTable {
 /// K distinct others with their true similarities, best first; the share of the K nearest ones among them.
 fn recall(graph: &ProximityGraph, table: &EmbeddingTable, k: usize) -> f64 {
     assert_eq!((graph.len(), graph.degree()), (table.len(), k));
-    let exact = graph::exact(table, k, GraphVersion(1));
+    let exact = graph::exact(table, k, GraphVersion(1)).unwrap();
     let mut found = 0;
     for id in (0..table.len()).map(SampleId::new) {
         let mut neighbors = graph.neighbors(id).to_vec();
@@ -44,7 +44,7 @@ fn recall(graph: &ProximityGraph, table: &EmbeddingTable, k: usize) -> f64 {
 #[test]
 fn nearly_all_nearest_neighbors_are_found() {
     for (name, table, k) in [("cosine", table(3000, 16, 30, 6), 100), ("dot", dot_table(1500, 16), 10)] {
-        let recall = recall(&graph::build(&table, &hnsw(k), 1, GraphVersion(1)), &table, k);
+        let recall = recall(&graph::build(&table, &hnsw(k), 1, GraphVersion(1)).unwrap(), &table, k);
         println!("{name}, K = {k}: recall {recall:.4}");
         assert!(recall >= 0.95, "{name}, K = {k}: recall {recall}");
     }
@@ -55,21 +55,24 @@ fn small_and_degenerate_data_keep_the_degree() {
     for len in 2..40 {
         let table = table(len, 6, 3, 4);
         let k = (len - 1).min(7);
-        assert!(recall(&graph::build(&table, &hnsw(7), 1, GraphVersion(1)), &table, k) > 0.95, "{len} samples");
+        assert!(
+            recall(&graph::build(&table, &hnsw(7), 1, GraphVersion(1)).unwrap(), &table, k) > 0.95,
+            "{len} samples"
+        );
     }
     // All samples are equal, and more than a search keeps; whichever are found, they are K others.
     let alike = EmbeddingTable::new([1.0, 2.0].repeat(700), 2, Similarity::Cosine, ModelVersion(1)).unwrap();
-    recall(&graph::build(&alike, &hnsw(9), 1, GraphVersion(1)), &alike, 9);
-    // All other samples are neighbors.
+    recall(&graph::build(&alike, &hnsw(9), 1, GraphVersion(1)).unwrap(), &alike, 9);
+    // As many neighbors as there are others.
     let table = table(60, 6, 3, 4);
-    recall(&graph::build(&table, &hnsw(100), 1, GraphVersion(1)), &table, 59);
+    recall(&graph::build(&table, &hnsw(100), 1, GraphVersion(1)).unwrap(), &table, 59);
 }
 
 #[test]
 fn one_thread_makes_the_same_graph_again() {
     let table = table(500, 8, 20, 2);
     let pool = ComputePool::new(1).unwrap();
-    let build = |seed, version| pool.install(|| graph::build(&table, &hnsw(10), seed, GraphVersion(version)));
+    let build = |seed, version| pool.install(|| graph::build(&table, &hnsw(10), seed, GraphVersion(version)).unwrap());
     assert_eq!(build(3, 1), build(3, 1));
     let index = |seed| pool.install(|| HnswIndex::build(&Arc::new(table.clone()), seed));
     let query = vectors(1, 8, 1, 8);

@@ -14,7 +14,7 @@ fn config(builder: GraphBuilder, precision: Precision) -> GraphConfig {
 }
 
 fn build(table: &EmbeddingTable, builder: GraphBuilder, precision: Precision) -> ProximityGraph {
-    graph::build(table, &config(builder, precision), 1, GraphVersion(1))
+    graph::build(table, &config(builder, precision), 1, GraphVersion(1)).unwrap()
 }
 
 /// The share of `exact`'s neighbors that `graph` has.
@@ -26,7 +26,7 @@ fn share(graph: &ProximityGraph, exact: &ProximityGraph) -> f64 {
 #[test]
 fn every_builder_finds_the_nearest() {
     let table = table(3000, 96, 30, 4);
-    let exact = graph::exact(&table, K, GraphVersion(1));
+    let exact = graph::exact(&table, K, GraphVersion(1)).unwrap();
     for (builder, precision, least) in [
         (GraphBuilder::Exact, Precision::F32, 0.9999),
         (GraphBuilder::Exact, Precision::I8, 0.999),
@@ -50,11 +50,11 @@ fn every_builder_finds_the_nearest() {
 fn as_many_are_found_as_are_asked_for() {
     // Without clusters in the data, neighbors are in different cells.
     let table = table(6000, 24, 6000, 4);
-    let exact = graph::exact(&table, K, GraphVersion(1));
+    let exact = graph::exact(&table, K, GraphVersion(1)).unwrap();
     let found = [0.6, 0.8, 0.95].map(|recall| {
         let config = GraphConfig { recall, ..config(GraphBuilder::NnDescent, Precision::F32) };
-        let graph = graph::build(&table, &config, 1, GraphVersion(1));
-        // However few samples share a cell with it, a sample has K neighbors.
+        let graph = graph::build(&table, &config, 1, GraphVersion(1)).unwrap();
+        // However few meet a sample in its cells, it has K neighbors.
         for id in (0..graph.len()).map(SampleId::new) {
             let mut neighbors = graph.neighbors(id).to_vec();
             assert!(neighbors.iter().all(|&neighbor| neighbor.index() < 6000 && neighbor != id));
@@ -86,14 +86,15 @@ fn many_samples_that_are_alike_are_neighbors() {
 #[test]
 fn recall_is_the_share_of_exact_neighbors() {
     let table = table(700, 12, 9, 2);
-    let exact = graph::exact(&table, K, GraphVersion(1));
+    let exact = graph::exact(&table, K, GraphVersion(1)).unwrap();
     assert!(graph::recall(&exact, &table, 700, 3) > 0.999);
     let sampled = graph::build(
         &table,
         &GraphConfig { candidates: 300, ..config(GraphBuilder::Sampled, Precision::F32) },
         1,
         GraphVersion(1),
-    );
+    )
+    .unwrap();
     let expected = share(&sampled, &exact);
     assert!((graph::recall(&sampled, &table, 700, 3) - expected).abs() < 1e-3, "{expected}");
 }
@@ -108,8 +109,9 @@ fn the_number_of_threads_does_not_matter() {
             let exact = build(&before, GraphBuilder::Exact, Precision::Auto);
             let near = build(&before, GraphBuilder::NnDescent, Precision::Auto);
             let sampled = GraphConfig { candidates: 900, ..config(GraphBuilder::Sampled, Precision::I8) };
-            let sampled = graph::build(&before, &sampled, 1, GraphVersion(1));
-            let refined = refine(&exact, &after, &config(GraphBuilder::Sampled, Precision::Auto), 1, GraphVersion(2));
+            let sampled = graph::build(&before, &sampled, 1, GraphVersion(1)).unwrap();
+            let refined =
+                refine(&exact, &after, &config(GraphBuilder::Sampled, Precision::Auto), 1, GraphVersion(2)).unwrap();
             (exact, near, sampled, refined)
         })
     };
@@ -133,8 +135,8 @@ fn refining_follows_the_embeddings_and_takes_new_samples_in() {
     let before = table(3000, 96, 30, 6);
     let old = build(&before, GraphBuilder::Exact, Precision::F32);
     let after = moved(&before, 0.015, 100);
-    let exact = graph::exact(&after, K, GraphVersion(2));
-    let refined = refine(&old, &after, &config(GraphBuilder::Sampled, Precision::Auto), 1, GraphVersion(2));
+    let exact = graph::exact(&after, K, GraphVersion(2)).unwrap();
+    let refined = refine(&old, &after, &config(GraphBuilder::Sampled, Precision::Auto), 1, GraphVersion(2)).unwrap();
     let found = share(&refined.graph, &exact);
     println!("kept {}, recall {} by its gauge, {found} in truth", refined.kept, refined.recall);
     assert!(!refined.rebuilt && refined.kept < 0.99);
@@ -153,15 +155,15 @@ fn refining_follows_small_steps_one_after_another() {
     let mut graph = build(&before, GraphBuilder::NnDescent, Precision::Auto);
     for step in 2..8 {
         let after = moved(&before, 0.004, 0);
-        let refined = refine(&graph, &after, &config, 1, GraphVersion(step));
-        let found = share(&refined.graph, &graph::exact(&after, K, GraphVersion(step)));
+        let refined = refine(&graph, &after, &config, 1, GraphVersion(step)).unwrap();
+        let found = share(&refined.graph, &graph::exact(&after, K, GraphVersion(step)).unwrap());
         println!("kept {}, recall {} by its gauge, {found} in truth", refined.kept, refined.recall);
         assert!(!refined.rebuilt && refined.kept < 0.99);
         assert!(found >= 0.97 && (found - refined.recall).abs() < 0.02);
         // A resumed run refines the saved graph to the same one.
         graph.save(dir.path().join("graph.arrow")).unwrap();
         let opened = ProximityGraph::open(dir.path().join("graph.arrow")).unwrap();
-        assert!(refine(&opened, &after, &config, 1, GraphVersion(step)) == refined);
+        assert!(refine(&opened, &after, &config, 1, GraphVersion(step)).unwrap() == refined);
         (before, graph) = (after, refined.graph);
     }
 }
@@ -170,10 +172,10 @@ fn refining_follows_small_steps_one_after_another() {
 #[test]
 fn refining_to_more_neighbors_fills_all_lists() {
     let table = table(3000, 96, 30, 6);
-    let old = graph::exact(&table, K - 2, GraphVersion(1));
+    let old = graph::exact(&table, K - 2, GraphVersion(1)).unwrap();
     let config = GraphConfig { recall: 0.6, ..config(GraphBuilder::Sampled, Precision::Auto) };
-    let refined = refine(&old, &table, &config, 1, GraphVersion(2));
-    assert!(share(&refined.graph, &graph::exact(&table, K, GraphVersion(2))) > 0.99);
+    let refined = refine(&old, &table, &config, 1, GraphVersion(2)).unwrap();
+    assert!(share(&refined.graph, &graph::exact(&table, K, GraphVersion(2)).unwrap()) > 0.99);
 }
 
 #[test]
@@ -181,7 +183,8 @@ fn a_graph_that_kept_little_is_built_anew() {
     let before = table(2000, 96, 20, 6);
     let old = build(&before, GraphBuilder::Exact, Precision::F32);
     let refined =
-        refine(&old, &table(2000, 96, 20, 99), &config(GraphBuilder::Sampled, Precision::Auto), 1, GraphVersion(2));
+        refine(&old, &table(2000, 96, 20, 99), &config(GraphBuilder::Sampled, Precision::Auto), 1, GraphVersion(2))
+            .unwrap();
     assert!(refined.rebuilt && refined.kept < 0.5 && refined.recall > 0.95, "{} {}", refined.kept, refined.recall);
 }
 
@@ -189,7 +192,7 @@ fn a_graph_that_kept_little_is_built_anew() {
 fn smaller_storage_keeps_the_neighbors() {
     let all = vectors(2000, 96, 20, 8);
     let full = EmbeddingTable::new(all.clone(), 96, Similarity::Cosine, ModelVersion(1)).unwrap();
-    let exact = graph::exact(&full, K, GraphVersion(1));
+    let exact = graph::exact(&full, K, GraphVersion(1)).unwrap();
     for (storage, bytes, off, least) in [(Storage::F16, 192, 1e-3, 0.99), (Storage::I8, 100, 1e-2, 0.93)] {
         let mut table = EmbeddingTable::with_capacity(2000, 96, storage, Similarity::Cosine, ModelVersion(1)).unwrap();
         all.clone().chunks_mut(96 * 300).for_each(|part| table.push(part).unwrap());
@@ -217,7 +220,7 @@ fn sampled_graphs_hold_similarities() {
         let mut table = EmbeddingTable::with_capacity(2010, 96, storage, Similarity::Cosine, ModelVersion(1)).unwrap();
         table.push(&mut all.clone()).unwrap();
         let config = GraphConfig { candidates: 1500, neighbors: 100, precision, ..GraphConfig::default() };
-        let graph = graph::build(&table, &config, 3, GraphVersion(1));
+        let graph = graph::build(&table, &config, 3, GraphVersion(1)).unwrap();
         for row in (0..2010).map(SampleId::new) {
             let (ids, similarities) = (graph.neighbors(row), graph.similarities(row));
             assert!(similarities.is_sorted_by(|a, b| a >= b), "{storage:?}, {precision:?}");
@@ -227,7 +230,7 @@ fn sampled_graphs_hold_similarities() {
             }
         }
         // Each of the nearest samples is a candidate with probability 3/4.
-        let found = share(&graph, &graph::exact(&table, K, GraphVersion(1)));
+        let found = share(&graph, &graph::exact(&table, K, GraphVersion(1)).unwrap());
         println!("{storage:?}, {precision:?}: {found}");
         assert!((0.72..0.78).contains(&found), "{storage:?}, {precision:?}: {found}");
     }

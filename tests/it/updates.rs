@@ -16,7 +16,7 @@ fn config(neighbors: usize) -> GraphConfig {
 }
 
 fn exact(table: &EmbeddingTable, neighbors: usize, version: u64) -> ProximityGraph {
-    graph::build(table, &config(neighbors), 1, GraphVersion(version))
+    graph::build(table, &config(neighbors), 1, GraphVersion(version)).unwrap()
 }
 
 /// The rows of a table at these indices.
@@ -36,7 +36,7 @@ proptest! {
     fn inserting_gives_what_building_gives(old in 2usize..1500, new in 0usize..1300, k in 1usize..40, seed: u64) {
         let all = dot(old + new, seed % 1000);
         let before = some(&all, (0..old).map(SampleId::new));
-        let inserted = graph::insert(&exact(&before, k, 1), &all, &config(k), GraphVersion(2));
+        let inserted = graph::insert(&exact(&before, k, 1), &all, &config(k), GraphVersion(2)).unwrap();
         prop_assert_eq!(inserted, exact(&all, k, 2));
     }
 
@@ -46,11 +46,11 @@ proptest! {
         let mut ids: Vec<_> = (0..len).map(SampleId::new).collect();
         ids.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
         let (removed, rest) = ids.split_at(((len - 2) as f64 * share) as usize);
-        let graph = graph::remove(&exact(&all, k, 1), &all, removed, GraphVersion(2));
+        let graph = graph::remove(&exact(&all, k, 1), &all, removed, GraphVersion(2)).unwrap();
         let mut rest = rest.to_vec();
         rest.sort_unstable();
         let rest = some(&all, rest.into_iter());
-        let truth = graph::exact(&rest, k, GraphVersion(2));
+        let truth = graph::exact(&rest, k, GraphVersion(2)).unwrap();
         prop_assert_eq!((graph.len(), graph.degree()), (rest.len(), truth.degree()));
         for id in (0..rest.len()).map(SampleId::new) {
             let neighbors = graph.neighbors(id);
@@ -71,7 +71,7 @@ fn removing_keeps_the_nearest() {
     let all = table(3000, 96, 30, 4);
     for every in [100, 10, 3] {
         let removed: Vec<_> = (0..3000).step_by(every).map(SampleId::new).collect();
-        let graph = graph::remove(&exact(&all, 10, 1), &all, &removed, GraphVersion(2));
+        let graph = graph::remove(&exact(&all, 10, 1), &all, &removed, GraphVersion(2)).unwrap();
         let rest = (0..3000).filter(|i| i % every != 0).map(SampleId::new);
         let recall = graph::recall(&graph, &some(&all, rest), 500, 1);
         println!("1 of {every} removed: recall {recall}");
@@ -87,7 +87,7 @@ fn updates_of_a_sampled_graph_keep_the_ranks_of_m_candidates() {
     let mut table = table(len, 24, 12, 9);
     let config = GraphConfig { candidates, neighbors: k, ..GraphConfig::default() };
     for version in 1..=6 {
-        let graph = graph::build(&table, &config, 3, GraphVersion(version));
+        let graph = graph::build(&table, &config, 3, GraphVersion(version)).unwrap();
         let mut ranks = vec![0usize; k];
         for id in (0..len).map(SampleId::new) {
             let others = (0..len).map(SampleId::new).filter(|other| *other != id);

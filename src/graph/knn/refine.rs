@@ -3,6 +3,7 @@ use super::descent::{self, Descent};
 use super::recall::RecallProbe;
 use crate::config::GraphConfig;
 use crate::embeddings::EmbeddingTable;
+use crate::error::Result;
 use crate::graph::ProximityGraph;
 use crate::graph::params::Size;
 use crate::sample::{GraphVersion, SampleId};
@@ -40,18 +41,20 @@ pub struct Refined {
 /// Do not refine graphs of moderate M: the paper's candidates must be drawn anew, or each refresh would raise M. That
 /// is what [`build`](crate::graph::build()) does, at less cost.
 ///
+/// # Errors
+/// Those of [`build`](crate::graph::build()).
+///
 /// # Panics
-/// Panics as [`build`](crate::graph::build()) does, and if the old graph has more samples than there are embeddings.
-#[must_use]
+/// Panics if the old graph has more samples than there are embeddings.
 pub fn refine(
     old: &ProximityGraph,
     table: &EmbeddingTable,
     config: &GraphConfig,
     seed: u64,
     version: GraphVersion,
-) -> Refined {
+) -> Result<Refined> {
     assert!(old.len() <= table.len(), "the old graph has more samples than there are embeddings");
-    let size = Size::new(table.present(), config);
+    let size = Size::new(table.present(), config)?;
     let _span = telemetry::graph(table.present(), table.present() - 1, size.neighbors, version).entered();
     let clustering = Clustering::new(table, config, seed, version);
     let mut probes = vec![RecallProbe::new(clustering, 0..old.len(), size.neighbors)];
@@ -79,7 +82,7 @@ pub fn refine(
         descent.into_graph(version)
     };
     let recall = probes[0].recall(&graph);
-    Refined { graph, kept, recall, rebuilt }
+    Ok(Refined { graph, kept, recall, rebuilt })
 }
 
 /// If a smaller share of neighbors survived, they save nothing and the graph is rebuilt.

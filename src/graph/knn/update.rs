@@ -3,9 +3,10 @@ use rayon::prelude::*;
 use super::product::Product;
 use crate::config::GraphConfig;
 use crate::embeddings::EmbeddingTable;
+use crate::error::{Error, Result};
 use crate::graph::ProximityGraph;
 use crate::graph::kernel::{Format, Kernel};
-use crate::graph::params::Size;
+use crate::graph::params::{Size, require_two};
 use crate::graph::topk::buffer::TopK;
 use crate::graph::topk::lists::Lists;
 use crate::sample::{GraphVersion, SampleId};
@@ -15,18 +16,20 @@ use crate::sample::{GraphVersion, SampleId};
 /// The new samples are those of `table` behind the old graph's. If the old graph was exact, so is the new one. Of
 /// `config` only K counts. Costs (new samples) N d multiplications, and the memory of the new graph.
 ///
+/// # Errors
+/// Those of [`build`](crate::graph::build()).
+///
 /// # Panics
-/// Panics as [`build`](crate::graph::build()) does, if the old graph has more samples than there are embeddings, and if
-/// its samples have another number of neighbors than `config.neighbors`.
-#[must_use]
+/// Panics if the old graph has more samples than there are embeddings, or if its samples have another number of
+/// neighbors than `config.neighbors`.
 pub fn insert(
     old: &ProximityGraph,
     table: &EmbeddingTable,
     config: &GraphConfig,
     version: GraphVersion,
-) -> ProximityGraph {
+) -> Result<ProximityGraph> {
     assert!(old.len() <= table.len(), "the old graph has more samples than there are embeddings");
-    let size = Size::new(table.present(), config);
+    let size = Size::new(table.present(), config)?;
     let present = table.present_ids();
     let (before, added) = present.split_at(present.partition_point(|&id| (id as usize) < old.len()));
     assert_eq!(old.degree(), config.neighbors.min(before.len() - 1), "the old graph has another K");
@@ -54,7 +57,7 @@ pub fn insert(
         },
     );
     drop(stripes);
-    lists.into_graph(size.neighbors, version)
+    Ok(lists.into_graph(size.neighbors, version))
 }
 
 /// Removes samples from a kNN graph. The others keep their order and are numbered anew.
@@ -66,22 +69,27 @@ pub fn insert(
 /// `table` holds the embeddings of all samples of the old graph. `removed` may be in any order and name samples twice.
 /// Costs about K² d multiplications for each sample that lost a neighbor.
 ///
+/// # Errors
+/// [`Error::UnknownSample`] if `removed` names a sample that does not exist; [`Error::TooFewSamples`] if fewer than two
+/// remain.
+///
 /// # Panics
-/// Panics if `table` has another number of samples, if `removed` names one that does not exist, and if fewer than two
-/// samples remain.
-#[must_use]
+/// Panics if `table` has another number of samples than the graph.
 pub fn remove(
     old: &ProximityGraph,
     table: &EmbeddingTable,
     removed: &[SampleId],
     version: GraphVersion,
-) -> ProximityGraph {
+) -> Result<ProximityGraph> {
     assert_eq!(old.len(), table.len(), "each sample of a graph has an embedding");
     let mut remains = vec![true; old.len()];
-    removed.iter().for_each(|id| remains[id.index()] = false);
+    for &sample in removed {
+        let remains = remains.get_mut(sample.index()).ok_or(Error::UnknownSample { sample, len: old.len() })?;
+        *remains = false;
+    }
     let mut number = vec![u32::MAX; old.len()];
     let remaining: Vec<SampleId> = (0..old.len()).filter(|&i| remains[i]).map(SampleId::new).collect();
-    assert!(remaining.len() >= 2, "a graph needs two samples");
+    require_two(remaining.len())?;
     remaining.iter().zip(0..).for_each(|(id, new)| number[id.index()] = new);
     let degree = old.degree().min(remaining.len() - 1);
     let remains = |id: &SampleId| number[id.index()] != u32::MAX;
@@ -114,7 +122,7 @@ pub fn remove(
             (similarities[slot], neighbors[slot]) = (score, SampleId(id));
         }
     });
-    ProximityGraph::from_parts(neighbors, similarities, degree, version)
+    Ok(ProximityGraph::from_parts(neighbors, similarities, degree, version))
 }
 
 /// How many samples are joined with as many others at a time.

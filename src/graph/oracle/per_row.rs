@@ -3,6 +3,7 @@ use rayon::prelude::*;
 
 use crate::config::GraphConfig;
 use crate::embeddings::EmbeddingTable;
+use crate::error::Result;
 use crate::graph::ProximityGraph;
 use crate::graph::params::{Size, generator};
 use crate::graph::proximity_graph::collect;
@@ -14,11 +15,15 @@ use crate::sample::{GraphVersion, SampleId};
 /// It is the oracle of the fast path, and much slower than [`build`](crate::graph::build()), since every candidate is a
 /// cache miss. Runs on the current rayon pool.
 ///
-/// # Panics
-/// Panics as [`build`](crate::graph::build()) does.
-#[must_use]
-pub fn build_per_row(table: &EmbeddingTable, config: &GraphConfig, seed: u64, version: GraphVersion) -> ProximityGraph {
-    let size = Size::new(table.present(), config);
+/// # Errors
+/// Those of [`build`](crate::graph::build()).
+pub fn build_per_row(
+    table: &EmbeddingTable,
+    config: &GraphConfig,
+    seed: u64,
+    version: GraphVersion,
+) -> Result<ProximityGraph> {
+    let size = Size::new(table.present(), config)?;
     let present = table.present_ids();
     let row = |row: usize| {
         let mut generator = generator(seed, version, row as u64);
@@ -28,7 +33,7 @@ pub fn build_per_row(table: &EmbeddingTable, config: &GraphConfig, seed: u64, ve
         let ids = others.iter().map(|other| present[other + usize::from(other >= own)] as usize);
         best_of(table, SampleId::new(row), ids, size.neighbors)
     };
-    collect((0..table.len()).into_par_iter().map(row), size.neighbors, version)
+    Ok(collect((0..table.len()).into_par_iter().map(row), size.neighbors, version))
 }
 
 /// The `k` candidates that are most similar to `id`, most similar first.

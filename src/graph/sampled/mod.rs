@@ -256,7 +256,7 @@ mod tests {
         let vectors = (0..len * 8).map(|_| generator.random_range(-1f32..1.0)).collect();
         let table = EmbeddingTable::new(vectors, 8, Similarity::Cosine, ModelVersion(1)).unwrap();
         let config = GraphConfig { candidates, neighbors: candidates, ..GraphConfig::default() };
-        let size = Size::new(len, &config);
+        let size = Size::new(len, &config).unwrap();
         for precision in [Precision::F32, Precision::I8, Precision::Bf16] {
             let kernel = Kernel::choose(precision, 8, candidates, candidates);
             let mut counts = vec![0f64; len * len];
