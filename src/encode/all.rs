@@ -92,7 +92,7 @@ pub(crate) fn encode_rest(
     let store = store.select(encoder.columns())?;
     let d = encoder.dimension();
     let known = table.len();
-    let segments = cache.and_then(|cache| cache.segments(encoder));
+    let encoder_cache = cache.and_then(|cache| cache.for_encoder(encoder));
     let missing = store.record_batches().filter_map(|item| {
         let (first, rows) = match item {
             Ok(item) => item,
@@ -109,8 +109,8 @@ pub(crate) fn encode_rest(
         }
         let mut vectors = vec![0f32; rows.num_rows() * d];
         let encode = |vectors: &mut [f32]| encode_without_nulls(encoder, &rows, vectors);
-        let encoded = match &segments {
-            Some(segments) => segments.vectors(&rows, &mut vectors, encode)?,
+        let encoded = match &encoder_cache {
+            Some(encoder_cache) => encoder_cache.vectors(&rows, &mut vectors, encode)?,
             None => encode(&mut vectors)?,
         };
         Ok((first, vectors, encoded))

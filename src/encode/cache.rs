@@ -33,7 +33,7 @@ pub(crate) struct EmbeddingCache {
 
 /// The folder with the embeddings of one encoder.
 #[derive(Debug)]
-pub(super) struct Segments<'a> {
+pub(super) struct EncoderCache<'a> {
     cache: &'a EmbeddingCache,
     dir: PathBuf,
     dimension: usize,
@@ -56,28 +56,28 @@ impl EmbeddingCache {
     }
 
     /// Opens the folder of an encoder; `None` if the encoder has no identity, or nothing may be kept.
-    pub(super) fn segments(&self, encoder: &dyn Encoder) -> Option<Segments<'_>> {
+    pub(super) fn for_encoder(&self, encoder: &dyn Encoder) -> Option<EncoderCache<'_>> {
         let identity = encoder.identity()?;
         if self.limit == 0 {
             return None;
         }
         let dir = self.dir.join(to_text(checksum(identity.as_bytes())));
-        let mut segments = Segments {
+        let mut encoder_cache = EncoderCache {
             cache: self,
             dir,
             dimension: encoder.dimension(),
             taken: AtomicU64::new(0),
             full: AtomicBool::new(false),
         };
-        match segments.claim(&identity) {
-            Ok(taken) => segments.taken = AtomicU64::new(taken),
-            Err(cause) => segments.stop_writing(&cause),
+        match encoder_cache.claim(&identity) {
+            Ok(taken) => encoder_cache.taken = AtomicU64::new(taken),
+            Err(cause) => encoder_cache.stop_writing(&cause),
         }
-        Some(segments)
+        Some(encoder_cache)
     }
 }
 
-impl Segments<'_> {
+impl EncoderCache<'_> {
     /// Writes the encoder's identity, marks the folder as used now, and returns the bytes that all folders take.
     fn claim(&self, identity: &str) -> std::io::Result<u64> {
         std::fs::create_dir_all(&self.dir)?;

@@ -62,13 +62,13 @@ fn locations(path: &Path) -> std::io::Result<Vec<String>> {
     let file = File::open(path)?;
     let end = file.metadata()?.len();
     let mut reader = WireReader { reader: BufReader::new(file), position: 0, locations: Vec::new() };
-    reader.message(Message::Model, end, 0)?;
+    reader.message(OnnxMessage::Model, end, 0)?;
     Ok(reader.locations)
 }
 
 /// The messages of onnx.proto that may contain tensors.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Message {
+enum OnnxMessage {
     Model,
     Graph,
     Node,
@@ -78,7 +78,7 @@ enum Message {
     Tensor,
 }
 
-impl Message {
+impl OnnxMessage {
     /// Returns the message in a field, if it may contain tensors. Graphs for training are left out: they are not run.
     fn field(self, number: u64) -> Option<Self> {
         Some(match (self, number) {
@@ -104,7 +104,7 @@ struct WireReader<R> {
 
 impl<R: Read + Seek> WireReader<R> {
     /// Reads a message that ends at `end`.
-    fn message(&mut self, message: Message, end: u64, depth: usize) -> std::io::Result<()> {
+    fn message(&mut self, message: OnnxMessage, end: u64, depth: usize) -> std::io::Result<()> {
         if depth > MAX_DEPTH {
             return Err(invalid());
         }
@@ -113,7 +113,7 @@ impl<R: Read + Seek> WireReader<R> {
         while self.position < end {
             let (number, wire) = self.tag(end)?;
             match (wire, message, number) {
-                (VARINT, Message::Tensor, DATA_LOCATION) => external = self.varint(end)? == EXTERNAL,
+                (VARINT, OnnxMessage::Tensor, DATA_LOCATION) => external = self.varint(end)? == EXTERNAL,
                 (VARINT, ..) => drop(self.varint(end)?),
                 (FIXED_64, ..) => self.skip(8, end)?,
                 (FIXED_32, ..) => self.skip(4, end)?,
@@ -122,7 +122,7 @@ impl<R: Read + Seek> WireReader<R> {
                     let inner = self.position.checked_add(length).filter(|inner| *inner <= end).ok_or_else(invalid)?;
                     match message.field(number) {
                         Some(field) => self.message(field, inner, depth + 1)?,
-                        None if message == Message::Tensor && number == EXTERNAL_DATA => {
+                        None if message == OnnxMessage::Tensor && number == EXTERNAL_DATA => {
                             let (key, value) = self.entry(inner)?;
                             if key == "location" {
                                 location = Some(value);

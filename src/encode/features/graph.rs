@@ -123,24 +123,24 @@ impl Graphs<'_> {
     /// Reads the graph of a row, and checks it.
     fn read(&self, row: usize) -> Result<Graph, BadRow> {
         let columns = &self.feature.columns;
-        let bad = |place: usize| move |reason: String| BadRow { row, column: columns[place].clone(), reason };
+        let bad = |column: usize| move |reason: String| BadRow { row, column: columns[column].clone(), reason };
         let GraphFeature { nodes: of_nodes, edges: of_edges, attributes, config, inputs, .. } = self.feature;
-        let fit = |place: usize, input: &Option<Declared>, numbers: &Numbers| {
+        let fit = |column: usize, input: &Option<Declared>, numbers: &Numbers| {
             let reason = input.as_ref().and_then(|input| input.refuses(numbers));
-            reason.map_or(Ok(()), |reason| Err(bad(place)(reason)))
+            reason.map_or(Ok(()), |reason| Err(bad(column)(reason)))
         };
-        let numbers = |place: usize| {
-            self.lists[place].range(row).and_then(|range| self.lists[place].get(range)).map_err(bad(place))
+        let numbers = |column: usize| {
+            self.lists[column].range(row).and_then(|range| self.lists[column].get(range)).map_err(bad(column))
         };
-        let whole = |place: usize| match numbers(place)? {
+        let whole = |column: usize| match numbers(column)? {
             Numbers::Whole(numbers) => Ok(numbers),
-            Numbers::Fractions(_) => Err(bad(place)("has fractions where whole numbers are needed".into())),
+            Numbers::Fractions(_) => Err(bad(column)("has fractions where whole numbers are needed".into())),
         };
         let stated = match config.num_nodes {
             Some(_) => {
-                let place = columns.len() - 1;
-                let [nodes] = whole(place)?[..] else { return Err(bad(place)("is a list, not one number".into())) };
-                Some(usize::try_from(nodes).map_err(|_| bad(place)(format!("says {nodes} nodes")))?)
+                let column = columns.len() - 1;
+                let [nodes] = whole(column)?[..] else { return Err(bad(column)("is a list, not one number".into())) };
+                Some(usize::try_from(nodes).map_err(|_| bad(column)(format!("says {nodes} nodes")))?)
             }
             None => None,
         };
@@ -163,9 +163,9 @@ impl Graphs<'_> {
             let (from, to) = (sources.len(), targets.len());
             return Err(bad(2)(format!("has {to} edges, but `{}` has {from}", columns[1])));
         }
-        for (place, ends) in [(1, &sources), (2, &targets)] {
+        for (column, ends) in [(1, &sources), (2, &targets)] {
             if let Some((edge, end)) = ends.iter().enumerate().find(|(_, end)| !(0..nodes as i64).contains(*end)) {
-                return Err(bad(place)(format!(
+                return Err(bad(column)(format!(
                     "has node {end} at edge {edge}, but there are nodes 0 to {}",
                     nodes - 1
                 )));
@@ -246,7 +246,7 @@ impl Feature for GraphFeature {
             "[edges, attributes] of numbers",
         ];
         let given = NAMES.into_iter().zip(texts).enumerate();
-        given.map(|(place, (name, text))| Given::new(name, text, true, place < 2)).collect()
+        given.map(|(index, (name, text))| Given::new(name, text, true, index < 2)).collect()
     }
 
     fn columns(&self) -> &[String] {
@@ -254,26 +254,30 @@ impl Feature for GraphFeature {
     }
 
     fn accepts(&self, schema: &Schema) -> Result<()> {
-        let needs = |place: usize| match place {
+        let takes_fractions = |index: usize| match index {
             0 => self.nodes.takes_fractions,
             3 => self.attributes && self.edges.takes_fractions,
             _ => false,
         };
-        for (place, column) in self.columns.iter().enumerate() {
+        for (index, column) in self.columns.iter().enumerate() {
             let Ok(field) = schema.field_with_name(column) else { continue };
             let numbers = number_type(field.data_type());
-            if numbers.is_integer() || (numbers.is_floating() && needs(place)) {
+            if numbers.is_integer() || (numbers.is_floating() && takes_fractions(index)) {
                 continue;
             }
-            let what = if needs(place) { "numbers" } else { "whole numbers" };
-            let of = ["node features", "edges", "edges"].get(place).copied().unwrap_or(match needs(place) {
-                true => "edge attributes",
-                false => "this part of a graph",
-            });
+            let what = if takes_fractions(index) { "numbers" } else { "whole numbers" };
+            let content = match index {
+                0 => "node features",
+                1 | 2 => "edges",
+                _ if takes_fractions(index) => "edge attributes",
+                _ => "this part of a graph",
+            };
             return Err(Error::ColumnType {
                 column: column.clone(),
                 found: field.data_type().to_string(),
-                expected: format!("{of} are lists of {what} for this model; name another column in `[encode.graph]`"),
+                expected: format!(
+                    "{content} are lists of {what} for this model; name another column in `[encode.graph]`"
+                ),
             });
         }
         Ok(())
@@ -316,7 +320,7 @@ impl Feature for GraphFeature {
 impl GraphFeature {
     fn samples(&self, lists: Vec<Lists>, rows: usize) -> Graphs<'_> {
         // If the width of features is not known, this is only a measure of size.
-        let numbers = |place: usize, row: usize| lists[place].range(row).map_or(0, |range| range.len());
+        let numbers = |column: usize, row: usize| lists[column].range(row).map_or(0, |range| range.len());
         let nodes = |row: usize| match lists[0].dimensions(row).as_deref() {
             Ok(&[nodes, _]) => nodes,
             _ => numbers(0, row) / self.nodes.width.unwrap_or(1).max(1),

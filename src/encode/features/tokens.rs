@@ -31,12 +31,12 @@ pub(super) struct Padding {
 pub(super) struct TokenInputs {
     pub is_masked: bool,
     has_positions: bool,
-    caches: Vec<Cache>,
+    caches: Vec<DecoderCache>,
 }
 
 /// A decoder's cache as an input. It stands for tokens before the text, and is empty.
 #[derive(Clone, Debug)]
-struct Cache {
+struct DecoderCache {
     name: String,
     /// The dimensions; `None` is the number of texts in the batch.
     shape: Vec<Option<usize>>,
@@ -73,7 +73,7 @@ impl TokenInputs {
         let declares = |name: &str| model.inputs.iter().any(|input| input.is(name));
         let batch = model.inputs.iter().find(|input| input.is(NAMES[0])).and_then(|ids| ids.symbols.first());
         let caches = model.inputs.iter().filter(|input| input.name.starts_with(CACHES[0]));
-        let caches = caches.map(|input| Cache::new(input, batch, &model.outputs)).collect::<Result<_, _>>();
+        let caches = caches.map(|input| DecoderCache::new(input, batch, &model.outputs)).collect::<Result<_, _>>();
         Ok(Self {
             is_masked: declares(NAMES[1]),
             has_positions: declares(NAMES[3]),
@@ -140,7 +140,7 @@ impl TokenInputs {
     }
 }
 
-impl Cache {
+impl DecoderCache {
     /// Makes an empty cache.
     ///
     /// Of the axes that the model leaves open, one is the batch and one counts tokens. The dimensions of others may be
