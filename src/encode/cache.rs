@@ -126,7 +126,7 @@ impl EncoderCache<'_> {
         }
         let encoded = encode(vectors)?;
         if !self.full.load(Relaxed) {
-            if !self.has_room(size_of_val(vectors) as u64) {
+            if !self.fits_limit(size_of_val(vectors) as u64) {
                 self.stop_writing(&"encode.cache_limit is reached");
             } else if let Err(error) = self.write(&path, vectors, &encoded) {
                 self.stop_writing(&error);
@@ -177,7 +177,7 @@ impl EncoderCache<'_> {
     /// Whether `size` more bytes are within the limit.
     ///
     /// If need be, the folders of other encoders are removed, the least recently used first.
-    fn has_room(&self, size: u64) -> bool {
+    fn fits_limit(&self, size: u64) -> bool {
         if self.taken.fetch_add(size, Relaxed) + size <= self.cache.limit {
             return true;
         }

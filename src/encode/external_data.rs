@@ -307,14 +307,14 @@ mod tests {
         assert_eq!(named_files(&model).unwrap(), [model.clone(), dir.path().join("more.data")]);
     }
 
-    /// A field of `length` bytes, of which `begin` are here.
-    fn field(number: u8, mut length: u64, begin: &[u8]) -> Vec<u8> {
+    /// A field of `length` bytes, the first of which are `start`.
+    fn field(number: u8, mut length: u64, start: &[u8]) -> Vec<u8> {
         let mut bytes = vec![number << 3 | 2];
         while length > 0x7f {
             bytes.push(length as u8 | 0x80);
             length >>= 7;
         }
         bytes.push(length as u8);
-        [&bytes, begin].concat()
+        [&bytes, start].concat()
     }
 }

@@ -25,7 +25,7 @@ pub(super) struct GraphFeature {
     separates_graphs: bool,
     nodes: InputValues,
     edges: InputValues,
-    /// The inputs for features and attributes, where the model declares them.
+    /// The inputs for features and attributes, if the model declares them.
     inputs: [Option<Declared>; 2],
 }
 
