@@ -1,4 +1,4 @@
-//! Work that is begun before the results of earlier work are taken.
+//! Starts work before the results of earlier work are taken.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
@@ -6,8 +6,12 @@ use std::time::Duration;
 
 use rayon::Yield;
 
-/// Does the work of each item on the current rayon pool, up to `at_once` items at the same time, and takes what comes of
-/// it in their order. The first error of either ends it.
+/// Does the work of up to `at_once` items at the same time, and takes the results in the order of the items.
+///
+/// The work is done on the current rayon pool; `take` runs on this thread.
+///
+/// # Errors
+/// The first error of `work` or `take`, which ends both.
 pub(super) fn in_order<I: Send, T: Send, E: Send>(
     items: impl Iterator<Item = I>,
     at_once: usize,
@@ -23,8 +27,9 @@ pub(super) fn in_order<I: Send, T: Send, E: Send>(
             if ahead.len() == at_once {
                 take_next(&mut ahead, &mut take)?;
             }
-            let ((sender, receiver), work) = (channel(), &work);
-            // Nobody waits for it any more where an earlier one has failed.
+            let (sender, receiver) = channel();
+            let work = &work;
+            // If an earlier item has failed, nobody receives the result.
             scope.spawn(move |_| drop(sender.send(work(item))));
             ahead.push_back(receiver);
         }
@@ -35,6 +40,7 @@ pub(super) fn in_order<I: Send, T: Send, E: Send>(
     })
 }
 
+/// Waits for the oldest result, and takes it.
 fn take_next<T, E>(
     ahead: &mut VecDeque<Receiver<Result<T, E>>>,
     take: &mut impl FnMut(T) -> Result<(), E>,
@@ -43,17 +49,20 @@ fn take_next<T, E>(
     loop {
         match next.try_recv() {
             Ok(done) => return take(done?),
-            // It panicked, and the scope will go on with that.
+            // The work panicked, and the scope will resume the panic.
             Err(TryRecvError::Disconnected) => return Ok(()),
-            // This thread is one of the pool's, perhaps its only one: it helps out while it waits.
+            // This thread belongs to the pool and may be its only one, so it does other work while it waits.
             Err(TryRecvError::Empty) => {
                 if rayon::yield_now() != Some(Yield::Executed) {
-                    std::thread::sleep(Duration::from_micros(100));
+                    std::thread::sleep(IDLE_SLEEP);
                 }
             }
         }
     }
 }
+
+/// How long a waiting thread sleeps when there is no other work.
+const IDLE_SLEEP: Duration = Duration::from_micros(100);
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,14 @@
-//! Runs an encoder over a whole store, and says what becomes of the samples that it makes nothing of.
+//! Runs an encoder over a whole store, and decides about the samples that it cannot encode.
+//!
+//! From the outermost function to the innermost:
+//!
+//! 1. [`encode_all`] embeds all samples; one that cannot be encoded is an error.
+//! 2. [`encode_present`] embeds all samples by a policy, [`BadSamples`], which may skip some.
+//! 3. [`encode_rest`] appends the samples that a table lacks: all of them, or those added to the store since.
+//! 4. [`encode_without_nulls`] takes rows with nulls out, which no encoder gets.
+//! 5. [`Encoder::encode_readable`] encodes rows, and reports those that it cannot read.
+//!
+//! [`encode_some`] does the same for rows on their own, without a store: those that a trainer asks for.
 
 use arrow::array::{Array, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
@@ -12,13 +22,17 @@ use crate::sample::{ModelVersion, SampleId};
 use crate::store::Store;
 use crate::telemetry;
 
-/// Embeds all samples of `store`. `progress` hears how many are done. Blocks, for minutes where the model is large:
-/// run it in a [`ComputePool`](crate::ComputePool). Takes the memory of the table, and little beyond.
+/// Embeds all samples of `store`; a sample that cannot be encoded is an error.
+///
+/// `progress` is called with the number of samples done. Blocks, for minutes if the model is large: run it in a
+/// [`ComputePool`](crate::ComputePool). Takes the memory of the table, and little more.
 ///
 /// # Errors
-/// [`Error::MissingColumn`]; [`Error::NullValue`] and [`Error::BadSample`] with the sample, where it cannot be read or
-/// its vector is not finite or has no usable length; [`Error::NoVectors`] where that is so for all of a record batch
-/// before there is a single vector; the encoder's own.
+/// - [`Error::MissingColumn`].
+/// - [`Error::NullValue`] for a null in a column that the encoder reads.
+/// - [`Error::BadSample`] for a sample that cannot be read, or whose vector is not finite or has no usable length.
+/// - [`Error::NoVectors`] if all samples of the first record batches are bad.
+/// - The errors of the encoder.
 pub fn encode_all(
     encoder: &dyn Encoder,
     store: &Store,
@@ -30,15 +44,18 @@ pub fn encode_all(
     encode_present(encoder, store, BadSamples::default(), (storage, similarity, model_version), None, progress)
 }
 
-/// What becomes of samples that cannot be encoded.
+/// What to do with samples that cannot be encoded.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct BadSamples {
     pub on_bad_sample: OnBadSample,
-    /// So many were skipped before, of which nobody needs to hear again.
+    /// How many samples were skipped before, and were logged then.
     pub known: usize,
 }
 
-/// [`encode_all`], which may skip samples.
+/// Embeds all samples of `store`, except for those that the policy `bad` lets it skip.
+///
+/// # Errors
+/// The errors of [`encode_all`]; bad samples are errors only if the policy says so.
 pub(crate) fn encode_present(
     encoder: &dyn Encoder,
     store: &Store,
@@ -54,10 +71,10 @@ pub(crate) fn encode_present(
     Ok(table)
 }
 
-/// Embeds those samples of `store` that `table` does not have yet: the last ones.
+/// Embeds the remaining samples of `store`, which follow those that `table` already has.
 ///
 /// # Errors
-/// As [`encode_all`].
+/// The errors of [`encode_present`].
 pub(crate) fn encode_rest(
     encoder: &dyn Encoder,
     store: &Store,
@@ -73,8 +90,9 @@ pub(crate) fn encode_rest(
         return Err(Error::BadSample { sample, column: column.to_owned(), reason });
     }
     let store = store.select(encoder.columns())?;
-    let (d, known) = (encoder.dimension(), table.len());
-    let segments = cache.and_then(|cache| cache.segments(encoder));
+    let d = encoder.dimension();
+    let known = table.len();
+    let encoder_cache = cache.and_then(|cache| cache.for_encoder(encoder));
     let missing = store.record_batches().filter_map(|item| {
         let (first, rows) = match item {
             Ok(item) => item,
@@ -91,8 +109,8 @@ pub(crate) fn encode_rest(
         }
         let mut vectors = vec![0f32; rows.num_rows() * d];
         let encode = |vectors: &mut [f32]| encode_without_nulls(encoder, &rows, vectors);
-        let encoded = match &segments {
-            Some(segments) => segments.vectors(&rows, &mut vectors, encode)?,
+        let encoded = match &encoder_cache {
+            Some(encoder_cache) => encoder_cache.vectors(&rows, &mut vectors, encode)?,
             None => encode(&mut vectors)?,
         };
         Ok((first, vectors, encoded))
@@ -123,8 +141,9 @@ pub(crate) fn encode_rest(
     Ok(())
 }
 
-/// Appends vectors to the table; gives all rows that it has none of, in order: those that could not be read, and those
-/// whose vector is of no use.
+/// Appends vectors to the table, and returns the rows for which it has none, in order.
+///
+/// These are the rows that could not be read, and those whose vector is not finite or has no usable length.
 fn push(
     encoder: &dyn Encoder,
     table: &mut EmbeddingTable,
@@ -142,7 +161,7 @@ fn push(
     Ok(bad)
 }
 
-/// A row of whose columns the encoder makes a vector that is of no use.
+/// Describes a row for which the encoder makes a vector with a flaw.
 pub(super) fn flawed(encoder: &dyn Encoder, row: usize, flaw: Flaw) -> BadRow {
     let (column, reason) = match encoder.columns() {
         [column] => (column.clone(), flaw.reason()),
@@ -152,15 +171,17 @@ pub(super) fn flawed(encoder: &dyn Encoder, row: usize, flaw: Flaw) -> BadRow {
     BadRow { row, column, reason }
 }
 
-/// All these rows are bad.
+/// The error for rows that are all bad.
 fn no_vectors(encoder: &dyn Encoder, bad: &[BadRow], sample: impl Fn(usize) -> SampleId) -> Error {
-    // Nulls say least.
+    // Other reasons tell more than a null does.
     let BadRow { row, column, reason } = bad.iter().find(|bad| bad.reason != NULL).unwrap_or(&bad[0]).clone();
     Error::NoVectors { encoder: encoder.name().to_owned(), rows: bad.len(), sample: sample(row), column, reason }
 }
 
-/// The vectors of some samples and their rows, which have no nulls, as a table of their own; those that cannot be
-/// encoded are skipped there, or an error.
+/// Embeds some samples, whose rows have no nulls, into a table of their own.
+///
+/// # Errors
+/// The errors of [`encode_all`]; with [`OnBadSample::Skip`], bad samples are skipped in the table instead.
 pub(crate) fn encode_some(
     encoder: &dyn Encoder,
     (ids, rows): (&[SampleId], &RecordBatch),
@@ -183,15 +204,16 @@ pub(crate) fn encode_some(
     }
 }
 
-/// Encodes the rows without nulls, which encoders need not know; the others are as bad as those that cannot be read.
+/// Encodes the rows that have no nulls, and reports the others as bad rows: encoders never see a null.
 fn encode_without_nulls(encoder: &dyn Encoder, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Encoded> {
-    // Those of dictionaries and of run ends, and all of a column without a type, are not in the array's own buffer.
+    // The nulls of dictionaries, run ends and untyped columns are not in the array's own buffer.
     let nulls: Vec<_> = rows.columns().iter().map(Array::logical_nulls).collect();
     if nulls.iter().flatten().all(|nulls| nulls.null_count() == 0) {
         return encoder.encode_readable(rows, vectors);
     }
     let null_column = |row: usize| nulls.iter().position(|nulls| nulls.as_ref().is_some_and(|n| n.is_null(row)));
-    let (mut kept, mut bad) = (Vec::new(), Vec::new());
+    let mut kept = Vec::new();
+    let mut bad = Vec::new();
     for row in 0..rows.num_rows() {
         match null_column(row) {
             None => kept.push(row),
@@ -204,10 +226,10 @@ fn encode_without_nulls(encoder: &dyn Encoder, rows: &RecordBatch, vectors: &mut
     let mask: BooleanArray = (0..rows.num_rows()).map(|row| Some(null_column(row).is_none())).collect();
     let rows = filter_record_batch(rows, &mask).map_err(|cause| Error::Arrow { action: "leave nulls out", cause })?;
     let d = encoder.dimension();
-    let mut part = vec![0f32; kept.len() * d];
+    let mut kept_vectors = vec![0f32; kept.len() * d];
     let empty = kept.is_empty();
-    let encoded = if empty { Encoded::default() } else { encoder.encode_readable(&rows, &mut part)? };
-    for (&row, vector) in kept.iter().zip(part.chunks_exact(d)) {
+    let encoded = if empty { Encoded::default() } else { encoder.encode_readable(&rows, &mut kept_vectors)? };
+    for (&row, vector) in kept.iter().zip(kept_vectors.chunks_exact(d)) {
         vectors[row * d..][..d].copy_from_slice(vector);
     }
     bad.extend(encoded.bad.into_iter().map(|bad| BadRow { row: kept[bad.row], ..bad }));
@@ -220,6 +242,7 @@ fn encode_without_nulls(encoder: &dyn Encoder, rows: &RecordBatch, vectors: &mut
     Ok(Encoded { bad, pair_similarities })
 }
 
+/// Returns an error for the first null.
 fn refuse_nulls(first: SampleId, rows: &RecordBatch) -> Result<()> {
     for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
         let Some(nulls) = column.logical_nulls().filter(|nulls| nulls.null_count() > 0) else { continue };
@@ -234,5 +257,5 @@ fn refuse_nulls(first: SampleId, rows: &RecordBatch) -> Result<()> {
     Ok(())
 }
 
-/// What is wrong with a null.
+/// The reason why a null is bad.
 const NULL: &str = "is null";

@@ -1,19 +1,20 @@
-//! Which rows go through the model together.
+//! Groups rows that go through the model together.
 
 use std::cmp::Reverse;
 
-/// Which samples may go through a model together, so that no vector depends on what else is in the batch.
+/// Which samples may share a batch, so that no vector depends on the others in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Grouping {
-    /// Any: where samples have a length, a mask hides what fills the shorter ones up.
+    /// All samples. If they have lengths, a mask hides the padding of the shorter ones.
     Any,
-    /// Those of one length: nothing is filled up.
+    /// Only samples of the same length, which need no padding.
     OfOneLength,
-    /// None: one after another.
+    /// No two samples: each is a batch of its own.
     Alone,
 }
 
 impl Grouping {
+    /// Names the samples in messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Any => "all",
@@ -23,9 +24,12 @@ impl Grouping {
     }
 }
 
-/// Groups rows of these lengths, longest first, so that little is padded: at most `max_rows` rows and, padding
-/// included, `max_tokens` tokens in a group (rows of length 0 only count), but always at least one row, and only rows
-/// of one class. Every row is in exactly one group. Depends on nothing else, so the same rows are always padded alike.
+/// Groups rows by length, the longest first, so that there is little padding.
+///
+/// - A group has at most `max_rows` rows and, with padding, `max_tokens` tokens, but always at least one row. Rows of
+///   length 0 count as rows only.
+/// - All rows of a group have the same class.
+/// - Every row is in exactly one group. The same rows always give the same groups, and so the same padding.
 pub(super) fn length_sorted<C: Ord>(
     lengths: &[usize],
     class: impl Fn(usize) -> C,
@@ -35,8 +39,8 @@ pub(super) fn length_sorted<C: Ord>(
     let mut order: Vec<_> = (0..lengths.len()).map(|row| (Reverse((class(row), lengths[row])), row)).collect();
     order.sort();
     let mut groups = Vec::new();
-    for of_one_class in order.chunk_by(|(Reverse(a), _), (Reverse(b), _)| a.0 == b.0) {
-        let mut rest = of_one_class;
+    for same_class in order.chunk_by(|(Reverse(a), _), (Reverse(b), _)| a.0 == b.0) {
+        let mut rest = same_class;
         while let Some((Reverse((_, longest)), _)) = rest.first() {
             let fit = max_tokens.checked_div(*longest).unwrap_or(max_rows);
             let rows = fit.clamp(1, max_rows).min(rest.len());
@@ -48,8 +52,9 @@ pub(super) fn length_sorted<C: Ord>(
     groups
 }
 
-/// Groups rows of these lengths in their order, for inputs that are joined without padding: at most `max_rows` rows and
-/// `max_tokens` tokens in a group, but always at least one row.
+/// Groups rows in their order, for inputs that are joined without padding.
+///
+/// A group has at most `max_rows` rows and `max_tokens` tokens, but always at least one row.
 pub(super) fn joined(lengths: &[usize], max_rows: usize, max_tokens: usize) -> Vec<Vec<usize>> {
     let mut groups: Vec<Vec<usize>> = Vec::new();
     let mut tokens = 0usize;

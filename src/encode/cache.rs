@@ -1,9 +1,11 @@
-//! Embeddings that were made before, kept on disk: a start that was killed goes on, and a second run over the same rows
-//! with the same model embeds nothing.
+//! Keeps embeddings on disk from run to run.
 //!
-//! A folder for each encoder, named by its [identity](Encoder::identity), has a file for each record batch of rows, named
-//! by the rows' content. So it does not matter where rows lie, what run they belong to, and what was added around them.
-//! Vectors are those that the encoder gave, in f32, whatever they are stored in.
+//! A run that was killed while it embedded goes on, and a second run over the same rows with the same model embeds
+//! nothing.
+//!
+//! Each encoder has a folder, named by its [identity](Encoder::identity), with a file for each record batch of rows,
+//! named by the content of the rows. It therefore does not matter where the rows are, which run they belong to, and
+//! what was added around them. The vectors are those that the encoder returned, in f32, whatever the table stores.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -20,81 +22,81 @@ use crate::config::{EncodeConfig, StoreConfig};
 use crate::error::{Error, Result};
 use crate::telemetry;
 
-/// The folder of all encoders' embeddings, as a run uses it.
+/// The folder with the embeddings of all encoders.
 #[derive(Debug)]
 pub(crate) struct EmbeddingCache {
     dir: PathBuf,
-    /// Bytes that it may take.
+    /// The most bytes that the folder may take.
     limit: u64,
     reused: AtomicU64,
 }
 
-/// The embeddings of one encoder.
+/// The folder with the embeddings of one encoder.
 #[derive(Debug)]
-pub(super) struct Segments<'a> {
+pub(super) struct EncoderCache<'a> {
     cache: &'a EmbeddingCache,
     dir: PathBuf,
     dimension: usize,
-    /// Bytes that all encoders' take.
+    /// The bytes that the embeddings of all encoders take.
     taken: AtomicU64,
-    /// Nothing more is kept.
+    /// Whether nothing more is written, since the limit is reached or writing has failed.
     full: AtomicBool,
 }
 
 impl EmbeddingCache {
-    /// The one that settings ask for: a folder of its own, or one below that of the rows.
+    /// Opens the cache that the settings ask for: a folder of its own, or one in the cache folder of the rows.
     pub fn of(encode: &EncodeConfig, store: &StoreConfig) -> Option<Arc<Self>> {
         let dir = encode.cache_dir.clone().or_else(|| store.cache_dir.as_ref().map(|dir| dir.join(FOLDER)))?;
         Some(Arc::new(Self { dir, limit: encode.cache_limit, reused: AtomicU64::new(0) }))
     }
 
-    /// Samples whose embeddings were there so far.
+    /// Returns how many samples' embeddings were read from the cache so far.
     pub fn reused(&self) -> u64 {
         self.reused.load(Relaxed)
     }
 
-    /// The embeddings of an encoder; `None` of one that does not say which it is.
-    pub(super) fn segments(&self, encoder: &dyn Encoder) -> Option<Segments<'_>> {
+    /// Opens the folder of an encoder; `None` if the encoder has no identity, or nothing may be kept.
+    pub(super) fn for_encoder(&self, encoder: &dyn Encoder) -> Option<EncoderCache<'_>> {
         let identity = encoder.identity()?;
         if self.limit == 0 {
             return None;
         }
         let dir = self.dir.join(to_text(checksum(identity.as_bytes())));
-        let mut segments = Segments {
+        let mut encoder_cache = EncoderCache {
             cache: self,
             dir,
             dimension: encoder.dimension(),
             taken: AtomicU64::new(0),
             full: AtomicBool::new(false),
         };
-        match segments.begin(&identity) {
-            Ok(taken) => segments.taken = AtomicU64::new(taken),
-            Err(cause) => segments.give_up(&cause),
+        match encoder_cache.claim(&identity) {
+            Ok(taken) => encoder_cache.taken = AtomicU64::new(taken),
+            Err(cause) => encoder_cache.stop_writing(&cause),
         }
-        Some(segments)
+        Some(encoder_cache)
     }
 }
 
-impl Segments<'_> {
-    /// Says whose folder this is, and that it is in use; gives the bytes that all folders take.
-    fn begin(&self, identity: &str) -> std::io::Result<u64> {
+impl EncoderCache<'_> {
+    /// Writes the encoder's identity, marks the folder as used now, and returns the bytes that all folders take.
+    fn claim(&self, identity: &str) -> std::io::Result<u64> {
         std::fs::create_dir_all(&self.dir)?;
-        let about = self.dir.join(ABOUT);
-        if std::fs::read_to_string(&about).ok().as_deref() != Some(identity) {
-            std::fs::write(&about, identity)?;
+        let path = self.dir.join(IDENTITY_FILE);
+        if std::fs::read_to_string(&path).ok().as_deref() != Some(identity) {
+            std::fs::write(&path, identity)?;
         }
-        std::fs::File::options().append(true).open(&about)?.set_modified(SystemTime::now())?;
+        std::fs::File::options().append(true).open(&path)?.set_modified(SystemTime::now())?;
         self.remove_unfinished()?;
         Ok(folders(&self.cache.dir)?.iter().map(|folder| folder.bytes).sum())
     }
 
-    /// Removes what processes have left that were killed while they wrote. Others may be writing now.
+    /// Removes files that killed processes left unfinished, but not recent ones, which others may be writing.
     fn remove_unfinished(&self) -> std::io::Result<()> {
         for entry in std::fs::read_dir(&self.dir)?.flatten() {
             let is_unfinished = entry.file_name().to_string_lossy().starts_with(&arrow_file::unfinished(""));
-            let modified = entry.metadata().and_then(|of| of.modified());
+            let modified = entry.metadata().and_then(|metadata| metadata.modified());
             let age = modified.ok().and_then(|time| SystemTime::now().duration_since(time).ok());
-            if is_unfinished && age.is_some_and(|age| age > ABANDONED) {
+            if is_unfinished && age.is_some_and(|age| age > MIN_ABANDONED_AGE) {
                 // Another process may be doing the same.
                 let _ = std::fs::remove_file(entry.path());
             }
@@ -102,7 +104,7 @@ impl Segments<'_> {
         Ok(())
     }
 
-    /// The vectors of these rows [rows × dimension], from the cache or from `encode`.
+    /// Fills `vectors` [rows × dimension] from the cache, or by `encode`, whose result is then kept.
     pub fn vectors(
         &self,
         rows: &RecordBatch,
@@ -119,15 +121,15 @@ impl Segments<'_> {
                 }
                 Err(error) => telemetry::cache_discarded(&path, &error),
             }
-            // As encoders expect it.
+            // Encoders expect zeros.
             vectors.fill(0.0);
         }
         let encoded = encode(vectors)?;
         if !self.full.load(Relaxed) {
-            if !self.has_room(size_of_val(vectors) as u64) {
-                self.give_up(&"encode.cache_limit is reached");
+            if !self.fits_limit(size_of_val(vectors) as u64) {
+                self.stop_writing(&"encode.cache_limit is reached");
             } else if let Err(error) = self.write(&path, vectors, &encoded) {
-                self.give_up(&error);
+                self.stop_writing(&error);
             }
         }
         Ok(encoded)
@@ -140,7 +142,7 @@ impl Segments<'_> {
             let numbers = numbers.filter(|numbers| numbers.len() == vectors.len());
             vectors.copy_from_slice(numbers.ok_or("it has other vectors than these rows need")?.values());
             let pairs = batch.column_by_name("pair_similarity").and_then(|c| c.as_primitive_opt::<Float32Type>());
-            let bad = schema.metadata().get(BAD).map_or("[]", String::as_str);
+            let bad = schema.metadata().get(BAD_ROWS).map_or("[]", String::as_str);
             let bad: Vec<(usize, String, String)> = serde_json::from_str(bad).map_err(|e| e.to_string())?;
             let bad: Vec<_> = bad.into_iter().map(|(row, column, reason)| BadRow { row, column, reason }).collect();
             if bad.iter().any(|bad| bad.row >= rows) || pairs.is_some_and(|pairs| pairs.len() != rows) {
@@ -165,16 +167,17 @@ impl Segments<'_> {
             serde_json::to_string(&bad).map_err(|e| failed(arrow::error::ArrowError::JsonError(e.to_string())))?;
         let fields: Vec<_> =
             columns.iter().map(|(name, column)| Field::new(*name, column.data_type().clone(), false)).collect();
-        let metadata = [(FORMAT_VERSION, FORMAT.to_owned()), (BAD, bad)];
+        let metadata = [(FORMAT_VERSION, FORMAT.to_owned()), (BAD_ROWS, bad)];
         let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
         let schema = Arc::new(Schema::new_with_metadata(fields, metadata));
         let columns = columns.into_iter().map(|(_, column)| column).collect();
         arrow_file::save(path, &RecordBatch::try_new(schema, columns).map_err(failed)?)
     }
 
-    /// Whether so many bytes more are within the limit. Removes other encoders' embeddings if need be, those first that
-    /// were not used for longest.
-    fn has_room(&self, size: u64) -> bool {
+    /// Whether `size` more bytes are within the limit.
+    ///
+    /// If need be, the folders of other encoders are removed, the least recently used first.
+    fn fits_limit(&self, size: u64) -> bool {
         if self.taken.fetch_add(size, Relaxed) + size <= self.cache.limit {
             return true;
         }
@@ -194,28 +197,29 @@ impl Segments<'_> {
         taken <= self.cache.limit
     }
 
-    fn give_up(&self, reason: &dyn std::fmt::Display) {
+    /// Writes nothing more, and logs the reason once.
+    fn stop_writing(&self, reason: &dyn std::fmt::Display) {
         if !self.full.swap(true, Relaxed) {
             telemetry::embeddings_not_kept(&self.dir, reason);
         }
     }
 }
 
-/// What is kept of one encoder.
+/// What the cache has of one encoder.
 #[derive(Debug)]
 pub(crate) struct EncoderFolder {
     pub dir: PathBuf,
     pub bytes: u64,
-    /// Its record batches, by file.
+    /// The files, one a record batch.
     pub files: Vec<PathBuf>,
-    /// Last.
+    /// When the folder was last used.
     pub used: Option<SystemTime>,
-    /// What the encoder says it is.
+    /// The identity of the encoder.
     #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the command shows it"))]
     pub identity: String,
 }
 
-/// All encoders' folders below the folder of a cache; none where it is not there.
+/// Lists the folders of all encoders in the folder of a cache; none if it does not exist.
 pub(crate) fn folders(cache: &Path) -> std::io::Result<Vec<EncoderFolder>> {
     let mut found = Vec::new();
     let entries = match std::fs::read_dir(cache) {
@@ -224,12 +228,12 @@ pub(crate) fn folders(cache: &Path) -> std::io::Result<Vec<EncoderFolder>> {
     };
     let names: HashSet<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     for dir in names {
-        let about = dir.join(ABOUT);
-        let Ok(identity) = std::fs::read_to_string(&about) else { continue };
-        let used = std::fs::metadata(&about).and_then(|about| about.modified()).ok();
+        let path = dir.join(IDENTITY_FILE);
+        let Ok(identity) = std::fs::read_to_string(&path) else { continue };
+        let used = std::fs::metadata(&path).and_then(|metadata| metadata.modified()).ok();
         let mut folder = EncoderFolder { dir, bytes: 0, files: Vec::new(), used, identity };
         for entry in std::fs::read_dir(&folder.dir)?.flatten() {
-            folder.bytes += entry.metadata().map_or(0, |of| of.len());
+            folder.bytes += entry.metadata().map_or(0, |metadata| metadata.len());
             folder.files.extend(Some(entry.path()).filter(|path| path.extension().is_some_and(|e| e == "arrow")));
         }
         found.push(folder);
@@ -237,17 +241,17 @@ pub(crate) fn folders(cache: &Path) -> std::io::Result<Vec<EncoderFolder>> {
     Ok(found)
 }
 
-/// Below the folder of the rows' cache.
+/// The name of the cache's folder in the cache folder of the rows.
 pub(crate) const FOLDER: &str = "embeddings";
 
-/// What the file is called that says whose embeddings these are.
-const ABOUT: &str = "encoder.txt";
+/// The name of the file with the identity of the encoder.
+const IDENTITY_FILE: &str = "encoder.txt";
 
-/// Key of the schema's metadata: rows that could not be read, as JSON.
-const BAD: &str = "bad_rows";
+/// The key in the schema's metadata of the rows that could not be read, as JSON.
+const BAD_ROWS: &str = "bad_rows";
 
-/// No record batch takes as long to write.
-const ABANDONED: Duration = Duration::from_secs(3600);
+/// The age from which an unfinished file is abandoned: no record batch takes as long to write.
+const MIN_ABANDONED_AGE: Duration = Duration::from_secs(3600);
 
-/// Raised where older readers would misread a file.
+/// The version of the format, raised if older readers would misread a file.
 const FORMAT: &str = "1";

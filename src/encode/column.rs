@@ -1,3 +1,5 @@
+//! An encoder for vectors that are already in the data.
+
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Float32Type, Schema};
@@ -6,9 +8,9 @@ use super::{BadRow, Encoded, Encoder, refuse};
 use crate::error::{Error, Result};
 use crate::source::positions;
 
-/// Reads vectors that are in the data already: lists of numbers of any type.
+/// Reads precomputed vectors from a column: lists of numbers of any type.
 ///
-/// The trainer's or another tool's embeddings, precomputed: no model runs.
+/// They are embeddings that the trainer or another tool has made. No model runs.
 #[derive(Clone, Debug)]
 pub struct ColumnEncoder {
     columns: [String; 1],
@@ -16,7 +18,7 @@ pub struct ColumnEncoder {
 }
 
 impl ColumnEncoder {
-    /// An encoder that reads `column` of rows with this schema, a fixed-size list.
+    /// Makes an encoder that reads `column`, a fixed-size list, from rows with this schema.
     ///
     /// # Errors
     /// [`Error::MissingColumn`]; [`Error::ColumnType`] for anything but a fixed-size list of numbers.
@@ -34,10 +36,13 @@ impl ColumnEncoder {
         }
     }
 
-    /// The same, for lists of any size: rows whose list has not `dimension` numbers cannot be read.
+    /// Makes an encoder that reads `column`, lists of any size, from rows with this schema.
+    ///
+    /// A row whose list does not have `dimension` numbers cannot be read.
     ///
     /// # Errors
-    /// [`Error::MissingColumn`]; [`Error::ColumnType`] for anything but lists of numbers, or a fixed size that is another.
+    /// [`Error::MissingColumn`]; [`Error::ColumnType`] for anything but lists of numbers, or for fixed-size lists of
+    /// another size.
     pub fn of_dimension(schema: &Schema, column: impl Into<String>, dimension: usize) -> Result<Self> {
         let columns = [column.into()];
         let field = schema.field(positions("the source", schema, &columns)?[0]);
@@ -53,16 +58,16 @@ impl ColumnEncoder {
         }
     }
 
-    /// Of `n` rows: where the numbers of each begin and end, and all numbers.
+    /// Returns the offsets of all rows' lists, one more than there are rows, and the numbers of all lists.
     fn numbers(&self, list: &dyn Array) -> Result<(Vec<usize>, PrimitiveArray<Float32Type>)> {
-        let (ends, values): (Vec<usize>, &ArrayRef) = match list.data_type() {
+        let (offsets, values): (Vec<usize>, &ArrayRef) = match list.data_type() {
             DataType::List(_) => {
                 let list = list.as_list::<i32>();
-                (list.value_offsets().iter().map(|&end| end as usize).collect(), list.values())
+                (list.value_offsets().iter().map(|&offset| offset as usize).collect(), list.values())
             }
             DataType::LargeList(_) => {
                 let list = list.as_list::<i64>();
-                (list.value_offsets().iter().map(|&end| end as usize).collect(), list.values())
+                (list.value_offsets().iter().map(|&offset| offset as usize).collect(), list.values())
             }
             _ => {
                 let list = list.as_fixed_size_list();
@@ -72,7 +77,7 @@ impl ColumnEncoder {
         };
         let cast = cast(values, &DataType::Float32);
         let cast = cast.map_err(|e| Error::Encode { encoder: self.columns[0].clone(), cause: e.into() })?;
-        Ok((ends, cast.as_primitive().clone()))
+        Ok((offsets, cast.as_primitive().clone()))
     }
 }
 
@@ -102,18 +107,19 @@ impl Encoder for ColumnEncoder {
     }
 
     fn encode_readable(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Encoded> {
-        let (ends, numbers) = self.numbers(rows.column(0))?;
+        let (offsets, numbers) = self.numbers(rows.column(0))?;
         let mut bad = Vec::new();
         for (row, vector) in vectors.chunks_exact_mut(self.dimension).enumerate() {
-            let (start, len) = (ends[row], ends[row + 1] - ends[row]);
+            let start = offsets[row];
+            let len = offsets[row + 1] - start;
             let nulls = numbers.slice(start, len).null_count();
-            let reason = match (len == self.dimension, nulls) {
-                (true, 0) => {
-                    vector.copy_from_slice(&numbers.values()[start..][..len]);
-                    continue;
-                }
-                (true, _) => format!("has {nulls} nulls among its numbers"),
-                (false, _) => format!("has {len} numbers, not {}", self.dimension),
+            let reason = if len != self.dimension {
+                format!("has {len} numbers, not {}", self.dimension)
+            } else if nulls > 0 {
+                format!("has {nulls} nulls among its numbers")
+            } else {
+                vector.copy_from_slice(&numbers.values()[start..][..len]);
+                continue;
             };
             bad.push(BadRow { row, column: self.columns[0].clone(), reason });
         }

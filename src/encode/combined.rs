@@ -1,3 +1,5 @@
+//! An encoder that joins the vectors of several.
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,10 +10,10 @@ use super::{BadRow, Encoded, Encoder, once_a_row, refuse, unit_vectors};
 use crate::config::Combine;
 use crate::error::{Error, Result};
 
-/// Makes one vector of several encoders' vectors, each brought to unit length before: their mean, or one after another.
+/// Joins the vectors of several encoders, scaled to unit length, to one: their mean, or their concatenation.
 ///
-/// Costs what the encoders cost, one after another, and a few percent. A row is bad where one of them cannot read it,
-/// or gives it a vector without direction or one that is not finite.
+/// The encoders run one after another; joining costs little beside them. A row is bad if one of them cannot read it, or
+/// makes a vector for it that is zero or not finite.
 #[derive(Clone)]
 pub struct CombinedEncoder {
     name: String,
@@ -22,10 +24,10 @@ pub struct CombinedEncoder {
 }
 
 impl CombinedEncoder {
-    /// Combines these, at least one.
+    /// Combines encoders, of which there must be at least one.
     ///
     /// # Errors
-    /// [`Error::Dimension`] for a mean of vectors that differ in dimension; [`Error::Shape`] for no encoders at all.
+    /// [`Error::Views`] for a mean of vectors that differ in dimension; [`Error::Shape`] if there are no encoders.
     pub fn new(encoders: Vec<Arc<dyn Encoder>>, combine: Combine) -> Result<Self> {
         let Some(first) = encoders.first() else { return Err(Error::Shape { found: 0, dimension: 0 }) };
         let expected = first.dimension();
@@ -53,6 +55,8 @@ impl CombinedEncoder {
     }
 }
 
+// A wrapper decides about every method, also about those with a default.
+#[deny(clippy::missing_trait_methods)]
 impl Encoder for CombinedEncoder {
     fn name(&self) -> &str {
         &self.name
@@ -108,15 +112,17 @@ impl Encoder for CombinedEncoder {
     }
 
     fn encode_readable(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Encoded> {
-        let (mut bad, mut start): (Vec<BadRow>, usize) = (Vec::new(), 0);
+        let mut bad: Vec<BadRow> = Vec::new();
+        let mut start = 0;
         for encoder in &self.encoders {
-            let (d, part) = (encoder.dimension(), unit_vectors(encoder.as_ref(), rows, &mut bad)?);
+            let d = encoder.dimension();
+            let views = unit_vectors(encoder.as_ref(), rows, &mut bad)?;
             let share = match self.combine {
                 Combine::Mean => 1.0 / self.encoders.len() as f32,
                 Combine::Concat => 1.0,
             };
-            for (vector, part) in vectors.chunks_exact_mut(self.dimension).zip(part.chunks_exact(d)) {
-                vector[start..][..d].iter_mut().zip(part).for_each(|(x, y)| *x += share * y);
+            for (vector, view) in vectors.chunks_exact_mut(self.dimension).zip(views.chunks_exact(d)) {
+                vector[start..][..d].iter_mut().zip(view).for_each(|(x, y)| *x += share * y);
             }
             start += if self.combine == Combine::Concat { d } else { 0 };
         }
@@ -135,7 +141,7 @@ impl std::fmt::Debug for CombinedEncoder {
     }
 }
 
-/// The field that all of these that read a column read of it.
+/// Returns the field that is all that these encoders read of a column; `None` if they read different things.
 pub(super) fn common_field<'a>(encoders: impl IntoIterator<Item = &'a dyn Encoder>, column: &str) -> Option<&'a str> {
     let reads = |encoder: &&dyn Encoder| encoder.columns().iter().any(|read| read == column);
     let mut fields = encoders.into_iter().filter(reads).map(|encoder| encoder.field(column));

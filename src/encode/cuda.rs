@@ -1,8 +1,12 @@
-//! What the CUDA execution provider needs, where it is found, and what it means when it is not.
+//! Finds the libraries that the CUDA execution provider needs, and explains its failures.
 //!
-//! `onnxruntime-gpu` brings the provider, not the CUDA libraries. These are looked for in the `nvidia-…` packages of the
-//! Python environment that ONNX Runtime came from, in the folder of ONNX Runtime itself, and by the system's own search.
-//! Those of the packages must be loaded before the provider is: the system does not look there.
+//! `onnxruntime-gpu` contains the provider, but not the CUDA libraries. These are looked for
+//!
+//! 1. in the `nvidia-…` packages of the Python environment that ONNX Runtime is from,
+//! 2. in the folder of ONNX Runtime itself,
+//! 3. by the system's own search.
+//!
+//! The system does not search the packages, so that their libraries must be loaded before the provider.
 
 use std::path::{Path, PathBuf};
 use std::sync::Once;
@@ -13,13 +17,15 @@ use super::runtime::Runtime;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Needed {
-    /// As the loader asks for it, without its version: `libcublas`.
+    /// The name without a version: `libcublas`.
     pub name: &'static str,
-    /// Where it was found; `None` leaves it to the system's search.
+    /// Where it was found; `None` if that is left to the system's search.
     pub path: Option<PathBuf>,
 }
 
-/// The files of the CUDA execution provider beside ONNX Runtime's library at `runtime`; empty in a build without it.
+/// Finds the files of the CUDA execution provider beside ONNX Runtime's library; none in a build without it.
+///
+/// `runtime` is the path of that library.
 #[must_use]
 pub fn provider_files(runtime: &Path) -> Vec<PathBuf> {
     let folder = runtime.parent().unwrap_or(Path::new("."));
@@ -27,7 +33,7 @@ pub fn provider_files(runtime: &Path) -> Vec<PathBuf> {
     if files.iter().all(|file| file.is_file()) { files.to_vec() } else { Vec::new() }
 }
 
-/// The libraries that the provider of `runtime` needs, in the order in which they depend on each other.
+/// Finds the libraries that the provider of `runtime` needs; each follows those that it depends on.
 #[must_use]
 pub fn libraries(runtime: &Path) -> Vec<Needed> {
     let folders = folders(runtime);
@@ -37,13 +43,13 @@ pub fn libraries(runtime: &Path) -> Vec<Needed> {
             file.strip_prefix(name).is_some_and(|rest| rest.starts_with(".so"))
         };
         let entries = folders.iter().flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten());
-        // The newest, where an environment has several.
+        // An environment may have several; the newest has the greatest name.
         Needed { name, path: entries.map(|entry| entry.path()).filter(is_it).max() }
     };
     NEEDED.into_iter().map(find).collect()
 }
 
-/// The folders of the `nvidia-…` packages beside the `onnxruntime` one, then ONNX Runtime's own.
+/// Lists the folders of the `nvidia-…` packages beside that of `onnxruntime`, then that of ONNX Runtime.
 fn folders(runtime: &Path) -> Vec<PathBuf> {
     let capi = runtime.parent().unwrap_or(Path::new("."));
     let site_packages = capi.parent().and_then(Path::parent).unwrap_or(capi);
@@ -53,7 +59,7 @@ fn folders(runtime: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// Loads what was found, once a process. What cannot be loaded is left to the provider, whose error names it.
+/// Loads the libraries that were found, once a process. The provider reports those that cannot be loaded.
 pub(crate) fn preload(runtime: &Runtime) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -63,7 +69,7 @@ pub(crate) fn preload(runtime: &Runtime) {
     });
 }
 
-/// What a provider's failure means, and what to do.
+/// Explains a provider's failure, and says what to do.
 pub(crate) fn in_plain_words(reason: &str, runtime: &Runtime) -> String {
     let packages = "install the packages that onnxruntime-gpu names: pip install \"onnxruntime-gpu[cuda,cudnn]\"";
     let has = |text: &str| reason.contains(text);
@@ -103,7 +109,7 @@ pub(crate) fn in_plain_words(reason: &str, runtime: &Runtime) -> String {
     }
 }
 
-/// Each after those that it depends on.
+/// The libraries, each after those that it depends on.
 const NEEDED: [&str; 16] = [
     "libcudart",
     "libnvJitLink",

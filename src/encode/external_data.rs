@@ -1,8 +1,7 @@
-//! "Here is an ONNX model, which files is it made of?"
+//! "Here is an ONNX model, give me the files that it consists of."
 //!
-//! Large weights lie beside the model in files of their own (external data), which its tensors name. They are found in
-//! the protobuf without reading any weights: what is not asked for is skipped by seeking. Costs milliseconds, whatever
-//! the size of the model.
+//! Large weights are in files of their own beside the model (external data), which its tensors name. The names are read
+//! from the protobuf without any weights, which are skipped by seeking, so that the size of the model does not matter.
 
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read, Seek};
@@ -10,32 +9,33 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// The files of the model at `path`, each once: the model itself, then the external data that its tensors name, in the
-/// model's order, relative to its folder as ONNX Runtime takes them. Blocks.
+/// Lists the files of the model at `path`, each once: the model itself, then its external data. Blocks.
 ///
-/// A file that is no ONNX protobuf names no others: whoever opens it says what is wrong with it.
+/// External data are in the order of the model, relative to its folder, as ONNX Runtime takes them. A file that is not
+/// an ONNX protobuf names no others; whoever opens it reports what is wrong with it.
 ///
 /// # Errors
-/// [`Error::NotFound`] for the first file that is missing; [`Error::Io`] where the model cannot be read.
+/// [`Error::NotFound`] for the first file that is missing; [`Error::Io`] if the model cannot be read.
 #[cfg(any(test, feature = "onnx"))]
 pub(crate) fn model_files(path: &Path) -> Result<Vec<PathBuf>> {
     let files = named_files(path)?;
     match files.iter().find(|file| !file.is_file()) {
         None => Ok(files),
         Some(missing) => {
-            let hint = match missing == path {
-                true => "give the path of an ONNX model".to_owned(),
-                false => format!("the model `{}` keeps weights in it: copy it there, too", path.display()),
+            let hint = if missing == path {
+                "give the path of an ONNX model".to_owned()
+            } else {
+                format!("the model `{}` keeps weights in it: copy it there, too", path.display())
             };
             Err(Error::NotFound { uri: missing.display().to_string(), hint: Some(hint) })
         }
     }
 }
 
-/// The same, whether they are there or not; only the model itself must be.
+/// Lists the files that a model names, like [`model_files`], whether they exist or not.
 ///
 /// # Errors
-/// [`Error::NotFound`] without the model; [`Error::Io`] where it cannot be read.
+/// [`Error::NotFound`] if the model itself is missing; [`Error::Io`] if it cannot be read.
 pub(crate) fn named_files(path: &Path) -> Result<Vec<PathBuf>> {
     let locations = match locations(path) {
         Ok(locations) => locations,
@@ -57,18 +57,18 @@ pub(crate) fn named_files(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The locations that a model's tensors give, each once.
+/// Reads the locations that a model's tensors name, each once.
 fn locations(path: &Path) -> std::io::Result<Vec<String>> {
     let file = File::open(path)?;
     let end = file.metadata()?.len();
-    let mut walk = Walk { reader: BufReader::new(file), at: 0, found: Vec::new() };
-    walk.message(Message::Model, end, 0)?;
-    Ok(walk.found)
+    let mut reader = WireReader { reader: BufReader::new(file), position: 0, locations: Vec::new() };
+    reader.message(OnnxMessage::Model, end, 0)?;
+    Ok(reader.locations)
 }
 
-/// The messages of onnx.proto in which tensors may be.
+/// The messages of onnx.proto that may contain tensors.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Message {
+enum OnnxMessage {
     Model,
     Graph,
     Node,
@@ -78,8 +78,8 @@ enum Message {
     Tensor,
 }
 
-impl Message {
-    /// What its field of this number holds, if tensors may be in it. Graphs for training are not: they are not run.
+impl OnnxMessage {
+    /// Returns the message in a field, if it may contain tensors. Graphs for training are left out: they are not run.
     fn field(self, number: u64) -> Option<Self> {
         Some(match (self, number) {
             (Self::Model, 7) | (Self::Attribute, 6 | 11) => Self::Graph,
@@ -93,34 +93,36 @@ impl Message {
     }
 }
 
-/// A walk over protobuf's wire format. Every length is checked against the message around it.
-struct Walk<R> {
+/// A reader of protobuf's wire format. Every length is checked against the enclosing message.
+struct WireReader<R> {
     reader: BufReader<R>,
-    /// Bytes that are behind it.
-    at: u64,
-    found: Vec<String>,
+    /// The bytes read or skipped so far.
+    position: u64,
+    /// The locations found so far.
+    locations: Vec<String>,
 }
 
-impl<R: Read + Seek> Walk<R> {
+impl<R: Read + Seek> WireReader<R> {
     /// Reads a message that ends at `end`.
-    fn message(&mut self, message: Message, end: u64, depth: usize) -> std::io::Result<()> {
-        if depth > DEPTH {
+    fn message(&mut self, message: OnnxMessage, end: u64, depth: usize) -> std::io::Result<()> {
+        if depth > MAX_DEPTH {
             return Err(invalid());
         }
-        let (mut external, mut location) = (false, None);
-        while self.at < end {
+        let mut external = false;
+        let mut location = None;
+        while self.position < end {
             let (number, wire) = self.tag(end)?;
             match (wire, message, number) {
-                (VARINT, Message::Tensor, DATA_LOCATION) => external = self.varint(end)? == EXTERNAL,
+                (VARINT, OnnxMessage::Tensor, DATA_LOCATION) => external = self.varint(end)? == EXTERNAL,
                 (VARINT, ..) => drop(self.varint(end)?),
                 (FIXED_64, ..) => self.skip(8, end)?,
                 (FIXED_32, ..) => self.skip(4, end)?,
                 (BYTES, ..) => {
                     let length = self.varint(end)?;
-                    let inner = self.at.checked_add(length).filter(|inner| *inner <= end).ok_or_else(invalid)?;
+                    let inner = self.position.checked_add(length).filter(|inner| *inner <= end).ok_or_else(invalid)?;
                     match message.field(number) {
                         Some(field) => self.message(field, inner, depth + 1)?,
-                        None if message == Message::Tensor && number == EXTERNAL_DATA => {
+                        None if message == OnnxMessage::Tensor && number == EXTERNAL_DATA => {
                             let (key, value) = self.entry(inner)?;
                             if key == "location" {
                                 location = Some(value);
@@ -133,18 +135,19 @@ impl<R: Read + Seek> Walk<R> {
             }
         }
         match location {
-            Some(location) if external && !location.is_empty() && !self.found.contains(&location) => {
-                self.found.push(location);
+            Some(location) if external && !location.is_empty() && !self.locations.contains(&location) => {
+                self.locations.push(location);
             }
             _ => {}
         }
         Ok(())
     }
 
-    /// A key and its value.
+    /// Reads a key and its value.
     fn entry(&mut self, end: u64) -> std::io::Result<(String, String)> {
-        let (mut key, mut value) = (String::new(), String::new());
-        while self.at < end {
+        let mut key = String::new();
+        let mut value = String::new();
+        while self.position < end {
             let (number, wire) = self.tag(end)?;
             if wire != BYTES {
                 return Err(invalid());
@@ -159,7 +162,7 @@ impl<R: Read + Seek> Walk<R> {
         Ok((key, value))
     }
 
-    /// The number of the next field, and how it is written.
+    /// Reads the number of the next field and its wire type.
     fn tag(&mut self, end: u64) -> std::io::Result<(u64, u64)> {
         let tag = self.varint(end)?;
         if tag >> 3 == 0 { Err(invalid()) } else { Ok((tag >> 3, tag & 7)) }
@@ -179,7 +182,7 @@ impl<R: Read + Seek> Walk<R> {
     }
 
     fn text(&mut self, length: u64, end: u64) -> std::io::Result<String> {
-        if length > LONGEST_PATH {
+        if length > MAX_LOCATION_BYTES {
             return Err(invalid());
         }
         let mut bytes = vec![0; length as usize];
@@ -188,20 +191,20 @@ impl<R: Read + Seek> Walk<R> {
     }
 
     fn read(&mut self, bytes: &mut [u8], end: u64) -> std::io::Result<()> {
-        if bytes.len() as u64 > end - self.at {
+        if bytes.len() as u64 > end - self.position {
             return Err(invalid());
         }
         self.reader.read_exact(bytes)?;
-        self.at += bytes.len() as u64;
+        self.position += bytes.len() as u64;
         Ok(())
     }
 
     fn skip(&mut self, length: u64, end: u64) -> std::io::Result<()> {
-        if length > end - self.at {
+        if length > end - self.position {
             return Err(invalid());
         }
         self.reader.seek_relative(i64::try_from(length).map_err(|_| invalid())?)?;
-        self.at += length;
+        self.position += length;
         Ok(())
     }
 }
@@ -210,22 +213,22 @@ fn invalid() -> std::io::Error {
     ErrorKind::InvalidData.into()
 }
 
-/// How protobuf writes a field.
+/// Wire types of protobuf.
 const VARINT: u64 = 0;
 const FIXED_64: u64 = 1;
 const BYTES: u64 = 2;
 const FIXED_32: u64 = 5;
 
-/// Fields of a tensor, and the value of `data_location` for external data.
+/// Numbers of a tensor's fields, and the value of `data_location` for external data.
 const EXTERNAL_DATA: u64 = 13;
 const DATA_LOCATION: u64 = 14;
 const EXTERNAL: u64 = 1;
 
-/// Messages within messages, as many as protobuf's own readers allow.
-const DEPTH: usize = 100;
+/// The deepest nesting of messages, as in protobuf's own readers.
+const MAX_DEPTH: usize = 100;
 
-/// Bytes of a location.
-const LONGEST_PATH: u64 = 1 << 16;
+/// The most bytes of a location.
+const MAX_LOCATION_BYTES: u64 = 1 << 16;
 
 #[cfg(test)]
 mod tests {
@@ -304,14 +307,14 @@ mod tests {
         assert_eq!(named_files(&model).unwrap(), [model.clone(), dir.path().join("more.data")]);
     }
 
-    /// A field of `length` bytes, of which `begin` are here.
-    fn field(number: u8, mut length: u64, begin: &[u8]) -> Vec<u8> {
+    /// A field of `length` bytes, the first of which are `start`.
+    fn field(number: u8, mut length: u64, start: &[u8]) -> Vec<u8> {
         let mut bytes = vec![number << 3 | 2];
         while length > 0x7f {
             bytes.push(length as u8 | 0x80);
             length >>= 7;
         }
         bytes.push(length as u8);
-        [&bytes, begin].concat()
+        [&bytes, start].concat()
     }
 }

@@ -1,4 +1,4 @@
-//! What stands for a model's vectors.
+//! Identifies the vectors of a model.
 
 use std::hash::Hasher;
 use std::io::{Read, Result};
@@ -10,12 +10,14 @@ use super::model::{Model, tokenizer_of};
 use crate::arrow_file::to_text;
 use crate::config::EncodeConfig;
 
-/// A text that is the same where a model gives the same vectors: its name, the content of all its files and of the
-/// tokenizer, the settings of its inputs and outputs, what it runs on, and the version of what runs it. Reads the files,
-/// at some gigabytes a second; `None` where they cannot be read, or have changed since the model was opened.
+/// Returns a text on which a model's vectors depend: while it is the same, so are they.
+///
+/// It consists of the model's name, the content of its files and its tokenizer, the settings of its inputs and outputs,
+/// the provider, and the version of ONNX Runtime. Reads all these files. The result is `None` if they cannot be read,
+/// or have changed since the model was opened.
 pub(super) fn of(model: &Model, config: &EncodeConfig) -> Option<String> {
     let mut text = model.path.file_name()?.to_string_lossy().into_owned();
-    text.push_str(&format!("\nformat {FORMAT}, on {}, {}", model.provider.name(), ort::info()));
+    text.push_str(&format!("\nformat {PREPARATION_VERSION}, on {}, {}", model.provider.name(), ort::info()));
     for file in model.files() {
         text.push_str(&format!("\nmodel {}", content(file).ok()?));
     }
@@ -23,7 +25,7 @@ pub(super) fn of(model: &Model, config: &EncodeConfig) -> Option<String> {
     if tokenizer.exists() {
         text.push_str(&format!("\ntokenizer {}", content(&tokenizer).ok()?));
     }
-    // What does not change vectors. Columns may have other names, and the same content.
+    // These settings do not change vectors. A column may have another name and the same content.
     let defaults = EncodeConfig::default();
     let settings = EncodeConfig {
         model: None,
@@ -44,8 +46,10 @@ pub(super) fn of(model: &Model, config: &EncodeConfig) -> Option<String> {
     (!model.is_outdated().ok()?).then_some(text)
 }
 
+/// Returns a checksum of a file's content.
 fn content(path: &Path) -> Result<String> {
-    let (mut file, mut sum) = (std::fs::File::open(path)?, XxHash3_64::new());
+    let mut file = std::fs::File::open(path)?;
+    let mut sum = XxHash3_64::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
         match file.read(&mut buffer)? {
@@ -55,5 +59,5 @@ fn content(path: &Path) -> Result<String> {
     }
 }
 
-/// Raised where rows are prepared in another way for the same settings, so that vectors change.
-const FORMAT: u32 = 1;
+/// The version of how rows are prepared: raised if vectors change with the same settings.
+const PREPARATION_VERSION: u32 = 1;

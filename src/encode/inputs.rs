@@ -1,4 +1,4 @@
-//! Matches what a model declares with what a feature gives.
+//! Matches the inputs that a model declares with those that a feature gives.
 
 use half::{bf16, f16};
 use ort::value::{DynValue, TensorElementType as Element, ValueType};
@@ -10,17 +10,17 @@ use crate::error::quoted;
 #[derive(Clone, Debug)]
 pub(super) struct Declared {
     pub name: String,
-    /// `None` for what is no tensor of numbers or truth values.
+    /// The type of the numbers; `None` for anything but a tensor of numbers or booleans.
     element: Option<Element>,
-    /// Its dimensions; negative where they are open.
+    /// The dimensions; an open one is negative.
     pub shape: Vec<i64>,
-    /// What the open dimensions are called, empty where they have no name.
+    /// The names of the open dimensions; empty for one without a name.
     pub symbols: Vec<String>,
-    /// In words, for messages.
+    /// The declaration in words, for messages.
     pub text: String,
 }
 
-/// Numbers for one input.
+/// The numbers of one input, row-major.
 #[derive(Clone, Debug)]
 pub(super) struct Input {
     pub name: String,
@@ -28,7 +28,7 @@ pub(super) struct Input {
     pub numbers: Numbers,
 }
 
-/// Whole numbers fit inputs of any type, fractions only those of f32 and f16.
+/// Numbers of an input. Whole numbers fit inputs of any type, fractions those of floating-point types only.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Numbers {
     Whole(Vec<i64>),
@@ -36,7 +36,7 @@ pub(super) enum Numbers {
 }
 
 impl Numbers {
-    /// How many.
+    /// Returns how many numbers there are.
     pub fn len(&self) -> usize {
         match self {
             Self::Whole(numbers) => numbers.len(),
@@ -44,7 +44,7 @@ impl Numbers {
         }
     }
 
-    /// All of them as fractions.
+    /// Converts all numbers to fractions.
     fn fractions(self) -> Vec<f32> {
         match self {
             Self::Whole(numbers) => numbers.into_iter().map(|n| n as f32).collect(),
@@ -52,7 +52,7 @@ impl Numbers {
         }
     }
 
-    /// Repeats the last `width` numbers so many times.
+    /// Appends the last `width` numbers `times` more times.
     fn repeat_last(&mut self, width: usize, times: usize) {
         let start = self.len() - width;
         match self {
@@ -61,7 +61,7 @@ impl Numbers {
         }
     }
 
-    /// Takes in more, and then zeros up to a length. Whole numbers become fractions where the others are.
+    /// Appends more numbers, and zeros up to the length `end`. If either are fractions, all become fractions.
     pub fn append(&mut self, more: Self, end: usize) {
         match (self, more) {
             (Self::Whole(numbers), Self::Whole(more)) => {
@@ -85,13 +85,13 @@ impl Numbers {
     }
 }
 
-/// What a feature gives.
+/// An input that a feature gives.
 #[derive(Clone, Debug)]
 pub(super) struct Given {
     pub name: String,
-    /// In words: `int64 [batch, sequence]`. Empty where the model's wish for it needs none.
+    /// Its type and shape in words: `int64 [batch, sequence]`. Empty if messages need not name it.
     pub text: &'static str,
-    /// Whether it is whole numbers only.
+    /// Whether all its numbers are whole.
     pub is_whole: bool,
     /// Whether the model must take it.
     pub is_required: bool,
@@ -107,39 +107,39 @@ impl Declared {
     pub fn new(name: &str, dtype: &ValueType) -> Self {
         let (element, shape, symbols) = match dtype {
             ValueType::Tensor { ty, shape, dimension_symbols } => {
-                (known(*ty), shape.to_vec(), dimension_symbols.to_vec())
+                (supported(*ty), shape.to_vec(), dimension_symbols.to_vec())
             }
             _ => (None, Vec::new(), Vec::new()),
         };
         Self { name: name.to_owned(), element, shape, symbols, text: format!("{name}: {dtype}") }
     }
 
-    /// Its name, without the `:0` that TensorFlow adds.
-    pub fn plain(&self) -> &str {
+    /// Returns the name without the `:0` that TensorFlow adds.
+    pub fn base_name(&self) -> &str {
         self.name.strip_suffix(":0").unwrap_or(&self.name)
     }
 
-    /// Whether it goes by this name.
+    /// Whether it has this name, with or without `:0`.
     pub fn is(&self, name: &str) -> bool {
-        self.name == name || self.plain() == name
+        self.name == name || self.base_name() == name
     }
 
-    /// Whether it consists of numbers.
+    /// Whether it is a tensor of numbers.
     pub fn is_numeric(&self) -> bool {
         self.element.is_some_and(|element| element != Element::Bool)
     }
 
-    /// Whether fractions fit.
+    /// Whether its type is a floating-point type.
     pub fn takes_fractions(&self) -> bool {
         matches!(self.element, Some(Element::Float32 | Element::Float16 | Element::Bfloat16 | Element::Float64))
     }
 
-    /// A dimension, where the model fixes it.
+    /// Returns a dimension, if the model fixes it.
     pub fn dimension(&self, axis: usize) -> Option<usize> {
         self.shape.get(axis).and_then(|&d| usize::try_from(d).ok())
     }
 
-    /// Why one of these numbers is beyond the declared type.
+    /// Returns the reason if one of these numbers is out of the range of the declared type.
     pub fn refuses(&self, numbers: &Numbers) -> Option<String> {
         let beyond = |number: &dyn std::fmt::Display, bits| {
             Some(format!("has {number}, which does not fit the {bits} bits of the model's input `{}`", self.name))
@@ -160,7 +160,7 @@ impl Declared {
         }
     }
 
-    /// The numbers in the declared type; the outer error says why they do not fit.
+    /// Converts numbers to the declared type. The outer error is the reason why they do not fit.
     pub fn value(&self, input: Input, transfer: &Transfer) -> Result<ort::Result<DynValue>, String> {
         let Input { shape, numbers, .. } = input;
         Ok(match (numbers, self.element) {
@@ -189,6 +189,7 @@ impl Declared {
         })
     }
 
+    /// Converts whole numbers to a narrower type.
     fn narrow<T: TryFrom<i64>>(&self, numbers: &[i64]) -> Result<Vec<T>, String> {
         let narrow = |&n: &i64| {
             T::try_from(n).map_err(|_| format!("declares `{}`, but the data hold {n}; export it with int64", self.text))
@@ -196,21 +197,21 @@ impl Declared {
         numbers.iter().map(narrow).collect()
     }
 
-    /// Why this input cannot take fractions.
+    /// Returns the reason why this input cannot take fractions.
     pub fn unfit(&self) -> String {
         format!("declares `{}`, but the data hold fractions; export it with float, or give whole numbers", self.text)
     }
 }
 
-/// The types that are read and written.
-fn known(element: Element) -> Option<Element> {
+/// Returns the type if its numbers can be converted here.
+fn supported(element: Element) -> Option<Element> {
     use Element::{Bfloat16, Bool, Float16, Float32, Float64, Int8, Int16, Int32, Int64, Uint8};
     let types = [Float32, Float16, Bfloat16, Float64, Int64, Int32, Int16, Int8, Uint8, Bool];
     types.contains(&element).then_some(element)
 }
 
-/// Brings inputs of `rows` rows to `wanted` of them, by copies of the last row: a model may want exactly so many.
-pub(super) fn fill_up(inputs: &mut [Input], declared: &[Declared], rows: usize, wanted: usize) {
+/// Pads inputs of `rows` rows to `wanted` rows with copies of the last one, for models with a fixed batch size.
+pub(super) fn pad_rows(inputs: &mut [Input], declared: &[Declared], rows: usize, wanted: usize) {
     for input in inputs {
         let declared = declared.iter().find(|declared| declared.is(&input.name));
         let is_fixed = declared.is_some_and(|declared| declared.dimension(0).is_some_and(|n| n != wanted));
@@ -221,10 +222,13 @@ pub(super) fn fill_up(inputs: &mut [Input], declared: &[Declared], rows: usize, 
     }
 }
 
-/// The largest number in 16 bits.
+/// The largest finite f16.
 const F16_MAX: f32 = 65_504.0;
 
-/// Whether a feature of this `kind` gives all that is declared, and the model takes all that it must; else why not.
+/// Checks that a feature gives all inputs that the model declares, and that the model takes all required ones.
+///
+/// # Errors
+/// The reason, which names the feature's `kind`.
 pub(super) fn check(kind: &str, declared: &[Declared], given: &[Given]) -> Result<(), String> {
     let fits = |input: &&Declared| {
         let offer = given.iter().find(|given| input.is(&given.name));
@@ -239,10 +243,11 @@ pub(super) fn check(kind: &str, declared: &[Declared], given: &[Given]) -> Resul
         (strangers, _) => format!("declares {}, which {kind} does not give", quoted(strangers)),
     };
     let describe = |required: bool| -> Vec<String> {
-        let told = given.iter().filter(|g| g.is_required == required && !g.text.is_empty());
-        told.map(|g| format!("`{}` {}", g.name, g.text)).collect()
+        let described = given.iter().filter(|g| g.is_required == required && !g.text.is_empty());
+        described.map(|g| format!("`{}` {}", g.name, g.text)).collect()
     };
-    let (must, may) = (describe(true).join(" and "), describe(false).join(", "));
+    let must = describe(true).join(" and ");
+    let may = describe(false).join(", ");
     let may = if may.is_empty() { may } else { format!(" and, if it likes, {may}") };
     Err(format!("{complaint}; for {kind} it takes {must}{may}: export it with these names, or set encode.feature"))
 }

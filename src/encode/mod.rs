@@ -1,10 +1,14 @@
 //! "Here are rows, give me vectors."
 //!
-//! An [`Encoder`] turns record batches into embeddings; [`encode_all`] runs one over a whole
-//! [`Store`](crate::store::Store) and checks what comes back. `OnnxEncoder` runs texts, images, tensors or graphs
-//! through ONNX Runtime, [`ColumnEncoder`] reads vectors that are in the data already, [`CombinedEncoder`] makes one
-//! vector of several encoders', [`PairEncoder`] joins two for rows that are pairs, and anything else that makes vectors
-//! is an `Encoder` of your own (see `examples/custom_encoder.rs`). [`open`] gives the one that settings ask for.
+//! An [`Encoder`] turns record batches into embeddings, and [`encode_all`] runs one over a whole
+//! [`Store`](crate::store::Store) and checks the vectors. [`open`] opens the encoder that settings ask for:
+//!
+//! - `OnnxEncoder` runs texts, images, tensors or graphs through ONNX Runtime.
+//! - [`ColumnEncoder`] reads vectors that are already in the data.
+//! - [`CombinedEncoder`] joins the vectors of several encoders to one.
+//! - [`PairEncoder`] joins two encoders for rows that are an anchor and its positive.
+//!
+//! Anything else that makes vectors is an `Encoder` of your own; see `examples/custom_encoder.rs`.
 
 mod ahead;
 mod all;
@@ -75,27 +79,31 @@ use crate::embeddings::prepare;
 use crate::error::{Error, Result};
 use crate::source::positions;
 
-/// Something that makes one vector of every row.
+/// Makes one vector of every row.
 pub trait Encoder: Send + Sync + 'static {
-    /// What to call it in messages.
+    /// Returns the name that messages use.
     fn name(&self) -> &str;
 
-    /// The columns it reads. Rows with a null in one of them never come to it: [`encode_all`] refuses them, naming the
-    /// sample, or they are skipped.
+    /// Returns the columns that it reads.
+    ///
+    /// It never gets rows with a null in one of them: these are an error of [`encode_all`], or are skipped.
     fn columns(&self) -> &[String];
 
-    /// The field that it reads of a column, where that is a struct and it reads nothing else of it: `bytes` of images
-    /// as Hugging Face stores them. Rows are copies of each other where all that it reads is the same. `None`, the
-    /// default, for the whole column.
+    /// Returns the field of a struct column that it reads, if it reads nothing else of that column.
+    ///
+    /// An example is `bytes` of images as Hugging Face stores them. Rows in which all that it reads is equal are
+    /// duplicates. Default: `None`, which is the whole column.
     fn field(&self, column: &str) -> Option<&str> {
         let _ = column;
         None
     }
 
-    /// d: numbers in a vector; 1 to 65,536, and always the same.
+    /// Returns d, the numbers of a vector: 1 to 65,536, and always the same.
     fn dimension(&self) -> usize;
 
-    /// Refuses rows that it cannot read, before any are read: missing columns, wrong types. By default only the former.
+    /// Checks, before any rows are read, that it can read rows with this schema.
+    ///
+    /// `uri` names the source in errors. Default: only columns that are missing are refused.
     ///
     /// # Errors
     /// [`Error::MissingColumn`] or [`Error::ColumnType`], as a rule.
@@ -103,90 +111,101 @@ pub trait Encoder: Send + Sync + 'static {
         positions(uri, schema, self.columns()).map(drop)
     }
 
-    /// The file that a newer model would be in, for the run to watch; `None`, the default, where there is none.
+    /// Returns the file that the run watches for a newer model. Default: `None`.
     fn model_file(&self) -> Option<&Path> {
         None
     }
 
-    /// All files that the model consists of, those with its external data too, or the models of an encoder that is made
-    /// of several; by default [`model_file`](Self::model_file) alone.
+    /// Returns all files of its models, including those with external data.
+    ///
+    /// Default: [`model_file`](Self::model_file) alone.
     fn model_files(&self) -> Vec<&Path> {
         self.model_file().into_iter().collect()
     }
 
-    /// An encoder of the model that has come since this one was opened, tried and ready; `None`, the default, where
-    /// none has. Called by each refresh, in the compute pool; it may block.
+    /// Opens and tries the model that has replaced the one of this encoder; `None` if none has.
+    ///
+    /// Each refresh calls it in the compute pool; it may block. Default: `None`.
     ///
     /// # Errors
-    /// Where one has come and cannot be used: the refresh then fails, and this encoder stays.
+    /// An error if there is a newer model that cannot be used. The refresh then fails, and this encoder remains in use.
     fn newer(&self) -> Result<Option<Arc<dyn Encoder>>> {
         Ok(None)
     }
 
-    /// A text that stands for its vectors: where it is the same, so are they, to the bit, for the same rows in the same
-    /// record batch. Embeddings are then kept from run to run, under the settings `encode.cache_dir` and `cache_limit`.
-    /// `None`, the default, where nothing is to be kept. Asked for once before each pass over the samples; may block.
+    /// Returns a text that identifies its vectors.
+    ///
+    /// With equal texts, vectors are equal to the bit for the same rows in the same record batch. Embeddings are then
+    /// kept from run to run, under the settings `encode.cache_dir` and `cache_limit`. Called once before each pass over
+    /// the samples; may block. Default: `None`, with which nothing is kept.
     fn identity(&self) -> Option<String> {
         None
     }
 
-    /// Calls that may run side by side, each for other rows: 1, the default, or more where rows can be prepared while a
-    /// device works on others. Vectors must not depend on it.
+    /// Returns how many calls may run side by side, each for other rows. Vectors must not depend on it.
+    ///
+    /// Default: 1. More are of use if rows can be prepared while a device works on others.
     fn calls_at_once(&self) -> usize {
         1
     }
 
-    /// Writes the vectors of `rows` to `vectors` [rows × dimension], row-major, all zeros before. `rows` holds
-    /// [`columns`](Self::columns) in that order, at most 8,192 rows. Runs inside the compute pool,
-    /// [`calls_at_once`](Self::calls_at_once) side by side: parallel iterators of rayon use the pool, and blocking is
-    /// fine. Vectors need not have unit length; one that is not finite, or has no usable length, makes its sample bad.
+    /// Encodes rows, all of which must be readable: a row that is not is an error.
+    ///
+    /// - `rows` holds [`columns`](Self::columns) in that order, and at most 8,192 rows.
+    /// - `vectors` [rows × dimension], row-major, holds zeros, to be replaced by the vectors. They need not have unit
+    ///   length; one that is not finite, or has no usable length, makes its sample bad.
+    /// - It runs inside the compute pool, up to [`calls_at_once`](Self::calls_at_once) calls side by side. Parallel
+    ///   iterators of rayon use that pool, and it may block.
     ///
     /// # Errors
-    /// Its own, best as [`Error::Encode`].
+    /// Errors of its own, best as [`Error::Encode`].
     fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()>;
 
-    /// [`encode`](Self::encode), but rows that cannot be read are no error: their vectors stay zeros, and they are given
-    /// with the reason; and of rows that are pairs, how similar the two are. By default there is neither.
+    /// Encodes rows like [`encode`](Self::encode), but reports rows that cannot be read instead of failing.
+    ///
+    /// The vectors of such rows remain zeros. For rows that are pairs, it also returns how similar the two are.
+    /// Default: [`encode`](Self::encode), with neither.
     ///
     /// # Errors
-    /// As [`encode`](Self::encode), for all that is not the fault of single rows.
+    /// The errors of [`encode`](Self::encode) that are not the fault of single rows.
     fn encode_readable(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Encoded> {
         self.encode(rows, vectors).map(|()| Encoded::default())
     }
 }
 
-/// What comes of rows beside their vectors.
+/// What an encoder returns for rows beside their vectors.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Encoded {
     /// Rows that cannot be read, in order.
     pub bad: Vec<BadRow>,
-    /// Where rows are an anchor and its positive: how similar the two are, a number a row, whatever for bad ones.
-    /// Empty where they are not.
+    /// How similar anchor and positive are, a number a row, if rows are pairs; else empty. Bad rows may have any
+    /// number.
     pub pair_similarities: Vec<f32>,
 }
 
 /// A row that an encoder cannot read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadRow {
-    /// Its place in the record batch.
+    /// Its index in the record batch.
     pub row: usize,
     /// The column at fault.
     pub column: String,
-    /// What is wrong with its value, as in "is no UTF-8 from byte 3 on".
+    /// What is wrong with the value, as in "is no UTF-8 from byte 3 on".
     pub reason: String,
 }
 
-/// An error for the first of these rows, if there are any.
+/// Returns an error for the first of these rows, if there are any.
 fn refuse(encoder: &str, bad: Vec<BadRow>) -> Result<()> {
     let Some(BadRow { row, column, reason }) = bad.into_iter().next() else { return Ok(()) };
     Err(Error::Encode { encoder: encoder.to_owned(), cause: format!("column `{column}` at row {row} {reason}").into() })
 }
 
-/// The vectors of one of several encoders whose vectors become one, each of unit length; rows that it makes none of are
-/// added to `bad`, their vectors are zeros.
+/// Encodes rows with one of several encoders that are joined, and scales the vectors to unit length.
+///
+/// Rows without a usable vector are added to `bad`, and have zeros.
 fn unit_vectors(encoder: &dyn Encoder, rows: &RecordBatch, bad: &mut Vec<BadRow>) -> Result<Vec<f32>> {
-    let places = positions("the rows", &rows.schema(), encoder.columns())?;
-    let rows = rows.project(&places).map_err(|cause| Error::Arrow { action: "select columns", cause })?;
+    let column_indices = positions("the rows", &rows.schema(), encoder.columns())?;
+    let rows = rows.project(&column_indices).map_err(|cause| Error::Arrow { action: "select columns", cause })?;
     let d = encoder.dimension();
     let mut vectors = vec![0f32; rows.num_rows() * d];
     let unread = encoder.encode_readable(&rows, &mut vectors)?.bad;
@@ -203,23 +222,24 @@ fn unit_vectors(encoder: &dyn Encoder, rows: &RecordBatch, bad: &mut Vec<BadRow>
     Ok(vectors)
 }
 
-/// One fault a row, in order, of what several encoders found; the vectors of these rows become zeros.
+/// Sorts the bad rows of several encoders, keeps one reason for each row, and sets their vectors to zeros.
 fn once_a_row(bad: &mut Vec<BadRow>, vectors: &mut [f32], dimension: usize) {
     bad.sort_by_key(|bad| bad.row);
     bad.dedup_by_key(|bad| bad.row);
     bad.iter().for_each(|bad| vectors[bad.row * dimension..][..dimension].fill(0.0));
 }
 
-/// The encoder that `config` asks for, of rows with this schema. Blocks as `OnnxEncoder::open` does.
+/// Opens the encoder that `config` asks for, for rows with this schema. Blocks while a model is loaded.
 ///
 /// # Errors
-/// Those of the encoder; [`Error::Config`] where this build has none for the feature.
+/// The errors of the encoder; [`Error::Config`] if this build has none for the feature.
 pub fn open(config: &EncodeConfig, schema: &Schema) -> Result<Arc<dyn Encoder>> {
     open_of(config, &PairsConfig::default(), schema)
 }
 
-/// The same, for rows that may be pairs: anchor and positive are then in the place of `column`, in views that name none
-/// too.
+/// Opens an encoder like [`open`], for rows that may be pairs.
+///
+/// For pairs, the columns of anchor and positive replace `column`, also in views that name no column.
 pub(crate) fn open_of(config: &EncodeConfig, pairs: &PairsConfig, schema: &Schema) -> Result<Arc<dyn Encoder>> {
     #[cfg(feature = "onnx")]
     let models = model::Models::default();
@@ -238,6 +258,7 @@ type Models = model::Models;
 #[cfg(not(feature = "onnx"))]
 type Models = ();
 
+/// Opens the encoder of the settings, or one for each of their views.
 #[cfg_attr(not(feature = "onnx"), expect(unused_variables, reason = "there are no models then"))]
 fn open_views(config: &EncodeConfig, schema: &Schema, models: &Models) -> Result<Arc<dyn Encoder>> {
     let views: Vec<_> = config.views.iter().map(|view| view.over(config)).collect();
@@ -267,6 +288,8 @@ fn open_views(config: &EncodeConfig, schema: &Schema, models: &Models) -> Result
     Ok(Arc::new(CombinedEncoder::new(encoders, config.combine)?))
 }
 
+// A wrapper decides about every method, also about those with a default.
+#[deny(clippy::missing_trait_methods)]
 impl<E: Encoder + ?Sized> Encoder for Arc<E> {
     fn name(&self) -> &str {
         (**self).name()

@@ -1,4 +1,4 @@
-//! An ONNX model, opened: its sessions, its declared inputs, and the output in use.
+//! An open ONNX model: its sessions, and the inputs and outputs that it declares.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -16,27 +16,29 @@ use crate::compute;
 use crate::config::{EncodeConfig, Provider};
 use crate::error::{Cause, Error, Result};
 
-/// A model's sessions: on a CPU one a thread, since small batches side by side beat one session on all threads; on a GPU
-/// two.
+/// An open model.
+///
+/// On a CPU it has a session for each thread, since small batches side by side are faster than one session on all
+/// threads. On a GPU it has two: one runs while the other gets its next batch.
 pub(super) struct Model {
     pub path: PathBuf,
     pub inputs: Vec<Declared>,
     pub outputs: Vec<Declared>,
-    /// What it runs on.
+    /// The execution provider that it runs on.
     pub provider: Provider,
     sessions: UntilExit<Vec<(Mutex<Session>, Transfer)>>,
-    /// The first sessions are one on each GPU.
+    /// The number of GPUs; the first sessions are one on each.
     gpus: usize,
-    /// The files that it consists of, itself first, as they were when it was opened.
+    /// The files of the model, the model itself first, in the state in which it was opened.
     files: Vec<(PathBuf, FileState)>,
 }
 
-/// The models that some encoders have open, for the others to share.
+/// The models that are open, which encoders share.
 #[derive(Clone, Default)]
 pub(super) struct Models(Arc<Mutex<Vec<Weak<Model>>>>);
 
 impl Models {
-    /// The model at `path`, opened by now or before. Blocks for as long as it takes to load.
+    /// Returns the model at `path`, and opens it unless it is open already. Blocks while it is loaded.
     pub fn open(&self, path: &Path, config: &EncodeConfig) -> Result<Arc<Model>> {
         let mut models = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         models.retain(|model| model.strong_count() > 0);
@@ -69,12 +71,12 @@ impl Model {
         Ok(Self { path: path.to_owned(), inputs, outputs, provider, sessions, gpus, files })
     }
 
-    /// The files that it consists of: itself, then its external data.
+    /// Lists the files of the model: the model itself, then its external data.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(|(path, _)| path.as_path())
     }
 
-    /// Whether one of its files has changed since.
+    /// Whether one of its files has changed since it was opened.
     pub fn is_outdated(&self) -> Result<bool> {
         for (path, state) in &self.files {
             if state_of(path)? != *state {
@@ -84,12 +86,12 @@ impl Model {
         Ok(false)
     }
 
-    /// Copies of the model.
+    /// Returns the number of sessions, each of which holds a copy of the model.
     pub fn sessions(&self) -> usize {
         self.sessions.len()
     }
 
-    /// Runs the model on `inputs`, those of them that it declares, and gives shape and numbers of `output` to `take`.
+    /// Runs the model, and passes shape and numbers of `output` to `take`. Ignores inputs that it does not declare.
     pub fn run<T>(
         &self,
         inputs: Vec<Input>,
@@ -98,12 +100,12 @@ impl Model {
     ) -> Result<T> {
         let failed = |e: ort::Error| {
             let cause: Cause = e.message().to_owned().into();
-            match is_out_of_memory(e.message()) {
-                true => Error::model_out_of_memory(&self.path, cause),
-                false => self.fault("cannot be run".into(), Some(cause)),
+            if is_out_of_memory(e.message()) {
+                return Error::model_out_of_memory(&self.path, cause);
             }
+            self.fault("cannot be run".into(), Some(cause))
         };
-        // Who leaves a GPU to others rests between its own batches: two sessions would take turns to work.
+        // With a limited share of the GPU a session pauses between batches. A second session would run meanwhile.
         let one_each = self.provider != Provider::Cpu && compute::is_gpu_throttled();
         let count = if one_each { self.gpus } else { self.sessions.len() };
         let (session, transfer) = &self.sessions[rayon::current_thread_index().unwrap_or(0) % count];
@@ -118,12 +120,13 @@ impl Model {
         let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
         let run = || transfer.run(&mut session, values, output);
         let output = if self.provider == Provider::Cpu { run() } else { compute::throttled(run) }.map_err(failed)?;
-        // What comes now keeps no other thread from the session.
+        // Other threads can use the session while this one converts the output.
         drop(session);
         let (shape, numbers) = outputs::numbers(&output).map_err(failed)?;
         take(&shape, &numbers)
     }
 
+    /// Makes an error about this model.
     pub fn fault(&self, reason: String, cause: Option<Cause>) -> Error {
         fault(&self.path, reason, cause)
     }
@@ -133,9 +136,9 @@ fn fault(path: &Path, reason: String, cause: Option<Cause>) -> Error {
     Error::Model { path: path.to_owned(), reason, cause }
 }
 
-/// The files of the model at `path`, as they are now.
+/// Lists the files of the model at `path` with their present states.
 fn files(path: &Path) -> Result<Vec<(PathBuf, FileState)>> {
-    // Before it is asked for its external data, or a change in between would go unseen.
+    // The state is read before the names of external data, so that a change in between is noticed.
     let state = state_of(path)?;
     let mut files = vec![(path.to_owned(), state)];
     for file in model_files(path)?.into_iter().skip(1) {
@@ -149,8 +152,9 @@ fn state_of(path: &Path) -> Result<FileState> {
     FileState::of(path).map_err(|cause| Error::Io { action: "look at", path: path.into(), cause })
 }
 
-/// The tokenizer.json that belongs to a model: beside it, or beside its folder if that is called `onnx`, as in the
-/// repositories of Hugging Face.
+/// Returns where the `tokenizer.json` of a model should be.
+///
+/// It is beside the model, or beside its folder if that is called `onnx`, as in the repositories of Hugging Face.
 pub(crate) fn tokenizer_of(model: &Path) -> PathBuf {
     let beside = model.with_file_name("tokenizer.json");
     let folder = model.parent().filter(|folder| !beside.exists() && folder.ends_with("onnx"));

@@ -1,3 +1,5 @@
+//! An encoder that runs ONNX models.
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -18,12 +20,11 @@ use crate::error::{Error, Fault, Faults, Result};
 use crate::source::positions;
 use crate::telemetry;
 
-/// Runs rows through an ONNX model on ONNX Runtime: texts, images, tensors or graphs, on CPU or GPU, as [`EncodeConfig`]
-/// says.
+/// Encodes texts, images, tensors or graphs with an ONNX model, on CPU or GPU.
 ///
-/// As many copies of the model as there are threads, each on one thread, over small batches of like lengths: on a CPU
-/// that beats one copy on all threads. Nearly all the time is spent in the model. The vectors do not depend on the
-/// number of threads.
+/// [`EncodeConfig`] has the settings. On a CPU there is a copy of the model for each thread, which runs small batches
+/// of similar lengths; that is faster than one copy on all threads. Nearly all the time is spent in the model. The
+/// vectors do not depend on the number of threads.
 pub struct OnnxEncoder {
     name: String,
     pub(super) model: Arc<Model>,
@@ -31,28 +32,34 @@ pub struct OnnxEncoder {
     pub(super) feature: Box<dyn Feature>,
     pub(super) output: Output,
     pub(super) grouping: Grouping,
-    /// Samples that the model takes at once, no more and no less, where it fixes that.
+    /// The batch size, if the model fixes it.
     pub(super) exact_rows: Option<usize>,
-    /// Lowered where the model ran out of memory.
+    /// The most rows of a batch; lowered if the model runs out of memory.
     batch_rows: AtomicUsize,
+    /// The most tokens of a batch, with padding.
     batch_tokens: usize,
     halvings: AtomicU64,
     config: EncodeConfig,
 }
 
 impl OnnxEncoder {
-    /// Loads ONNX Runtime if need be, opens the model and what else the feature needs, and tries them. Blocks for as long
-    /// as the model takes to load (a second or so for 100 MB). For settings with views, see [`open`](super::open()).
+    /// Opens the model and what else the feature needs, and tries them on samples of its own.
+    ///
+    /// Loads ONNX Runtime if it is not loaded yet. Blocks while the model is loaded. For settings with views, see
+    /// [`open`](super::open()).
     ///
     /// # Errors
-    /// [`Error::Config`] without model or column; [`Error::RuntimeMissing`] and [`Error::RuntimeLoad`];
-    /// [`Error::NotFound`]; [`Error::Model`] for what is no ONNX, needs other inputs than the feature gives, or gives no
-    /// finite vector; [`Error::Tokenizer`].
+    /// - [`Error::Config`] if model or column is missing.
+    /// - [`Error::RuntimeMissing`] and [`Error::RuntimeLoad`].
+    /// - [`Error::NotFound`] if a file is missing.
+    /// - [`Error::Model`] if the model is not ONNX, needs other inputs than the feature gives, or gives no finite
+    ///   vector.
+    /// - [`Error::Tokenizer`] if the tokenizer cannot be read.
     pub fn open(config: &EncodeConfig) -> Result<Self> {
         Self::open_among(config, &Models::default())
     }
 
-    /// The same; the model may be among those that others have open.
+    /// Opens an encoder like [`open`](Self::open), which shares the models that are open already.
     pub(super) fn open_among(config: &EncodeConfig, models: &Models) -> Result<Self> {
         let path = required(config)?;
         if !path.is_file() {
@@ -66,7 +73,8 @@ impl OnnxEncoder {
         let exact_rows = exact_rows(config.kind(), &model, feature.as_ref());
         let automatic = if model.provider == Provider::Cpu { CPU_BATCH } else { GPU_BATCH };
         let or = |given: usize, automatic: usize| if given == 0 { automatic } else { given };
-        let (batch_rows, batch_tokens) = (or(config.batch_rows, automatic.0), or(config.batch_tokens, automatic.1));
+        let batch_rows = or(config.batch_rows, automatic.0);
+        let batch_tokens = or(config.batch_tokens, automatic.1);
         let mut encoder = Self {
             name: path.display().to_string(),
             grouping: feature.grouping(),
@@ -81,16 +89,17 @@ impl OnnxEncoder {
             config: config.clone(),
         };
         encoder.try_out()?;
-        let (provider, sessions) = (encoder.model.provider, encoder.model.sessions());
-        telemetry::model_opened(&encoder.model.path, encoder.dimension(), provider.name(), sessions);
+        let provider = encoder.model.provider.name();
+        telemetry::model_opened(&encoder.model.path, encoder.dimension(), provider, encoder.model.sessions());
         Ok(encoder)
     }
 
-    /// The vectors of a batch, [rows × dimension].
+    /// Runs the model on a batch, and returns the vectors [rows × dimension].
     pub(super) fn run(&self, batch: &mut Batch) -> Result<Vec<f32>> {
-        let (rows, mut inputs) = (batch.rows.len(), std::mem::take(&mut batch.inputs));
+        let rows = batch.rows.len();
+        let mut inputs = std::mem::take(&mut batch.inputs);
         let given = self.exact_rows.unwrap_or(rows);
-        inputs::fill_up(&mut inputs, &self.model.inputs, rows, given);
+        inputs::pad_rows(&mut inputs, &self.model.inputs, rows, given);
         self.model.run(inputs, &self.output.declared.name, |shape, numbers| {
             let vectors = self.output.vectors(shape, numbers, (rows, given), &batch.counted);
             let mut vectors = vectors.ok_or_else(|| {
@@ -105,20 +114,21 @@ impl OnnxEncoder {
         })
     }
 
-    /// What it runs on.
+    /// Returns the execution provider that the model runs on.
     #[must_use]
     pub fn provider(&self) -> Provider {
         self.model.provider
     }
 
-    /// How often a batch was halved since the model had run out of memory.
+    /// Returns how often a batch was halved since the model ran out of memory.
     #[must_use]
     pub fn halvings(&self) -> u64 {
         self.halvings.load(Relaxed)
     }
 
-    /// Rows that go through the model together, or in halves where it has not enough memory for all, or refuses them:
-    /// then a single one may be at fault.
+    /// Runs a group of rows through the model, and returns the batches with their vectors.
+    ///
+    /// If the model runs out of memory, or refuses the batch, the group is halved. A single row that is refused is bad.
     fn encode_group(&self, samples: &dyn Samples, group: &[usize]) -> Result<Vec<(Batch, Vec<f32>)>> {
         let mut batch = samples.batch(group)?;
         if batch.rows.is_empty() {
@@ -139,7 +149,7 @@ impl OnnxEncoder {
                 encoded.extend(self.encode_group(samples, second)?);
                 Ok(encoded)
             }
-            // Where it runs at all.
+            // The row is at fault only if the model still runs with other samples.
             Err(Error::Model { cause: Some(cause), .. }) if self.runs() => {
                 let reason = format!("is refused by the model (ONNX Runtime says: {cause})");
                 let bad = BadRow { row: group[0], column: self.columns()[0].clone(), reason };
@@ -191,7 +201,7 @@ impl Encoder for OnnxEncoder {
         super::identity::of(&self.model, &self.config)
     }
 
-    /// On a GPU the next rows are tokenised or decoded while it runs.
+    /// On a GPU, the next rows are tokenised or decoded while the model runs.
     fn calls_at_once(&self) -> usize {
         if self.model.provider == Provider::Cpu { 1 } else { 2 }
     }
@@ -206,7 +216,8 @@ impl Encoder for OnnxEncoder {
         let groups = samples.groups(self.grouping, rows, self.batch_tokens);
         let encode = |group: &Vec<usize>| self.encode_group(samples.as_ref(), group);
         let encoded = groups.par_iter().with_max_len(1).map(encode).collect::<Result<Vec<_>>>()?;
-        let (mut bad, dimension) = (Vec::new(), self.dimension());
+        let mut bad = Vec::new();
+        let dimension = self.dimension();
         for (batch, encoded) in encoded.into_iter().flatten() {
             if encoded.len() != batch.rows.len() * dimension {
                 let reason = format!(
@@ -236,7 +247,7 @@ impl std::fmt::Debug for OnnxEncoder {
     }
 }
 
-/// The model's path; all that is missing is named.
+/// Returns the path of the model, or an error that names all settings that are missing.
 fn required(config: &EncodeConfig) -> Result<PathBuf> {
     let fault = |key: &str, message: &str| Fault::new(format!("encode.{key}"), message);
     let mut faults = Vec::new();
@@ -263,18 +274,18 @@ fn required(config: &EncodeConfig) -> Result<PathBuf> {
     }
 }
 
-/// Of how many samples the model's batches must be, as some exports are.
+/// Returns the batch size that the model fixes, as some exports do.
 fn exact_rows(kind: FeatureKind, model: &Model, feature: &dyn Feature) -> Option<usize> {
-    // What a batch of graphs consists of has no axis for samples.
+    // The inputs for graphs have no axis for samples.
     if kind == FeatureKind::Graph {
         return None;
     }
     let given = feature.given();
     let of_samples = |name: &str| given.iter().any(|given| given.is_required && given.name == name);
-    let inputs = model.inputs.iter().filter(|input| of_samples(&input.name) || of_samples(input.plain()));
+    let inputs = model.inputs.iter().filter(|input| of_samples(&input.name) || of_samples(input.base_name()));
     inputs.filter_map(|input| input.dimension(0)).max()
 }
 
-/// Rows and tokens that go through the model at once: what stays in a processor's caches, and what fills a GPU.
+/// The most rows and tokens of a batch by default: what remains in a CPU's caches, and what keeps a GPU busy.
 const CPU_BATCH: (usize, usize) = (32, 512);
 const GPU_BATCH: (usize, usize) = (1024, 65_536);

@@ -1,4 +1,4 @@
-//! Which output of a model is taken, and what its numbers mean.
+//! Chooses an output of a model, and reads vectors from it.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -12,36 +12,36 @@ use super::pooling::pool;
 use crate::config::{EncodeConfig, FeatureKind, Pooling};
 use crate::error::{Result, quoted};
 
-/// An output of a model.
+/// The output of a model that vectors are read from.
 #[derive(Clone, Debug)]
 pub(super) struct Output {
     pub declared: Declared,
-    /// Why it is taken.
+    /// Why it was chosen, for the log.
     pub reason: &'static str,
-    /// Numbers in a vector, once that is known.
+    /// The numbers of a vector; 0 until the model has been tried.
     pub dimension: usize,
     pooling: Pooling,
 }
 
-/// Which states of a batch count.
+/// The states of a batch that count for pooling: those that are not padding.
 #[derive(Clone, Debug)]
 pub(super) struct Counted {
-    /// For each row; the others fill it up.
+    /// The range of states that count, for each row.
     pub rows: Vec<Range<usize>>,
-    /// The length of all rows with what fills them up.
+    /// The length of all rows with padding.
     pub longest: usize,
 }
 
-/// Outputs that are vectors, or the states that those are made of, best first: what export tools call them.
+/// The usual names of outputs that are vectors, or states that are pooled to vectors, the best first.
 const VECTORS: [&str; 4] = ["sentence_embedding", "embeddings", "embedding", "dense_vecs"];
-const OF_TEXTS: [&str; 2] = ["text_embeds", "text_embeddings"];
-const OF_IMAGES: [&str; 3] = ["image_embeds", "image_embeddings", "pooler_output"];
+const TEXT_VECTORS: [&str; 2] = ["text_embeds", "text_embeddings"];
+const IMAGE_VECTORS: [&str; 3] = ["image_embeds", "image_embeddings", "pooler_output"];
 const STATES: [&str; 2] = ["last_hidden_state", "token_embeddings"];
-/// With states beside it, a BERT's is trained for other ends, and seldom at all.
-const LAST: &str = "pooler_output";
+/// The last choice: beside states, that of a BERT is trained for another task, or not at all.
+const LAST_CHOICE: &str = "pooler_output";
 
 impl Output {
-    /// The output that the settings name, or else the likeliest.
+    /// Chooses the output that the settings name, or else the most likely one.
     pub fn choose(model: &Model, config: &EncodeConfig) -> Result<Self> {
         let chosen = |declared: &Declared, reason| {
             if !declared.is_numeric() {
@@ -65,18 +65,18 @@ impl Output {
             };
         }
         let vectors: &[&str] = match config.kind() {
-            FeatureKind::Text => &OF_TEXTS,
-            FeatureKind::Image => &OF_IMAGES,
+            FeatureKind::Text => &TEXT_VECTORS,
+            FeatureKind::Image => &IMAGE_VECTORS,
             FeatureKind::Tensor | FeatureKind::Graph | FeatureKind::Vector => &[],
         };
-        let known = [VECTORS[0]].iter().chain(vectors).chain(&VECTORS[1..]).chain(&STATES).chain([&LAST]);
-        // What the model must pool itself has no axis for tokens.
+        let known = [VECTORS[0]].iter().chain(vectors).chain(&VECTORS[1..]).chain(&STATES).chain([&LAST_CHOICE]);
+        // Without pooling here, the output must not have an axis for tokens.
         let fits =
             |output: &&Declared| config.pooling != Pooling::None || output.shape.len() != 3 || output.shape[1] == 1;
         if let Some(output) = known.filter_map(|name| named(name)).find(fits) {
             return chosen(output, "it comes first among the usual names");
         }
-        // Decoders give back their caches, too.
+        // Decoders also return their caches.
         let is_cache = |output: &&Declared| CACHES.iter().any(|cache| output.name.starts_with(cache));
         match model.outputs.iter().filter(|output| !is_cache(output)).collect::<Vec<_>>()[..] {
             [only] => chosen(only, "it is the only one"),
@@ -87,8 +87,9 @@ impl Output {
         }
     }
 
-    /// The vectors [rows × dimension] in an output of this shape, of which only the first `rows` are wanted; `None`
-    /// where the shape is not that of `given` rows.
+    /// Reads the vectors [rows × dimension] of the first `rows` rows from an output of this shape.
+    ///
+    /// The result is `None` if the shape is not that of `given` rows.
     pub fn vectors(
         &self,
         shape: &[i64],
@@ -99,7 +100,7 @@ impl Output {
         let shape: Vec<_> = shape.iter().map(|&d| usize::try_from(d).unwrap_or(0)).collect();
         let of_row = shape.get(1..).unwrap_or_default();
         let (steps, width) = match (&shape[..], of_row.iter().product()) {
-            // Squeezed, as some models do with a batch of one.
+            // Some models squeeze a batch of one.
             (&[d], _) if given == 1 => (1, d),
             (&[n, ..], _) if n != given => return None,
             (&[_, d], _) => (1, d),
@@ -112,7 +113,7 @@ impl Output {
         if width == 0 || numbers.len() != given * steps * width {
             return None;
         }
-        // Of inputs of length 1, one state may be that of nothing, which pooling knows.
+        // If inputs have length 1, the only state of a row may be padding, which pooling leaves out.
         let is_state = counted.iter().any(|counted| counted.longest == 1) && shape.len() > 2;
         if steps == 1 && (self.pooling == Pooling::None || !is_state) {
             return Some(numbers[..rows * width].to_vec());
@@ -126,7 +127,7 @@ impl Output {
         }
     }
 
-    /// Whether [rows, d, 1] are vectors of d numbers, not d states of one number.
+    /// Whether the shape [rows, d, 1] means vectors of d numbers, not d states of one number.
     fn is_vector(&self, d: usize, counted: &[Counted]) -> bool {
         let is_fixed = self.declared.dimension(1) == Some(d);
         match self.dimension {
@@ -135,7 +136,7 @@ impl Output {
         }
     }
 
-    /// Why vectors cannot be made of an output of this shape.
+    /// Returns the reason why vectors cannot be read from an output of this shape.
     pub fn unfit(&self, shape: &[i64], rows: usize, longest: Option<usize>) -> String {
         let length = longest.map(|longest| format!(" of length {longest}")).unwrap_or_default();
         let (expected, remedy) = match self.pooling {
@@ -150,10 +151,10 @@ impl Output {
     }
 }
 
-/// How the names of a decoder's caches begin, as inputs and as outputs.
+/// What the names of a decoder's caches start with, as inputs and as outputs.
 pub(super) const CACHES: [&str; 2] = ["past_key_values", "present"];
 
-/// Shape and numbers of an output, of whatever type: integers of quantized embeddings are taken as they are.
+/// Returns shape and numbers of an output of any type. Integers of quantized embeddings are taken as they are.
 pub(super) fn numbers(output: &DynValue) -> ort::Result<(Vec<i64>, Cow<'_, [f32]>)> {
     macro_rules! read {
         ($number:ty, $to_f32:expr) => {{

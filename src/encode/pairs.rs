@@ -1,3 +1,5 @@
+//! An encoder for rows that are pairs.
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,10 +11,10 @@ use super::{Encoded, Encoder, once_a_row, refuse, unit_vectors};
 use crate::config::GraphOver;
 use crate::error::{Error, Result};
 
-/// Embeds rows that are an anchor and its positive, by an encoder for each; they may share a model.
+/// Embeds rows that are an anchor and its positive, with an encoder for each; these may share a model.
 ///
-/// Both vectors are scaled to unit length. The row's vector is that of the anchor, of the positive, or their mean; and
-/// how similar the two are, the cosine, is kept beside it.
+/// Both vectors are scaled to unit length. The vector of the row is that of the anchor, that of the positive, or their
+/// mean. The cosine of the two is kept beside it.
 pub struct PairEncoder {
     name: String,
     columns: Vec<String>,
@@ -22,12 +24,13 @@ pub struct PairEncoder {
 }
 
 impl PairEncoder {
-    /// Vectors of `over` rows of `anchor`'s and `positive`'s columns.
+    /// Makes an encoder of rows with the columns of both; `over` says which vector a row has.
     ///
     /// # Errors
-    /// [`Error::Dimension`] where they make vectors of unlike dimensions.
+    /// [`Error::Dimension`] if the two make vectors of different dimensions.
     pub fn new(anchor: Arc<dyn Encoder>, positive: Arc<dyn Encoder>, over: GraphOver) -> Result<Self> {
-        let (found, expected) = (positive.dimension(), anchor.dimension());
+        let found = positive.dimension();
+        let expected = anchor.dimension();
         if found != expected {
             return Err(Error::Dimension {
                 encoder: positive.name().to_owned(),
@@ -39,14 +42,17 @@ impl PairEncoder {
         }
         let mut columns = anchor.columns().to_vec();
         columns.extend(positive.columns().iter().filter(|c| !anchor.columns().contains(c)).cloned());
-        let name = match anchor.name() == positive.name() {
-            true => anchor.name().to_owned(),
-            false => format!("{} and {}", anchor.name(), positive.name()),
+        let name = if anchor.name() == positive.name() {
+            anchor.name().to_owned()
+        } else {
+            format!("{} and {}", anchor.name(), positive.name())
         };
         Ok(Self { name, columns, anchor, positive, over })
     }
 }
 
+// A wrapper decides about every method, also about those with a default.
+#[deny(clippy::missing_trait_methods)]
 impl Encoder for PairEncoder {
     fn name(&self) -> &str {
         &self.name
@@ -61,7 +67,8 @@ impl Encoder for PairEncoder {
     }
 
     fn identity(&self) -> Option<String> {
-        let (anchor, positive) = (self.anchor.identity()?, self.positive.identity()?);
+        let anchor = self.anchor.identity()?;
+        let positive = self.positive.identity()?;
         Some(format!("{}\n{:?} of pairs, anchors by\n{anchor}\npositives by\n{positive}", self.name, self.over))
     }
 
@@ -90,7 +97,8 @@ impl Encoder for PairEncoder {
     }
 
     fn newer(&self) -> Result<Option<Arc<dyn Encoder>>> {
-        let (anchor, positive) = (self.anchor.newer()?, self.positive.newer()?);
+        let anchor = self.anchor.newer()?;
+        let positive = self.positive.newer()?;
         if anchor.is_none() && positive.is_none() {
             return Ok(None);
         }

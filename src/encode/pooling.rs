@@ -1,11 +1,15 @@
+//! Pools the states of a model to vectors.
+
 #[cfg(feature = "onnx")]
 use std::ops::Range;
 
 #[cfg(feature = "onnx")]
 use crate::config::Pooling;
 
-/// States [rows × longest × dimension] to vectors [rows × dimension]; of each row, those `counted` count. A row without
-/// any gives zeros, which are refused later with the sample's name.
+/// Pools states [rows × longest × dimension] to vectors [rows × dimension].
+///
+/// `counted` are the ranges of the states that count, a range a row. A row without any becomes zeros, which are refused
+/// later with the sample's id.
 #[cfg(feature = "onnx")]
 pub(super) fn pool(
     states: &[f32],
@@ -32,7 +36,7 @@ pub(super) fn pool(
     vectors
 }
 
-/// Brings each vector to unit length; those of zeros stay.
+/// Scales each vector to unit length, except for zeros.
 pub(super) fn normalize(vectors: &mut [f32], dimension: usize) {
     for vector in vectors.chunks_exact_mut(dimension) {
         let length = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();

@@ -15,7 +15,10 @@ use crate::config::{Arena, Convolutions, CudaConfig, EncodeConfig, Provider};
 use crate::error::{Cause, Error, Result};
 use crate::telemetry;
 
-/// As many sessions of the model as the settings say, each with the number of its GPU, and what they run on.
+/// Opens the sessions of a model, each with the number of its GPU, and returns the provider that they run on.
+///
+/// # Errors
+/// [`Error::NoProvider`] with a reason for each provider; [`Error::Model`] if the model cannot be opened on the CPU.
 pub(super) fn open_sessions(path: &Path, config: &EncodeConfig) -> Result<(Vec<(Session, u32)>, Provider)> {
     let runtime = Runtime::load(config.runtime.as_deref())?;
     let cuda = config.cuda.clone().unwrap_or_default();
@@ -26,7 +29,7 @@ pub(super) fn open_sessions(path: &Path, config: &EncodeConfig) -> Result<(Vec<(
         }
         match open_all(&runtime, path, provider, &cuda, config.sessions) {
             Ok(sessions) => return Ok((sessions, provider)),
-            // That is the model's fault, and no other provider would help.
+            // The fault is the model's, and no other provider would help.
             Err(error) if provider == Provider::Cpu => return Err(error),
             Err(error) => {
                 let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
@@ -38,10 +41,10 @@ pub(super) fn open_sessions(path: &Path, config: &EncodeConfig) -> Result<(Vec<(
     Err(Error::NoProvider { path: path.to_owned(), failures })
 }
 
-/// Opens a model of a few numbers with the first of `config.providers` that works, and runs it.
+/// Opens a tiny model with the first of `config.providers` that works, and runs it.
 ///
 /// # Errors
-/// [`Error::NoProvider`] with the reasons; those of loading ONNX Runtime.
+/// [`Error::NoProvider`] with the reasons; the errors of loading ONNX Runtime.
 pub fn probe_provider(config: &EncodeConfig) -> Result<()> {
     let failed = |cause: std::io::Error| Error::Io { action: "write a model in", path: std::env::temp_dir(), cause };
     let mut file = tempfile::NamedTempFile::new().map_err(failed)?;
@@ -60,6 +63,7 @@ pub fn probe_provider(config: &EncodeConfig) -> Result<()> {
     Err(Error::NoProvider { path: file.path().to_owned(), failures: vec![format!("{}: {reason}", provider.name())] })
 }
 
+/// Opens the sessions of a model on one provider.
 fn open_all(
     runtime: &Runtime,
     path: &Path,
@@ -67,8 +71,8 @@ fn open_all(
     cuda: &CudaConfig,
     sessions: usize,
 ) -> Result<Vec<(Session, u32)>> {
-    // Two keep a GPU busy: while one gets its next batch, the other runs. Where memory is short it is that of one. On the
-    // processor each thread needs its own.
+    // Two sessions keep a GPU busy: one runs while the other gets its next batch. A memory limit is that of one
+    // session. On the CPU each thread needs a session of its own.
     let (devices, each) = match provider {
         Provider::Cpu => (vec![0], rayon::current_num_threads()),
         Provider::Cuda | Provider::Tensorrt => {
@@ -81,7 +85,7 @@ fn open_all(
         let device = devices[n % devices.len()];
         Ok((open(runtime, path, provider, cuda, device)?, device))
     };
-    // The first alone: it finds out whether any can be opened.
+    // The first one is opened alone, to find out whether any can be opened.
     let first = open(0)?;
     let count = each * devices.len();
     let more = |range: std::ops::Range<usize>| range.into_par_iter().map(open).collect::<Result<Vec<_>>>();
@@ -89,13 +93,14 @@ fn open_all(
     opened.extend(more(1..devices.len())?);
     match more(devices.len()..count) {
         Ok(others) => opened.extend(others),
-        // Nobody asked for these.
+        // The settings do not ask for the others.
         Err(error) if sessions == 0 && is_out_of_memory(&error.to_string()) => telemetry::one_session(provider.name()),
         Err(error) => return Err(error),
     }
     Ok(opened)
 }
 
+/// Opens one session of a model.
 fn open(runtime: &Runtime, path: &Path, provider: Provider, cuda: &CudaConfig, device: u32) -> Result<Session> {
     let open = || session_builder(runtime, provider, cuda, device)?.commit_from_file(path);
     open().map_err(|e: ort::Error| {
@@ -106,7 +111,7 @@ fn open(runtime: &Runtime, path: &Path, provider: Provider, cuda: &CudaConfig, d
     })
 }
 
-/// For a session on one thread, of which there are several, or on one GPU.
+/// Makes the options of a session that runs on one thread, or on one GPU.
 pub(crate) fn session_builder(
     runtime: &Runtime,
     provider: Provider,
@@ -118,13 +123,13 @@ pub(crate) fn session_builder(
         .with_inter_threads(1)?
         .with_intra_op_spinning(false)?
         .with_inter_op_spinning(false)?
-        // Every batch has another shape, so remembered layouts would only pile up.
+        // Every batch has another shape, so remembered layouts would only accumulate.
         .with_memory_pattern(false)?
-        // It says on standard error what it gives as an error as well, out-of-memory of each batch that is then halved.
+        // It also prints its errors, such as out-of-memory for each batch that is then halved.
         .with_log_level(LogLevel::Fatal)?
         .with_execution_providers(dispatches(provider, cuda, device))?;
     if provider == Provider::Cpu {
-        // It crashes over some models in 16 bits (seen with 1.32).
+        // This optimization crashes on some models in 16 bits (seen with version 1.32).
         builder = builder.with_config_entry(
             "optimization.disable_specified_optimizers",
             "FuseFp16InitializerToFp32NodeTransformer",
@@ -133,7 +138,7 @@ pub(crate) fn session_builder(
     Ok(builder)
 }
 
-/// All but cuDNN's, which is planned anew for each shape: tens of milliseconds, where each batch has a shape of its own.
+/// Returns all backends except cuDNN's, which plans anew, and slowly, for each shape; batches differ in shape.
 fn attention_backends() -> AttentionBackend {
     AttentionBackend::FLASH_ATTENTION
         | AttentionBackend::EFFICIENT_ATTENTION
@@ -144,7 +149,7 @@ fn attention_backends() -> AttentionBackend {
         | AttentionBackend::MATH
 }
 
-/// By what ONNX Runtime's arena and CUDA say; there is no code for it.
+/// Whether a message of ONNX Runtime's arena or of CUDA is about memory; there is no error code for it.
 pub(crate) fn is_out_of_memory(message: &str) -> bool {
     let message = message.to_lowercase();
     ["failed to allocate memory", "out of memory", "available memory of", "cudaerrormemoryallocation"]
@@ -152,7 +157,9 @@ pub(crate) fn is_out_of_memory(message: &str) -> bool {
         .any(|sign| message.contains(sign))
 }
 
-/// Each fails where it cannot be had: without that, the session would run on the processor and not say so.
+/// Returns the execution providers of a session.
+///
+/// Each is set to fail if it is not available: the session would otherwise run on the CPU without a word.
 fn dispatches(provider: Provider, config: &CudaConfig, device: u32) -> Vec<ExecutionProviderDispatch> {
     let device = i32::try_from(device).unwrap_or(i32::MAX);
     let cuda = || {

@@ -1,10 +1,16 @@
 //! Finds ONNX Runtime's shared library and loads it, once a process.
 //!
-//! Search order: the explicit setting (`encode.runtime`); the variable `ORT_DYLIB_PATH`; `onnxruntime` or
-//! `onnxruntime-gpu` in the active Python environment (`VIRTUAL_ENV`, `CONDA_PREFIX`, else the `python3` on the path);
-//! the project's own copy, `.onnxruntime/` in the working directory, above it, or above the executable; the system's
-//! library folders. The first two name a file, and a file that is named is used or is an error; the others are looked
-//! through. Version 1.24 or later is needed. The first library loaded stays for the life of the process.
+//! It is searched for in this order:
+//!
+//! 1. the setting `encode.runtime`;
+//! 2. the variable `ORT_DYLIB_PATH`;
+//! 3. `onnxruntime` or `onnxruntime-gpu` in the active Python environment (`VIRTUAL_ENV`, `CONDA_PREFIX`, else that of
+//!    the `python3` on the path);
+//! 4. the project's own copy: `.onnxruntime/` in the working directory, above it, or above the executable;
+//! 5. the system's library folders.
+//!
+//! The first two name a file, which is used or is an error. Version 1.24 or later is needed. The library that is loaded
+//! first remains for the life of the process.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,18 +25,18 @@ use crate::telemetry;
 #[derive(Clone, Debug)]
 pub struct Runtime {
     environment: Environment,
-    /// The library's file.
+    /// The file of the library.
     pub path: PathBuf,
     /// Which step of the search found it.
     pub found_by: &'static str,
 }
 
 impl Runtime {
-    /// Finds and loads the library, or gives the one that is loaded already.
+    /// Finds and loads the library, or returns the one that is already loaded.
     ///
     /// # Errors
-    /// [`Error::RuntimeMissing`] with everything that was looked for; [`Error::RuntimeLoad`] where the file is no ONNX
-    /// Runtime, or too old, or where another one than `explicit` is loaded already.
+    /// [`Error::RuntimeMissing`] with all places where it was looked for; [`Error::RuntimeLoad`] if the file is not
+    /// ONNX Runtime, is too old, or another one than `explicit` is already loaded.
     pub fn load(explicit: Option<&Path>) -> Result<Self> {
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(runtime) = &*loaded {
@@ -44,7 +50,7 @@ impl Runtime {
         Ok(loaded.insert(Self { environment, path, found_by }).clone())
     }
 
-    /// The environment, for sessions of one's own: a process can have only one.
+    /// Returns ONNX Runtime's environment, of which a process can have only one.
     #[must_use]
     pub fn environment(&self) -> &Environment {
         &self.environment
@@ -62,10 +68,10 @@ impl Runtime {
     }
 }
 
-/// The library's file, and how it was found.
+/// Finds the file of the library, and says how it was found.
 ///
 /// # Errors
-/// [`Error::RuntimeMissing`].
+/// [`Error::RuntimeMissing`] with all places where it was looked for.
 pub fn find(explicit: Option<&Path>) -> Result<(PathBuf, &'static str)> {
     if let Some(path) = explicit {
         return named(path, "encode.runtime");
@@ -90,9 +96,10 @@ pub fn find(explicit: Option<&Path>) -> Result<(PathBuf, &'static str)> {
     Err(Error::RuntimeMissing { looked })
 }
 
-/// The name of a step, and the folders that it looks through.
+/// The name of a search step, and the folders that it searches.
 type Step = (&'static str, fn() -> Vec<PathBuf>);
 
+/// Checks that a file that was named exists.
 fn named(path: &Path, step: &'static str) -> Result<(PathBuf, &'static str)> {
     if path.is_file() {
         return Ok((path.to_owned(), step));
@@ -100,7 +107,7 @@ fn named(path: &Path, step: &'static str) -> Result<(PathBuf, &'static str)> {
     Err(Error::RuntimeMissing { looked: vec![format!("{step}: `{}`, which is no file", path.display())] })
 }
 
-/// The newest of a folder's `libonnxruntime.so.1.32.0`, `libonnxruntime.dylib`, `onnxruntime.dll`.
+/// Finds the newest library in a folder: `libonnxruntime.so.1.32.0`, `libonnxruntime.dylib` or `onnxruntime.dll`.
 fn library_in(folder: &Path) -> Option<PathBuf> {
     let is_library = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

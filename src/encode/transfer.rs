@@ -1,4 +1,4 @@
-//! How numbers come to the memory that a session runs in, and back.
+//! Moves numbers to the memory that a session works in, and back.
 
 use std::fmt::Debug;
 use std::sync::{Mutex, PoisonError};
@@ -10,17 +10,19 @@ use ort::value::{DynValue, PrimitiveTensorElementType, Tensor};
 use crate::config::Provider;
 use crate::telemetry;
 
-/// The way to a session and back. On a GPU both ends lie in pinned memory, which it reads and writes by itself: each
-/// number is copied once in either direction, and of the outputs only the one in use.
+/// The transfer of inputs to a session, and of its output back.
+///
+/// For a GPU both are in pinned memory, which it reads and writes directly. Each number is copied once in either
+/// direction, and only the output in use is copied.
 pub(super) enum Transfer {
-    /// The session works on this machine's memory.
+    /// The session works in the memory of this machine.
     None,
-    /// Inputs and output are bound.
+    /// Inputs and output are bound to a GPU. Without an allocator, inputs are not in pinned memory.
     Bound { inputs: Option<Mutex<Allocator>>, output: MemoryInfo<'static> },
 }
 
 impl Transfer {
-    /// For a session on a provider, on the GPU of this number.
+    /// Prepares transfers for a session on this provider and GPU.
     pub fn of(session: &Session, provider: Provider, gpu: u32) -> ort::Result<Self> {
         if provider == Provider::Cpu {
             return Ok(Self::None);
@@ -35,7 +37,7 @@ impl Transfer {
         Ok(Self::Bound { inputs, output: pinned(gpu, MemoryType::CPUOutput)? })
     }
 
-    /// Numbers as an input.
+    /// Makes an input of numbers.
     pub fn tensor<T: PrimitiveTensorElementType + Copy + Debug + 'static>(
         &self,
         shape: Vec<usize>,
@@ -52,7 +54,7 @@ impl Transfer {
         }
     }
 
-    /// Runs the session for one of its outputs.
+    /// Runs the session, and returns one of its outputs.
     pub fn run(&self, session: &mut Session, inputs: Vec<(&str, DynValue)>, output: &str) -> ort::Result<DynValue> {
         let found = match self {
             Self::None => {
@@ -72,7 +74,7 @@ impl Transfer {
     }
 }
 
-/// Memory of this machine that the system cannot move, so that a GPU reads and writes it without a detour.
+/// Describes pinned memory: the system cannot move it, so that a GPU reads and writes it directly.
 pub(crate) fn pinned(gpu: u32, memory_type: MemoryType) -> ort::Result<MemoryInfo<'static>> {
     let gpu = i32::try_from(gpu).unwrap_or(i32::MAX);
     MemoryInfo::new(AllocationDevice::CUDA_PINNED, gpu, AllocatorType::Device, memory_type)

@@ -1,5 +1,8 @@
-//! A model is tried before it is used: whether it runs and gives a finite vector, how long samples may be, and whether a
-//! vector depends on what else is in the batch.
+//! Tries a model before it is used.
+//!
+//! 1. It must run, and give a finite vector.
+//! 2. It must take the longest sample; texts are cut to what it takes, unless the settings say how long they are.
+//! 3. No vector may depend on what else is in the batch; else samples of one length share batches, or none do.
 
 use super::batching::Grouping;
 use super::features::Samples;
@@ -10,7 +13,7 @@ use crate::error::{Cause, Error, Result};
 use crate::telemetry;
 
 impl OnnxEncoder {
-    /// Tries the model, and finds out what is not known of it yet: its dimension, the longest sample, the grouping.
+    /// Tries the model, and sets its dimension, the longest sample and the grouping.
     pub(super) fn try_out(&mut self) -> Result<()> {
         let first = self.vectors(self.feature.probes()?.as_ref(), &[0])?;
         if !is_finite(&first) {
@@ -27,20 +30,23 @@ impl OnnxEncoder {
         self.try_together()
     }
 
-    /// Whether it runs at all: a sample that it refuses is then at fault itself.
+    /// Whether the model runs at all, so that a sample that it refuses is itself at fault.
     pub(super) fn runs(&self) -> bool {
         self.feature.probes().is_ok_and(|samples| self.vectors(samples.as_ref(), &[0]).is_ok())
     }
 
+    /// Runs some samples together.
     fn vectors(&self, samples: &dyn Samples, rows: &[usize]) -> Result<Vec<f32>> {
         self.run(&mut samples.batch(rows)?)
     }
 
-    /// Runs the longest sample. Where that fails, the settings ask for more than the model takes; where they ask for
-    /// nothing, samples are cut to that.
+    /// Runs the longest sample; if that fails, searches for the longest that the model takes.
+    ///
+    /// # Errors
+    /// [`Error::Model`] if the settings ask for longer samples. Without such a setting, samples are cut instead.
     fn try_longest(&mut self) -> Result<()> {
         let Some(longest) = self.feature.longest() else { return Ok(()) };
-        let tried = longest.min(LONGEST);
+        let tried = longest.min(MAX_TRIED_TOKENS);
         let is_taken = |length: usize| -> Result<(), Error> {
             if is_finite(&self.run(&mut self.feature.of_length(length)?)?) {
                 return Ok(());
@@ -55,8 +61,9 @@ impl OnnxEncoder {
             }
             Err(failure) => failure,
         };
-        // The most that works: more than nothing, less than what was tried.
-        let (mut most, mut too_many) = (0, tried);
+        // A binary search: `most` tokens work, or are 0, and `too_many` do not.
+        let mut most = 0;
+        let mut too_many = tried;
         while too_many - most > 1 {
             let middle = most + (too_many - most) / 2;
             match is_taken(middle) {
@@ -81,8 +88,7 @@ impl OnnxEncoder {
         Err(self.model.fault(reason, cause))
     }
 
-    /// Runs samples together, which must change none of their vectors. Where it does, only samples of one length go
-    /// together, or none.
+    /// Runs samples together, and makes the grouping stricter if that changes their vectors.
     fn try_together(&mut self) -> Result<()> {
         if self.exact_rows == Some(1) {
             self.grouping = Grouping::Alone;
@@ -106,20 +112,21 @@ impl OnnxEncoder {
         Ok(())
     }
 
-    /// Whether these rows have the same vectors together as alone.
+    /// Whether these samples have the same vectors together as alone, but for rounding.
     fn are_independent(&self, probes: &dyn Samples, rows: &[usize]) -> bool {
         let alone = rows.iter().map(|row| self.vectors(probes, &[*row]));
         let Ok(alone) = alone.collect::<Result<Vec<_>>>() else {
-            // What cannot be run alone says nothing of what can be run together.
+            // If samples cannot be run alone, nothing follows for samples together.
             return true;
         };
         match self.vectors(probes, rows) {
             Ok(together) => {
                 let together = together.chunks_exact(self.output.dimension);
-                let rounding = if self.model.provider == Provider::Cpu { ROUNDING } else { ROUNDING_ON_GPU };
-                together.len() == alone.len() && alone.iter().zip(together).all(|(a, b)| is_near(a, b, rounding))
+                let tolerance =
+                    if self.model.provider == Provider::Cpu { ROUNDING_TOLERANCE } else { GPU_ROUNDING_TOLERANCE };
+                together.len() == alone.len() && alone.iter().zip(together).all(|(a, b)| is_near(a, b, tolerance))
             }
-            // Batches that are too large are halved later.
+            // Batches that are too large are halved when they are run.
             Err(error) => matches!(error, Error::OutOfMemory { .. }),
         }
     }
@@ -129,19 +136,20 @@ fn is_finite(vector: &[f32]) -> bool {
     !vector.is_empty() && vector.iter().all(|x| x.is_finite())
 }
 
-/// Whether vectors differ by no more than a share of their length.
+/// Whether the difference of two vectors is at most this share of the length of the first.
 fn is_near(a: &[f32], b: &[f32], share: f64) -> bool {
-    let squares = |numbers: &mut dyn Iterator<Item = f64>| numbers.map(|x| x * x).sum::<f64>().sqrt();
-    let difference = squares(&mut a.iter().zip(b).map(|(a, b)| f64::from(*a) - f64::from(*b)));
-    a.len() == b.len() && difference <= share * squares(&mut a.iter().map(|x| f64::from(*x)))
+    let length = |numbers: &mut dyn Iterator<Item = f64>| numbers.map(|x| x * x).sum::<f64>().sqrt();
+    let difference = length(&mut a.iter().zip(b).map(|(a, b)| f64::from(*a) - f64::from(*b)));
+    a.len() == b.len() && difference <= share * length(&mut a.iter().map(|x| f64::from(*x)))
 }
 
-/// Tokens of the longest text that is tried: attention takes the square of it, 3 GB for twelve heads.
-const LONGEST: usize = 8192;
+/// The most tokens of a text that is tried, since the memory of attention grows with their square.
+const MAX_TRIED_TOKENS: usize = 8192;
 
-/// What rounding does to a vector, as a share of its length: less than 1e-6 in 32 bits, 1e-3 in 16. What must not be
-/// overlooked begins at 0.01, with numbers of 8 bits that are scaled for each batch.
-const ROUNDING: f64 = 0.003;
+/// The most that rounding may change a vector, as a share of its length.
+///
+/// It is above what 32 and 16 bits do, and below what numbers of 8 bits do that are scaled for each batch.
+const ROUNDING_TOLERANCE: f64 = 0.003;
 
-/// 16 bits, bfloat16 among them, are common here, and to send samples alone is slow.
-const ROUNDING_ON_GPU: f64 = 0.05;
+/// The same on a GPU, where 16 bits, also bfloat16, are common, and batches of one sample are slow.
+const GPU_ROUNDING_TOLERANCE: f64 = 0.05;

@@ -1,22 +1,25 @@
+//! Leaves GPU sessions to the system when the process exits.
+
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, Once, PoisonError};
 
 use crate::config::Provider;
 
-/// What is not dropped any more once the process has begun to end: a session on a GPU, which a thread of the background
-/// may let go of last. CUDA refuses to give memory back by then, and ONNX Runtime aborts the process for that; the
-/// system takes it all back anyway.
+/// A value that is not dropped once the process exits.
+///
+/// It is for sessions on a GPU, which a background thread may be the last to drop. ONNX Runtime aborts the process if a
+/// session is closed after CUDA has shut down. The system frees everything anyway.
 pub(crate) struct UntilExit<T>(ManuallyDrop<T>);
 
 impl<T> UntilExit<T> {
-    /// Something that was opened on this provider.
+    /// Wraps a value that was opened on this provider.
     pub fn new(value: T, provider: Provider) -> Self {
         static ONCE: Once = Once::new();
         if provider != Provider::Cpu {
             ONCE.call_once(|| {
-                // SAFETY: the function may be called at any time. It is registered after CUDA has registered its own, so
-                // it is called before these. Where there is no room for it, things are as they were without.
+                // SAFETY: the function may be called at any time. It is registered after CUDA's own functions, so it is
+                // called before them. If it cannot be registered, nothing changes.
                 unsafe { libc::atexit(note_exit) };
             });
         }
@@ -24,23 +27,24 @@ impl<T> UntilExit<T> {
     }
 }
 
-/// Whether the process has begun to end; held while something is dropped, so that the end waits for it.
-static ENDING: Mutex<bool> = Mutex::new(false);
+/// Whether the process is exiting. The lock is held while a value is dropped, so that the exit waits for that.
+static EXITING: Mutex<bool> = Mutex::new(false);
 
 extern "C" fn note_exit() {
-    *ENDING.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    *EXITING.lock().unwrap_or_else(PoisonError::into_inner) = true;
 }
 
 impl<T> Drop for UntilExit<T> {
     fn drop(&mut self) {
-        drop_unless(&ENDING, &mut self.0);
+        drop_unless(&EXITING, &mut self.0);
     }
 }
 
-fn drop_unless<T>(ending: &Mutex<bool>, value: &mut ManuallyDrop<T>) {
-    let ending = ending.lock().unwrap_or_else(PoisonError::into_inner);
-    if !*ending {
-        // SAFETY: called once, by `drop`, after which nothing reads it.
+/// Drops the value unless the process is exiting.
+fn drop_unless<T>(exiting: &Mutex<bool>, value: &mut ManuallyDrop<T>) {
+    let exiting = exiting.lock().unwrap_or_else(PoisonError::into_inner);
+    if !*exiting {
+        // SAFETY: `drop` calls this once, and nothing reads the value afterwards.
         unsafe { ManuallyDrop::drop(value) };
     }
 }

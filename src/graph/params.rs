@@ -1,6 +1,6 @@
 //! What all builders share: the numbers of candidates and neighbors, and random generators.
 
-use crate::config::{Fault, Faults, GraphConfig};
+use crate::config::GraphConfig;
 use crate::error::{Error, Result};
 use crate::sample::GraphVersion;
 use crate::telemetry;
@@ -51,8 +51,7 @@ pub(super) fn require_two(samples: usize) -> Result<()> {
 
 /// Refuses the number of neighbors, as a pipeline does.
 fn refused(message: String) -> Error {
-    let fault = Fault { key: "graph.neighbors".into(), line: None, message };
-    Faults { origin: "the settings".into(), faults: vec![fault] }.into()
+    Error::setting("graph.neighbors", message)
 }
 
 /// A generator for one part of one graph.

@@ -19,7 +19,7 @@ pub(super) enum Texts {
 
 /// What to read of a file.
 #[derive(Clone, Copy)]
-pub(super) struct Part<'a> {
+pub(super) struct PartRequest<'a> {
     /// The part's number among those of the file, from 0.
     pub number: usize,
     /// The indices of the columns in the file's schema, in the order wanted.

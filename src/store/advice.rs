@@ -220,6 +220,12 @@ const MIN_REQUEST_BYTES: usize = 64;
 mod tests {
     use super::*;
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn pages_are_as_large_as_the_system_says() {
+        assert!(page_size().is_power_of_two() && page_size() >= 4096, "{}", page_size());
+    }
+
     #[test]
     fn every_group_from_the_own_one_to_the_root_has_a_limit() {
         let paths = |groups| limits(groups).iter().map(|path| path.display().to_string()).collect::<Vec<_>>();

@@ -37,7 +37,7 @@ pub(super) struct StoreBuilder {
 }
 
 /// Is called with the number of rows read so far.
-type Progress<'a> = &'a mut (dyn FnMut(usize) + Send);
+type OnProgress<'a> = &'a mut (dyn FnMut(usize) + Send);
 
 impl StoreBuilder {
     /// Makes a builder of a store with these columns.
@@ -62,7 +62,7 @@ impl StoreBuilder {
     }
 
     /// Opens the segments that are cached, and reads the rows that are missing.
-    pub async fn build(self, source: &dyn Source, progress: Progress<'_>) -> Result<Store> {
+    pub async fn build(self, source: &dyn Source, progress: OnProgress<'_>) -> Result<Store> {
         let shards = source.fingerprint().map(|Fingerprint { shards, .. }| shards).unwrap_or_default();
         let complete = |segments: &[Segment]| {
             let known: usize = segments.iter().map(|segment| segment.shards.len()).sum();
@@ -163,7 +163,7 @@ impl StoreBuilder {
     }
 
     /// Reads a source into the segment that follows those `before`.
-    async fn read(&self, source: &dyn Source, before: &[Segment], progress: Progress<'_>) -> Result<Segment> {
+    async fn read(&self, source: &dyn Source, before: &[Segment], progress: OnProgress<'_>) -> Result<Segment> {
         let shards = source.fingerprint().map(|Fingerprint { shards, .. }| shards).unwrap_or_default();
         let stream = source.read(&self.columns)?;
         let (tx, rx) = mpsc::channel(2);
@@ -240,7 +240,7 @@ pub(super) fn shards_of(schema: &Schema) -> Vec<Shard> {
 }
 
 /// What the reader sends to the writer. A closed channel means that the reader is gone, not that it is done.
-enum Message {
+enum WriterMessage {
     Rows(RecordBatch),
     End {
         /// How many rows of the source were skipped.
@@ -255,16 +255,16 @@ enum Message {
 async fn send(
     source: &dyn Source,
     mut stream: RecordBatches,
-    tx: mpsc::Sender<Message>,
+    tx: mpsc::Sender<WriterMessage>,
     before: usize,
-    progress: Progress<'_>,
+    progress: OnProgress<'_>,
 ) -> Result<()> {
     let mut rows = 0;
     let skipped_before = source.counts().skipped_rows;
     while let Some(batch) = stream.next().await {
         let batch = batch?;
         rows += batch.num_rows();
-        if tx.send(Message::Rows(batch)).await.is_err() {
+        if tx.send(WriterMessage::Rows(batch)).await.is_err() {
             return Ok(());
         }
         progress(before + rows);
@@ -275,14 +275,14 @@ async fn send(
             Err(Error::RowCount { uri: source.uri().to_owned(), found: rows + skipped, expected })
         }
         _ => {
-            let _ = tx.send(Message::End { skipped }).await;
+            let _ = tx.send(WriterMessage::End { skipped }).await;
             Ok(())
         }
     }
 }
 
 /// Writes rows until the end, and returns them as they are mapped.
-fn write(mut rx: mpsc::Receiver<Message>, schema: SchemaRef, path: Option<PathBuf>) -> Result<Written> {
+fn write(mut rx: mpsc::Receiver<WriterMessage>, schema: SchemaRef, path: Option<PathBuf>) -> Result<Written> {
     let mut writer = ArrowFileWriter::create(path.as_deref(), &schema)?;
     let mut coalescer = BatchCoalescer::new(schema.clone(), MAX_STORED_BATCH_ROWS);
     let mut decoder = Decoder::new(schema);
@@ -290,8 +290,8 @@ fn write(mut rx: mpsc::Receiver<Message>, schema: SchemaRef, path: Option<PathBu
     let mut buffered = 0;
     let skipped_rows = loop {
         let batch = match rx.blocking_recv() {
-            Some(Message::Rows(batch)) => batch,
-            Some(Message::End { skipped }) => break skipped,
+            Some(WriterMessage::Rows(batch)) => batch,
+            Some(WriterMessage::End { skipped }) => break skipped,
             None => return Err(Error::Cancelled),
         };
         for piece in pieces(decoder.decode(&batch)?) {

@@ -145,7 +145,7 @@ mod tests {
         }
     }
 
-    /// 2 GiB of text in a column: one row of 64 MB, asked for 32 times.
+    /// 2 GiB of text in a column: one row of 64 MB, gathered 32 times.
     #[test]
     fn more_than_offsets_reach_is_an_error() {
         let text = StringArray::from(vec!["x".repeat(64 << 20)]);

@@ -23,7 +23,7 @@ async fn a_newer_model_embeds_all_samples_anew() {
     let expected = embeddings_of(1, SAMPLES);
     let snapshot = stream.snapshot();
     assert_eq!(*snapshot.embeddings, expected);
-    assert_eq!(snapshot.graph, graph::build(&expected, &graph_config(40, 10), 7, GraphVersion(3)));
+    assert_eq!(snapshot.graph, graph::build(&expected, &graph_config(40, 10), 7, GraphVersion(3)).unwrap());
 }
 
 /// The drift of a probe as large as the data set is the mean cosine shift of all samples.

@@ -1,3 +1,5 @@
+//! Graphs, a row each, as inputs of a graph neural network.
+
 use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
@@ -12,72 +14,75 @@ use crate::encode::inputs::{Declared, Given, Input, Numbers};
 use crate::encode::model::Model;
 use crate::error::{Error, Result};
 
-/// Columns that describe a graph in each row; a batch is their disjoint union.
+/// Columns that describe a graph in each row. A batch is the disjoint union of its graphs.
 pub(super) struct GraphFeature {
     config: GraphInputConfig,
-    /// Features, sources, targets; then, if they are read, attributes and numbers of nodes.
+    /// The columns of features, sources and targets; then, if they are read, of attributes and numbers of nodes.
     columns: Vec<String>,
+    /// Whether edge attributes are read.
     attributes: bool,
-    /// Whether the model is told which nodes are of one graph.
-    tells_apart: bool,
-    nodes: Values,
-    edges: Values,
-    /// The inputs for features and attributes, where the model declares them.
+    /// Whether the model has an input that says which graph a node belongs to.
+    separates_graphs: bool,
+    nodes: InputValues,
+    edges: InputValues,
+    /// The inputs for features and attributes, if the model declares them.
     inputs: [Option<Declared>; 2],
 }
 
-/// What the model takes of each node, or edge.
+/// What the model takes for each node, or edge.
 #[derive(Clone, Copy, Debug)]
-struct Values {
-    /// Numbers of each in flat lists, where known.
+struct InputValues {
+    /// The numbers of a node or edge, if they are known.
     width: Option<usize>,
     takes_fractions: bool,
     /// Whether the input has no dimension for features.
     flat: bool,
 }
 
-/// One row, checked.
+/// The graph of one row, checked.
 #[derive(Clone, Debug)]
 struct Graph {
     nodes: usize,
-    /// Numbers of a node.
+    /// The numbers of a node.
     width: usize,
     features: Numbers,
     sources: Vec<i64>,
     targets: Vec<i64>,
-    /// With the numbers of an edge.
+    /// The attributes of all edges, and the numbers of an edge.
     attributes: Option<(Numbers, usize)>,
 }
 
+/// Rows of a record batch as graphs.
 struct Graphs<'a> {
     feature: &'a GraphFeature,
     lists: Vec<Lists>,
-    /// Nodes and edges of each.
+    /// The length of each graph: its nodes and edges.
     lengths: Vec<usize>,
 }
 
 impl GraphFeature {
+    /// Opens the feature for a model.
     pub fn open(config: &EncodeConfig, model: &Model) -> Self {
         let config = config.graph.clone().unwrap_or_default();
         let input = |name: &str| model.inputs.iter().find(|input| input.is(name));
-        let values = |name: &str, width: Option<usize>| Values {
+        let values = |name: &str, width: Option<usize>| InputValues {
             width: width.or(input(name).and_then(|input| input.dimension(1))),
             takes_fractions: input(name).is_none_or(Declared::takes_fractions),
             flat: input(name).is_some_and(|input| input.shape.len() == 1),
         };
         let attributes = input(NAMES[4]).is_some();
-        let tells_apart = input(NAMES[2]).or(input(NAMES[3])).is_some();
+        let separates_graphs = input(NAMES[2]).or(input(NAMES[3])).is_some();
         let mut columns = vec![config.node_features.clone(), config.edge_sources.clone(), config.edge_targets.clone()];
         columns.extend(attributes.then(|| config.edge_attributes.clone()));
         columns.extend(config.num_nodes.clone());
         let (nodes, edges) = (values(NAMES[0], config.node_width), values(NAMES[4], None));
         let inputs = [NAMES[0], NAMES[4]].map(|name| input(name).cloned());
-        Self { config, columns, attributes, tells_apart, nodes, edges, inputs }
+        Self { config, columns, attributes, separates_graphs, nodes, edges, inputs }
     }
 }
 
-impl Values {
-    /// Numbers of each of `count` nodes or edges; `unit` names one.
+impl InputValues {
+    /// Returns the numbers of each of `count` nodes or edges; `unit` names one in errors.
     fn width(
         self,
         lists: &Lists,
@@ -88,7 +93,7 @@ impl Values {
     ) -> Result<usize, String> {
         let dimensions = lists.dimensions(row)?;
         if numbers == 0 {
-            // None of them says how wide it would be.
+            // Without any numbers, their width is not known.
             return Ok(self.width.unwrap_or(1));
         }
         let width = match (&dimensions[..], self.width, count) {
@@ -108,57 +113,59 @@ impl Values {
         }
     }
 
+    /// Returns the shape of the input for `count` nodes or edges.
     fn shape(self, count: usize, width: usize) -> Vec<usize> {
         if self.flat { vec![count] } else { vec![count, width] }
     }
 }
 
 impl Graphs<'_> {
-    /// The graph in a row.
+    /// Reads the graph of a row, and checks it.
     fn read(&self, row: usize) -> Result<Graph, BadRow> {
         let columns = &self.feature.columns;
-        let bad = |place: usize| move |reason: String| BadRow { row, column: columns[place].clone(), reason };
+        let bad = |column: usize| move |reason: String| BadRow { row, column: columns[column].clone(), reason };
         let GraphFeature { nodes: of_nodes, edges: of_edges, attributes, config, inputs, .. } = self.feature;
-        let fit = |place: usize, input: &Option<Declared>, numbers: &Numbers| {
+        let fit = |column: usize, input: &Option<Declared>, numbers: &Numbers| {
             let reason = input.as_ref().and_then(|input| input.refuses(numbers));
-            reason.map_or(Ok(()), |reason| Err(bad(place)(reason)))
+            reason.map_or(Ok(()), |reason| Err(bad(column)(reason)))
         };
-        let numbers = |place: usize| {
-            self.lists[place].range(row).and_then(|range| self.lists[place].get(range)).map_err(bad(place))
+        let numbers = |column: usize| {
+            self.lists[column].range(row).and_then(|range| self.lists[column].get(range)).map_err(bad(column))
         };
-        let whole = |place: usize| match numbers(place)? {
+        let whole = |column: usize| match numbers(column)? {
             Numbers::Whole(numbers) => Ok(numbers),
-            Numbers::Fractions(_) => Err(bad(place)("has fractions where whole numbers are needed".into())),
+            Numbers::Fractions(_) => Err(bad(column)("has fractions where whole numbers are needed".into())),
         };
-        let told = match config.num_nodes {
+        let stated = match config.num_nodes {
             Some(_) => {
-                let place = columns.len() - 1;
-                let [nodes] = whole(place)?[..] else { return Err(bad(place)("is a list, not one number".into())) };
-                Some(usize::try_from(nodes).map_err(|_| bad(place)(format!("says {nodes} nodes")))?)
+                let column = columns.len() - 1;
+                let [nodes] = whole(column)?[..] else { return Err(bad(column)("is a list, not one number".into())) };
+                Some(usize::try_from(nodes).map_err(|_| bad(column)(format!("says {nodes} nodes")))?)
             }
             None => None,
         };
         let features = numbers(0)?;
         fit(0, &inputs[0], &features)?;
-        let width = of_nodes.width(&self.lists[0], row, features.len(), told, "node").map_err(bad(0))?;
+        let width = of_nodes.width(&self.lists[0], row, features.len(), stated, "node").map_err(bad(0))?;
         let nodes = features.len() / width;
-        if let Some(told) = told.filter(|told| *told != nodes) {
+        if let Some(stated) = stated.filter(|stated| *stated != nodes) {
             return Err(bad(0)(format!(
-                "has features of {nodes} nodes, but `{}` says {told}",
+                "has features of {nodes} nodes, but `{}` says {stated}",
                 columns[columns.len() - 1]
             )));
         }
         if nodes == 0 {
             return Err(bad(0)("has no nodes".into()));
         }
-        let (sources, targets) = (whole(1)?, whole(2)?);
+        let sources = whole(1)?;
+        let targets = whole(2)?;
         if sources.len() != targets.len() {
             let (from, to) = (sources.len(), targets.len());
             return Err(bad(2)(format!("has {to} edges, but `{}` has {from}", columns[1])));
         }
-        for (place, ends) in [(1, &sources), (2, &targets)] {
+        for (column, ends) in [(1, &sources), (2, &targets)] {
             if let Some((edge, end)) = ends.iter().enumerate().find(|(_, end)| !(0..nodes as i64).contains(*end)) {
-                return Err(bad(place)(format!(
+                return Err(bad(column)(format!(
                     "has node {end} at edge {edge}, but there are nodes 0 to {}",
                     nodes - 1
                 )));
@@ -174,7 +181,7 @@ impl Graphs<'_> {
                     let (found, edges) = (values.len() / width, sources.len());
                     return Err(bad(3)(format!("has attributes of {found} edges, but there are {edges}")));
                 }
-                // A graph without edges says nothing about their width.
+                // Without edges, the width of attributes is not known.
                 Some((values, if sources.is_empty() { 0 } else { width }))
             }
             false => None,
@@ -184,13 +191,17 @@ impl Graphs<'_> {
 }
 
 impl GraphFeature {
-    /// The disjoint union of these graphs, which agree on their widths.
+    /// Makes the inputs for the disjoint union of graphs, which have the same widths.
     fn union(&self, graphs: Vec<Graph>) -> Vec<Input> {
         let width = graphs.first().map_or(1, |graph| graph.width);
         let attribute_width = graphs.iter().filter_map(|g| g.attributes.as_ref()).map(|(_, width)| *width).max();
         let whole = || Numbers::Whole(Vec::new());
-        let (mut x, mut attributes) = (whole(), whole());
-        let (mut sources, mut targets, mut batch, mut ptr) = (Vec::new(), Vec::new(), Vec::new(), vec![0]);
+        let mut x = whole();
+        let mut attributes = whole();
+        let mut sources = Vec::new();
+        let mut targets = Vec::new();
+        let mut batch = Vec::new();
+        let mut ptr = vec![0];
         for (number, graph) in graphs.into_iter().enumerate() {
             let before = batch.len() as i64;
             let numbers = x.len() + graph.features.len();
@@ -235,7 +246,7 @@ impl Feature for GraphFeature {
             "[edges, attributes] of numbers",
         ];
         let given = NAMES.into_iter().zip(texts).enumerate();
-        given.map(|(place, (name, text))| Given::new(name, text, true, place < 2)).collect()
+        given.map(|(index, (name, text))| Given::new(name, text, true, index < 2)).collect()
     }
 
     fn columns(&self) -> &[String] {
@@ -243,26 +254,30 @@ impl Feature for GraphFeature {
     }
 
     fn accepts(&self, schema: &Schema) -> Result<()> {
-        let needs = |place: usize| match place {
+        let takes_fractions = |index: usize| match index {
             0 => self.nodes.takes_fractions,
             3 => self.attributes && self.edges.takes_fractions,
             _ => false,
         };
-        for (place, column) in self.columns.iter().enumerate() {
+        for (index, column) in self.columns.iter().enumerate() {
             let Ok(field) = schema.field_with_name(column) else { continue };
             let numbers = number_type(field.data_type());
-            if numbers.is_integer() || (numbers.is_floating() && needs(place)) {
+            if numbers.is_integer() || (numbers.is_floating() && takes_fractions(index)) {
                 continue;
             }
-            let what = if needs(place) { "numbers" } else { "whole numbers" };
-            let of = ["node features", "edges", "edges"].get(place).copied().unwrap_or(match needs(place) {
-                true => "edge attributes",
-                false => "this part of a graph",
-            });
+            let what = if takes_fractions(index) { "numbers" } else { "whole numbers" };
+            let content = match index {
+                0 => "node features",
+                1 | 2 => "edges",
+                _ if takes_fractions(index) => "edge attributes",
+                _ => "this part of a graph",
+            };
             return Err(Error::ColumnType {
                 column: column.clone(),
                 found: field.data_type().to_string(),
-                expected: format!("{of} are lists of {what} for this model; name another column in `[encode.graph]`"),
+                expected: format!(
+                    "{content} are lists of {what} for this model; name another column in `[encode.graph]`"
+                ),
             });
         }
         Ok(())
@@ -273,16 +288,16 @@ impl Feature for GraphFeature {
     }
 
     fn grouping(&self) -> Grouping {
-        if self.tells_apart { Grouping::Any } else { Grouping::Alone }
+        if self.separates_graphs { Grouping::Any } else { Grouping::Alone }
     }
 
-    /// Rings of nodes.
+    /// Makes rings of nodes.
     fn probes(&self) -> Result<Box<dyn Samples + '_>> {
         const NODES: [usize; 3] = [2, 2, 5];
         let of_each = |of: &dyn Fn(usize, usize) -> Numbers| {
             Lists::of(&NODES.iter().enumerate().map(|(row, nodes)| of(row, *nodes)).collect::<Vec<_>>())
         };
-        let values = |values: Values| {
+        let values = |values: InputValues| {
             move |row: usize, nodes: usize| {
                 let numbers = 0..nodes * values.width.unwrap_or(1);
                 let other = move |at: usize| row > 0 && (at + row).is_multiple_of(2);
@@ -304,8 +319,8 @@ impl Feature for GraphFeature {
 
 impl GraphFeature {
     fn samples(&self, lists: Vec<Lists>, rows: usize) -> Graphs<'_> {
-        // Without the width of features it is no more than a measure of size.
-        let numbers = |place: usize, row: usize| lists[place].range(row).map_or(0, |range| range.len());
+        // If the width of features is not known, this is only a measure of size.
+        let numbers = |column: usize, row: usize| lists[column].range(row).map_or(0, |range| range.len());
         let nodes = |row: usize| match lists[0].dimensions(row).as_deref() {
             Ok(&[nodes, _]) => nodes,
             _ => numbers(0, row) / self.nodes.width.unwrap_or(1).max(1),
@@ -316,8 +331,9 @@ impl GraphFeature {
 }
 
 impl Samples for Graphs<'_> {
-    /// Where the model leaves open how many numbers nodes and edges have, graphs go with others that have as many:
-    /// which of them it takes must not depend on who is beside them.
+    /// Groups graphs with the same widths of nodes and edges, if the model does not fix these.
+    ///
+    /// Whether a graph can be encoded must not depend on the others in its batch.
     fn groups(&self, _: Grouping, max_rows: usize, max_tokens: usize) -> Vec<Vec<usize>> {
         let GraphFeature { nodes, edges, attributes, .. } = self.feature;
         if nodes.width.is_some() && (edges.width.is_some() || !attributes) {
@@ -328,7 +344,7 @@ impl Samples for Graphs<'_> {
             let widths = |graph: Graph| (graph.width, graph.attributes.map_or(0, |(_, width)| width));
             alike.entry(self.read(row).map_or((0, 0), widths)).or_default().push(row);
         }
-        // A graph without edges goes with any that have the same nodes.
+        // A graph without edges may join others with the same width of nodes.
         let edgeless: Vec<_> = alike.extract_if((0, 0).., |(_, attributes), _| *attributes == 0).collect();
         for ((width, _), rows) in edgeless {
             let with_edges = alike.range((width, 0)..).next().map(|(widths, _)| *widths).filter(|w| w.0 == width);
@@ -338,16 +354,20 @@ impl Samples for Graphs<'_> {
             rows.sort_unstable();
             let lengths: Vec<_> = rows.iter().map(|&row| self.lengths[row]).collect();
             let groups = joined(&lengths, max_rows, max_tokens);
-            groups.into_iter().map(|group| group.into_iter().map(|place| rows[place]).collect()).collect::<Vec<_>>()
+            groups.into_iter().map(|group| group.into_iter().map(|index| rows[index]).collect()).collect::<Vec<_>>()
         });
         groups.collect()
     }
 
     fn batch(&self, rows: &[usize]) -> Result<Batch> {
-        let (mut batch, mut graphs) = (Batch::default(), Vec::<Graph>::new());
+        let mut batch = Batch::default();
+        let mut graphs = Vec::<Graph>::new();
         for &row in rows {
             match self.read(row) {
-                Ok(graph) => (batch.rows.push(row), graphs.push(graph)).1,
+                Ok(graph) => {
+                    batch.rows.push(row);
+                    graphs.push(graph);
+                }
                 Err(reason) => batch.bad.push(reason),
             }
         }
@@ -356,5 +376,5 @@ impl Samples for Graphs<'_> {
     }
 }
 
-/// What a union consists of, as PyTorch Geometric names it.
+/// The inputs of a union, as PyTorch Geometric names them.
 const NAMES: [&str; 5] = ["x", "edge_index", "batch", "ptr", "edge_attr"];

@@ -1,3 +1,5 @@
+//! Images as inputs of a vision model.
+
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float32Type, Schema, UInt8Type};
@@ -5,7 +7,7 @@ use fast_image_resize::Resizer;
 
 use super::decode::decode;
 use super::lists::{Lists, number_type};
-use super::pixels::{Pixels, Values};
+use super::pixels::{PixelValues, Pixels};
 use super::{Batch, Feature, Samples};
 use crate::config::{EncodeConfig, ImageConfig, ImageSize, Layout, PixelOrder};
 use crate::encode::BadRow;
@@ -14,34 +16,39 @@ use crate::encode::inputs::{Given, Input, Numbers};
 use crate::encode::model::Model;
 use crate::error::{Error, Result};
 
-/// A column of images, encoded or raw, all brought to one size.
+/// A column of images, encoded or raw, which are brought to one size.
 pub(super) struct ImageFeature {
     columns: Vec<String>,
     config: ImageConfig,
-    /// The model's input.
+    /// The name of the model's input.
     name: String,
     size: ImageSize,
+    /// Height and width after cropping.
     crop: [usize; 2],
     channels: usize,
-    /// What each channel is multiplied with, and what is added then.
+    /// For each channel, the factor of its values, and what is added to them then.
     linear: Vec<(f32, f32)>,
 }
 
+/// Rows of a record batch as images.
 struct Images<'a> {
     feature: &'a ImageFeature,
     rows: usize,
-    source: Source,
+    content: Content,
 }
 
-enum Source {
-    /// No column: patterns to try the model on.
+/// Where the images of rows come from.
+enum Content {
+    /// Patterns, without a column, to try the model on.
     Patterns,
-    /// Values in a `BinaryView`, and perhaps paths in a `Utf8View`.
+    /// Encoded images in a `BinaryView`, and perhaps paths in a `Utf8View`.
     Encoded(ArrayRef, Option<ArrayRef>),
+    /// Pixels in lists.
     Raw(Lists),
 }
 
 impl ImageFeature {
+    /// Opens the feature for a model, and checks the settings against its input.
     pub fn open(config: &EncodeConfig, model: &Model) -> Result<Self> {
         let image = config.image.clone().unwrap_or_default();
         let preferred = model.inputs.iter().find(|input| input.is(NAME));
@@ -95,7 +102,7 @@ impl ImageFeature {
             );
             return Err(fault("channels", message));
         }
-        let of = |values: &[f32], channel: usize| values.get(channel).or(values.first()).copied();
+        let of_channel = |values: &[f32], channel: usize| values.get(channel).or(values.first()).copied();
         for (key, values) in [("mean", &image.mean), ("std", &image.std)] {
             if !matches!(values.len(), 0 | 1) && values.len() != channels {
                 let message = format!("has {} numbers for {channels} channels; give one for each", values.len());
@@ -103,7 +110,8 @@ impl ImageFeature {
             }
         }
         let linear = |channel: usize| {
-            let (mean, std) = (of(&image.mean, channel).unwrap_or(0.0), of(&image.std, channel).unwrap_or(1.0));
+            let mean = of_channel(&image.mean, channel).unwrap_or(0.0);
+            let std = of_channel(&image.std, channel).unwrap_or(1.0);
             (image.scale / std, -mean / std)
         };
         Ok(Self {
@@ -117,7 +125,7 @@ impl ImageFeature {
         })
     }
 
-    /// An image in the size of the model.
+    /// Resizes and crops an image to the size of the model.
     fn fit(&self, pixels: Pixels, resizer: &mut Resizer) -> Result<Pixels, String> {
         let size = match self.size {
             ImageSize::Exact(size) => size,
@@ -126,7 +134,7 @@ impl ImageFeature {
             }
             ImageSize::Shorter(side) => [side * pixels.height / pixels.width.max(1), side],
         };
-        if size.iter().any(|side| *side > LONGEST) {
+        if size.iter().any(|side| *side > MAX_RESIZED_SIDE) {
             return Err(format!(
                 "is an image of {} × {} pixels, too narrow to be resized",
                 pixels.height, pixels.width
@@ -135,7 +143,7 @@ impl ImageFeature {
         Ok(pixels.with_channels(self.channels).resize(size, resizer)?.crop(self.crop))
     }
 
-    /// Raw pixels of a row, [height, width, channels].
+    /// Reads the raw pixels of a row [height, width, channels].
     fn raw(&self, lists: &Lists, row: usize) -> Result<Pixels, String> {
         let dimensions = lists.dimensions(row)?;
         let chw = self.config.order == PixelOrder::Chw;
@@ -153,35 +161,38 @@ impl ImageFeature {
                 "has {numbers} numbers in lists of {dimensions:?}, which are no {height} × {width} pixels of 1 or 3 channels"
             ));
         }
+        /// Reorders pixels from planes, one a channel, if they are in planes.
         fn interleaved<T: Copy>(values: &[T], channels: usize, chw: bool) -> Vec<T> {
             if !chw || channels == 1 {
                 return values.to_vec();
             }
             let pixels = values.len() / channels;
-            (0..values.len()).map(|at| values[at % channels * pixels + at / channels]).collect()
+            (0..values.len()).map(|index| values[index % channels * pixels + index / channels]).collect()
         }
         let numbers = lists.numbers();
         let values = match numbers.as_primitive_opt::<UInt8Type>() {
-            Some(bytes) => Values::Bytes(interleaved(&bytes.values()[range], channels, chw)),
+            Some(bytes) => PixelValues::Bytes(interleaved(&bytes.values()[range], channels, chw)),
             None => {
                 let floats = &numbers.as_primitive::<Float32Type>().values()[range];
                 if let Some(odd) = floats.iter().find(|x| !x.is_finite()) {
                     return Err(format!("has a pixel of {odd}"));
                 }
-                Values::Floats(interleaved(floats, channels, chw))
+                PixelValues::Floats(interleaved(floats, channels, chw))
             }
         };
         Ok(Pixels { height, width, channels, values })
     }
 
-    /// Gray, or gray with stripes, of the size that the model takes.
+    /// Makes a gray image, or gray with stripes, of the size that the model takes.
     fn pattern(&self, number: usize) -> Pixels {
-        let ([height, width], channels) = (self.crop, self.channels);
-        let value = |at: usize| (1.0 + (at * number % 7) as f32 / 7.0) / 2.0 / self.config.scale;
-        let values = Values::Floats((0..height * width * channels).map(value).collect());
+        let [height, width] = self.crop;
+        let channels = self.channels;
+        let value = |index: usize| (1.0 + (index * number % 7) as f32 / 7.0) / 2.0 / self.config.scale;
+        let values = PixelValues::Floats((0..height * width * channels).map(value).collect());
         Pixels { height, width, channels, values }
     }
 
+    /// Makes the input for images.
     fn input(&self, images: usize, numbers: Vec<f32>) -> Vec<Input> {
         let [height, width] = self.crop;
         let shape = match self.config.layout {
@@ -214,7 +225,7 @@ impl Feature for ImageFeature {
         let fits = match field.data_type() {
             DataType::Struct(fields) => {
                 let mut named = fields.iter().filter(|f| f.name() == BYTES);
-                // Of two, which one is meant?
+                // With two such fields, it is not clear which one is meant.
                 named.next().is_some_and(|field| is_binary(field.data_type())) && named.next().is_none()
             }
             list @ (DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..)) => {
@@ -240,14 +251,14 @@ impl Feature for ImageFeature {
             Some(parts) => (parts.column_by_name(BYTES), parts.column_by_name(PATH)),
             None => (Some(column).filter(|column| is_binary(column.data_type())), None),
         };
-        let source = match encoded {
-            Some(values) => Source::Encoded(
+        let content = match encoded {
+            Some(values) => Content::Encoded(
                 cast(values, &DataType::BinaryView).map_err(|cause| Error::Arrow { action: "read images", cause })?,
                 paths.and_then(|paths| cast(paths, &DataType::Utf8View).ok()),
             ),
-            None => Source::Raw(Lists::new(column)),
+            None => Content::Raw(Lists::new(column)),
         };
-        Ok(Box::new(Images { feature: self, rows: rows.num_rows(), source }))
+        Ok(Box::new(Images { feature: self, rows: rows.num_rows(), content }))
     }
 
     fn grouping(&self) -> Grouping {
@@ -255,7 +266,7 @@ impl Feature for ImageFeature {
     }
 
     fn probes(&self) -> Result<Box<dyn Samples + '_>> {
-        Ok(Box::new(Images { feature: self, rows: 3, source: Source::Patterns }))
+        Ok(Box::new(Images { feature: self, rows: 3, content: Content::Patterns }))
     }
 }
 
@@ -264,18 +275,19 @@ impl Samples for Images<'_> {
         length_sorted(&vec![0; self.rows], |_| (), max_rows, max_tokens)
     }
 
-    /// Decodes one image after another: groups run side by side.
+    /// Decodes one image after another, since groups run side by side.
     fn batch(&self, rows: &[usize]) -> Result<Batch> {
         let feature = self.feature;
         let [height, width] = feature.crop;
         let mut numbers = Vec::with_capacity(rows.len() * feature.channels * height * width);
-        let (mut batch, mut resizer) = (Batch::default(), Resizer::new());
+        let mut batch = Batch::default();
+        let mut resizer = Resizer::new();
         for &row in rows {
-            let pixels = match &self.source {
-                Source::Patterns => Ok(feature.pattern(row)),
-                Source::Encoded(values, paths) if values.is_null(row) => Err(no_bytes(paths.as_ref(), row)),
-                Source::Encoded(values, _) => decode(values.as_binary_view().value(row)),
-                Source::Raw(lists) => feature.raw(lists, row),
+            let pixels = match &self.content {
+                Content::Patterns => Ok(feature.pattern(row)),
+                Content::Encoded(values, paths) if values.is_null(row) => Err(no_bytes(paths.as_ref(), row)),
+                Content::Encoded(values, _) => decode(values.as_binary_view().value(row)),
+                Content::Raw(lists) => feature.raw(lists, row),
             };
             match pixels.and_then(|pixels| feature.fit(pixels, &mut resizer)) {
                 Ok(pixels) => {
@@ -290,7 +302,7 @@ impl Samples for Images<'_> {
     }
 }
 
-/// Why a struct holds no image; paths are not followed, since they lead out of the data.
+/// Returns the reason why a struct has no image. Paths are not followed, since they lead out of the data.
 fn no_bytes(paths: Option<&ArrayRef>, row: usize) -> String {
     match paths.filter(|paths| paths.is_valid(row)).map(|paths| paths.as_string_view().value(row)) {
         Some(path) => format!("has no `{BYTES}`, only the path `{path}`; write the images themselves into the file"),
@@ -302,6 +314,7 @@ fn is_binary(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Binary | DataType::LargeBinary | DataType::BinaryView)
 }
 
+/// Describes the model's input in words.
 fn shape(layout: Layout) -> &'static str {
     match layout {
         Layout::Nchw => "[batch, channels, height, width] of float",
@@ -315,8 +328,8 @@ const NAME: &str = "pixel_values";
 /// The field of a struct that holds the encoded image.
 const BYTES: &str = "bytes";
 
-/// The one that says where it came from.
+/// The field of a struct that says where the image was read from.
 const PATH: &str = "path";
 
-/// Pixels that a side may have after resizing.
-const LONGEST: usize = 1 << 16;
+/// The most pixels of a side after resizing.
+const MAX_RESIZED_SIDE: usize = 1 << 16;

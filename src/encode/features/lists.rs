@@ -1,4 +1,4 @@
-//! A column of numbers or (nested) lists of numbers, each row as one run of numbers.
+//! Reads columns of numbers, or of nested lists of numbers, row by row.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,22 +9,26 @@ use arrow::datatypes::{DataType, Float32Type, Int64Type};
 
 use crate::encode::inputs::Numbers;
 
-/// A column of (nested) lists, looked through down to its numbers.
+/// A column of numbers or nested lists, taken apart.
 pub(super) struct Lists {
+    /// The arrays of lists, the outermost first.
     levels: Vec<ArrayRef>,
+    /// The numbers of all rows.
     numbers: ArrayRef,
 }
 
 impl Lists {
+    /// Takes a column apart.
     pub fn new(column: &ArrayRef) -> Self {
-        let (mut levels, mut numbers) = (Vec::new(), column.clone());
+        let mut levels = Vec::new();
+        let mut numbers = column.clone();
         while let Some(inner) = values(&numbers) {
             levels.push(std::mem::replace(&mut numbers, inner));
         }
         Self { levels, numbers }
     }
 
-    /// Rows of these numbers, all whole or all fractions.
+    /// Makes a column of rows of numbers, which are all whole or all fractions.
     pub fn of(rows: &[Numbers]) -> Self {
         let whole = |numbers: &Numbers| match numbers {
             Numbers::Whole(numbers) => Some(numbers.iter().copied().map(Some).collect::<Vec<_>>()),
@@ -41,10 +45,10 @@ impl Lists {
         Self::new(&(Arc::new(lists) as ArrayRef))
     }
 
-    /// The numbers in this range, in one of the two types that inputs are made of.
+    /// Returns the numbers in this range as `i64` or `f32`.
     ///
     /// # Errors
-    /// Where one is not finite, or does not fit.
+    /// The reason, if one of them is not finite or does not fit the type.
     pub fn get(&self, range: Range<usize>) -> Result<Numbers, String> {
         let numbers = self.numbers.slice(range.start, range.len());
         let is_whole = numbers.data_type().is_integer();
@@ -61,20 +65,20 @@ impl Lists {
         }
     }
 
-    /// Lists within each other: 0 for plain numbers.
+    /// Returns how deep lists are nested: 0 for a column of numbers.
     pub fn depth(&self) -> usize {
         self.levels.len()
     }
 
-    /// The numbers, of all rows.
+    /// Returns the numbers of all rows.
     pub fn numbers(&self) -> &ArrayRef {
         &self.numbers
     }
 
-    /// Where the numbers of a row lie.
+    /// Returns the range of a row's numbers.
     ///
     /// # Errors
-    /// Where something of the row is null.
+    /// The reason, if the row has a null.
     pub fn range(&self, row: usize) -> Result<Range<usize>, String> {
         let mut range = row..row + 1;
         for level in &self.levels {
@@ -85,15 +89,16 @@ impl Lists {
         Ok(range)
     }
 
-    /// The dimensions of a row, one for each level of lists.
+    /// Returns the dimensions of a row, one for each level of lists.
     ///
     /// # Errors
-    /// Where lists of one level have different lengths, or something is null.
+    /// The reason, if lists of one level differ in length, or the row has a null.
     pub fn dimensions(&self, row: usize) -> Result<Vec<usize>, String> {
-        let (mut range, mut dimensions) = (row..row + 1, Vec::new());
+        let mut range = row..row + 1;
+        let mut dimensions = Vec::new();
         for level in &self.levels {
             refuse_nulls(level, &range)?;
-            let length = |at: usize| bounds(level, &(at..at + 1)).len();
+            let length = |list: usize| bounds(level, &(list..list + 1)).len();
             let first = range.clone().next().map_or(0, length);
             if let Some(other) = range.clone().map(length).find(|other| *other != first) {
                 return Err(format!("has lists of {first} and of {other} where all must be of one length"));
@@ -106,7 +111,7 @@ impl Lists {
     }
 }
 
-/// The type of numbers below all lists.
+/// Returns the type of the numbers in nested lists.
 pub(super) fn number_type(mut data_type: &DataType) -> &DataType {
     while let DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) = data_type {
         data_type = item.data_type();
@@ -114,6 +119,7 @@ pub(super) fn number_type(mut data_type: &DataType) -> &DataType {
     data_type
 }
 
+/// Returns the values of an array of lists; `None` for another array.
 fn values(list: &ArrayRef) -> Option<ArrayRef> {
     match list.data_type() {
         DataType::List(_) => Some(list.as_list::<i32>().values().clone()),
@@ -123,14 +129,14 @@ fn values(list: &ArrayRef) -> Option<ArrayRef> {
     }
 }
 
-/// Where the values of consecutive lists lie.
+/// Returns the range of the values of consecutive lists.
 fn bounds(list: &ArrayRef, range: &Range<usize>) -> Range<usize> {
-    let at = |i: usize| match list.data_type() {
+    let offset = |i: usize| match list.data_type() {
         DataType::List(_) => list.as_list::<i32>().value_offsets()[i] as usize,
         DataType::LargeList(_) => list.as_list::<i64>().value_offsets()[i] as usize,
         _ => list.as_fixed_size_list().value_offset_at(i),
     };
-    at(range.start)..at(range.end)
+    offset(range.start)..offset(range.end)
 }
 
 fn refuse_nulls(array: &ArrayRef, range: &Range<usize>) -> Result<(), String> {

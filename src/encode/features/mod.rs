@@ -1,7 +1,10 @@
 //! "Here are rows, give me the inputs of a model."
 //!
-//! A [`Feature`] is all that [`OnnxEncoder`](super::OnnxEncoder) knows of a kind of data: rows become [`Samples`] with a
-//! length, and groups of these become a [`Batch`] of inputs by name.
+//! A [`Feature`] is a kind of data; [`OnnxEncoder`](super::OnnxEncoder) knows nothing else of it.
+//!
+//! 1. [`Feature::prepare`] makes [`Samples`] of the rows of a record batch.
+//! 2. [`Samples::groups`] decides which rows go through the model together.
+//! 3. [`Samples::batch`] makes a [`Batch`] of each group: inputs by name.
 
 mod decode;
 mod graph;
@@ -30,71 +33,71 @@ use crate::error::Result;
 
 /// A kind of data that a model reads.
 pub(super) trait Feature: Send + Sync {
-    /// What it is called in messages.
+    /// Returns the name of the kind in messages.
     fn kind(&self) -> &'static str;
 
-    /// What a batch of it consists of.
+    /// Lists the inputs that it gives.
     fn given(&self) -> Vec<Given>;
 
-    /// The columns that it reads.
+    /// Returns the columns that it reads.
     fn columns(&self) -> &[String];
 
-    /// As that of an [`Encoder`](super::Encoder).
+    /// Returns the field that it reads of a struct column; see [`Encoder::field`](super::Encoder::field).
     fn field(&self, _: &str) -> Option<&str> {
         None
     }
 
-    /// Refuses columns of the wrong type; all are there.
+    /// Refuses columns of the wrong type. None is missing.
     fn accepts(&self, schema: &Schema) -> Result<()>;
 
-    /// Looks at rows, which hold [`columns`](Self::columns) in that order.
+    /// Prepares rows, which hold [`columns`](Self::columns) in that order.
     fn prepare<'a>(&'a self, rows: &'a RecordBatch) -> Result<Box<dyn Samples + 'a>>;
 
-    /// Which samples may share a batch, as far as the model's inputs tell.
+    /// Says which samples may share a batch, as far as the model's inputs tell.
     fn grouping(&self) -> Grouping;
 
-    /// Three samples to try the model on: two of one length and, where samples have one, a longer one.
+    /// Makes three samples to try the model on: two of one length and, if samples have lengths, a longer one.
     fn probes(&self) -> Result<Box<dyn Samples + '_>>;
 
-    /// The length of the longest sample that can come, where there is a limit.
+    /// Returns the length of the longest possible sample; `None` if there is no limit.
     fn longest(&self) -> Option<usize> {
         None
     }
 
-    /// A sample of this length, where there is a limit.
+    /// Makes a sample of this length, if there is a limit.
     fn of_length(&self, _length: usize) -> Result<Batch> {
         self.probes()?.batch(&[0])
     }
 
-    /// Lowers the limit to what the model takes, and tells whether it may: the settings may name another.
+    /// Lowers the limit to what the model takes; returns false if the settings fix another limit.
     fn cut(&mut self, _length: usize) -> Result<bool> {
         Ok(false)
     }
 }
 
-/// Rows on their way to the model.
+/// Rows that are prepared for a model.
 pub(super) trait Samples: Sync {
-    /// Which rows go through the model together; every row in exactly one group.
+    /// Groups the rows that go through the model together. Every row is in exactly one group.
     fn groups(&self, grouping: Grouping, max_rows: usize, max_tokens: usize) -> Vec<Vec<usize>>;
 
-    /// The inputs for these rows.
+    /// Makes the inputs for these rows.
     fn batch(&self, rows: &[usize]) -> Result<Batch>;
 }
 
-/// What goes through the model together.
+/// The inputs that go through the model together.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Batch {
-    /// The rows that are in it, in their order there.
+    /// The rows that are in the batch, in its order.
     pub rows: Vec<usize>,
-    /// Those that could not be read.
+    /// The rows that could not be read.
     pub bad: Vec<BadRow>,
-    /// Inputs, whether or not the model declares them; of no meaning without rows.
+    /// The inputs, whether or not the model declares them; meaningless without rows.
     pub inputs: Vec<Input>,
-    /// Which states count, for each input that these may belong to; none where all do.
+    /// The states that count, for each input that they may belong to; empty if all count.
     pub counted: Vec<Counted>,
 }
 
-/// What `config` asks for, for this model.
+/// Opens the feature that `config` asks for, for this model.
 pub(super) fn open(config: &EncodeConfig, model: &Model) -> Result<Box<dyn Feature>> {
     Ok(match config.kind() {
         FeatureKind::Image => Box::new(ImageFeature::open(config, model)?),

@@ -1,3 +1,5 @@
+//! Columns of numbers as inputs of any model.
+
 use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
@@ -16,34 +18,37 @@ use crate::error::{Error, Result, quoted};
 /// Columns of numbers, each for one input of the model.
 pub(super) struct TensorFeature {
     columns: Vec<String>,
-    /// The inputs, each for the column at its place.
+    /// The inputs, each for the column at the same index.
     inputs: Vec<Declared>,
-    /// What each of them takes of a row.
-    shapes: Vec<Shape>,
-    /// Masks, each with the place of the input that it belongs to.
+    /// What each input takes of a row.
+    shapes: Vec<RowShape>,
+    /// The names of masks, each with the index of the input that it belongs to.
     masks: Vec<(String, usize)>,
 }
 
 /// What an input takes of a row.
 #[derive(Clone, Copy, Debug)]
-struct Shape {
-    /// Numbers of a step: a place on the second axis.
+struct RowShape {
+    /// The numbers of a step, which is an index on the second axis.
     width: usize,
-    /// Steps, where the model fixes them.
+    /// The number of steps, if the model fixes it.
     steps: Option<usize>,
-    /// Whether a mask tells how many of them there are.
+    /// Whether a mask tells the model how many steps a row has.
     is_masked: bool,
 }
 
+/// Rows of a record batch as tensors.
 struct Tensors<'a> {
     feature: &'a TensorFeature,
     lists: Vec<Lists>,
-    /// Numbers of a row in those inputs whose rows may differ.
+    /// For each row, the numbers in those inputs whose rows may differ in length.
     sizes: Vec<Vec<usize>>,
+    /// For each row, the numbers in the longest input with open length.
     lengths: Vec<usize>,
 }
 
 impl TensorFeature {
+    /// Opens the feature for a model.
     pub fn open(config: &EncodeConfig, model: &Model) -> Result<Self> {
         let names = config.tensor.as_ref().map(|tensor| &tensor.inputs);
         let column = |input: &Declared| names?.iter().find(|(name, _)| input.is(name)).map(|(_, column)| column);
@@ -53,7 +58,8 @@ impl TensorFeature {
                 format!("declares no input `{name}`, which encode.tensor.inputs names; it has {}", quoted(&declared));
             return Err(model.fault(reason, None));
         }
-        let is_mask = |input: &&Declared| column(input).is_none() && (input.is(MASK) || input.plain().ends_with(OF));
+        let is_mask =
+            |input: &&Declared| column(input).is_none() && (input.is(MASK) || input.base_name().ends_with(MASK_SUFFIX));
         let (masks, inputs): (Vec<_>, Vec<_>) = model.inputs.iter().partition(is_mask);
         if let Some(input) = inputs.iter().find(|i| (2..i.shape.len()).any(|axis| i.dimension(axis).is_none())) {
             let reason = format!(
@@ -62,35 +68,37 @@ impl TensorFeature {
             );
             return Err(model.fault(reason, None));
         }
-        let place = |name: &str| inputs.iter().position(|input| input.is(name));
-        // One without a name of its own belongs to the only input that is as long.
-        let alike = |mask: &Declared| -> Option<usize> {
+        let index = |name: &str| inputs.iter().position(|input| input.is(name));
+        // A mask that names no input belongs to the only one that is as long.
+        let only_alike = |mask: &Declared| -> Option<usize> {
             let fits = |input: &&Declared| input.shape.len() > 1 && input.dimension(1) == mask.dimension(1);
-            let mut places = inputs.iter().enumerate().filter(|(_, input)| fits(input)).map(|(place, _)| place);
-            places.next().filter(|_| places.next().is_none())
+            let mut fitting = inputs.iter().enumerate().filter(|(_, input)| fits(input)).map(|(index, _)| index);
+            fitting.next().filter(|_| fitting.next().is_none())
         };
-        let of = |mask: &Declared| mask.plain().strip_suffix(OF).and_then(place).or_else(|| alike(mask));
-        let masks: Vec<_> = masks.iter().filter_map(|mask| Some((mask.name.clone(), of(mask)?))).collect();
-        let is_masked = |place: usize| masks.iter().any(|(_, of)| *of == place);
+        let masked =
+            |mask: &Declared| mask.base_name().strip_suffix(MASK_SUFFIX).and_then(index).or_else(|| only_alike(mask));
+        let masks: Vec<_> = masks.iter().filter_map(|mask| Some((mask.name.clone(), masked(mask)?))).collect();
+        let is_masked = |input: usize| masks.iter().any(|(_, masked)| *masked == input);
         Ok(Self {
             columns: inputs
                 .iter()
-                .map(|input| column(input).map_or(input.plain(), String::as_str).to_owned())
+                .map(|input| column(input).map_or(input.base_name(), String::as_str).to_owned())
                 .collect(),
-            shapes: inputs.iter().enumerate().map(|(place, input)| Shape::of(input, is_masked(place))).collect(),
+            shapes: inputs.iter().enumerate().map(|(index, input)| RowShape::of(input, is_masked(index))).collect(),
             inputs: inputs.into_iter().cloned().collect(),
             masks,
         })
     }
 
-    /// The inputs for rows of numbers for each column.
+    /// Makes the inputs for rows, each with numbers for all columns.
     fn batch(&self, rows: Vec<Vec<Numbers>>) -> Batch {
-        let (count, mut batch) = (rows.len(), Batch::default());
+        let count = rows.len();
+        let mut batch = Batch::default();
         let mut columns: Vec<Vec<Numbers>> = self.inputs.iter().map(|_| Vec::with_capacity(count)).collect();
         for row in rows {
             columns.iter_mut().zip(row).for_each(|(column, numbers)| column.push(numbers));
         }
-        for (place, ((declared, shape), column)) in self.inputs.iter().zip(&self.shapes).zip(columns).enumerate() {
+        for (index, ((declared, shape), column)) in self.inputs.iter().zip(&self.shapes).zip(columns).enumerate() {
             let lengths: Vec<_> = column.iter().map(|numbers| numbers.len() / shape.width).collect();
             let longest = shape.steps.unwrap_or_else(|| lengths.iter().copied().max().unwrap_or(0).max(1));
             let mut all = Numbers::Whole(Vec::new());
@@ -104,8 +112,8 @@ impl TensorFeature {
             };
             let dimensions = (0..declared.shape.len()).map(dimension).collect();
             batch.inputs.push(Input { name: declared.name.clone(), shape: dimensions, numbers: all });
-            for (name, _) in self.masks.iter().filter(|(_, of)| *of == place) {
-                let mask = lengths.iter().flat_map(|&n| (0..longest).map(move |at| i64::from(at < n)));
+            for (name, _) in self.masks.iter().filter(|(_, masked)| *masked == index) {
+                let mask = lengths.iter().flat_map(|&n| (0..longest).map(move |step| i64::from(step < n)));
                 let numbers = Numbers::Whole(mask.collect());
                 batch.inputs.push(Input { name: name.clone(), shape: vec![count, longest], numbers });
             }
@@ -118,18 +126,18 @@ impl TensorFeature {
 
     fn samples(&self, lists: Vec<Lists>, rows: usize) -> Tensors<'_> {
         let numbers = |row: usize, lists: &Lists| lists.range(row).map_or(0, |range| range.len());
-        let of_row = |row: usize, of: &dyn Fn(&Shape) -> bool| -> Vec<usize> {
+        let sizes = |row: usize, wanted: &dyn Fn(&RowShape) -> bool| -> Vec<usize> {
             lists
                 .iter()
                 .zip(&self.shapes)
-                .filter(|(_, shape)| of(shape))
+                .filter(|(_, shape)| wanted(shape))
                 .map(|(lists, _)| numbers(row, lists))
                 .collect()
         };
         Tensors {
-            sizes: (0..rows).map(|row| of_row(row, &|shape| shape.is_ragged())).collect(),
+            sizes: (0..rows).map(|row| sizes(row, &|shape| shape.is_ragged())).collect(),
             lengths: (0..rows)
-                .map(|row| of_row(row, &|shape| shape.steps.is_none()).into_iter().max().unwrap_or(0))
+                .map(|row| sizes(row, &|shape| shape.steps.is_none()).into_iter().max().unwrap_or(0))
                 .collect(),
             feature: self,
             lists,
@@ -137,7 +145,7 @@ impl TensorFeature {
     }
 }
 
-impl Shape {
+impl RowShape {
     fn of(input: &Declared, is_masked: bool) -> Self {
         let fixed = |axis: usize| input.dimension(axis).unwrap_or(1).max(1);
         let width = (2..input.shape.len()).map(fixed).product();
@@ -150,7 +158,7 @@ impl Shape {
         self.steps.is_none() || self.is_masked
     }
 
-    /// Refuses so many numbers where they do not make whole steps, or not as many as are wanted.
+    /// Refuses a row with this many numbers if they are not whole steps, or not as many as the model takes.
     fn check(self, numbers: usize) -> Result<(), String> {
         match self.steps {
             Some(steps) if !self.is_masked && steps * self.width != numbers => {
@@ -208,28 +216,29 @@ impl Feature for TensorFeature {
         Ok(Box::new(self.samples(rows.columns().iter().map(Lists::new).collect(), rows.num_rows())))
     }
 
-    /// Only a mask, and only one, tells the model what is filled up.
+    /// Padding needs a mask, and one mask tells of one input only.
     fn grouping(&self) -> Grouping {
         match self.shapes.iter().filter(|shape| shape.is_ragged()).collect::<Vec<_>>()[..] {
-            [] | [Shape { is_masked: true, .. }] => Grouping::Any,
+            [] | [RowShape { is_masked: true, .. }] => Grouping::Any,
             _ => Grouping::OfOneLength,
         }
     }
 
     fn probes(&self) -> Result<Box<dyn Samples + '_>> {
         let lists = self.inputs.iter().zip(&self.shapes).map(|(input, shape)| {
-            let rows = [SHORT, SHORT, LONG].into_iter().enumerate().map(|(row, wanted)| {
+            let rows = [SHORT_STEPS, SHORT_STEPS, LONG_STEPS].into_iter().enumerate().map(|(row, wanted)| {
                 let steps = if shape.is_masked {
                     wanted.min(shape.steps.unwrap_or(wanted))
                 } else {
                     shape.steps.unwrap_or(wanted)
                 };
-                // Numbers that any model takes: categories 0 and 1, fractions up to 1.
-                let other = |at: usize| row > 0 && (at + row).is_multiple_of(2);
-                let places = 0..steps * shape.width;
-                match input.takes_fractions() {
-                    true => Numbers::Fractions(places.map(|at| if other(at) { 0.5 } else { 1.0 }).collect()),
-                    false => Numbers::Whole(places.map(|at| i64::from(!other(at))).collect()),
+                // Any model takes these numbers: categories 0 and 1, fractions up to 1.
+                let other = |index: usize| row > 0 && (index + row).is_multiple_of(2);
+                let indices = 0..steps * shape.width;
+                if input.takes_fractions() {
+                    Numbers::Fractions(indices.map(|index| if other(index) { 0.5 } else { 1.0 }).collect())
+                } else {
+                    Numbers::Whole(indices.map(|index| i64::from(!other(index))).collect())
                 }
             });
             Lists::of(&rows.collect::<Vec<_>>())
@@ -239,24 +248,24 @@ impl Feature for TensorFeature {
 }
 
 impl Tensors<'_> {
-    /// A row's numbers for each input.
+    /// Reads the numbers of a row for each input.
     fn read(&self, row: usize) -> Result<Vec<Numbers>, BadRow> {
         let TensorFeature { inputs, shapes, columns, .. } = self.feature;
-        let read = |(((lists, input), shape), column): (((&Lists, &Declared), &Shape), &String)| {
+        let read = |(((lists, input), shape), column): (((&Lists, &Declared), &RowShape), &String)| {
             read_one(lists, (input, shape), row).map_err(|reason| BadRow { row, column: column.clone(), reason })
         };
         self.lists.iter().zip(inputs).zip(shapes).zip(columns).map(read).collect()
     }
 }
 
-/// A row's numbers for one input.
-fn read_one(lists: &Lists, (input, shape): (&Declared, &Shape), row: usize) -> Result<Numbers, String> {
+/// Reads the numbers of a row for one input.
+fn read_one(lists: &Lists, (input, shape): (&Declared, &RowShape), row: usize) -> Result<Numbers, String> {
     if lists.depth() > 1 {
-        // As many numbers in lists of another shape would come to lie in the wrong places.
+        // In lists of another shape, the same count of numbers would be in the wrong order.
         let dimensions = lists.dimensions(row)?;
         let differs = |(axis, &length): (usize, &usize)| input.dimension(axis + 1).is_some_and(|fixed| fixed != length);
         let differs = dimensions.len() + 1 == input.shape.len() && dimensions.iter().enumerate().any(differs);
-        // That there are none at all is said below.
+        // An empty row is reported below.
         if differs && !dimensions.contains(&0) {
             let wanted = input.shape[1..].iter().map(|d| if *d < 0 { "any".to_owned() } else { d.to_string() });
             let wanted = wanted.collect::<Vec<_>>().join(", ");
@@ -276,10 +285,15 @@ impl Samples for Tensors<'_> {
     }
 
     fn batch(&self, rows: &[usize]) -> Result<Batch> {
-        let (mut kept, mut bad, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
+        let mut kept = Vec::new();
+        let mut bad = Vec::new();
+        let mut numbers = Vec::new();
         for &row in rows {
             match self.read(row) {
-                Ok(read) => (kept.push(row), numbers.push(read)).1,
+                Ok(read) => {
+                    kept.push(row);
+                    numbers.push(read);
+                }
                 Err(reason) => bad.push(reason),
             }
         }
@@ -287,10 +301,12 @@ impl Samples for Tensors<'_> {
     }
 }
 
-/// The name of the only mask, and how those of several inputs end.
+/// The name of a mask that names no input.
 const MASK: &str = "mask";
-const OF: &str = "_mask";
 
-/// Steps that a model is tried on where their number is open.
-const SHORT: usize = 9;
-const LONG: usize = 27;
+/// What the names of other masks end with, after the name of their input.
+const MASK_SUFFIX: &str = "_mask";
+
+/// The steps of the samples that a model is tried on, if it does not fix them.
+const SHORT_STEPS: usize = 9;
+const LONG_STEPS: usize = 27;

@@ -1,3 +1,5 @@
+//! Texts, or pairs of texts, as inputs of a transformer.
+
 use std::borrow::Cow;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
@@ -21,18 +23,20 @@ pub(super) struct TextFeature {
     prefix: String,
     tokenizer: TextTokenizer,
     inputs: TokenInputs,
-    /// What samples to try the model on are made of.
+    /// The tokens from which samples are made to try the model.
     example: Tokens,
 }
 
+/// Rows of a record batch as tokens.
 struct Texts<'a> {
     feature: &'a TextFeature,
     tokens: Vec<Result<Tokens, BadRow>>,
-    /// With what fills each up if it is alone.
+    /// The length of each text with the padding that it has in a batch of its own.
     lengths: Vec<usize>,
 }
 
 impl TextFeature {
+    /// Opens the tokenizer of a model.
     pub fn open(config: &EncodeConfig, model: &Model) -> Result<Self> {
         let tokenizer = TextTokenizer::open(config, model)?;
         Ok(Self {
@@ -76,14 +80,14 @@ impl Feature for TextFeature {
     }
 
     fn accepts(&self, schema: &Schema) -> Result<()> {
-        for (place, column) in self.columns.iter().enumerate() {
+        for (index, column) in self.columns.iter().enumerate() {
             let Ok(field) = schema.field_with_name(column) else { continue };
             let value = match field.data_type() {
                 DataType::Dictionary(_, value) => value.as_ref(),
                 other => other,
             };
             if !(is_text(value) || is_binary(value)) {
-                let setting = if place == 0 { "encode.column" } else { "encode.pair_column" };
+                let setting = if index == 0 { "encode.column" } else { "encode.pair_column" };
                 return Err(Error::ColumnType {
                     column: column.clone(),
                     found: value.to_string(),
@@ -97,10 +101,10 @@ impl Feature for TextFeature {
     /// Tokenises every text, in parallel.
     fn prepare<'a>(&'a self, rows: &'a RecordBatch) -> Result<Box<dyn Samples + 'a>> {
         let texts = rows.columns().iter().map(|column| self.texts(column)).collect::<Result<Vec<_>>>()?;
-        let bad = |row: usize, place: usize| {
-            move |reason: String| BadRow { row, column: self.columns[place].clone(), reason }
+        let bad = |row: usize, column: usize| {
+            move |reason: String| BadRow { row, column: self.columns[column].clone(), reason }
         };
-        let text = |place: usize, row: usize| texts[place].get(row).map_err(bad(row, place));
+        let text = |column: usize, row: usize| texts[column].get(row).map_err(bad(row, column));
         let one = |row: usize| -> Result<Result<Tokens, BadRow>> {
             let first = match text(0, row) {
                 Ok(text) if self.prefix.is_empty() => Cow::Borrowed(text),
@@ -125,7 +129,7 @@ impl Feature for TextFeature {
 
     fn probes(&self) -> Result<Box<dyn Samples + '_>> {
         let most = self.tokenizer.max_tokens;
-        let lengths = [SHORT, SHORT, LONG].into_iter().enumerate();
+        let lengths = [SHORT_TOKENS, SHORT_TOKENS, LONG_TOKENS].into_iter().enumerate();
         let tokens = lengths.map(|(turn, length)| Ok(self.example.of_length(length.min(most), turn))).collect();
         Ok(Box::new(self.samples(tokens)))
     }
@@ -147,27 +151,27 @@ impl Feature for TextFeature {
 }
 
 impl TextFeature {
+    /// Casts a column of texts or bytes to a common type.
     fn texts(&self, column: &ArrayRef) -> Result<Column> {
-        let plain = match column.data_type() {
+        let value_type = match column.data_type() {
             DataType::Dictionary(_, value) => value.as_ref(),
             other => other,
         };
-        let (to, is_binary) = match is_binary(plain) {
-            true => (DataType::BinaryView, true),
-            false => (DataType::Utf8View, false),
-        };
+        let is_binary = is_binary(value_type);
+        let to = if is_binary { DataType::BinaryView } else { DataType::Utf8View };
         let values = cast(column, &to).map_err(|cause| Error::Arrow { action: "read texts", cause })?;
         Ok(Column { values, is_binary })
     }
 }
 
-/// Texts as they are stored.
+/// A column of texts, or of bytes that should be texts.
 struct Column {
     values: ArrayRef,
     is_binary: bool,
 }
 
 impl Column {
+    /// Returns the text of a row. The error is the reason why it is not a text.
     fn get(&self, row: usize) -> Result<&str, String> {
         if !self.is_binary {
             return Ok(self.values.as_string_view().value(row));
@@ -184,10 +188,15 @@ impl Samples for Texts<'_> {
     }
 
     fn batch(&self, rows: &[usize]) -> Result<Batch> {
-        let (mut kept, mut bad, mut tokens) = (Vec::new(), Vec::new(), Vec::new());
+        let mut kept = Vec::new();
+        let mut bad = Vec::new();
+        let mut tokens = Vec::new();
         for &row in rows {
             match &self.tokens[row] {
-                Ok(t) => (kept.push(row), tokens.push(t)).1,
+                Ok(text) => {
+                    kept.push(row);
+                    tokens.push(text);
+                }
                 Err(reason) => bad.push(reason.clone()),
             }
         }
@@ -203,6 +212,6 @@ fn is_binary(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Binary | DataType::LargeBinary | DataType::BinaryView)
 }
 
-/// Tokens of texts that a model is tried on.
-const SHORT: usize = 5;
-const LONG: usize = 13;
+/// The tokens of the texts that a model is tried on.
+const SHORT_TOKENS: usize = 5;
+const LONG_TOKENS: usize = 13;

@@ -1,4 +1,4 @@
-//! A model's tokenizer: what its file says is kept, but for how long a text may be.
+//! The tokenizer of a model, as its file says, except for the longest text.
 
 use std::path::PathBuf;
 
@@ -14,18 +14,20 @@ use crate::error::{Cause, Error, Result};
 use crate::panics::guarded;
 use crate::telemetry;
 
+/// A tokenizer that cuts texts to a limit, and does not pad them.
 pub(super) struct TextTokenizer {
     tokenizer: Tokenizer,
     path: PathBuf,
     is_pair: bool,
     pub padding: Padding,
-    /// Tokens of a text at most, special ones included.
+    /// The most tokens of a text, including special ones.
     pub max_tokens: usize,
-    /// Whether the settings say how many, not the file.
+    /// Whether the settings fix that limit.
     pub is_set: bool,
 }
 
 impl TextTokenizer {
+    /// Opens the tokenizer of a model.
     pub fn open(config: &EncodeConfig, model: &Model) -> Result<Self> {
         let path = config.tokenizer.clone().unwrap_or_else(|| tokenizer_of(&model.path));
         if !path.is_file() {
@@ -41,8 +43,9 @@ impl TextTokenizer {
             telemetry::padding_unknown(&path);
         }
         let is_set = config.max_tokens > 0;
-        let in_file = tokenizer.get_truncation().map(|truncation| truncation.max_length.min(fixed.unwrap_or(MOST)));
-        let wanted = if is_set { config.max_tokens } else { in_file.or(fixed).unwrap_or(USUAL) };
+        let in_file =
+            tokenizer.get_truncation().map(|truncation| truncation.max_length.min(fixed.unwrap_or(MAX_FILE_TOKENS)));
+        let wanted = if is_set { config.max_tokens } else { in_file.or(fixed).unwrap_or(DEFAULT_TOKENS) };
         let max_tokens = wanted.min(fixed.unwrap_or(usize::MAX));
         if let Some(fixed) = fixed.filter(|fixed| is_set && *fixed < wanted) {
             let message =
@@ -55,7 +58,7 @@ impl TextTokenizer {
         Ok(opened)
     }
 
-    /// From now on, texts have at most so many tokens.
+    /// Limits texts to this many tokens from now on.
     pub fn cut(&mut self, max_tokens: usize) -> Result<()> {
         let failed = |cause| Error::Tokenizer { path: self.path.clone(), cause };
         // It panics where the file's template names a token that the file does not have.
@@ -67,7 +70,8 @@ impl TextTokenizer {
             return Err(fault(max_tokens, &message));
         }
         let in_file = self.tokenizer.get_truncation().cloned().unwrap_or_default();
-        // Which of two texts is cut means nothing for one alone; a stride shapes only the parts that are cut off.
+        // A strategy says which of two texts is cut, and does not fit a single one. A stride affects cut-off parts
+        // only.
         let strategy = if self.is_pair { in_file.strategy } else { TruncationStrategy::LongestFirst };
         let truncation = TruncationParams { max_length: max_tokens, stride: 0, strategy, ..in_file };
         let tokenizer = self.tokenizer.with_padding(None);
@@ -79,7 +83,7 @@ impl TextTokenizer {
         Ok(())
     }
 
-    /// The inner error says why this text is none that can be cut.
+    /// Tokenises a text, or a pair. The inner error is the reason why it cannot be cut to the limit.
     pub fn tokens<'s>(&self, input: impl Into<EncodeInput<'s>>) -> Result<Result<Tokens, String>> {
         let widen = |ids: &[u32]| ids.iter().map(|&id| i64::from(id)).collect();
         let encoded = guarded(|| self.tokenizer.encode_fast(input, true)).unwrap_or_else(|panic| Err(panic.into()));
@@ -94,11 +98,10 @@ impl TextTokenizer {
         }
     }
 
-    /// Some tokens of the vocabulary among those that every text has, to make samples of.
+    /// Tokenises an example, from whose tokens samples are made.
     pub fn example(&self) -> Result<Tokens> {
-        let tokens = |text: &str| match self.is_pair {
-            true => self.tokens((text, text)),
-            false => self.tokens(text),
+        let tokens = |text: &str| {
+            if self.is_pair { self.tokens((text, text)) } else { self.tokens(text) }
         };
         let english = tokens("a short text to try the model on")?.unwrap_or_default();
         let mut distinct = english.ids.clone();
@@ -107,7 +110,7 @@ impl TextTokenizer {
         if distinct.len() > 4 {
             return Ok(english);
         }
-        // It knows no English.
+        // The tokenizer does not know English: the example consists of words of its vocabulary.
         let vocabulary = u32::try_from(self.tokenizer.get_vocab_size(true)).unwrap_or(u32::MAX);
         let words = (0..vocabulary).step_by((vocabulary as usize / 16).max(1));
         let words: Vec<_> = words.filter_map(|id| self.tokenizer.id_to_token(id)).collect();
@@ -115,14 +118,14 @@ impl TextTokenizer {
     }
 }
 
-/// What the file says of padding, unless a fixed length or a mask make it needless.
+/// Reads the padding from the file, except for lengths that a fixed input or a mask make unnecessary.
 fn padding(tokenizer: &Tokenizer, fixed: Option<usize>, is_masked: bool) -> Padding {
     let in_file = tokenizer.get_padding();
     let known = || ["[PAD]", "<pad>"].iter().find_map(|token| tokenizer.token_to_id(token));
     let id = in_file.map(|padding| padding.pad_id).or_else(known).map(i64::from);
     let (least, multiple) = match (fixed, in_file) {
         (Some(fixed), _) => (fixed, 1),
-        // Without a mask the model sees how long padding is, and this is what it was made for.
+        // Without a mask the model sees the padding, so that it must be as long as the model was trained with.
         (None, Some(padding)) => match padding.strategy {
             PaddingStrategy::Fixed(length) if !is_masked => (length, padding.pad_to_multiple_of.unwrap_or(1)),
             _ => (1, padding.pad_to_multiple_of.unwrap_or(1)),
@@ -138,12 +141,13 @@ fn padding(tokenizer: &Tokenizer, fixed: Option<usize>, is_masked: bool) -> Padd
     }
 }
 
+/// The error for the setting `encode.max_tokens`.
 fn fault(max_tokens: usize, message: &str) -> Error {
     Error::setting("encode.max_tokens", format!("is {max_tokens}, but {message}"))
 }
 
-/// Tokens of a text where neither the settings nor the file say how many.
-const USUAL: usize = 128;
+/// The most tokens of a text if neither the settings nor the file say it.
+const DEFAULT_TOKENS: usize = 128;
 
-/// What is taken of a file's word: a model is tried on texts so long, and attention takes the square of that.
-const MOST: usize = 512;
+/// The most tokens that a file may set: a model is tried on a text so long, and attention grows with the square.
+const MAX_FILE_TOKENS: usize = 512;

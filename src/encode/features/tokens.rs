@@ -1,75 +1,79 @@
-//! Tokens on their way into a model's inputs.
+//! Makes a model's inputs of tokens.
 
 use crate::encode::inputs::{Declared, Given, Input, Numbers};
 use crate::encode::model::Model;
 use crate::encode::outputs::{CACHES, Counted};
 use crate::error::Result;
 
-/// A text as the model sees it. Every token counts (mask 1): padding comes later.
+/// The tokens of a text, without padding.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tokens {
     pub ids: Vec<i64>,
     pub type_ids: Vec<i64>,
 }
 
-/// How texts are filled up to a common length.
+/// How texts are padded to a common length.
 #[derive(Clone, Debug)]
 pub(super) struct Padding {
-    /// The token that does it, where one is known.
+    /// The padding token, if it is known.
     pub id: Option<i64>,
     pub type_id: i64,
-    /// Whether it stands before the text.
+    /// Whether padding precedes the text.
     pub is_left: bool,
-    /// Texts have so many tokens at least, with it.
+    /// The fewest tokens of a padded text.
     pub least: usize,
-    /// And a multiple of this.
+    /// What the tokens of a padded text are a multiple of.
     pub multiple: usize,
 }
 
-/// What a model takes of texts.
+/// The inputs that a model declares for texts.
 #[derive(Clone, Debug)]
 pub(super) struct TokenInputs {
     pub is_masked: bool,
     has_positions: bool,
-    caches: Vec<Cache>,
+    caches: Vec<DecoderCache>,
 }
 
-/// An input that stands for tokens before the text, of which there are none.
+/// A decoder's cache as an input. It stands for tokens before the text, and is empty.
 #[derive(Clone, Debug)]
-struct Cache {
+struct DecoderCache {
     name: String,
-    /// `None` stands for the texts of a batch.
+    /// The dimensions; `None` is the number of texts in the batch.
     shape: Vec<Option<usize>>,
 }
 
 impl Padding {
-    /// The common length of texts of which the longest has so many tokens.
+    /// Returns the padded length of texts, the longest of which has `longest` tokens.
     pub fn length(&self, longest: usize) -> usize {
         longest.max(self.least).next_multiple_of(self.multiple)
     }
 }
 
 impl Tokens {
-    /// Tokens of this length: the first and the last of these, and between them the others in turn.
+    /// Makes a text of this length: the first and the last of these tokens, and between them the others in turn.
+    ///
+    /// `turn` says with which of the others to start.
     pub fn of_length(&self, length: usize, turn: usize) -> Self {
         let last = self.ids.len().saturating_sub(1);
-        let (first, inner) = (usize::from(last > 1), last.saturating_sub(1).max(1));
-        let place = |at: usize| match at {
+        let first = usize::from(last > 1);
+        let inner = last.saturating_sub(1).max(1);
+        let index = |position: usize| match position {
             0 => 0,
-            _ if at + 1 == length => last,
-            _ => first + (at - 1 + turn) % inner,
+            _ if position + 1 == length => last,
+            _ => first + (position - 1 + turn) % inner,
         };
-        let take = |of: &[i64]| (0..length).map(|at| of.get(place(at)).copied().unwrap_or(0)).collect();
+        let take = |ids: &[i64]| (0..length).map(|i| ids.get(index(i)).copied().unwrap_or(0)).collect();
         Self { ids: take(&self.ids), type_ids: take(&self.type_ids) }
     }
 }
 
 impl TokenInputs {
+    /// Reads what a model declares.
     pub fn new(model: &Model) -> Result<Self> {
         let declares = |name: &str| model.inputs.iter().any(|input| input.is(name));
         let batch = model.inputs.iter().find(|input| input.is(NAMES[0])).and_then(|ids| ids.symbols.first());
         let caches = model.inputs.iter().filter(|input| input.name.starts_with(CACHES[0]));
-        let caches = caches.map(|input| Cache::new(input, batch, &model.outputs)).collect::<Result<_, _>>();
+        let caches = caches.map(|input| DecoderCache::new(input, batch, &model.outputs)).collect::<Result<_, _>>();
         Ok(Self {
             is_masked: declares(NAMES[1]),
             has_positions: declares(NAMES[3]),
@@ -77,7 +81,7 @@ impl TokenInputs {
         })
     }
 
-    /// What is given, whether or not a model declares it.
+    /// Lists the inputs that are given, whether or not the model declares them.
     pub fn given(&self) -> Vec<Given> {
         let usual = NAMES
             .into_iter()
@@ -86,7 +90,7 @@ impl TokenInputs {
         usual.chain(caches).chain([Given::new(USE_CACHE, "", true, false)]).collect()
     }
 
-    /// The inputs for these texts, and which of their states count.
+    /// Makes the inputs for these texts, and says which of their states count.
     pub fn batch(&self, tokens: &[&Tokens], padding: &Padding) -> (Vec<Input>, Counted) {
         let longest = padding.length(tokens.iter().map(|t| t.ids.len()).max().unwrap_or(0));
         let [mut all_ids, mut mask, mut all_type_ids, mut positions]: [Vec<i64>; 4] =
@@ -94,7 +98,8 @@ impl TokenInputs {
         let mut counted = Vec::with_capacity(tokens.len());
         for (row, Tokens { ids, type_ids }) in tokens.iter().enumerate() {
             let filled = longest - ids.len();
-            let (start, end) = (row * longest + if padding.is_left { filled } else { 0 }, (row + 1) * longest);
+            let start = row * longest + if padding.is_left { filled } else { 0 };
+            let end = (row + 1) * longest;
             for (all, own, fill) in
                 [(&mut all_ids, ids, padding.id.unwrap_or(0)), (&mut all_type_ids, type_ids, padding.type_id)]
             {
@@ -106,14 +111,15 @@ impl TokenInputs {
             mask.resize(start + ids.len(), 1);
             mask.resize(end, 0);
             if self.has_positions {
-                // Who is told of no mask takes padding for text.
+                // A model without a mask takes padding for text.
                 let before = if self.is_masked { start - row * longest } else { 0 };
-                positions.extend((0..longest).map(|at| at.saturating_sub(before) as i64));
+                positions.extend((0..longest).map(|token| token.saturating_sub(before) as i64));
             }
             let first = start - row * longest;
             counted.push(first..first + ids.len());
         }
-        let (rows, shape) = (tokens.len(), vec![tokens.len(), longest]);
+        let rows = tokens.len();
+        let shape = vec![rows, longest];
         let mut columns = vec![all_ids, mask, all_type_ids];
         columns.extend(self.has_positions.then_some(positions));
         let inputs = NAMES.into_iter().zip(columns).map(|(name, numbers)| Input {
@@ -134,12 +140,17 @@ impl TokenInputs {
     }
 }
 
-impl Cache {
-    /// Empty: of the axes that the model leaves open, one is the batch's and one counts tokens. What else is open may
-    /// be told by the output that gives the cache back.
+impl DecoderCache {
+    /// Makes an empty cache.
+    ///
+    /// Of the axes that the model leaves open, one is the batch and one counts tokens. The dimensions of others may be
+    /// those of the output that returns the cache.
+    ///
+    /// # Errors
+    /// The reason, if the axis of tokens is not clear.
     fn new(input: &Declared, batch: Option<&String>, outputs: &[Declared]) -> Result<Self, String> {
-        let given_back = input.name.replacen(CACHES[0], CACHES[1], 1);
-        let given_back = outputs.iter().find(|output| output.name == given_back);
+        let returned = input.name.replacen(CACHES[0], CACHES[1], 1);
+        let returned = outputs.iter().find(|output| output.name == returned);
         let symbol = |axis: usize| input.symbols.get(axis).map_or("", String::as_str);
         let counts_tokens = |axis: usize| ["past", "seq", "len"].iter().any(|part| symbol(axis).contains(part));
         let is_batch = |axis: usize| {
@@ -148,7 +159,7 @@ impl Cache {
         };
         let mut shape = Vec::new();
         for axis in 0..input.shape.len() {
-            let known = || given_back.and_then(|output| output.dimension(axis));
+            let known = || returned.and_then(|output| output.dimension(axis));
             shape.push(match input.dimension(axis) {
                 Some(fixed) => Some(fixed),
                 None if is_batch(axis) => None,
@@ -167,8 +178,8 @@ impl Cache {
     }
 }
 
-/// Inputs of texts, all [batch, sequence], as transformers names them.
+/// The inputs of texts, all [batch, sequence], as transformers names them.
 pub(super) const NAMES: [&str; 4] = ["input_ids", "attention_mask", "token_type_ids", "position_ids"];
 
-/// Whether a decoder with two branches takes the one that reads its caches.
+/// The input that says whether a decoder with two branches takes the one that reads its caches.
 const USE_CACHE: &str = "use_cache_branch";

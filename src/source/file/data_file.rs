@@ -9,19 +9,19 @@ use arrow::datatypes::SchemaRef;
 use super::foreign;
 use crate::error::{Error, Result};
 use crate::panics;
-use crate::source::decode::{Emit, Part, Texts, corrupt};
+use crate::source::decode::{Emit, PartRequest, Texts, corrupt};
 use crate::source::ipc::{self, IpcFile};
-use crate::source::location::{Input, Location};
+use crate::source::location::{Location, ShardReader};
 use crate::source::parquet::{self, ParquetFile};
 
 #[derive(Debug)]
 pub(super) struct DataFile {
     pub location: Location,
-    format: Format,
+    format: FileKind,
 }
 
 #[derive(Debug)]
-enum Format {
+enum FileKind {
     Parquet(ParquetFile),
     Ipc(IpcFile),
 }
@@ -29,37 +29,37 @@ enum Format {
 impl DataFile {
     /// Opens a file by reading its start and its footer. Blocks.
     pub fn open(location: Location) -> Result<Self> {
-        let format = guarded(&location, location.open_ends()?, |input| Format::open(&location, input))?;
+        let format = guarded(&location, location.open_ends()?, |input| FileKind::open(&location, input))?;
         Ok(Self { location, format })
     }
 
     pub fn kind(&self) -> &'static str {
         match &self.format {
-            Format::Parquet(_) => "Parquet",
-            Format::Ipc(file) if file.is_file() => "Arrow IPC file",
-            Format::Ipc(_) => "Arrow IPC stream",
+            FileKind::Parquet(_) => "Parquet",
+            FileKind::Ipc(file) if file.is_file() => "Arrow IPC file",
+            FileKind::Ipc(_) => "Arrow IPC stream",
         }
     }
 
     pub fn schema(&self) -> SchemaRef {
         match &self.format {
-            Format::Parquet(file) => file.schema(),
-            Format::Ipc(file) => file.schema(),
+            FileKind::Parquet(file) => file.schema(),
+            FileKind::Ipc(file) => file.schema(),
         }
     }
 
     pub fn parts(&self) -> usize {
         match &self.format {
-            Format::Parquet(file) => file.row_groups(),
-            Format::Ipc(_) => 1,
+            FileKind::Parquet(file) => file.row_groups(),
+            FileKind::Ipc(_) => 1,
         }
     }
 
     /// Returns the rows of a part that the footer promises; Arrow IPC promises nothing.
     pub fn part_rows(&self, part: usize) -> Option<usize> {
         match &self.format {
-            Format::Parquet(file) => Some(file.row_group_rows(part)),
-            Format::Ipc(_) => None,
+            FileKind::Parquet(file) => Some(file.row_group_rows(part)),
+            FileKind::Ipc(_) => None,
         }
     }
 
@@ -72,7 +72,7 @@ impl DataFile {
     /// A column with a text that is not UTF-8 is a column of bytes in the record batch that has it.
     pub fn read(&self, part: usize, columns: &[usize], emit: Emit<'_>) -> Result<ControlFlow<()>> {
         let error = match (self.read_whole(part, columns, emit), &self.format) {
-            (Err(error @ Error::Corrupt { .. }), Format::Parquet(_)) => error,
+            (Err(error @ Error::Corrupt { .. }), FileKind::Parquet(_)) => error,
             (other, _) => return other,
         };
         let Error::Corrupt { uri, expected, cause, .. } = error else { return Err(error) };
@@ -132,18 +132,18 @@ impl DataFile {
     /// is the fault of a row and not of all that follow.
     fn decode(&self, part: usize, columns: &[usize], emit: Emit<'_>) -> Result<ControlFlow<()>> {
         let texts = match &self.format {
-            Format::Parquet(file) => file.texts(columns),
-            Format::Ipc(_) => Texts::Strict,
+            FileKind::Parquet(file) => file.texts(columns),
+            FileKind::Ipc(_) => Texts::Strict,
         };
         let mut rows = 0;
         let mut counted = |batch: RecordBatch| {
             rows += batch.num_rows();
             emit(batch)
         };
-        let first = self.decode_as(Part { number: part, columns, texts, skip: 0 }, &mut counted);
+        let first = self.decode_as(PartRequest { number: part, columns, texts, skip: 0 }, &mut counted);
         match first {
             Err(error @ Error::Corrupt { .. }) if texts == Texts::Strict => {
-                let rest = Part { number: part, columns, texts: Texts::Lenient, skip: rows };
+                let rest = PartRequest { number: part, columns, texts: Texts::Lenient, skip: rows };
                 self.decode_as(rest, emit).map_err(|again| match again {
                     Error::Corrupt { .. } => error,
                     other => other,
@@ -153,15 +153,15 @@ impl DataFile {
         }
     }
 
-    fn decode_as(&self, part: Part<'_>, emit: Emit<'_>) -> Result<ControlFlow<()>> {
+    fn decode_as(&self, part: PartRequest<'_>, emit: Emit<'_>) -> Result<ControlFlow<()>> {
         let location = &self.location;
         match &self.format {
-            Format::Parquet(file) => {
+            FileKind::Parquet(file) => {
                 let spans = file.spans(part.number, part.columns);
                 let input = location.open(&spans, spans.len())?;
                 guarded(location, input, |input| file.read(location, input, part, emit))
             }
-            Format::Ipc(file) => {
+            FileKind::Ipc(file) => {
                 let whole = 0..u64::MAX;
                 let input = location.open(std::slice::from_ref(&whole), 1)?;
                 guarded(location, input, |input| file.read(location, input, part, emit))
@@ -170,8 +170,8 @@ impl DataFile {
     }
 }
 
-impl Format {
-    fn open(location: &Location, mut input: Input) -> Result<Self> {
+impl FileKind {
+    fn open(location: &Location, mut input: ShardReader) -> Result<Self> {
         let mut start = Vec::new();
         let read = input.by_ref().take(FORMAT_BYTES).read_to_end(&mut start).and_then(|_| input.rewind());
         read.map_err(|e| corrupt(location, None, e.into()))?;
@@ -201,7 +201,7 @@ impl Format {
 ///
 /// Decoders panic on some damaged files, which must not look like the end of the data; and they report bytes that could
 /// not be fetched as damage.
-fn guarded<T>(location: &Location, input: Input, work: impl FnOnce(Input) -> Result<T>) -> Result<T> {
+fn guarded<T>(location: &Location, input: ShardReader, work: impl FnOnce(ShardReader) -> Result<T>) -> Result<T> {
     #[cfg(feature = "cloud")]
     let failure = input.failure();
     let result = panics::guarded(|| work(input)).unwrap_or_else(|panic| Err(corrupt(location, None, panic.into())));

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 
 /// The rows of another source for which a condition holds, such as `split = 'train' and length >= 16`.
 ///
-/// Conditions are comparisons of a column (in `"double quotes"` where its name is no plain word) with a value, joined
+/// Conditions are comparisons of a column (in `"double quotes"` unless its name is a plain word) with a value, joined
 /// by `and`: `=`, `!=`, `<`, `<=`, `>`, `>=`; texts, dates, times and durations in `'single quotes'`, numbers, `true`
 /// and `false` without. They mean what they mean in SQL:
 ///

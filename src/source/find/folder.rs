@@ -86,7 +86,7 @@ pub(super) fn data_files(uri: &str, manifest: &str, text: &[u8]) -> Result<Optio
         let reason = format!("it is a DatasetDict with the splits {found}{}", first.unwrap_or_default());
         return Err(unsupported(reason));
     }
-    let State { data_files, indices } = serde_json::from_slice(text).map_err(corrupt)?;
+    let SavedState { data_files, indices } = serde_json::from_slice(text).map_err(corrupt)?;
     let Some(data_files) = data_files else { return Ok(None) };
     if indices.is_some_and(|indices| !indices.is_empty()) {
         let reason = "its rows are chosen by an index beside the data; call flatten_indices() before save_to_disk()";
@@ -97,16 +97,16 @@ pub(super) fn data_files(uri: &str, manifest: &str, text: &[u8]) -> Result<Optio
 
 /// `state.json` of a folder that `save_to_disk` wrote.
 #[derive(Deserialize)]
-struct State {
+struct SavedState {
     #[serde(rename = "_data_files")]
-    data_files: Option<Vec<DataFile>>,
+    data_files: Option<Vec<NamedFile>>,
     /// Written by versions before 2.
     #[serde(rename = "_indices_data_files")]
     indices: Option<Vec<serde_json::Value>>,
 }
 
 #[derive(Deserialize)]
-struct DataFile {
+struct NamedFile {
     filename: String,
 }
 

@@ -42,7 +42,7 @@ fn expand(uri: &str) -> Result<Found<PathBuf>> {
         return Err(Error::NotFound { uri: uri.to_owned(), hint: Some(nearby(&local.path)) });
     }
     let components = parts.into_iter().map(Component::new).collect::<Result<Vec<_>, _>>().map_err(unsupported)?;
-    let mut walk = Walk::default();
+    let mut walk = PatternWalk::default();
     walk.below(&folder, &components)?;
     let mut files = walk.files;
     if !components.last().is_some_and(|last| last.begins_with(CACHE)) {
@@ -78,13 +78,13 @@ fn folder(folder: &Path) -> Result<Found<PathBuf>> {
 
 /// Collects the files that match a pattern.
 #[derive(Default)]
-struct Walk {
+struct PatternWalk {
     files: Vec<PathBuf>,
     /// The folders that `**` has passed on its way here: one that is met again is a circle of links.
     above: Vec<PathBuf>,
 }
 
-impl Walk {
+impl PatternWalk {
     /// Collects the files below `folder` that match these components.
     fn below(&mut self, folder: &Path, components: &[Component]) -> Result<()> {
         let Some((first, rest)) = components.split_first() else { return Ok(()) };

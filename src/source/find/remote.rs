@@ -67,7 +67,7 @@ impl Remote {
     }
 
     /// Finds the place in a store that `text` names; `uri` is the uri that it is a part of.
-    fn place(&mut self, uri: &str, text: &str) -> Result<Place> {
+    fn place(&mut self, uri: &str, text: &str) -> Result<StorePath> {
         let unsupported = |reason: String| Error::UnsupportedSource { uri: uri.to_owned(), reason };
         let url = Url::parse(text).map_err(|e| unsupported(e.to_string()))?;
         let (scheme, path) = ObjectStoreScheme::parse(&url).map_err(|e| {
@@ -86,12 +86,12 @@ impl Remote {
             None => connect(&scheme, &url, &self.access).map_err(unsupported)?,
         };
         self.open.insert(root.clone(), store.clone());
-        Ok(Place { store, root, path, may_be_object: !text.ends_with('/'), may_be_folder: !web })
+        Ok(StorePath { store, root, path, may_be_object: !text.ends_with('/'), may_be_folder: !web })
     }
 }
 
 /// A place in an object store: an object, or a folder of objects.
-struct Place {
+struct StorePath {
     store: Arc<dyn ObjectStore>,
     /// What the uris of the store start with.
     root: String,
@@ -100,7 +100,7 @@ struct Place {
     may_be_folder: bool,
 }
 
-impl Place {
+impl StorePath {
     fn location(&self, meta: ObjectMeta) -> Location {
         Location::Object(Object::new(self.store.clone(), &self.root, meta))
     }

@@ -14,8 +14,8 @@ use arrow::ipc::{Endianness, root_as_footer, root_as_message};
 use parquet::file::reader::Length;
 
 use self::lengths::CheckedLengths;
-use super::decode::{Emit, MAX_BATCH_ROWS, Part, Texts, corrupt, order_of};
-use super::location::{Input, Location};
+use super::decode::{Emit, MAX_BATCH_ROWS, PartRequest, Texts, corrupt, order_of};
+use super::location::{Location, ShardReader};
 use super::texts::{restored, texts_as_bytes};
 use crate::error::{Error, Result};
 
@@ -28,7 +28,7 @@ pub(super) struct IpcFile {
 
 impl IpcFile {
     /// Reads the schema, and checks that a stream has its end mark.
-    pub fn open(location: &Location, mut input: Input, is_file: bool) -> Result<Self> {
+    pub fn open(location: &Location, mut input: ShardReader, is_file: bool) -> Result<Self> {
         let failed = |e: ArrowError| corrupt(location, None, e.into());
         if is_big_endian(&mut input, is_file).unwrap_or(false) {
             return Err(Error::UnsupportedSource { uri: location.uri(), reason: BIG_ENDIAN.into() });
@@ -54,7 +54,13 @@ impl IpcFile {
     }
 
     /// Reads all record batches, in slices of at most [`MAX_BATCH_ROWS`] rows.
-    pub fn read(&self, location: &Location, input: Input, part: Part<'_>, emit: Emit<'_>) -> Result<ControlFlow<()>> {
+    pub fn read(
+        &self,
+        location: &Location,
+        input: ShardReader,
+        part: PartRequest<'_>,
+        emit: Emit<'_>,
+    ) -> Result<ControlFlow<()>> {
         let failed = |e: ArrowError| corrupt(location, None, e.into());
         let mut input = BufReader::new(input);
         if self.is_file() {
@@ -115,7 +121,7 @@ impl IpcFile {
 /// Reads the columns and the number of record batches from a file's footer.
 ///
 /// Arrow's own reader would also decode the dictionaries, which are read later, where they are in the stream.
-fn footer(input: &mut Input) -> Result<(SchemaRef, usize), ArrowError> {
+fn footer(input: &mut ShardReader) -> Result<(SchemaRef, usize), ArrowError> {
     let failed = |reason: &str| ArrowError::IpcError(reason.to_owned());
     let mut trailer = [0; TRAILER_BYTES];
     let end = input.len().checked_sub(TRAILER_BYTES as u64).ok_or_else(|| failed("the file is too short"))?;
@@ -142,7 +148,7 @@ fn is_schema(message: &[u8]) -> bool {
 }
 
 /// Whether numbers have their most significant byte first, by the schema. The decoder of streams does not check.
-fn is_big_endian(input: &mut Input, is_file: bool) -> std::io::Result<bool> {
+fn is_big_endian(input: &mut ShardReader, is_file: bool) -> std::io::Result<bool> {
     let mut input = BufReader::new(input);
     if is_file {
         skip_mark(&mut input)?;
@@ -191,7 +197,7 @@ fn start_with_bytes(schema: &Schema) -> Result<Vec<u8>, ArrowError> {
 }
 
 /// Whether a stream has its end mark, without which whole record batches may be missing. Rewinds the input.
-fn has_end_mark(input: &mut Input) -> std::io::Result<bool> {
+fn has_end_mark(input: &mut ShardReader) -> std::io::Result<bool> {
     let mut start = [0; 4];
     let mut end = [0; END_MARK.len()];
     input.read_exact(&mut start)?;

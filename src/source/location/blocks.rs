@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 /// A reader of an object that can seek. Clones share its blocks.
 #[derive(Clone, Debug)]
 pub(in crate::source) struct Blocks {
-    shared: Arc<Shared>,
+    shared: Arc<SharedBlocks>,
     position: u64,
 }
 
@@ -26,7 +26,7 @@ pub(in crate::source) struct Blocks {
 pub(in crate::source) type Failure = Arc<Mutex<Option<Error>>>;
 
 #[derive(Debug)]
-struct Shared {
+struct SharedBlocks {
     object: Object,
     /// The ranges that will be read, sorted and disjoint.
     spans: Vec<Range<u64>>,
@@ -44,7 +44,7 @@ impl Blocks {
     /// `spans` are the ranges that will be read; they may overlap, in any order. Up to `at_once` of them are read side
     /// by side.
     pub fn new(object: Object, spans: &[Range<u64>], at_once: usize) -> Self {
-        let shared = Shared {
+        let shared = SharedBlocks {
             object,
             spans: joined(spans),
             recent: Mutex::default(),
@@ -82,7 +82,7 @@ impl Blocks {
     }
 }
 
-impl Shared {
+impl SharedBlocks {
     /// Returns the bytes from `position` to the end of their block; none at the end of the object.
     fn rest_of_block(&self, position: u64) -> std::io::Result<Bytes> {
         if position >= self.object.size {

@@ -40,7 +40,7 @@ pub(super) enum Location {
 
 /// A reader of a shard's bytes, which can seek. Blocks until they arrive.
 #[derive(Debug)]
-pub(super) enum Input {
+pub(super) enum ShardReader {
     File(File),
     #[cfg(feature = "cloud")]
     Object(Blocks),
@@ -78,7 +78,7 @@ impl Location {
     ///
     /// # Errors
     /// [`Error::SourceChanged`] if a file is gone or has changed; [`Error::Io`]. Objects are not fetched yet.
-    pub fn open(&self, spans: &[Range<u64>], at_once: usize) -> Result<Input> {
+    pub fn open(&self, spans: &[Range<u64>], at_once: usize) -> Result<ShardReader> {
         match self {
             Self::File { path, version: expected } => {
                 let changed = |change| Error::SourceChanged { uri: self.uri(), change };
@@ -90,15 +90,15 @@ impl Location {
                     return Err(changed("has changed"));
                 }
                 let _ = (spans, at_once);
-                Ok(Input::File(File::open(path).map_err(io)?))
+                Ok(ShardReader::File(File::open(path).map_err(io)?))
             }
             #[cfg(feature = "cloud")]
-            Self::Object(object) => Ok(Input::Object(Blocks::new(object.clone(), spans, at_once))),
+            Self::Object(object) => Ok(ShardReader::Object(Blocks::new(object.clone(), spans, at_once))),
         }
     }
 
     /// Opens the bytes, of which the start and the end will be read.
-    pub fn open_ends(&self) -> Result<Input> {
+    pub fn open_ends(&self) -> Result<ShardReader> {
         let size = match self {
             Self::File { .. } => 0,
             #[cfg(feature = "cloud")]
@@ -117,7 +117,7 @@ fn version(path: &Path) -> std::io::Result<String> {
     Ok(format!("{} {}", metadata.len(), modified.as_nanos()))
 }
 
-impl Input {
+impl ShardReader {
     /// Returns another reader of the same bytes, at `start`.
     fn at(&self, start: u64) -> std::io::Result<Self> {
         let mut other = match self {
@@ -139,7 +139,7 @@ impl Input {
     }
 }
 
-impl Read for Input {
+impl Read for ShardReader {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         match self {
             Self::File(file) => file.read(buffer),
@@ -149,7 +149,7 @@ impl Read for Input {
     }
 }
 
-impl Seek for Input {
+impl Seek for ShardReader {
     fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
         match self {
             Self::File(file) => file.seek(to),
@@ -159,7 +159,7 @@ impl Seek for Input {
     }
 }
 
-impl Length for Input {
+impl Length for ShardReader {
     fn len(&self) -> u64 {
         match self {
             Self::File(file) => Length::len(file),
@@ -169,7 +169,7 @@ impl Length for Input {
     }
 }
 
-impl ChunkReader for Input {
+impl ChunkReader for ShardReader {
     type T = BufReader<Self>;
 
     fn get_read(&self, start: u64) -> ParquetResult<Self::T> {

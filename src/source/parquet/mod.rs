@@ -18,8 +18,8 @@ use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMeta
 use self::footer::impossible_columns;
 pub(super) use self::footer::is_encrypted;
 use self::pages::CheckedRowGroup;
-use super::decode::{Emit, MAX_BATCH_BYTES, MAX_BATCH_ROWS, Part, Texts, corrupt, order_of};
-use super::location::{Input, Location};
+use super::decode::{Emit, MAX_BATCH_BYTES, MAX_BATCH_ROWS, PartRequest, Texts, corrupt, order_of};
+use super::location::{Location, ShardReader};
 use super::texts::{restored, texts_as_bytes};
 use crate::error::Result;
 use crate::panics::guarded;
@@ -37,7 +37,7 @@ pub(super) struct ParquetFile {
 
 impl ParquetFile {
     /// Reads the footer and checks it.
-    pub fn open(location: &Location, input: &mut Input) -> Result<Self> {
+    pub fn open(location: &Location, input: &mut ShardReader) -> Result<Self> {
         let damaged = |cause| corrupt(location, None, cause);
         // The decoder reports a footer that cannot be read at all.
         if let Ok(Some(reason)) = impossible_columns(input) {
@@ -95,7 +95,13 @@ impl ParquetFile {
     }
 
     /// Reads a row group.
-    pub fn read(&self, location: &Location, input: Input, part: Part<'_>, emit: Emit<'_>) -> Result<ControlFlow<()>> {
+    pub fn read(
+        &self,
+        location: &Location,
+        input: ShardReader,
+        part: PartRequest<'_>,
+        emit: Emit<'_>,
+    ) -> Result<ControlFlow<()>> {
         let damaged = |cause| corrupt(location, None, cause);
         let metadata = match part.texts {
             Texts::Strict => &self.metadata,

@@ -15,11 +15,11 @@ use parquet::file::serialized_reader::SerializedPageReader;
 use parquet::schema::types::ColumnDescriptor;
 
 use super::varint::{byte, pass, varint};
-use crate::source::location::Input;
+use crate::source::location::ShardReader;
 
 /// A row group whose pages are checked before the decoder gets them.
 pub(super) struct CheckedRowGroup {
-    pub input: Arc<Input>,
+    pub input: Arc<ShardReader>,
     pub metadata: Arc<ParquetMetaData>,
     /// The number of the row group in the file, from 0.
     pub number: usize,
@@ -67,7 +67,7 @@ impl PageIterator for OneChunk {}
 
 /// A reader of pages that checks each against its column's limits.
 struct CheckedPages {
-    pages: SerializedPageReader<Input>,
+    pages: SerializedPageReader<ShardReader>,
     limits: Limits,
 }
 
