@@ -174,8 +174,8 @@ impl RawStream {
         Ok(running.started.get().is_some())
     }
 
-    /// How far the start has come since the last call, for each stage that moved: its name, samples done, samples in all
-    /// where known.
+    /// How far the start has come since the last call, for each stage that moved: its name, samples done, samples in
+    /// all where known.
     fn progress(&self, py: Python<'_>) -> PyResult<Vec<(&'static str, usize, Option<usize>)>> {
         let running = self.running(py)?;
         let unseen = std::mem::take(&mut *running.progress.lock().unwrap_or_else(PoisonError::into_inner));
