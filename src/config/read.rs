@@ -308,8 +308,8 @@ mod tests {
             encode.image.mean = [0.5]
             source.options = { region = 'x', timeout = 5 }
             walk.restart_probability = { start = 0.2, end = 0.1, per_epoch = 0.05 }";
-        let overrides = ["encode.cuda.tf32=true", "source.options={ region = 'y' }", "walk.restart_probability=0.3"]
-            .map(|text| as_toml(text));
+        let overrides =
+            ["encode.cuda.tf32=true", "source.options={ region = 'y' }", "walk.restart_probability=0.3"].map(as_toml);
         let mut reader = Reader::default();
         reader.lay_file(text);
         reader.lay_overrides(&overrides);

@@ -53,7 +53,7 @@
 //! assert_eq!(contract::check(&Circle(vec!["n".into()]), &rows, 0.0), Ok(()));
 //! ```
 
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 
 use arrow::array::{Array, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
@@ -179,7 +179,7 @@ fn check_columns(encoder: &dyn Encoder, rows: &RecordBatch) -> Result<(), String
 fn readable_by(encoder: &dyn Encoder, rows: &RecordBatch) -> Result<RecordBatch, String> {
     let places = positions("the rows", &rows.schema(), encoder.columns()).map_err(|error| error.to_string())?;
     let rows = rows.project(&places).map_err(|error| error.to_string())?;
-    let nulls: Vec<_> = rows.columns().iter().filter_map(|column| column.logical_nulls()).collect();
+    let nulls: Vec<_> = rows.columns().iter().filter_map(Array::logical_nulls).collect();
     let has_all = |row: &usize| nulls.iter().all(|nulls| nulls.is_valid(*row));
     let full: Vec<_> = (0..rows.num_rows()).filter(has_all).take(MAX_ROWS).collect();
     if full.is_empty() {
@@ -269,7 +269,7 @@ fn check_side_by_side(encoder: &dyn Encoder, rows: &RecordBatch, whole: &Pass, t
     let encode = || Pass::of(encoder, rows, whole.rows.clone());
     let passes: Vec<_> = thread::scope(|scope| {
         let threads: Vec<_> = (0..calls).map(|_| scope.spawn(encode)).collect();
-        threads.into_iter().map(|thread| thread.join()).collect()
+        threads.into_iter().map(ScopedJoinHandle::join).collect()
     });
     for pass in passes {
         let pass = pass.map_err(|_| "a call beside others panics".to_owned())?;

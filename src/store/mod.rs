@@ -140,7 +140,7 @@ impl Store {
             }
         }
         if len > u32::MAX as usize {
-            return Err(Error::too_many_samples(&uri.to_string()));
+            return Err(Error::too_many_samples(uri.as_ref()));
         }
         let requests_pages = advice::advise_random(segments.iter().flat_map(Segment::batches), builder.advice);
         let schema = builder.schema.clone();
