@@ -11,7 +11,7 @@ use futures::StreamExt;
 use tokio::sync::mpsc;
 use tracing::{Instrument, Span};
 
-use super::decoded::{BadTexts, Decoder, decoded_schema};
+use super::decoded::{self, BadTexts, Decoder, decoded_schema};
 use super::lock::BuildLock;
 use super::{MAX_STORED_BATCH_BYTES, MAX_STORED_BATCH_ROWS, Segment, Store, advice};
 use crate::arrow_file::{self, ArrowFile, ArrowFileWriter, Part};
@@ -183,10 +183,19 @@ impl StoreBuilder {
         let writer = tokio::task::spawn_blocking(task);
         let rows = before.iter().map(Segment::len).sum();
         let sent = send(source, stream, tx, rows, progress).instrument(self.span.clone()).await;
-        let written = writer.await.map_err(|e| Error::TaskDied { task: "store", message: e.to_string() })?;
+        let written = writer.await.map_err(|e| Error::of_task("store", e))?;
         // If the source failed, the writer failed too, without an end: the source's error is the cause.
         sent?;
-        let Written { skipped_rows, bad_texts, parts } = written?;
+        let unreadable = |error| match error {
+            Error::Arrow { action: decoded::ACTION, cause } => Error::Corrupt {
+                uri: source.uri().to_owned(),
+                place: None,
+                expected: "what its schema says",
+                cause: cause.into(),
+            },
+            other => other,
+        };
+        let Written { skipped_rows, bad_texts, parts } = written.map_err(unreadable)?;
         for BadTexts { column, first, count } in &bad_texts {
             telemetry::texts_unreadable(column, *count, SampleId::new(rows + first));
         }

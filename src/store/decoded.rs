@@ -98,7 +98,7 @@ impl Decoder {
     /// Decodes a record batch: dictionaries, runs and list views.
     pub fn decode(&mut self, batch: &RecordBatch) -> Result<RecordBatch> {
         let mut columns = Vec::with_capacity(batch.num_columns());
-        let failed = |cause| Error::Arrow { action: "store a record batch", cause };
+        let failed = |cause| Error::Arrow { action: ACTION, cause };
         for index in 0..batch.num_columns() {
             columns.push(self.column(index, batch.column(index)).map_err(failed)?);
         }
@@ -123,3 +123,6 @@ impl Decoder {
         self.bad.into_iter().flatten().collect()
     }
 }
+
+/// What fails if a record batch does not hold what its schema says.
+pub(super) const ACTION: &str = "decode a record batch";
