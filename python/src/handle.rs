@@ -31,7 +31,7 @@ impl RefreshHandle {
         let (tx, answer) = channel();
         let handle = self.handle.clone();
         self.runtime.spawn(async move {
-            // Nobody there to hear it: then nobody needs to.
+            // The receiver is gone; nothing to report to.
             let _ = tx.send(handle.refresh_now().await);
         });
         Refresh(Mutex::new(answer))

@@ -27,7 +27,7 @@ impl CombinedEncoder {
     /// Combines encoders, of which there must be at least one.
     ///
     /// # Errors
-    /// [`Error::Views`] for a mean of vectors that differ in dimension; [`Error::Shape`] if there are no encoders.
+    /// [`Error::Dimension`] for a mean of vectors that differ in dimension; [`Error::Shape`] if there are no encoders.
     pub fn new(encoders: Vec<Arc<dyn Encoder>>, combine: Combine) -> Result<Self> {
         let Some(first) = encoders.first() else { return Err(Error::Shape { found: 0, dimension: 0 }) };
         let expected = first.dimension();

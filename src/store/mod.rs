@@ -101,7 +101,7 @@ impl Store {
     /// - The errors of the source.
     /// - [`Error::Io`] if the cache cannot be written; a half-written file is never used.
     /// - [`Error::RowCount`] if the source has another number of rows than it promises.
-    /// - [`Error::TooManySamples`] for more than 4,294,967,295 rows.
+    /// - [`Error::UnsupportedSource`] for more than 4,294,967,295 rows.
     pub async fn build(
         source: &dyn Source,
         columns: &[String],
