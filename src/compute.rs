@@ -40,7 +40,7 @@ impl ComputePool {
     /// Each keeps a GPU busy at most `gpu_share` of the time, above 0 and at most 1.
     ///
     /// # Errors
-    /// [`Error::TaskDied`] if the system refuses the threads.
+    /// [`Error::System`] if the system refuses the threads.
     pub fn in_background(threads: usize, gpu_share: f64) -> Result<Self> {
         rayon::ThreadPoolBuilder::new()
             .num_threads(threads)

@@ -146,6 +146,12 @@ impl Checkpoints {
             begun_at_step: snapshot.begun_at_step,
             embedded_at_step: snapshot.embedded_at_step,
         };
+        // A refresh that was cancelled may have saved this version before. Its files go first: a record must never name
+        // files of which some are newer than others.
+        let version = record.graph_version;
+        if self.content().manifest.snapshots.iter().any(|other| other.graph_version == version) {
+            self.change(|content| content.manifest.snapshots.retain(|other| other.graph_version != version))?;
+        }
         let same_embeddings = |other: &SnapshotRecord| other.embeddings_of == record.embeddings_of;
         let is_known = self.content().manifest.snapshots.iter().any(same_embeddings);
         if !is_known {
@@ -303,3 +309,48 @@ impl Content {
 /// States that are kept: the last one, and the one before, since a trainer may be killed between its own checkpoint and
 /// ours, whichever it writes first.
 const KEPT_STATES: usize = 2;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::{GraphConfig, Similarity};
+    use crate::embeddings::EmbeddingTable;
+    use crate::graph;
+    use crate::sample::{GraphVersion, ModelVersion};
+
+    /// Graph 2, with embeddings of its own or with those of graph 1.
+    fn snapshot(model: u64, embeddings_of: u64) -> SavedSnapshot {
+        let vectors = (0..40).map(|i| ((i + 1) as f32 * (model + 1) as f32).sin()).collect();
+        let table = EmbeddingTable::new(vectors, 4, Similarity::Dot, ModelVersion(model)).unwrap();
+        let config = GraphConfig { candidates: 5, neighbors: 2, ..GraphConfig::default() };
+        let graph = graph::build(&table, &config, 1, GraphVersion(2)).unwrap();
+        let embeddings = Arc::new(table);
+        SavedSnapshot {
+            graph,
+            embeddings,
+            embeddings_of,
+            begun_at_step: 6,
+            embedded_at_step: 6,
+            pushed_at_step: [].into(),
+        }
+    }
+
+    /// A refresh that was cancelled late has saved a version that the next refresh makes, too.
+    #[tokio::test]
+    async fn a_version_that_is_saved_again_is_the_new_one() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let config = CheckpointConfig { dir: Some(dir.path().into()), ..CheckpointConfig::default() };
+        let (_delivered, heard) = watch::channel(0);
+        let folder = Checkpoints::take(&config, 0, 0, heard).await.unwrap().unwrap();
+        folder.begin(State::first(1, "rows".into(), Default::default())).unwrap();
+        for (model, embeddings_of) in [(3, 2), (4, 2), (5, 1), (6, 2)] {
+            let saved = snapshot(model, embeddings_of);
+            folder.save(&saved).unwrap();
+            let opened = folder.open(Some(2)).unwrap();
+            assert_eq!(opened.embeddings, saved.embeddings, "model {model}");
+            assert!(opened.graph == saved.graph && opened.embeddings_of == embeddings_of, "model {model}");
+        }
+    }
+}

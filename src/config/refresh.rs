@@ -4,8 +4,8 @@ use super::check::{Check, Checker};
 
 /// `[refresh]`: when embeddings and graph are made anew, in the background.
 ///
-/// Any of the triggers starts a refresh. Triggers that fire while one is under way start a single one after it. Without
-/// a trigger, the first graph stays.
+/// Any of the triggers starts a refresh. While one is under way, each kind of trigger that fires starts one more after
+/// it, however often it fires; each call of `refresh_now` has its own. Without a trigger, the first graph stays.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct RefreshConfig {

@@ -208,7 +208,7 @@ async fn supervise(worker: Worker, tx: mpsc::WeakSender<Result<MiniBatch>>) {
         Err(message) => Error::TaskDied { task: "refresh", message },
     };
     if let Some(tx) = tx.upgrade() {
-        // The receiver is gone; nothing to report to.
+        // If the receiver is gone, there is nothing to report to.
         let _ = tx.send(Err(error)).await;
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::snapshot::Snapshot;
 use crate::error::{Error, Result};
 
-/// The reading end: always the newest snapshot. Cloning shares it.
+/// The reading end: the newest snapshot, or with `swap_after_steps` the one that a step uses. Cloning shares it.
 #[derive(Clone, Debug)]
 pub struct Published(watch::Receiver<Timeline>);
 

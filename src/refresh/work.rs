@@ -126,6 +126,7 @@ impl RefreshContext {
         // Which samples share a value changes only with the rows.
         let groups = (report.added == 0).then(|| old.guards.groups().clone());
         let snapshot = Snapshot::new(parts, store, &self.guard_rules, groups)?;
+        cancellable.check()?;
         if let Some(checkpoints) = &self.checkpoints {
             checkpoints.save(&snapshot.to_saved())?;
         }
@@ -137,7 +138,8 @@ impl RefreshContext {
     ///
     /// 1. A newer model embeds all samples; what was pushed before is dropped.
     /// 2. Otherwise new samples are embedded, and pushed vectors replace those of their samples.
-    /// 3. If there are neither, the embeddings stay, unless graphs are settled: then nothing is to be done.
+    /// 3. If there are neither, the embeddings stay and the graph is drawn anew, unless it cannot differ from the old
+    ///    one.
     fn embed(
         &self,
         input: &RefreshInput,
@@ -174,7 +176,7 @@ impl RefreshContext {
 
     /// The newer model, if there is one that fits and has drifted far enough.
     ///
-    /// After a resume that may be the model that was opened, since the embeddings are older.
+    /// After a resume the opened model itself may be the newer one: the restored embeddings may be of an older model.
     fn newer_model(&self, input: &RefreshInput, report: &mut Refreshed) -> Result<Option<Arc<dyn Encoder>>> {
         let RefreshInput { old, encoder, is_restored, .. } = input;
         let (newer, least_shift) = match encoder.newer()? {

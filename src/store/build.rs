@@ -11,7 +11,7 @@ use futures::StreamExt;
 use tokio::sync::mpsc;
 use tracing::{Instrument, Span};
 
-use super::decoded::{self, BadTexts, Decoder, decoded_schema};
+use super::decoded::{BadTexts, Decoder, decoded_schema};
 use super::lock::BuildLock;
 use super::{MAX_STORED_BATCH_BYTES, MAX_STORED_BATCH_ROWS, Segment, Store, advice};
 use crate::arrow_file::{self, ArrowFile, ArrowFileWriter, Part};
@@ -171,13 +171,14 @@ impl StoreBuilder {
         let schema = Arc::new(self.schema.as_ref().clone().with_metadata(metadata(&shards)));
         let later: Vec<_> = (before.len() + 1..).map_while(|n| self.path(n).filter(|path| path.exists())).collect();
         let span = self.span.clone();
+        let uri = source.uri().to_owned();
         let task = move || {
             span.in_scope(|| {
                 // Later segments were added to one that is replaced.
                 for path in later.into_iter().rev() {
                     std::fs::remove_file(&path).map_err(|cause| Error::Io { action: "remove", path, cause })?;
                 }
-                write(rx, schema, target)
+                write(rx, schema, target, &uri)
             })
         };
         let writer = tokio::task::spawn_blocking(task);
@@ -186,16 +187,7 @@ impl StoreBuilder {
         let written = writer.await.map_err(|e| Error::of_task("store", e))?;
         // If the source failed, the writer failed too, without an end: the source's error is the cause.
         sent?;
-        let unreadable = |error| match error {
-            Error::Arrow { action: decoded::ACTION, cause } => Error::Corrupt {
-                uri: source.uri().to_owned(),
-                place: None,
-                expected: "what its schema says",
-                cause: cause.into(),
-            },
-            other => other,
-        };
-        let Written { skipped_rows, bad_texts, parts } = written.map_err(unreadable)?;
+        let Written { skipped_rows, bad_texts, parts } = written?;
         for BadTexts { column, first, count } in &bad_texts {
             telemetry::texts_unreadable(column, *count, SampleId::new(rows + first));
         }
@@ -290,8 +282,13 @@ async fn send(
     }
 }
 
-/// Writes rows until the end, and returns them as they are mapped.
-fn write(mut rx: mpsc::Receiver<WriterMessage>, schema: SchemaRef, path: Option<PathBuf>) -> Result<Written> {
+/// Writes the rows of the source `uri` until the end, and returns them as they are mapped.
+fn write(
+    mut rx: mpsc::Receiver<WriterMessage>,
+    schema: SchemaRef,
+    path: Option<PathBuf>,
+    uri: &str,
+) -> Result<Written> {
     let mut writer = ArrowFileWriter::create(path.as_deref(), &schema)?;
     let mut coalescer = BatchCoalescer::new(schema.clone(), MAX_STORED_BATCH_ROWS);
     let mut decoder = Decoder::new(schema);
@@ -303,7 +300,13 @@ fn write(mut rx: mpsc::Receiver<WriterMessage>, schema: SchemaRef, path: Option<
             Some(WriterMessage::End { skipped }) => break skipped,
             None => return Err(Error::Cancelled),
         };
-        for piece in pieces(decoder.decode(&batch)?) {
+        let decoded = decoder.decode(&batch).map_err(|cause| Error::Corrupt {
+            uri: uri.to_owned(),
+            place: None,
+            expected: "what its schema says",
+            cause: cause.into(),
+        })?;
+        for piece in pieces(decoded) {
             let bytes = advice::bytes(&piece);
             buffered += bytes;
             if buffered > MAX_STORED_BATCH_BYTES {

@@ -6,7 +6,6 @@ use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
 
-use crate::error::{Error, Result};
 use crate::source::readable;
 
 /// Returns the schema without dictionaries and runs, at any depth, and with lists in place of list views.
@@ -96,15 +95,14 @@ impl Decoder {
     }
 
     /// Decodes a record batch: dictionaries, runs and list views.
-    pub fn decode(&mut self, batch: &RecordBatch) -> Result<RecordBatch> {
+    pub fn decode(&mut self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
         let mut columns = Vec::with_capacity(batch.num_columns());
-        let failed = |cause| Error::Arrow { action: ACTION, cause };
         for index in 0..batch.num_columns() {
-            columns.push(self.column(index, batch.column(index)).map_err(failed)?);
+            columns.push(self.column(index, batch.column(index))?);
         }
         self.rows += batch.num_rows();
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        RecordBatch::try_new_with_options(self.schema.clone(), columns, &options).map_err(failed)
+        RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)
     }
 
     fn column(&mut self, index: usize, column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
@@ -123,6 +121,3 @@ impl Decoder {
         self.bad.into_iter().flatten().collect()
     }
 }
-
-/// What fails if a record batch does not hold what its schema says.
-pub(super) const ACTION: &str = "decode a record batch";

@@ -118,7 +118,7 @@ impl Producer {
             let snapshot = match self.published.at(self.step).await {
                 Ok(snapshot) => snapshot,
                 Err(error) => {
-                    // The receiver is gone; nothing to report to.
+                    // If the receiver is gone, there is nothing to report to.
                     let _ = tx.send(Err(error)).await;
                     return;
                 }
@@ -135,7 +135,7 @@ impl Producer {
                     next.transpose()
                 }
                 Err(ended) => {
-                    // The receiver is gone; nothing to report to.
+                    // If the receiver is gone, there is nothing to report to.
                     let _ = tx.send(Err(Error::of_task("producer", ended))).await;
                     return;
                 }
@@ -193,7 +193,7 @@ impl Producer {
 
     /// Draws from another graph from here on.
     fn change_graph(&mut self, snapshot: &Snapshot) -> Result<()> {
-        let left = self.sampler.pause();
+        let left = self.sampler.forget_order();
         self.graph_changes.record(self.step, snapshot.graph_version(), &left);
         self.graph_version = snapshot.graph_version();
         self.rows = Rows::of(&snapshot.store, &self.settings.row_columns)?;

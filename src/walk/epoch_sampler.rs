@@ -103,10 +103,10 @@ impl EpochSampler {
     /// Returns the samples that remain, and makes this sampler continue as [`from_left`](Self::from_left) would.
     ///
     /// The order in which samples were drawn before no longer matters. Takes O(N).
-    pub fn pause(&mut self) -> Left {
+    pub fn forget_order(&mut self) -> Left {
         self.reverse = None;
         self.all = self.all.take().map(|_| Remaining::all(self.samples));
-        Left { samples: self.samples, drawn: self.drawn, bits: self.remaining.pause() }
+        Left { samples: self.samples, drawn: self.drawn, bits: self.remaining.forget_order() }
     }
 
     /// How many mini-batches were drawn so far.

@@ -61,7 +61,7 @@ impl<'a, A: Admission> Filling<'a, A> {
     }
 
     /// Takes a uniformly random sample that may join; `None` if there is none, or none among very many.
-    pub fn any(&mut self, generator: &mut impl Rng) -> Option<SampleId> {
+    pub fn join_any(&mut self, generator: &mut impl Rng) -> Option<SampleId> {
         while self.looks > 0 {
             let id = self.pick(generator)?;
             if self.offer(id) {
@@ -72,8 +72,8 @@ impl<'a, A: Admission> Filling<'a, A> {
         None
     }
 
-    /// Takes the sample of least `rank` that may join, of a `few` random ones; if none may, [any](Self::any).
-    pub fn least(
+    /// Takes the sample of least `rank` that may join, of a `few` random ones; if none may, [any](Self::join_any).
+    pub fn join_least(
         &mut self,
         few: usize,
         rank: impl Fn(SampleId) -> usize,
@@ -84,7 +84,7 @@ impl<'a, A: Admission> Filling<'a, A> {
         // Samples that are not taken may be picked again.
         self.picked = before;
         picks.sort_by_key(|&id| rank(id));
-        picks.into_iter().find(|&id| self.offer(id)).or_else(|| self.any(generator))
+        picks.into_iter().find(|&id| self.offer(id)).or_else(|| self.join_any(generator))
     }
 
     /// Picks a random sample that was not picked before.
@@ -96,7 +96,7 @@ impl<'a, A: Admission> Filling<'a, A> {
     /// Takes random samples until the mini-batch is full or none may join, and returns how many.
     pub fn top_up(&mut self, generator: &mut impl Rng) -> u64 {
         let before = self.ids.len();
-        while !self.is_full() && self.any(generator).is_some() {}
+        while !self.is_full() && self.join_any(generator).is_some() {}
         (self.ids.len() - before) as u64
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn draw<A: Admission>(
     let mut looked = 0;
     while !filling.is_full() {
         let Some(&id) = filling.ids.get(looked) else {
-            if filling.any(generator).is_none() {
+            if filling.join_any(generator).is_none() {
                 return;
             }
             filling.counts.new_starts += u64::from(looked > 0);

@@ -67,7 +67,8 @@ enum MoveStage {
 impl<'a, R: Rng> Path<'a, R> {
     /// A path from `start` with restart probability `alpha`, which is at least 0 and below 1.
     ///
-    /// Moves go to neighbors of rank `skip` or above; `skip` is less than the degree.
+    /// Moves go to neighbors of rank `skip` or above, with `reverse` to those ranks that it was made of; `skip` is less
+    /// than the degree.
     pub fn new(
         graph: &'a ProximityGraph,
         reverse: Option<&'a ReverseEdges>,

@@ -12,7 +12,9 @@ use crate::graph::ProximityGraph;
 /// 1. Start at the first member if there is one, else at a random remaining sample; with reverse edges, at that of
 ///    `START_CHOICES` random ones which the fewest of these edges lead to.
 /// 2. With probability α move from the start, otherwise from the current sample, to a uniform neighbor of rank `skip`
-///    or above. A remaining sample on the way joins if it may; others are only passed through.
+///    or above. With reverse edges, most moves go backwards instead, to a remaining sample that has the current one
+///    among its first neighbors, and the others stay within the same ranks. A remaining sample on the way joins if it
+///    may; others are only passed through.
 /// 3. After `MAX_IDLE_MOVES` moves without a new member, start again at a random member, whose surroundings may not be
 ///    used up yet; after `MAX_MEMBER_STARTS` such starts in vain, at a random remaining sample.
 /// 4. After `MAX_MOVES_PER_SAMPLE` × B moves, draw the rest uniformly, so that the walk ends on every graph.
@@ -30,8 +32,8 @@ pub(super) fn draw<A: Admission>(
     let moves = (filling.size() as u64).saturating_mul(MAX_MOVES_PER_SAMPLE);
     let start = filling.ids.first().copied().or_else(|| match reverse {
         // Samples that are hardly anybody's neighbor would be left for the end of the epoch: start there.
-        Some(reverse) => filling.least(START_CHOICES, |id| reverse.count(id), generator),
-        None => filling.any(generator),
+        Some(reverse) => filling.join_least(START_CHOICES, |id| reverse.count(id), generator),
+        None => filling.join_any(generator),
     });
     let Some(start) = start else { return };
     if skip < graph.degree() {
@@ -47,7 +49,7 @@ pub(super) fn draw<A: Admission>(
                     filling.ids[generator.random_range(0..filling.ids.len())]
                 } else {
                     member_starts = 0;
-                    let Some(remaining) = filling.any(generator) else { break };
+                    let Some(remaining) = filling.join_any(generator) else { break };
                     remaining
                 };
                 filling.counts.new_starts += 1;

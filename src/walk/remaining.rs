@@ -29,7 +29,7 @@ impl Remaining {
     }
 
     /// Returns the bits, and orders the samples by id, so that the past order no longer matters.
-    pub fn pause(&mut self) -> Vec<u64> {
+    pub fn forget_order(&mut self) -> Vec<u64> {
         *self = Self::of(std::mem::take(&mut self.bits));
         self.bits.clone()
     }
