@@ -10,7 +10,7 @@ use crate::config::PipelineConfig;
 #[cfg(feature = "onnx")]
 use crate::device::choose as choose_device;
 use crate::encode::Encoder;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::Backend;
 use crate::refresh::{GuardRules, ModelWatch};
 use crate::source::{self, Source, positions};
@@ -55,7 +55,13 @@ pub(super) async fn open(
 
     let encoder = match encoder {
         Some(encoder) => encoder,
-        None => open_encoder(config, schema.clone(), pool).await?,
+        None => open_encoder(config, schema.clone(), pool).await.map_err(|error| match error {
+            // An encoder knows the columns, and not whose they are.
+            Error::MissingColumn { column, available, .. } => {
+                Error::MissingColumn { column, uri: source.uri().to_owned(), available }
+            }
+            other => other,
+        })?,
     };
     let model_watch = if config.refresh.watch_model { ModelWatch::open(encoder.as_ref()).await } else { None };
 
@@ -110,7 +116,7 @@ fn choose_device(
     match wanted {
         crate::config::GraphDevice::Cuda => {
             let message = "is `cuda`, but this build runs no ONNX Runtime (cargo feature `onnx`); set it to `cpu`";
-            Err(super::checks::fault("graph.device", message.into()))
+            Err(Error::setting("graph.device", message))
         }
         _ => Ok(None),
     }

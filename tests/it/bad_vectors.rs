@@ -12,9 +12,9 @@ use prosampler::config::{
 };
 use prosampler::encode::{ColumnEncoder, CombinedEncoder, Encoder, PairEncoder};
 use prosampler::source::MemorySource;
-use prosampler::{Error, MiniBatchStream, PipelineBuilder, Result, SampleId};
+use prosampler::{Error, MiniBatchStream, Pipeline, PipelineBuilder, Result, SampleId};
 
-use crate::support::{DIMENSION, TestEncoder, assert_says, graph_config, pipeline, vectors};
+use crate::support::{DIMENSION, TestEncoder, assert_says, graph_config, pipeline, source, vectors, walk_config};
 
 const SKIP: OnBadSample = OnBadSample::Skip;
 
@@ -337,4 +337,18 @@ async fn bad_pushed_vectors_are_refused_by_the_call() {
     let error = handle.push_embeddings(&[SampleId(7)], &[0.0; DIMENSION]).unwrap_err();
     assert!(matches!(error, Error::BadLength { sample: SampleId(7), .. }), "{error}");
     assert!(handle.refresh_now().await.unwrap().pushed == 0, "nothing was taken");
+}
+
+/// The encoder is opened from the columns alone; the message names the file all the same.
+#[tokio::test]
+async fn a_column_of_vectors_that_is_not_there_is_told_with_its_file() {
+    let encode = EncodeConfig {
+        feature: Some(FeatureKind::Vector),
+        column: Some("vectors".into()),
+        dimension: Some(6),
+        ..EncodeConfig::default()
+    };
+    let builder = Pipeline::builder().source(source(100)).encode(encode).walk(walk_config(5));
+    let error = builder.start().await.unwrap_err().to_string();
+    assert_says(&error, &["column `vectors` not found in `memory`", "it has `n`"]);
 }

@@ -99,4 +99,5 @@ const NAMES: &[&str] = &[
     "stream.",
     "store.",
     "checkpoint.",
+    "the filter `",
 ];
