@@ -75,7 +75,7 @@ impl EpochSampler {
         Self::over(Remaining::all(samples), samples, config, seed, epoch)
     }
 
-    /// Goes on with the samples that remained when an epoch was [paused](Self::pause).
+    /// Goes on with the samples that remained when [`forget_order`](Self::forget_order) was called.
     #[must_use]
     pub fn from_left(left: &Left, config: &WalkConfig, seed: u64, epoch: u64) -> Self {
         let sampler = Self::over(Remaining::of(left.bits.clone()), left.samples, config, seed, epoch);

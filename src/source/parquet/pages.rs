@@ -179,38 +179,59 @@ fn check_lengths(encoding: Encoding, values: Option<&[u8]>, page_values: u32) ->
     // The decoder refuses a page without values.
     let Some(mut rest) = values else { return Ok(()) };
     for _ in 0..lists {
-        let Some(count) = pass_differences(&mut rest) else { return Ok(()) };
-        if count > u64::from(page_values) {
-            let says = format!("a page of {page_values} values is said to have {count} lengths");
+        let Some(header) = DeltaHeader::read(&mut rest) else { return Ok(()) };
+        if header.count > u64::from(page_values) {
+            let says = format!("a page of {page_values} values is said to have {} lengths", header.count);
             return Err(ParquetError::General(says));
+        }
+        if header.pass_numbers(&mut rest).is_none() {
+            return Ok(());
         }
     }
     Ok(())
 }
 
-/// Goes past delta encoded whole numbers, and returns how many there are. See "Delta encoding" in Parquet's format.
-fn pass_differences(rest: &mut &[u8]) -> Option<u64> {
-    let mut next = || varint(rest).ok();
-    let (block, parts, count, _first) = (next()?, next()?, next()?, next()?);
-    let per_part = block.checked_div(parts).filter(|per_part| *per_part > 0)?;
-    let mut left = count.saturating_sub(1);
-    while left > 0 {
-        let _smallest = varint(rest).ok()?;
-        let mut widths = *rest;
-        pass(rest, parts).ok()?;
-        for _ in 0..parts.min(left.div_ceil(per_part)) {
-            let width = u64::from(byte(&mut widths).ok()?);
-            // Some writers omit the end of the last part.
-            let packed = per_part.checked_mul(width)?.div_ceil(8);
-            if pass(rest, packed).is_err() {
-                *rest = &[];
-            }
-            left = left.saturating_sub(per_part);
-        }
-    }
-    Some(count)
+/// What delta encoded whole numbers begin with. See "Delta encoding" in Parquet's format.
+struct DeltaHeader {
+    /// How many numbers there are.
+    count: u64,
+    /// Parts of a block, each with a bit width of its own.
+    parts: u64,
+    /// Numbers of a part.
+    per_part: u64,
 }
 
+impl DeltaHeader {
+    fn read(rest: &mut &[u8]) -> Option<Self> {
+        let mut next = || varint(rest).ok();
+        let (block, parts, count, _first) = (next()?, next()?, next()?, next()?);
+        Some(Self { count, parts, per_part: block.checked_div(parts)? })
+    }
+
+    /// Goes past the numbers, if they are written as they should be.
+    fn pass_numbers(&self, rest: &mut &[u8]) -> Option<()> {
+        let Self { count, parts, per_part } = *self;
+        let mut left = count.saturating_sub(1);
+        while left > 0 {
+            let _smallest = varint(rest).ok()?;
+            let mut widths = *rest;
+            pass(rest, parts).ok()?;
+            for _ in 0..parts.min(left.checked_div(per_part)?.saturating_add(1)) {
+                let width = u64::from(byte(&mut widths).ok()?);
+                // Some writers omit the end of the last part.
+                let packed = per_part.checked_mul(width)?.div_ceil(8);
+                if pass(rest, packed).is_err() {
+                    *rest = &[];
+                }
+                left = left.saturating_sub(per_part);
+                if left == 0 {
+                    break;
+                }
+            }
+        }
+        Some(())
+    }
+}
 #[cfg(test)]
 mod tests {
     use arrow::array::{ArrayRef, ListBuilder, RecordBatch, StringBuilder};
@@ -231,6 +252,28 @@ mod tests {
         assert!(limits.checked(page(2)).is_ok());
         let error = limits.checked(page(3)).unwrap_err().to_string();
         assert!(error.contains("a dictionary of 8 bytes is said to have 3 values"), "{error}");
+    }
+
+    fn lengths(rest: &mut &[u8]) -> u64 {
+        let header = DeltaHeader::read(rest).unwrap();
+        header.pass_numbers(rest).unwrap();
+        header.count
+    }
+
+    /// The numbers that should follow are not there: the decoder would first ask for memory for all.
+    #[test]
+    fn more_lengths_than_values_are_refused_wherever_they_end() {
+        let mut list = vec![0x80, 1, 4];
+        list.extend([0xff; 8]);
+        list.extend([0x7f, 0]);
+        for encoding in [Encoding::DELTA_LENGTH_BYTE_ARRAY, Encoding::DELTA_BYTE_ARRAY] {
+            let error = check_lengths(encoding, Some(&list), 3).unwrap_err().to_string();
+            assert!(error.contains("a page of 3 values is said to have 9223372036854775807 lengths"), "{error}");
+        }
+        // One length, which is in the header, and then a second list that is too long.
+        let one = [0x80, 1, 4, 1, 0];
+        assert!(check_lengths(Encoding::DELTA_LENGTH_BYTE_ARRAY, Some(&one), 1).is_ok());
+        assert!(check_lengths(Encoding::DELTA_BYTE_ARRAY, Some(&[&one[..], &list].concat()), 1).is_err());
     }
 
     /// A column chunk of lists of texts, some null, packed by their differences.
@@ -279,9 +322,9 @@ mod tests {
                     Page::DictionaryPage { .. } => unreachable!(),
                 };
                 let values = Some(rest);
-                let count = pass_differences(&mut rest).unwrap();
+                let count = lengths(&mut rest);
                 if differences {
-                    prop_assert_eq!(pass_differences(&mut rest), Some(count));
+                    prop_assert_eq!(lengths(&mut rest), count);
                 }
                 if count > 0 {
                     prop_assert!(check_lengths(encoding, values, count as u32 - 1).is_err());
