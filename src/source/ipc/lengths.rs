@@ -112,10 +112,16 @@ fn compressed_buffers(message: Message<'_>) -> Vec<(u64, u64)> {
         return Vec::new();
     }
     let buffers = batch.buffers().into_iter().flatten();
-    let place = |start: i64, length: i64| u64::try_from(start).ok().zip(u64::try_from(length).ok());
+    let body = u64::try_from(message.bodyLength()).unwrap_or(0);
+    // A buffer that is said to go on behind the body has no more bytes for that.
+    let place = |start: i64, length: i64| {
+        let start = u64::try_from(start).ok()?;
+        Some((start, u64::try_from(length).ok()?.min(body.saturating_sub(start))))
+    };
     let mut found: Vec<_> = buffers.filter_map(|buffer| place(buffer.offset(), buffer.length())).collect();
     found.retain(|(_, length)| *length >= 8);
-    found.sort_unstable_by(|a, b| b.cmp(a));
+    // Of several that start at one place the shortest stays, which may hold the least.
+    found.sort_unstable_by(|(a, short), (b, long)| b.cmp(a).then(short.cmp(long)));
     found.dedup_by_key(|(start, _)| *start);
     found
 }
