@@ -109,13 +109,14 @@ impl Data {
                 classes.push(*numbers.entry(text.unwrap_or_default().to_owned()).or_insert(next));
             }
         }
-        Self { table, classes, batch_size: config.walk.batch_size, neighbors: config.graph.neighbors }
+        let neighbors = config.graph.size(table.len()).neighbors;
+        Self { table, classes, batch_size: config.walk.batch_size, neighbors }
     }
 
     fn graph(&self, candidates: usize, pool: &ComputePool) -> ProximityGraph {
         let config = GraphConfig {
-            candidates,
-            neighbors: self.neighbors,
+            candidates: candidates.into(),
+            neighbors: Some(self.neighbors),
             similarity: self.table.similarity(),
             ..GraphConfig::default()
         };

@@ -41,7 +41,7 @@ async fn main() -> Result<()> {
     let mut stream = Pipeline::builder()
         .source(MemorySource::new(vec![rows])?)
         .encoder(Model { columns: vec!["n".into()], version: 0, newest: Arc::default() })
-        .graph(GraphConfig { candidates: 1000, neighbors: 32, ..GraphConfig::default() })
+        .graph(GraphConfig { candidates: 1000.into(), neighbors: Some(32), ..GraphConfig::default() })
         .walk(WalkConfig { batch_size: 256, ..WalkConfig::default() })
         .stream(StreamConfig { prefetch: PREFETCH, epochs: u64::MAX / 1_000_000, ..StreamConfig::default() })
         .compute(ComputeConfig { threads: 2 })

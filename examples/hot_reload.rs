@@ -21,7 +21,7 @@ async fn main() -> Result<()> {
     let mut config = PipelineConfig::from_file("pipelines/text.toml")?;
     config.source.filter = Some("label >= 'verb'".into());
     config.encode.model = Some(model.clone());
-    config.graph.candidates = 1000;
+    config.graph.candidates = 1000.into();
     config.refresh.every_steps = None;
     config.refresh.watch_model = true;
     config.stream = StreamConfig { epochs: 1000, ..StreamConfig::default() };

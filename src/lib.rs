@@ -23,7 +23,7 @@
 //! let mut mini_batches = Pipeline::builder()
 //!     .source(FileSource::open("data/wordnet/glosses.parquet").await?)
 //!     .encoder(encoder)
-//!     .graph(GraphConfig { candidates: 1000, neighbors: 32, ..GraphConfig::default() })
+//!     .graph(GraphConfig { candidates: 1000.into(), neighbors: Some(32), ..GraphConfig::default() })
 //!     .walk(WalkConfig { batch_size: 256, restart_probability: 0.2.into(), ..WalkConfig::default() })
 //!     .refresh(RefreshConfig { every_steps: Some(100), ..RefreshConfig::default() })
 //!     .seed(42)

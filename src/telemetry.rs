@@ -177,6 +177,23 @@ pub(crate) fn neighbors_clipped(neighbors: usize, samples: usize) {
     warn!(neighbors, samples, "fewer other samples than neighbors; every sample neighbors all others");
 }
 
+pub(crate) fn graph_size(samples: usize, candidates: usize, neighbors: usize, setting: &dyn Display) {
+    debug!(samples, candidates, neighbors, %setting, "the size of the graph");
+}
+
+pub(crate) fn candidates_raised(asked: usize, candidates: usize, neighbors: usize) {
+    info!(asked, candidates, neighbors, "more candidates, so that neighbors are chosen among them");
+}
+
+pub(crate) fn all_are_candidates(candidates: usize, samples: usize) {
+    warn!(
+        candidates,
+        samples,
+        "all other samples are candidates, so neighbors are the nearest of all, with the most false negatives; lower \
+         graph.candidates, or set graph.builder = \"exact\" if that is meant"
+    );
+}
+
 pub(crate) fn neighbors_topped_up(samples: usize, graph_version: GraphVersion) {
     warn!(samples, %graph_version, "the index reached too few neighbors of some samples; topped up uniformly");
 }

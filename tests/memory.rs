@@ -75,7 +75,7 @@ fn building_needs_the_memory_that_it_says() {
             (GraphBuilder::Exact, Precision::I8, (K + 136) * SAMPLES),
             (GraphBuilder::NnDescent, Precision::I8, (K + 220) * SAMPLES),
         ] {
-            let config = GraphConfig { builder, precision, candidates: 1000, neighbors: K, ..GraphConfig::default() };
+            let config = GraphConfig { builder, precision, candidates: 1000.into(), neighbors: Some(K), ..GraphConfig::default() };
             let before = NOW.load(Relaxed);
             PEAK.store(before, Relaxed);
             let graph = pool.install(|| graph::build(&table, &config, 1, GraphVersion(1)).unwrap());
@@ -183,7 +183,7 @@ fn a_long_run_takes_no_more_memory_than_a_short_one() {
         let mut stream = Pipeline::builder()
             .source(MemorySource::new(vec![rows]).unwrap())
             .encoder(encoder)
-            .graph(GraphConfig { candidates: 200, neighbors: K, ..GraphConfig::default() })
+            .graph(GraphConfig { candidates: 200.into(), neighbors: Some(K), ..GraphConfig::default() })
             .walk(WalkConfig { batch_size: 64, ..WalkConfig::default() })
             .stream(StreamConfig { epochs: 1000, ..StreamConfig::default() })
             .refresh(RefreshConfig { every_steps: Some(250), ..RefreshConfig::default() })

@@ -35,7 +35,7 @@ pub fn run(check: &Check) -> Outcome<Value> {
         if name == "bf16" && check.provider == Provider::Cpu {
             continue;
         }
-        let config = GraphConfig { candidates, neighbors, precision, ..GraphConfig::default() };
+        let config = GraphConfig { candidates: candidates.into(), neighbors: Some(neighbors), precision, ..GraphConfig::default() };
         let value = pool.install(|| agreement(&device, &table(4_000, 64, similarity)?, &config))?;
         found.insert(format!("agreement-{name}"), value);
     }
@@ -44,13 +44,13 @@ pub fn run(check: &Check) -> Outcome<Value> {
     let cuda = CudaConfig { memory_limit: Some(limit), ..CudaConfig::default() };
     let limited = OnnxDevice::new(check.provider, &EncodeConfig { cuda: Some(cuda), ..EncodeConfig::default() });
     let (builder, precision) = (GraphBuilder::Exact, Precision::F32);
-    let config = GraphConfig { builder, neighbors, precision, ..GraphConfig::default() };
+    let config = GraphConfig { builder, neighbors: Some(neighbors), precision, ..GraphConfig::default() };
     let value = pool.install(|| agreement(&limited, &table(some, d, Similarity::Cosine)?, &config))?;
     found.insert("agreement-all-pairs-in-parts".into(), value);
     for &d in dimensions {
         let table = pool.install(|| table(samples, d, Similarity::Cosine))?;
         for precision in [Precision::F32, Precision::Bf16] {
-            let config = GraphConfig { candidates, neighbors, precision, ..GraphConfig::default() };
+            let config = GraphConfig { candidates: candidates.into(), neighbors: Some(neighbors), precision, ..GraphConfig::default() };
             let mut seconds = Vec::new();
             for seed in 0..3 {
                 let begun = Instant::now();
@@ -61,7 +61,7 @@ pub fn run(check: &Check) -> Outcome<Value> {
             let best = seconds.iter().copied().fold(f64::INFINITY, f64::min);
             found.insert(format!("d{d}-{name}"), json!({ "seconds": best, "all": seconds }));
         }
-        let config = GraphConfig { candidates, neighbors, ..GraphConfig::default() };
+        let config = GraphConfig { candidates: candidates.into(), neighbors: Some(neighbors), ..GraphConfig::default() };
         let begun = Instant::now();
         pool.install(|| build(&table, &config, 0, GraphVersion(1)))?;
         found.insert(format!("d{d}-processor"), json!({ "seconds": begun.elapsed().as_secs_f64() }));

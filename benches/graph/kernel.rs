@@ -22,8 +22,8 @@ pub fn run(bench: &mut Bench) {
             let config = GraphConfig {
                 builder: GraphBuilder::Exact,
                 precision,
-                candidates: K,
-                neighbors: K,
+                candidates: K.into(),
+                neighbors: Some(K),
                 ..GraphConfig::default()
             };
             times.push(&Run::ours(bench, || {

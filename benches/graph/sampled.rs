@@ -1,7 +1,7 @@
 //! The paper's graph, M = 1000 and K = 100, as the paper's code builds it and as others might.
 
 use prosampler::GraphVersion;
-use prosampler::config::{GraphConfig, Precision};
+use prosampler::config::{GraphConfig, GraphSize, Precision};
 use prosampler::graph;
 
 use super::data::Data;
@@ -15,9 +15,9 @@ type Build<'a> = &'a dyn Fn(&mut Bench) -> Run;
 
 pub fn run(bench: &mut Bench) {
     let data = Data::sentences(&bench.folder, bench.rows);
-    let config = GraphConfig { candidates: 1000, neighbors: 100, ..GraphConfig::default() };
+    let config = GraphConfig { candidates: 1000.into(), neighbors: Some(100), ..GraphConfig::default() };
     let in_f32 = GraphConfig { precision: Precision::F32, ..config.clone() };
-    let (m, k) = (config.candidates, config.neighbors);
+    let GraphSize { candidates: m, neighbors: k, .. } = config.size(data.table.len());
     let ours = |bench: &mut Bench| {
         Run::ours(bench, || {
             graph::build(&data.table, &config, SEED, GraphVersion(1)).expect("settings that fit the data")

@@ -324,7 +324,7 @@ mod tests {
     fn snapshot(model: u64, embeddings_of: u64) -> SavedSnapshot {
         let vectors = (0..40).map(|i| ((i + 1) as f32 * (model + 1) as f32).sin()).collect();
         let table = EmbeddingTable::new(vectors, 4, Similarity::Dot, ModelVersion(model)).unwrap();
-        let config = GraphConfig { candidates: 5, neighbors: 2, ..GraphConfig::default() };
+        let config = GraphConfig { candidates: 5.into(), neighbors: Some(2), ..GraphConfig::default() };
         let graph = graph::build(&table, &config, 1, GraphVersion(2)).unwrap();
         let embeddings = Arc::new(table);
         SavedSnapshot {

@@ -52,10 +52,9 @@ impl PipelineConfig {
             let message = format!("`{label}` is not among source.columns; add it there");
             faults.push(Fault::new("report.label", message));
         }
-        let (skipped, neighbors) = (self.guards.skip_nearest, self.graph.neighbors);
-        if skipped > 0 && skipped >= neighbors {
-            let message =
-                format!("is {skipped}, but samples have {neighbors} neighbors; skip fewer, or raise graph.neighbors");
+        if let Some(neighbors) = self.graph.neighbors
+            && let Some(message) = self.guards.skips_all(neighbors)
+        {
             faults.push(Fault::new("guards.skip_nearest", message));
         }
         if self.guards.max_relative_to_positive.is_some() && self.pairs.columns().is_none() {

@@ -1,5 +1,6 @@
 use serde::{Deserialize, Serialize};
 
+use super::candidates::Candidates;
 use super::check::{Check, Checker};
 
 /// `[graph]`: how embeddings become a proximity graph.
@@ -8,12 +9,14 @@ use super::check::{Check, Checker};
 pub struct GraphConfig {
     /// What chooses the neighbors. Default `sampled`.
     pub builder: GraphBuilder,
-    /// M in the paper: how many others, drawn uniformly, a sample's neighbors are chosen from; K to 2³² − 1, default
-    /// 1000. The hardness dial: M = K gives random neighbors, M ≥ N − 1 the nearest ones, with the most false
-    /// negatives. Building costs N · M · d multiplications. For the other builders it is only an upper bound of K.
-    pub candidates: usize,
-    /// K in the paper: out-neighbors of each sample; 1 to M, default 100. The graph takes 8 K bytes a sample.
-    pub neighbors: usize,
+    /// M in the paper: how many others, drawn uniformly, a sample's neighbors are chosen from. A number (K to 2³² − 1),
+    /// a share of the samples (`"1 %"`), or `"auto"`, the default, which follows the number of samples:
+    /// [`Candidates::Auto`]. The hardness dial: M = K gives random neighbors, M ≥ N − 1 the nearest ones, with the most
+    /// false negatives. Building costs N · M · d multiplications. The other builders do not draw candidates.
+    pub candidates: Candidates,
+    /// K in the paper: out-neighbors of each sample; 1 to M. Default: M / 8, within 4 to 100. A share of candidates
+    /// grows as far as K needs it, see [`size`](Self::size). The graph takes 8 K bytes a sample.
+    pub neighbors: Option<usize>,
     /// What "near" means. Default `cosine`.
     pub similarity: Similarity,
     /// What candidates are scored in; the neighbors' similarities are f32 in any case. Default `auto`.
@@ -65,11 +68,11 @@ pub enum GraphBuilder {
     /// The K most similar of M uniform others: the paper's graph.
     #[default]
     Sampled,
-    /// The K most similar of all others: the limit M → N. M is ignored. Costs N² · d / 2 multiplications.
+    /// The K most similar of all others: the limit M → N. Costs N² · d / 2 multiplications.
     Exact,
     /// About the K most similar of all others, by clusters and NN-descent, for data so large that `exact` takes too
     /// long. It finds the share of them that `recall` says; if vectors have no structure at all, fewer may be found,
-    /// and the log says so. M is ignored. See docs/graph.md for its costs.
+    /// and the log says so. See docs/graph.md for its costs.
     NnDescent,
     /// About the K most similar of all others, by a hierarchical navigable small world, instant-distance's. M is
     /// ignored. Slower than the other builders, see docs/graph.md; takes about 340 bytes a sample while it is built.
@@ -103,8 +106,8 @@ impl Default for GraphConfig {
     fn default() -> Self {
         Self {
             builder: GraphBuilder::Sampled,
-            candidates: 1000,
-            neighbors: 100,
+            candidates: Candidates::Auto,
+            neighbors: None,
             similarity: Similarity::Cosine,
             precision: Precision::Auto,
             recall: 0.98,
@@ -117,13 +120,23 @@ impl Check for GraphConfig {
     const SECTION: &'static str = "graph";
 
     fn check(&self, check: &mut Checker<'_>) {
-        let Self { candidates, neighbors, .. } = *self;
-        check.require(neighbors >= 1, "neighbors", "must be at least 1");
-        let message =
-            format!("is {neighbors}, but only {candidates} candidates are drawn; lower it or raise graph.candidates");
-        check.require(neighbors <= candidates.max(1), "neighbors", message);
-        let fits = (1..=u32::MAX as usize).contains(&candidates);
-        check.require(fits, "candidates", "must lie between 1 and 4,294,967,295");
+        check.require(self.neighbors != Some(0), "neighbors", "must be at least 1; leave it out for M / 8");
+        match self.candidates {
+            Candidates::Auto => {}
+            Candidates::Number(candidates) => {
+                let neighbors = self.neighbors.unwrap_or(1);
+                let message = format!(
+                    "is {neighbors}, but only {candidates} candidates are drawn; lower it or raise graph.candidates"
+                );
+                check.require(neighbors <= candidates.max(1), "neighbors", message);
+                let fits = (1..=u32::MAX as usize).contains(&candidates);
+                check.require(fits, "candidates", "must lie between 1 and 4,294,967,295");
+            }
+            Candidates::Share(share) => {
+                let message = format!("is \"{}\"; a share must be above 0 and at most 100 %", self.candidates);
+                check.require(share > 0.0 && share <= 1.0, "candidates", message);
+            }
+        }
         check.require((0.5..=1.0).contains(&self.recall), "recall", "must lie between 0.5 and 1");
         let served = matches!(self.builder, GraphBuilder::Sampled | GraphBuilder::Exact);
         let message = "is `cuda`, which serves the builders `sampled` and `exact`; choose one of these, or `auto`";

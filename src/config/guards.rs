@@ -31,6 +31,16 @@ pub struct GuardsConfig {
     pub skip_nearest: usize,
 }
 
+impl GuardsConfig {
+    /// What is wrong with `skip_nearest` if samples have `neighbors`: nothing, unless it skips them all.
+    pub(crate) fn skips_all(&self, neighbors: usize) -> Option<String> {
+        let skipped = self.skip_nearest;
+        (skipped > 0 && skipped >= neighbors).then(|| {
+            format!("is {skipped}, but samples have {neighbors} neighbors; skip fewer, or raise graph.neighbors")
+        })
+    }
+}
+
 impl Default for GuardsConfig {
     fn default() -> Self {
         Self {

@@ -13,11 +13,12 @@
 //!     graph = { candidates = 500, neighbors = 50 }
 //!     "#,
 //! )?;
-//! assert_eq!(config.graph.neighbors, 50);
+//! assert_eq!(config.graph.neighbors, Some(50));
 //! assert_eq!(config.walk.batch_size, 256);
 //! # Ok::<(), prosampler::Error>(())
 //! ```
 
+mod candidates;
 mod check;
 mod checkpoint;
 mod compute;
@@ -42,6 +43,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+pub use self::candidates::{Candidates, GraphSize};
 pub use self::checkpoint::{CheckpointConfig, Resume};
 pub use self::compute::ComputeConfig;
 pub use self::encode::{EncodeConfig, FeatureKind, OnBadSample, Pooling, Storage};

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::build::{build, build_on, is_for_device, renew};
+use super::build::{build, build_on, is_for_device, renew, takes_all};
 use super::{Device, ProximityGraph};
-use crate::config::{GraphBuilder, GraphConfig, GraphDevice};
+use crate::config::{GraphBuilder, GraphConfig, GraphDevice, GraphSize};
 use crate::embeddings::EmbeddingTable;
 use crate::error::Result;
 use crate::sample::GraphVersion;
@@ -25,10 +25,26 @@ impl Backend {
         Self { config, device, failures: AtomicU64::new(0) }
     }
 
-    /// Builds a graph, as [`build`](build()) does.
+    /// Builds the first graph of a run, as [`build`](build()) does.
     pub fn build(&self, table: &EmbeddingTable, seed: u64, version: GraphVersion) -> Result<ProximityGraph> {
+        self.report_size(table.present());
         let on_processor = || build(table, &self.config, seed, version);
         self.on_device(table, seed, version).unwrap_or_else(on_processor)
+    }
+
+    /// Logs what the settings leave open, and what they may not mean.
+    fn report_size(&self, samples: usize) {
+        if self.config.builder != GraphBuilder::Sampled {
+            return;
+        }
+        let GraphSize { candidates, neighbors, asked, .. } = self.config.size(samples);
+        telemetry::graph_size(samples, candidates, neighbors, &self.config.candidates);
+        if candidates > asked {
+            telemetry::candidates_raised(asked, candidates, neighbors);
+        }
+        if takes_all(&self.config, samples) {
+            telemetry::all_are_candidates(candidates, samples);
+        }
     }
 
     /// Builds the graph of a refresh, as [`renew`] does.
@@ -45,7 +61,7 @@ impl Backend {
 
     /// Whether the same embeddings give the same neighbors for every graph version.
     pub fn is_settled(&self, samples: usize) -> bool {
-        self.config.builder != GraphBuilder::Sampled || self.config.candidates >= samples.saturating_sub(1)
+        self.config.builder != GraphBuilder::Sampled || takes_all(&self.config, samples)
     }
 
     /// Builds the graph on the device; `None` if the processor is to build it.
@@ -69,7 +85,7 @@ impl Backend {
 /// How many multiplications a graph takes.
 fn multiplications(table: &EmbeddingTable, config: &GraphConfig) -> f64 {
     let samples = table.present();
-    let candidates = config.candidates.min(samples.saturating_sub(1));
+    let candidates = config.size(samples).candidates.min(samples.saturating_sub(1));
     let scored = if config.builder == GraphBuilder::Exact { samples } else { candidates };
     samples as f64 * scored as f64 * table.dimension() as f64
 }
@@ -114,7 +130,7 @@ mod tests {
             let vectors = (0..samples * 64).map(|i| ((i * 37) % 101) as f32 - 50.0).collect();
             let table = EmbeddingTable::new(vectors, 64, Similarity::Cosine, ModelVersion(1)).unwrap();
             let broken = Arc::new(Broken::default());
-            let config = GraphConfig { neighbors: 4, candidates: 1 << 20, device, ..GraphConfig::default() };
+            let config = GraphConfig { neighbors: Some(4), candidates: (1 << 20).into(), device, ..GraphConfig::default() };
             let backend = Backend::new(config, Some(broken.clone()));
             let built = backend.build(&table, 1, GraphVersion(1)).map(|graph| graph.len());
             (built, broken.0.load(Relaxed), backend.failures.load(Relaxed))

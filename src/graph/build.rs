@@ -83,10 +83,15 @@ fn is_nearly_exact(table: &EmbeddingTable, config: &GraphConfig) -> bool {
     match config.builder {
         GraphBuilder::NnDescent => true,
         GraphBuilder::Sampled => {
-            config.candidates >= table.present().saturating_sub(1) && table.present() > MAX_EXACT_SAMPLES
+            table.present() > MAX_EXACT_SAMPLES && takes_all(config, table.present())
         }
         GraphBuilder::Exact | GraphBuilder::Hnsw => false,
     }
+}
+
+/// Whether the candidates of a sample are all others.
+pub(super) fn takes_all(config: &GraphConfig, samples: usize) -> bool {
+    config.size(samples).candidates >= samples.saturating_sub(1)
 }
 
 /// Builds the graph of a refresh, over new embeddings of the samples of `old` and of any that were added behind them.

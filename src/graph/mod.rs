@@ -35,7 +35,7 @@
 //! use prosampler::{SampleId, config::{GraphConfig, Similarity}, graph, embeddings::EmbeddingTable};
 //! let vectors = vec![1.0, 0.0, 0.9, 0.1, 0.0, 1.0, 0.1, 0.9];
 //! let table = EmbeddingTable::new(vectors, 2, Similarity::Cosine, Default::default())?;
-//! let config = GraphConfig { candidates: 3, neighbors: 1, ..GraphConfig::default() };
+//! let config = GraphConfig { candidates: 3.into(), neighbors: Some(1), ..GraphConfig::default() };
 //! let graph = graph::build(&table, &config, 7, Default::default())?;
 //! assert_eq!(graph.neighbors(SampleId(0)), &[SampleId(1)]);
 //! # Ok::<(), prosampler::Error>(())

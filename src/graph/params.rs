@@ -1,6 +1,6 @@
 //! What all builders share: the numbers of candidates and neighbors, and random generators.
 
-use crate::config::GraphConfig;
+use crate::config::{GraphConfig, GraphSize};
 use crate::error::{Error, Result};
 use crate::sample::GraphVersion;
 use crate::telemetry;
@@ -18,7 +18,7 @@ impl Size {
     /// # Errors
     /// [`Error::Config`] if K = 0 or K > M; [`Error::TooFewSamples`] for fewer than two samples.
     pub fn new(samples: usize, config: &GraphConfig) -> Result<Self> {
-        let (candidates, neighbors) = (config.candidates, config.neighbors);
+        let GraphSize { candidates, neighbors, .. } = config.size(samples);
         if neighbors == 0 {
             return Err(refused("must be at least 1".into()));
         }

@@ -65,15 +65,19 @@ fn type_of<'a>(schema: &'a Schema, path: &ColumnPath) -> Option<&'a DataType> {
     }
 }
 
-/// Refuses columns with fewer values than a mini-batch has samples, and a bound on pairs if there are none.
+/// Refuses guards that the data do not allow.
 ///
-/// No mini-batch could ever be full with distinct values of such a column.
+/// These are columns with fewer values than a mini-batch has samples, which could never be full with distinct ones; a
+/// bound on pairs if there are none; and a graph of which all neighbors are skipped.
 pub(super) fn check_values(snapshot: &Snapshot, config: &PipelineConfig) -> Result<()> {
     let PipelineConfig { guards, pairs, walk, .. } = config;
     if guards.max_relative_to_positive.is_some() && snapshot.embeddings.pair_similarity(SampleId(0)).is_none() {
         let message =
             "the encoder does not tell how similar pairs are; make a PairEncoder of it, or take the bound out";
         return Err(Error::setting("guards.max_relative_to_positive", message));
+    }
+    if let Some(message) = guards.skips_all(snapshot.graph.degree()) {
+        return Err(Error::setting("guards.skip_nearest", message));
     }
 
     let groups = snapshot.guards.groups();

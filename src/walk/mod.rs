@@ -25,7 +25,7 @@
 //! use prosampler::walk::EpochSampler;
 //! # let vectors = (0..200).map(|i| (i as f32).sin()).collect();
 //! # let table = EmbeddingTable::new(vectors, 2, Similarity::Cosine, Default::default())?;
-//! # let graph_config = GraphConfig { candidates: 20, neighbors: 5, ..Default::default() };
+//! # let graph_config = GraphConfig { candidates: 20.into(), neighbors: Some(5), ..Default::default() };
 //! # let graph = graph::build(&table, &graph_config, 7, Default::default())?;
 //! let config = WalkConfig { batch_size: 32, ..WalkConfig::default() };
 //! let mut epoch = EpochSampler::new(graph.len(), &config, 7, 0);

@@ -64,7 +64,11 @@ fn impossible_values_are_refused() {
         ("walk.restart_probability = nan", "walk.restart_probability"),
         ("walk.batch_size = 0", "walk.batch_size"),
         ("walk.batch_size = 1", "walk.batch_size"),
-        ("graph.neighbors = 2000", "graph.neighbors"),
+        ("graph = { candidates = 1000, neighbors = 2000 }", "graph.neighbors"),
+        ("graph.candidates = 0", "graph.candidates"),
+        ("graph.candidates = '0 %'", "graph.candidates"),
+        ("graph.candidates = '101 %'", "graph.candidates"),
+        ("graph.candidates = 'nan %'", "graph.candidates"),
         ("graph.neighbors = 0", "graph.neighbors"),
         ("graph = { device = 'cuda', builder = 'hnsw' }", "graph.device"),
         ("refresh.gpu_share = 0.0", "refresh.gpu_share"),
@@ -128,7 +132,7 @@ fn overrides_change_one_setting_and_are_checked_like_the_file() {
     };
     let plain = set(&[]).unwrap();
     let changed = set(&["graph.neighbors=50", "walk.sampler=uniform", "seed=3"]).unwrap();
-    assert_eq!((changed.graph.neighbors, changed.graph.candidates), (50, plain.graph.candidates));
+    assert_eq!((changed.graph.neighbors, changed.graph.candidates), (Some(50), plain.graph.candidates));
     assert_eq!((changed.walk.sampler, changed.walk.batch_size), (SamplerKind::Uniform, plain.walk.batch_size));
     assert_eq!(changed.seed, 3);
     let error = set(&["graph.neighbours=50", "nonsense", "walk.batch_size=1"]).unwrap_err().to_string();

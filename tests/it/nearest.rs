@@ -10,7 +10,7 @@ use crate::support::{table, vectors};
 const K: usize = 10;
 
 fn config(builder: GraphBuilder, precision: Precision) -> GraphConfig {
-    GraphConfig { builder, precision, candidates: K, neighbors: K, ..GraphConfig::default() }
+    GraphConfig { builder, precision, candidates: K.into(), neighbors: Some(K), ..GraphConfig::default() }
 }
 
 fn build(table: &EmbeddingTable, builder: GraphBuilder, precision: Precision) -> ProximityGraph {
@@ -90,7 +90,7 @@ fn recall_is_the_share_of_exact_neighbors() {
     assert!(graph::recall(&exact, &table, 700, 3) > 0.999);
     let sampled = graph::build(
         &table,
-        &GraphConfig { candidates: 300, ..config(GraphBuilder::Sampled, Precision::F32) },
+        &GraphConfig { candidates: 300.into(), ..config(GraphBuilder::Sampled, Precision::F32) },
         1,
         GraphVersion(1),
     )
@@ -108,7 +108,7 @@ fn the_number_of_threads_does_not_matter() {
         pool.install(|| {
             let exact = build(&before, GraphBuilder::Exact, Precision::Auto);
             let near = build(&before, GraphBuilder::NnDescent, Precision::Auto);
-            let sampled = GraphConfig { candidates: 900, ..config(GraphBuilder::Sampled, Precision::I8) };
+            let sampled = GraphConfig { candidates: 900.into(), ..config(GraphBuilder::Sampled, Precision::I8) };
             let sampled = graph::build(&before, &sampled, 1, GraphVersion(1)).unwrap();
             let refined =
                 refine(&exact, &after, &config(GraphBuilder::Sampled, Precision::Auto), 1, GraphVersion(2)).unwrap();
@@ -219,7 +219,7 @@ fn sampled_graphs_hold_similarities() {
     {
         let mut table = EmbeddingTable::with_capacity(2010, 96, storage, Similarity::Cosine, ModelVersion(1)).unwrap();
         table.push(&mut all.clone()).unwrap();
-        let config = GraphConfig { candidates: 1500, neighbors: 100, precision, ..GraphConfig::default() };
+        let config = GraphConfig { candidates: 1500.into(), neighbors: Some(100), precision, ..GraphConfig::default() };
         let graph = graph::build(&table, &config, 3, GraphVersion(1)).unwrap();
         for row in (0..2010).map(SampleId::new) {
             let (ids, similarities) = (graph.neighbors(row), graph.similarities(row));

@@ -103,7 +103,7 @@ async fn a_dropped_stream_ends_its_refresh() {
         .source(source(CALLS * 8192))
         .encoder(encoder)
         .walk(walk_config(64))
-        .graph(GraphConfig { candidates: 8, neighbors: 2, ..GraphConfig::default() })
+        .graph(GraphConfig { candidates: 8.into(), neighbors: Some(2), ..GraphConfig::default() })
         .start()
         .await
         .unwrap();

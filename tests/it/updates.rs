@@ -12,7 +12,7 @@ use crate::support::{table, vectors};
 
 fn config(neighbors: usize) -> GraphConfig {
     let builder = GraphBuilder::Exact;
-    GraphConfig { builder, neighbors, candidates: neighbors, precision: Precision::F32, ..GraphConfig::default() }
+    GraphConfig { builder, neighbors: Some(neighbors), candidates: neighbors.into(), precision: Precision::F32, ..GraphConfig::default() }
 }
 
 fn exact(table: &EmbeddingTable, neighbors: usize, version: u64) -> ProximityGraph {
@@ -85,7 +85,7 @@ fn removing_keeps_the_nearest() {
 fn updates_of_a_sampled_graph_keep_the_ranks_of_m_candidates() {
     let (len, candidates, k) = (1501, 150, 10);
     let mut table = table(len, 24, 12, 9);
-    let config = GraphConfig { candidates, neighbors: k, ..GraphConfig::default() };
+    let config = GraphConfig { candidates: candidates.into(), neighbors: Some(k), ..GraphConfig::default() };
     for version in 1..=6 {
         let graph = graph::build(&table, &config, 3, GraphVersion(version)).unwrap();
         let mut ranks = vec![0usize; k];

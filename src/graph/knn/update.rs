@@ -1,7 +1,7 @@
 use rayon::prelude::*;
 
 use super::product::Product;
-use crate::config::GraphConfig;
+use crate::config::{Candidates, GraphConfig};
 use crate::embeddings::EmbeddingTable;
 use crate::error::{Error, Result};
 use crate::graph::ProximityGraph;
@@ -14,7 +14,7 @@ use crate::sample::{GraphVersion, SampleId};
 /// Adds samples to a kNN graph, while the embeddings of its own samples stay as they were.
 ///
 /// The new samples are those of `table` behind the old graph's. If the old graph was exact, so is the new one. Of
-/// `config` only K counts. Costs (new samples) N d multiplications, and the memory of the new graph.
+/// `config` only K counts; by default it is that of the old graph. Costs (new samples) N d multiplications, and the memory of the new graph.
 ///
 /// # Errors
 /// Those of [`build`](crate::graph::build()).
@@ -29,10 +29,12 @@ pub fn insert(
     version: GraphVersion,
 ) -> Result<ProximityGraph> {
     assert!(old.len() <= table.len(), "the old graph has more samples than there are embeddings");
-    let size = Size::new(table.present(), config)?;
+    let neighbors = config.neighbors.unwrap_or(old.degree());
+    let candidates = Candidates::Number(neighbors);
+    let size = Size::new(table.present(), &GraphConfig { candidates, neighbors: Some(neighbors), ..config.clone() })?;
     let present = table.present_ids();
     let (before, added) = present.split_at(present.partition_point(|&id| (id as usize) < old.len()));
-    assert_eq!(old.degree(), config.neighbors.min(before.len() - 1), "the old graph has another K");
+    assert_eq!(old.degree(), neighbors.min(before.len() - 1), "the old graph has another K");
     let mut lists = Lists::new(table.len(), size.neighbors);
     let stripes = lists.stripes();
     before.par_iter().for_each(|&sample| {

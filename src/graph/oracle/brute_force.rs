@@ -17,7 +17,8 @@ use crate::sample::{GraphVersion, SampleId};
 /// # Errors
 /// Those of [`build`](crate::graph::build()).
 pub fn exact(table: &EmbeddingTable, neighbors: usize, version: GraphVersion) -> Result<ProximityGraph> {
-    let config = GraphConfig { neighbors, candidates: neighbors.max(table.len()), ..GraphConfig::default() };
+    let candidates = neighbors.max(table.len()).into();
+    let config = GraphConfig { candidates, neighbors: Some(neighbors), ..GraphConfig::default() };
     let size = Size::new(table.present(), &config)?;
     let row = |row: usize| {
         let is_skipped = |row: usize| table.is_skipped(SampleId::new(row));

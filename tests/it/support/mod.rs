@@ -48,7 +48,7 @@ pub fn table(len: usize, dimension: usize, clusters: usize, seed: u64) -> Embedd
 }
 
 pub fn graph_config(candidates: usize, neighbors: usize) -> GraphConfig {
-    GraphConfig { candidates, neighbors, ..GraphConfig::default() }
+    GraphConfig { candidates: candidates.into(), neighbors: Some(neighbors), ..GraphConfig::default() }
 }
 
 pub fn walk_config(batch_size: usize) -> WalkConfig {

@@ -149,7 +149,7 @@ async fn start(dir: &TempDir, newest: &Arc<AtomicU64>, state: Option<State>) -> 
     let builder = Pipeline::builder()
         .source(MemorySource::new(vec![numbers(0..SAMPLES as u32)]).unwrap())
         .encoder(Trained::newest(newest))
-        .graph(GraphConfig { candidates: 40, neighbors: 8, ..GraphConfig::default() })
+        .graph(GraphConfig { candidates: 40.into(), neighbors: Some(8), ..GraphConfig::default() })
         .walk(WalkConfig { batch_size: 24, ..WalkConfig::default() })
         .checkpoint(CheckpointConfig { dir: Some(dir.path().into()), keep: 2, ..CheckpointConfig::default() })
         .stream(StreamConfig { epochs: 100, ..StreamConfig::default() })

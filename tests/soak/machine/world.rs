@@ -152,7 +152,7 @@ impl World {
             let builder = Pipeline::builder()
                 .source(source)
                 .encoder(encoder)
-                .graph(GraphConfig { candidates: 40, neighbors: 8, ..GraphConfig::default() })
+                .graph(GraphConfig { candidates: 40.into(), neighbors: Some(8), ..GraphConfig::default() })
                 .walk(WalkConfig { batch_size: BATCH_SIZE, ..WalkConfig::default() })
                 .refresh(refresh)
                 .store(StoreConfig { cache_dir: dir("cache"), ..StoreConfig::default() })
