@@ -107,9 +107,10 @@ class RefreshHandle:
     def keep(self, state: Mapping[str, Any]) -> None:
         """Keeps this state resumable until two newer ones are kept.
 
-        Call it when the trainer saves the state with its own checkpoint; the callbacks for trainers do so. What the
-        state refers to is in ``checkpoint.dir``, on disk when this returns. Without this call it is removed some
-        refreshes later. With several processes, the first one does it for all.
+        Call ``keep`` first, then write the trainer's own checkpoint, with the state in it; the callbacks for trainers
+        call it when their trainer saves. Two states are kept, so a trainer that is killed between the two goes on from
+        its older checkpoint. What the state refers to is in ``checkpoint.dir``, on disk when this returns. Without this
+        call it is removed some refreshes later. With several processes, the first one does it for all.
 
         Args:
             state: what ``stream.state()`` or a sampler's ``state_dict()`` returned.

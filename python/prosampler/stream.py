@@ -66,13 +66,17 @@ class Stream:
     def state(self) -> dict[str, Any]:
         """The state after the mini-batches that were taken, however many more are ready.
 
-        Save it beside the trainer's checkpoint, in any format; it is a few numbers and texts. ``Pipeline(…,
-        resume=state)`` continues from there, with the same ``checkpoint.dir``, which must be set.
+        Call ``keep`` first, then write the trainer's own checkpoint, with the state in it, in any format; it is a few
+        numbers and texts. ``Pipeline(…, resume=state)`` continues from there, with the same ``checkpoint.dir``, which
+        must be set.
         """
         return self._raw.state()
 
     def keep(self) -> None:
-        """Keeps the current state by ``handle.keep(state())``. Without a ``checkpoint.dir`` nothing happens."""
+        """Keeps the current state by ``handle.keep(state())``. Without a ``checkpoint.dir`` nothing happens.
+
+        Call ``keep`` first, then write the trainer's own checkpoint.
+        """
         if (handle := self.handle).has_checkpoints:
             handle.keep(self.state())
 

@@ -84,7 +84,10 @@ class _Adapter:
         self._epochs.load_state_dict(state_dict)
 
     def keep(self) -> None:
-        """Keeps the current state resumable, since the trainer saves now; see ``RefreshHandle.keep``."""
+        """Keeps the current state resumable; see ``RefreshHandle.keep``.
+
+        Call ``keep`` first, then write the trainer's own checkpoint.
+        """
         self._epochs.stream.keep()
 
     def close(self) -> None:

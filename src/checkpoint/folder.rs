@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::lock::lock;
 use super::manifest::{self, Manifest, SnapshotRecord};
-use super::pushes::SavedPushes;
+use super::saved_pushes::SavedPushes;
 use super::{SavedSnapshot, State, numbers};
 use crate::config::CheckpointConfig;
 use crate::error::{Error, Result};
@@ -18,20 +18,21 @@ use crate::walk::Left;
 
 /// The checkpoint folder of a run. Rank 0 writes to it, the other ranks only read. Cloning shares it.
 #[derive(Clone, Debug)]
-pub(crate) struct Checkpoints(Arc<Folder>);
+pub(crate) struct CheckpointFolder(Arc<Inner>);
 
-/// The checkpoint folder, as long as the run lasts.
+/// A handle of the checkpoint folder that does not keep it locked after the run has ended.
 #[derive(Clone, Debug)]
-pub(crate) struct WeakCheckpoints(Weak<Folder>);
+pub(crate) struct WeakCheckpointFolder(Weak<Inner>);
 
-impl WeakCheckpoints {
-    pub fn upgrade(&self) -> Option<Checkpoints> {
-        self.0.upgrade().map(Checkpoints)
+impl WeakCheckpointFolder {
+    /// The folder; `None` if the run has ended.
+    pub fn upgrade(&self) -> Option<CheckpointFolder> {
+        self.0.upgrade().map(CheckpointFolder)
     }
 }
 
 #[derive(Debug)]
-struct Folder {
+struct Inner {
     dir: PathBuf,
     /// The number of newest snapshots to keep.
     keep: usize,
@@ -56,7 +57,7 @@ struct GraphUse {
     graph_version: u64,
 }
 
-impl Checkpoints {
+impl CheckpointFolder {
     /// Takes the folder of the settings, if they name one; rank 0 locks it.
     ///
     /// At most `pending` snapshots may be saved that are not used yet. `delivered` is the number of mini-batches that
@@ -70,11 +71,11 @@ impl Checkpoints {
         let Some(dir) = config.dir.clone() else { return Ok(None) };
         let lock = if rank == 0 { Some(lock(&dir).await?) } else { None };
         let keep = config.keep.saturating_add(pending);
-        Ok(Some(Self(Arc::new(Folder { dir, keep, delivered, lock, content: Mutex::default() }))))
+        Ok(Some(Self(Arc::new(Inner { dir, keep, delivered, lock, content: Mutex::default() }))))
     }
 
-    pub fn downgrade(&self) -> WeakCheckpoints {
-        WeakCheckpoints(Arc::downgrade(&self.0))
+    pub fn downgrade(&self) -> WeakCheckpointFolder {
+        WeakCheckpointFolder(Arc::downgrade(&self.0))
     }
 
     pub(super) fn dir(&self) -> &PathBuf {
@@ -142,7 +143,7 @@ impl Checkpoints {
         }
         let record = SnapshotRecord {
             graph_version: snapshot.graph.version().0,
-            embeddings_of: snapshot.embeddings_of,
+            embeddings_since_graph: snapshot.embeddings_since_graph,
             begun_at_step: snapshot.begun_at_step,
             embedded_at_step: snapshot.embedded_at_step,
         };
@@ -152,13 +153,13 @@ impl Checkpoints {
         if self.content().manifest.snapshots.iter().any(|other| other.graph_version == version) {
             self.change(|content| content.manifest.snapshots.retain(|other| other.graph_version != version))?;
         }
-        let same_embeddings = |other: &SnapshotRecord| other.embeddings_of == record.embeddings_of;
+        let same_embeddings = |other: &SnapshotRecord| other.embeddings_since_graph == record.embeddings_since_graph;
         let is_known = self.content().manifest.snapshots.iter().any(same_embeddings);
         if !is_known {
-            numbers::save(&self.dir().join(manifest::pushed(&record)), &snapshot.pushed_at_step, [0; 2])?;
-            snapshot.embeddings.save(self.dir().join(manifest::embeddings(&record)))?;
+            numbers::save(&self.dir().join(manifest::pushed_file(&record)), &snapshot.pushed_at_step, [0; 2])?;
+            snapshot.embeddings.save(self.dir().join(manifest::embeddings_file(&record)))?;
         }
-        snapshot.graph.save(self.dir().join(manifest::graph(&record)))?;
+        snapshot.graph.save(self.dir().join(manifest::graph_file(&record)))?;
         self.change(|content| content.manifest.snapshots.push(record))
     }
 
@@ -168,7 +169,7 @@ impl Checkpoints {
             return Ok(());
         }
         self.content().in_use.push_back(GraphUse { from_step: step, graph_version });
-        let path = self.dir().join(manifest::left(step));
+        let path = self.dir().join(manifest::left_file(step));
         numbers::save(&path, &left.bits, [left.samples as u64, left.drawn])?;
         self.change(|content| content.manifest.left_at_steps.push(step))
     }
@@ -182,7 +183,7 @@ impl Checkpoints {
         }
         self.check_available(state)?;
         if !waiting.is_empty() {
-            waiting.save(&self.dir().join(manifest::waiting(state.step)))?;
+            waiting.save(&self.dir().join(manifest::waiting_file(state.step)))?;
         }
         self.change(|content| {
             let Manifest { states, waiting_at_steps, .. } = &mut content.manifest;
@@ -306,8 +307,8 @@ impl Content {
     }
 }
 
-/// States that are kept: the last one, and the one before, since a trainer may be killed between its own checkpoint and
-/// ours, whichever it writes first.
+/// States that are kept: the last one, and the one before, since a trainer may be killed between `keep` and its own
+/// checkpoint. Some trainers call our callback only after they have written theirs.
 const KEPT_STATES: usize = 2;
 
 #[cfg(test)]
@@ -321,7 +322,7 @@ mod tests {
     use crate::sample::{GraphVersion, ModelVersion};
 
     /// Graph 2, with embeddings of its own or with those of graph 1.
-    fn snapshot(model: u64, embeddings_of: u64) -> SavedSnapshot {
+    fn snapshot(model: u64, embeddings_since_graph: u64) -> SavedSnapshot {
         let vectors = (0..40).map(|i| ((i + 1) as f32 * (model + 1) as f32).sin()).collect();
         let table = EmbeddingTable::new(vectors, 4, Similarity::Dot, ModelVersion(model)).unwrap();
         let config = GraphConfig { candidates: 5.into(), neighbors: Some(2), ..GraphConfig::default() };
@@ -330,7 +331,7 @@ mod tests {
         SavedSnapshot {
             graph,
             embeddings,
-            embeddings_of,
+            embeddings_since_graph,
             begun_at_step: 6,
             embedded_at_step: 6,
             pushed_at_step: [].into(),
@@ -343,14 +344,17 @@ mod tests {
         let dir = tempfile::TempDir::new().unwrap();
         let config = CheckpointConfig { dir: Some(dir.path().into()), ..CheckpointConfig::default() };
         let (_delivered, heard) = watch::channel(0);
-        let folder = Checkpoints::take(&config, 0, 0, heard).await.unwrap().unwrap();
+        let folder = CheckpointFolder::take(&config, 0, 0, heard).await.unwrap().unwrap();
         folder.begin(State::first(1, "rows".into(), Default::default())).unwrap();
-        for (model, embeddings_of) in [(3, 2), (4, 2), (5, 1), (6, 2)] {
-            let saved = snapshot(model, embeddings_of);
+        for (model, embeddings_since_graph) in [(3, 2), (4, 2), (5, 1), (6, 2)] {
+            let saved = snapshot(model, embeddings_since_graph);
             folder.save(&saved).unwrap();
             let opened = folder.open(Some(2)).unwrap();
             assert_eq!(opened.embeddings, saved.embeddings, "model {model}");
-            assert!(opened.graph == saved.graph && opened.embeddings_of == embeddings_of, "model {model}");
+            assert!(
+                opened.graph == saved.graph && opened.embeddings_since_graph == embeddings_since_graph,
+                "model {model}"
+            );
         }
     }
 }

@@ -29,7 +29,9 @@ pub(super) struct Manifest {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct SnapshotRecord {
     pub graph_version: u64,
-    pub embeddings_of: u64,
+    /// The version of the first graph over these embeddings. Their files are named after it.
+    #[serde(rename = "embeddings_of")]
+    pub embeddings_since_graph: u64,
     pub begun_at_step: u64,
     pub embedded_at_step: u64,
 }
@@ -95,33 +97,36 @@ impl Manifest {
 
     /// The names of all files that count.
     pub fn files(&self) -> Vec<String> {
-        let snapshots = self.snapshots.iter().flat_map(|record| [graph(record), embeddings(record), pushed(record)]);
-        let left = self.left_at_steps.iter().map(|&step| left(step));
-        let waiting = self.waiting_at_steps.iter().map(|&step| waiting(step));
+        let snapshots =
+            self.snapshots.iter().flat_map(|record| [graph_file(record), embeddings_file(record), pushed_file(record)]);
+        let left = self.left_at_steps.iter().map(|&step| left_file(step));
+        let waiting = self.waiting_at_steps.iter().map(|&step| waiting_file(step));
         snapshots.chain(left).chain(waiting).collect()
     }
 }
 
-pub(super) fn graph(snapshot: &SnapshotRecord) -> String {
+/// The file of a snapshot's graph.
+pub(super) fn graph_file(snapshot: &SnapshotRecord) -> String {
     format!("graph-{}.arrow", snapshot.graph_version)
 }
 
-pub(super) fn embeddings(snapshot: &SnapshotRecord) -> String {
-    format!("embeddings-{}.arrow", snapshot.embeddings_of)
+/// The file of a snapshot's embeddings; snapshots with the same embeddings share it.
+pub(super) fn embeddings_file(snapshot: &SnapshotRecord) -> String {
+    format!("embeddings-{}.arrow", snapshot.embeddings_since_graph)
 }
 
 /// The file of the steps at which vectors of these embeddings were pushed.
-pub(super) fn pushed(snapshot: &SnapshotRecord) -> String {
-    format!("pushed-{}.arrow", snapshot.embeddings_of)
+pub(super) fn pushed_file(snapshot: &SnapshotRecord) -> String {
+    format!("pushed-{}.arrow", snapshot.embeddings_since_graph)
 }
 
 /// The file of what was left of an epoch at a step.
-pub(super) fn left(step: u64) -> String {
+pub(super) fn left_file(step: u64) -> String {
     format!("left-{step}.arrow")
 }
 
 /// The file of what was pushed and waiting for a graph at a step.
-pub(super) fn waiting(step: u64) -> String {
+pub(super) fn waiting_file(step: u64) -> String {
     format!("waiting-{step}.arrow")
 }
 

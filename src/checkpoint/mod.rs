@@ -14,14 +14,16 @@ mod lock;
 mod manifest;
 mod numbers;
 mod open;
-mod pushes;
+mod saved_pushes;
 mod settings;
 mod state;
 
 use std::sync::Arc;
 
-pub(crate) use self::folder::{Checkpoints, WeakCheckpoints};
-pub(crate) use self::pushes::SavedPushes;
+use tokio::sync::watch;
+
+pub(crate) use self::folder::{CheckpointFolder, WeakCheckpointFolder};
+pub(crate) use self::saved_pushes::SavedPushes;
 pub(crate) use self::settings::settings;
 pub use self::state::State;
 use crate::config::{PipelineConfig, Resume};
@@ -36,7 +38,7 @@ pub(crate) struct SavedSnapshot {
     pub graph: ProximityGraph,
     pub embeddings: Arc<EmbeddingTable>,
     /// The version of the first graph over these embeddings.
-    pub embeddings_of: u64,
+    pub embeddings_since_graph: u64,
     /// The step at which the refresh began that made it.
     pub begun_at_step: u64,
     /// The step of the last pass over all samples.
@@ -46,12 +48,16 @@ pub(crate) struct SavedSnapshot {
 }
 
 /// What a run begins with.
-pub(crate) struct Begin {
+pub(crate) struct RunStart {
     /// The rows, as they were if the run goes on from another.
     pub store: Store,
     pub state: State,
     /// What the state refers to, if the run goes on from another.
     pub resumed: Option<Resumed>,
+    /// `None` without a `checkpoint.dir`.
+    pub folder: Option<CheckpointFolder>,
+    /// The number of mini-batches that the trainer has taken.
+    pub delivered: watch::Sender<u64>,
 }
 
 /// What an earlier run has left.
@@ -61,36 +67,46 @@ pub(crate) struct Resumed {
     pub waiting: SavedPushes,
 }
 
-/// Looks up what a state refers to; without a state, begins a run at step 0.
-pub(crate) async fn begin(
-    store: Store,
-    state: Option<State>,
-    checkpoints: Option<Checkpoints>,
-    config: &PipelineConfig,
-) -> Result<Begin> {
-    match state {
-        Some(state) => resume(store, state, checkpoints, config).await,
-        None => begin_anew(store, checkpoints, config).await,
-    }
+/// Takes the checkpoint folder, and looks up what a state refers to; without a state, begins a run at step 0.
+///
+/// `store` has the rows of now, which may be more than those that the state was made with.
+pub(crate) async fn begin(store: Store, state: Option<State>, config: &PipelineConfig) -> Result<RunStart> {
+    let (delivered, receiver) = watch::channel(0);
+    let lag = config.refresh.swap_after_steps.unwrap_or(0);
+    let pending = lag / config.refresh.every_steps.unwrap_or(u64::MAX);
+    let pending = usize::try_from(pending).unwrap_or(0);
+    let folder = CheckpointFolder::take(&config.checkpoint, pending, config.stream.rank, receiver).await?;
+    let start = match state {
+        Some(state) => resume(store, state, folder, delivered, config).await?,
+        None => begin_anew(store, folder, delivered, config).await?,
+    };
+    start.delivered.send_replace(start.state.step);
+    Ok(start)
 }
 
-async fn begin_anew(store: Store, checkpoints: Option<Checkpoints>, config: &PipelineConfig) -> Result<Begin> {
+async fn begin_anew(
+    store: Store,
+    folder: Option<CheckpointFolder>,
+    delivered: watch::Sender<u64>,
+    config: &PipelineConfig,
+) -> Result<RunStart> {
     let state = State::first(config.seed, store.fingerprint(), settings(config));
-    if let Some(checkpoints) = checkpoints {
+    if let Some(folder) = folder.clone() {
         let state = state.clone();
-        blocking(move || checkpoints.begin(state)).await?;
+        blocking(move || folder.begin(state)).await?;
     }
-    Ok(Begin { store, state, resumed: None })
+    Ok(RunStart { store, state, resumed: None, folder, delivered })
 }
 
 async fn resume(
     store: Store,
     mut state: State,
-    checkpoints: Option<Checkpoints>,
+    folder: Option<CheckpointFolder>,
+    delivered: watch::Sender<u64>,
     config: &PipelineConfig,
-) -> Result<Begin> {
+) -> Result<RunStart> {
     let refused = |reason: &str| Error::State { reason: reason.to_owned() };
-    let Some(checkpoints) = checkpoints else {
+    let Some(folder) = folder else {
         return Err(refused("there is no checkpoint.dir; name the one of the run that the state is of"));
     };
     let settings = settings(config);
@@ -98,11 +114,11 @@ async fn resume(
 
     let is_latest = config.checkpoint.resume == Resume::Latest;
     let version = (!is_latest).then_some(state.graph_version);
-    let folder = checkpoints.clone();
+    let read = folder.clone();
     let wanted = state.clone();
     let open = move || {
-        let snapshot = folder.open(version)?;
-        let waiting = folder.open_waiting(&wanted, &snapshot)?;
+        let snapshot = read.open(version)?;
+        let waiting = read.open_waiting(&wanted, &snapshot)?;
         Ok(Resumed { snapshot, waiting })
     };
     let mut resumed = blocking(open).await?;
@@ -119,8 +135,9 @@ async fn resume(
     let store = store.as_it_was(&state.rows, snapshot.graph.len()).ok_or_else(changed)?;
     state.settings = settings;
     let continued = state.clone();
-    blocking(move || checkpoints.resume_from(&continued)).await?;
-    Ok(Begin { store, state, resumed: Some(resumed) })
+    let written = folder.clone();
+    blocking(move || written.resume_from(&continued)).await?;
+    Ok(RunStart { store, state, resumed: Some(resumed), folder: Some(folder), delivered })
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {

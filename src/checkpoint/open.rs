@@ -3,15 +3,15 @@
 use std::path::Path;
 
 use super::manifest::{self, Manifest, SnapshotRecord};
-use super::pushes::SavedPushes;
-use super::{Checkpoints, SavedSnapshot, State, numbers};
+use super::saved_pushes::SavedPushes;
+use super::{CheckpointFolder, SavedSnapshot, State, numbers};
 use crate::embeddings::EmbeddingTable;
 use crate::error::{Error, Result};
 use crate::graph::ProximityGraph;
 use crate::telemetry;
 use crate::walk::Left;
 
-impl Checkpoints {
+impl CheckpointFolder {
     /// Opens the snapshot with graph `version`; without one, the newest that is not damaged.
     pub fn open(&self, version: Option<u64>) -> Result<SavedSnapshot> {
         let manifest = Manifest::read(self.dir())?.unwrap_or_default();
@@ -33,13 +33,13 @@ impl Checkpoints {
     }
 
     fn open_files(&self, record: &SnapshotRecord) -> Result<SavedSnapshot> {
-        let graph = self.dir().join(manifest::graph(record));
-        let embeddings = self.dir().join(manifest::embeddings(record));
-        let pushed = self.dir().join(manifest::pushed(record));
+        let graph = self.dir().join(manifest::graph_file(record));
+        let embeddings = self.dir().join(manifest::embeddings_file(record));
+        let pushed = self.dir().join(manifest::pushed_file(record));
         let snapshot = SavedSnapshot {
             graph: ProximityGraph::open(&graph).map_err(|error| unusable(&graph, error))?,
             embeddings: EmbeddingTable::open(&embeddings).map_err(|error| unusable(&embeddings, error))?.into(),
-            embeddings_of: record.embeddings_of,
+            embeddings_since_graph: record.embeddings_since_graph,
             begun_at_step: record.begun_at_step,
             embedded_at_step: record.embedded_at_step,
             pushed_at_step: numbers::open(&pushed).map_err(|error| unusable(&pushed, error))?.0.into(),
@@ -71,7 +71,7 @@ impl Checkpoints {
             }
             return Ok(SavedPushes::default());
         }
-        let path = self.dir().join(manifest::waiting(state.step));
+        let path = self.dir().join(manifest::waiting_file(state.step));
         let samples = snapshot.embeddings.len();
         let dimension = snapshot.embeddings.dimension();
         SavedPushes::open(&path, samples, dimension).map_err(|error| unusable(&path, error))
@@ -79,7 +79,7 @@ impl Checkpoints {
 
     /// Opens what was left of an epoch at `step`; `samples` is the size of the data set.
     pub fn open_left(&self, step: u64, samples: usize) -> Result<Left> {
-        let path = self.dir().join(manifest::left(step));
+        let path = self.dir().join(manifest::left_file(step));
         if !path.exists() {
             let remedy = "set checkpoint.resume = \"latest\" to begin that epoch again, or start anew";
             return Err(self.refused(&format!("does not know any more what was left at step {step}; {remedy}")));

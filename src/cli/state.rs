@@ -52,8 +52,12 @@ impl StateFile {
         if self.written.elapsed() < SAVE_INTERVAL { Ok(()) } else { self.save(stream).await }
     }
 
-    /// Saves where the stream stands. The file is written first: without it, the same command could not resume a run
-    /// that was kept.
+    /// Saves where the stream stands.
+    ///
+    /// Trainers call `keep` first, then write their own checkpoint: see
+    /// [`RefreshHandle::keep`](crate::refresh::RefreshHandle::keep). Here the file comes first, and is put back if
+    /// `keep` fails. The command pushes no vectors, which are all that a state lacks that was not kept yet, and if it
+    /// is killed between the two for the first time, the file is there to be resumed from.
     pub async fn save(&mut self, stream: &MiniBatchStream) -> Result<()> {
         let state = stream.state();
         let before = self.read().unwrap_or(None);

@@ -1,15 +1,23 @@
-//! Starts a pipeline: open → store → run → embed → first snapshot → spawn.
+//! Starts a pipeline, stage by stage. In parentheses is what a stage hands on.
+//!
+//! 1. `open` opens the source and the encoder, and looks their columns up ([`Opened`]).
+//! 2. `build_store` reads the rows ([`Store`]).
+//! 3. `checkpoint::begin` takes the checkpoint folder and looks up where the run stands ([`RunStart`]).
+//! 4. `embed` embeds all samples, unless an earlier run has left a snapshot ([`Origin`]).
+//! 5. `first_snapshot` builds the graph, or restores that snapshot ([`FirstSnapshot`]). It shares with all refreshes
+//!    what they need ([`RefreshContext`]).
+//! 6. `spawn` starts the tasks of the run: the worker of refreshes and the producer ([`MiniBatchStream`]).
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::PipelineBuilder;
 use super::checks::{check_remaining, check_sample_count, check_settings, check_values};
 use super::open::{Opened, open, open_backend};
-use crate::checkpoint::{self, Begin, Checkpoints, Resumed, State};
+use crate::checkpoint::{self, Resumed, RunStart};
 use crate::compute::ComputePool;
 use crate::config::PipelineConfig;
 use crate::embeddings::EmbeddingTable;
@@ -17,7 +25,7 @@ use crate::encode::{BadSamples, EmbeddingCache, Encoder, encode_present};
 use crate::error::{Error, Result};
 use crate::panics::guarded_future;
 use crate::progress::{ProgressSink, Stage};
-use crate::refresh::{CancelOnDrop, CancellableEncoder, FirstSnapshot, ModelWatch, RefreshContext, Worker};
+use crate::refresh::{CancelOnDrop, CancellableEncoder, FirstSnapshot, RefreshContext, RefreshHandle, Worker};
 use crate::sample::ModelVersion;
 use crate::store::Store;
 use crate::stream::{MiniBatch, MiniBatchStream, Producer, ProducerSettings, RowColumns, StreamParts};
@@ -31,14 +39,14 @@ pub(super) async fn start(builder: PipelineBuilder) -> Result<MiniBatchStream> {
 
     let startup = Startup { config, pool, progress };
     let store = startup.build_store(&opened).await?;
-    let Run { store, state, resumed, checkpoints, delivered } = startup.begin_run(store, state).await?;
+    let mut run = checkpoint::begin(store, state, &startup.config).await?;
     let cache = EmbeddingCache::of(&startup.config.encode, &startup.config.store);
-    let origin = match resumed {
+    let origin = match run.resumed.take() {
         Some(resumed) => Origin::Resumed(Box::new(resumed)),
-        None => Origin::Embedded(startup.embed(&opened.encoder, &store, cache.clone()).await?),
+        None => Origin::Embedded(startup.embed(&opened.encoder, &run.store, cache.clone()).await?),
     };
 
-    startup.progress.report(Stage::Graph, 0, Some(store.len()));
+    startup.progress.report(Stage::Graph, 0, Some(run.store.len()));
     let Opened { source, encoder, model_watch, row_columns, guard_rules, .. } = opened;
     let context = Arc::new(RefreshContext {
         source: source.into(),
@@ -50,46 +58,25 @@ pub(super) async fn start(builder: PipelineBuilder) -> Result<MiniBatchStream> {
         backend: open_backend(&startup.config, &startup.pool).await?,
         refresh: startup.config.refresh.clone(),
         seed: startup.config.seed,
-        checkpoints,
+        checkpoint_folder: run.folder.clone(),
         embedding_cache: cache,
     });
-    let first = startup.first_snapshot(&context, store, origin, state.step).await?;
-    startup.spawn(Ready { context, first, encoder, model_watch, row_columns, state, delivered }).await
+    let first = startup.first_snapshot(&context, &run, origin).await?;
+    let (worker, handle) = Worker::new(context, first, encoder, model_watch, run.delivered.subscribe());
+    startup.spawn(run, worker, handle, row_columns).await
 }
 
-/// What all steps of a start use.
+/// What all stages of a start use.
 struct Startup {
     config: PipelineConfig,
     pool: ComputePool,
     progress: ProgressSink,
 }
 
-/// What a run begins with.
-struct Run {
-    /// The rows that it begins with: those of the state, if there is one.
-    store: Store,
-    state: State,
-    resumed: Option<Resumed>,
-    checkpoints: Option<Checkpoints>,
-    /// The number of mini-batches that the trainer has taken.
-    delivered: watch::Sender<u64>,
-}
-
-/// What the first snapshot is based on.
+/// What the first snapshot is made of.
 enum Origin {
     Embedded(EmbeddingTable),
     Resumed(Box<Resumed>),
-}
-
-/// What the tasks of a run need.
-struct Ready {
-    context: Arc<RefreshContext>,
-    first: FirstSnapshot,
-    encoder: Arc<dyn Encoder>,
-    model_watch: Option<ModelWatch>,
-    row_columns: RowColumns,
-    state: State,
-    delivered: watch::Sender<u64>,
 }
 
 impl Startup {
@@ -102,20 +89,6 @@ impl Startup {
         let store = Store::build(source, &opened.stored_columns, &self.config.store, &mut report).await?;
         check_sample_count(source, store.len(), &self.config.walk)?;
         Ok(store)
-    }
-
-    /// Takes the checkpoint folder, and looks up where the run stands.
-    async fn begin_run(&self, store: Store, state: Option<State>) -> Result<Run> {
-        let config = &self.config;
-        let lag = config.refresh.swap_after_steps.unwrap_or(0);
-        let pending = lag / config.refresh.every_steps.unwrap_or(u64::MAX);
-        let pending = usize::try_from(pending).unwrap_or(0);
-
-        let (delivered, steps) = watch::channel(0);
-        let checkpoints = Checkpoints::take(&config.checkpoint, pending, config.stream.rank, steps).await?;
-        let Begin { store, state, resumed } = checkpoint::begin(store, state, checkpoints.clone(), config).await?;
-        delivered.send_replace(state.step);
-        Ok(Run { store, state, resumed, checkpoints, delivered })
     }
 
     /// Embeds all samples, or takes their vectors from the cache. Dropping the future stops at the next record batch.
@@ -154,12 +127,12 @@ impl Startup {
     async fn first_snapshot(
         &self,
         context: &Arc<RefreshContext>,
-        store: Store,
+        run: &RunStart,
         origin: Origin,
-        step: u64,
     ) -> Result<FirstSnapshot> {
         let begun = Instant::now();
         let context = context.clone();
+        let store = run.store.clone();
         let build = move || match origin {
             Origin::Embedded(embeddings) => FirstSnapshot::build(&context, store, embeddings),
             Origin::Resumed(resumed) => FirstSnapshot::restore(&context, store, *resumed),
@@ -168,7 +141,7 @@ impl Startup {
 
         let snapshot = &first.snapshot;
         let seconds = begun.elapsed().as_secs_f64();
-        telemetry::published(snapshot.graph_version(), snapshot.model_version(), step, seconds);
+        telemetry::published(snapshot.graph_version(), snapshot.model_version(), run.state.step, seconds);
         check_values(snapshot, &self.config)?;
         let samples = snapshot.embeddings.len();
         self.progress.report(Stage::Graph, samples, Some(samples));
@@ -176,26 +149,30 @@ impl Startup {
     }
 
     /// Starts the refresh worker and the producer.
-    async fn spawn(self, ready: Ready) -> Result<MiniBatchStream> {
-        let Ready { context, first, encoder, model_watch, row_columns, state, delivered } = ready;
+    async fn spawn(
+        self,
+        run: RunStart,
+        worker: Worker,
+        handle: RefreshHandle,
+        row_columns: RowColumns,
+    ) -> Result<MiniBatchStream> {
+        let RunStart { state, folder: checkpoint_folder, delivered, .. } = run;
         let PipelineConfig { walk, stream, seed, .. } = self.config;
         let (tx, rx) = mpsc::channel(stream.prefetch);
-        let checkpoints = context.checkpoints.clone();
-        let resumed = first.is_restored.then(|| state.clone());
-        let (worker, handle) = Worker::new(context, first, encoder, model_watch, delivered.subscribe());
-
         let mut tasks = JoinSet::new();
         tasks.spawn(supervise(worker, tx.downgrade()));
 
         let settings = ProducerSettings { row_columns, walk, stream, seed };
         let published = handle.published();
-        let folder = checkpoints.clone();
-        let build = move || Producer::new(settings, published, resumed.as_ref(), folder);
+        let begun_from = state.clone();
+        let folder = checkpoint_folder.clone();
+        let build = move || Producer::new(settings, published, &begun_from, folder);
         let producer = self.pool.run("producer", build).await?;
         let shared = producer.shared();
         let schema = producer.schema();
         tasks.spawn(producer.run(tx));
-        Ok(MiniBatchStream::new(StreamParts { rx, delivered, tasks, handle, shared, schema, state, checkpoints }))
+        let parts = StreamParts { rx, delivered, tasks, handle, shared, schema, state, checkpoint_folder };
+        Ok(MiniBatchStream::new(parts))
     }
 }
 

@@ -28,12 +28,12 @@ impl FirstSnapshot {
             embeddings: embeddings.into(),
             graph,
             ages: Ages::all_at(0),
-            embeddings_of: version,
+            embeddings_since_graph: version,
             begun_at_step: 0,
         };
         let snapshot = Snapshot::new(parts, store, &context.guard_rules, None)?;
-        if let Some(checkpoints) = &context.checkpoints {
-            checkpoints.save(&snapshot.to_saved())?;
+        if let Some(folder) = &context.checkpoint_folder {
+            folder.save(&snapshot.to_saved())?;
         }
         Ok(Self { snapshot, waiting: SavedPushes::default(), is_restored: false })
     }

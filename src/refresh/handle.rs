@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::published::Published;
-use super::pushed::Pushes;
+use super::push_queue::PushQueue;
 use super::report::{RefreshCounts, RefreshStatus, Refreshed};
 use super::snapshot::Snapshot;
-use crate::checkpoint::{State, WeakCheckpoints};
+use crate::checkpoint::{State, WeakCheckpointFolder};
 use crate::embeddings::EmbeddingTable;
 use crate::encode::EmbeddingCache;
 use crate::error::{Error, Result};
@@ -20,12 +20,12 @@ use crate::source::{Source, SourceCounts};
 #[derive(Clone)]
 pub struct RefreshHandle {
     pub(super) calls: mpsc::UnboundedSender<Call>,
-    pub(super) pushes: Arc<Mutex<Pushes>>,
+    pub(super) push_queue: Arc<Mutex<PushQueue>>,
     pub(super) status: Arc<RefreshStatus>,
     pub(super) published: Published,
     pub(super) delivered: watch::Receiver<u64>,
     pub(super) source: Arc<dyn Source>,
-    pub(super) checkpoints: Option<WeakCheckpoints>,
+    pub(super) checkpoint_folder: Option<WeakCheckpointFolder>,
     pub(super) embedding_cache: Option<Arc<EmbeddingCache>>,
 }
 
@@ -78,23 +78,24 @@ impl RefreshHandle {
         )?;
         trial.push(&mut vectors.to_vec()).map_err(|error| with_sample_id(error, ids))?;
         let step = *self.delivered.borrow();
-        lock(&self.pushes).add(ids, vectors, step);
+        lock(&self.push_queue).add(ids, vectors, step);
         Ok(())
     }
 
     /// Whether there is a [`checkpoint.dir`](crate::config::CheckpointConfig).
     #[must_use]
     pub fn has_checkpoints(&self) -> bool {
-        self.checkpoints.is_some()
+        self.checkpoint_folder.is_some()
     }
 
     /// Keeps a [state](crate::MiniBatchStream::state) resumable, which the trainer saves with its own checkpoint.
     ///
+    /// **Order.** Call `keep` first, then write the trainer's own checkpoint: then every state in a checkpoint is kept.
+    /// Two states are kept, so a trainer that is killed between the two goes on from its older checkpoint.
+    ///
     /// The files that the state refers to stay in [`checkpoint.dir`](crate::config::CheckpointConfig), however many
-    /// refreshes follow, until two newer states are kept. There are two, so that a trainer that is killed between its
-    /// own checkpoint and this call can go on, whichever it makes first. Vectors that were pushed up to the state's
-    /// step and are not in its graph are kept too. A trainer that pushes vectors should therefore call this before it
-    /// writes its own checkpoint.
+    /// refreshes follow, until two newer states are kept. Vectors that were pushed up to the state's step and are not
+    /// in its graph are kept too.
     ///
     /// All of it is on disk when this returns. Writing takes longest: 4 d bytes for each sample with such a vector.
     /// Call it when the state is made, on all ranks or on rank 0, which does it for all.
@@ -104,17 +105,17 @@ impl RefreshHandle {
     /// already; [`Error::Io`]. What was kept before is still kept then.
     pub async fn keep(&self, state: &State) -> Result<()> {
         let refused = |reason: &str| Error::State { reason: reason.to_owned() };
-        let Some(folder) = &self.checkpoints else {
+        let Some(folder) = &self.checkpoint_folder else {
             return Err(refused("there is no checkpoint.dir to keep a state in; name a folder"));
         };
-        let Some(checkpoints) = folder.upgrade() else {
+        let Some(folder) = folder.upgrade() else {
             return Err(refused("the stream is gone; keep states while it is there"));
         };
         let state = state.clone();
-        let pushes = self.pushes.clone();
+        let push_queue = self.push_queue.clone();
         let keep = move || {
-            let pushes = lock(&pushes);
-            checkpoints.keep(&state, &pushes.beyond(state.graph_version, state.step))
+            let push_queue = lock(&push_queue);
+            folder.keep(&state, &push_queue.missing_from(state.graph_version, state.step))
         };
         let kept = tokio::task::spawn_blocking(keep).await;
         kept.map_err(|e| Error::of_task("checkpoint", e))?
@@ -165,8 +166,8 @@ impl std::fmt::Debug for RefreshHandle {
     }
 }
 
-fn lock(pushes: &Mutex<Pushes>) -> MutexGuard<'_, Pushes> {
-    pushes.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(push_queue: &Mutex<PushQueue>) -> MutexGuard<'_, PushQueue> {
+    push_queue.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Replaces the index that an error names by the sample's id: entry `i` of `ids` is that of vector `i`.

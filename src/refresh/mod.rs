@@ -4,7 +4,9 @@
 //! the stream reads the newest one between two mini-batches and never waits, unless
 //! [`swap_after_steps`](crate::config::RefreshConfig::swap_after_steps) asks for that.
 //!
-//! A refresh goes through these steps:
+//! Time is counted in steps: a step is a number of mini-batches that the trainer has taken, over all epochs.
+//!
+//! A refresh does this:
 //!
 //! 1. Ask the source for new files, and the encoder for a newer model.
 //! 2. If there is a newer model, measure its [`Drift`] on a few samples.
@@ -21,7 +23,8 @@ mod drift;
 mod first;
 mod handle;
 mod published;
-mod pushed;
+mod push_queue;
+mod pushed_vectors;
 mod report;
 mod snapshot;
 mod watch;

@@ -17,8 +17,8 @@ pub struct Published(watch::Receiver<Timeline>);
 struct Timeline {
     /// Oldest first, and never empty.
     snapshots: VecDeque<Scheduled>,
-    /// From this step on, a refresh that has not ended may decide which snapshot is used.
-    settled_before: u64,
+    /// For steps before this one it is decided which snapshot they use; later ones may wait for a refresh.
+    decided_before: u64,
 }
 
 /// A snapshot that is used from a step on.
@@ -35,9 +35,9 @@ impl Published {
         self.0.borrow().newest()
     }
 
-    /// The snapshot to use for mini-batch `step`, waiting until that is settled.
+    /// The snapshot to use for mini-batch `step`, waiting until that is decided.
     pub(crate) async fn at(&mut self, step: u64) -> Result<Arc<Snapshot>> {
-        let timeline = self.0.wait_for(|timeline| step < timeline.settled_before).await;
+        let timeline = self.0.wait_for(|timeline| step < timeline.decided_before).await;
         let ended = |_| Error::TaskEnded { task: "refresh" };
         let timeline = timeline.map_err(ended)?;
         let used = timeline.snapshots.iter().rev().find(|scheduled| scheduled.from_step <= step);
@@ -58,7 +58,7 @@ pub(super) struct Publisher(watch::Sender<Timeline>);
 impl Publisher {
     pub fn new(first: Snapshot) -> (Self, Published) {
         let first = Scheduled { from_step: 0, snapshot: Arc::new(first) };
-        let (tx, rx) = watch::channel(Timeline { snapshots: [first].into(), settled_before: u64::MAX });
+        let (tx, rx) = watch::channel(Timeline { snapshots: [first].into(), decided_before: u64::MAX });
         (Self(tx), Published(rx))
     }
 
@@ -86,7 +86,7 @@ impl Publisher {
     }
 
     /// Promises that the snapshot of no refresh to come is used before `step`.
-    pub fn settle(&self, step: u64) {
-        self.0.send_modify(|timeline| timeline.settled_before = step);
+    pub fn decide_before(&self, step: u64) {
+        self.0.send_modify(|timeline| timeline.decided_before = step);
     }
 }

@@ -24,7 +24,7 @@ pub struct Snapshot {
     /// The step at which the refresh began that made this snapshot.
     pub(crate) begun_at_step: u64,
     /// The version of the first graph over these embeddings.
-    pub(super) embeddings_of: GraphVersion,
+    pub(super) embeddings_since_graph: GraphVersion,
     /// The rows of all samples, with all columns that are stored.
     pub(crate) store: Store,
     /// What keeps samples out of each other's mini-batches.
@@ -37,7 +37,7 @@ pub(super) struct SnapshotParts {
     pub embeddings: Arc<EmbeddingTable>,
     pub graph: ProximityGraph,
     pub ages: Ages,
-    pub embeddings_of: GraphVersion,
+    pub embeddings_since_graph: GraphVersion,
     pub begun_at_step: u64,
 }
 
@@ -57,13 +57,22 @@ impl Snapshot {
         rules: &GuardRules,
         groups: Option<Arc<Groups>>,
     ) -> Result<Self> {
-        let SnapshotParts { embeddings, graph, ages, embeddings_of, begun_at_step } = parts;
+        let SnapshotParts { embeddings, graph, ages, embeddings_since_graph, begun_at_step } = parts;
         let groups = match groups {
             Some(groups) => groups,
             None => Groups::of(&store, &rules.keys)?.into(),
         };
         let guards = Guards::new(&rules.config, groups, embeddings.clone());
-        Ok(Self { embeddings, graph, ages, begun_at_step, embeddings_of, store, guards, index: OnceLock::new() })
+        Ok(Self {
+            embeddings,
+            graph,
+            ages,
+            begun_at_step,
+            embeddings_since_graph,
+            store,
+            guards,
+            index: OnceLock::new(),
+        })
     }
 
     /// What a checkpoint keeps of it.
@@ -71,7 +80,7 @@ impl Snapshot {
         SavedSnapshot {
             graph: self.graph.clone(),
             embeddings: self.embeddings.clone(),
-            embeddings_of: self.embeddings_of.0,
+            embeddings_since_graph: self.embeddings_since_graph.0,
             begun_at_step: self.begun_at_step,
             embedded_at_step: self.ages.embedded_at_step,
             pushed_at_step: self.ages.pushed_at_step.clone(),
@@ -84,7 +93,7 @@ impl Snapshot {
             embeddings: saved.embeddings,
             graph: saved.graph,
             ages: Ages { embedded_at_step: saved.embedded_at_step, pushed_at_step: saved.pushed_at_step },
-            embeddings_of: GraphVersion(saved.embeddings_of),
+            embeddings_since_graph: GraphVersion(saved.embeddings_since_graph),
             begun_at_step: saved.begun_at_step,
         };
         Self::new(parts, store, rules, None)

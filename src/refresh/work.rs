@@ -6,10 +6,10 @@ use std::sync::atomic::AtomicBool;
 use super::ages::Ages;
 use super::cancel::CancellableEncoder;
 use super::drift::Drift;
-use super::pushed::Pushed;
+use super::pushed_vectors::PushedVectors;
 use super::report::{RefreshSeconds, RefreshStatus, Refreshed, Stopwatch};
 use super::snapshot::{GuardRules, Snapshot, SnapshotParts};
-use crate::checkpoint::Checkpoints;
+use crate::checkpoint::CheckpointFolder;
 use crate::compute::ComputePool;
 use crate::config::{OnBadSample, RefreshConfig, Similarity, Storage};
 use crate::embeddings::EmbeddingTable;
@@ -33,7 +33,7 @@ pub(crate) struct RefreshContext {
     pub refresh: RefreshConfig,
     pub seed: u64,
     pub pool: ComputePool,
-    pub checkpoints: Option<Checkpoints>,
+    pub checkpoint_folder: Option<CheckpointFolder>,
     pub embedding_cache: Option<Arc<EmbeddingCache>>,
 }
 
@@ -43,7 +43,8 @@ pub(super) struct RefreshInput {
     pub encoder: Arc<dyn Encoder>,
     /// Whether the old snapshot is of an earlier run, so that the encoder may be newer than its embeddings.
     pub is_restored: bool,
-    pub pushed: Arc<Pushed>,
+    pub pushed: Arc<PushedVectors>,
+    /// The step at which the refresh began.
     pub step: u64,
     pub cancelled: Arc<AtomicBool>,
     pub status: Arc<RefreshStatus>,
@@ -67,8 +68,8 @@ struct NewEmbeddings {
 }
 
 impl RefreshContext {
-    /// Reads new files on tokio's threads, and does the rest in the background pool.
-    pub(super) async fn refresh(self: &Arc<Self>, input: RefreshInput) -> Result<RefreshOutput> {
+    /// Makes and saves the next snapshot: reads new files on tokio's threads, and does the rest in the background pool.
+    pub(super) async fn make_snapshot(self: &Arc<Self>, input: RefreshInput) -> Result<RefreshOutput> {
         let mut stopwatch = Stopwatch::begin();
         let old = &input.old.store;
         input.status.report(Stage::Store, old.len(), old.len());
@@ -78,11 +79,11 @@ impl RefreshContext {
         }
         let seconds = RefreshSeconds { store: stopwatch.lap(), ..RefreshSeconds::default() };
         let context = self.clone();
-        self.pool.run("refresh", move || context.work(&input, store, seconds)).await
+        self.pool.run("refresh", move || context.rebuild(&input, store, seconds)).await
     }
 
-    /// All that follows on the rows in `store`. Blocks.
-    fn work(&self, input: &RefreshInput, store: Store, seconds: RefreshSeconds) -> Result<RefreshOutput> {
+    /// Embeds the rows in `store` as far as that is needed, carries the graph over, and saves both. Blocks.
+    fn rebuild(&self, input: &RefreshInput, store: Store, seconds: RefreshSeconds) -> Result<RefreshOutput> {
         let RefreshInput { old, encoder, step, status, .. } = input;
         let mut stopwatch = Stopwatch::begin();
         let mut report = Refreshed {
@@ -121,14 +122,20 @@ impl RefreshContext {
         report.graph_version = version;
         report.model_version = new.table.model_version();
         let is_same_table = Arc::ptr_eq(&new.table, &old.embeddings);
-        let embeddings_of = if is_same_table { old.embeddings_of } else { version };
-        let parts = SnapshotParts { embeddings: new.table, graph, ages: new.ages, embeddings_of, begun_at_step: *step };
+        let embeddings_since_graph = if is_same_table { old.embeddings_since_graph } else { version };
+        let parts = SnapshotParts {
+            embeddings: new.table,
+            graph,
+            ages: new.ages,
+            embeddings_since_graph,
+            begun_at_step: *step,
+        };
         // Which samples share a value changes only with the rows.
         let groups = (report.added == 0).then(|| old.guards.groups().clone());
         let snapshot = Snapshot::new(parts, store, &self.guard_rules, groups)?;
         cancellable.check()?;
-        if let Some(checkpoints) = &self.checkpoints {
-            checkpoints.save(&snapshot.to_saved())?;
+        if let Some(folder) = &self.checkpoint_folder {
+            folder.save(&snapshot.to_saved())?;
         }
         report.seconds.checkpoint = stopwatch.lap();
         Ok(RefreshOutput { report, snapshot: Some(snapshot), encoder: encoder_now })
@@ -211,7 +218,7 @@ impl RefreshContext {
 }
 
 /// Replaces the vectors of pushed samples, except those that a newer model has skipped since; gives their number.
-fn replace_pushed(table: &mut EmbeddingTable, pushed: &Pushed, ages: &Ages) -> Result<(Ages, usize)> {
+fn replace_pushed(table: &mut EmbeddingTable, pushed: &PushedVectors, ages: &Ages) -> Result<(Ages, usize)> {
     let mut pushed_at_step = ages.pushed_at_step.to_vec();
     if pushed.len() > 0 || !pushed_at_step.is_empty() {
         pushed_at_step.resize(table.len(), Ages::NEVER);

@@ -12,12 +12,13 @@ use super::cancel::CancelOnDrop;
 use super::first::FirstSnapshot;
 use super::handle::{Call, RefreshHandle};
 use super::published::Publisher;
-use super::pushed::{FixedSteps, Pushed, Pushes};
+use super::push_queue::{FixedSteps, PushQueue};
+use super::pushed_vectors::PushedVectors;
 use super::report::{RefreshSeconds, RefreshStatus, Refreshed};
 use super::snapshot::Snapshot;
 use super::watch::ModelWatch;
 use super::work::{RefreshContext, RefreshInput, RefreshOutput};
-use crate::checkpoint::Checkpoints;
+use crate::checkpoint::CheckpointFolder;
 use crate::config::{OnNewerModel, OnRefreshError};
 use crate::encode::Encoder;
 use crate::error::{Error, Result};
@@ -31,7 +32,7 @@ pub(crate) struct Worker {
     delivered: watch::Receiver<u64>,
     calls: mpsc::UnboundedReceiver<Call>,
     model_watch: Option<ModelWatch>,
-    pushes: Arc<Mutex<Pushes>>,
+    push_queue: Arc<Mutex<PushQueue>>,
     status: Arc<RefreshStatus>,
     /// The number of refreshes that have failed since the last one that did not.
     failures: u32,
@@ -73,24 +74,24 @@ impl Worker {
         let fixed_steps = every_steps.filter(|_| swap_after_steps.is_some());
         let fixed_steps = fixed_steps.map(|every| FixedSteps { first: snapshot.begun_at_step, every });
 
-        let mut pushes = Pushes::new(snapshot.embeddings.dimension(), fixed_steps);
-        pushes.resume(&waiting);
-        let pushes = Arc::new(Mutex::new(pushes));
+        let mut push_queue = PushQueue::new(snapshot.embeddings.dimension(), fixed_steps);
+        push_queue.resume(&waiting);
+        let push_queue = Arc::new(Mutex::new(push_queue));
         let (publisher, published) = Publisher::new(snapshot);
         if let Some(lag) = swap_after_steps {
-            publisher.settle(due_step.saturating_add(lag));
+            publisher.decide_before(due_step.saturating_add(lag));
         }
 
         let (tx, calls) = mpsc::unbounded_channel();
         let status = Arc::<RefreshStatus>::default();
         let handle = RefreshHandle {
             calls: tx,
-            pushes: pushes.clone(),
+            push_queue: push_queue.clone(),
             status: status.clone(),
             published,
             delivered: delivered.clone(),
             source: context.source.clone(),
-            checkpoints: context.checkpoints.as_ref().map(Checkpoints::downgrade),
+            checkpoint_folder: context.checkpoint_folder.as_ref().map(CheckpointFolder::downgrade),
             embedding_cache: context.embedding_cache.clone(),
         };
         let worker = Self {
@@ -100,7 +101,7 @@ impl Worker {
             delivered,
             calls,
             model_watch,
-            pushes,
+            push_queue,
             status,
             failures: 0,
             begun: Instant::now(),
@@ -117,7 +118,7 @@ impl Worker {
             self.begun = Instant::now();
             let due_step = if let Trigger::Steps(step) = trigger { Some(step) } else { None };
             let step = due_step.unwrap_or_else(|| *self.delivered.borrow());
-            let result = self.refresh(step, due_step).instrument(telemetry::refresh(step)).await;
+            let result = self.refresh_and_publish(step, due_step).instrument(telemetry::refresh(step)).await;
             self.schedule_next(due_step.is_some());
 
             let fatal = self.report_failure(&result);
@@ -166,7 +167,7 @@ impl Worker {
             self.due_step = from.max(self.due_step).saturating_add(every);
         }
         if let Some(lag) = swap_after_steps {
-            self.publisher.settle(self.due_step.saturating_add(lag));
+            self.publisher.decide_before(self.due_step.saturating_add(lag));
         }
     }
 
@@ -180,26 +181,31 @@ impl Worker {
     }
 
     /// One refresh, from the search for what is new to its publication. `due_step` is given if its step was fixed.
-    async fn refresh(&mut self, step: u64, due_step: Option<u64>) -> Result<Refreshed> {
+    async fn refresh_and_publish(&mut self, step: u64, due_step: Option<u64>) -> Result<Refreshed> {
         let old = self.publisher.current();
         let version = old.graph_version().0 + 1;
         self.forget_pushes();
-        let pushed = self.pushes().take(due_step, version);
-        let result = self.work(old.clone(), pushed, step).await;
+        let pushed = self.push_queue().take(due_step, version);
+        let result = self.refresh_or_cancel(old.clone(), pushed, step).await;
         self.status.clear();
         match result {
             Ok(output) => Ok(self.adopt(output, old, step)),
             Err(error) => {
-                self.pushes().restore(version);
+                self.push_queue().take_back(version);
                 Err(self.count_failure(error, step))
             }
         }
     }
 
-    /// Runs the work of a refresh, until it is done or a newer model cancels it.
-    async fn work(&mut self, old: Arc<Snapshot>, pushed: Arc<Pushed>, step: u64) -> Result<RefreshOutput> {
+    /// Makes a snapshot. With `on_newer_model = "restart"`, a model that changes meanwhile cancels that.
+    async fn refresh_or_cancel(
+        &mut self,
+        old: Arc<Snapshot>,
+        pushed: Arc<PushedVectors>,
+        step: u64,
+    ) -> Result<RefreshOutput> {
         let cancel = CancelOnDrop(Arc::default());
-        let work = self.context.refresh(RefreshInput {
+        let making = self.context.make_snapshot(RefreshInput {
             old,
             encoder: self.encoder.clone(),
             is_restored: self.is_restored,
@@ -210,7 +216,7 @@ impl Worker {
         });
         let restarts = self.context.refresh.on_newer_model == OnNewerModel::Restart;
         tokio::select! {
-            result = work => result,
+            result = making => result,
             () = changed(&mut self.model_watch), if restarts => {
                 self.restarts = true;
                 Err(Error::Cancelled)
@@ -255,14 +261,16 @@ impl Worker {
         Error::Refresh { step, failures: self.failures, cause: Arc::new(error) }
     }
 
-    /// Forgets pushes that are in every graph that a state may still refer to. Without checkpoints there is no state.
+    /// Forgets pushes that are in every graph that a state may still refer to. Without a checkpoint folder no
+    /// state can be resumed.
     fn forget_pushes(&self) {
-        let in_use = self.context.checkpoints.as_ref().map_or(u64::MAX, Checkpoints::oldest_graph_in_use);
-        self.pushes().forget(in_use);
+        let folder = self.context.checkpoint_folder.as_ref();
+        let in_use = folder.map_or(u64::MAX, CheckpointFolder::oldest_graph_in_use);
+        self.push_queue().forget(in_use);
     }
 
-    fn pushes(&self) -> MutexGuard<'_, Pushes> {
-        self.pushes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn push_queue(&self) -> MutexGuard<'_, PushQueue> {
+        self.push_queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

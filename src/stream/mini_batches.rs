@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::counts::Shared;
 use super::{MiniBatch, StreamCounts};
-use crate::checkpoint::{Checkpoints, State};
+use crate::checkpoint::{CheckpointFolder, State};
 use crate::error::{Error, Result};
 use crate::refresh::{RefreshHandle, Snapshot};
 use crate::telemetry;
@@ -35,7 +35,7 @@ pub struct MiniBatchStream {
     tasks: JoinSet<()>,
     state: State,
     /// Keeps the folder locked for this run.
-    _checkpoints: Option<Checkpoints>,
+    _checkpoint_folder: Option<CheckpointFolder>,
     counts: StreamCounts,
     /// Since when the trainer has waited for a mini-batch, if it does.
     waiting_since: Option<Instant>,
@@ -53,12 +53,12 @@ pub(crate) struct StreamParts {
     pub shared: Arc<Shared>,
     pub schema: SchemaRef,
     pub state: State,
-    pub checkpoints: Option<Checkpoints>,
+    pub checkpoint_folder: Option<CheckpointFolder>,
 }
 
 impl MiniBatchStream {
     pub(crate) fn new(parts: StreamParts) -> Self {
-        let StreamParts { rx, delivered, tasks, handle, shared, schema, state, checkpoints } = parts;
+        let StreamParts { rx, delivered, tasks, handle, shared, schema, state, checkpoint_folder } = parts;
         Self {
             rx,
             delivered,
@@ -68,7 +68,7 @@ impl MiniBatchStream {
             is_done: false,
             tasks,
             state,
-            _checkpoints: checkpoints,
+            _checkpoint_folder: checkpoint_folder,
             counts: StreamCounts::default(),
             waiting_since: None,
         }

@@ -11,7 +11,7 @@ use super::MiniBatch;
 use super::counts::Shared;
 use super::graph_changes::GraphChanges;
 use super::rows::{RowColumns, Rows};
-use crate::checkpoint::{Checkpoints, State};
+use crate::checkpoint::{CheckpointFolder, State};
 use crate::config::{Coverage, StreamConfig, WalkConfig};
 use crate::error::{Error, Result};
 use crate::refresh::{Published, Snapshot};
@@ -49,29 +49,29 @@ pub(crate) struct ProducerSettings {
 }
 
 impl Producer {
-    /// Begins at the state of the run that is resumed, or at the first epoch. Blocks.
+    /// Begins at the state of the run, which is that of step 0 unless the run is resumed. Blocks.
+    ///
+    /// O(mini-batches drawn from the state's graph in its epoch), which are drawn again.
     pub fn new(
         settings: ProducerSettings,
         published: Published,
-        resumed: Option<&State>,
-        checkpoints: Option<Checkpoints>,
+        state: &State,
+        checkpoint_folder: Option<CheckpointFolder>,
     ) -> Result<Self> {
         let ProducerSettings { row_columns, walk, stream, seed } = &settings;
         let snapshot = published.current();
         let shared = Arc::new(Shared::new(walk.coverage == Coverage::Paper));
-        let graph_changes = GraphChanges::new(checkpoints, shared.clone());
+        let graph_changes = GraphChanges::new(checkpoint_folder, shared.clone());
 
-        let (epoch, step) = resumed.map_or((0, 0), |state| (state.epoch, state.step));
+        let State { epoch, step, .. } = *state;
         let mut samples = snapshot.embeddings.present();
         let mut sampler = snapshot.epoch(walk, *seed, epoch);
-        if let Some(state) = resumed {
-            if let Some(left) = graph_changes.left(state, snapshot.embeddings.len())? {
-                samples = left.samples;
-                sampler = EpochSampler::from_left(&left, walk, *seed, epoch);
-            }
-            for _ in state.graph_used_from_step..state.step {
-                next_draw(&mut sampler, &snapshot, stream.world_size);
-            }
+        if let Some(left) = graph_changes.left(state, snapshot.embeddings.len())? {
+            samples = left.samples;
+            sampler = EpochSampler::from_left(&left, walk, *seed, epoch);
+        }
+        for _ in state.graph_used_from_step..step {
+            next_draw(&mut sampler, &snapshot, stream.world_size);
         }
 
         let producer = Self {
@@ -85,7 +85,7 @@ impl Producer {
             graph_version: snapshot.graph_version(),
             graph_changes,
             has_warned: false,
-            has_made: resumed.is_some_and(|state| state.step > state.epoch_began_at_step),
+            has_made: step > state.epoch_began_at_step,
         };
         producer.announce_epoch(samples);
         Ok(producer)

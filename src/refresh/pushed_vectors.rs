@@ -1,0 +1,66 @@
+//! Sets of vectors that the trainer has pushed.
+
+use std::collections::HashMap;
+
+use crate::sample::SampleId;
+
+/// A set of pushed vectors: the last one of each sample, with the step of its push.
+#[derive(Clone, Debug)]
+pub(super) struct PushedVectors {
+    dimension: usize,
+    slots: HashMap<SampleId, Slot>,
+    vectors: Vec<f32>,
+}
+
+/// The position of a sample's vector, and the step of its push.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    start: usize,
+    step: u64,
+}
+
+/// A sample's vector, and the step of its push.
+pub(super) struct Push<'a> {
+    pub id: SampleId,
+    pub vector: &'a [f32],
+    pub step: u64,
+}
+
+impl PushedVectors {
+    pub fn new(dimension: usize) -> Self {
+        Self { dimension, slots: HashMap::new(), vectors: Vec::new() }
+    }
+
+    /// The number of samples.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Replaces what was pushed for the sample before.
+    pub fn insert(&mut self, push: &Push<'_>) {
+        let slot = self.slots.entry(push.id).or_insert(Slot { start: self.vectors.len(), step: push.step });
+        slot.step = push.step;
+        if slot.start == self.vectors.len() {
+            self.vectors.extend_from_slice(push.vector);
+        } else {
+            self.vectors[slot.start..][..self.dimension].copy_from_slice(push.vector);
+        }
+    }
+
+    /// Adds newer pushes, which replace those of the same samples.
+    pub fn extend(&mut self, newer: &Self) {
+        for push in newer.iter() {
+            self.insert(&push);
+        }
+    }
+
+    /// All pushes in the order of ids.
+    pub fn iter(&self) -> impl Iterator<Item = Push<'_>> {
+        let mut ids: Vec<_> = self.slots.keys().copied().collect();
+        ids.sort_unstable();
+        ids.into_iter().map(|id| {
+            let Slot { start, step } = self.slots[&id];
+            Push { id, vector: &self.vectors[start..][..self.dimension], step }
+        })
+    }
+}
