@@ -70,6 +70,6 @@ async fn main() -> Result<()> {
     while let Some(mini_batch) = stream.try_next().await? {
         observer.observe(&mini_batch)?;
     }
-    println!("{}", observer.summary(&stream.snapshot()));
+    println!("{}", observer.summary(stream.snapshot().as_deref()));
     Ok(())
 }

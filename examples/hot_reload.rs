@@ -15,12 +15,12 @@ use prosampler::{Error, ModelVersion, Pipeline, PipelineConfig, Result};
 #[tokio::main]
 async fn main() -> Result<()> {
     let folder = tempfile::tempdir().map_err(io)?;
-    let model = folder.path().join("model.onnx");
-    std::fs::copy("data/models/gloss-encoder/model.onnx", &model).map_err(io)?;
+    let file = folder.path().join("model.onnx");
+    std::fs::copy("data/models/gloss-encoder/model.onnx", &file).map_err(io)?;
 
     let mut config = PipelineConfig::from_file("pipelines/text.toml")?;
     config.source.filter = Some("label >= 'verb'".into());
-    config.encode.model = Some(model.clone());
+    config.encode.model = Some(file.clone());
     config.graph.candidates = 1000.into();
     config.refresh.every_steps = None;
     config.refresh.watch_model = true;
@@ -38,22 +38,21 @@ async fn main() -> Result<()> {
         if step > 0 {
             longest = longest.max(wait);
         }
-        if step % 50 == 0 || left == 40 && mini_batch.model_version > ModelVersion(1) {
-            println!(
-                "{step:>4}  {:>5}  {:>5}  {:>9}  {:>10.3}  {:>4.1} ms",
-                mini_batch.model_version.0,
-                mini_batch.graph_version.0,
-                mini_batch.staleness,
-                mini_batch.similarity,
-                wait.as_secs_f64() * 1e3,
-            );
+        let snapshot = (mini_batch.model_version, mini_batch.graph_version);
+        let age = (mini_batch.staleness, mini_batch.similarity);
+        // Only a warm-up has mini-batches without a graph.
+        let ((Some(model), Some(graph)), (Some(staleness), Some(similarity))) = (snapshot, age) else { continue };
+        let is_newer = model > ModelVersion(1);
+        if step % 50 == 0 || left == 40 && is_newer {
+            let wait = wait.as_secs_f64() * 1e3;
+            println!("{step:>4}  {:>5}  {:>5}  {staleness:>9}  {similarity:>10.3}  {wait:>4.1} ms", model.0, graph.0);
         }
         if step == 40 {
-            export(&model)?;
+            export(&file)?;
             println!("      a newer model is there");
         }
         // The loop goes on for a few steps after the new model is in use.
-        left -= usize::from(mini_batch.model_version > ModelVersion(1));
+        left -= usize::from(is_newer);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     println!("longest wait {:.1} ms", longest.as_secs_f64() * 1e3);

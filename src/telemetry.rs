@@ -177,6 +177,10 @@ pub(crate) fn neighbors_clipped(neighbors: usize, samples: usize) {
     warn!(neighbors, samples, "fewer other samples than neighbors; every sample neighbors all others");
 }
 
+pub(crate) fn guards_wait(guards: &[&str]) {
+    info!(guards = guards.join(", "), "these guards wait for the first embeddings, which a warm-up does not have");
+}
+
 pub(crate) fn graph_size(samples: usize, candidates: usize, neighbors: usize, setting: &dyn Display) {
     debug!(samples, candidates, neighbors, %setting, "the size of the graph");
 }
@@ -283,7 +287,7 @@ pub(crate) fn topped_up(epoch: u64, step: u64, uniform_top_ups: u64) {
     debug!(epoch, step, uniform_top_ups, "the walk ran out of steps; topped up uniformly");
 }
 
-pub(crate) fn delivered(step: u64, waited: f64, staleness: u64, similarity: f32) {
+pub(crate) fn delivered(step: u64, waited: f64, staleness: Option<u64>, similarity: Option<f32>) {
     debug!(step, waited, staleness, similarity, "delivered a mini-batch");
 }
 

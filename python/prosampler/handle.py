@@ -128,7 +128,7 @@ class RefreshHandle:
     def neighbors(self, sample: int) -> list[tuple[int, float]]:
         """The neighbors of a sample in the newest graph with their similarities, most similar first.
 
-        Raises ``ArgumentError`` if there is no such sample.
+        Raises ``ArgumentError`` if there is no such sample, and ``StateError`` in a warm-up without a graph.
         """
         return self._raw.neighbors(_sample(sample))
 
@@ -137,12 +137,12 @@ class RefreshHandle:
         return self._raw.counts()
 
     @property
-    def graph_version(self) -> int:
-        """The newest graph, from 1."""
+    def graph_version(self) -> int | None:
+        """The newest graph, from 1; ``None`` in a warm-up without one."""
         return self._raw.graph_version
 
     @property
-    def model_version(self) -> int:
+    def model_version(self) -> int | None:
         """The model that made its embeddings, from 1. Pushed vectors count as another model."""
         return self._raw.model_version
 

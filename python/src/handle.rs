@@ -68,23 +68,27 @@ impl RefreshHandle {
     }
 
     #[getter]
-    fn graph_version(&self) -> u64 {
-        self.handle.snapshot().graph_version().0
+    fn graph_version(&self) -> Option<u64> {
+        self.handle.snapshot().map(|snapshot| snapshot.graph_version().0)
     }
 
     #[getter]
-    fn model_version(&self) -> u64 {
-        self.handle.snapshot().model_version().0
+    fn model_version(&self) -> Option<u64> {
+        self.handle.snapshot().map(|snapshot| snapshot.model_version().0)
     }
 
     #[getter]
     fn dimension(&self) -> usize {
-        self.handle.snapshot().embeddings.dimension()
+        self.handle.dimension()
     }
 
     /// The neighbors of a sample, most similar first, by the newest graph.
     fn neighbors(&self, py: Python<'_>, sample: u32) -> PyResult<Vec<(u32, f32)>> {
-        let graph = &self.handle.snapshot().graph;
+        let Some(snapshot) = self.handle.snapshot() else {
+            let reason = "there is no graph yet, since the run is in its warm-up; ask again after it".to_owned();
+            return Err(exception(py, &Error::State { reason }));
+        };
+        let graph = &snapshot.graph;
         if sample as usize >= graph.len() {
             let error = Error::UnknownSample { sample: SampleId(sample), len: graph.len() };
             return Err(exception(py, &error));

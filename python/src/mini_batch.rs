@@ -58,28 +58,35 @@ impl MiniBatch {
         self.0.step
     }
 
-    /// The model whose embeddings the graph stands on, from 1.
+    /// The model whose embeddings the graph stands on, from 1; ``None`` in a warm-up without a graph.
     #[getter]
-    fn model_version(&self) -> u64 {
-        self.0.model_version.0
+    fn model_version(&self) -> Option<u64> {
+        self.0.model_version.map(|version| version.0)
     }
 
-    /// The graph that was walked, from 1.
+    /// The graph that was walked, from 1; ``None`` in a warm-up without one.
     #[getter]
-    fn graph_version(&self) -> u64 {
-        self.0.graph_version.0
+    fn graph_version(&self) -> Option<u64> {
+        self.0.graph_version.map(|version| version.0)
     }
 
-    /// Steps since the embeddings were made.
+    /// Steps since the embeddings were made; ``None`` in a warm-up without a graph.
     #[getter]
-    fn staleness(&self) -> u64 {
+    fn staleness(&self) -> Option<u64> {
         self.0.staleness
     }
 
-    /// Mean similarity over all pairs of the mini-batch, those of other ranks too: how hard it is.
+    /// Mean similarity over all pairs of the mini-batch, those of other ranks too: how hard it is. ``None`` in a
+    /// warm-up without a graph.
     #[getter]
-    fn similarity(&self) -> f32 {
+    fn similarity(&self) -> Option<f32> {
         self.0.similarity
+    }
+
+    /// Whether it belongs to the warm-up, and was drawn uniformly.
+    #[getter]
+    fn is_warm_up(&self) -> bool {
+        self.0.is_warm_up
     }
 
     /// The columns' names, in order.
@@ -121,9 +128,12 @@ impl MiniBatch {
     fn __repr__(&self) -> String {
         let Made { step, epoch, similarity, staleness, graph_version, .. } = &self.0;
         let rows = shape(&self.0.rows);
-        format!(
-            "MiniBatch(step {step}, epoch {epoch}, similarity {similarity:.3}, graph version {graph_version}, \
-             staleness {staleness}, {rows})"
-        )
+        match (similarity, graph_version, staleness) {
+            (Some(similarity), Some(graph_version), Some(staleness)) => format!(
+                "MiniBatch(step {step}, epoch {epoch}, similarity {similarity:.3}, graph version {graph_version}, \
+                 staleness {staleness}, {rows})"
+            ),
+            _ => format!("MiniBatch(step {step}, epoch {epoch}, warm-up without a graph, {rows})"),
+        }
     }
 }

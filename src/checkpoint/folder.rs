@@ -205,7 +205,7 @@ impl CheckpointFolder {
             return Err(Error::State { reason: "the state that is to be kept is of another run".into() });
         }
         let version = state.graph_version;
-        if !content.manifest.snapshots.iter().any(|snapshot| snapshot.graph_version == version) {
+        if version > 0 && !content.manifest.snapshots.iter().any(|snapshot| snapshot.graph_version == version) {
             return Err(self.refused(&format!("has no graph {version} any more; keep a state when it is made")));
         }
         let step = state.graph_used_from_step;
@@ -345,7 +345,7 @@ mod tests {
         let config = CheckpointConfig { dir: Some(dir.path().into()), ..CheckpointConfig::default() };
         let (_delivered, heard) = watch::channel(0);
         let folder = CheckpointFolder::take(&config, 0, 0, heard).await.unwrap().unwrap();
-        folder.begin(State::first(1, "rows".into(), Default::default())).unwrap();
+        folder.begin(State::first(1, "rows".into(), Default::default(), 1)).unwrap();
         for (model, embeddings_since_graph) in [(3, 2), (4, 2), (5, 1), (6, 2)] {
             let saved = snapshot(model, embeddings_since_graph);
             folder.save(&saved).unwrap();

@@ -52,19 +52,14 @@ pub(crate) struct RunStart {
     /// The rows, as they were if the run goes on from another.
     pub store: Store,
     pub state: State,
-    /// What the state refers to, if the run goes on from another.
-    pub resumed: Option<Resumed>,
+    /// The snapshot that the state refers to, if the run goes on from another that had one.
+    pub snapshot: Option<SavedSnapshot>,
+    /// Vectors that were pushed in that run and are not in the snapshot.
+    pub waiting: SavedPushes,
     /// `None` without a `checkpoint.dir`.
     pub folder: Option<CheckpointFolder>,
     /// The number of mini-batches that the trainer has taken.
     pub delivered: watch::Sender<u64>,
-}
-
-/// What an earlier run has left.
-pub(crate) struct Resumed {
-    pub snapshot: SavedSnapshot,
-    /// Vectors that were pushed and are not in the snapshot.
-    pub waiting: SavedPushes,
 }
 
 /// Takes the checkpoint folder, and looks up what a state refers to; without a state, begins a run at step 0.
@@ -90,12 +85,13 @@ async fn begin_anew(
     delivered: watch::Sender<u64>,
     config: &PipelineConfig,
 ) -> Result<RunStart> {
-    let state = State::first(config.seed, store.fingerprint(), settings(config));
+    let first_graph = u64::from(config.walk.warm_up.is_none());
+    let state = State::first(config.seed, store.fingerprint(), settings(config), first_graph);
     if let Some(folder) = folder.clone() {
         let state = state.clone();
         blocking(move || folder.begin(state)).await?;
     }
-    Ok(RunStart { store, state, resumed: None, folder, delivered })
+    Ok(RunStart { store, state, snapshot: None, waiting: SavedPushes::default(), folder, delivered })
 }
 
 async fn resume(
@@ -113,31 +109,35 @@ async fn resume(
     state.check(config.seed, &settings)?;
 
     let is_latest = config.checkpoint.resume == Resume::Latest;
-    let version = (!is_latest).then_some(state.graph_version);
     let read = folder.clone();
     let wanted = state.clone();
+    let samples = store.len();
     let open = move || {
-        let snapshot = read.open(version)?;
-        let waiting = read.open_waiting(&wanted, &snapshot)?;
-        Ok(Resumed { snapshot, waiting })
+        let snapshot = match (wanted.graph_version, is_latest) {
+            (0, _) => None,
+            (_, true) => Some(read.open(None)?),
+            (version, false) => Some(read.open(Some(version))?),
+        };
+        let waiting = read.open_waiting(&wanted, snapshot.as_ref(), samples)?;
+        Ok((snapshot, waiting))
     };
-    let mut resumed = blocking(open).await?;
-    let snapshot = &resumed.snapshot;
-    if is_latest {
+    let (snapshot, mut waiting) = blocking(open).await?;
+    if let Some(snapshot) = snapshot.as_ref().filter(|_| is_latest) {
         // What was pushed before that step is in the snapshot.
-        resumed.waiting.retain_from(snapshot.begun_at_step);
+        waiting.retain_from(snapshot.begun_at_step);
         state.step = state.epoch_began_at_step;
         state.graph_version = snapshot.graph.version().0;
         state.graph_used_from_step = state.step;
     }
 
     let changed = || refused("the rows are not those of the run that the state is of; start anew");
-    let store = store.as_it_was(&state.rows, snapshot.graph.len()).ok_or_else(changed)?;
+    let samples = snapshot.as_ref().map(|snapshot| snapshot.graph.len());
+    let store = store.as_it_was(&state.rows, samples).ok_or_else(changed)?;
     state.settings = settings;
     let continued = state.clone();
     let written = folder.clone();
     blocking(move || written.resume_from(&continued)).await?;
-    Ok(RunStart { store, state, resumed: Some(resumed), folder: Some(folder), delivered })
+    Ok(RunStart { store, state, snapshot, waiting, folder: Some(folder), delivered })
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {

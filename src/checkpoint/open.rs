@@ -61,10 +61,18 @@ impl CheckpointFolder {
     /// Opens the vectors that were pushed when the state was kept and are not in its graph.
     ///
     /// There are none if the state was not kept, which is logged if vectors may be lost.
-    pub fn open_waiting(&self, state: &State, snapshot: &SavedSnapshot) -> Result<SavedPushes> {
+    ///
+    /// Without a snapshot, `samples` is the size of the data set.
+    pub fn open_waiting(
+        &self,
+        state: &State,
+        snapshot: Option<&SavedSnapshot>,
+        samples: usize,
+    ) -> Result<SavedPushes> {
         let manifest = Manifest::read(self.dir())?.unwrap_or_default();
         if !manifest.waiting_at_steps.contains(&state.step) {
-            let has_pushes = !snapshot.pushed_at_step.is_empty() || !manifest.waiting_at_steps.is_empty();
+            let is_in_snapshot = snapshot.is_some_and(|snapshot| !snapshot.pushed_at_step.is_empty());
+            let has_pushes = is_in_snapshot || !manifest.waiting_at_steps.is_empty();
             let is_kept = manifest.states.iter().any(|kept| kept.step == state.step);
             if has_pushes && !is_kept {
                 telemetry::state_not_kept(state.step);
@@ -72,8 +80,8 @@ impl CheckpointFolder {
             return Ok(SavedPushes::default());
         }
         let path = self.dir().join(manifest::waiting_file(state.step));
-        let samples = snapshot.embeddings.len();
-        let dimension = snapshot.embeddings.dimension();
+        let samples = snapshot.map_or(samples, |snapshot| snapshot.embeddings.len());
+        let dimension = snapshot.map(|snapshot| snapshot.embeddings.dimension());
         SavedPushes::open(&path, samples, dimension).map_err(|error| unusable(&path, error))
     }
 

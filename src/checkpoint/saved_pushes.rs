@@ -57,8 +57,8 @@ impl SavedPushes {
         arrow_file::save(path, &RecordBatch::try_new(Arc::new(schema), columns.into()).map_err(failed)?)
     }
 
-    /// Opens the file of a run with so many samples and embeddings of `dimension`.
-    pub fn open(path: &Path, samples: usize, dimension: usize) -> Result<Self> {
+    /// Opens the file of a run with so many samples and embeddings of `dimension`, if that is known.
+    pub fn open(path: &Path, samples: usize, dimension: Option<usize>) -> Result<Self> {
         arrow_file::open_one(path, FORMAT, "pushed vectors of a checkpoint that this version reads", |_, batch| {
             let column = |index: usize| batch.columns().get(index).ok_or("it lacks columns");
             let ids = column(0)?.as_primitive_opt::<UInt32Type>();
@@ -71,6 +71,8 @@ impl SavedPushes {
             if let Some(beyond) = ids.values().iter().find(|id| **id as usize >= samples) {
                 return Err(format!("it has a vector of sample {beyond}, of {samples}"));
             }
+            let found = vectors.map_or(0, |vectors| vectors.value_length() as usize);
+            let dimension = dimension.unwrap_or(found);
             if values.len() != ids.len() * dimension {
                 return Err(format!("its vectors are not of dimension {dimension}"));
             }

@@ -24,7 +24,7 @@ pub struct State {
     pub epoch: u64,
     /// The step at which that epoch began.
     pub epoch_began_at_step: u64,
-    /// The version of the graph that the last one was drawn from.
+    /// The version of the graph that the last one was drawn from; 0 in a warm-up without one.
     pub graph_version: u64,
     /// The step from which that graph was used in this epoch.
     pub graph_used_from_step: u64,
@@ -38,14 +38,14 @@ pub struct State {
 
 impl State {
     /// The state before the first mini-batch.
-    pub(crate) fn first(seed: u64, rows: String, settings: BTreeMap<String, String>) -> Self {
+    pub(crate) fn first(seed: u64, rows: String, settings: BTreeMap<String, String>, graph_version: u64) -> Self {
         Self {
             format: FORMAT,
             seed,
             step: 0,
             epoch: 0,
             epoch_began_at_step: 0,
-            graph_version: 1,
+            graph_version,
             graph_used_from_step: 0,
             rows,
             settings,
@@ -98,16 +98,17 @@ impl State {
     }
 
     /// Moves on to the state after the mini-batch of `step`.
-    pub(crate) fn advance(&mut self, epoch: u64, step: u64, graph_version: GraphVersion) {
+    pub(crate) fn advance(&mut self, epoch: u64, step: u64, graph_version: Option<GraphVersion>) {
+        let graph_version = graph_version.map_or(0, |version| version.0);
         if epoch != self.epoch {
             self.epoch = epoch;
             self.epoch_began_at_step = step;
             self.graph_used_from_step = step;
-        } else if graph_version.0 != self.graph_version {
+        } else if graph_version != self.graph_version {
             self.graph_used_from_step = step;
         }
         self.step = step + 1;
-        self.graph_version = graph_version.0;
+        self.graph_version = graph_version;
     }
 }
 

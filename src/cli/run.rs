@@ -81,7 +81,7 @@ impl Run {
             ending: streamed.ending,
             timing: Timing { start, waits: streamed.waits, streaming },
             first,
-            summary: streamed.observer.summary(&stream.snapshot()),
+            summary: streamed.observer.summary(stream.snapshot().as_deref()),
         };
         finished.print()?;
         Ok(streamed.ending)

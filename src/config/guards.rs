@@ -32,6 +32,17 @@ pub struct GuardsConfig {
 }
 
 impl GuardsConfig {
+    /// The guards that are set and hold only once there are embeddings and a graph.
+    pub(crate) fn waiting_for_embeddings(&self) -> Vec<&'static str> {
+        let set = [
+            (self.duplicate_similarity.is_some(), "guards.duplicate_similarity"),
+            (self.max_similarity.is_some(), "guards.max_similarity"),
+            (self.max_relative_to_positive.is_some(), "guards.max_relative_to_positive"),
+            (self.skip_nearest > 0, "guards.skip_nearest"),
+        ];
+        set.into_iter().filter(|(is_set, _)| *is_set).map(|(_, name)| name).collect()
+    }
+
     /// What is wrong with `skip_nearest` if samples have `neighbors`: nothing, unless it skips them all.
     pub(crate) fn skips_all(&self, neighbors: usize) -> Option<String> {
         let skipped = self.skip_nearest;

@@ -52,7 +52,7 @@ pub use self::graph::{GraphBuilder, GraphConfig, GraphDevice, Precision, Similar
 pub use self::guards::GuardsConfig;
 pub use self::pairs::{GraphOver, PairsConfig};
 pub use self::providers::{Arena, Convolutions, CudaConfig, Provider};
-pub use self::refresh::{OnNewerModel, OnRefreshError, RefreshConfig};
+pub use self::refresh::{FirstRefresh, OnNewerModel, OnRefreshError, RefreshConfig};
 pub use self::report::ReportConfig;
 pub use self::source::{OnCorrupt, SourceConfig};
 pub use self::store::{Advice, StoreConfig, Verify};

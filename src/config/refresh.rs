@@ -37,10 +37,26 @@ pub struct RefreshConfig {
     pub on_error: OnRefreshError,
     /// With `on_error = "fail"`: how many refreshes must fail in a row for the run to fail; at least 1, default 1.
     pub max_failures: u32,
+    /// When the first embeddings and graph are made in a run that begins with a [`walk.warm_up`](super::WarmUp).
+    /// Default `start`. Without a warm-up they are made before the first mini-batch in any case.
+    pub first: FirstRefresh,
     /// The graph of a refresh that begins at step s is used from exactly step s + `swap_after_steps` on, and the stream
     /// waits for it if it must: what a run yields then depends on no clock, if `every_steps` is the only trigger.
     /// Default: none, and a graph is used as soon as it is ready, and never waited for.
     pub swap_after_steps: Option<u64>,
+}
+
+/// When the first embeddings and graph of a run with a warm-up are made. Training begins at once in either case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FirstRefresh {
+    /// In the background from the start on, with the model as it is then.
+    #[default]
+    Start,
+    /// When the trainer has taken the warm-up's last mini-batch, or at the first call of
+    /// [`refresh_now`](crate::refresh::RefreshHandle::refresh_now) before: with the model and the pushed vectors of
+    /// then. The stream waits meanwhile, unless `walk.warm_up` says otherwise.
+    AfterWarmUp,
 }
 
 /// What becomes of a refresh whose model is overtaken by a newer one.
@@ -78,6 +94,7 @@ impl Default for RefreshConfig {
             on_newer_model: OnNewerModel::Finish,
             on_error: OnRefreshError::Keep,
             max_failures: 1,
+            first: FirstRefresh::Start,
             swap_after_steps: None,
         }
     }

@@ -3,7 +3,6 @@
 use arrow::datatypes::{DataType, Schema};
 
 use crate::config::{PipelineConfig, WalkConfig};
-use crate::embeddings::EmbeddingTable;
 use crate::encode::Encoder;
 use crate::error::{Error, Faults, Result};
 use crate::refresh::{GuardRules, Snapshot};
@@ -125,13 +124,4 @@ pub(super) fn check_sample_count(source: &dyn Source, found: usize, walk: &WalkC
         (_, Some(_)) => "make a mini-batch (walk.batch_size); lower it, widen the filter, or give more data",
     };
     Err(Error::TooFewSamples { uri, filter, found, needed, reason: reason.to_owned() })
-}
-
-/// Refuses embeddings if skipped samples leave fewer than a mini-batch has.
-pub(super) fn check_remaining(uri: &str, table: &EmbeddingTable, batch_size: usize) -> Result<()> {
-    let needed = batch_size.max(2);
-    if table.present() >= needed {
-        return Ok(());
-    }
-    Err(table.too_few(uri, needed))
 }

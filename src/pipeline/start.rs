@@ -3,9 +3,9 @@
 //! 1. `open` opens the source and the encoder, and looks their columns up ([`Opened`]).
 //! 2. `build_store` reads the rows ([`Store`]).
 //! 3. `checkpoint::begin` takes the checkpoint folder and looks up where the run stands ([`RunStart`]).
-//! 4. `embed` embeds all samples, unless an earlier run has left a snapshot ([`Origin`]).
-//! 5. `first_snapshot` builds the graph, or restores that snapshot ([`FirstSnapshot`]). It shares with all refreshes
-//!    what they need ([`RefreshContext`]).
+//! 4. `context` gathers what the first snapshot shares with all refreshes ([`RefreshContext`]).
+//! 5. `beginning` embeds all samples and builds the graph, or restores the snapshot that an earlier run has left
+//!    ([`Beginning`]). In a warm-up it does neither: the worker makes the first snapshot later.
 //! 6. `spawn` starts the tasks of the run: the worker of refreshes and the producer ([`MiniBatchStream`]).
 
 use std::sync::Arc;
@@ -15,18 +15,19 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::PipelineBuilder;
-use super::checks::{check_remaining, check_sample_count, check_settings, check_values};
+use super::checks::{check_sample_count, check_settings, check_values};
 use super::open::{Opened, open, open_backend};
-use crate::checkpoint::{self, Resumed, RunStart};
+use crate::checkpoint::{self, CheckpointFolder, RunStart};
 use crate::compute::ComputePool;
 use crate::config::PipelineConfig;
-use crate::embeddings::EmbeddingTable;
-use crate::encode::{BadSamples, EmbeddingCache, Encoder, encode_present};
+use crate::encode::{EmbeddingCache, Encoder};
 use crate::error::{Error, Result};
 use crate::panics::guarded_future;
 use crate::progress::{ProgressSink, Stage};
-use crate::refresh::{CancelOnDrop, CancellableEncoder, FirstSnapshot, RefreshContext, RefreshHandle, Worker};
-use crate::sample::ModelVersion;
+use crate::refresh::{
+    Beginning, CancelOnDrop, CancellableEncoder, FirstEmbeddings, GuardRules, RefreshContext, RefreshHandle, Worker,
+};
+use crate::source::Source;
 use crate::store::Store;
 use crate::stream::{MiniBatch, MiniBatchStream, Producer, ProducerSettings, RowColumns, StreamParts};
 use crate::telemetry;
@@ -39,30 +40,12 @@ pub(super) async fn start(builder: PipelineBuilder) -> Result<MiniBatchStream> {
 
     let startup = Startup { config, pool, progress };
     let store = startup.build_store(&opened).await?;
-    let mut run = checkpoint::begin(store, state, &startup.config).await?;
-    let cache = EmbeddingCache::of(&startup.config.encode, &startup.config.store);
-    let origin = match run.resumed.take() {
-        Some(resumed) => Origin::Resumed(Box::new(resumed)),
-        None => Origin::Embedded(startup.embed(&opened.encoder, &run.store, cache.clone()).await?),
-    };
-
-    startup.progress.report(Stage::Graph, 0, Some(run.store.len()));
+    let run = checkpoint::begin(store, state, &startup.config).await?;
     let Opened { source, encoder, model_watch, row_columns, guard_rules, .. } = opened;
-    let context = Arc::new(RefreshContext {
-        source: source.into(),
-        guard_rules,
-        storage: startup.config.encode.storage,
-        on_bad_sample: startup.config.encode.on_bad_sample,
-        similarity: startup.config.graph.similarity,
-        pool: startup.background_pool()?,
-        backend: open_backend(&startup.config, &startup.pool).await?,
-        refresh: startup.config.refresh.clone(),
-        seed: startup.config.seed,
-        checkpoint_folder: run.folder.clone(),
-        embedding_cache: cache,
-    });
-    let first = startup.first_snapshot(&context, &run, origin).await?;
-    let (worker, handle) = Worker::new(context, first, encoder, model_watch, run.delivered.subscribe());
+    let context = startup.context(source.into(), guard_rules, run.folder.clone()).await?;
+    let context = Arc::new(context);
+    let (run, beginning) = startup.beginning(&context, run, &encoder).await?;
+    let (worker, handle) = Worker::new(context, beginning, encoder, model_watch, run.delivered.subscribe());
     startup.spawn(run, worker, handle, row_columns).await
 }
 
@@ -71,12 +54,6 @@ struct Startup {
     config: PipelineConfig,
     pool: ComputePool,
     progress: ProgressSink,
-}
-
-/// What the first snapshot is made of.
-enum Origin {
-    Embedded(EmbeddingTable),
-    Resumed(Box<Resumed>),
 }
 
 impl Startup {
@@ -91,30 +68,29 @@ impl Startup {
         Ok(store)
     }
 
-    /// Embeds all samples, or takes their vectors from the cache. Dropping the future stops at the next record batch.
-    async fn embed(
+    /// What the first snapshot shares with all refreshes.
+    async fn context(
         &self,
-        encoder: &Arc<dyn Encoder>,
-        store: &Store,
-        cache: Option<Arc<EmbeddingCache>>,
-    ) -> Result<EmbeddingTable> {
-        let cancel = CancelOnDrop(Arc::default());
-        let encoder = CancellableEncoder { encoder: encoder.clone(), cancelled: cancel.0.clone() };
-        let bad = BadSamples { on_bad_sample: self.config.encode.on_bad_sample, known: 0 };
-        let settings = (self.config.encode.storage, self.config.graph.similarity, ModelVersion(1));
-        let batch_size = self.config.walk.batch_size;
-        let progress = self.progress.clone();
-        let store = store.clone();
-
-        let embed = move || {
-            let total = Some(store.len());
-            let mut report = |done| progress.report(Stage::Encode, done, total);
-            report(0);
-            let table = encode_present(&encoder, &store, bad, settings, cache.as_deref(), &mut report)?;
-            check_remaining(store.uri(), &table, batch_size)?;
-            Ok(table)
-        };
-        self.pool.run("encode", embed).await
+        source: Arc<dyn Source>,
+        guard_rules: GuardRules,
+        checkpoint_folder: Option<CheckpointFolder>,
+    ) -> Result<RefreshContext> {
+        let config = self.config.clone();
+        Ok(RefreshContext {
+            source,
+            guard_rules,
+            storage: config.encode.storage,
+            on_bad_sample: config.encode.on_bad_sample,
+            similarity: config.graph.similarity,
+            pool: self.background_pool()?,
+            backend: open_backend(&config, &self.pool).await?,
+            refresh: config.refresh.clone(),
+            seed: config.seed,
+            batch_size: config.walk.batch_size,
+            checkpoint_folder,
+            embedding_cache: EmbeddingCache::of(&config.encode, &config.store),
+            check_first: Box::new(move |snapshot| check_values(snapshot, &config)),
+        })
     }
 
     /// The pool of refreshes, whose threads give way to all others.
@@ -123,29 +99,59 @@ impl Startup {
         ComputePool::in_background(threads as usize, self.config.refresh.gpu_share)
     }
 
-    /// Builds the first snapshot, or restores that of the run that is resumed.
-    async fn first_snapshot(
+    /// What the run draws from first.
+    ///
+    /// That is the snapshot of the run that is resumed, rows alone if the run has a warm-up and no snapshot, or else a
+    /// new snapshot. Dropping the future stops at the next record batch.
+    async fn beginning(
         &self,
         context: &Arc<RefreshContext>,
-        run: &RunStart,
-        origin: Origin,
-    ) -> Result<FirstSnapshot> {
+        mut run: RunStart,
+        encoder: &Arc<dyn Encoder>,
+    ) -> Result<(RunStart, Beginning)> {
         let begun = Instant::now();
-        let context = context.clone();
-        let store = run.store.clone();
-        let build = move || match origin {
-            Origin::Embedded(embeddings) => FirstSnapshot::build(&context, store, embeddings),
-            Origin::Resumed(resumed) => FirstSnapshot::restore(&context, store, *resumed),
+        let waiting = std::mem::take(&mut run.waiting);
+        let (store, shared) = (run.store.clone(), context.clone());
+        let beginning = if let Some(snapshot) = run.snapshot.take() {
+            self.pool.run("graph", move || Beginning::restored(&shared, store, snapshot, waiting)).await?
+        } else if run.state.graph_version == 0 {
+            let guards = self.config.guards.waiting_for_embeddings();
+            if !guards.is_empty() {
+                telemetry::guards_wait(&guards);
+            }
+            self.pool.run("graph", move || Beginning::unembedded(&shared, store, waiting)).await?
+        } else {
+            self.first_snapshot(shared, store, encoder.clone()).await?
         };
-        let first = self.pool.run("graph", build).await?;
+        if let Some(snapshot) = beginning.drawn_from.snapshot() {
+            let seconds = begun.elapsed().as_secs_f64();
+            telemetry::published(snapshot.graph_version(), snapshot.model_version(), run.state.step, seconds);
+            let samples = snapshot.embeddings.len();
+            self.progress.report(Stage::Graph, samples, Some(samples));
+        }
+        Ok((run, beginning))
+    }
 
-        let snapshot = &first.snapshot;
-        let seconds = begun.elapsed().as_secs_f64();
-        telemetry::published(snapshot.graph_version(), snapshot.model_version(), run.state.step, seconds);
-        check_values(snapshot, &self.config)?;
-        let samples = snapshot.embeddings.len();
-        self.progress.report(Stage::Graph, samples, Some(samples));
-        Ok(first)
+    /// Embeds all samples, or takes their vectors from the cache, and builds the graph.
+    async fn first_snapshot(
+        &self,
+        context: Arc<RefreshContext>,
+        store: Store,
+        encoder: Arc<dyn Encoder>,
+    ) -> Result<Beginning> {
+        let cancel = CancelOnDrop(Arc::default());
+        let encoder = CancellableEncoder { encoder, cancelled: cancel.0.clone() };
+        let progress = self.progress.clone();
+        let make = move || {
+            let total = Some(store.len());
+            let mut report = |done| progress.report(Stage::Encode, done, total);
+            report(0);
+            let table = context.embed_all(&encoder, &store, &mut report)?;
+            progress.report(Stage::Graph, 0, total);
+            let snapshot = context.first_snapshot(store, FirstEmbeddings::at_start(table))?;
+            Ok(Beginning::embedded(snapshot))
+        };
+        self.pool.run("encode", make).await
     }
 
     /// Starts the refresh worker and the producer.

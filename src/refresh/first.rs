@@ -1,46 +1,98 @@
-//! The first snapshot of a run: built from new embeddings, or restored from a checkpoint.
+//! What a run begins with, and how its first snapshot is made.
+
+use std::sync::Arc;
 
 use super::ages::Ages;
+use super::pushed_vectors::PushedVectors;
 use super::snapshot::{Snapshot, SnapshotParts};
-use super::work::RefreshContext;
-use crate::checkpoint::{Resumed, SavedPushes};
+use super::unembedded::{DrawnFrom, UnembeddedRows};
+use super::work::{RefreshContext, replace_pushed};
+use crate::checkpoint::{SavedPushes, SavedSnapshot};
 use crate::embeddings::EmbeddingTable;
+use crate::encode::{BadSamples, Encoder, encode_present};
 use crate::error::Result;
-use crate::sample::GraphVersion;
+use crate::sample::{GraphVersion, ModelVersion};
 use crate::store::Store;
+use crate::walk::Groups;
 
 /// What the refresh worker goes on from.
 #[derive(Debug)]
-pub(crate) struct FirstSnapshot {
-    pub snapshot: Snapshot,
+pub(crate) struct Beginning {
+    pub drawn_from: DrawnFrom,
     /// Vectors that were pushed in the run before and are not in the snapshot.
     pub waiting: SavedPushes,
     /// Whether the snapshot is of an earlier run. The encoder may be newer than its embeddings then.
     pub is_restored: bool,
 }
 
-impl FirstSnapshot {
-    /// Builds the graph over the first embeddings, and saves both in the checkpoint folder, if there is one.
-    pub fn build(context: &RefreshContext, store: Store, embeddings: EmbeddingTable) -> Result<Self> {
-        let version = GraphVersion(1);
-        let graph = context.backend.build(&embeddings, context.seed, version)?;
-        let parts = SnapshotParts {
-            embeddings: embeddings.into(),
-            graph,
-            ages: Ages::all_at(0),
-            embeddings_since_graph: version,
-            begun_at_step: 0,
-        };
-        let snapshot = Snapshot::new(parts, store, &context.guard_rules, None)?;
-        if let Some(folder) = &context.checkpoint_folder {
-            folder.save(&snapshot.to_saved())?;
-        }
-        Ok(Self { snapshot, waiting: SavedPushes::default(), is_restored: false })
+/// The embeddings of a first snapshot, and where they are from.
+pub(crate) struct FirstEmbeddings {
+    pub table: EmbeddingTable,
+    /// The step at which the first pass over the samples began.
+    pub step: u64,
+    pub pushed: Arc<PushedVectors>,
+    /// Which samples share a value, if that is known.
+    pub groups: Option<Arc<Groups>>,
+}
+
+impl Beginning {
+    /// A run that begins with its first snapshot.
+    pub fn embedded(snapshot: Snapshot) -> Self {
+        let drawn_from = DrawnFrom::Snapshot(snapshot.into());
+        Self { drawn_from, waiting: SavedPushes::default(), is_restored: false }
     }
 
-    /// Takes up the snapshot of an earlier run.
-    pub fn restore(context: &RefreshContext, store: Store, resumed: Resumed) -> Result<Self> {
-        let snapshot = Snapshot::of_saved(resumed.snapshot, store, &context.guard_rules)?;
-        Ok(Self { snapshot, waiting: resumed.waiting, is_restored: true })
+    /// A run that goes on with the snapshot of an earlier one, over the same rows.
+    pub fn restored(context: &RefreshContext, store: Store, saved: SavedSnapshot, waiting: SavedPushes) -> Result<Self> {
+        let snapshot = Snapshot::of_saved(saved, store, &context.guard_rules)?;
+        Ok(Self { drawn_from: DrawnFrom::Snapshot(snapshot.into()), waiting, is_restored: true })
+    }
+
+    /// A run that begins, or goes on, in a warm-up that has no snapshot yet.
+    pub fn unembedded(context: &RefreshContext, store: Store, waiting: SavedPushes) -> Result<Self> {
+        let rows = UnembeddedRows::new(store, &context.guard_rules)?;
+        Ok(Self { drawn_from: DrawnFrom::Rows(rows.into()), waiting, is_restored: false })
+    }
+}
+
+impl RefreshContext {
+    /// The embeddings of all samples in `store`, for a run that has none yet.
+    ///
+    /// Refuses them if skipped samples leave fewer than a mini-batch has. `report` is told how many are done.
+    pub fn embed_all(&self, encoder: &dyn Encoder, store: &Store, report: &mut dyn FnMut(usize)) -> Result<EmbeddingTable> {
+        let bad = BadSamples { on_bad_sample: self.on_bad_sample, known: 0 };
+        let settings = (self.storage, self.similarity, ModelVersion(1));
+        let cache = self.embedding_cache.as_deref();
+        let table = encode_present(encoder, store, bad, settings, cache, report)?;
+        let needed = self.batch_size.max(2);
+        if table.present() < needed {
+            return Err(table.too_few(store.uri(), needed));
+        }
+        Ok(table)
+    }
+
+    /// Builds the first graph over `first`, and saves both in the checkpoint folder, if there is one.
+    pub fn first_snapshot(&self, store: Store, first: FirstEmbeddings) -> Result<Snapshot> {
+        let FirstEmbeddings { mut table, step, pushed, groups } = first;
+        let (ages, _) = replace_pushed(&mut table, &pushed, &Ages::all_at(step))?;
+        let version = GraphVersion(1);
+        let graph = self.backend.build(&table, self.seed, version)?;
+        let embeddings = table.into();
+        let parts =
+            SnapshotParts { embeddings, graph, ages, embeddings_since_graph: version, begun_at_step: step };
+        let snapshot = Snapshot::new(parts, store, &self.guard_rules, groups)?;
+        (self.check_first)(&snapshot)?;
+        if let Some(folder) = &self.checkpoint_folder {
+            folder.save(&snapshot.to_saved())?;
+        }
+        Ok(snapshot)
+    }
+}
+
+impl FirstEmbeddings {
+    /// Those that are made before the stream is there.
+    pub fn at_start(table: EmbeddingTable) -> Self {
+        let pushed = PushedVectors::new(table.dimension()).into();
+        Self { table, step: 0, pushed, groups: None }
     }
 }

@@ -9,12 +9,14 @@ use super::push_queue::PushQueue;
 use super::report::{RefreshCounts, RefreshStatus, Refreshed};
 use super::snapshot::Snapshot;
 use crate::checkpoint::{State, WeakCheckpointFolder};
+use crate::config::{Similarity, Storage};
 use crate::embeddings::EmbeddingTable;
 use crate::encode::EmbeddingCache;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
-use crate::sample::SampleId;
+use crate::sample::{ModelVersion, SampleId};
 use crate::source::{Source, SourceCounts};
+use crate::store::Store;
 
 /// Controls the refreshes of a running pipeline, and takes vectors from the trainer. Cloning shares it.
 #[derive(Clone)]
@@ -27,6 +29,8 @@ pub struct RefreshHandle {
     pub(super) source: Arc<dyn Source>,
     pub(super) checkpoint_folder: Option<WeakCheckpointFolder>,
     pub(super) embedding_cache: Option<Arc<EmbeddingCache>>,
+    pub(super) storage: Storage,
+    pub(super) similarity: Similarity,
 }
 
 /// A request for a refresh: its result is sent here.
@@ -55,31 +59,33 @@ impl RefreshHandle {
     /// [`Error::Shape`], [`Error::UnknownSample`], [`Error::SkippedSample`], and, whatever `encode.on_bad_sample` says,
     /// [`Error::NotFinite`] and [`Error::BadLength`]. Nothing is taken then.
     pub fn push_embeddings(&self, ids: &[SampleId], vectors: &[f32]) -> Result<()> {
-        let table = self.published.current().embeddings.clone();
-        let dimension = table.dimension();
-        let len = table.len();
+        let snapshot = self.published.current();
+        let dimension = self.dimension();
+        let len = self.store().len();
         if vectors.len() != ids.len() * dimension {
             return Err(Error::Shape { found: vectors.len(), dimension });
         }
         if let Some(&sample) = ids.iter().find(|id| id.index() >= len) {
             return Err(Error::UnknownSample { sample, len });
         }
-        if let Some(&sample) = ids.iter().find(|id| table.is_skipped(**id)) {
+        let is_skipped = |id| snapshot.as_ref().is_some_and(|snapshot| snapshot.embeddings.is_skipped(id));
+        if let Some(&sample) = ids.iter().find(|id| is_skipped(**id)) {
             return Err(Error::SkippedSample { sample });
         }
 
         // A vector that no table accepts would make every later refresh fail.
-        let mut trial = EmbeddingTable::with_capacity(
-            ids.len(),
-            dimension,
-            table.storage(),
-            table.similarity(),
-            table.model_version(),
-        )?;
+        let version = ModelVersion(1);
+        let mut trial = EmbeddingTable::with_capacity(ids.len(), dimension, self.storage, self.similarity, version)?;
         trial.push(&mut vectors.to_vec()).map_err(|error| with_sample_id(error, ids))?;
         let step = *self.delivered.borrow();
         lock(&self.push_queue).add(ids, vectors, step);
         Ok(())
+    }
+
+    /// The numbers of an embedding, and of each vector that is pushed.
+    #[must_use]
+    pub fn dimension(&self) -> usize {
+        lock(&self.push_queue).dimension()
     }
 
     /// Whether there is a [`checkpoint.dir`](crate::config::CheckpointConfig).
@@ -145,7 +151,7 @@ impl RefreshHandle {
     /// cached them. Requests are those that this run sent again.
     #[must_use]
     pub fn source_counts(&self) -> SourceCounts {
-        let store = &self.snapshot().store;
+        let store = self.store();
         SourceCounts { skipped_rows: store.skipped_rows(), bad_texts: store.bad_texts().0, ..self.source.counts() }
     }
 
@@ -153,10 +159,15 @@ impl RefreshHandle {
         self.published.clone()
     }
 
-    /// The newest snapshot.
+    /// The newest snapshot; `None` while a [warm-up](crate::config::WarmUp) has none yet.
     #[must_use]
-    pub fn snapshot(&self) -> Arc<Snapshot> {
+    pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
         self.published.current()
+    }
+
+    /// The rows of the newest snapshot, or those that the run begins with.
+    pub(crate) fn store(&self) -> Store {
+        self.published.store()
     }
 }
 

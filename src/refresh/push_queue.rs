@@ -14,6 +14,16 @@ pub(super) struct FixedSteps {
     pub every: u64,
 }
 
+/// When refreshes begin.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum RefreshSteps {
+    /// At any step: the next refresh takes what was pushed before it.
+    Open,
+    /// At fixed steps, which are not known before the first snapshot is made.
+    Unknown,
+    Fixed(FixedSteps),
+}
+
 /// The refresh that takes a push. An earlier one has older pushes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Taker {
@@ -43,15 +53,15 @@ impl Taker {
 #[derive(Debug)]
 pub(super) struct PushQueue {
     dimension: usize,
-    fixed_steps: Option<FixedSteps>,
+    steps: RefreshSteps,
     queued: BTreeMap<Taker, PushedVectors>,
     /// By the version of the graph that holds them or that is being made with them, oldest first.
     taken: VecDeque<(u64, Arc<PushedVectors>)>,
 }
 
 impl PushQueue {
-    pub fn new(dimension: usize, fixed_steps: Option<FixedSteps>) -> Self {
-        Self { dimension, fixed_steps, queued: BTreeMap::new(), taken: VecDeque::new() }
+    pub fn new(dimension: usize, steps: RefreshSteps) -> Self {
+        Self { dimension, steps, queued: BTreeMap::new(), taken: VecDeque::new() }
     }
 
     /// Takes up what a checkpoint kept.
@@ -75,8 +85,30 @@ impl PushQueue {
     ///
     /// With fixed steps, a worker that is late must not take what the refresh after it should.
     fn taker(&self, step: u64) -> Taker {
-        let Some(FixedSteps { first, every }) = self.fixed_steps else { return Taker::Next };
-        Taker::BeginsAt(first.saturating_add((step.saturating_sub(first) / every + 1).saturating_mul(every)))
+        match self.steps {
+            RefreshSteps::Open => Taker::Next,
+            // Each step by itself, so that none of its pushes replaces one that an earlier refresh will take.
+            RefreshSteps::Unknown => Taker::BeginsAt(step.saturating_add(1)),
+            RefreshSteps::Fixed(FixedSteps { first, .. }) if step < first => Taker::BeginsAt(first),
+            RefreshSteps::Fixed(FixedSteps { first, every }) => {
+                Taker::BeginsAt(first.saturating_add(((step - first) / every + 1).saturating_mul(every)))
+            }
+        }
+    }
+
+    /// Sets the steps at which refreshes begin, once they are known.
+    pub fn fix(&mut self, steps: FixedSteps) {
+        self.steps = RefreshSteps::Fixed(steps);
+        for pushed in std::mem::take(&mut self.queued).into_values() {
+            for Push { id, vector, step } in pushed.iter() {
+                self.add(&[id], vector, step);
+            }
+        }
+    }
+
+    /// The components of each vector.
+    pub fn dimension(&self) -> usize {
+        self.dimension
     }
 
     /// What the refresh takes that makes graph `version`; with fixed steps only what was pushed before `due_step`.

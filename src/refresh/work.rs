@@ -32,10 +32,17 @@ pub(crate) struct RefreshContext {
     pub backend: Backend,
     pub refresh: RefreshConfig,
     pub seed: u64,
+    /// How many samples a mini-batch has.
+    pub batch_size: usize,
+    /// Refuses a first snapshot that does not fit the settings.
+    pub check_first: CheckFirst,
     pub pool: ComputePool,
     pub checkpoint_folder: Option<CheckpointFolder>,
     pub embedding_cache: Option<Arc<EmbeddingCache>>,
 }
+
+/// Refuses a first snapshot that does not fit the settings.
+pub(crate) type CheckFirst = Box<dyn Fn(&Snapshot) -> Result<()> + Send + Sync>;
 
 /// What one refresh begins with.
 pub(super) struct RefreshInput {
@@ -218,7 +225,7 @@ impl RefreshContext {
 }
 
 /// Replaces the vectors of pushed samples, except those that a newer model has skipped since; gives their number.
-fn replace_pushed(table: &mut EmbeddingTable, pushed: &PushedVectors, ages: &Ages) -> Result<(Ages, usize)> {
+pub(super) fn replace_pushed(table: &mut EmbeddingTable, pushed: &PushedVectors, ages: &Ages) -> Result<(Ages, usize)> {
     let mut pushed_at_step = ages.pushed_at_step.to_vec();
     if pushed.len() > 0 || !pushed_at_step.is_empty() {
         pushed_at_step.resize(table.len(), Ages::NEVER);

@@ -9,31 +9,32 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::cancel::CancelOnDrop;
-use super::first::FirstSnapshot;
+use super::first::Beginning;
 use super::handle::{Call, RefreshHandle};
 use super::published::Publisher;
-use super::push_queue::{FixedSteps, PushQueue};
+use super::push_queue::{FixedSteps, PushQueue, RefreshSteps};
 use super::pushed_vectors::PushedVectors;
 use super::report::{RefreshSeconds, RefreshStatus, Refreshed};
 use super::snapshot::Snapshot;
+use super::unembedded::UnembeddedRows;
 use super::watch::ModelWatch;
 use super::work::{RefreshContext, RefreshInput, RefreshOutput};
 use crate::checkpoint::CheckpointFolder;
-use crate::config::{OnNewerModel, OnRefreshError};
+use crate::config::{OnNewerModel, OnRefreshError, RefreshConfig};
 use crate::encode::Encoder;
 use crate::error::{Error, Result};
 use crate::telemetry;
 
-/// Makes all snapshots after the first one.
+/// Makes all snapshots after the first one, and that one too if the run begins without.
 pub(crate) struct Worker {
-    context: Arc<RefreshContext>,
-    encoder: Arc<dyn Encoder>,
-    publisher: Publisher,
-    delivered: watch::Receiver<u64>,
-    calls: mpsc::UnboundedReceiver<Call>,
+    pub(super) context: Arc<RefreshContext>,
+    pub(super) encoder: Arc<dyn Encoder>,
+    pub(super) publisher: Publisher,
+    pub(super) delivered: watch::Receiver<u64>,
+    pub(super) calls: mpsc::UnboundedReceiver<Call>,
     model_watch: Option<ModelWatch>,
-    push_queue: Arc<Mutex<PushQueue>>,
-    status: Arc<RefreshStatus>,
+    pub(super) push_queue: Arc<Mutex<PushQueue>>,
+    pub(super) status: Arc<RefreshStatus>,
     /// The number of refreshes that have failed since the last one that did not.
     failures: u32,
     /// When the last refresh began.
@@ -42,6 +43,8 @@ pub(crate) struct Worker {
     due_step: u64,
     /// Whether the snapshot in use is of an earlier run, so that the encoder may be newer than its embeddings.
     is_restored: bool,
+    /// The rows to make the first snapshot of, if the run begins without one.
+    unembedded: Option<Arc<UnembeddedRows>>,
     /// Whether a changed model cancelled the last refresh, so that the next one begins at once.
     restarts: bool,
 }
@@ -59,28 +62,23 @@ enum Trigger {
 }
 
 impl Worker {
-    /// Publishes the first snapshot. `delivered` is the number of mini-batches that the trainer has taken.
+    /// Publishes the first snapshot, if there is one. `delivered` is the number of mini-batches that the trainer has taken.
     pub fn new(
         context: Arc<RefreshContext>,
-        first: FirstSnapshot,
+        beginning: Beginning,
         encoder: Arc<dyn Encoder>,
         model_watch: Option<ModelWatch>,
         delivered: watch::Receiver<u64>,
     ) -> (Self, RefreshHandle) {
-        let FirstSnapshot { snapshot, waiting, is_restored } = first;
-        let every_steps = context.refresh.every_steps;
-        let swap_after_steps = context.refresh.swap_after_steps;
-        let due_step = every_steps.map_or(u64::MAX, |every| snapshot.begun_at_step.saturating_add(every));
-        let fixed_steps = every_steps.filter(|_| swap_after_steps.is_some());
-        let fixed_steps = fixed_steps.map(|every| FixedSteps { first: snapshot.begun_at_step, every });
-
-        let mut push_queue = PushQueue::new(snapshot.embeddings.dimension(), fixed_steps);
+        let Beginning { drawn_from, waiting, is_restored } = beginning;
+        let begun_at_step = drawn_from.snapshot().map(|snapshot| snapshot.begun_at_step);
+        // The vectors of an earlier run may be of another dimension than the encoder's.
+        let dimension = drawn_from.snapshot().map_or(encoder.dimension(), |snapshot| snapshot.embeddings.dimension());
+        let mut push_queue = PushQueue::new(dimension, refresh_steps(&context.refresh, begun_at_step));
         push_queue.resume(&waiting);
         let push_queue = Arc::new(Mutex::new(push_queue));
-        let (publisher, published) = Publisher::new(snapshot);
-        if let Some(lag) = swap_after_steps {
-            publisher.decide_before(due_step.saturating_add(lag));
-        }
+        let (publisher, published) = Publisher::new(drawn_from);
+        let unembedded = published.unembedded().cloned();
 
         let (tx, calls) = mpsc::unbounded_channel();
         let status = Arc::<RefreshStatus>::default();
@@ -93,8 +91,10 @@ impl Worker {
             source: context.source.clone(),
             checkpoint_folder: context.checkpoint_folder.as_ref().map(CheckpointFolder::downgrade),
             embedding_cache: context.embedding_cache.clone(),
+            storage: context.storage,
+            similarity: context.similarity,
         };
-        let worker = Self {
+        let mut worker = Self {
             context,
             encoder,
             publisher,
@@ -105,15 +105,24 @@ impl Worker {
             status,
             failures: 0,
             begun: Instant::now(),
-            due_step,
+            due_step: u64::MAX,
             is_restored,
+            unembedded,
             restarts: false,
         };
+        if let Some(step) = begun_at_step {
+            worker.schedule_after(step);
+        }
         (worker, handle)
     }
 
     /// Refreshes whenever a trigger fires, until the stream is dropped. The error is one that ends the run.
     pub async fn run(mut self) -> Result<()> {
+        if let Some(rows) = self.unembedded.take()
+            && !self.make_first(&rows).await?
+        {
+            return Ok(());
+        }
         while let Some(trigger) = self.next_trigger().await {
             self.begun = Instant::now();
             let due_step = if let Trigger::Steps(step) = trigger { Some(step) } else { None };
@@ -166,7 +175,23 @@ impl Worker {
             let from = if swap_after_steps.is_some() { self.due_step } else { *self.delivered.borrow() };
             self.due_step = from.max(self.due_step).saturating_add(every);
         }
-        if let Some(lag) = swap_after_steps {
+        self.decide();
+    }
+
+    /// The number of steps between refreshes, if `swap_after_steps` fixes them.
+    pub(super) fn fixed_every(&self) -> Option<u64> {
+        self.context.refresh.every_steps.filter(|_| self.context.refresh.swap_after_steps.is_some())
+    }
+
+    /// Sets the step at which the next refresh begins after a snapshot that was begun at `step`.
+    pub(super) fn schedule_after(&mut self, step: u64) {
+        self.due_step = self.context.refresh.every_steps.map_or(u64::MAX, |every| step.saturating_add(every));
+        self.decide();
+    }
+
+    /// Promises the steps before which no refresh to come is used.
+    fn decide(&self) {
+        if let Some(lag) = self.context.refresh.swap_after_steps {
             self.publisher.decide_before(self.due_step.saturating_add(lag));
         }
     }
@@ -182,7 +207,7 @@ impl Worker {
 
     /// One refresh, from the search for what is new to its publication. `due_step` is given if its step was fixed.
     async fn refresh_and_publish(&mut self, step: u64, due_step: Option<u64>) -> Result<Refreshed> {
-        let old = self.publisher.current();
+        let old = self.publisher.current().ok_or(Error::TaskEnded { task: "refresh" })?;
         let version = old.graph_version().0 + 1;
         self.forget_pushes();
         let pushed = self.push_queue().take(due_step, version);
@@ -269,7 +294,7 @@ impl Worker {
         self.push_queue().forget(in_use);
     }
 
-    fn push_queue(&self) -> MutexGuard<'_, PushQueue> {
+    pub(super) fn push_queue(&self) -> MutexGuard<'_, PushQueue> {
         self.push_queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -277,6 +302,15 @@ impl Worker {
 impl std::fmt::Debug for Worker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Worker").field("failures", &self.failures).finish_non_exhaustive()
+    }
+}
+
+/// When refreshes begin that follow a snapshot begun at `begun_at_step`, if there is one yet.
+fn refresh_steps(config: &RefreshConfig, begun_at_step: Option<u64>) -> RefreshSteps {
+    match (config.every_steps.filter(|_| config.swap_after_steps.is_some()), begun_at_step) {
+        (None, _) => RefreshSteps::Open,
+        (Some(_), None) => RefreshSteps::Unknown,
+        (Some(every), Some(first)) => RefreshSteps::Fixed(FixedSteps { first, every }),
     }
 }
 

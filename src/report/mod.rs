@@ -29,6 +29,7 @@ pub struct Observer {
     shared: Vec<f64>,
     staleness: u64,
     counts: WalkCounts,
+    warm_up: u64,
     graph_versions: BTreeMap<GraphVersion, u64>,
 }
 
@@ -47,6 +48,7 @@ impl Observer {
             shared: Vec::new(),
             staleness: 0,
             counts: WalkCounts::default(),
+            warm_up: 0,
             graph_versions: BTreeMap::new(),
         }
     }
@@ -61,18 +63,23 @@ impl Observer {
             labels.learn(mini_batch)?;
             self.shared.push(labels.shared(&mini_batch.ids));
         }
-        self.similarity.push(mini_batch.similarity);
+        self.similarity.extend(mini_batch.similarity);
         self.sizes.push(mini_batch.ids.len());
-        self.staleness = self.staleness.max(mini_batch.staleness);
+        self.staleness = self.staleness.max(mini_batch.staleness.unwrap_or(0));
         self.counts += mini_batch.counts;
-        *self.graph_versions.entry(mini_batch.graph_version).or_default() += 1;
+        self.warm_up += u64::from(mini_batch.is_warm_up);
+        if let Some(version) = mini_batch.graph_version {
+            *self.graph_versions.entry(version).or_default() += 1;
+        }
         Ok(())
     }
 
     /// Summarises the mini-batches, beside as many of a uniform sampler, measured with the embeddings of `snapshot`.
+    ///
+    /// Without a snapshot, as in a run that ends within its warm-up, there is nothing to compare them with.
     #[must_use]
-    pub fn summary(&self, snapshot: &Snapshot) -> Summary {
-        let uniform = self.uniform(snapshot);
+    pub fn summary(&self, snapshot: Option<&Snapshot>) -> Summary {
+        let uniform = snapshot.map(|snapshot| self.uniform(snapshot)).unwrap_or_default();
         let walked = Measure { similarity: self.similarity.clone(), shared: self.shared.clone() };
         Summary {
             sampler: self.walk.sampler,
@@ -80,9 +87,10 @@ impl Observer {
             walked,
             uniform,
             samples: self.sizes.iter().sum(),
-            skipped: snapshot.embeddings.skipped(),
-            skip_reasons: snapshot.embeddings.skip_reasons().to_vec(),
+            skipped: snapshot.map_or(0, |snapshot| snapshot.embeddings.skipped()),
+            skip_reasons: snapshot.map_or_else(Vec::new, |snapshot| snapshot.embeddings.skip_reasons().to_vec()),
             counts: self.counts,
+            warm_up: self.warm_up,
             staleness: self.staleness,
             graph_versions: self.graph_versions.clone(),
         }
@@ -97,7 +105,7 @@ impl Observer {
         while measure.similarity.len() < self.sizes.len() {
             let Some(mut epoch) = epochs.next() else { break };
             while measure.similarity.len() < self.sizes.len()
-                && let Some(draw) = epoch.next(&snapshot.graph)
+                && let Some(draw) = epoch.next(Some(&snapshot.graph))
             {
                 measure.similarity.push(snapshot.embeddings.mean_similarity(&draw.ids));
                 measure.shared.extend(self.labels.as_ref().map(|labels| labels.shared(&draw.ids)));

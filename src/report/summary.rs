@@ -43,7 +43,7 @@ pub struct Summary {
     pub sampler: SamplerKind,
     /// The column of labels, if there is one.
     pub label: Option<String>,
-    /// The stream's mini-batches.
+    /// The stream's mini-batches; those of a warm-up without embeddings have no similarity.
     pub walked: Measure,
     /// As many mini-batches of a uniform sampler over the same data.
     pub uniform: Measure,
@@ -55,6 +55,8 @@ pub struct Summary {
     pub skip_reasons: Vec<SkipReason>,
     /// What happened on the walks, in all.
     pub counts: WalkCounts,
+    /// The number of mini-batches of the warm-up.
+    pub warm_up: u64,
     /// The most steps between embedding and use.
     pub staleness: u64,
     /// The number of mini-batches drawn from each graph.
@@ -68,8 +70,12 @@ impl fmt::Display for Summary {
             SamplerKind::Knn => "knn",
             SamplerKind::Uniform => "uniform",
         };
-        self.write_means(f, sampler)?;
-        self.write_sparklines(f, sampler)?;
+        if self.walked.similarity.is_empty() {
+            writeln!(f, "how hard the mini-batches are is not known: the run had no embeddings yet")?;
+        } else {
+            self.write_means(f, sampler)?;
+            self.write_sparklines(f, sampler)?;
+        }
         self.write_data(f)?;
         self.write_walks(f)
     }
@@ -100,10 +106,16 @@ impl Summary {
     }
 
     fn write_data(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let graphs = self.graph_versions.iter().map(|(version, count)| format!("version {version} for {count}"));
-        let graphs = graphs.collect::<Vec<_>>().join(", ");
-        writeln!(f, "\n{:<12} {graphs} mini-batches", "graphs")?;
-        writeln!(f, "{:<12} at most {} steps", "staleness", self.staleness)?;
+        writeln!(f)?;
+        if self.warm_up > 0 {
+            writeln!(f, "{:<12} {} uniform mini-batches", "warm-up", self.warm_up)?;
+        }
+        if !self.graph_versions.is_empty() {
+            let graphs = self.graph_versions.iter().map(|(version, count)| format!("version {version} for {count}"));
+            let graphs = graphs.collect::<Vec<_>>().join(", ");
+            writeln!(f, "{:<12} {graphs} mini-batches", "graphs")?;
+            writeln!(f, "{:<12} at most {} steps", "staleness", self.staleness)?;
+        }
         if self.skipped > 0 {
             writeln!(f, "{:<12} {} samples that cannot be encoded", "skipped", self.skipped)?;
             for reason in &self.skip_reasons {

@@ -196,11 +196,15 @@ impl Store {
 
     /// Returns the store as it was when it had this fingerprint and `len` rows, without the rows that it gained since.
     ///
-    /// The result is `None` if it never had them.
-    pub(crate) fn as_it_was(&self, fingerprint: &str, len: usize) -> Option<Self> {
+    /// Without `len` it is as it was when it had this fingerprint. The result is `None` if it never had them.
+    pub(crate) fn as_it_was(&self, fingerprint: &str, len: Option<usize>) -> Option<Self> {
         let before = (1..=self.segments.len()).find(|&segments| self.fingerprint_of(segments) == fingerprint)?;
         let ends = self.starts.iter().map(|(first, _)| *first).skip(1).chain([self.len]);
-        let segments = 1 + ends.enumerate().position(|(i, end)| i + 1 >= before && end == len)?;
+        let is_wanted = |segments: usize, end: usize| match len {
+            Some(len) => segments >= before && end == len,
+            None => segments == before,
+        };
+        let segments = 1 + ends.enumerate().position(|(i, end)| is_wanted(i + 1, end))?;
         Self::of(self.uri.clone(), self.segments[..segments].to_vec(), self.builder.clone()).ok()
     }
 

@@ -18,6 +18,8 @@ pub struct StreamCounts {
     pub producer_wait: Duration,
     /// The most steps between embedding and use.
     pub staleness: u64,
+    /// The number of mini-batches of the [warm-up](crate::config::WarmUp) among them.
+    pub warm_up: u64,
     /// What happened on the walks to the mini-batches taken.
     pub walks: WalkCounts,
     /// The number of samples that guards have kept out of the epochs that have ended: see

@@ -29,14 +29,17 @@ pub struct MiniBatch {
     pub epoch: u64,
     /// The number of mini-batches before this one, over all epochs.
     pub step: u64,
-    /// The version of the model that made the embeddings under the graph.
-    pub model_version: ModelVersion,
-    /// The version of the graph that was walked.
-    pub graph_version: GraphVersion,
-    /// Steps since the embeddings were made.
-    pub staleness: u64,
+    /// The version of the model that made the embeddings under the graph; `None` in a warm-up without a graph.
+    pub model_version: Option<ModelVersion>,
+    /// The version of the graph that was walked; `None` in a warm-up without one.
+    pub graph_version: Option<GraphVersion>,
+    /// Steps since the embeddings were made; `None` in a warm-up without a graph.
+    pub staleness: Option<u64>,
     /// How hard the mini-batch is: its mean similarity over all pairs by those embeddings, those of other ranks too.
-    pub similarity: f32,
+    /// `None` in a warm-up without a graph.
+    pub similarity: Option<f32>,
+    /// Whether it belongs to the [warm-up](crate::config::WarmUp), and was drawn uniformly.
+    pub is_warm_up: bool,
     /// What happened on the walk.
     pub counts: WalkCounts,
 }
@@ -45,19 +48,19 @@ impl MiniBatch {
     /// Everything except the counts and the negatives' ids as one record batch.
     ///
     /// The columns are `sample_id`, `epoch`, `step`, `model_version`, `graph_version`, `staleness` and `similarity`
-    /// (the last six the same in every row), then those of the rows.
+    /// (the last six the same in every row, and the last four null if they are `None`), then those of the rows.
     ///
     /// # Errors
     /// [`Error::Arrow`], which no data can cause.
     pub fn to_record_batch(&self) -> Result<RecordBatch> {
         let n = self.ids.len();
-        let same = |value: u64| Arc::new(UInt64Array::from(vec![value; n])) as ArrayRef;
+        let same = |value: Option<u64>| Arc::new(UInt64Array::from(vec![value; n])) as ArrayRef;
         let mut columns: Vec<ArrayRef> = vec![
             Arc::new(UInt32Array::from_iter_values(self.ids.iter().map(|id| id.0))),
-            same(self.epoch),
-            same(self.step),
-            same(self.model_version.0),
-            same(self.graph_version.0),
+            same(Some(self.epoch)),
+            same(Some(self.step)),
+            same(self.model_version.map(|version| version.0)),
+            same(self.graph_version.map(|version| version.0)),
             same(self.staleness),
             Arc::new(Float32Array::from(vec![self.similarity; n])),
         ];
@@ -70,15 +73,15 @@ impl MiniBatch {
     #[must_use]
     pub fn schema(rows: &Schema) -> Schema {
         let own = [
-            ("sample_id", DataType::UInt32),
-            ("epoch", DataType::UInt64),
-            ("step", DataType::UInt64),
-            ("model_version", DataType::UInt64),
-            ("graph_version", DataType::UInt64),
-            ("staleness", DataType::UInt64),
-            ("similarity", DataType::Float32),
+            ("sample_id", DataType::UInt32, false),
+            ("epoch", DataType::UInt64, false),
+            ("step", DataType::UInt64, false),
+            ("model_version", DataType::UInt64, true),
+            ("graph_version", DataType::UInt64, true),
+            ("staleness", DataType::UInt64, true),
+            ("similarity", DataType::Float32, true),
         ];
-        let own = own.map(|(name, data_type)| Arc::new(Field::new(name, data_type, false)));
+        let own = own.map(|(name, data_type, nullable)| Arc::new(Field::new(name, data_type, nullable)));
         Schema::new(own.into_iter().chain(rows.fields().iter().cloned()).collect::<Vec<_>>())
     }
 }

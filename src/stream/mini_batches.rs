@@ -103,14 +103,14 @@ impl MiniBatchStream {
     /// The number of samples in the data set of the newest snapshot.
     #[must_use]
     pub fn samples(&self) -> usize {
-        self.snapshot().store.len()
+        self.handle.store().len()
     }
 
     /// The number of those that could not be read and are in no mini-batch
     /// ([`OnBadSample::Skip`](crate::config::OnBadSample::Skip)).
     #[must_use]
     pub fn skipped(&self) -> usize {
-        self.snapshot().embeddings.skipped()
+        self.snapshot().map_or(0, |snapshot| snapshot.embeddings.skipped())
     }
 
     /// The columns of the rows.
@@ -131,18 +131,20 @@ impl MiniBatchStream {
         self.shared.complete(&self.counts)
     }
 
-    /// The newest snapshot: what the next mini-batch to be made will use.
+    /// The newest snapshot: what the next mini-batch to be made will use. `None` while a
+    /// [warm-up](crate::config::WarmUp) has none yet.
     #[must_use]
-    pub fn snapshot(&self) -> Arc<Snapshot> {
+    pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
         self.handle.snapshot()
     }
 
     fn deliver(&mut self, mini_batch: &MiniBatch, waited: Duration) {
-        let MiniBatch { epoch, step, graph_version, staleness, similarity, counts, .. } = *mini_batch;
+        let MiniBatch { epoch, step, graph_version, staleness, similarity, is_warm_up, counts, .. } = *mini_batch;
         telemetry::delivered(step, waited.as_secs_f64(), staleness, similarity);
         self.counts.delivered += 1;
         self.counts.trainer_wait += waited;
-        self.counts.staleness = self.counts.staleness.max(staleness);
+        self.counts.staleness = self.counts.staleness.max(staleness.unwrap_or(0));
+        self.counts.warm_up += u64::from(is_warm_up);
         self.counts.walks += counts;
         self.state.advance(epoch, step, graph_version);
         self.delivered.send_modify(|delivered| *delivered += 1);

@@ -14,7 +14,7 @@ use super::rows::{RowColumns, Rows};
 use crate::checkpoint::{CheckpointFolder, State};
 use crate::config::{Coverage, StreamConfig, WalkConfig};
 use crate::error::{Error, Result};
-use crate::refresh::{Published, Snapshot};
+use crate::refresh::{DrawnFrom, Published};
 use crate::sample::GraphVersion;
 use crate::telemetry;
 use crate::walk::{Draw, EpochSampler, mini_batches_per_epoch};
@@ -28,8 +28,10 @@ pub(crate) struct Producer {
     epoch: u64,
     step: u64,
     sampler: EpochSampler,
-    /// The graph that the sampler drew from last.
-    graph_version: GraphVersion,
+    /// Whether the epoch has ended that the sampler is of, so that the next one must begin.
+    epoch_has_ended: bool,
+    /// The graph that the sampler drew from last; `None` in a warm-up without one.
+    graph_version: Option<GraphVersion>,
     /// The rows of the snapshot with that graph.
     rows: Rows,
     graph_changes: GraphChanges,
@@ -37,6 +39,15 @@ pub(crate) struct Producer {
     has_warned: bool,
     /// Whether the epoch has had a mini-batch.
     has_made: bool,
+}
+
+/// What comes next in a stream.
+enum Next {
+    MiniBatch(Box<MiniBatch>),
+    /// The next epoch, since this one has ended.
+    Epoch,
+    /// Nothing: the last epoch has ended.
+    End,
 }
 
 /// What stays the same during a run.
@@ -59,30 +70,35 @@ impl Producer {
         checkpoint_folder: Option<CheckpointFolder>,
     ) -> Result<Self> {
         let ProducerSettings { row_columns, walk, stream, seed } = &settings;
-        let snapshot = published.current();
+        let from = match (published.current(), published.unembedded()) {
+            (Some(snapshot), _) => DrawnFrom::Snapshot(snapshot),
+            (None, Some(rows)) => DrawnFrom::Rows(rows.clone()),
+            (None, None) => return Err(Error::TaskEnded { task: "refresh" }),
+        };
         let shared = Arc::new(Shared::new(walk.coverage == Coverage::Paper));
         let graph_changes = GraphChanges::new(checkpoint_folder, shared.clone());
 
         let State { epoch, step, .. } = *state;
-        let mut samples = snapshot.embeddings.present();
-        let mut sampler = snapshot.epoch(walk, *seed, epoch);
-        if let Some(left) = graph_changes.left(state, snapshot.embeddings.len())? {
+        let mut samples = from.samples();
+        let mut sampler = from.epoch(walk, *seed, epoch, state.epoch_began_at_step);
+        if let Some(left) = graph_changes.left(state, from.store().len())? {
             samples = left.samples;
-            sampler = EpochSampler::from_left(&left, walk, *seed, epoch);
+            sampler = EpochSampler::from_left(&left, walk, *seed, epoch).began_at_step(state.epoch_began_at_step);
         }
         for _ in state.graph_used_from_step..step {
-            next_draw(&mut sampler, &snapshot, stream.world_size);
+            next_draw(&mut sampler, &from, stream.world_size);
         }
 
         let producer = Self {
-            rows: Rows::of(&snapshot.store, row_columns)?,
+            rows: Rows::of(from.store(), row_columns)?,
             settings,
             published,
             shared,
             epoch,
             step,
             sampler,
-            graph_version: snapshot.graph_version(),
+            epoch_has_ended: false,
+            graph_version: from.graph_version(),
             graph_changes,
             has_warned: false,
             has_made: step > state.epoch_began_at_step,
@@ -115,8 +131,8 @@ impl Producer {
     /// Sends mini-batches until the last epoch ends, an error occurs, or the receiver is dropped.
     pub async fn run(mut self, tx: mpsc::Sender<Result<MiniBatch>>) {
         loop {
-            let snapshot = match self.published.at(self.step).await {
-                Ok(snapshot) => snapshot,
+            let from = match self.drawn_from().await {
+                Ok(from) => from,
                 Err(error) => {
                     // If the receiver is gone, there is nothing to report to.
                     let _ = tx.send(Err(error)).await;
@@ -126,24 +142,25 @@ impl Producer {
 
             // Gathering blocks on pages that are not in memory, hence the blocking thread; see `compute`.
             let made = tokio::task::spawn_blocking(move || {
-                let next = self.next(&snapshot);
+                let next = self.next(&from);
                 (self, next)
             });
-            let item = match made.await {
+            let next = match made.await {
                 Ok((producer, next)) => {
                     self = producer;
-                    next.transpose()
+                    next
                 }
-                Err(ended) => {
-                    // If the receiver is gone, there is nothing to report to.
-                    let _ = tx.send(Err(Error::of_task("producer", ended))).await;
+                Err(ended) => Err(Error::of_task("producer", ended)),
+            };
+            let item = match next {
+                Ok(Next::MiniBatch(mini_batch)) => Ok(*mini_batch),
+                Ok(Next::Epoch) => continue,
+                Ok(Next::End) => {
+                    self.shared.total.store(self.step, Relaxed);
+                    telemetry::finished(self.settings.stream.epochs, self.step);
                     return;
                 }
-            };
-            let Some(item) = item else {
-                self.shared.total.store(self.step, Relaxed);
-                telemetry::finished(self.settings.stream.epochs, self.step);
-                return;
+                Err(error) => Err(error),
             };
 
             let has_failed = item.is_err();
@@ -155,13 +172,71 @@ impl Producer {
         }
     }
 
-    /// The next mini-batch; `None` after the last epoch.
-    fn next(&mut self, snapshot: &Snapshot) -> Result<Option<MiniBatch>> {
-        let _span = telemetry::mini_batch(self.epoch, self.step).entered();
-        if snapshot.graph_version() != self.graph_version {
-            self.change_graph(snapshot)?;
+    /// What the next mini-batch is drawn from, waiting for it if need be.
+    ///
+    /// That is the snapshot that its step uses, or rows alone: in the warm-up of a run that began without a snapshot,
+    /// and after it if the run is not to wait for the first one.
+    async fn drawn_from(&mut self) -> Result<DrawnFrom> {
+        if let Some(rows) = self.published.unembedded() {
+            let walk = &self.settings.walk;
+            let is_warm_up = walk.is_warm_up(self.step, self.epoch);
+            let goes_on = !is_warm_up && !walk.waits_for_graph() && self.published.current().is_none();
+            if goes_on {
+                self.published.need_first_at(self.step);
+            }
+            if is_warm_up || goes_on {
+                return Ok(DrawnFrom::Rows(rows.clone()));
+            }
         }
-        let Some(draw) = self.draw(snapshot)? else { return Ok(None) };
+        self.published.at(self.step).await.map(DrawnFrom::Snapshot)
+    }
+
+    /// The next mini-batch, if there is one before the epoch ends.
+    fn next(&mut self, from: &DrawnFrom) -> Result<Next> {
+        let _span = telemetry::mini_batch(self.epoch, self.step).entered();
+        if from.graph_version() != self.graph_version {
+            self.change_graph(from)?;
+        }
+        if std::mem::take(&mut self.epoch_has_ended) {
+            let ProducerSettings { walk, seed, .. } = &self.settings;
+            // Samples that the source has gained are in from here on.
+            self.sampler = from.epoch(walk, *seed, self.epoch, self.step);
+            self.announce_epoch(from.samples());
+        }
+        let world_size = self.settings.stream.world_size;
+        let Some(draw) = next_draw(&mut self.sampler, from, world_size) else { return self.end_epoch() };
+        self.has_made = true;
+        self.report_shortage(&draw);
+        let mini_batch = self.mini_batch(draw, from)?;
+        self.step += 1;
+        Ok(Next::MiniBatch(mini_batch.into()))
+    }
+
+    /// The rows of a mini-batch, and what is known about it. With several ranks, this rank's share of them.
+    fn mini_batch(&self, draw: Draw, from: &DrawnFrom) -> Result<MiniBatch> {
+        let StreamConfig { rank, world_size, .. } = self.settings.stream;
+        let share = draw.ids.len() / world_size;
+        let ids = draw.ids[rank * share..][..share].to_vec();
+        let count = draw.negatives.len() / draw.ids.len().max(1);
+        let negatives = draw.negatives[rank * share * count..][..share * count].to_vec();
+        let snapshot = from.snapshot();
+        Ok(MiniBatch {
+            rows: self.rows.gather(&ids, &negatives)?,
+            negatives,
+            epoch: self.epoch,
+            step: self.step,
+            model_version: snapshot.map(|snapshot| snapshot.model_version()),
+            graph_version: from.graph_version(),
+            staleness: snapshot.map(|snapshot| snapshot.ages.mean(&draw.ids, self.step)),
+            similarity: snapshot.map(|snapshot| snapshot.embeddings.mean_similarity(&draw.ids)),
+            is_warm_up: self.settings.walk.is_warm_up(self.step, self.epoch),
+            counts: draw.counts,
+            ids,
+        })
+    }
+
+    /// Logs what a mini-batch lacks, and what was drawn uniformly for want of neighbors.
+    fn report_shortage(&mut self, draw: &Draw) {
         if draw.counts.short > 0 {
             telemetry::short(self.epoch, self.step, draw.counts.short, !self.has_warned);
             self.has_warned = true;
@@ -169,57 +244,28 @@ impl Producer {
         if draw.counts.uniform_top_ups > 0 {
             telemetry::topped_up(self.epoch, self.step, draw.counts.uniform_top_ups);
         }
-
-        let StreamConfig { rank, world_size, .. } = self.settings.stream;
-        let share = draw.ids.len() / world_size;
-        let ids = draw.ids[rank * share..][..share].to_vec();
-        let count = draw.negatives.len() / draw.ids.len().max(1);
-        let negatives = draw.negatives[rank * share * count..][..share * count].to_vec();
-        let mini_batch = MiniBatch {
-            rows: self.rows.gather(&ids, &negatives)?,
-            negatives,
-            epoch: self.epoch,
-            step: self.step,
-            model_version: snapshot.model_version(),
-            graph_version: snapshot.graph_version(),
-            staleness: snapshot.ages.mean(&draw.ids, self.step),
-            similarity: snapshot.embeddings.mean_similarity(&draw.ids),
-            counts: draw.counts,
-            ids,
-        };
-        self.step += 1;
-        Ok(Some(mini_batch))
     }
 
     /// Draws from another graph from here on.
-    fn change_graph(&mut self, snapshot: &Snapshot) -> Result<()> {
+    fn change_graph(&mut self, from: &DrawnFrom) -> Result<()> {
         let left = self.sampler.forget_order();
-        self.graph_changes.record(self.step, snapshot.graph_version(), &left);
-        self.graph_version = snapshot.graph_version();
-        self.rows = Rows::of(&snapshot.store, &self.settings.row_columns)?;
+        self.graph_version = from.graph_version();
+        if let Some(version) = self.graph_version {
+            self.graph_changes.record(self.step, version, &left);
+        }
+        self.rows = Rows::of(from.store(), &self.settings.row_columns)?;
         Ok(())
     }
 
-    /// The samples of the next mini-batch, from the next epoch if this one has ended; `None` after the last epoch.
-    fn draw(&mut self, snapshot: &Snapshot) -> Result<Option<Draw>> {
-        let ProducerSettings { walk, stream, seed, .. } = &self.settings;
-        loop {
-            if let Some(draw) = next_draw(&mut self.sampler, snapshot, stream.world_size) {
-                self.has_made = true;
-                return Ok(Some(draw));
-            }
-            self.count_unplaced();
-            if !std::mem::take(&mut self.has_made) {
-                return Err(self.no_mini_batch());
-            }
-            self.epoch += 1;
-            if self.epoch >= stream.epochs {
-                return Ok(None);
-            }
-            // Samples that the source has gained are in from here on.
-            self.sampler = snapshot.epoch(walk, *seed, self.epoch);
-            self.announce_epoch(snapshot.embeddings.present());
+    /// Ends the epoch, of which no mini-batch is left. The next one begins with what its first step is drawn from.
+    fn end_epoch(&mut self) -> Result<Next> {
+        self.count_unplaced();
+        if !std::mem::take(&mut self.has_made) {
+            return Err(self.no_mini_batch());
         }
+        self.epoch += 1;
+        self.epoch_has_ended = true;
+        Ok(if self.epoch < self.settings.stream.epochs { Next::Epoch } else { Next::End })
     }
 
     /// The error for an epoch without a mini-batch: later ones would have none either.
@@ -263,7 +309,7 @@ impl Producer {
 }
 
 /// The next mini-batch that has a sample for every rank.
-fn next_draw(sampler: &mut EpochSampler, snapshot: &Snapshot, world_size: usize) -> Option<Draw> {
-    std::iter::from_fn(|| sampler.next_guarded(&snapshot.graph, &snapshot.guards))
-        .find(|draw| draw.ids.len() >= world_size)
+fn next_draw(sampler: &mut EpochSampler, from: &DrawnFrom, world_size: usize) -> Option<Draw> {
+    let graph = from.snapshot().map(|snapshot| &snapshot.graph);
+    std::iter::from_fn(|| sampler.next_guarded(graph, from.guards())).find(|draw| draw.ids.len() >= world_size)
 }

@@ -105,7 +105,7 @@ async fn skipped_samples_are_in_no_neighbor_list() {
     use GraphBuilder::{Exact, Hnsw, NnDescent, Sampled};
     for (builder, candidates) in [(Sampled, 40), (Sampled, 10_000), (Exact, 40), (NnDescent, 40), (Hnsw, 40)] {
         let config = GraphConfig { builder, ..graph_config(candidates, 10) };
-        let snapshot = skipping(SAMPLES, 20).graph(config.clone()).start().await.unwrap().snapshot();
+        let snapshot = skipping(SAMPLES, 20).graph(config.clone()).start().await.unwrap().snapshot().unwrap();
         let exact = graph::exact(&snapshot.embeddings, 10, Default::default()).unwrap();
         for id in (0..SAMPLES as u32).map(SampleId) {
             let neighbors = snapshot.graph.neighbors(id);
@@ -161,7 +161,7 @@ async fn skipped_samples_stay_out_over_refreshes_and_pushes() {
             encoder.train();
             let refreshed = handle.refresh_now().await.unwrap();
             assert!(!refreshed.skipped && refreshed.drift.is_some());
-            assert_eq!(handle.snapshot().embeddings.skipped(), 46);
+            assert_eq!(handle.snapshot().unwrap().embeddings.skipped(), 46);
         }
         if drawn.len() == 50 {
             let vector = [1.0; DIMENSION];
@@ -204,7 +204,7 @@ async fn skipped_samples_stay_out_over_a_resume() {
     let error = builder("half").encode(EncodeConfig::default()).resume(state).start().await.unwrap_err();
     assert_says(&error.to_string(), &["encode.on_bad_sample"]);
 
-    let table = builder("more").start().await.unwrap().snapshot().embeddings.clone();
+    let table = builder("more").start().await.unwrap().snapshot().unwrap().embeddings.clone();
     let file = dir.path().join("table.arrow");
     table.save(&file).unwrap();
     let opened = EmbeddingTable::open(&file).unwrap();

@@ -66,7 +66,7 @@ fn all_but(odd: &[u32], len: u32) -> Vec<u32> {
 }
 
 fn reasons(stream: &MiniBatchStream) -> Vec<(usize, u32, String)> {
-    let snapshot = stream.snapshot();
+    let snapshot = stream.snapshot().unwrap();
     let reasons = snapshot.embeddings.skip_reasons().iter();
     reasons.map(|why| (why.samples, why.first.0, format!("{} {}", why.column, why.reason))).collect()
 }
@@ -158,8 +158,8 @@ async fn bad_vectors_do_not_change_other_samples() {
     };
     let graph = || GraphConfig { builder: prosampler::config::GraphBuilder::Exact, ..graph_config(40, 10) };
     let with = pipeline(100, 5).encoder(TestEncoder::new(100).altered(alter)).encode(encode(SKIP)).graph(graph());
-    let with = with.start().await.unwrap().snapshot();
-    let without = pipeline(90, 5).encoder(TestEncoder::new(100)).graph(graph()).start().await.unwrap().snapshot();
+    let with = with.start().await.unwrap().snapshot().unwrap();
+    let without = pipeline(90, 5).encoder(TestEncoder::new(100)).graph(graph()).start().await.unwrap().snapshot().unwrap();
     for id in (0..90).map(SampleId) {
         assert_eq!(with.embeddings.get(id), without.embeddings.get(id));
         assert_eq!(with.graph.neighbors(id), without.graph.neighbors(id));
@@ -310,13 +310,13 @@ async fn a_newer_model_may_skip_some_samples_but_not_all() {
     assert!(!refreshed.skipped && refreshed.drift.is_some());
     assert_eq!(reasons(&stream), [(1, 16, "n gives a vector whose component 2 is NaN".to_owned())]);
     assert_eq!(handle.refresh_now().await.unwrap().pushed, 1, "the vector for the other sample is taken");
-    assert!(handle.snapshot().embeddings.is_skipped(SampleId(16)));
+    assert!(handle.snapshot().unwrap().embeddings.is_skipped(SampleId(16)));
 
     encoder.train();
-    let before = handle.snapshot();
+    let before = handle.snapshot().unwrap();
     let error = handle.refresh_now().await.unwrap_err().to_string();
     assert_says(&error, &["encoder `test` makes no usable vector of any of the first", "component 2 is NaN"]);
-    assert!(Arc::ptr_eq(&before, &handle.snapshot()), "the old snapshot stays");
+    assert!(Arc::ptr_eq(&before, &handle.snapshot().unwrap()), "the old snapshot stays");
 
     let encoder = worsening();
     let stream = start(encoder.clone(), OnBadSample::Fail).await.unwrap();

@@ -81,7 +81,7 @@ fn builder(cache: &Path, encoder: impl Encoder) -> PipelineBuilder {
 }
 
 async fn vectors(stream: &MiniBatchStream) -> Vec<(Vec<f32>, Option<f32>, bool)> {
-    let table = stream.snapshot().embeddings.clone();
+    let table = stream.snapshot().unwrap().embeddings.clone();
     let one = |i| {
         let mut vector = vec![0.0; DIMENSION];
         table.read(SampleId::new(i), &mut vector);

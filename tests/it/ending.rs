@@ -28,7 +28,7 @@ async fn a_dropped_stream_ends_its_tasks_and_frees_its_snapshot() {
     for _ in 0..5 {
         stream.next().await.unwrap().unwrap();
     }
-    let snapshot = Arc::downgrade(&stream.snapshot());
+    let snapshot = Arc::downgrade(&stream.snapshot().unwrap());
     let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
     assert!(tasks >= 2, "producer and worker should be alive, {tasks} tasks are");
     drop(stream);

@@ -145,7 +145,7 @@ fn vectors_without_a_similarity_are_refused_with_a_reason() {
 #[tokio::test]
 async fn a_published_snapshot_answers_queries() {
     let stream = pipeline(500, 20).graph(hnsw(10)).start().await.unwrap();
-    let snapshot = stream.snapshot();
+    let snapshot = stream.snapshot().unwrap();
     let vector = snapshot.embeddings.get(SampleId(7)).to_vec();
     let search = {
         let snapshot = snapshot.clone();

@@ -20,15 +20,15 @@ async fn a_mini_batch_carries_rows_versions_staleness_and_similarity() {
         .start()
         .await
         .unwrap();
-    let snapshot = stream.snapshot();
+    let snapshot = stream.snapshot().unwrap();
     let mut step = 0;
     while let Some(mini_batch) = stream.next().await {
         let mini_batch = mini_batch.unwrap();
         let numbers = mini_batch.rows["n"].as_primitive::<UInt32Type>().values().to_vec();
         assert_eq!(numbers, mini_batch.ids.iter().map(|id| id.0).collect::<Vec<_>>());
-        assert_eq!((mini_batch.step, mini_batch.epoch, mini_batch.staleness), (step, step / 32, step));
-        assert_eq!((mini_batch.model_version.0, mini_batch.graph_version.0), (1, 1));
-        assert_eq!(mini_batch.similarity, snapshot.embeddings.mean_similarity(&mini_batch.ids));
+        assert_eq!((mini_batch.step, mini_batch.epoch, mini_batch.staleness), (step, step / 32, Some(step)));
+        assert_eq!((mini_batch.model_version.unwrap().0, mini_batch.graph_version.unwrap().0), (1, 1));
+        assert_eq!(mini_batch.similarity.unwrap(), snapshot.embeddings.mean_similarity(&mini_batch.ids));
         step += 1;
     }
     assert_eq!(step, 64);
@@ -48,7 +48,7 @@ async fn as_a_record_batch_it_is_complete() {
         assert_eq!(batch["sample_id"].as_primitive::<UInt32Type>().value(row), id.0);
         assert_eq!(batch["text"].as_string::<i32>().value(row), format!("text {}", id.0));
         assert_eq!(batch["step"].as_primitive::<UInt64Type>().value(row), 1);
-        assert_eq!(batch["similarity"].as_primitive::<Float32Type>().value(row), mini_batch.similarity);
+        assert_eq!(batch["similarity"].as_primitive::<Float32Type>().value(row), mini_batch.similarity.unwrap());
     }
 }
 
@@ -60,7 +60,7 @@ async fn a_refresh_is_published_between_mini_batches_and_loses_nothing() {
     let mut seen = HashSet::new();
     while let Some(mini_batch) = stream.next().await {
         let mini_batch = mini_batch.unwrap();
-        versions.push(mini_batch.graph_version.0);
+        versions.push(mini_batch.graph_version.unwrap().0);
         mini_batch.ids.iter().for_each(|id| assert!(seen.insert(*id)));
         // The trainer takes a while, so that the refresh is done long before the epoch is.
         tokio::time::sleep(std::time::Duration::from_millis(3)).await;
@@ -68,7 +68,7 @@ async fn a_refresh_is_published_between_mini_batches_and_loses_nothing() {
     assert_eq!(seen.len(), SAMPLES);
     assert!(versions.is_sorted() && versions[..4].iter().all(|&v| v == 1), "{versions:?}");
     assert!(*versions.last().unwrap() >= 2, "{versions:?}");
-    assert_eq!(stream.snapshot().model_version().0, 1);
+    assert_eq!(stream.snapshot().unwrap().model_version().0, 1);
 }
 
 #[tokio::test]
@@ -79,7 +79,7 @@ async fn walks_are_harder_than_chance_and_the_summary_says_so() {
     while let Some(mini_batch) = stream.try_next().await.unwrap() {
         observer.observe(&mini_batch).unwrap();
     }
-    let summary = observer.summary(&stream.snapshot());
+    let summary = observer.summary(&stream.snapshot().unwrap());
     assert_eq!((summary.samples, summary.walked.similarity.len(), summary.uniform.similarity.len()), (SAMPLES, 40, 40));
     assert!(summary.walked.mean_similarity() > 2.0 * summary.uniform.mean_similarity(), "{summary}");
     // No two rows have the same number.
@@ -98,6 +98,6 @@ async fn the_uniform_sampler_is_no_harder_than_chance() {
     while let Some(mini_batch) = stream.try_next().await.unwrap() {
         observer.observe(&mini_batch).unwrap();
     }
-    let summary = observer.summary(&stream.snapshot());
+    let summary = observer.summary(&stream.snapshot().unwrap());
     assert!((summary.walked.mean_similarity() - summary.uniform.mean_similarity()).abs() < 0.02, "{summary}");
 }

@@ -123,7 +123,7 @@ async fn no_two_rows_share_their_positive_and_negatives_come_as_columns() {
 async fn explicit_negatives_are_hard() {
     let builder = pipeline(GraphOver::Mean).walk(WalkConfig { negatives: 2, ..walk_config(16) });
     let mut stream = builder.start().await.unwrap();
-    let snapshot = stream.snapshot();
+    let snapshot = stream.snapshot().unwrap();
     let (mut near, mut far, mut count) = (0.0, 0.0, 0.0);
     while let Some(mini_batch) = stream.try_next().await.unwrap() {
         for (at, negative) in mini_batch.negatives.iter().enumerate() {
@@ -142,7 +142,7 @@ async fn negatives_are_less_similar_than_the_own_positive() {
     let guards = GuardsConfig { max_relative_to_positive: Some(0.95), ..GuardsConfig::default() };
     let walk = WalkConfig { negatives: 1, ..walk_config(12) };
     let mut stream = pipeline(GraphOver::Mean).guards(guards).walk(walk).start().await.unwrap();
-    let snapshot = stream.snapshot();
+    let snapshot = stream.snapshot().unwrap();
     let mut counts = prosampler::walk::WalkCounts::default();
     while let Some(mini_batch) = stream.try_next().await.unwrap() {
         counts += mini_batch.counts;
@@ -203,7 +203,7 @@ async fn pairs_of_texts_from_a_pipeline_file() {
     );
     let config = prosampler::PipelineConfig::from_toml(&text).unwrap();
     let mut stream = Pipeline::from_config(config).start().await.unwrap();
-    let snapshot = stream.snapshot();
+    let snapshot = stream.snapshot().unwrap();
     let pair = |i| snapshot.embeddings.pair_similarity(SampleId::new(i)).unwrap();
     assert!((0..48).all(|i| pair(i) > 0.3), "{:?}", (0..48).map(pair).collect::<Vec<_>>());
     let first = stream.try_next().await.unwrap().unwrap();

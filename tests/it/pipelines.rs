@@ -36,7 +36,7 @@ fn is_hard(config: &PipelineConfig, stream: &MiniBatchStream, mini_batches: &[Mi
         observer.observe(mini_batch).unwrap();
         assert!(mini_batch.ids.iter().all(|id| seen.insert(*id)), "a sample came twice");
     }
-    let summary = observer.summary(&stream.snapshot());
+    let summary = observer.summary(&stream.snapshot().unwrap());
     println!("{summary}");
     let unplaced = stream.counts().unplaced as usize;
     assert_eq!(seen.len() + unplaced, stream.samples());
@@ -53,7 +53,7 @@ fn equals_python(stream: &MiniBatchStream, model: &str, key: &str, values: &Hash
     for entry in &entries {
         let Some(&id) = values.get(entry[key].as_str().unwrap()) else { continue };
         let expected = entry["embedding"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32);
-        for (x, y) in stream.snapshot().embeddings.get(id).iter().zip(expected) {
+        for (x, y) in stream.snapshot().unwrap().embeddings.get(id).iter().zip(expected) {
             assert!((x - y).abs() < 1e-5, "{model}, {}: {x} {y}", entry[key]);
         }
         compared += 1;
@@ -77,7 +77,7 @@ async fn images() {
     let (stream, mini_batches) = run(&config).await;
     is_hard(&config, &stream, &mini_batches, 1.2);
     equals_python(&stream, "fashion-encoder", "id", &by_column(&mini_batches, "id"));
-    let table = stream.snapshot().embeddings.clone();
+    let table = stream.snapshot().unwrap().embeddings.clone();
     for mini_batch in &mini_batches[..5] {
         for (i, &a) in mini_batch.ids.iter().enumerate() {
             let copies = mini_batch.ids[..i].iter().filter(|&&b| table.similarity_of(a, b) >= 0.995).count();
@@ -101,7 +101,7 @@ async fn pairs() {
     let (stream, mini_batches) = run(&config).await;
     assert!(!mini_batches.is_empty());
     equals_python(&stream, "verse-encoder", "text", &by_column(&mini_batches, "anchor"));
-    let table = stream.snapshot().embeddings.clone();
+    let table = stream.snapshot().unwrap().embeddings.clone();
     for mini_batch in &mini_batches {
         let positives = mini_batch.rows["positive"].as_string::<i32>();
         let distinct: HashSet<_> = positives.iter().flatten().collect();
@@ -133,7 +133,7 @@ async fn precomputed() {
     let entries: Vec<Value> = serde_json::from_str(&text).unwrap();
     let ids = by_column(&mini_batches, "id");
     for entry in &entries {
-        let kept = stream.snapshot().embeddings.get(ids[entry["id"].as_str().unwrap()]).into_owned();
+        let kept = stream.snapshot().unwrap().embeddings.get(ids[entry["id"].as_str().unwrap()]).into_owned();
         let expected = entry["embedding"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32);
         assert!(kept.iter().zip(expected).all(|(x, y)| (x - y).abs() < 2e-3));
     }

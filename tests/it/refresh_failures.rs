@@ -18,7 +18,7 @@ async fn a_failed_refresh_leaves_the_old_snapshot() {
     let encoder = in_training();
     let mut stream = start(&encoder, RefreshConfig::default()).await;
     let handle = stream.handle();
-    let before = stream.snapshot();
+    let before = stream.snapshot().unwrap();
     encoder.train();
     for (number, fault, expected) in [
         (1, ModelFault::Unreadable, "encoder `test` failed: it is cut short"),
@@ -29,8 +29,8 @@ async fn a_failed_refresh_leaves_the_old_snapshot() {
         let error = handle.refresh_now().await.unwrap_err().to_string();
         let failed = format!("the refresh at step {} failed ({number} in a row): ", number - 1);
         assert!(error.contains(expected) && error.starts_with(&failed), "{error}");
-        assert!(Arc::ptr_eq(&before, &stream.snapshot()));
-        assert_eq!(stream.next().await.unwrap().unwrap().model_version, ModelVersion(1));
+        assert!(Arc::ptr_eq(&before, &stream.snapshot().unwrap()));
+        assert_eq!(stream.next().await.unwrap().unwrap().model_version, Some(ModelVersion(1)));
     }
     assert_eq!((handle.counts().failed, handle.counts().published), (3, 0));
     encoder.set_fault(None);
@@ -82,7 +82,7 @@ async fn a_newer_model_cancels_the_running_refresh_if_asked_to() {
     until("the restarted refresh", || handle.counts().published == 1).await;
     assert_eq!((handle.counts().cancelled, handle.counts().failed), (1, 0));
     let newest = embeddings_of(2, 10);
-    assert_eq!(stream.snapshot().embeddings.get(SampleId(9)), newest.get(SampleId(9)));
+    assert_eq!(stream.snapshot().unwrap().embeddings.get(SampleId(9)), newest.get(SampleId(9)));
 }
 
 /// If a stream is dropped during a refresh, the refresh stops at the next record batch and frees the encoder.

@@ -53,7 +53,7 @@ async fn pushed_vectors_take_the_place_of_embeddings() {
         expected[i * DIMENSION..(i + 1) * DIMENSION].copy_from_slice(&new[i * DIMENSION..(i + 1) * DIMENSION]);
     }
     let expected = table_of(expected, ModelVersion(2));
-    let snapshot = stream.snapshot();
+    let snapshot = stream.snapshot().unwrap();
     assert_eq!(*snapshot.embeddings, expected);
     // Ages at step 50: 199 vectors were made at the start, 399 pushed at step 10, and two at step 30.
     let age = snapshot.age(50);
@@ -67,7 +67,7 @@ async fn pushed_vectors_take_the_place_of_embeddings() {
         _ => 0,
     };
     let ages: u64 = later.ids.iter().map(|id| later.step - made(id)).sum();
-    assert_eq!(later.staleness, ages / later.ids.len() as u64);
+    assert_eq!(later.staleness.unwrap(), ages / later.ids.len() as u64);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,7 +86,7 @@ async fn new_files_join_at_a_refresh_and_the_next_epoch() {
     let refreshed = stream.handle().refresh_now().await.unwrap();
     assert_eq!((refreshed.added, stream.samples(), refreshed.model_version), (250, 850, ModelVersion(1)));
     let expected = embeddings_of(0, 850);
-    assert_eq!(stream.snapshot().embeddings.get(SampleId(849)), expected.get(SampleId(849)));
+    assert_eq!(stream.snapshot().unwrap().embeddings.get(SampleId(849)), expected.get(SampleId(849)));
 
     let mut epochs = [HashSet::new(), HashSet::new()];
     let (mut drawn, mut versions) = ([20, 0], HashSet::new());

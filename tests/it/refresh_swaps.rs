@@ -27,9 +27,10 @@ async fn swaps_are_atomic() {
     let mut versions = HashSet::new();
     while !refresher.is_finished() {
         let mini_batch = stream.try_next().await.unwrap().unwrap();
-        assert_eq!(mini_batch.graph_version.0, mini_batch.model_version.0);
-        let table = &tables[mini_batch.model_version.0 as usize - 1];
-        assert_eq!(mini_batch.similarity, table.mean_similarity(&mini_batch.ids));
+        let model_version = mini_batch.model_version.unwrap().0;
+        assert_eq!(mini_batch.graph_version.unwrap().0, model_version);
+        let table = &tables[model_version as usize - 1];
+        assert_eq!(mini_batch.similarity.unwrap(), table.mean_similarity(&mini_batch.ids));
         versions.insert(mini_batch.graph_version);
     }
     refresher.await.unwrap();
@@ -50,7 +51,7 @@ async fn swaps_at_steps_make_runs_reproducible() {
         let mut all = Vec::new();
         while let Some(mini_batch) = stream.try_next().await.unwrap() {
             tokio::time::sleep(Duration::from_millis(pause(mini_batch.step))).await;
-            all.push((mini_batch.ids, mini_batch.graph_version.0));
+            all.push((mini_batch.ids, mini_batch.graph_version.unwrap().0));
         }
         all
     };

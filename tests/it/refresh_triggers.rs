@@ -28,7 +28,7 @@ async fn delivered_mini_batches_start_a_refresh() {
         assert_eq!(handle.counts().published, round);
         stream.next().await.unwrap().unwrap();
         until_paused("a refresh", || handle.counts().published == round + 1).await;
-        assert_eq!(stream.snapshot().graph_version().0, round + 2);
+        assert_eq!(stream.snapshot().unwrap().graph_version().0, round + 2);
     }
 }
 
@@ -86,7 +86,7 @@ async fn a_renamed_model_file_starts_a_refresh() {
         std::thread::sleep(Duration::from_millis(1));
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    assert_eq!(stream.snapshot().model_version(), ModelVersion(2));
+    assert_eq!(stream.snapshot().unwrap().model_version(), ModelVersion(2));
 }
 
 /// A file that is written piece by piece starts one refresh when it is complete, and so does one that is renamed into
@@ -108,13 +108,13 @@ async fn a_model_file_starts_a_refresh_when_it_is_complete() {
         assert_eq!(encoder.openings.load(Relaxed), 0, "it was opened while it was written");
     }
     until("a refresh", || handle.counts().published == 1).await;
-    assert_eq!(stream.snapshot().model_version(), ModelVersion(2));
+    assert_eq!(stream.snapshot().unwrap().model_version(), ModelVersion(2));
 
     encoder.train();
     fs::write(dir.path().join("model.tmp"), "model 2").unwrap();
     fs::rename(dir.path().join("model.tmp"), &file).unwrap();
     until("a refresh", || handle.counts().published == 2).await;
-    assert_eq!(stream.snapshot().model_version(), ModelVersion(3));
+    assert_eq!(stream.snapshot().unwrap().model_version(), ModelVersion(3));
     assert_eq!(encoder.openings.load(Relaxed), 2);
 }
 

@@ -37,7 +37,7 @@ async fn take(stream: &mut MiniBatchStream, n: usize) -> Vec<Seen> {
         && let Some(m) = stream.try_next().await.unwrap()
     {
         let ids = m.ids.iter().map(|id| id.0).collect();
-        seen.push((m.step, m.epoch, m.graph_version.0, m.staleness, ids, m.similarity));
+        seen.push((m.step, m.epoch, m.graph_version.map(|version| version.0), m.staleness, ids, m.similarity));
     }
     seen
 }
@@ -152,7 +152,7 @@ async fn pushes_are_taken_again_if_their_refresh_was_lost() {
     push(&stream, 4);
     let expected = stream.handle().refresh_now().await.unwrap();
     assert_eq!((expected.pushed, expected.graph_version.0), (140, 3));
-    let embeddings = stream.snapshot().embeddings.clone();
+    let embeddings = stream.snapshot().unwrap().embeddings.clone();
     // The last mini-batch of the state came from graph 1.
     let state = stream.state();
     assert_eq!(state.graph_version, 1);
@@ -163,10 +163,10 @@ async fn pushes_are_taken_again_if_their_refresh_was_lost() {
     assert_eq!((found.pushed, found.graph_version.0), (280, 2));
     let vector = |table: &EmbeddingTable, id: u32| table.get(SampleId(id)).into_owned();
     for id in 0..SAMPLES as u32 {
-        assert_eq!(vector(&stream.snapshot().embeddings, id), vector(&embeddings, id), "sample {id}");
+        assert_eq!(vector(&stream.snapshot().unwrap().embeddings, id), vector(&embeddings, id), "sample {id}");
     }
     assert_eq!(
-        stream.snapshot().age(10),
+        stream.snapshot().unwrap().age(10),
         AgeSummary { mean: (420.0 * 10.0 + 280.0 * 7.0) / 700.0, p95: 10, never_pushed: 420 }
     );
 }

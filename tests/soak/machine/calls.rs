@@ -137,7 +137,7 @@ impl Trainer {
             expected[id * DIMENSION..][..DIMENSION].copy_from_slice(vector);
         }
         let expected = EmbeddingTable::new(expected, DIMENSION, Similarity::Cosine, ModelVersion(1)).unwrap();
-        let found = self.stream().snapshot();
+        let found = self.stream().snapshot().unwrap();
         match (0..SAMPLES).map(SampleId::new).find(|&id| found.embeddings.get(id) != expected.get(id)) {
             Some(id) => Err(format!("in graph {} sample {id} has another vector", refreshed.graph_version)),
             None => Ok(()),

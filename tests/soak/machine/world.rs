@@ -179,12 +179,12 @@ impl World {
                 let all = all.get_or_insert_with(|| Seen {
                     step: one.step,
                     epoch: one.epoch,
-                    graph_version: one.graph_version.0,
-                    staleness: one.staleness,
-                    similarity: one.similarity,
+                    graph_version: one.graph_version.unwrap().0,
+                    staleness: one.staleness.unwrap(),
+                    similarity: one.similarity.unwrap(),
                     ids: Vec::new(),
                 });
-                if (all.step, all.graph_version) != (one.step, one.graph_version.0) {
+                if (all.step, all.graph_version) != (one.step, one.graph_version.unwrap().0) {
                     return Err(format!("ranks differ at {all:?}"));
                 }
                 all.ids.extend(ids);

@@ -1,0 +1,77 @@
+//! What a run draws from before it has a snapshot.
+
+use std::sync::Arc;
+
+use super::snapshot::{GuardRules, Snapshot};
+use crate::error::Result;
+use crate::sample::GraphVersion;
+use crate::config::WalkConfig;
+use crate::store::Store;
+use crate::walk::{EpochSampler, Groups, Guards};
+
+/// The rows of a run that has no embeddings yet, and the guards that need none.
+#[derive(Debug)]
+pub(crate) struct UnembeddedRows {
+    pub store: Store,
+    pub guards: Guards,
+}
+
+/// What a mini-batch is drawn from.
+#[derive(Clone, Debug)]
+pub(crate) enum DrawnFrom {
+    /// Rows alone, uniformly.
+    Rows(Arc<UnembeddedRows>),
+    /// Rows, embeddings and graph.
+    Snapshot(Arc<Snapshot>),
+}
+
+impl DrawnFrom {
+    /// The graph's version; `None` without a graph.
+    pub fn graph_version(&self) -> Option<GraphVersion> {
+        self.snapshot().map(|snapshot| snapshot.graph_version())
+    }
+
+    pub fn snapshot(&self) -> Option<&Arc<Snapshot>> {
+        match self {
+            Self::Rows(_) => None,
+            Self::Snapshot(snapshot) => Some(snapshot),
+        }
+    }
+
+    pub fn store(&self) -> &Store {
+        match self {
+            Self::Rows(rows) => &rows.store,
+            Self::Snapshot(snapshot) => &snapshot.store,
+        }
+    }
+
+    pub fn guards(&self) -> &Guards {
+        match self {
+            Self::Rows(rows) => &rows.guards,
+            Self::Snapshot(snapshot) => &snapshot.guards,
+        }
+    }
+
+    /// The number of samples that an epoch has which begins here.
+    pub fn samples(&self) -> usize {
+        self.snapshot().map_or(self.store().len(), |snapshot| snapshot.embeddings.present())
+    }
+
+    /// Epoch `epoch` over these samples, which begins at `step`.
+    pub fn epoch(&self, walk: &WalkConfig, seed: u64, epoch: u64, step: u64) -> EpochSampler {
+        let sampler = match self {
+            Self::Rows(rows) => EpochSampler::new(rows.store.len(), walk, seed, epoch),
+            Self::Snapshot(snapshot) => snapshot.epoch(walk, seed, epoch),
+        };
+        sampler.began_at_step(step)
+    }
+}
+
+impl UnembeddedRows {
+    /// Reads the rows for their groups. Blocks.
+    pub fn new(store: Store, rules: &GuardRules) -> Result<Self> {
+        let groups: Arc<Groups> = Groups::of(&store, &rules.keys)?.into();
+        let guards = Guards::unembedded(&rules.config, groups);
+        Ok(Self { store, guards })
+    }
+}
