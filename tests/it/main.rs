@@ -56,4 +56,5 @@ mod store_end;
 mod support;
 mod updates;
 mod views;
+mod warm_up;
 mod words;
