@@ -41,6 +41,8 @@ pub struct EpochSampler {
     config: WalkConfig,
     seed: u64,
     epoch: u64,
+    /// The step of the run at which the epoch began.
+    began_at_step: u64,
     samples: usize,
     drawn: u64,
     ended: bool,
@@ -82,11 +84,18 @@ impl EpochSampler {
         Self { drawn: left.drawn, ..sampler }
     }
 
+    /// The same epoch, beginning at `step` of the run instead of 0: schedules and the warm-up count from step 0.
+    #[must_use]
+    pub fn began_at_step(self, step: u64) -> Self {
+        Self { began_at_step: step, ..self }
+    }
+
     fn over(remaining: Remaining, samples: usize, config: &WalkConfig, seed: u64, epoch: u64) -> Self {
         Self {
             config: config.clone(),
             seed,
             epoch,
+            began_at_step: 0,
             samples,
             drawn: 0,
             ended: false,
@@ -113,6 +122,12 @@ impl EpochSampler {
     #[must_use]
     pub fn drawn(&self) -> u64 {
         self.drawn
+    }
+
+    /// The step of the run that the next mini-batch belongs to.
+    #[must_use]
+    pub fn step(&self) -> u64 {
+        self.began_at_step + self.drawn
     }
 
     /// How many samples the epoch has.
@@ -253,7 +268,7 @@ impl EpochSampler {
         admission: A,
         generator: &mut ChaCha8Rng,
     ) -> Draw {
-        let alpha = self.config.restart_probability.at(self.epoch);
+        let alpha = self.config.restart_probability.at(self.step(), self.epoch);
         let (source, unseen) = match &mut self.all {
             // A last, smaller mini-batch takes nothing but what remains.
             Some(all) if size == self.config.batch_size => (all, Some(&mut self.remaining)),
