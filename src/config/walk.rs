@@ -15,6 +15,15 @@ pub struct WalkConfig {
     /// including 1, default 0.1. Larger values keep a mini-batch nearer to its start, at 1 / (1 − α) times the steps. A
     /// number or a [`Schedule`], such as `{ from = 0.2, to = 0.05, epochs = 8 }`.
     pub restart_probability: Schedule,
+    /// How many walks of B / `starts` samples each make a mini-batch, from unrelated starts; whole numbers from 1 to B,
+    /// default 1, which is the paper's. More starts make a mini-batch of several neighborhoods: each sample keeps a few
+    /// hard negatives, and the others are as far as chance has them. Touch it if mini-batches of one neighborhood have
+    /// too many false negatives. A number or a [`Schedule`], rounded while it moves.
+    pub starts: Schedule,
+    /// The share of a mini-batch that is drawn uniformly, 0 to 1; default 0, which is the paper's. 1 makes mini-batches
+    /// uniform. Touch it if training on hard mini-batches alone is unstable, or makes unrelated samples similar. A
+    /// number or a [`Schedule`], such as `{ from = 1, to = 0.1, steps = 10_000 }` for mini-batches that grow harder.
+    pub random_share: Schedule,
     /// How often each sample is drawn in an epoch. Default `exact`: once.
     pub coverage: Coverage,
     /// Explicit hard negatives of each sample beside those that the mini-batch has anyway, 0 to 1,000; default 0. They
@@ -57,6 +66,8 @@ impl Default for WalkConfig {
             batch_size: 256,
             sampler: SamplerKind::RandomWalk,
             restart_probability: Schedule::Constant(0.1),
+            starts: Schedule::Constant(1.0),
+            random_share: Schedule::Constant(0.0),
             coverage: Coverage::Exact,
             negatives: 0,
             drop_last: false,
@@ -77,6 +88,16 @@ impl Check for WalkConfig {
             format!("is {alpha}; it must be at least 0 and below 1, or the walk never leaves its start (0.1 is usual)");
         check.require(outside.is_none(), "restart_probability", message);
         check.schedule(self.restart_probability, "restart_probability");
+        let is_count = |starts: &f64| starts.fract() == 0.0 && (1.0..=size.max(1) as f64).contains(starts);
+        let outside = self.starts.ends().into_iter().find(|starts| !is_count(starts));
+        let starts = outside.unwrap_or_default();
+        let message = format!("is {starts}; it must be a whole number from 1 to walk.batch_size, which is {size}");
+        check.require(outside.is_none(), "starts", message);
+        check.schedule(self.starts, "starts");
+        let outside = self.random_share.ends().into_iter().find(|share| !(0.0..=1.0).contains(share));
+        let share = outside.unwrap_or_default();
+        check.require(outside.is_none(), "random_share", format!("is {share}; it must lie between 0 and 1"));
+        check.schedule(self.random_share, "random_share");
         check.require(self.negatives <= 1000, "negatives", "must lie between 0 and 1,000");
     }
 }

@@ -4,11 +4,13 @@ use rand::rngs::ChaCha8Rng;
 use super::counts::WalkCounts;
 use super::filling::Filling;
 use super::guards::{Admission, BatchGuard, GuardScratch, Guards, SparseBitSet};
+use super::knn;
 use super::must_draw::MustDraw;
 use super::negatives::{NegativeRequest, NegativeSearch};
+use super::parts::{Parts, spread};
+use super::random_walk::RandomWalk;
 use super::remaining::Remaining;
 use super::reverse::ReverseEdges;
-use super::{knn, random_walk};
 use crate::config::{Coverage, SamplerKind, WalkConfig};
 use crate::graph::ProximityGraph;
 use crate::sample::SampleId;
@@ -17,7 +19,9 @@ use crate::sample::SampleId;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Draw {
-    /// The distinct samples of the mini-batch, in the order in which they were found.
+    /// The distinct samples of the mini-batch, in the order in which walks found them.
+    ///
+    /// Those of the random share are placed evenly between the others, so that all slices have the same mixture.
     pub ids: Vec<SampleId>,
     /// The explicit negatives [ids × `walk.negatives`], near their sample and never one of `ids`.
     ///
@@ -268,7 +272,11 @@ impl EpochSampler {
         admission: A,
         generator: &mut ChaCha8Rng,
     ) -> Draw {
-        let alpha = self.config.restart_probability.at(self.step(), self.epoch);
+        let (step, epoch) = (self.step(), self.epoch);
+        let restart_probability = self.config.restart_probability.at(step, epoch);
+        let starts = self.config.starts.at(step, epoch).round().max(1.0) as usize;
+        let random_share = self.config.random_share.at(step, epoch).clamp(0.0, 1.0);
+        let random = (random_share * size as f64).round() as usize;
         let (source, unseen) = match &mut self.all {
             // A last, smaller mini-batch takes nothing but what remains.
             Some(all) if size == self.config.batch_size => (all, Some(&mut self.remaining)),
@@ -280,21 +288,27 @@ impl EpochSampler {
                 filling.offer(id);
             }
         }
+        let parts = Parts::new(starts, size - random, filling.ids.len());
         match self.config.sampler {
             SamplerKind::RandomWalk => {
-                random_walk::draw(graph, self.reverse.as_ref(), skip, &mut filling, alpha, generator);
+                let walk = RandomWalk { graph, reverse: self.reverse.as_ref(), skip, restart_probability };
+                walk.draw(parts, &mut filling, generator);
             }
-            SamplerKind::Knn => knn::draw(graph, skip, &mut filling, generator),
-            SamplerKind::Uniform => {
-                filling.top_up(generator);
-            }
+            SamplerKind::Knn => knn::draw(graph, skip, parts, &mut filling, generator),
+            SamplerKind::Uniform => {}
         }
-        let Filling { ids, mut counts, mut admission, .. } = filling;
+        filling.aim_for(size);
+        let drawn = filling.top_up(generator);
+        let Filling { mut ids, mut counts, mut admission, .. } = filling;
+        if self.config.sampler != SamplerKind::Uniform {
+            counts.uniform_draws = drawn;
+            spread(&mut ids, drawn as usize);
+        }
         counts.short = (size - ids.len()) as u64;
         let mut negatives = Vec::new();
         if self.config.negatives > 0 {
             let request = NegativeRequest { of: &ids, count: self.config.negatives, samples: self.samples };
-            let search = NegativeSearch { graph, skip, restart_probability: alpha };
+            let search = NegativeSearch { graph, skip, restart_probability };
             negatives = request.draw(&search, &mut self.used, &mut admission, &mut counts, generator);
         }
         counts += admission.counts();

@@ -56,4 +56,5 @@ mod store_end;
 mod support;
 mod updates;
 mod views;
+mod walk_dials;
 mod words;
