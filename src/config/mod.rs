@@ -58,7 +58,7 @@ pub use self::source::{OnCorrupt, SourceConfig};
 pub use self::store::{Advice, StoreConfig, Verify};
 pub use self::stream::StreamConfig;
 pub use self::views::{Combine, ViewConfig};
-pub use self::walk::{Coverage, SamplerKind, WalkConfig};
+pub use self::walk::{Coverage, SamplerKind, WalkConfig, WarmUp};
 use crate::error::{Error, Fault, Faults, Result};
 
 /// All settings of one run: what a pipeline file holds.

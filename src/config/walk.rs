@@ -24,6 +24,9 @@ pub struct WalkConfig {
     /// uniform. Touch it if training on hard mini-batches alone is unstable, or makes unrelated samples similar. A
     /// number or a [`Schedule`], such as `{ from = 1, to = 0.1, steps = 10_000 }` for mini-batches that grow harder.
     pub random_share: Schedule,
+    /// How long a run draws uniform mini-batches before walks begin: `{ steps = 1000 }` or `{ epochs = 1 }`; default:
+    /// walks begin at once. Touch it if a model that has learned nothing yet has no useful neighbors.
+    pub warm_up: Option<WarmUp>,
     /// How often each sample is drawn in an epoch. Default `exact`: once.
     pub coverage: Coverage,
     /// Explicit hard negatives of each sample beside those that the mini-batch has anyway, 0 to 1,000; default 0. They
@@ -60,6 +63,44 @@ pub enum Coverage {
     Paper,
 }
 
+/// How long a run draws uniform mini-batches before walks begin; at least 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WarmUp {
+    /// Up to this step of the run: its mini-batch is the first from a walk.
+    Steps(u64),
+    /// This many whole epochs.
+    Epochs(u64),
+}
+
+impl WarmUp {
+    /// Whether the mini-batch of `step`, which lies in `epoch`, belongs to the warm-up; both count from 0.
+    #[must_use]
+    pub fn lasts(self, step: u64, epoch: u64) -> bool {
+        match self {
+            Self::Steps(steps) => step < steps,
+            Self::Epochs(epochs) => epoch < epochs,
+        }
+    }
+
+    /// The first step after the warm-up; `None` if epochs decide.
+    #[must_use]
+    pub fn end(self) -> Option<u64> {
+        match self {
+            Self::Steps(steps) => Some(steps),
+            Self::Epochs(_) => None,
+        }
+    }
+}
+
+impl WalkConfig {
+    /// Whether the mini-batch of `step`, which lies in `epoch`, belongs to the warm-up; both count from 0.
+    #[must_use]
+    pub fn is_warm_up(&self, step: u64, epoch: u64) -> bool {
+        self.warm_up.is_some_and(|warm_up| warm_up.lasts(step, epoch))
+    }
+}
+
 impl Default for WalkConfig {
     fn default() -> Self {
         Self {
@@ -68,6 +109,7 @@ impl Default for WalkConfig {
             restart_probability: Schedule::Constant(0.1),
             starts: Schedule::Constant(1.0),
             random_share: Schedule::Constant(0.0),
+            warm_up: None,
             coverage: Coverage::Exact,
             negatives: 0,
             drop_last: false,
@@ -98,6 +140,8 @@ impl Check for WalkConfig {
         let share = outside.unwrap_or_default();
         check.require(outside.is_none(), "random_share", format!("is {share}; it must lie between 0 and 1"));
         check.schedule(self.random_share, "random_share");
+        let is_some_time = !matches!(self.warm_up, Some(WarmUp::Steps(0) | WarmUp::Epochs(0)));
+        check.require(is_some_time, "warm_up", "must be at least 1 step or epoch; leave it out for no warm-up");
         check.require(self.negatives <= 1000, "negatives", "must lie between 0 and 1,000");
     }
 }

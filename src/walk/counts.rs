@@ -12,7 +12,7 @@ pub struct WalkCounts {
     pub new_starts: u64,
     /// Samples that were drawn uniformly, since the walk had used up its moves.
     pub uniform_top_ups: u64,
-    /// Samples that were drawn uniformly because `walk.random_share` says so.
+    /// Samples that were drawn uniformly as `walk.random_share` and `walk.warm_up` say.
     pub uniform_draws: u64,
     /// Samples that were refused as copies of a member, by content or by `guards.duplicate_similarity`.
     pub refused_duplicates: u64,

@@ -53,13 +53,25 @@ impl<'a, A: Admission> Filling<'a, A> {
     /// Takes a sample if it remains and may join, and returns whether it did.
     #[inline]
     pub fn offer(&mut self, id: SampleId) -> bool {
-        if !self.source.contains(id) || !self.admission.admits(id) {
-            return false;
+        let joins = self.source.contains(id) && self.admission.admits(id);
+        if joins {
+            self.join(id);
         }
+        joins
+    }
+
+    /// Takes a sample like [`offer`](Self::offer), even if embeddings have skipped it.
+    pub fn offer_skipped(&mut self, id: SampleId) {
+        if !self.is_full() && self.source.contains(id) && self.admission.admits_skipped(id) {
+            self.join(id);
+        }
+    }
+
+    #[inline]
+    fn join(&mut self, id: SampleId) {
         self.source.take(id);
         self.admission.join(id);
         self.ids.push(id);
-        true
     }
 
     /// Takes a uniformly random sample that may join; `None` if there is none, or none among very many.
