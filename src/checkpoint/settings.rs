@@ -74,6 +74,7 @@ fn as_json(text: &str) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Schedule;
 
     fn texts(settings: &[(&str, &str)]) -> BTreeMap<String, String> {
         settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
@@ -100,13 +101,15 @@ mod tests {
 
     #[test]
     fn the_order_of_a_schedule_s_keys_does_not_matter() {
-        let now = settings(&PipelineConfig::default());
-        let schedule = |first: &str, second: &str| format!(r#"{{"per_epoch":0.0,{first},{second}}}"#);
-        for text in [schedule(r#""start":0.1"#, r#""end":0.1"#), schedule(r#""end":1e-1"#, r#""start":0.1"#)] {
+        let mut config = PipelineConfig::default();
+        config.walk.restart_probability = Schedule::Epochs { from: 0.1, to: 0.05, epochs: 8 };
+        let now = settings(&config);
+        let schedule = |first: &str, second: &str| format!(r#"{{"epochs":8,{first},{second}}}"#);
+        for text in [schedule(r#""from":0.1"#, r#""to":0.05"#), schedule(r#""to":5e-2"#, r#""from":0.1"#)] {
             let then = texts(&[("walk.restart_probability", &text)]);
             assert_eq!(difference(&then, &now, &[], &[]), None);
         }
-        let then = texts(&[("walk.restart_probability", &schedule(r#""start":0.2"#, r#""end":0.1"#))]);
+        let then = texts(&[("walk.restart_probability", &schedule(r#""from":0.2"#, r#""to":0.05"#))]);
         assert!(difference(&then, &now, &[], &[]).is_some());
     }
 }

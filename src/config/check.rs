@@ -1,6 +1,7 @@
 //! What settings can say about themselves beyond their types.
 
 use super::PipelineConfig;
+use super::schedule::Schedule;
 use crate::error::Fault;
 
 /// Collects the faults of one stage's settings.
@@ -14,6 +15,13 @@ impl Checker<'_> {
     pub fn require(&mut self, fine: bool, key: &str, message: impl Into<String>) {
         if !fine {
             self.faults.push(Fault::new(format!("{}.{key}", self.section), message));
+        }
+    }
+
+    /// Requires of a schedule that it takes some time; its numbers are the caller's to check.
+    pub fn schedule(&mut self, schedule: Schedule, key: &str) {
+        if let Some(fault) = schedule.fault() {
+            self.require(false, key, fault);
         }
     }
 }

@@ -32,6 +32,7 @@ mod providers;
 mod read;
 mod refresh;
 mod report;
+mod schedule;
 mod shape;
 mod source;
 mod store;
@@ -54,11 +55,12 @@ pub use self::pairs::{GraphOver, PairsConfig};
 pub use self::providers::{Arena, Convolutions, CudaConfig, Provider};
 pub use self::refresh::{FirstRefresh, OnNewerModel, OnRefreshError, RefreshConfig};
 pub use self::report::ReportConfig;
+pub use self::schedule::Schedule;
 pub use self::source::{OnCorrupt, SourceConfig};
 pub use self::store::{Advice, StoreConfig, Verify};
 pub use self::stream::StreamConfig;
 pub use self::views::{Combine, ViewConfig};
-pub use self::walk::{Coverage, RestartProbability, SamplerKind, WalkConfig};
+pub use self::walk::{Coverage, SamplerKind, WalkConfig, WarmUp};
 use crate::error::{Error, Fault, Faults, Result};
 
 /// All settings of one run: what a pipeline file holds.

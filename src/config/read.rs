@@ -307,7 +307,7 @@ mod tests {
             encode.cuda = { devices = [1, 2], memory_limit = 100_000_000 }
             encode.image.mean = [0.5]
             source.options = { region = 'x', timeout = 5 }
-            walk.restart_probability = { start = 0.2, end = 0.1, per_epoch = 0.05 }";
+            walk.restart_probability = { from = 0.2, to = 0.1, epochs = 2 }";
         let overrides =
             ["encode.cuda.tf32=true", "source.options={ region = 'y' }", "walk.restart_probability=0.3"].map(as_toml);
         let mut reader = Reader::default();

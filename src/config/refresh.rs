@@ -40,6 +40,9 @@ pub struct RefreshConfig {
     /// When the first embeddings and graph are made in a run that begins with a [`walk.warm_up`](super::WarmUp).
     /// Default `start`. Without a warm-up they are made before the first mini-batch in any case.
     pub first: FirstRefresh,
+    /// Whether the stream waits for the first graph once the warm-up is over. Default true. If false, mini-batches stay
+    /// uniform until it is there: the trainer never waits, and no two runs are alike.
+    pub wait_for_first: bool,
     /// The graph of a refresh that begins at step s is used from exactly step s + `swap_after_steps` on, and the stream
     /// waits for it if it must: what a run yields then depends on no clock, if `every_steps` is the only trigger.
     /// Default: none, and a graph is used as soon as it is ready, and never waited for.
@@ -55,7 +58,7 @@ pub enum FirstRefresh {
     Start,
     /// When the trainer has taken the warm-up's last mini-batch, or at the first call of
     /// [`refresh_now`](crate::refresh::RefreshHandle::refresh_now) before: with the model and the pushed vectors of
-    /// then. The stream waits meanwhile, unless `walk.warm_up` says otherwise.
+    /// then. The stream waits meanwhile, see [`wait_for_first`](RefreshConfig::wait_for_first).
     AfterWarmUp,
 }
 
@@ -95,6 +98,7 @@ impl Default for RefreshConfig {
             on_error: OnRefreshError::Keep,
             max_failures: 1,
             first: FirstRefresh::Start,
+            wait_for_first: true,
             swap_after_steps: None,
         }
     }

@@ -1,9 +1,7 @@
-use std::fmt;
-
-use serde::de::{Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
-use serde::{Deserialize, Serialize, de};
+use serde::{Deserialize, Serialize};
 
 use super::check::{Check, Checker};
+use super::schedule::Schedule;
 
 /// `[walk]`: how mini-batches are drawn from the graph.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -15,8 +13,20 @@ pub struct WalkConfig {
     pub sampler: SamplerKind,
     /// α in the paper: the probability of going back to the start instead of on to a neighbor; 0 up to but not
     /// including 1, default 0.1. Larger values keep a mini-batch nearer to its start, at 1 / (1 − α) times the steps. A
-    /// number, or a schedule over epochs: `{ start = 0.2, end = 0.05, per_epoch = 0.02 }`.
-    pub restart_probability: RestartProbability,
+    /// number or a [`Schedule`], such as `{ from = 0.2, to = 0.05, epochs = 8 }`.
+    pub restart_probability: Schedule,
+    /// How many walks of B / `starts` samples each make a mini-batch, from unrelated starts; whole numbers from 1 to B,
+    /// default 1, which is the paper's. More starts make a mini-batch of several neighborhoods: each sample keeps a few
+    /// hard negatives, and the others are as far as chance has them. Touch it if mini-batches of one neighborhood have
+    /// too many false negatives. A number or a [`Schedule`], rounded while it moves.
+    pub starts: Schedule,
+    /// The share of a mini-batch that is drawn uniformly, 0 to 1; default 0, which is the paper's. 1 makes mini-batches
+    /// uniform. Touch it if training on hard mini-batches alone is unstable, or makes unrelated samples similar. A
+    /// number or a [`Schedule`], such as `{ from = 1, to = 0.1, steps = 10_000 }` for mini-batches that grow harder.
+    pub random_share: Schedule,
+    /// How long a run draws uniform mini-batches before walks begin: `{ steps = 1000 }` or `{ epochs = 1 }`; default:
+    /// walks begin at once. Touch it if a model that has learned nothing yet has no useful neighbors.
+    pub warm_up: Option<WarmUp>,
     /// How often each sample is drawn in an epoch. Default `exact`: once.
     pub coverage: Coverage,
     /// Explicit hard negatives of each sample beside those that the mini-batch has anyway, 0 to 1,000; default 0. They
@@ -53,76 +63,41 @@ pub enum Coverage {
     Paper,
 }
 
-/// α, constant or changing from epoch to epoch: epoch e has `start` − e · `per_epoch`, bounded by `end`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct RestartProbability {
-    /// α in epoch 0.
-    pub start: f64,
-    /// The value at which it stops falling, or, with a negative `per_epoch`, rising.
-    pub end: f64,
-    /// How much smaller α is in each epoch than in the one before.
-    pub per_epoch: f64,
+/// How long a run draws uniform mini-batches before walks begin; at least 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WarmUp {
+    /// Up to this step of the run: its mini-batch is the first from a walk.
+    Steps(u64),
+    /// This many whole epochs.
+    Epochs(u64),
 }
 
-impl RestartProbability {
-    /// The same in every epoch.
+impl WarmUp {
+    /// Whether the mini-batch of `step`, which lies in `epoch`, belongs to the warm-up; both count from 0.
     #[must_use]
-    pub const fn constant(alpha: f64) -> Self {
-        Self { start: alpha, end: alpha, per_epoch: 0.0 }
+    pub fn lasts(self, step: u64, epoch: u64) -> bool {
+        match self {
+            Self::Steps(steps) => step < steps,
+            Self::Epochs(epochs) => epoch < epochs,
+        }
     }
 
-    /// In `epoch`, from 0.
+    /// The first step after the warm-up; `None` if epochs decide.
     #[must_use]
-    pub fn at(self, epoch: u64) -> f64 {
-        let alpha = self.start - self.per_epoch * epoch as f64;
-        alpha.clamp(self.start.min(self.end), self.start.max(self.end))
+    pub fn end(self) -> Option<u64> {
+        match self {
+            Self::Steps(steps) => Some(steps),
+            Self::Epochs(_) => None,
+        }
     }
 }
 
-impl From<f64> for RestartProbability {
-    fn from(alpha: f64) -> Self {
-        Self::constant(alpha)
-    }
-}
-
-impl<'de> Deserialize<'de> for RestartProbability {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct NumberOrSchedule;
-
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Schedule {
-            start: f64,
-            end: f64,
-            per_epoch: f64,
-        }
-
-        impl<'de> Visitor<'de> for NumberOrSchedule {
-            type Value = RestartProbability;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number or a schedule `{ start, end, per_epoch }`")
-            }
-
-            fn visit_f64<E: de::Error>(self, alpha: f64) -> Result<Self::Value, E> {
-                Ok(alpha.into())
-            }
-
-            fn visit_i64<E: de::Error>(self, alpha: i64) -> Result<Self::Value, E> {
-                Ok((alpha as f64).into())
-            }
-
-            fn visit_u64<E: de::Error>(self, alpha: u64) -> Result<Self::Value, E> {
-                Ok((alpha as f64).into())
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                let Schedule { start, end, per_epoch } = Schedule::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(RestartProbability { start, end, per_epoch })
-            }
-        }
-
-        deserializer.deserialize_any(NumberOrSchedule)
+impl WalkConfig {
+    /// Whether the mini-batch of `step`, which lies in `epoch`, belongs to the warm-up; both count from 0.
+    #[must_use]
+    pub fn is_warm_up(&self, step: u64, epoch: u64) -> bool {
+        self.warm_up.is_some_and(|warm_up| warm_up.lasts(step, epoch))
     }
 }
 
@@ -131,7 +106,10 @@ impl Default for WalkConfig {
         Self {
             batch_size: 256,
             sampler: SamplerKind::RandomWalk,
-            restart_probability: RestartProbability::constant(0.1),
+            restart_probability: Schedule::Constant(0.1),
+            starts: Schedule::Constant(1.0),
+            random_share: Schedule::Constant(0.0),
+            warm_up: None,
             coverage: Coverage::Exact,
             negatives: 0,
             drop_last: false,
@@ -146,15 +124,24 @@ impl Check for WalkConfig {
         let size = self.batch_size;
         let message = format!("is {size}, but a mini-batch needs at least 2 samples, or there is no negative");
         check.require(size >= 2, "batch_size", message);
-        let RestartProbability { start, end, per_epoch } = self.restart_probability;
-        let outside = [start, end].into_iter().find(|alpha| !(0.0..1.0).contains(alpha));
-        let alpha = outside.unwrap_or(start);
+        let outside = self.restart_probability.ends().into_iter().find(|alpha| !(0.0..1.0).contains(alpha));
+        let alpha = outside.unwrap_or_default();
         let message =
             format!("is {alpha}; it must be at least 0 and below 1, or the walk never leaves its start (0.1 is usual)");
         check.require(outside.is_none(), "restart_probability", message);
-        let towards = per_epoch.is_finite() && (start - end) * per_epoch >= 0.0 && (start == end || per_epoch != 0.0);
-        let message = format!("goes from {start} by {per_epoch} an epoch and never comes to {end}; give another step");
-        check.require(outside.is_some() || towards, "restart_probability", message);
+        check.schedule(self.restart_probability, "restart_probability");
+        let is_count = |starts: &f64| starts.fract() == 0.0 && (1.0..=size.max(1) as f64).contains(starts);
+        let outside = self.starts.ends().into_iter().find(|starts| !is_count(starts));
+        let starts = outside.unwrap_or_default();
+        let message = format!("is {starts}; it must be a whole number from 1 to walk.batch_size, which is {size}");
+        check.require(outside.is_none(), "starts", message);
+        check.schedule(self.starts, "starts");
+        let outside = self.random_share.ends().into_iter().find(|share| !(0.0..=1.0).contains(share));
+        let share = outside.unwrap_or_default();
+        check.require(outside.is_none(), "random_share", format!("is {share}; it must lie between 0 and 1"));
+        check.schedule(self.random_share, "random_share");
+        let is_some_time = !matches!(self.warm_up, Some(WarmUp::Steps(0) | WarmUp::Epochs(0)));
+        check.require(is_some_time, "warm_up", "must be at least 1 step or epoch; leave it out for no warm-up");
         check.require(self.negatives <= 1000, "negatives", "must lie between 0 and 1,000");
     }
 }

@@ -163,12 +163,12 @@ impl Startup {
         row_columns: RowColumns,
     ) -> Result<MiniBatchStream> {
         let RunStart { state, folder: checkpoint_folder, delivered, .. } = run;
-        let PipelineConfig { walk, stream, seed, .. } = self.config;
+        let PipelineConfig { walk, stream, refresh, seed, .. } = self.config;
         let (tx, rx) = mpsc::channel(stream.prefetch);
         let mut tasks = JoinSet::new();
         tasks.spawn(supervise(worker, tx.downgrade()));
 
-        let settings = ProducerSettings { row_columns, walk, stream, seed };
+        let settings = ProducerSettings { row_columns, walk, stream, waits_for_first: refresh.wait_for_first, seed };
         let published = handle.published();
         let begun_from = state.clone();
         let folder = checkpoint_folder.clone();

@@ -45,13 +45,6 @@ impl DrawnFrom {
         }
     }
 
-    pub fn guards(&self) -> &Guards {
-        match self {
-            Self::Rows(rows) => &rows.guards,
-            Self::Snapshot(snapshot) => &snapshot.guards,
-        }
-    }
-
     /// The number of samples that an epoch has which begins here.
     pub fn samples(&self) -> usize {
         self.snapshot().map_or(self.store().len(), |snapshot| snapshot.embeddings.present())
@@ -71,7 +64,7 @@ impl UnembeddedRows {
     /// Reads the rows for their groups. Blocks.
     pub fn new(store: Store, rules: &GuardRules) -> Result<Self> {
         let groups: Arc<Groups> = Groups::of(&store, &rules.keys)?.into();
-        let guards = Guards::unembedded(&rules.config, groups);
+        let guards = Guards::of_groups(&rules.config, groups);
         Ok(Self { store, guards })
     }
 }

@@ -105,7 +105,7 @@ impl Observer {
         while measure.similarity.len() < self.sizes.len() {
             let Some(mut epoch) = epochs.next() else { break };
             while measure.similarity.len() < self.sizes.len()
-                && let Some(draw) = epoch.next(Some(&snapshot.graph))
+                && let Some(draw) = epoch.next(&snapshot.graph)
             {
                 measure.similarity.push(snapshot.embeddings.mean_similarity(&draw.ids));
                 measure.shared.extend(self.labels.as_ref().map(|labels| labels.shared(&draw.ids)));

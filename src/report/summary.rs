@@ -132,6 +132,9 @@ impl Summary {
             "{:<12} {} moves, {} restarts, {} new starts, {} uniform top-ups",
             "walks", counts.moves, counts.restarts, counts.new_starts, counts.uniform_top_ups
         )?;
+        if counts.uniform_draws > 0 {
+            write!(f, ", {} uniform draws", counts.uniform_draws)?;
+        }
         if counts.refused() == 0 && counts.short == 0 {
             return Ok(());
         }

@@ -56,6 +56,8 @@ pub(crate) struct ProducerSettings {
     pub row_columns: RowColumns,
     pub walk: WalkConfig,
     pub stream: StreamConfig,
+    /// Whether a run without a snapshot waits for one once its warm-up is over.
+    pub waits_for_first: bool,
     pub seed: u64,
 }
 
@@ -69,7 +71,7 @@ impl Producer {
         state: &State,
         checkpoint_folder: Option<CheckpointFolder>,
     ) -> Result<Self> {
-        let ProducerSettings { row_columns, walk, stream, seed } = &settings;
+        let ProducerSettings { row_columns, walk, stream, seed, .. } = &settings;
         let from = match (published.current(), published.unembedded()) {
             (Some(snapshot), _) => DrawnFrom::Snapshot(snapshot),
             (None, Some(rows)) => DrawnFrom::Rows(rows.clone()),
@@ -178,9 +180,9 @@ impl Producer {
     /// and after it if the run is not to wait for the first one.
     async fn drawn_from(&mut self) -> Result<DrawnFrom> {
         if let Some(rows) = self.published.unembedded() {
-            let walk = &self.settings.walk;
+            let ProducerSettings { walk, waits_for_first, .. } = &self.settings;
             let is_warm_up = walk.is_warm_up(self.step, self.epoch);
-            let goes_on = !is_warm_up && !walk.waits_for_graph() && self.published.current().is_none();
+            let goes_on = !is_warm_up && !waits_for_first && self.published.current().is_none();
             if goes_on {
                 self.published.need_first_at(self.step);
             }
@@ -310,6 +312,9 @@ impl Producer {
 
 /// The next mini-batch that has a sample for every rank.
 fn next_draw(sampler: &mut EpochSampler, from: &DrawnFrom, world_size: usize) -> Option<Draw> {
-    let graph = from.snapshot().map(|snapshot| &snapshot.graph);
-    std::iter::from_fn(|| sampler.next_guarded(graph, from.guards())).find(|draw| draw.ids.len() >= world_size)
+    let next = || match from {
+        DrawnFrom::Rows(rows) => sampler.next_uniform(&rows.guards),
+        DrawnFrom::Snapshot(snapshot) => sampler.next_guarded(&snapshot.graph, &snapshot.guards),
+    };
+    std::iter::from_fn(next).find(|draw| draw.ids.len() >= world_size)
 }

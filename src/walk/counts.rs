@@ -8,10 +8,12 @@ pub struct WalkCounts {
     pub moves: u64,
     /// Moves that left from the start again instead of going on.
     pub restarts: u64,
-    /// Starts after the first one, since the walk met no new member for long or nearest-first ran out of neighbors.
+    /// Starts of a walk after its first one, since it met no new member for long or nearest-first ran out of neighbors.
     pub new_starts: u64,
     /// Samples that were drawn uniformly, since the walk had used up its moves.
     pub uniform_top_ups: u64,
+    /// Samples that were drawn uniformly as `walk.random_share` and `walk.warm_up` say.
+    pub uniform_draws: u64,
     /// Samples that were refused as copies of a member, by content or by `guards.duplicate_similarity`.
     pub refused_duplicates: u64,
     /// Samples that were refused since they share a value with a member: of `guards.distinct`, or of a pair's columns.
@@ -50,6 +52,7 @@ impl std::ops::AddAssign for WalkCounts {
             restarts,
             new_starts,
             uniform_top_ups,
+            uniform_draws,
             refused_duplicates,
             refused_distinct,
             refused_nearest,
@@ -63,6 +66,7 @@ impl std::ops::AddAssign for WalkCounts {
         self.restarts += restarts;
         self.new_starts += new_starts;
         self.uniform_top_ups += uniform_top_ups;
+        self.uniform_draws += uniform_draws;
         self.refused_duplicates += refused_duplicates;
         self.refused_distinct += refused_distinct;
         self.refused_nearest += refused_nearest;

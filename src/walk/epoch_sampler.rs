@@ -2,13 +2,15 @@ use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 
 use super::counts::WalkCounts;
+use super::dials::Dials;
 use super::filling::Filling;
 use super::guards::{Admission, BatchGuard, GuardScratch, Guards, SparseBitSet};
 use super::must_draw::MustDraw;
-use super::negatives::{NegativeRequest, NegativeSearch};
+use super::negatives::NegativeRequest;
+use super::plan::Plan;
 use super::remaining::Remaining;
 use super::reverse::ReverseEdges;
-use super::{knn, random_walk};
+use super::skipped::SkippedSamples;
 use crate::config::{Coverage, SamplerKind, WalkConfig};
 use crate::graph::ProximityGraph;
 use crate::sample::SampleId;
@@ -17,7 +19,9 @@ use crate::sample::SampleId;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Draw {
-    /// The distinct samples of the mini-batch, in the order in which they were found.
+    /// The distinct samples of the mini-batch, in the order in which walks found them.
+    ///
+    /// Those of the random share are placed evenly between the others, so that all slices have the same mixture.
     pub ids: Vec<SampleId>,
     /// The explicit negatives [ids × `walk.negatives`], near their sample and never one of `ids`.
     ///
@@ -36,11 +40,16 @@ pub struct Draw {
 /// left out of this epoch, and take part in the next one like all others.
 ///
 /// The paper's [coverage](Coverage::Paper) lets samples come more than once.
+///
+/// During the [warm-up](WalkConfig::warm_up) mini-batches and explicit negatives are uniform. They can be drawn
+/// [without a graph](Self::next_uniform); an epoch that began so goes on with one.
 #[derive(Clone, Debug)]
 pub struct EpochSampler {
     config: WalkConfig,
     seed: u64,
     epoch: u64,
+    /// The step of the run at which the epoch began.
+    began_at_step: u64,
     samples: usize,
     drawn: u64,
     ended: bool,
@@ -51,6 +60,9 @@ pub struct EpochSampler {
     all: Option<Remaining>,
     reverse: Option<ReverseEdges>,
     must_draw: Option<MustDraw>,
+    /// Whether samples that embeddings have skipped stay in the epoch.
+    keeps_skipped: bool,
+    skipped: Option<SkippedSamples>,
     guard_scratch: GuardScratch,
     /// The samples that cannot be an explicit negative of the mini-batch any more.
     used: SparseBitSet,
@@ -82,11 +94,27 @@ impl EpochSampler {
         Self { drawn: left.drawn, ..sampler }
     }
 
+    /// The same epoch, beginning at `step` of the run instead of 0: schedules and the warm-up count from step 0.
+    #[must_use]
+    pub fn began_at_step(self, step: u64) -> Self {
+        Self { began_at_step: step, ..self }
+    }
+
+    /// The same epoch, with the samples in it that embeddings skip: it began before there were any.
+    ///
+    /// They are drawn uniformly, evenly over the mini-batches to come, so that the epoch keeps its length. Guards by
+    /// similarity do not know them.
+    #[must_use]
+    pub fn keeping_skipped(self) -> Self {
+        Self { keeps_skipped: true, ..self }
+    }
+
     fn over(remaining: Remaining, samples: usize, config: &WalkConfig, seed: u64, epoch: u64) -> Self {
         Self {
             config: config.clone(),
             seed,
             epoch,
+            began_at_step: 0,
             samples,
             drawn: 0,
             ended: false,
@@ -95,6 +123,8 @@ impl EpochSampler {
             all: (config.coverage == Coverage::Paper).then(|| Remaining::all(samples)),
             reverse: None,
             must_draw: None,
+            keeps_skipped: false,
+            skipped: None,
             guard_scratch: GuardScratch::default(),
             used: SparseBitSet::default(),
         }
@@ -113,6 +143,12 @@ impl EpochSampler {
     #[must_use]
     pub fn drawn(&self) -> u64 {
         self.drawn
+    }
+
+    /// The step of the run that the next mini-batch belongs to.
+    #[must_use]
+    pub fn step(&self) -> u64 {
+        self.began_at_step + self.drawn
     }
 
     /// How many samples the epoch has.
@@ -141,7 +177,7 @@ impl EpochSampler {
     /// # Panics
     /// Panics if `graph` has fewer samples than this epoch.
     pub fn next(&mut self, graph: &ProximityGraph) -> Option<Draw> {
-        self.draw(graph, None)
+        self.draw(Some(graph), None)
     }
 
     /// Draws the [next](Self::next) mini-batch under guards, which also hold between samples and negatives.
@@ -149,21 +185,31 @@ impl EpochSampler {
     /// # Panics
     /// Panics if `graph`, or the embeddings of `guards`, have fewer samples than this epoch.
     pub fn next_guarded(&mut self, graph: &ProximityGraph, guards: &Guards) -> Option<Draw> {
-        self.draw(graph, (!guards.is_idle()).then_some(guards))
+        self.draw(Some(graph), (!guards.is_idle()).then_some(guards))
     }
 
-    fn draw(&mut self, graph: &ProximityGraph, guards: Option<&Guards>) -> Option<Draw> {
+    /// Draws the next mini-batch uniformly, without a graph, as during a warm-up before there is one.
+    ///
+    /// Guards of [groups](Guards::of_groups) hold, between samples and negatives too; negatives are uniform.
+    ///
+    /// # Panics
+    /// Panics if `guards` have embeddings, and these have fewer samples than this epoch.
+    pub fn next_uniform(&mut self, guards: &Guards) -> Option<Draw> {
+        self.draw(None, (!guards.is_idle()).then_some(guards))
+    }
+
+    fn draw(&mut self, graph: Option<&ProximityGraph>, guards: Option<&Guards>) -> Option<Draw> {
         let (size, least) = self.size(guards.is_some())?;
         let mut generator = generator(self.seed, self.epoch, self.drawn);
-        self.update_reverse_edges(graph, guards.map_or(0, Guards::skip));
-        let must_draw = guards.map_or_else(Vec::new, |guards| self.must_draw(guards, &mut generator));
+        let plan = self.plan(size, graph, guards, &mut generator);
         for _ in 0..MAX_ATTEMPTS_PER_BATCH {
             let mut guard_scratch = std::mem::take(&mut self.guard_scratch);
             let draw = match guards {
-                None => self.fill(graph, 0, size, &[], (), &mut generator),
+                None => self.fill(&plan, graph, (), &mut generator),
                 Some(guards) => {
-                    let guard = BatchGuard::new(guards, graph, &mut guard_scratch);
-                    self.fill(graph, guards.skip(), size, &must_draw, guard, &mut generator)
+                    let len = graph.map_or(self.samples, ProximityGraph::len);
+                    let guard = BatchGuard::new(guards, graph, len, &mut guard_scratch);
+                    self.fill(&plan, graph, guard, &mut generator)
                 }
             };
             self.guard_scratch = guard_scratch;
@@ -180,6 +226,24 @@ impl EpochSampler {
         }
         self.ended = true;
         None
+    }
+
+    /// What the next mini-batch is to be.
+    fn plan(
+        &mut self,
+        size: usize,
+        graph: Option<&ProximityGraph>,
+        guards: Option<&Guards>,
+        generator: &mut ChaCha8Rng,
+    ) -> Plan {
+        let dials = Dials::at(&self.config, self.step(), self.epoch, None);
+        let skip = guards.map_or(0, Guards::skip);
+        if let Some(graph) = graph.filter(|_| dials.sampler == SamplerKind::RandomWalk) {
+            self.update_reverse_edges(graph, skip);
+        }
+        let must_draw = guards.map_or_else(Vec::new, |guards| self.must_draw(guards, generator));
+        let skipped = guards.map_or_else(Vec::new, |guards| self.skipped(guards, size, generator));
+        Plan { size, dials, skip, must_draw, keeps_skipped: self.keeps_skipped, skipped }
     }
 
     /// Marks the samples of an attempt as drawn if it was `found` to be large enough; otherwise they remain.
@@ -222,7 +286,7 @@ impl EpochSampler {
     /// Makes reverse edges in the later part of an epoch, and keeps them up to date, so that walks find what remains.
     fn update_reverse_edges(&mut self, graph: &ProximityGraph, skip: usize) {
         let late = self.remaining.len() < self.samples - self.samples / FORWARD_ONLY_DIVISOR;
-        let walks = self.config.sampler == SamplerKind::RandomWalk && self.config.coverage == Coverage::Exact;
+        let walks = self.config.coverage == Coverage::Exact;
         match &mut self.reverse {
             Some(reverse) if reverse.are_of(graph) => reverse.keep_remaining(&self.remaining),
             reverse if late && walks => *reverse = Some(ReverseEdges::new(graph, &self.remaining, skip)),
@@ -239,48 +303,48 @@ impl EpochSampler {
             Some(must_draw) => must_draw,
             None => MustDraw::new(guards.groups(), &self.remaining),
         };
-        let left = mini_batches_per_epoch(self.samples, &self.config) - self.drawn;
+        let left = self.mini_batches_left();
         self.must_draw.insert(must_draw).samples(&self.remaining, left, generator)
     }
 
-    /// Makes one attempt at a mini-batch, which begins with the `must_draw` samples.
+    /// The samples without an embedding that the next mini-batch takes.
+    fn skipped(&mut self, guards: &Guards, size: usize, generator: &mut ChaCha8Rng) -> Vec<SampleId> {
+        let Some(embeddings) = guards.skipping().filter(|_| self.keeps_skipped) else { return Vec::new() };
+        let skipped = match self.skipped.take().filter(|skipped| skipped.are_of(embeddings)) {
+            Some(skipped) => skipped,
+            None => SkippedSamples::new(embeddings, &self.remaining),
+        };
+        let left = self.mini_batches_left();
+        self.skipped.insert(skipped).draw(&self.remaining, size, left, generator)
+    }
+
+    /// How many mini-batches are to come, this one included; with the paper's coverage, at least how many.
+    fn mini_batches_left(&self) -> u64 {
+        mini_batches_per_epoch(self.samples, &self.config).saturating_sub(self.drawn)
+    }
+
+    /// Makes one attempt at a mini-batch.
     fn fill<A: Admission>(
         &mut self,
-        graph: &ProximityGraph,
-        skip: usize,
-        size: usize,
-        must_draw: &[SampleId],
+        plan: &Plan,
+        graph: Option<&ProximityGraph>,
         admission: A,
         generator: &mut ChaCha8Rng,
     ) -> Draw {
-        let alpha = self.config.restart_probability.at(self.epoch);
         let (source, unseen) = match &mut self.all {
             // A last, smaller mini-batch takes nothing but what remains.
-            Some(all) if size == self.config.batch_size => (all, Some(&mut self.remaining)),
+            Some(all) if plan.size == self.config.batch_size => (all, Some(&mut self.remaining)),
             _ => (&mut self.remaining, None),
         };
-        let mut filling = Filling::new(size, source, unseen, admission);
-        for &id in must_draw {
-            if !filling.is_full() {
-                filling.offer(id);
-            }
-        }
-        match self.config.sampler {
-            SamplerKind::RandomWalk => {
-                random_walk::draw(graph, self.reverse.as_ref(), skip, &mut filling, alpha, generator);
-            }
-            SamplerKind::Knn => knn::draw(graph, skip, &mut filling, generator),
-            SamplerKind::Uniform => {
-                filling.top_up(generator);
-            }
-        }
+        let mut filling = Filling::new(plan.size, source, unseen, admission);
+        plan.fill(graph, self.reverse.as_ref(), &mut filling, generator);
         let Filling { ids, mut counts, mut admission, .. } = filling;
-        counts.short = (size - ids.len()) as u64;
+        counts.short = (plan.size - ids.len()) as u64;
         let mut negatives = Vec::new();
         if self.config.negatives > 0 {
             let request = NegativeRequest { of: &ids, count: self.config.negatives, samples: self.samples };
-            let search = NegativeSearch { graph, skip, restart_probability: alpha };
-            negatives = request.draw(&search, &mut self.used, &mut admission, &mut counts, generator);
+            let search = plan.negative_search(graph);
+            negatives = request.draw(search.as_ref(), &mut self.used, &mut admission, &mut counts, generator);
         }
         counts += admission.counts();
         Draw { ids, negatives, counts }

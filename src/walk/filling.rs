@@ -11,7 +11,8 @@ pub(super) struct Filling<'a, A> {
     pub counts: WalkCounts,
     /// Decides which samples may join.
     pub admission: A,
-    size: usize,
+    /// How many members make it full.
+    goal: usize,
     /// The samples that may be taken.
     source: &'a mut Remaining,
     /// The samples that walks start at with the paper's coverage: those not seen in this epoch.
@@ -32,7 +33,7 @@ impl<'a, A: Admission> Filling<'a, A> {
             ids: Vec::with_capacity(size),
             counts: WalkCounts::default(),
             admission,
-            size,
+            goal: size,
             source,
             unseen,
             picked: [0; 2],
@@ -40,24 +41,37 @@ impl<'a, A: Admission> Filling<'a, A> {
         }
     }
 
-    pub fn size(&self) -> usize {
-        self.size
+    /// Makes it full at `goal` members; at first it is at its size.
+    pub fn aim_for(&mut self, goal: usize) {
+        self.goal = goal;
     }
 
     pub fn is_full(&self) -> bool {
-        self.ids.len() >= self.size
+        self.ids.len() >= self.goal
     }
 
     /// Takes a sample if it remains and may join, and returns whether it did.
     #[inline]
     pub fn offer(&mut self, id: SampleId) -> bool {
-        if !self.source.contains(id) || !self.admission.admits(id) {
-            return false;
+        let joins = self.source.contains(id) && self.admission.admits(id);
+        if joins {
+            self.join(id);
         }
+        joins
+    }
+
+    /// Takes a sample like [`offer`](Self::offer), even if embeddings have skipped it.
+    pub fn offer_skipped(&mut self, id: SampleId) {
+        if !self.is_full() && self.source.contains(id) && self.admission.admits_skipped(id) {
+            self.join(id);
+        }
+    }
+
+    #[inline]
+    fn join(&mut self, id: SampleId) {
         self.source.take(id);
         self.admission.join(id);
         self.ids.push(id);
-        true
     }
 
     /// Takes a uniformly random sample that may join; `None` if there is none, or none among very many.

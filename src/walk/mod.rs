@@ -10,6 +10,10 @@
 //! | B, α, K, N | `walk.batch_size`, `walk.restart_probability`, `graph.neighbors`, number of samples |
 //! | member | a sample that is in the mini-batch already |
 //! | remaining, drawn | not yet in a mini-batch of this epoch, and the opposite |
+//! | part | the members that one of `walk.starts` walks has found, and its must-draw samples |
+//! | random share | the share of a mini-batch that is drawn uniformly, `walk.random_share` |
+//! | warm-up | the first steps or epochs of a run, which draw uniformly, `walk.warm_up` |
+//! | skipped | a sample that could not be embedded |
 //! | start | the sample that a walk restarts from |
 //! | move | one edge of the walk, from the current sample or, with probability α, from the start |
 //! | rank, `skip` | position among a sample's neighbors, and how many nearest ones guards forbid |
@@ -35,16 +39,20 @@
 //! ```
 
 mod counts;
+mod dials;
 mod epoch_sampler;
 mod filling;
 pub(crate) mod guards;
 mod knn;
 mod must_draw;
 mod negatives;
+mod parts;
 mod path;
+mod plan;
 mod random_walk;
 mod remaining;
 mod reverse;
+mod skipped;
 
 pub use self::counts::WalkCounts;
 pub use self::epoch_sampler::{Draw, EpochSampler, Left, mini_batches_per_epoch};

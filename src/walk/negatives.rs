@@ -23,19 +23,19 @@ impl NegativeRequest<'_> {
     /// Draws negatives [samples of the mini-batch × count], distinct and none of the mini-batch.
     ///
     /// For each sample:
-    /// 1. Walk at random with restart from the sample, so that negatives are near it, and take what may join.
+    /// 1. Walk at random with restart from the sample, so that negatives are near it, and take what may join. Without a
+    ///    `search`, skip this.
     /// 2. If the walk is out of moves, draw uniformly.
     /// 3. If that fails too, repeat negatives of other samples; `None` stands for those that are still missing.
     pub fn draw(
         &self,
-        search: &NegativeSearch<'_>,
+        search: Option<&NegativeSearch<'_>>,
         used: &mut SparseBitSet,
         admission: &mut impl Admission,
         counts: &mut WalkCounts,
         generator: &mut impl Rng,
     ) -> Vec<Option<SampleId>> {
-        let NegativeSearch { graph, skip, restart_probability } = *search;
-        used.clear(graph.len());
+        used.clear(self.samples);
         self.of.iter().for_each(|id| used.set(id.index()));
         let mut negatives: Vec<Option<SampleId>> = Vec::with_capacity(self.of.len() * self.count);
         for (row, &id) in self.of.iter().enumerate() {
@@ -48,18 +48,18 @@ impl NegativeRequest<'_> {
                 }
                 fine
             };
-            let mut current = id;
-            let mut moves = 0;
-            while negatives.len() < end && moves < MAX_MOVES_PER_NEGATIVE * self.count && skip < graph.degree() {
-                let from = if generator.random_bool(restart_probability) { id } else { current };
-                current = graph.neighbors(from)[generator.random_range(skip..graph.degree())];
-                offer(&mut negatives, current);
-                moves += 1;
+            if let Some(search) = search {
+                let moves = MAX_MOVES_PER_NEGATIVE * self.count;
+                search.walk(id, moves, generator, |reached| {
+                    offer(&mut negatives, reached);
+                    negatives.len() < end
+                });
             }
             let mut draws = 0;
             while negatives.len() < end && draws < MAX_DRAWS_PER_NEGATIVE * self.count {
                 let any = SampleId::new(generator.random_range(0..self.samples));
-                counts.negatives_topped_up += u64::from(offer(&mut negatives, any));
+                let is_top_up = offer(&mut negatives, any) && search.is_some();
+                counts.negatives_topped_up += u64::from(is_top_up);
                 draws += 1;
             }
             while negatives.len() < end {
@@ -70,6 +70,21 @@ impl NegativeRequest<'_> {
             }
         }
         negatives
+    }
+}
+
+impl NegativeSearch<'_> {
+    /// Walks from a sample and `offer`s what it reaches, until this returns false or the moves are used up.
+    fn walk(&self, start: SampleId, moves: usize, generator: &mut impl Rng, mut offer: impl FnMut(SampleId) -> bool) {
+        let Self { graph, skip, restart_probability } = *self;
+        let mut current = start;
+        for _ in 0..if skip < graph.degree() { moves } else { 0 } {
+            let from = if generator.random_bool(restart_probability) { start } else { current };
+            current = graph.neighbors(from)[generator.random_range(skip..graph.degree())];
+            if !offer(current) {
+                return;
+            }
+        }
     }
 }
 

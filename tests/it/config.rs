@@ -62,6 +62,20 @@ fn impossible_values_are_refused() {
         ("walk.restart_probability = 1.5", "walk.restart_probability"),
         ("walk.restart_probability = -0.1", "walk.restart_probability"),
         ("walk.restart_probability = nan", "walk.restart_probability"),
+        ("walk.restart_probability = { from = 0.2, to = 1, steps = 9 }", "walk.restart_probability"),
+        ("walk.restart_probability = { from = 0.2, to = 0.1, steps = 0 }", "walk.restart_probability"),
+        ("walk.starts = 0", "walk.starts"),
+        ("walk.starts = 1.5", "walk.starts"),
+        ("walk.starts = 257", "walk.starts"),
+        ("walk.starts = { from = 1, to = 9, epochs = 0 }", "walk.starts"),
+        ("walk = { starts = { from = 9, to = 1, steps = 5 }, batch_size = 8 }", "walk.starts"),
+        ("walk.random_share = -0.1", "walk.random_share"),
+        ("walk.random_share = nan", "walk.random_share"),
+        ("walk.random_share = { from = 1, to = 1.1, steps = 5 }", "walk.random_share"),
+        ("walk.warm_up = { steps = 0 }", "walk.warm_up"),
+        ("walk.warm_up = { epochs = 0 }", "walk.warm_up"),
+        ("walk.warm_up = { step = 5 }", "walk.warm_up"),
+        ("walk.warm_up = 5", "walk.warm_up"),
         ("walk.batch_size = 0", "walk.batch_size"),
         ("walk.batch_size = 1", "walk.batch_size"),
         ("graph = { candidates = 1000, neighbors = 2000 }", "graph.neighbors"),
@@ -96,6 +110,16 @@ fn impossible_values_are_refused() {
         assert_eq!(found.len(), 1, "{setting}: {found:?}");
         assert_eq!(found[0].1, key);
     }
+}
+
+/// A schedule of an earlier release is told with its own numbers in the new form, and on which line it is.
+#[test]
+fn a_former_schedule_is_told_in_the_new_form() {
+    let text = "source.uri = 'a'\n[walk]\nrestart_probability = { start = 0.2, end = 0.05, per_epoch = 0.02 }\n";
+    let found = faults(text);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((found[0].0, found[0].1.as_str()), (Some(3), "walk.restart_probability"));
+    assert!(found[0].2.contains("{ from = 0.2, to = 0.05, epochs = 8 }"), "{}", found[0].2);
 }
 
 #[test]

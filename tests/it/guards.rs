@@ -157,7 +157,9 @@ proptest! {
             max_similarity, duplicate_similarity, max_relative_to_positive, skip_nearest, ..GuardsConfig::default()
         };
         let restart_probability = restart_probability.into();
-        let config = WalkConfig { batch_size, sampler, restart_probability, coverage, negatives, drop_last };
+        let config = WalkConfig {
+            batch_size, sampler, restart_probability, coverage, negatives, drop_last, ..WalkConfig::default()
+        };
         let mut epoch = EpochSampler::new(len, &config, seed, 0);
         let (applied, mut seen, mut count) = (data.guards(&guards), HashSet::new(), 0);
         while let Some(draw) = epoch.next_guarded(&data.graph, &applied) {

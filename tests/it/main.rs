@@ -56,5 +56,6 @@ mod store_end;
 mod support;
 mod updates;
 mod views;
+mod walk_dials;
 mod warm_up;
 mod words;

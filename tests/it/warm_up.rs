@@ -5,28 +5,29 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex};
 
 use futures::TryStreamExt;
-use prosampler::arrow::array::Array;
+use prosampler::arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
 use prosampler::config::{
     CheckpointConfig, FirstRefresh, GuardsConfig, OnBadSample, RefreshConfig, SamplerKind, StreamConfig, WalkConfig,
     WarmUp,
 };
-use prosampler::walk::EpochSampler;
+use prosampler::source::MemorySource;
+use prosampler::walk::{EpochSampler, Groups, Guards};
 use prosampler::{Error, MiniBatch, MiniBatchStream, PipelineBuilder, SampleId, State};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 
-use crate::support::{TestEncoder, pipeline, walk_config};
+use crate::support::{TestEncoder, pipeline, rows, walk_config};
 
 const SAMPLES: usize = 600;
 const BATCH_SIZE: usize = 20;
 const PER_EPOCH: u64 = 30;
 
 /// The steps of the warm-up, or its epochs.
-const WARM_UPS: [WarmUp; 2] = [WarmUp::steps(10), WarmUp::epochs(1)];
+const WARM_UPS: [WarmUp; 2] = [WarmUp::Steps(10), WarmUp::Epochs(1)];
 
 fn steps_of(warm_up: WarmUp) -> u64 {
-    if warm_up == WarmUp::steps(10) { 10 } else { PER_EPOCH }
+    if warm_up == WarmUp::Steps(10) { 10 } else { PER_EPOCH }
 }
 
 fn walk(warm_up: WarmUp) -> WalkConfig {
@@ -57,7 +58,8 @@ fn ids(all: &[MiniBatch]) -> Vec<Vec<SampleId>> {
 fn uniform(n: u64) -> Vec<Vec<SampleId>> {
     let config = WalkConfig { sampler: SamplerKind::Uniform, ..walk_config(BATCH_SIZE) };
     let mut epoch = EpochSampler::new(SAMPLES, &config, 7, 0);
-    (0..n).map(|_| epoch.next(None).unwrap().ids).collect()
+    let guards = Guards::of_groups(&GuardsConfig::default(), Groups::default().into());
+    (0..n).map(|_| epoch.next_uniform(&guards).unwrap().ids).collect()
 }
 
 /// Holds an encoder back until it is opened.
@@ -139,7 +141,7 @@ async fn the_first_embeddings_come_from_the_warmed_up_model() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_in_the_warm_up_makes_the_first_snapshot() {
-    let mut stream = builder(WarmUp::steps(10), FirstRefresh::AfterWarmUp).start().await.unwrap();
+    let mut stream = builder(WarmUp::Steps(10), FirstRefresh::AfterWarmUp).start().await.unwrap();
     take(&mut stream, 4).await;
     let refreshed = stream.handle().refresh_now().await.unwrap();
     assert_eq!((refreshed.graph_version.0, refreshed.skipped), (1, false));
@@ -153,8 +155,10 @@ async fn the_stream_goes_on_uniformly_if_it_is_told_to() {
     let gate = Arc::new(Gate::default());
     let held = gate.clone();
     let encoder = TestEncoder::new(SAMPLES).before_each_call(move |_| held.pass());
-    let warm_up = WarmUp { wait: false, ..WarmUp::steps(10) };
-    let mut stream = builder(warm_up, FirstRefresh::AfterWarmUp).encoder(encoder).start().await.unwrap();
+    let refresh =
+        RefreshConfig { first: FirstRefresh::AfterWarmUp, wait_for_first: false, ..RefreshConfig::default() };
+    let builder = builder(WarmUp::Steps(10), FirstRefresh::AfterWarmUp).encoder(encoder).refresh(refresh);
+    let mut stream = builder.start().await.unwrap();
     let all = take(&mut stream, 25).await;
     assert_eq!(ids(&all), uniform(25));
     assert_eq!(all.iter().map(|one| one.is_warm_up).collect::<Vec<_>>(), (0..25).map(|i| i < 10).collect::<Vec<_>>());
@@ -188,7 +192,7 @@ async fn samples_that_turn_out_bad_change_no_announced_length() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_snapshot_that_cannot_be_made_ends_the_run() {
     let encoder = TestEncoder::new(SAMPLES).altered(|_, n, vector| vector[0] = if n == 77 { f32::NAN } else { 1.0 });
-    let mut stream = builder(WarmUp::steps(10), FirstRefresh::AfterWarmUp).encoder(encoder).start().await.unwrap();
+    let mut stream = builder(WarmUp::Steps(10), FirstRefresh::AfterWarmUp).encoder(encoder).start().await.unwrap();
     take(&mut stream, 10).await;
     let error = stream.try_next().await.unwrap_err().to_string();
     assert!(error.contains("sample 77"), "{error}");
@@ -198,9 +202,12 @@ async fn a_first_snapshot_that_cannot_be_made_ends_the_run() {
 #[tokio::test(flavor = "multi_thread")]
 async fn guards_that_need_no_embeddings_hold_in_the_warm_up() {
     let guards = GuardsConfig { distinct: vec!["group".into()], max_similarity: Some(0.9), ..GuardsConfig::default() };
-    let source = crate::support::grouped_source(SAMPLES, 40);
+    let rows = rows(SAMPLES);
+    let group: ArrayRef = Arc::new(UInt32Array::from_iter_values((0..SAMPLES as u32).map(|n| n % 40)));
+    let columns = [("n", rows["n"].clone()), ("text", rows["text"].clone()), ("group", group)];
+    let source = MemorySource::new(vec![RecordBatch::try_from_iter(columns).unwrap()]).unwrap();
     let mut stream =
-        builder(WarmUp::steps(10), FirstRefresh::Start).source(source).guards(guards).start().await.unwrap();
+        builder(WarmUp::Steps(10), FirstRefresh::Start).source(source).guards(guards).start().await.unwrap();
     for one in take(&mut stream, u64::MAX).await {
         let mut groups: Vec<_> = one.ids.iter().map(|id| id.0 % 40).collect();
         groups.sort_unstable();
@@ -270,7 +277,7 @@ async fn a_run_is_resumed_exactly_at_every_step_of_its_warm_up_and_after_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_embeddings_vectors_are_checked_all_the_same() {
-    let stream = builder(WarmUp::steps(10), FirstRefresh::AfterWarmUp).start().await.unwrap();
+    let stream = builder(WarmUp::Steps(10), FirstRefresh::AfterWarmUp).start().await.unwrap();
     let handle = stream.handle();
     let refused = |ids: &[SampleId], vectors: &[f32]| handle.push_embeddings(ids, vectors).unwrap_err().kind();
     assert_eq!(refused(&[SampleId(600)], &[1.0; 8]), prosampler::ErrorKind::Argument);

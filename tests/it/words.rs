@@ -85,6 +85,8 @@ fn walks_are_counted_in_the_same_words() {
         assert!(summary.contains(&format!("{{}}_{field}")), "the summary lacks {field}");
         assert!(readme.contains(&format!("_{field}")), "the README's example lacks {field}");
     }
+    // The README's run has none of these.
+    assert!(fields.iter().any(|found| found == "uniform_draws") && summary.contains("{}_uniform_draws"));
     for refused in fields.iter().filter_map(|field| field.strip_prefix("refused_")).filter(|word| *word != "distinct") {
         assert!(summary.contains(&format!("_{refused}")), "the summary lacks what is refused as {refused}");
     }

@@ -22,7 +22,8 @@ pub struct Guards {
     config: GuardsConfig,
     /// The samples that must not share a mini-batch. The groups of key 0 are copies of each other.
     groups: Arc<Groups>,
-    embeddings: Arc<EmbeddingTable>,
+    /// Without embeddings nobody is too similar, and nobody was skipped.
+    embeddings: Option<Arc<EmbeddingTable>>,
 }
 
 impl Guards {
@@ -33,13 +34,22 @@ impl Guards {
     /// has skipped join no mini-batch.
     #[must_use]
     pub fn new(config: &GuardsConfig, groups: Arc<Groups>, embeddings: Arc<EmbeddingTable>) -> Self {
-        Self { config: config.clone(), groups, embeddings }
+        Self { config: config.clone(), groups, embeddings: Some(embeddings) }
+    }
+
+    /// Makes guards of groups alone, for mini-batches that are drawn before there are embeddings.
+    ///
+    /// `guards.distinct` and `guards.duplicates` hold; the guards by similarity wait for embeddings.
+    #[must_use]
+    pub fn of_groups(config: &GuardsConfig, groups: Arc<Groups>) -> Self {
+        Self { config: config.clone(), groups, embeddings: None }
     }
 
     /// Whether these guards refuse nothing.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.groups.is_empty() && self.config.skip_nearest == 0 && !self.by_similarity() && self.embeddings.is_whole()
+        let is_whole = self.embeddings.as_ref().is_none_or(|embeddings| embeddings.is_whole());
+        self.groups.is_empty() && self.config.skip_nearest == 0 && self.by_similarity().is_none() && is_whole
     }
 
     /// The groups of samples that share a value.
@@ -53,9 +63,20 @@ impl Guards {
         self.config.skip_nearest
     }
 
-    fn by_similarity(&self) -> bool {
+    /// The embeddings, if they have skipped samples.
+    pub(in crate::walk) fn skipping(&self) -> Option<&Arc<EmbeddingTable>> {
+        self.embeddings.as_ref().filter(|embeddings| !embeddings.is_whole())
+    }
+
+    /// The embeddings, if there are guards by similarity.
+    fn by_similarity(&self) -> Option<&EmbeddingTable> {
         let GuardsConfig { duplicate_similarity, max_similarity, max_relative_to_positive, .. } = &self.config;
-        duplicate_similarity.is_some() || max_similarity.is_some() || max_relative_to_positive.is_some()
+        let asked = duplicate_similarity.is_some() || max_similarity.is_some() || max_relative_to_positive.is_some();
+        self.embeddings.as_deref().filter(|_| asked)
+    }
+
+    fn is_skipped(&self, id: SampleId) -> bool {
+        self.embeddings.as_ref().is_some_and(|embeddings| embeddings.is_skipped(id))
     }
 }
 
@@ -63,6 +84,9 @@ impl Guards {
 pub(in crate::walk) trait Admission {
     /// Whether a sample may join.
     fn admits(&mut self, id: SampleId) -> bool;
+
+    /// Whether a sample may join even if embeddings have skipped it.
+    fn admits_skipped(&mut self, id: SampleId) -> bool;
 
     /// Records that a sample joins.
     fn join(&mut self, id: SampleId);
@@ -77,6 +101,11 @@ pub(in crate::walk) trait Admission {
 impl Admission for () {
     #[inline]
     fn admits(&mut self, _: SampleId) -> bool {
+        true
+    }
+
+    #[inline]
+    fn admits_skipped(&mut self, _: SampleId) -> bool {
         true
     }
 
@@ -104,16 +133,23 @@ pub(in crate::walk) struct GuardScratch {
 /// The guards of one mini-batch.
 pub(in crate::walk) struct BatchGuard<'a> {
     guards: &'a Guards,
-    graph: &'a ProximityGraph,
+    /// Without a graph, the guard of nearest neighbors waits.
+    graph: Option<&'a ProximityGraph>,
     scratch: &'a mut GuardScratch,
     counts: WalkCounts,
 }
 
 impl<'a> BatchGuard<'a> {
-    pub fn new(guards: &'a Guards, graph: &'a ProximityGraph, scratch: &'a mut GuardScratch) -> Self {
-        scratch.members.clear(graph.len());
-        scratch.refused.clear(graph.len());
-        scratch.near.clear(graph.len());
+    /// The guards of a mini-batch of samples whose ids, and whose neighbors' ids, are below `len`.
+    pub fn new(
+        guards: &'a Guards,
+        graph: Option<&'a ProximityGraph>,
+        len: usize,
+        scratch: &'a mut GuardScratch,
+    ) -> Self {
+        scratch.members.clear(len);
+        scratch.refused.clear(len);
+        scratch.near.clear(len);
         scratch.taken.clear(guards.groups.len());
         scratch.vectors.clear();
         scratch.pairs.clear();
@@ -122,8 +158,21 @@ impl<'a> BatchGuard<'a> {
 
     /// The nearest neighbors of a sample, which must not share its mini-batch.
     fn nearest(&self, id: SampleId) -> &'a [SampleId] {
-        let neighbors = self.graph.neighbors(id);
+        let neighbors = self.graph.map_or(&[][..], |graph| graph.neighbors(id));
         &neighbors[..self.guards.config.skip_nearest.min(neighbors.len())]
+    }
+
+    /// Whether a sample has joined or was refused.
+    fn is_decided(&self, id: SampleId) -> bool {
+        self.scratch.refused.has(id.index()) || self.scratch.members.has(id.index())
+    }
+
+    /// Whether no guard refuses a sample; if one does, that is counted.
+    fn is_allowed(&mut self, id: SampleId) -> bool {
+        let Some(counter) = self.refusal(id) else { return true };
+        *counter(&mut self.counts) += 1;
+        self.scratch.refused.set(id.index());
+        false
     }
 
     /// The counter of the guard that refuses a sample, if one does.
@@ -141,12 +190,12 @@ impl<'a> BatchGuard<'a> {
         if scratch.near.has(id.index()) || self.nearest(id).iter().any(|near| scratch.members.has(near.index())) {
             return Some(|counts| &mut counts.refused_nearest);
         }
-        if self.guards.by_similarity() { self.too_similar(id) } else { None }
+        self.too_similar(id)
     }
 
     /// The counter of the similarity guard that refuses a sample, if one does.
     fn too_similar(&mut self, id: SampleId) -> Option<fn(&mut WalkCounts) -> &mut u64> {
-        let table = &*self.guards.embeddings;
+        let table = self.guards.by_similarity().filter(|table| !table.is_skipped(id))?;
         let config = &self.guards.config;
         let GuardScratch { vectors, pairs, decoded, .. } = &mut *self.scratch;
         let vector = table.vector(id, decoded);
@@ -170,16 +219,11 @@ impl<'a> BatchGuard<'a> {
 
 impl Admission for BatchGuard<'_> {
     fn admits(&mut self, id: SampleId) -> bool {
-        if self.scratch.refused.has(id.index()) || self.scratch.members.has(id.index()) {
-            return false;
-        }
-        if self.guards.embeddings.is_skipped(id) {
-            return false;
-        }
-        let Some(counter) = self.refusal(id) else { return true };
-        *counter(&mut self.counts) += 1;
-        self.scratch.refused.set(id.index());
-        false
+        !self.is_decided(id) && !self.guards.is_skipped(id) && self.is_allowed(id)
+    }
+
+    fn admits_skipped(&mut self, id: SampleId) -> bool {
+        !self.is_decided(id) && self.is_allowed(id)
     }
 
     fn counts(&self) -> WalkCounts {
@@ -190,8 +234,7 @@ impl Admission for BatchGuard<'_> {
         self.scratch.members.set(id.index());
         self.guards.groups.groups_of(id).iter().for_each(|&group| self.scratch.taken.set(group as usize));
         self.nearest(id).iter().for_each(|near| self.scratch.near.set(near.index()));
-        if self.guards.by_similarity() {
-            let table = &*self.guards.embeddings;
+        if let Some(table) = self.guards.by_similarity().filter(|table| !table.is_skipped(id)) {
             self.scratch.vectors.extend_from_slice(table.vector(id, &mut self.scratch.decoded));
             self.scratch.pairs.push(table.pair_similarity(id).unwrap_or(0.0));
         }
