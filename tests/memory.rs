@@ -75,7 +75,13 @@ fn building_needs_the_memory_that_it_says() {
             (GraphBuilder::Exact, Precision::I8, (K + 136) * SAMPLES),
             (GraphBuilder::NnDescent, Precision::I8, (K + 220) * SAMPLES),
         ] {
-            let config = GraphConfig { builder, precision, candidates: 1000.into(), neighbors: Some(K), ..GraphConfig::default() };
+            let config = GraphConfig {
+                builder,
+                precision,
+                candidates: 1000.into(),
+                neighbors: Some(K),
+                ..GraphConfig::default()
+            };
             let before = NOW.load(Relaxed);
             PEAK.store(before, Relaxed);
             let graph = pool.install(|| graph::build(&table, &config, 1, GraphVersion(1)).unwrap());

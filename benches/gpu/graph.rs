@@ -35,7 +35,12 @@ pub fn run(check: &Check) -> Outcome<Value> {
         if name == "bf16" && check.provider == Provider::Cpu {
             continue;
         }
-        let config = GraphConfig { candidates: candidates.into(), neighbors: Some(neighbors), precision, ..GraphConfig::default() };
+        let config = GraphConfig {
+            candidates: candidates.into(),
+            neighbors: Some(neighbors),
+            precision,
+            ..GraphConfig::default()
+        };
         let value = pool.install(|| agreement(&device, &table(4_000, 64, similarity)?, &config))?;
         found.insert(format!("agreement-{name}"), value);
     }
@@ -50,7 +55,12 @@ pub fn run(check: &Check) -> Outcome<Value> {
     for &d in dimensions {
         let table = pool.install(|| table(samples, d, Similarity::Cosine))?;
         for precision in [Precision::F32, Precision::Bf16] {
-            let config = GraphConfig { candidates: candidates.into(), neighbors: Some(neighbors), precision, ..GraphConfig::default() };
+            let config = GraphConfig {
+                candidates: candidates.into(),
+                neighbors: Some(neighbors),
+                precision,
+                ..GraphConfig::default()
+            };
             let mut seconds = Vec::new();
             for seed in 0..3 {
                 let begun = Instant::now();
@@ -61,7 +71,8 @@ pub fn run(check: &Check) -> Outcome<Value> {
             let best = seconds.iter().copied().fold(f64::INFINITY, f64::min);
             found.insert(format!("d{d}-{name}"), json!({ "seconds": best, "all": seconds }));
         }
-        let config = GraphConfig { candidates: candidates.into(), neighbors: Some(neighbors), ..GraphConfig::default() };
+        let config =
+            GraphConfig { candidates: candidates.into(), neighbors: Some(neighbors), ..GraphConfig::default() };
         let begun = Instant::now();
         pool.install(|| build(&table, &config, 0, GraphVersion(1)))?;
         found.insert(format!("d{d}-processor"), json!({ "seconds": begun.elapsed().as_secs_f64() }));

@@ -81,7 +81,14 @@ fn compare(bench: &mut Bench, data: &Data, figure: &str, fast: &[&str], slow: &[
 
     let way = |name: String, builder, precision, recall| Ours {
         name,
-        config: GraphConfig { builder, precision, candidates: K.into(), neighbors: Some(K), recall, ..GraphConfig::default() },
+        config: GraphConfig {
+            builder,
+            precision,
+            candidates: K.into(),
+            neighbors: Some(K),
+            recall,
+            ..GraphConfig::default()
+        },
         recall: 0.0,
         times: Times::default(),
     };

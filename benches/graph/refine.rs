@@ -26,7 +26,12 @@ pub fn million(bench: &mut Bench) {
 }
 
 fn compare(bench: &mut Bench, before: &EmbeddingTable, figure: &str) {
-    let config = GraphConfig { builder: GraphBuilder::Exact, candidates: K.into(), neighbors: Some(K), ..GraphConfig::default() };
+    let config = GraphConfig {
+        builder: GraphBuilder::Exact,
+        candidates: K.into(),
+        neighbors: Some(K),
+        ..GraphConfig::default()
+    };
     // Takes as long for any embeddings.
     let build = || graph::build(before, &config, SEED, GraphVersion(1)).expect("settings that fit the data");
     let mut built = Times::default();

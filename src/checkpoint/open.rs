@@ -63,12 +63,7 @@ impl CheckpointFolder {
     /// There are none if the state was not kept, which is logged if vectors may be lost.
     ///
     /// Without a snapshot, `samples` is the size of the data set.
-    pub fn open_waiting(
-        &self,
-        state: &State,
-        snapshot: Option<&SavedSnapshot>,
-        samples: usize,
-    ) -> Result<SavedPushes> {
+    pub fn open_waiting(&self, state: &State, snapshot: Option<&SavedSnapshot>, samples: usize) -> Result<SavedPushes> {
         let manifest = Manifest::read(self.dir())?.unwrap_or_default();
         if !manifest.waiting_at_steps.contains(&state.step) {
             let is_in_snapshot = snapshot.is_some_and(|snapshot| !snapshot.pushed_at_step.is_empty());

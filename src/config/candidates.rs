@@ -45,9 +45,7 @@ impl GraphConfig {
         };
         let candidates = match self.candidates {
             Candidates::Number(number) => number,
-            Candidates::Auto | Candidates::Share(_) => {
-                asked.max((8 * neighbors).min(samples / 10)).max(neighbors)
-            }
+            Candidates::Auto | Candidates::Share(_) => asked.max((8 * neighbors).min(samples / 10)).max(neighbors),
         };
         GraphSize { candidates, neighbors, asked }
     }
@@ -172,7 +170,9 @@ mod tests {
 
     #[test]
     fn a_setting_reads_as_it_is_written() {
-        for (text, value) in [("1000", 1000.into()), ("\"1 %\"", Candidates::Share(0.01)), ("\"auto\"", Candidates::Auto)] {
+        for (text, value) in
+            [("1000", 1000.into()), ("\"1 %\"", Candidates::Share(0.01)), ("\"auto\"", Candidates::Auto)]
+        {
             assert_eq!(serde_json::from_str::<Candidates>(text).unwrap(), value);
             assert_eq!(serde_json::to_string(&value).unwrap(), text);
         }

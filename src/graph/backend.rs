@@ -130,7 +130,8 @@ mod tests {
             let vectors = (0..samples * 64).map(|i| ((i * 37) % 101) as f32 - 50.0).collect();
             let table = EmbeddingTable::new(vectors, 64, Similarity::Cosine, ModelVersion(1)).unwrap();
             let broken = Arc::new(Broken::default());
-            let config = GraphConfig { neighbors: Some(4), candidates: (1 << 20).into(), device, ..GraphConfig::default() };
+            let config =
+                GraphConfig { neighbors: Some(4), candidates: (1 << 20).into(), device, ..GraphConfig::default() };
             let backend = Backend::new(config, Some(broken.clone()));
             let built = backend.build(&table, 1, GraphVersion(1)).map(|graph| graph.len());
             (built, broken.0.load(Relaxed), backend.failures.load(Relaxed))

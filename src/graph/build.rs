@@ -82,9 +82,7 @@ pub(super) fn is_for_device(table: &EmbeddingTable, config: &GraphConfig) -> boo
 fn is_nearly_exact(table: &EmbeddingTable, config: &GraphConfig) -> bool {
     match config.builder {
         GraphBuilder::NnDescent => true,
-        GraphBuilder::Sampled => {
-            table.present() > MAX_EXACT_SAMPLES && takes_all(config, table.present())
-        }
+        GraphBuilder::Sampled => table.present() > MAX_EXACT_SAMPLES && takes_all(config, table.present()),
         GraphBuilder::Exact | GraphBuilder::Hnsw => false,
     }
 }

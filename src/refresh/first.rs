@@ -30,7 +30,7 @@ pub(crate) struct FirstEmbeddings {
     pub table: EmbeddingTable,
     /// The step at which the first pass over the samples began.
     pub step: u64,
-    pub pushed: Arc<PushedVectors>,
+    pub(super) pushed: Arc<PushedVectors>,
     /// Which samples share a value, if that is known.
     pub groups: Option<Arc<Groups>>,
 }
@@ -43,7 +43,12 @@ impl Beginning {
     }
 
     /// A run that goes on with the snapshot of an earlier one, over the same rows.
-    pub fn restored(context: &RefreshContext, store: Store, saved: SavedSnapshot, waiting: SavedPushes) -> Result<Self> {
+    pub fn restored(
+        context: &RefreshContext,
+        store: Store,
+        saved: SavedSnapshot,
+        waiting: SavedPushes,
+    ) -> Result<Self> {
         let snapshot = Snapshot::of_saved(saved, store, &context.guard_rules)?;
         Ok(Self { drawn_from: DrawnFrom::Snapshot(snapshot.into()), waiting, is_restored: true })
     }
@@ -59,7 +64,12 @@ impl RefreshContext {
     /// The embeddings of all samples in `store`, for a run that has none yet.
     ///
     /// Refuses them if skipped samples leave fewer than a mini-batch has. `report` is told how many are done.
-    pub fn embed_all(&self, encoder: &dyn Encoder, store: &Store, report: &mut dyn FnMut(usize)) -> Result<EmbeddingTable> {
+    pub fn embed_all(
+        &self,
+        encoder: &dyn Encoder,
+        store: &Store,
+        report: &mut dyn FnMut(usize),
+    ) -> Result<EmbeddingTable> {
         let bad = BadSamples { on_bad_sample: self.on_bad_sample, known: 0 };
         let settings = (self.storage, self.similarity, ModelVersion(1));
         let cache = self.embedding_cache.as_deref();
@@ -78,8 +88,7 @@ impl RefreshContext {
         let version = GraphVersion(1);
         let graph = self.backend.build(&table, self.seed, version)?;
         let embeddings = table.into();
-        let parts =
-            SnapshotParts { embeddings, graph, ages, embeddings_since_graph: version, begun_at_step: step };
+        let parts = SnapshotParts { embeddings, graph, ages, embeddings_since_graph: version, begun_at_step: step };
         let snapshot = Snapshot::new(parts, store, &self.guard_rules, groups)?;
         (self.check_first)(&snapshot)?;
         if let Some(folder) = &self.checkpoint_folder {

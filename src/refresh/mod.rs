@@ -42,7 +42,7 @@ pub use self::published::Published;
 pub use self::report::{RefreshCounts, RefreshSeconds, Refreshed};
 pub(crate) use self::snapshot::GuardRules;
 pub use self::snapshot::Snapshot;
-pub(crate) use self::watch::ModelWatch;
 pub(crate) use self::unembedded::DrawnFrom;
+pub(crate) use self::watch::ModelWatch;
 pub(crate) use self::work::RefreshContext;
 pub(crate) use self::worker::Worker;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::snapshot::{GuardRules, Snapshot};
+use crate::config::WalkConfig;
 use crate::error::Result;
 use crate::sample::GraphVersion;
-use crate::config::WalkConfig;
 use crate::store::Store;
 use crate::walk::{EpochSampler, Groups, Guards};
 
@@ -53,7 +53,7 @@ impl DrawnFrom {
     /// Epoch `epoch` over these samples, which begins at `step`.
     pub fn epoch(&self, walk: &WalkConfig, seed: u64, epoch: u64, step: u64) -> EpochSampler {
         let sampler = match self {
-            Self::Rows(rows) => EpochSampler::new(rows.store.len(), walk, seed, epoch),
+            Self::Rows(rows) => EpochSampler::new(rows.store.len(), walk, seed, epoch).keeping_skipped(),
             Self::Snapshot(snapshot) => snapshot.epoch(walk, seed, epoch),
         };
         sampler.began_at_step(step)

@@ -86,6 +86,9 @@ impl Producer {
         if let Some(left) = graph_changes.left(state, from.store().len())? {
             samples = left.samples;
             sampler = EpochSampler::from_left(&left, walk, *seed, epoch).began_at_step(state.epoch_began_at_step);
+            if walk.is_warm_up(state.epoch_began_at_step, epoch) {
+                sampler = sampler.keeping_skipped();
+            }
         }
         for _ in state.graph_used_from_step..step {
             next_draw(&mut sampler, &from, stream.world_size);
@@ -147,13 +150,15 @@ impl Producer {
                 let next = self.next(&from);
                 (self, next)
             });
-            let next = match made.await {
-                Ok((producer, next)) => {
-                    self = producer;
-                    next
+            let (producer, next) = match made.await {
+                Ok(made) => made,
+                Err(ended) => {
+                    // If the receiver is gone, there is nothing to report to.
+                    let _ = tx.send(Err(Error::of_task("producer", ended))).await;
+                    return;
                 }
-                Err(ended) => Err(Error::of_task("producer", ended)),
             };
+            self = producer;
             let item = match next {
                 Ok(Next::MiniBatch(mini_batch)) => Ok(*mini_batch),
                 Ok(Next::Epoch) => continue,

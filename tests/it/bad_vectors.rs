@@ -159,7 +159,8 @@ async fn bad_vectors_do_not_change_other_samples() {
     let graph = || GraphConfig { builder: prosampler::config::GraphBuilder::Exact, ..graph_config(40, 10) };
     let with = pipeline(100, 5).encoder(TestEncoder::new(100).altered(alter)).encode(encode(SKIP)).graph(graph());
     let with = with.start().await.unwrap().snapshot().unwrap();
-    let without = pipeline(90, 5).encoder(TestEncoder::new(100)).graph(graph()).start().await.unwrap().snapshot().unwrap();
+    let without =
+        pipeline(90, 5).encoder(TestEncoder::new(100)).graph(graph()).start().await.unwrap().snapshot().unwrap();
     for id in (0..90).map(SampleId) {
         assert_eq!(with.embeddings.get(id), without.embeddings.get(id));
         assert_eq!(with.graph.neighbors(id), without.graph.neighbors(id));

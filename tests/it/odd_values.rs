@@ -144,7 +144,8 @@ async fn nulls_within_a_dictionary_are_nulls() {
     let error = start(OnBadSample::Fail).await.unwrap_err().to_string();
     assert_says(&error, &["column `t` is null at sample 4 (6 of the 40 rows", "set encode.on_bad_sample = \"skip\""]);
     let stream = start(OnBadSample::Skip).await.unwrap();
-    let skipped: Vec<_> = (0..40).filter(|&id| stream.snapshot().unwrap().embeddings.is_skipped(SampleId(id))).collect();
+    let skipped: Vec<_> =
+        (0..40).filter(|&id| stream.snapshot().unwrap().embeddings.is_skipped(SampleId(id))).collect();
     assert_eq!(skipped, [4, 11, 18, 25, 32, 39]);
 
     let nothing: ArrayRef = Arc::new(NullArray::new(40));

@@ -36,7 +36,7 @@ fn is_hard(config: &PipelineConfig, stream: &MiniBatchStream, mini_batches: &[Mi
         observer.observe(mini_batch).unwrap();
         assert!(mini_batch.ids.iter().all(|id| seen.insert(*id)), "a sample came twice");
     }
-    let summary = observer.summary(&stream.snapshot().unwrap());
+    let summary = observer.summary(stream.snapshot().as_deref());
     println!("{summary}");
     let unplaced = stream.counts().unplaced as usize;
     assert_eq!(seen.len() + unplaced, stream.samples());

@@ -12,7 +12,13 @@ use crate::support::{table, vectors};
 
 fn config(neighbors: usize) -> GraphConfig {
     let builder = GraphBuilder::Exact;
-    GraphConfig { builder, neighbors: Some(neighbors), candidates: neighbors.into(), precision: Precision::F32, ..GraphConfig::default() }
+    GraphConfig {
+        builder,
+        neighbors: Some(neighbors),
+        candidates: neighbors.into(),
+        precision: Precision::F32,
+        ..GraphConfig::default()
+    }
 }
 
 fn exact(table: &EmbeddingTable, neighbors: usize, version: u64) -> ProximityGraph {

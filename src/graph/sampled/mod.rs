@@ -255,7 +255,8 @@ mod tests {
         let mut generator = rand::rngs::ChaCha8Rng::seed_from_u64(1);
         let vectors = (0..len * 8).map(|_| generator.random_range(-1f32..1.0)).collect();
         let table = EmbeddingTable::new(vectors, 8, Similarity::Cosine, ModelVersion(1)).unwrap();
-        let config = GraphConfig { candidates: candidates.into(), neighbors: Some(candidates), ..GraphConfig::default() };
+        let config =
+            GraphConfig { candidates: candidates.into(), neighbors: Some(candidates), ..GraphConfig::default() };
         let size = Size::new(len, &config).unwrap();
         for precision in [Precision::F32, Precision::I8, Precision::Bf16] {
             let kernel = Kernel::choose(precision, 8, candidates, candidates);
