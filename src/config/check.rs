@@ -1,6 +1,7 @@
 //! What settings can say about themselves beyond their types.
 
 use super::PipelineConfig;
+use super::graph::Similarity;
 use super::schedule::Schedule;
 use crate::error::Fault;
 
@@ -68,6 +69,14 @@ impl PipelineConfig {
         if self.guards.max_relative_to_positive.is_some() && self.pairs.columns().is_none() {
             let message = "needs pairs; name pairs.anchor and pairs.positive, or use guards.max_similarity";
             faults.push(Fault::new("guards.max_relative_to_positive", message));
+        }
+        let target = self.walk.target_similarity.filter(|target| target.is_finite());
+        if let Some(target) = target
+            && self.graph.similarity == Similarity::Cosine
+            && !(-1.0..=1.0).contains(&target)
+        {
+            let message = format!("is {target}, but a cosine lies between -1 and 1; give one, or use graph.similarity");
+            faults.push(Fault::new("walk.target_similarity", message));
         }
         let (size, ranks) = (self.walk.batch_size, self.stream.world_size);
         if ranks > 1 && !size.is_multiple_of(ranks) {

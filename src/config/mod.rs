@@ -39,6 +39,7 @@ mod store;
 mod stream;
 mod views;
 mod walk;
+mod warm_up;
 
 use std::path::Path;
 
@@ -60,7 +61,8 @@ pub use self::source::{OnCorrupt, SourceConfig};
 pub use self::store::{Advice, StoreConfig, Verify};
 pub use self::stream::StreamConfig;
 pub use self::views::{Combine, ViewConfig};
-pub use self::walk::{Coverage, SamplerKind, WalkConfig, WarmUp};
+pub use self::walk::{Coverage, SamplerKind, WalkConfig};
+pub use self::warm_up::WarmUp;
 use crate::error::{Error, Fault, Faults, Result};
 
 /// All settings of one run: what a pipeline file holds.

@@ -187,6 +187,8 @@ mod tests {
             "source/columns",
             "source/options",
             "walk/restart_probability",
+            "walk/starts",
+            "walk/warm_up",
             "encode/tensor/inputs",
             "encode/image/size",
             "encode/providers",

@@ -2,6 +2,7 @@ use serde::{Deserialize, Serialize};
 
 use super::check::{Check, Checker};
 use super::schedule::Schedule;
+use super::warm_up::WarmUp;
 
 /// `[walk]`: how mini-batches are drawn from the graph.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -24,6 +25,10 @@ pub struct WalkConfig {
     /// uniform. Touch it if training on hard mini-batches alone is unstable, or makes unrelated samples similar. A
     /// number or a [`Schedule`], such as `{ from = 1, to = 0.1, steps = 10_000 }` for mini-batches that grow harder.
     pub random_share: Schedule,
+    /// The mean in-batch similarity at which mini-batches are held, by moving the random share from one to the next: −1
+    /// to 1 for cosine; default: none. `random_share` must then be left at 0. Touch it if mini-batches should stay as
+    /// hard as they are while the model learns, or as hard for one data set as for another.
+    pub target_similarity: Option<f64>,
     /// How long a run draws uniform mini-batches before walks begin: `{ steps = 1000 }` or `{ epochs = 1 }`; default:
     /// walks begin at once. Touch it if a model that has learned nothing yet has no useful neighbors.
     pub warm_up: Option<WarmUp>,
@@ -63,36 +68,6 @@ pub enum Coverage {
     Paper,
 }
 
-/// How long a run draws uniform mini-batches before walks begin; at least 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WarmUp {
-    /// Up to this step of the run: its mini-batch is the first from a walk.
-    Steps(u64),
-    /// This many whole epochs.
-    Epochs(u64),
-}
-
-impl WarmUp {
-    /// Whether the mini-batch of `step`, which lies in `epoch`, belongs to the warm-up; both count from 0.
-    #[must_use]
-    pub fn lasts(self, step: u64, epoch: u64) -> bool {
-        match self {
-            Self::Steps(steps) => step < steps,
-            Self::Epochs(epochs) => epoch < epochs,
-        }
-    }
-
-    /// The first step after the warm-up; `None` if epochs decide.
-    #[must_use]
-    pub fn end(self) -> Option<u64> {
-        match self {
-            Self::Steps(steps) => Some(steps),
-            Self::Epochs(_) => None,
-        }
-    }
-}
-
 impl WalkConfig {
     /// Whether the mini-batch of `step`, which lies in `epoch`, belongs to the warm-up; both count from 0.
     #[must_use]
@@ -109,6 +84,7 @@ impl Default for WalkConfig {
             restart_probability: Schedule::Constant(0.1),
             starts: Schedule::Constant(1.0),
             random_share: Schedule::Constant(0.0),
+            target_similarity: None,
             warm_up: None,
             coverage: Coverage::Exact,
             negatives: 0,
@@ -140,6 +116,14 @@ impl Check for WalkConfig {
         let share = outside.unwrap_or_default();
         check.require(outside.is_none(), "random_share", format!("is {share}; it must lie between 0 and 1"));
         check.schedule(self.random_share, "random_share");
+        if let Some(target) = self.target_similarity {
+            check.require(target.is_finite(), "target_similarity", "must be a finite number");
+            let is_free = self.random_share == Schedule::Constant(0.0);
+            let message = "must be left at 0 with walk.target_similarity, which moves it; leave one of them out";
+            check.require(is_free, "random_share", message);
+            let message = "moves walks, but walk.sampler is `uniform`; choose `random_walk` or `knn`, or leave it out";
+            check.require(self.sampler != SamplerKind::Uniform, "target_similarity", message);
+        }
         let is_some_time = !matches!(self.warm_up, Some(WarmUp::Steps(0) | WarmUp::Epochs(0)));
         check.require(is_some_time, "warm_up", "must be at least 1 step or epoch; leave it out for no warm-up");
         check.require(self.negatives <= 1000, "negatives", "must lie between 0 and 1,000");

@@ -60,6 +60,8 @@ pub struct EpochSampler {
     all: Option<Remaining>,
     reverse: Option<ReverseEdges>,
     must_draw: Option<MustDraw>,
+    /// The random share that feedback has chosen, instead of that of the settings.
+    random_share: Option<f64>,
     /// Whether samples that embeddings have skipped stay in the epoch.
     keeps_skipped: bool,
     skipped: Option<SkippedSamples>,
@@ -123,6 +125,7 @@ impl EpochSampler {
             all: (config.coverage == Coverage::Paper).then(|| Remaining::all(samples)),
             reverse: None,
             must_draw: None,
+            random_share: None,
             keeps_skipped: false,
             skipped: None,
             guard_scratch: GuardScratch::default(),
@@ -137,6 +140,13 @@ impl EpochSampler {
         self.reverse = None;
         self.all = self.all.take().map(|_| Remaining::all(self.samples));
         Left { samples: self.samples, drawn: self.drawn, bits: self.remaining.forget_order() }
+    }
+
+    /// Draws this share, 0 to 1, of the mini-batches to come uniformly, instead of `walk.random_share`.
+    ///
+    /// This is how [`Feedback`](super::Feedback) moves it.
+    pub fn set_random_share(&mut self, random_share: f64) {
+        self.random_share = Some(random_share);
     }
 
     /// How many mini-batches were drawn so far.
@@ -236,7 +246,7 @@ impl EpochSampler {
         guards: Option<&Guards>,
         generator: &mut ChaCha8Rng,
     ) -> Plan {
-        let dials = Dials::at(&self.config, self.step(), self.epoch, None);
+        let dials = Dials::at(&self.config, self.step(), self.epoch, self.random_share);
         let skip = guards.map_or(0, Guards::skip);
         if let Some(graph) = graph.filter(|_| dials.sampler == SamplerKind::RandomWalk) {
             self.update_reverse_edges(graph, skip);

@@ -12,6 +12,7 @@
 //! | remaining, drawn | not yet in a mini-batch of this epoch, and the opposite |
 //! | part | the members that one of `walk.starts` walks has found, and its must-draw samples |
 //! | random share | the share of a mini-batch that is drawn uniformly, `walk.random_share` |
+//! | feedback | what moves the random share to hold `walk.target_similarity` |
 //! | warm-up | the first steps or epochs of a run, which draw uniformly, `walk.warm_up` |
 //! | skipped | a sample that could not be embedded |
 //! | start | the sample that a walk restarts from |
@@ -41,6 +42,7 @@
 mod counts;
 mod dials;
 mod epoch_sampler;
+mod feedback;
 mod filling;
 pub(crate) mod guards;
 mod knn;
@@ -56,4 +58,5 @@ mod skipped;
 
 pub use self::counts::WalkCounts;
 pub use self::epoch_sampler::{Draw, EpochSampler, Left, mini_batches_per_epoch};
+pub use self::feedback::Feedback;
 pub use self::guards::{Groups, Guards};
