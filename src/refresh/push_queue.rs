@@ -14,7 +14,7 @@ pub(super) struct FixedSteps {
     pub every: u64,
 }
 
-/// The refresh that takes a push. An earlier one has older pushes.
+/// The refresh that takes a push. In this order, what is taken by the smaller one was pushed earlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Taker {
     /// The next refresh, since the one that had taken the push has failed.
