@@ -73,7 +73,10 @@ class EncoderRefresh:
         return True
 
     def save(self) -> None:
-        """Says that the trainer saves a checkpoint: the run's state stays resumable, too."""
+        """Keeps the run's state resumable, since the trainer saves; see ``RefreshHandle.keep``.
+
+        Call ``keep`` first, then write the trainer's own checkpoint.
+        """
         self.run.keep()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -30,5 +30,5 @@ class RefreshCallback(TrainerCallback):  # type: ignore[misc]
         self.core.step(state.global_step)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Called by the trainer."""
+        """Called by the trainer, which has written its checkpoint by then."""
         self.core.save()

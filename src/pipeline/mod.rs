@@ -1,8 +1,8 @@
 //! Wires the stages together, and starts the tasks of a run.
 //!
-//! A start goes through these steps, one function each in `start`: open the source and the encoder (`open`), read the
-//! rows into the store, look up where the run stands, embed all samples, build the first snapshot, and spawn the
-//! refresh worker and the producer of mini-batches. `checks` refuses settings, columns and rows that do not fit.
+//! A start goes through stages, which `start` lists: open the source and the encoder (`open`), read the rows into the
+//! store, look up where the run stands (`checkpoint::begin`), embed all samples, build the first snapshot, and spawn
+//! the refresh worker and the producer of mini-batches. `checks` refuses settings, columns and rows that do not fit.
 
 mod builder;
 mod checks;

@@ -24,7 +24,7 @@ pub(super) enum RefreshSteps {
     Fixed(FixedSteps),
 }
 
-/// The refresh that takes a push. An earlier one has older pushes.
+/// The refresh that takes a push. In this order, what is taken by the smaller one was pushed earlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Taker {
     /// The next refresh, since the one that had taken the push has failed.

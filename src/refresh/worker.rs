@@ -286,8 +286,9 @@ impl Worker {
         Error::Refresh { step, failures: self.failures, cause: Arc::new(error) }
     }
 
-    /// Forgets pushes that are in every graph that a state may still refer to. Without a checkpoint folder no
-    /// state can be resumed.
+    /// Forgets pushes that are in every graph that a state may still refer to.
+    ///
+    /// Without a checkpoint folder no state can be resumed.
     fn forget_pushes(&self) {
         let folder = self.context.checkpoint_folder.as_ref();
         let in_use = folder.map_or(u64::MAX, CheckpointFolder::oldest_graph_in_use);
