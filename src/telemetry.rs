@@ -287,6 +287,20 @@ pub(crate) fn topped_up(epoch: u64, step: u64, uniform_top_ups: u64) {
     debug!(epoch, step, uniform_top_ups, "the walk ran out of steps; topped up uniformly");
 }
 
+pub(crate) fn random_share_moved(step: u64, similarity: f32, random_share: f64) {
+    debug!(step, similarity, random_share, "the random share of the next mini-batch, after this one's similarity");
+}
+
+pub(crate) fn target_out_of_reach(step: u64, similarity: f32, random_share: f64) {
+    warn!(
+        step,
+        similarity,
+        random_share,
+        "walk.target_similarity cannot be reached: no mini-batch is harder without random samples, or easier than \
+         uniform; change graph.candidates, walk.restart_probability, or the target"
+    );
+}
+
 pub(crate) fn delivered(step: u64, waited: f64, staleness: Option<u64>, similarity: Option<f32>) {
     debug!(step, waited, staleness, similarity, "delivered a mini-batch");
 }

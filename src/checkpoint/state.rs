@@ -28,6 +28,9 @@ pub struct State {
     pub graph_version: u64,
     /// The step from which that graph was used in this epoch.
     pub graph_used_from_step: u64,
+    /// What `walk.target_similarity` had learnt at that step; `None` without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feedback: Option<[u64; 6]>,
     /// Fingerprint of the data set. If it differs, sample ids refer to other rows.
     pub rows: String,
     /// The settings that mini-batches depend on, by their keys in a pipeline file. Values are JSON.
@@ -47,6 +50,7 @@ impl State {
             epoch_began_at_step: 0,
             graph_version,
             graph_used_from_step: 0,
+            feedback: None,
             rows,
             settings,
             checksum: String::new(),
@@ -62,6 +66,10 @@ impl State {
         let Self { format, seed, step, epoch, epoch_began_at_step, graph_version, graph_used_from_step, .. } = self;
         let numbers = [seed, step, epoch, epoch_began_at_step, graph_version, graph_used_from_step];
         let mut text = format!("{format} {numbers:?} {}\n", self.rows);
+        if let Some(feedback) = &self.feedback {
+            // This never fails: `text` is a String.
+            let _ = writeln!(text, "feedback {feedback:?}");
+        }
         for (key, value) in &self.settings {
             // This never fails: `text` is a String.
             let _ = writeln!(text, "{key} = {value}");
@@ -98,14 +106,24 @@ impl State {
     }
 
     /// Moves on to the state after the mini-batch of `step`.
-    pub(crate) fn advance(&mut self, epoch: u64, step: u64, graph_version: Option<GraphVersion>) {
+    ///
+    /// `feedback` is what was learnt before that mini-batch.
+    pub(crate) fn advance(
+        &mut self,
+        epoch: u64,
+        step: u64,
+        graph_version: Option<GraphVersion>,
+        feedback: Option<[u64; 6]>,
+    ) {
         let graph_version = graph_version.map_or(0, |version| version.0);
         if epoch != self.epoch {
             self.epoch = epoch;
             self.epoch_began_at_step = step;
             self.graph_used_from_step = step;
+            self.feedback = feedback;
         } else if graph_version != self.graph_version {
             self.graph_used_from_step = step;
+            self.feedback = feedback;
         }
         self.step = step + 1;
         self.graph_version = graph_version;

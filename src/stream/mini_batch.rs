@@ -40,6 +40,8 @@ pub struct MiniBatch {
     pub similarity: Option<f32>,
     /// Whether it belongs to the [warm-up](crate::config::WarmUp), and was drawn uniformly.
     pub is_warm_up: bool,
+    /// What `walk.target_similarity` had learnt before it was drawn, for the run's state.
+    pub(crate) feedback: Option<[u64; 6]>,
     /// What happened on the walk.
     pub counts: WalkCounts,
 }

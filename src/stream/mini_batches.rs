@@ -139,14 +139,15 @@ impl MiniBatchStream {
     }
 
     fn deliver(&mut self, mini_batch: &MiniBatch, waited: Duration) {
-        let MiniBatch { epoch, step, graph_version, staleness, similarity, is_warm_up, counts, .. } = *mini_batch;
+        let MiniBatch { epoch, step, graph_version, staleness, similarity, is_warm_up, feedback, counts, .. } =
+            *mini_batch;
         telemetry::delivered(step, waited.as_secs_f64(), staleness, similarity);
         self.counts.delivered += 1;
         self.counts.trainer_wait += waited;
         self.counts.staleness = self.counts.staleness.max(staleness.unwrap_or(0));
         self.counts.warm_up += u64::from(is_warm_up);
         self.counts.walks += counts;
-        self.state.advance(epoch, step, graph_version);
+        self.state.advance(epoch, step, graph_version, feedback);
         self.delivered.send_modify(|delivered| *delivered += 1);
     }
 

@@ -10,6 +10,7 @@ mod mini_batch;
 mod mini_batches;
 mod producer;
 mod rows;
+mod sampling;
 
 pub use self::counts::StreamCounts;
 pub use self::mini_batch::MiniBatch;

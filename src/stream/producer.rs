@@ -11,6 +11,7 @@ use super::MiniBatch;
 use super::counts::Shared;
 use super::graph_changes::GraphChanges;
 use super::rows::{RowColumns, Rows};
+use super::sampling::{Drawn, Sampling};
 use crate::checkpoint::{CheckpointFolder, State};
 use crate::config::{Coverage, StreamConfig, WalkConfig};
 use crate::error::{Error, Result};
@@ -27,7 +28,7 @@ pub(crate) struct Producer {
     shared: Arc<Shared>,
     epoch: u64,
     step: u64,
-    sampler: EpochSampler,
+    sampling: Sampling,
     /// Whether the epoch has ended that the sampler is of, so that the next one must begin.
     epoch_has_ended: bool,
     /// The graph that the sampler drew from last; `None` in a warm-up without one.
@@ -90,8 +91,9 @@ impl Producer {
                 sampler = sampler.keeping_skipped();
             }
         }
+        let mut sampling = Sampling::new(sampler, walk, stream.world_size, state)?;
         for _ in state.graph_used_from_step..step {
-            next_draw(&mut sampler, &from, stream.world_size);
+            sampling.next(&from);
         }
 
         let producer = Self {
@@ -101,7 +103,7 @@ impl Producer {
             shared,
             epoch,
             step,
-            sampler,
+            sampling,
             epoch_has_ended: false,
             graph_version: from.graph_version(),
             graph_changes,
@@ -130,7 +132,7 @@ impl Producer {
         let per_epoch = mini_batches_per_epoch(samples, walk) - u64::from(is_dropped);
         self.shared.per_epoch.store(per_epoch, Relaxed);
         let left = per_epoch.saturating_mul(stream.epochs.saturating_sub(self.epoch));
-        self.shared.total.store(self.step.saturating_sub(self.sampler.drawn()).saturating_add(left), Relaxed);
+        self.shared.total.store(self.step.saturating_sub(self.sampling.sampler.drawn()).saturating_add(left), Relaxed);
     }
 
     /// Sends mini-batches until the last epoch ends, an error occurs, or the receiver is dropped.
@@ -207,20 +209,20 @@ impl Producer {
         if std::mem::take(&mut self.epoch_has_ended) {
             let ProducerSettings { walk, seed, .. } = &self.settings;
             // Samples that the source has gained are in from here on.
-            self.sampler = from.epoch(walk, *seed, self.epoch, self.step);
+            self.sampling.begin(from.epoch(walk, *seed, self.epoch, self.step), self.epoch);
             self.announce_epoch(from.samples());
         }
-        let world_size = self.settings.stream.world_size;
-        let Some(draw) = next_draw(&mut self.sampler, from, world_size) else { return self.end_epoch() };
+        let Some(drawn) = self.sampling.next(from) else { return self.end_epoch() };
         self.has_made = true;
-        self.report_shortage(&draw);
-        let mini_batch = self.mini_batch(draw, from)?;
+        self.report_shortage(&drawn.draw);
+        let mini_batch = self.mini_batch(drawn, from)?;
         self.step += 1;
         Ok(Next::MiniBatch(mini_batch.into()))
     }
 
     /// The rows of a mini-batch, and what is known about it. With several ranks, this rank's share of them.
-    fn mini_batch(&self, draw: Draw, from: &DrawnFrom) -> Result<MiniBatch> {
+    fn mini_batch(&self, drawn: Drawn, from: &DrawnFrom) -> Result<MiniBatch> {
+        let Drawn { draw, is_warm_up, similarity, feedback } = drawn;
         let StreamConfig { rank, world_size, .. } = self.settings.stream;
         let share = draw.ids.len() / world_size;
         let ids = draw.ids[rank * share..][..share].to_vec();
@@ -235,8 +237,9 @@ impl Producer {
             model_version: snapshot.map(|snapshot| snapshot.model_version()),
             graph_version: from.graph_version(),
             staleness: snapshot.map(|snapshot| snapshot.ages.mean(&draw.ids, self.step)),
-            similarity: snapshot.map(|snapshot| snapshot.embeddings.mean_similarity(&draw.ids)),
-            is_warm_up: self.settings.walk.is_warm_up(self.step, self.epoch),
+            similarity,
+            is_warm_up,
+            feedback,
             counts: draw.counts,
             ids,
         })
@@ -255,7 +258,7 @@ impl Producer {
 
     /// Draws from another graph from here on.
     fn change_graph(&mut self, from: &DrawnFrom) -> Result<()> {
-        let left = self.sampler.forget_order();
+        let left = self.sampling.sampler.forget_order();
         self.graph_version = from.graph_version();
         if let Some(version) = self.graph_version {
             self.graph_changes.record(self.step, version, &left);
@@ -277,7 +280,7 @@ impl Producer {
 
     /// The error for an epoch without a mini-batch: later ones would have none either.
     fn no_mini_batch(&self) -> Error {
-        let refused = self.sampler.refused();
+        let refused = self.sampling.sampler.refused();
         let guards = [
             ("guards.duplicates or guards.duplicate_similarity", refused.refused_duplicates),
             ("guards.distinct or pairs.positive", refused.refused_distinct),
@@ -295,7 +298,7 @@ impl Producer {
             settings.push_str(", with stream.world_size, since every rank needs a sample");
         }
         let reason = format!("they are kept apart by {settings}; loosen these");
-        Error::NoMiniBatch { samples: self.sampler.samples(), reason }
+        Error::NoMiniBatch { samples: self.sampling.sampler.samples(), reason }
     }
 
     /// Counts the samples that guards have kept out of the epoch that has ended.
@@ -304,22 +307,13 @@ impl Producer {
         let expected_left = match (walk.coverage, walk.drop_last) {
             // One sample may be left in any case, and with `drop_last` fewer than a mini-batch has.
             (Coverage::Paper, _) => return,
-            (Coverage::Exact, true) => self.sampler.samples() % walk.batch_size,
+            (Coverage::Exact, true) => self.sampling.sampler.samples() % walk.batch_size,
             (Coverage::Exact, false) => 0,
         };
-        let unplaced = self.sampler.left().saturating_sub(expected_left);
+        let unplaced = self.sampling.sampler.left().saturating_sub(expected_left);
         if unplaced > 0 {
             self.shared.unplaced.fetch_add(unplaced as u64, Relaxed);
             telemetry::unplaced(self.epoch, unplaced);
         }
     }
-}
-
-/// The next mini-batch that has a sample for every rank.
-fn next_draw(sampler: &mut EpochSampler, from: &DrawnFrom, world_size: usize) -> Option<Draw> {
-    let next = || match from {
-        DrawnFrom::Rows(rows) => sampler.next_uniform(&rows.guards),
-        DrawnFrom::Snapshot(snapshot) => sampler.next_guarded(&snapshot.graph, &snapshot.guards),
-    };
-    std::iter::from_fn(next).find(|draw| draw.ids.len() >= world_size)
 }

@@ -54,6 +54,7 @@ mod sources;
 mod store;
 mod store_end;
 mod support;
+mod target_similarity;
 mod updates;
 mod views;
 mod walk_dials;
