@@ -13,7 +13,7 @@ use crate::checkpoint::{self, Begin, Checkpoints, Resumed, State};
 use crate::compute::ComputePool;
 use crate::config::PipelineConfig;
 use crate::embeddings::EmbeddingTable;
-use crate::encode::{BadSamples, EmbeddingCache, Encoder, encode_present};
+use crate::encode::{BadSamples, EmbeddingCache, Encoder, TableSettings, encode_present};
 use crate::error::{Error, Result};
 use crate::panics::guarded_future;
 use crate::progress::{ProgressSink, Stage};
@@ -127,8 +127,12 @@ impl Startup {
     ) -> Result<EmbeddingTable> {
         let cancel = CancelOnDrop(Arc::default());
         let encoder = CancellableEncoder { encoder: encoder.clone(), cancelled: cancel.0.clone() };
-        let bad = BadSamples { on_bad_sample: self.config.encode.on_bad_sample, known: 0 };
-        let settings = (self.config.encode.storage, self.config.graph.similarity, ModelVersion(1));
+        let bad = BadSamples { on_bad_sample: self.config.encode.on_bad_sample, skipped_before: 0 };
+        let settings = TableSettings {
+            storage: self.config.encode.storage,
+            similarity: self.config.graph.similarity,
+            model_version: ModelVersion(1),
+        };
         let batch_size = self.config.walk.batch_size;
         let progress = self.progress.clone();
         let store = store.clone();
