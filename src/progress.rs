@@ -25,6 +25,18 @@ pub enum Stage {
     Graph,
 }
 
+impl Stage {
+    /// Returns what progress bars call it: `reading`, `embedding` or `graph`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Store => "reading",
+            Self::Encode => "embedding",
+            Self::Graph => "graph",
+        }
+    }
+}
+
 /// Passes progress on to one listener, which is called by one thread at a time. Clones share the listener.
 #[derive(Clone)]
 pub(crate) struct ProgressSink(Arc<Mutex<dyn FnMut(Progress) + Send>>);

@@ -77,7 +77,7 @@ pub(crate) fn file_twice(uri: &str) {
 }
 
 #[cfg(feature = "cloud")]
-pub(crate) fn remote_fault(reason: &dyn Display) {
+pub(crate) fn request_failed(reason: &dyn Display) {
     warn!(%reason, "a request to an object store failed; it is sent again while retries are left");
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use prosampler::config::PipelineConfig;
-use prosampler::{MiniBatchStream, Pipeline, Progress, Result, Stage, State, refresh};
+use prosampler::{MiniBatchStream, Pipeline, Progress, Result, State, refresh};
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyDict};
 use tokio::runtime::{Builder, Runtime};
@@ -179,12 +179,7 @@ impl RawStream {
     fn progress(&self, py: Python<'_>) -> PyResult<Vec<(&'static str, usize, Option<usize>)>> {
         let running = self.running(py)?;
         let unseen = std::mem::take(&mut *running.progress.lock().unwrap_or_else(PoisonError::into_inner));
-        let name = |stage| match stage {
-            Stage::Store => "reading",
-            Stage::Encode => "embedding",
-            Stage::Graph => "graph",
-        };
-        Ok(unseen.into_iter().map(|p| (name(p.stage), p.done, p.total)).collect())
+        Ok(unseen.into_iter().map(|p| (p.stage.name(), p.done, p.total)).collect())
     }
 
     /// Waits for so many seconds at most; whether the next mini-batch, or the end, is there.

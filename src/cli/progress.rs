@@ -23,7 +23,7 @@ impl StageBars {
         if self.stage.is_none_or(|(stage, _)| stage != progress.stage) {
             self.stage = Some((progress.stage, Instant::now()));
             if self.is_terminal {
-                self.bar = bar(progress.total.unwrap_or(0) as u64, name(progress.stage));
+                self.bar = bar(progress.total.unwrap_or(0) as u64, progress.stage.name());
             }
         }
         self.bar.set_position(progress.done as u64);
@@ -32,7 +32,7 @@ impl StageBars {
         {
             self.bar.finish_and_clear();
             let seconds = begun.elapsed().as_secs_f64();
-            note!("{:<12} {} samples in {seconds:.1} s", name(stage), thousands(progress.done as u64));
+            note!("{:<12} {} samples in {seconds:.1} s", stage.name(), thousands(progress.done as u64));
         }
     }
 }
@@ -47,14 +47,6 @@ fn bar(total: u64, name: &'static str) -> ProgressBar {
     let bar = ProgressBar::new(total).with_prefix(name);
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar
-}
-
-fn name(stage: Stage) -> &'static str {
-    match stage {
-        Stage::Store => "reading",
-        Stage::Encode => "embedding",
-        Stage::Graph => "graph",
-    }
 }
 
 /// 1234567 as `1,234,567`.

@@ -221,9 +221,9 @@ fn require_checkpoints(config: &PipelineConfig) -> Result<()> {
 fn refresh_message(progress: Progress) -> String {
     let Progress { stage, done, total } = progress;
     match (stage, total) {
-        (Stage::Encode, Some(total)) => format!("refresh: embedding {} %", 100 * done / total.max(1)),
-        (Stage::Encode, None) => "refresh: embedding".to_owned(),
+        (Stage::Encode, Some(total)) => format!("refresh: {} {} %", stage.name(), 100 * done / total.max(1)),
+        // Most refreshes find no files to read.
         (Stage::Store, _) => "refresh: looking".to_owned(),
-        (Stage::Graph, _) => "refresh: graph".to_owned(),
+        (Stage::Encode | Stage::Graph, _) => format!("refresh: {}", stage.name()),
     }
 }

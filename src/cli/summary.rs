@@ -105,11 +105,11 @@ impl Finished<'_> {
             return Ok(());
         }
         say!(
-            "{:<34}{:>10} rows skipped, {} texts that are no UTF-8, {} requests sent again",
+            "{:<34}{:>10} skipped rows, {} bad texts (no UTF-8), {} failed requests",
             "source",
             thousands(counts.skipped_rows as u64),
             thousands(counts.bad_texts as u64),
-            thousands(counts.faults as u64),
+            thousands(counts.failed_requests as u64),
         )
     }
 

@@ -5,15 +5,18 @@
 //! 1. [`encode_all`] embeds all samples; one that cannot be encoded is an error.
 //! 2. [`encode_present`] embeds all samples by a policy, [`BadSamples`], which may skip some.
 //! 3. [`encode_rest`] appends the samples that a table lacks: all of them, or those added to the store since.
-//! 4. [`encode_without_nulls`] takes rows with nulls out, which no encoder gets.
-//! 5. [`Encoder::encode_readable`] encodes rows, and reports those that it cannot read.
+//! 4. [`Pass::encode`] encodes a record batch of them, or takes its vectors from the cache; [`Pass::append`] puts the
+//!    vectors into the table, and decides about bad rows.
+//! 5. [`encode_without_nulls`] takes rows with nulls out, which no encoder gets.
+//! 6. [`Encoder::encode_readable`] encodes rows, and reports those that it cannot read.
 //!
-//! [`encode_some`] does the same for rows on their own, without a store: those that a trainer asks for.
+//! [`encode_some`] does the same for rows on their own, without a store: those on which drift is measured.
 
-use arrow::array::{Array, BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
+use arrow::array::RecordBatch;
 
 use super::ahead::in_order;
+use super::cache::EncoderCache;
+use super::nulls::{NULL, encode_without_nulls, refuse_nulls};
 use super::{BadRow, EmbeddingCache, Encoded, Encoder};
 use crate::config::{OnBadSample, Similarity, Storage};
 use crate::embeddings::{EmbeddingTable, Flaw, SkipReason};
@@ -41,15 +44,24 @@ pub fn encode_all(
     model_version: ModelVersion,
     progress: &mut dyn FnMut(usize),
 ) -> Result<EmbeddingTable> {
-    encode_present(encoder, store, BadSamples::default(), (storage, similarity, model_version), None, progress)
+    let settings = TableSettings { storage, similarity, model_version };
+    encode_present(encoder, store, BadSamples::default(), settings, None, progress)
 }
 
 /// What to do with samples that cannot be encoded.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct BadSamples {
     pub on_bad_sample: OnBadSample,
-    /// How many samples were skipped before, and were logged then.
-    pub known: usize,
+    /// How many samples were skipped before this pass; their reasons are in the log already.
+    pub skipped_before: usize,
+}
+
+/// How a new table keeps vectors, and which model they are of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TableSettings {
+    pub storage: Storage,
+    pub similarity: Similarity,
+    pub model_version: ModelVersion,
 }
 
 /// Embeds all samples of `store`, except for those that the policy `bad` lets it skip.
@@ -60,10 +72,11 @@ pub(crate) fn encode_present(
     encoder: &dyn Encoder,
     store: &Store,
     bad: BadSamples,
-    (storage, similarity, model_version): (Storage, Similarity, ModelVersion),
+    settings: TableSettings,
     cache: Option<&EmbeddingCache>,
     progress: &mut dyn FnMut(usize),
 ) -> Result<EmbeddingTable> {
+    let TableSettings { storage, similarity, model_version } = settings;
     let _span = telemetry::encode(encoder.name(), store.len(), model_version).entered();
     let dimension = encoder.dimension();
     let mut table = EmbeddingTable::with_capacity(store.len(), dimension, storage, similarity, model_version)?;
@@ -83,62 +96,138 @@ pub(crate) fn encode_rest(
     cache: Option<&EmbeddingCache>,
     progress: &mut dyn FnMut(usize),
 ) -> Result<()> {
-    if bad.on_bad_sample == OnBadSample::Fail
-        && let (count, Some((sample, column))) = store.bad_texts()
-    {
-        let reason = format!("is no UTF-8 ({count} such values)");
-        return Err(Error::BadSample { sample, column: column.to_owned(), reason });
+    if bad.on_bad_sample == OnBadSample::Fail {
+        refuse_bad_texts(store)?;
     }
     let store = store.select(encoder.columns())?;
-    let d = encoder.dimension();
-    let known = table.len();
-    let encoder_cache = cache.and_then(|cache| cache.for_encoder(encoder));
-    let missing = store.record_batches().filter_map(|item| {
-        let (first, rows) = match item {
-            Ok(item) => item,
-            Err(error) => return Some(Err(error)),
-        };
-        let known = known.saturating_sub(first.index());
-        let left = rows.num_rows().checked_sub(known).filter(|left| *left > 0)?;
-        Some(Ok((SampleId::new(first.index() + known), rows.slice(known, left))))
-    });
-    let encode = |item: Result<(SampleId, RecordBatch)>| {
-        let (first, rows) = item?;
-        if bad.on_bad_sample == OnBadSample::Fail {
+    let missing = rows_from(&store, table.len());
+    let cache = cache.and_then(|cache| cache.for_encoder(encoder));
+    let pass = Pass { encoder, cache, on_bad_sample: bad.on_bad_sample };
+    let encode = |missing: Result<MissingRows>| pass.encode(missing?);
+    let take = |encoded: EncodedRows| {
+        pass.append(table, encoded)?;
+        progress(table.len());
+        Ok(())
+    };
+    in_order(missing, encoder.calls_at_once(), encode, take)?;
+    if table.skipped() > bad.skipped_before {
+        log_skip_reasons(table);
+    }
+    Ok(())
+}
+
+/// Returns an error for texts that are null in the store since they are not UTF-8.
+fn refuse_bad_texts(store: &Store) -> Result<()> {
+    let (count, Some((sample, column))) = store.bad_texts() else { return Ok(()) };
+    let reason = format!("is no UTF-8 ({count} such values)");
+    Err(Error::BadSample { sample, column: column.to_owned(), reason })
+}
+
+fn log_skip_reasons(table: &EmbeddingTable) {
+    for SkipReason { samples, first, column, reason } in table.skip_reasons() {
+        telemetry::samples_skipped(*samples, *first, column, reason);
+    }
+}
+
+/// Consecutive rows of the store, of samples that the table lacks.
+struct MissingRows {
+    first: SampleId,
+    rows: RecordBatch,
+}
+
+/// What an encoder makes of [`MissingRows`].
+struct EncodedRows {
+    first: SampleId,
+    /// [rows × dimension], row-major; zeros for rows that cannot be read.
+    vectors: Vec<f32>,
+    encoded: Encoded,
+}
+
+/// Iterates over the rows of a store from the sample `begin` on, a record batch at a time.
+fn rows_from(store: &Store, begin: usize) -> impl Iterator<Item = Result<MissingRows>> {
+    let rest = move |first: SampleId, rows: &RecordBatch| {
+        let skip = begin.saturating_sub(first.index());
+        let left = rows.num_rows().checked_sub(skip).filter(|left| *left > 0)?;
+        Some(MissingRows { first: SampleId::new(first.index() + skip), rows: rows.slice(skip, left) })
+    };
+    store.record_batches().filter_map(move |item| match item {
+        Ok((first, rows)) => rest(first, rows).map(Ok),
+        Err(error) => Some(Err(error)),
+    })
+}
+
+/// What a pass of an encoder over samples uses for every record batch.
+struct Pass<'a> {
+    encoder: &'a dyn Encoder,
+    /// The vectors that earlier runs have kept, if there is a cache for this encoder.
+    cache: Option<EncoderCache<'a>>,
+    on_bad_sample: OnBadSample,
+}
+
+impl Pass<'_> {
+    /// Encodes rows, or takes their vectors from the cache. Runs for several record batches side by side.
+    fn encode(&self, MissingRows { first, rows }: MissingRows) -> Result<EncodedRows> {
+        if self.on_bad_sample == OnBadSample::Fail {
             refuse_nulls(first, &rows)?;
         }
-        let mut vectors = vec![0f32; rows.num_rows() * d];
-        let encode = |vectors: &mut [f32]| encode_without_nulls(encoder, &rows, vectors);
-        let encoded = match &encoder_cache {
-            Some(encoder_cache) => encoder_cache.vectors(&rows, &mut vectors, encode)?,
+        let mut vectors = vec![0f32; rows.num_rows() * self.encoder.dimension()];
+        let encode = |vectors: &mut [f32]| encode_without_nulls(self.encoder, &rows, vectors);
+        let encoded = match &self.cache {
+            Some(cache) => cache.vectors(&rows, &mut vectors, encode)?,
             None => encode(&mut vectors)?,
         };
-        Ok((first, vectors, encoded))
-    };
-    let take = |(first, mut vectors, encoded): (SampleId, Vec<f32>, Encoded)| {
-        let nulls = encoded.bad.iter().filter(|bad| bad.reason == NULL).count();
-        let found = push(encoder, table, &mut vectors, encoded)?;
-        let rows = vectors.len() / d;
-        if found.len() == rows && rows - nulls > 1 && table.present() == 0 {
-            return Err(no_vectors(encoder, &found, |row| SampleId::new(first.index() + row)));
+        Ok(EncodedRows { first, vectors, encoded })
+    }
+
+    /// Appends vectors to the table. A bad sample is an error, or is skipped and counted, as the policy says.
+    fn append(
+        &self,
+        table: &mut EmbeddingTable,
+        EncodedRows { first, mut vectors, encoded }: EncodedRows,
+    ) -> Result<()> {
+        let sample_of = |row: usize| SampleId::new(first.index() + row);
+        let bad = push(self.encoder, table, &mut vectors, encoded)?;
+        let rows = vectors.len() / self.encoder.dimension();
+        let nulls = bad.iter().filter(|bad| bad.reason == NULL).count();
+        if bad.len() == rows && rows - nulls > 1 && table.present() == 0 {
+            return Err(no_vectors(self.encoder, &bad, sample_of));
         }
-        for BadRow { row, column, reason } in found {
-            let sample = SampleId::new(first.index() + row);
-            if bad.on_bad_sample == OnBadSample::Fail {
+        for BadRow { row, column, reason } in bad {
+            let sample = sample_of(row);
+            if self.on_bad_sample == OnBadSample::Fail {
                 return Err(Error::BadSample { sample, column, reason });
             }
             table.count_skip_reason(sample, &column, &reason);
         }
-        progress(first.index() + rows);
         Ok(())
-    };
-    in_order(missing, encoder.calls_at_once(), encode, take)?;
-    if table.skipped() > bad.known {
-        for SkipReason { samples, first, column, reason } in table.skip_reasons() {
-            telemetry::samples_skipped(*samples, *first, column, reason);
-        }
     }
-    Ok(())
+}
+
+/// Embeds the samples `ids` with these rows, which have no nulls, into a table of their own.
+///
+/// # Errors
+/// The errors of [`encode_all`]; with [`OnBadSample::Skip`], bad samples are skipped in the table instead.
+pub(crate) fn encode_some(
+    encoder: &dyn Encoder,
+    ids: &[SampleId],
+    rows: &RecordBatch,
+    on_bad_sample: OnBadSample,
+    similarity: Similarity,
+) -> Result<EmbeddingTable> {
+    let d = encoder.dimension();
+    let mut table = EmbeddingTable::with_capacity(ids.len(), d, Storage::F32, similarity, ModelVersion(0))?;
+    let mut vectors = vec![0f32; ids.len() * d];
+    let encoded = encoder.encode_readable(rows, &mut vectors)?;
+    let bad = push(encoder, &mut table, &mut vectors, encoded)?;
+    if bad.len() == ids.len() && ids.len() > 1 {
+        return Err(no_vectors(encoder, &bad, |row| ids[row]));
+    }
+    match bad.into_iter().next() {
+        Some(BadRow { row, column, reason }) if on_bad_sample == OnBadSample::Fail => {
+            Err(Error::BadSample { sample: ids[row], column, reason })
+        }
+        _ => Ok(table),
+    }
 }
 
 /// Appends vectors to the table, and returns the rows for which it has none, in order.
@@ -177,85 +266,3 @@ fn no_vectors(encoder: &dyn Encoder, bad: &[BadRow], sample: impl Fn(usize) -> S
     let BadRow { row, column, reason } = bad.iter().find(|bad| bad.reason != NULL).unwrap_or(&bad[0]).clone();
     Error::NoVectors { encoder: encoder.name().to_owned(), rows: bad.len(), sample: sample(row), column, reason }
 }
-
-/// Embeds some samples, whose rows have no nulls, into a table of their own.
-///
-/// # Errors
-/// The errors of [`encode_all`]; with [`OnBadSample::Skip`], bad samples are skipped in the table instead.
-pub(crate) fn encode_some(
-    encoder: &dyn Encoder,
-    (ids, rows): (&[SampleId], &RecordBatch),
-    on_bad_sample: OnBadSample,
-    similarity: Similarity,
-) -> Result<EmbeddingTable> {
-    let d = encoder.dimension();
-    let mut table = EmbeddingTable::with_capacity(ids.len(), d, Storage::F32, similarity, ModelVersion(0))?;
-    let mut vectors = vec![0f32; ids.len() * d];
-    let encoded = encoder.encode_readable(rows, &mut vectors)?;
-    let bad = push(encoder, &mut table, &mut vectors, encoded)?;
-    if bad.len() == ids.len() && ids.len() > 1 {
-        return Err(no_vectors(encoder, &bad, |row| ids[row]));
-    }
-    match bad.into_iter().next() {
-        Some(BadRow { row, column, reason }) if on_bad_sample == OnBadSample::Fail => {
-            Err(Error::BadSample { sample: ids[row], column, reason })
-        }
-        _ => Ok(table),
-    }
-}
-
-/// Encodes the rows that have no nulls, and reports the others as bad rows: encoders never see a null.
-fn encode_without_nulls(encoder: &dyn Encoder, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Encoded> {
-    // The nulls of dictionaries, run ends and untyped columns are not in the array's own buffer.
-    let nulls: Vec<_> = rows.columns().iter().map(Array::logical_nulls).collect();
-    if nulls.iter().flatten().all(|nulls| nulls.null_count() == 0) {
-        return encoder.encode_readable(rows, vectors);
-    }
-    let null_column = |row: usize| nulls.iter().position(|nulls| nulls.as_ref().is_some_and(|n| n.is_null(row)));
-    let mut kept = Vec::new();
-    let mut bad = Vec::new();
-    for row in 0..rows.num_rows() {
-        match null_column(row) {
-            None => kept.push(row),
-            Some(column) => {
-                let column = rows.schema().field(column).name().clone();
-                bad.push(BadRow { row, column, reason: NULL.into() });
-            }
-        }
-    }
-    let mask: BooleanArray = (0..rows.num_rows()).map(|row| Some(null_column(row).is_none())).collect();
-    let rows = filter_record_batch(rows, &mask).map_err(|cause| Error::Arrow { action: "leave nulls out", cause })?;
-    let d = encoder.dimension();
-    let mut kept_vectors = vec![0f32; kept.len() * d];
-    let empty = kept.is_empty();
-    let encoded = if empty { Encoded::default() } else { encoder.encode_readable(&rows, &mut kept_vectors)? };
-    for (&row, vector) in kept.iter().zip(kept_vectors.chunks_exact(d)) {
-        vectors[row * d..][..d].copy_from_slice(vector);
-    }
-    bad.extend(encoded.bad.into_iter().map(|bad| BadRow { row: kept[bad.row], ..bad }));
-    bad.sort_by_key(|bad| bad.row);
-    let pairs = !encoded.pair_similarities.is_empty();
-    let mut pair_similarities = vec![0.0; if pairs { mask.len() } else { 0 }];
-    for (&row, similarity) in kept.iter().zip(encoded.pair_similarities) {
-        pair_similarities[row] = similarity;
-    }
-    Ok(Encoded { bad, pair_similarities })
-}
-
-/// Returns an error for the first null.
-fn refuse_nulls(first: SampleId, rows: &RecordBatch) -> Result<()> {
-    for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
-        let Some(nulls) = column.logical_nulls().filter(|nulls| nulls.null_count() > 0) else { continue };
-        let row = (0..column.len()).find(|&row| nulls.is_null(row)).unwrap_or(0);
-        return Err(Error::NullValue {
-            column: field.name().clone(),
-            sample: SampleId::new(first.index() + row),
-            count: nulls.null_count(),
-            rows: rows.num_rows(),
-        });
-    }
-    Ok(())
-}
-
-/// The reason why a null is bad.
-const NULL: &str = "is null";

@@ -27,9 +27,14 @@ impl CombinedEncoder {
     /// Combines encoders, of which there must be at least one.
     ///
     /// # Errors
-    /// [`Error::Dimension`] for a mean of vectors that differ in dimension; [`Error::Shape`] if there are no encoders.
+    /// [`Error::Dimension`] for a mean of vectors that differ in dimension; [`Error::Config`] if there are no encoders.
     pub fn new(encoders: Vec<Arc<dyn Encoder>>, combine: Combine) -> Result<Self> {
-        let Some(first) = encoders.first() else { return Err(Error::Shape { found: 0, dimension: 0 }) };
+        let Some(first) = encoders.first() else {
+            return Err(Error::setting(
+                "encode.views",
+                "is empty: there are no encoders to combine; give at least one",
+            ));
+        };
         let expected = first.dimension();
         if let (Combine::Mean, Some(odd)) = (combine, encoders.iter().find(|e| e.dimension() != expected)) {
             return Err(Error::Dimension {

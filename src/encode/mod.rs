@@ -30,6 +30,7 @@ mod identity;
 mod inputs;
 #[cfg(feature = "onnx")]
 mod model;
+mod nulls;
 #[cfg(feature = "onnx")]
 mod onnx;
 #[cfg(feature = "onnx")]
@@ -56,7 +57,7 @@ use arrow::datatypes::Schema;
 
 pub use self::all::encode_all;
 use self::all::flawed;
-pub(crate) use self::all::{BadSamples, encode_present, encode_rest, encode_some};
+pub(crate) use self::all::{BadSamples, TableSettings, encode_present, encode_rest, encode_some};
 pub(crate) use self::cache::EmbeddingCache;
 pub use self::column::ColumnEncoder;
 pub use self::combined::CombinedEncoder;

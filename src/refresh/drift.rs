@@ -39,7 +39,7 @@ impl Drift {
     ) -> Result<Self> {
         let table = &old.embeddings;
         let rows = old.store.select(encoder.columns())?.gather(probe)?;
-        let new = encode_some(encoder, (probe, &rows), on_bad_sample, table.similarity())?;
+        let new = encode_some(encoder, probe, &rows, on_bad_sample, table.similarity())?;
         let indices: Vec<_> = new.present_ids().into_iter().map(SampleId).collect();
         let ids: Vec<_> = indices.iter().map(|index| probe[index.index()]).collect();
 

@@ -9,7 +9,7 @@ use super::unembedded::{DrawnFrom, UnembeddedRows};
 use super::work::{RefreshContext, replace_pushed};
 use crate::checkpoint::{SavedPushes, SavedSnapshot};
 use crate::embeddings::EmbeddingTable;
-use crate::encode::{BadSamples, Encoder, encode_present};
+use crate::encode::{BadSamples, Encoder, TableSettings, encode_present};
 use crate::error::Result;
 use crate::sample::{GraphVersion, ModelVersion};
 use crate::store::Store;
@@ -70,8 +70,9 @@ impl RefreshContext {
         store: &Store,
         report: &mut dyn FnMut(usize),
     ) -> Result<EmbeddingTable> {
-        let bad = BadSamples { on_bad_sample: self.on_bad_sample, known: 0 };
-        let settings = (self.storage, self.similarity, ModelVersion(1));
+        let bad = BadSamples { on_bad_sample: self.on_bad_sample, skipped_before: 0 };
+        let model_version = ModelVersion(1);
+        let settings = TableSettings { storage: self.storage, similarity: self.similarity, model_version };
         let cache = self.embedding_cache.as_deref();
         let table = encode_present(encoder, store, bad, settings, cache, report)?;
         let needed = self.batch_size.max(2);

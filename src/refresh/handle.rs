@@ -148,7 +148,7 @@ impl RefreshHandle {
     /// What went wrong without stopping the reading of the source.
     ///
     /// Rows and texts are those skipped when the newest snapshot's rows were read, in this run or in the one that
-    /// cached them. Requests are those that this run sent again.
+    /// cached them. Requests are those of this run.
     #[must_use]
     pub fn source_counts(&self) -> SourceCounts {
         let store = self.store();

@@ -13,7 +13,7 @@ use crate::checkpoint::CheckpointFolder;
 use crate::compute::ComputePool;
 use crate::config::{OnBadSample, RefreshConfig, Similarity, Storage};
 use crate::embeddings::EmbeddingTable;
-use crate::encode::{BadSamples, EmbeddingCache, Encoder, encode_present, encode_rest};
+use crate::encode::{BadSamples, EmbeddingCache, Encoder, TableSettings, encode_present, encode_rest};
 use crate::error::{Error, Result};
 use crate::graph::Backend;
 use crate::progress::Stage;
@@ -164,7 +164,7 @@ impl RefreshContext {
         let RefreshInput { old, pushed, step, status, .. } = input;
         let total = store.len();
         let next_version = ModelVersion(old.model_version().0 + 1);
-        let bad = BadSamples { on_bad_sample: self.on_bad_sample, known: old.embeddings.skipped() };
+        let bad = BadSamples { on_bad_sample: self.on_bad_sample, skipped_before: old.embeddings.skipped() };
         let cache = self.embedding_cache.as_deref();
         let mut report = |done| status.report(Stage::Encode, done, total);
 
@@ -172,7 +172,8 @@ impl RefreshContext {
             if pushed.len() > 0 {
                 telemetry::pushes_dropped(pushed.len());
             }
-            let settings = (self.storage, self.similarity, next_version);
+            let settings =
+                TableSettings { storage: self.storage, similarity: self.similarity, model_version: next_version };
             let table = encode_present(encoder, store, bad, settings, cache, &mut report)?;
             return Ok(Some(NewEmbeddings { table: table.into(), ages: Ages::all_at(*step), pushed: 0 }));
         }

@@ -66,8 +66,8 @@ pub struct SourceCounts {
     pub skipped_rows: usize,
     /// Texts that are null in the store since they are not UTF-8. Known once rows are stored: a source gives bytes.
     pub bad_texts: usize,
-    /// Requests to object stores that failed for a passing reason and, if retries were left, were sent again.
-    pub faults: usize,
+    /// Requests to object stores that failed for a passing reason. They were sent again while retries were left.
+    pub failed_requests: usize,
 }
 
 /// What the rows of a source depend on: two sources with equal fingerprints have the same rows.

@@ -13,21 +13,25 @@ use super::types::exactly;
 /// Turns columns of bytes that are declared as texts into texts, except those with bytes that are not UTF-8.
 ///
 /// `columns` are the indices of the record batch's columns in the schema `declared`.
-pub(super) fn restored(batch: RecordBatch, declared: &Schema, columns: &[usize]) -> Result<RecordBatch, ArrowError> {
+pub(super) fn bytes_to_texts(
+    batch: RecordBatch,
+    declared: &Schema,
+    columns: &[usize],
+) -> Result<RecordBatch, ArrowError> {
     let declared = |index: usize| declared.field(columns[index]);
     if (0..batch.num_columns()).all(|index| batch.column(index).data_type() == declared(index).data_type()) {
         return Ok(batch);
     }
     let mut fields = batch.schema().fields().to_vec();
-    let mut restored = batch.columns().to_vec();
+    let mut converted = batch.columns().to_vec();
     for (index, column) in batch.columns().iter().enumerate() {
         if let Ok(texts) = texts(column, declared(index).data_type()) {
             fields[index] = Arc::new(declared(index).clone());
-            restored[index] = texts;
+            converted[index] = texts;
         }
     }
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), restored, &options)
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), converted, &options)
 }
 
 /// Casts bytes to what was declared: texts, or a nested type with texts in it.

@@ -316,6 +316,7 @@ fn write(
             coalescer.push_batch(piece).map_err(failed)?;
             while let Some(full) = coalescer.next_completed_batch() {
                 writer.write(&full)?;
+                // Rows that are still buffered are the end of this piece, whose bytes are not known exactly.
                 buffered = buffered.min(bytes);
             }
         }

@@ -268,7 +268,7 @@ async fn passing_faults_are_retried_and_counted() {
     let source = FileSource::open_all(&config(port, "s3://bucket/a.parquet")).await.unwrap();
     faults.inject(&[CutShort, Reset, Throttled, None, Unavailable, Unavailable, Timeout, CutShort, None, Reset]);
     assert_eq!(read(&source, &names(&source)).await.unwrap(), expected);
-    assert_eq!(source.counts().faults, faults.injected.load(Relaxed));
+    assert_eq!(source.counts().failed_requests, faults.injected.load(Relaxed));
     assert!(faults.coming.lock().unwrap().is_empty(), "too few requests for all faults");
 
     // Only the columns in use travel.
@@ -295,7 +295,7 @@ async fn lasting_faults_are_errors() {
     let error = read(&source, &["n".into()]).await.unwrap_err();
     assert!(matches!(error, Error::Remote { .. }), "{error}");
     assert!(error.to_string().contains("cannot read `s3://bucket/a.parquet`"), "{error}");
-    assert_eq!(source.counts(), SourceCounts { skipped_rows: 0, bad_texts: 0, faults: 3 });
+    assert_eq!(source.counts(), SourceCounts { skipped_rows: 0, bad_texts: 0, failed_requests: 3 });
 
     faults.coming.lock().unwrap().clear();
     write_parquet(&file, &rows(999), 1000);

@@ -146,5 +146,12 @@ fn one_model_alone_refuses_views() {
     );
     let nested = nested.unwrap();
     assert_eq!((nested.dimension(), nested.columns().len()), (4, 1));
-    assert!(CombinedEncoder::new(Vec::new(), Combine::Mean).is_err());
+}
+
+#[test]
+fn a_combined_encoder_needs_an_encoder() {
+    for combine in [Combine::Mean, Combine::Concat] {
+        let error = CombinedEncoder::new(Vec::new(), combine).unwrap_err();
+        assert_says(&error.to_string(), &["encode.views: is empty", "give at least one"]);
+    }
 }

@@ -92,6 +92,17 @@ fn walks_are_counted_in_the_same_words() {
     }
 }
 
+/// The summary counts what a source has tolerated by the names of Rust's fields, with spaces for underscores.
+#[test]
+fn what_a_source_tolerates_is_counted_in_the_same_words() {
+    let fields = public_fields("SourceCounts");
+    assert!(fields.len() >= 3, "{fields:?}");
+    let summary = read(&path("src/cli/summary.rs"));
+    for field in fields.iter().map(|field| field.replace('_', " ")) {
+        assert!(summary.contains(&format!("}} {field}")), "the summary lacks {field}");
+    }
+}
+
 /// What Python's classes have beside Rust's structs is called the same.
 #[test]
 fn attributes_in_python_are_fields_in_rust() {

@@ -30,6 +30,15 @@ pub(super) struct ImageFeature {
     linear: Vec<(f32, f32)>,
 }
 
+/// What a model declares about its images.
+struct DeclaredImages {
+    /// The name of the input.
+    name: String,
+    /// Height and width, if both are fixed.
+    size: Option<[usize; 2]>,
+    channels: Option<usize>,
+}
+
 /// Rows of a record batch as images.
 struct Images<'a> {
     feature: &'a ImageFeature,
@@ -51,78 +60,12 @@ impl ImageFeature {
     /// Opens the feature for a model, and checks the settings against its input.
     pub fn open(config: &EncodeConfig, model: &Model) -> Result<Self> {
         let image = config.image.clone().unwrap_or_default();
-        let preferred = model.inputs.iter().find(|input| input.is(NAME));
-        let input = preferred.or(match &model.inputs[..] {
-            [only] => Some(only),
-            _ => None,
-        });
-        let (height, width, channels) = match image.layout {
-            Layout::Nchw => (2, 3, 1),
-            Layout::Nhwc => (1, 2, 3),
-        };
-        if let Some(input) = input.filter(|input| input.shape.len() != 4) {
-            let reason = format!(
-                "declares `{}` with {} dimensions, but images are {}: export it so",
-                input.name,
-                input.shape.len(),
-                shape(image.layout)
-            );
-            return Err(model.fault(reason, None));
-        }
-        let declared = |axis: usize| input.and_then(|input| input.dimension(axis));
-        let fault = |key: &str, message: String| Error::setting(format!("encode.image.{key}"), message);
-        let declared_size = declared(height).zip(declared(width)).map(|(h, w)| [h, w]);
-        let raw_size = image.height.zip(image.width).map(|(h, w)| [h, w]);
-        let size = image.size.or(declared_size.or(raw_size).map(ImageSize::Exact)).ok_or_else(|| {
-            fault("size", "is required, since the model declares no fixed height and width; give both in pixels".into())
-        })?;
-        let (least, whole) = match size {
-            ImageSize::Shorter(side) => ([side; 2], declared_size.unwrap_or([side; 2])),
-            ImageSize::Exact(sides) => (sides, sides),
-        };
-        let crop = image.crop.unwrap_or(whole);
-        if crop.iter().zip(least).any(|(crop, least)| *crop > least) {
-            let message =
-                format!("is too small for the {} × {} pixels of the model; choose a larger one", crop[0], crop[1]);
-            return Err(fault("size", message));
-        }
-        if let Some([h, w]) = declared_size.filter(|declared| *declared != crop) {
-            let key = if image.crop.is_some() { "crop" } else { "size" };
-            let message =
-                format!("gives {} × {} pixels, but the model declares {h} × {w}; give that", crop[0], crop[1]);
-            return Err(fault(key, message));
-        }
-        let channels_of_model = declared(channels);
-        let channels = image.channels.or(channels_of_model).unwrap_or(3);
-        if channels_of_model.is_some_and(|declared| declared != channels) || !matches!(channels, 1 | 3) {
-            let declared = channels_of_model.unwrap_or(channels);
-            let message = format!(
-                "is {channels}, but the model declares {declared}; 1 (gray) and 3 (red, green, blue) can be given, and \
-                 encode.image.layout says where they lie"
-            );
-            return Err(fault("channels", message));
-        }
-        let of_channel = |values: &[f32], channel: usize| values.get(channel).or(values.first()).copied();
-        for (key, values) in [("mean", &image.mean), ("std", &image.std)] {
-            if !matches!(values.len(), 0 | 1) && values.len() != channels {
-                let message = format!("has {} numbers for {channels} channels; give one for each", values.len());
-                return Err(fault(key, message));
-            }
-        }
-        let linear = |channel: usize| {
-            let mean = of_channel(&image.mean, channel).unwrap_or(0.0);
-            let std = of_channel(&image.std, channel).unwrap_or(1.0);
-            (image.scale / std, -mean / std)
-        };
-        Ok(Self {
-            columns: config.column.iter().cloned().collect(),
-            name: input.map_or(NAME, |input| &input.name).to_owned(),
-            size,
-            crop,
-            channels,
-            linear: (0..channels).map(linear).collect(),
-            config: image,
-        })
+        let declared = DeclaredImages::of(model, image.layout)?;
+        let (size, crop) = size_and_crop(&image, declared.size)?;
+        let channels = channels(&image, declared.channels)?;
+        let linear = linear(&image, channels)?;
+        let columns = config.column.iter().cloned().collect();
+        Ok(Self { columns, name: declared.name, size, crop, channels, linear, config: image })
     }
 
     /// Resizes and crops an image to the size of the model.
@@ -201,6 +144,92 @@ impl ImageFeature {
         };
         vec![Input { name: self.name.clone(), shape, numbers: Numbers::Fractions(numbers) }]
     }
+}
+
+impl DeclaredImages {
+    /// Finds the input for images: the one with the usual name, or else the only one.
+    fn of(model: &Model, layout: Layout) -> Result<Self> {
+        let preferred = model.inputs.iter().find(|input| input.is(NAME));
+        let input = preferred.or(match &model.inputs[..] {
+            [only] => Some(only),
+            _ => None,
+        });
+        let Some(input) = input else { return Ok(Self { name: NAME.to_owned(), size: None, channels: None }) };
+        if input.shape.len() != 4 {
+            let reason = format!(
+                "declares `{}` with {} dimensions, but images are {}: export it so",
+                input.name,
+                input.shape.len(),
+                shape(layout)
+            );
+            return Err(model.fault(reason, None));
+        }
+        let (height, width, channels) = match layout {
+            Layout::Nchw => (2, 3, 1),
+            Layout::Nhwc => (1, 2, 3),
+        };
+        let size = input.dimension(height).zip(input.dimension(width)).map(|(h, w)| [h, w]);
+        Ok(Self { name: input.name.clone(), size, channels: input.dimension(channels) })
+    }
+}
+
+/// Returns the size that images are resized to, and the height and width that are then cut out.
+fn size_and_crop(image: &ImageConfig, declared: Option<[usize; 2]>) -> Result<(ImageSize, [usize; 2])> {
+    let raw = image.height.zip(image.width).map(|(h, w)| [h, w]);
+    let size = image.size.or(declared.or(raw).map(ImageSize::Exact)).ok_or_else(|| {
+        fault("size", "is required, since the model declares no fixed height and width; give both in pixels".into())
+    })?;
+    let (least, whole) = match size {
+        ImageSize::Shorter(side) => ([side; 2], declared.unwrap_or([side; 2])),
+        ImageSize::Exact(sides) => (sides, sides),
+    };
+    let crop = image.crop.unwrap_or(whole);
+    if crop.iter().zip(least).any(|(crop, least)| *crop > least) {
+        let message =
+            format!("is too small for the {} × {} pixels of the model; choose a larger one", crop[0], crop[1]);
+        return Err(fault("size", message));
+    }
+    if let Some([h, w]) = declared.filter(|declared| *declared != crop) {
+        let key = if image.crop.is_some() { "crop" } else { "size" };
+        let message = format!("gives {} × {} pixels, but the model declares {h} × {w}; give that", crop[0], crop[1]);
+        return Err(fault(key, message));
+    }
+    Ok((size, crop))
+}
+
+/// Returns the channels of the model: 1 or 3.
+fn channels(image: &ImageConfig, declared: Option<usize>) -> Result<usize> {
+    let channels = image.channels.or(declared).unwrap_or(3);
+    if declared.is_some_and(|declared| declared != channels) || !matches!(channels, 1 | 3) {
+        let declared = declared.unwrap_or(channels);
+        let message = format!(
+            "is {channels}, but the model declares {declared}; 1 (gray) and 3 (red, green, blue) can be given, and \
+             encode.image.layout says where they lie"
+        );
+        return Err(fault("channels", message));
+    }
+    Ok(channels)
+}
+
+/// Returns, for each channel, the factor of its values, and what is added to them then.
+fn linear(image: &ImageConfig, channels: usize) -> Result<Vec<(f32, f32)>> {
+    for (key, values) in [("mean", &image.mean), ("std", &image.std)] {
+        if !matches!(values.len(), 0 | 1) && values.len() != channels {
+            let message = format!("has {} numbers for {channels} channels; give one for each", values.len());
+            return Err(fault(key, message));
+        }
+    }
+    let of_channel = |values: &[f32], channel: usize| values.get(channel).or(values.first()).copied();
+    let linear = |channel: usize| {
+        let mean = of_channel(&image.mean, channel).unwrap_or(0.0);
+        let std = of_channel(&image.std, channel).unwrap_or(1.0);
+        (image.scale / std, -mean / std)
+    };
+    Ok((0..channels).map(linear).collect())
+}
+
+fn fault(key: &str, message: String) -> Error {
+    Error::setting(format!("encode.image.{key}"), message)
 }
 
 impl Feature for ImageFeature {

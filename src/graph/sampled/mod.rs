@@ -64,7 +64,7 @@ fn build_in_chunks(
         let blocks = rows.par_chunks(chunk.block_rows).zip(drew_itself.par_chunks_mut(chunk.block_rows));
         blocks.enumerate().for_each_init(
             || BlockScratch::new(kernel, size, chunk.block_rows),
-            |scratch, (block, (rows, drew_itself))| pass.block(block, rows, drew_itself, scratch),
+            |scratch, (block, (rows, drew_itself))| pass.update_block(block, rows, drew_itself, scratch),
         );
         Ok::<_, Infallible>(())
     });
@@ -124,25 +124,41 @@ impl BlockScratch {
 }
 
 impl ChunkPass<'_, '_> {
-    /// Offers this chunk's candidates to a block of rows.
-    fn block(&self, block: usize, rows: &[u32], drew_itself: &mut [bool], scratch: &mut BlockScratch) {
-        let draw = self.chunk.draw(block);
-        let substitute = self.chunk.substitute(&draw, rows, drew_itself);
+    /// Updates the neighbor lists of a block of rows with this chunk's candidates.
+    ///
+    /// 1. Draw the block's panels.
+    /// 2. Score the rows with them, and keep the best candidates of each row in its shortlist.
+    /// 3. If the scores are rough, score the shortlists again.
+    /// 4. Update each row's list from its shortlist.
+    fn update_block(&self, block: usize, rows: &[u32], drew_itself: &mut [bool], scratch: &mut BlockScratch) {
+        let panels = self.chunk.draw(block);
+        let substitute = self.chunk.substitute(&panels, rows, drew_itself);
         scratch.rows.pack(self.kernel, self.table, rows);
         scratch.shortlists.restart(rows.iter().map(|&row| self.threshold(row)));
+        self.fill_shortlists(&panels, rows.len(), scratch);
+        if !self.kernel.is_exact() {
+            self.score_again(rows, scratch);
+        }
+        for ((index, &row), &drew_itself) in rows.iter().enumerate().zip(&*drew_itself) {
+            if let Some(&next) = rows.get(index + 1) {
+                self.stripes.with(next, |list| list.prefetch());
+            }
+            // A row that drew itself takes the substitute instead; the others ignore it.
+            let refused = if drew_itself { Some(row) } else { substitute };
+            self.update_list(index, row, refused, scratch);
+        }
+    }
+
+    /// Scores a block's `rows` packed rows with its panels, some panels at a time, and fills the shortlists.
+    fn fill_shortlists(&self, panels: &[(usize, &[u32])], rows: usize, scratch: &mut BlockScratch) {
         scratch.candidates.clear();
-        let padded = rows.len().next_multiple_of(ROW_MULTIPLE);
+        let padded = rows.next_multiple_of(ROW_MULTIPLE);
         let panels_at_once = scratch.scores.len() / padded;
-        for (batch, panels) in draw.chunks(panels_at_once).enumerate() {
+        let mut following = panels.iter().map(|(panel, _)| *panel).skip(1);
+        for panels in panels.chunks(panels_at_once) {
             let first = scratch.candidates.len();
-            for (index, (&(panel, ids), scores)) in panels.iter().zip(scratch.scores.chunks_mut(padded)).enumerate() {
-                for (tile, scores) in scores.chunks_mut(ROW_MULTIPLE).enumerate() {
-                    // Panels come in random order, which no processor foresees.
-                    if let Some(&(next, _)) = draw.get(batch * panels_at_once + index + 1) {
-                        self.kernel.prefetch(self.columns, next, tile, padded / ROW_MULTIPLE);
-                    }
-                    self.kernel.scores(&scratch.rows, tile * ROW_MULTIPLE, self.columns, panel, scores);
-                }
+            for (&(panel, ids), scores) in panels.iter().zip(scratch.scores.chunks_mut(padded)) {
+                self.score_panel(panel, following.next(), &scratch.rows, scores);
                 // The columns that pad a panel are nobody's candidates.
                 if ids.len() < PANEL_COLUMNS {
                     scores.iter_mut().for_each(|scores| scores[ids.len()..].fill(f32::NAN));
@@ -152,35 +168,44 @@ impl ChunkPass<'_, '_> {
             }
             scratch.shortlists.take(&scratch.scores[..panels.len() * padded], padded, first as u32);
         }
-        if !self.kernel.is_exact() {
-            self.score_again(rows, scratch);
+    }
+
+    /// Scores packed rows with a panel, and fetches the panel `next` from memory meanwhile.
+    ///
+    /// Panels come in random order, which no processor foresees.
+    fn score_panel(&self, panel: usize, next: Option<usize>, rows: &Rows, scores: &mut [Scores]) {
+        let tiles = scores.len() / ROW_MULTIPLE;
+        for (tile, scores) in scores.chunks_mut(ROW_MULTIPLE).enumerate() {
+            if let Some(next) = next {
+                self.kernel.prefetch(self.columns, next, tile, tiles);
+            }
+            self.kernel.scores(rows, tile * ROW_MULTIPLE, self.columns, panel, scores);
         }
-        for ((r, &row), &drew_itself) in rows.iter().enumerate().zip(&*drew_itself) {
-            if let Some(&next) = rows.get(r + 1) {
-                self.stripes.with(next, |list| list.prefetch());
-            }
-            let BlockScratch { shortlists, candidates, offered: (scores, ids), .. } = &mut *scratch;
-            let (row_scores, indices) = shortlists.of(r);
-            scores.clear();
-            scores.extend(row_scores);
-            ids.clear();
-            ids.extend(indices.iter().map(|&index| SampleId(candidates[index as usize])));
-            // A row that drew itself takes the substitute instead; the others ignore it.
-            let refused = if drew_itself { Some(row) } else { substitute };
-            if let Some(at) = refused.and_then(|refused| ids.iter().position(|id| id.0 == refused)) {
-                scores.swap_remove(at);
-                ids.swap_remove(at);
-            }
-            self.stripes.with(row, |mut list| {
-                if !self.chunk.is_first {
-                    for (score, id) in list.candidates() {
-                        scores.push(score);
-                        ids.push(id);
-                    }
+    }
+
+    /// Keeps the best of a row's list and shortlist in the list. The candidate `refused` is left out.
+    ///
+    /// `index` is the row's index in the block.
+    fn update_list(&self, index: usize, row: u32, refused: Option<u32>, scratch: &mut BlockScratch) {
+        let BlockScratch { shortlists, candidates, offered: (scores, ids), .. } = scratch;
+        let (row_scores, indices) = shortlists.of(index);
+        scores.clear();
+        scores.extend(row_scores);
+        ids.clear();
+        ids.extend(indices.iter().map(|&index| SampleId(candidates[index as usize])));
+        if let Some(at) = refused.and_then(|refused| ids.iter().position(|id| id.0 == refused)) {
+            scores.swap_remove(at);
+            ids.swap_remove(at);
+        }
+        self.stripes.with(row, |mut list| {
+            if !self.chunk.is_first {
+                for (score, id) in list.candidates() {
+                    scores.push(score);
+                    ids.push(id);
                 }
-                list.fill_with_best(scores, ids);
-            });
-        }
+            }
+            list.fill_with_best(scores, ids);
+        });
     }
 
     /// The score that a row's candidates must reach, given those of earlier chunks.

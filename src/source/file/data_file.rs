@@ -69,14 +69,20 @@ impl DataFile {
 
     /// Reads a part: emits all of its rows, or returns an error. Blocks.
     ///
-    /// A column with a text that is not UTF-8 is a column of bytes in the record batch that has it.
+    /// A column with a text that is not UTF-8 is a column of bytes in the record batch that has it. From the outermost
+    /// function to the innermost:
+    ///
+    /// 1. `read` names the row group and the column of damage.
+    /// 2. `read_counted` refuses a part that has more or fewer rows than promised.
+    /// 3. `decode_despite_bad_texts` decodes a second time if a text may not be UTF-8.
+    /// 4. `decode_once` runs the decoder of the format.
     pub fn read(&self, part: usize, columns: &[usize], emit: Emit<'_>) -> Result<ControlFlow<()>> {
-        let error = match (self.read_whole(part, columns, emit), &self.format) {
+        let error = match (self.read_counted(part, columns, emit), &self.format) {
             (Err(error @ Error::Corrupt { .. }), FileKind::Parquet(_)) => error,
             (other, _) => return other,
         };
         let Error::Corrupt { uri, expected, cause, .. } = error else { return Err(error) };
-        let place = self.damaged(part, columns);
+        let place = self.damaged_place(part, columns);
         if self.is_encrypted() {
             let reason =
                 format!("it has encrypted columns, {place}; leave them out of `source.columns`, or write it plain");
@@ -91,10 +97,10 @@ impl DataFile {
     }
 
     /// Names a damaged row group and its damaged column, which it finds by reading the columns one by one.
-    fn damaged(&self, row_group: usize, columns: &[usize]) -> String {
+    fn damaged_place(&self, row_group: usize, columns: &[usize]) -> String {
         let is_damaged = |column: usize| {
             matches!(
-                self.read_whole(row_group, &[column], &mut |_| ControlFlow::Continue(())),
+                self.read_counted(row_group, &[column], &mut |_| ControlFlow::Continue(())),
                 Err(Error::Corrupt { .. })
             )
         };
@@ -104,7 +110,7 @@ impl DataFile {
     }
 
     /// Reads a part, and checks that it has no more rows than promised and no fewer.
-    fn read_whole(&self, part: usize, columns: &[usize], emit: Emit<'_>) -> Result<ControlFlow<()>> {
+    fn read_counted(&self, part: usize, columns: &[usize], emit: Emit<'_>) -> Result<ControlFlow<()>> {
         let promised = self.part_rows(part);
         let mut rows = 0;
         let mut beyond = false;
@@ -116,7 +122,7 @@ impl DataFile {
             rows += batch.num_rows();
             emit(batch)
         };
-        let flow = self.decode(part, columns, &mut counted)?;
+        let flow = self.decode_despite_bad_texts(part, columns, &mut counted)?;
         let says = |found: String| {
             let cause = format!("it holds {found}, and its footer says {}", promised.unwrap_or(0));
             Err(corrupt(&self.location, None, cause.into()))
@@ -128,9 +134,10 @@ impl DataFile {
         }
     }
 
-    /// Decodes a part. If that fails, decodes the rest again with texts as bytes: one of them may not be UTF-8, which
-    /// is the fault of a row and not of all that follow.
-    fn decode(&self, part: usize, columns: &[usize], emit: Emit<'_>) -> Result<ControlFlow<()>> {
+    /// Decodes a part. If that fails, decodes the rest with texts as bytes.
+    ///
+    /// One of the texts may not be UTF-8, which is the fault of a row and not of all that follow.
+    fn decode_despite_bad_texts(&self, part: usize, columns: &[usize], emit: Emit<'_>) -> Result<ControlFlow<()>> {
         let texts = match &self.format {
             FileKind::Parquet(file) => file.texts(columns),
             FileKind::Ipc(_) => Texts::Strict,
@@ -140,11 +147,11 @@ impl DataFile {
             rows += batch.num_rows();
             emit(batch)
         };
-        let first = self.decode_as(PartRequest { number: part, columns, texts, skip: 0 }, &mut counted);
+        let first = self.decode_once(PartRequest { number: part, columns, texts, skip: 0 }, &mut counted);
         match first {
             Err(error @ Error::Corrupt { .. }) if texts == Texts::Strict => {
                 let rest = PartRequest { number: part, columns, texts: Texts::Lenient, skip: rows };
-                self.decode_as(rest, emit).map_err(|again| match again {
+                self.decode_once(rest, emit).map_err(|again| match again {
                     Error::Corrupt { .. } => error,
                     other => other,
                 })
@@ -153,7 +160,8 @@ impl DataFile {
         }
     }
 
-    fn decode_as(&self, part: PartRequest<'_>, emit: Emit<'_>) -> Result<ControlFlow<()>> {
+    /// Decodes what is asked for of a part. Damage, and bytes that could not be fetched, are errors.
+    fn decode_once(&self, part: PartRequest<'_>, emit: Emit<'_>) -> Result<ControlFlow<()>> {
         let location = &self.location;
         match &self.format {
             FileKind::Parquet(file) => {

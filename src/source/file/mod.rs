@@ -158,7 +158,11 @@ impl Source for FileSource {
     }
 
     fn counts(&self) -> SourceCounts {
-        SourceCounts { skipped_rows: self.damage.rows(), bad_texts: 0, faults: self.access.faults.load(Relaxed) }
+        SourceCounts {
+            skipped_rows: self.damage.rows(),
+            bad_texts: 0,
+            failed_requests: self.access.failed_requests.load(Relaxed),
+        }
     }
 
     fn added(&self, known: Vec<Shard>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {

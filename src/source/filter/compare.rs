@@ -38,6 +38,19 @@ pub(super) fn test(data_type: &DataType, operator: Operator, literal: &Literal) 
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
             bytes(data_type, operator, literal)
         }
+        DataType::Float16 | DataType::Float32 | DataType::Float64 => floating(data_type, operator, literal),
+        _ if data_type.is_numeric() => whole_or_decimal(data_type, operator, literal),
+        _ if data_type.is_temporal() => temporal(data_type, operator, literal),
+        _ => incomparable(),
+    }
+}
+
+fn incomparable() -> Result<Test, String> {
+    Err("such values cannot be compared; take another column".into())
+}
+
+fn whole_or_decimal(data_type: &DataType, operator: Operator, literal: &Literal) -> Result<Test, String> {
+    match data_type {
         DataType::Int8 => multiple::<Int8Type>(operator, literal, 0),
         DataType::Int16 => multiple::<Int16Type>(operator, literal, 0),
         DataType::Int32 => multiple::<Int32Type>(operator, literal, 0),
@@ -52,15 +65,24 @@ pub(super) fn test(data_type: &DataType, operator: Operator, literal: &Literal) 
         DataType::Decimal256(_, scale) => {
             Ok(primitive::<Decimal256Type>(number(literal)?.place(*scale).rule(operator)))
         }
+        _ => incomparable(),
+    }
+}
+
+fn floating(data_type: &DataType, operator: Operator, literal: &Literal) -> Result<Test, String> {
+    match data_type {
         DataType::Float16 => float::<Float16Type>(operator, literal, (f16::MAX, f16::NEG_INFINITY), |text| {
             f64::from_str(text).ok().map(f16::from_f64)
         }),
         DataType::Float32 => {
             float::<Float32Type>(operator, literal, (f32::MAX, f32::NEG_INFINITY), |text| text.parse().ok())
         }
-        DataType::Float64 => {
-            float::<Float64Type>(operator, literal, (f64::MAX, f64::NEG_INFINITY), |text| text.parse().ok())
-        }
+        _ => float::<Float64Type>(operator, literal, (f64::MAX, f64::NEG_INFINITY), |text| text.parse().ok()),
+    }
+}
+
+fn temporal(data_type: &DataType, operator: Operator, literal: &Literal) -> Result<Test, String> {
+    match data_type {
         DataType::Date32 => time::<Date32Type>(operator, Time::instant(&literal.text, None)?, DAY),
         DataType::Date64 => time::<Date64Type>(operator, Time::instant(&literal.text, None)?, MILLISECOND),
         DataType::Timestamp(unit, zone) => {
@@ -95,7 +117,7 @@ pub(super) fn test(data_type: &DataType, operator: Operator, literal: &Literal) 
                 TimeUnit::Nanosecond => time::<DurationNanosecondType>(operator, span, nanoseconds(*unit)),
             }
         }
-        _ => Err("such values cannot be compared; take another column".into()),
+        _ => incomparable(),
     }
 }
 

@@ -14,11 +14,11 @@ pub(in crate::source) struct Access {
     #[cfg_attr(not(feature = "cloud"), expect(dead_code, reason = "there are no object stores then"))]
     pub retries: usize,
     /// Requests that failed for a passing reason; shared with the source's counts.
-    pub faults: Arc<AtomicUsize>,
+    pub failed_requests: Arc<AtomicUsize>,
 }
 
 impl Access {
     pub fn new(config: &SourceConfig) -> Self {
-        Self { options: config.options.clone(), retries: config.retries, faults: Arc::default() }
+        Self { options: config.options.clone(), retries: config.retries, failed_requests: Arc::default() }
     }
 }

@@ -174,7 +174,7 @@ fn connect(scheme: &ObjectStoreScheme, url: &Url, access: &Access) -> Result<Arc
     // This fails if another part of the program has chosen a provider, which is then used.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let retry = RetryConfig { max_retries: access.retries, ..RetryConfig::default() };
-    let counter = FaultCounter { faults: access.faults.clone() };
+    let counter = FailureCounter { failed_requests: access.failed_requests.clone() };
     macro_rules! connect {
         ($builder:expr, $url:expr) => {{
             let mut builder = $builder.with_url($url).with_retry(retry).with_http_connector(counter);
@@ -195,20 +195,20 @@ fn connect(scheme: &ObjectStoreScheme, url: &Url, access: &Access) -> Result<Arc
     })
 }
 
-/// Counts the answers after which a request is tried again. The object store itself tries again.
+/// Counts requests that fail for a passing reason. The object store itself sends them again.
 #[derive(Clone, Debug)]
-struct FaultCounter {
-    faults: Arc<AtomicUsize>,
+struct FailureCounter {
+    failed_requests: Arc<AtomicUsize>,
 }
 
-impl FaultCounter {
+impl FailureCounter {
     fn count(&self, reason: &dyn std::fmt::Display) {
-        self.faults.fetch_add(1, Relaxed);
-        telemetry::remote_fault(reason);
+        self.failed_requests.fetch_add(1, Relaxed);
+        telemetry::request_failed(reason);
     }
 }
 
-impl HttpConnector for FaultCounter {
+impl HttpConnector for FailureCounter {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         Ok(HttpClient::new(CountedClient {
             client: ReqwestConnector::default().connect(options)?,
@@ -220,7 +220,7 @@ impl HttpConnector for FaultCounter {
 #[derive(Debug)]
 struct CountedClient {
     client: HttpClient,
-    counter: FaultCounter,
+    counter: FailureCounter,
 }
 
 #[async_trait::async_trait]

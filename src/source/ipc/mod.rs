@@ -16,7 +16,7 @@ use parquet::file::reader::Length;
 use self::lengths::CheckedLengths;
 use super::decode::{Emit, MAX_BATCH_ROWS, PartRequest, Texts, corrupt, order_of};
 use super::location::{Location, ShardReader};
-use super::texts::{restored, texts_as_bytes};
+use super::texts::{bytes_to_texts, texts_as_bytes};
 use crate::error::{Error, Result};
 
 #[derive(Clone, Debug)]
@@ -84,7 +84,7 @@ impl IpcFile {
         let mut count = 0;
         let mut skip = part.skip;
         for batch in batches.by_ref() {
-            let batch = batch.and_then(|batch| restored(batch.project(&order)?, &self.schema, part.columns));
+            let batch = batch.and_then(|batch| bytes_to_texts(batch.project(&order)?, &self.schema, part.columns));
             let batch = batch.map_err(|e| corrupt(location, Some(format!("record batch {count}")), e.into()))?;
             count += 1;
             let skipped = skip.min(batch.num_rows());

@@ -20,7 +20,7 @@ pub(super) use self::footer::is_encrypted;
 use self::pages::CheckedRowGroup;
 use super::decode::{Emit, MAX_BATCH_BYTES, MAX_BATCH_ROWS, PartRequest, Texts, corrupt, order_of};
 use super::location::{Location, ShardReader};
-use super::texts::{restored, texts_as_bytes};
+use super::texts::{bytes_to_texts, texts_as_bytes};
 use crate::error::Result;
 use crate::panics::guarded;
 use crate::telemetry;
@@ -125,7 +125,8 @@ impl ParquetFile {
             ParquetRecordBatchReader::try_new_with_row_groups(&levels, &row_group, batch_size, rest)
         });
         for batch in batches.map_err(|e| damaged(e.into()))? {
-            let batch = batch.and_then(|batch| restored(batch.project(&order)?, self.metadata.schema(), part.columns));
+            let batch =
+                batch.and_then(|batch| bytes_to_texts(batch.project(&order)?, self.metadata.schema(), part.columns));
             if let ControlFlow::Break(()) = emit(batch.map_err(|e| damaged(e.into()))?) {
                 return Ok(ControlFlow::Break(()));
             }

@@ -1,10 +1,13 @@
 //! Graphs, a row each, as inputs of a graph neural network.
 
+mod row;
+
 use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 
+use self::row::{Graph, GraphRow};
 use super::lists::{Lists, number_type};
 use super::{Batch, Feature, Samples};
 use crate::config::{EncodeConfig, GraphInputConfig};
@@ -37,19 +40,6 @@ struct InputValues {
     takes_fractions: bool,
     /// Whether the input has no dimension for features.
     flat: bool,
-}
-
-/// The graph of one row, checked.
-#[derive(Clone, Debug)]
-struct Graph {
-    nodes: usize,
-    /// The numbers of a node.
-    width: usize,
-    features: Numbers,
-    sources: Vec<i64>,
-    targets: Vec<i64>,
-    /// The attributes of all edges, and the numbers of an edge.
-    attributes: Option<(Numbers, usize)>,
 }
 
 /// Rows of a record batch as graphs.
@@ -122,71 +112,7 @@ impl InputValues {
 impl Graphs<'_> {
     /// Reads the graph of a row, and checks it.
     fn read(&self, row: usize) -> Result<Graph, BadRow> {
-        let columns = &self.feature.columns;
-        let bad = |column: usize| move |reason: String| BadRow { row, column: columns[column].clone(), reason };
-        let GraphFeature { nodes: of_nodes, edges: of_edges, attributes, config, inputs, .. } = self.feature;
-        let fit = |column: usize, input: &Option<Declared>, numbers: &Numbers| {
-            let reason = input.as_ref().and_then(|input| input.refuses(numbers));
-            reason.map_or(Ok(()), |reason| Err(bad(column)(reason)))
-        };
-        let numbers = |column: usize| {
-            self.lists[column].range(row).and_then(|range| self.lists[column].get(range)).map_err(bad(column))
-        };
-        let whole = |column: usize| match numbers(column)? {
-            Numbers::Whole(numbers) => Ok(numbers),
-            Numbers::Fractions(_) => Err(bad(column)("has fractions where whole numbers are needed".into())),
-        };
-        let stated = match config.num_nodes {
-            Some(_) => {
-                let column = columns.len() - 1;
-                let [nodes] = whole(column)?[..] else { return Err(bad(column)("is a list, not one number".into())) };
-                Some(usize::try_from(nodes).map_err(|_| bad(column)(format!("says {nodes} nodes")))?)
-            }
-            None => None,
-        };
-        let features = numbers(0)?;
-        fit(0, &inputs[0], &features)?;
-        let width = of_nodes.width(&self.lists[0], row, features.len(), stated, "node").map_err(bad(0))?;
-        let nodes = features.len() / width;
-        if let Some(stated) = stated.filter(|stated| *stated != nodes) {
-            return Err(bad(0)(format!(
-                "has features of {nodes} nodes, but `{}` says {stated}",
-                columns[columns.len() - 1]
-            )));
-        }
-        if nodes == 0 {
-            return Err(bad(0)("has no nodes".into()));
-        }
-        let sources = whole(1)?;
-        let targets = whole(2)?;
-        if sources.len() != targets.len() {
-            let (from, to) = (sources.len(), targets.len());
-            return Err(bad(2)(format!("has {to} edges, but `{}` has {from}", columns[1])));
-        }
-        for (column, ends) in [(1, &sources), (2, &targets)] {
-            if let Some((edge, end)) = ends.iter().enumerate().find(|(_, end)| !(0..nodes as i64).contains(*end)) {
-                return Err(bad(column)(format!(
-                    "has node {end} at edge {edge}, but there are nodes 0 to {}",
-                    nodes - 1
-                )));
-            }
-        }
-        let attributes = match attributes {
-            true => {
-                let values = numbers(3)?;
-                fit(3, &inputs[1], &values)?;
-                let width =
-                    of_edges.width(&self.lists[3], row, values.len(), Some(sources.len()), "edge").map_err(bad(3))?;
-                if values.len() != sources.len() * width {
-                    let (found, edges) = (values.len() / width, sources.len());
-                    return Err(bad(3)(format!("has attributes of {found} edges, but there are {edges}")));
-                }
-                // Without edges, the width of attributes is not known.
-                Some((values, if sources.is_empty() { 0 } else { width }))
-            }
-            false => None,
-        };
-        Ok(Graph { nodes, width, features, sources, targets, attributes })
+        GraphRow { feature: self.feature, lists: &self.lists, row }.read()
     }
 }
 
@@ -255,8 +181,8 @@ impl Feature for GraphFeature {
 
     fn accepts(&self, schema: &Schema) -> Result<()> {
         let takes_fractions = |index: usize| match index {
-            0 => self.nodes.takes_fractions,
-            3 => self.attributes && self.edges.takes_fractions,
+            FEATURES => self.nodes.takes_fractions,
+            ATTRIBUTES => self.attributes && self.edges.takes_fractions,
             _ => false,
         };
         for (index, column) in self.columns.iter().enumerate() {
@@ -267,8 +193,8 @@ impl Feature for GraphFeature {
             }
             let what = if takes_fractions(index) { "numbers" } else { "whole numbers" };
             let content = match index {
-                0 => "node features",
-                1 | 2 => "edges",
+                FEATURES => "node features",
+                SOURCES | TARGETS => "edges",
                 _ if takes_fractions(index) => "edge attributes",
                 _ => "this part of a graph",
             };
@@ -321,11 +247,11 @@ impl GraphFeature {
     fn samples(&self, lists: Vec<Lists>, rows: usize) -> Graphs<'_> {
         // If the width of features is not known, this is only a measure of size.
         let numbers = |column: usize, row: usize| lists[column].range(row).map_or(0, |range| range.len());
-        let nodes = |row: usize| match lists[0].dimensions(row).as_deref() {
+        let nodes = |row: usize| match lists[FEATURES].dimensions(row).as_deref() {
             Ok(&[nodes, _]) => nodes,
-            _ => numbers(0, row) / self.nodes.width.unwrap_or(1).max(1),
+            _ => numbers(FEATURES, row) / self.nodes.width.unwrap_or(1).max(1),
         };
-        let lengths = (0..rows).map(|row| nodes(row) + numbers(1, row)).collect();
+        let lengths = (0..rows).map(|row| nodes(row) + numbers(SOURCES, row)).collect();
         Graphs { feature: self, lists, lengths }
     }
 }
@@ -375,6 +301,12 @@ impl Samples for Graphs<'_> {
         Ok(batch)
     }
 }
+
+/// The indices of columns in `GraphFeature::columns`. A column of numbers of nodes is the last one.
+const FEATURES: usize = 0;
+const SOURCES: usize = 1;
+const TARGETS: usize = 2;
+const ATTRIBUTES: usize = 3;
 
 /// The inputs of a union, as PyTorch Geometric names them.
 const NAMES: [&str; 5] = ["x", "edge_index", "batch", "ptr", "edge_attr"];
