@@ -2,6 +2,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
+use prosampler::error::ArgumentError;
 use prosampler::{Error, SampleId, refresh};
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
@@ -86,7 +87,7 @@ impl RefreshHandle {
     fn neighbors(&self, py: Python<'_>, sample: u32) -> PyResult<Vec<(u32, f32)>> {
         let graph = &self.handle.snapshot().graph;
         if sample as usize >= graph.len() {
-            let error = Error::UnknownSample { sample: SampleId(sample), len: graph.len() };
+            let error = ArgumentError::UnknownSample { sample: SampleId(sample), len: graph.len() }.into();
             return Err(exception(py, &error));
         }
         let (ids, similarities) = (graph.neighbors(SampleId(sample)), graph.similarities(SampleId(sample)));

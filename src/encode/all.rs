@@ -17,7 +17,7 @@ use super::ahead::in_order;
 use super::{BadRow, EmbeddingCache, Encoded, Encoder};
 use crate::config::{OnBadSample, Similarity, Storage};
 use crate::embeddings::{EmbeddingTable, Flaw, SkipReason};
-use crate::error::{Error, Result, quoted};
+use crate::error::{ColumnError, EmbeddingError, Error, Result, quoted};
 use crate::sample::{ModelVersion, SampleId};
 use crate::store::Store;
 use crate::telemetry;
@@ -28,10 +28,11 @@ use crate::telemetry;
 /// [`ComputePool`](crate::ComputePool). Takes the memory of the table, and little more.
 ///
 /// # Errors
-/// - [`Error::MissingColumn`].
-/// - [`Error::NullValue`] for a null in a column that the encoder reads.
-/// - [`Error::BadSample`] for a sample that cannot be read, or whose vector is not finite or has no usable length.
-/// - [`Error::NoVectors`] if all samples of the first record batches are bad.
+/// - [`ColumnError::Missing`].
+/// - [`ColumnError::Null`] for a null in a column that the encoder reads.
+/// - [`EmbeddingError::BadSample`] for a sample that cannot be read, or whose vector is not finite or has no usable
+///   length.
+/// - [`EmbeddingError::NoVectors`] if all samples of the first record batches are bad.
 /// - The errors of the encoder.
 pub fn encode_all(
     encoder: &dyn Encoder,
@@ -87,7 +88,7 @@ pub(crate) fn encode_rest(
         && let (count, Some((sample, column))) = store.bad_texts()
     {
         let reason = format!("is no UTF-8 ({count} such values)");
-        return Err(Error::BadSample { sample, column: column.to_owned(), reason });
+        return Err(EmbeddingError::BadSample { sample, column: column.to_owned(), reason }.into());
     }
     let store = store.select(encoder.columns())?;
     let d = encoder.dimension();
@@ -125,7 +126,7 @@ pub(crate) fn encode_rest(
         for BadRow { row, column, reason } in found {
             let sample = SampleId::new(first.index() + row);
             if bad.on_bad_sample == OnBadSample::Fail {
-                return Err(Error::BadSample { sample, column, reason });
+                return Err(EmbeddingError::BadSample { sample, column, reason }.into());
             }
             table.count_skip_reason(sample, &column, &reason);
         }
@@ -175,7 +176,14 @@ pub(super) fn flawed(encoder: &dyn Encoder, row: usize, flaw: Flaw) -> BadRow {
 fn no_vectors(encoder: &dyn Encoder, bad: &[BadRow], sample: impl Fn(usize) -> SampleId) -> Error {
     // Other reasons tell more than a null does.
     let BadRow { row, column, reason } = bad.iter().find(|bad| bad.reason != NULL).unwrap_or(&bad[0]).clone();
-    Error::NoVectors { encoder: encoder.name().to_owned(), rows: bad.len(), sample: sample(row), column, reason }
+    EmbeddingError::NoVectors {
+        encoder: encoder.name().to_owned(),
+        rows: bad.len(),
+        sample: sample(row),
+        column,
+        reason,
+    }
+    .into()
 }
 
 /// Embeds some samples, whose rows have no nulls, into a table of their own.
@@ -198,7 +206,7 @@ pub(crate) fn encode_some(
     }
     match bad.into_iter().next() {
         Some(BadRow { row, column, reason }) if on_bad_sample == OnBadSample::Fail => {
-            Err(Error::BadSample { sample: ids[row], column, reason })
+            Err(EmbeddingError::BadSample { sample: ids[row], column, reason }.into())
         }
         _ => Ok(table),
     }
@@ -247,12 +255,13 @@ fn refuse_nulls(first: SampleId, rows: &RecordBatch) -> Result<()> {
     for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
         let Some(nulls) = column.logical_nulls().filter(|nulls| nulls.null_count() > 0) else { continue };
         let row = (0..column.len()).find(|&row| nulls.is_null(row)).unwrap_or(0);
-        return Err(Error::NullValue {
+        return Err(ColumnError::Null {
             column: field.name().clone(),
             sample: SampleId::new(first.index() + row),
             count: nulls.null_count(),
             rows: rows.num_rows(),
-        });
+        }
+        .into());
     }
     Ok(())
 }

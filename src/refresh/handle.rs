@@ -11,7 +11,7 @@ use super::snapshot::Snapshot;
 use crate::checkpoint::{State, WeakCheckpoints};
 use crate::embeddings::EmbeddingTable;
 use crate::encode::EmbeddingCache;
-use crate::error::{Error, Result};
+use crate::error::{ArgumentError, EmbeddingError, Error, Result};
 use crate::progress::Progress;
 use crate::sample::SampleId;
 use crate::source::{Source, SourceCounts};
@@ -52,20 +52,21 @@ impl RefreshHandle {
     /// a later push for a sample replaces an earlier one. Copies the vectors, which take 4 d bytes a sample until then.
     ///
     /// # Errors
-    /// [`Error::Shape`], [`Error::UnknownSample`], [`Error::SkippedSample`], and, whatever `encode.on_bad_sample` says,
-    /// [`Error::NotFinite`] and [`Error::BadLength`]. Nothing is taken then.
+    /// [`ArgumentError::Shape`], [`ArgumentError::UnknownSample`], [`ArgumentError::SkippedSample`], and, whatever
+    /// `encode.on_bad_sample` says, [`EmbeddingError::NotFinite`] and [`EmbeddingError::BadLength`]. Nothing is taken
+    /// then.
     pub fn push_embeddings(&self, ids: &[SampleId], vectors: &[f32]) -> Result<()> {
         let table = self.published.current().embeddings.clone();
         let dimension = table.dimension();
         let len = table.len();
         if vectors.len() != ids.len() * dimension {
-            return Err(Error::Shape { found: vectors.len(), dimension });
+            return Err(ArgumentError::Shape { found: vectors.len(), dimension }.into());
         }
         if let Some(&sample) = ids.iter().find(|id| id.index() >= len) {
-            return Err(Error::UnknownSample { sample, len });
+            return Err(ArgumentError::UnknownSample { sample, len }.into());
         }
         if let Some(&sample) = ids.iter().find(|id| table.is_skipped(**id)) {
-            return Err(Error::SkippedSample { sample });
+            return Err(ArgumentError::SkippedSample { sample }.into());
         }
 
         // A vector that no table accepts would make every later refresh fail.
@@ -172,11 +173,11 @@ fn lock(pushes: &Mutex<Pushes>) -> MutexGuard<'_, Pushes> {
 /// Replaces the index that an error names by the sample's id: entry `i` of `ids` is that of vector `i`.
 fn with_sample_id(error: Error, ids: &[SampleId]) -> Error {
     match error {
-        Error::NotFinite { sample, component, value } => {
-            Error::NotFinite { sample: ids[sample.index()], component, value }
+        Error::Embedding(EmbeddingError::NotFinite { sample, component, value }) => {
+            EmbeddingError::NotFinite { sample: ids[sample.index()], component, value }.into()
         }
-        Error::BadLength { sample, length, similarity } => {
-            Error::BadLength { sample: ids[sample.index()], length, similarity }
+        Error::Embedding(EmbeddingError::BadLength { sample, length, similarity }) => {
+            EmbeddingError::BadLength { sample: ids[sample.index()], length, similarity }.into()
         }
         other => other,
     }

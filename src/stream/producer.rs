@@ -13,7 +13,7 @@ use super::graph_changes::GraphChanges;
 use super::rows::{RowColumns, Rows};
 use crate::checkpoint::{Checkpoints, State};
 use crate::config::{Coverage, StreamConfig, WalkConfig};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, TooFewError};
 use crate::refresh::{Published, Snapshot};
 use crate::sample::GraphVersion;
 use crate::telemetry;
@@ -242,7 +242,7 @@ impl Producer {
             settings.push_str(", with stream.world_size, since every rank needs a sample");
         }
         let reason = format!("they are kept apart by {settings}; loosen these");
-        Error::NoMiniBatch { samples: self.sampler.samples(), reason }
+        TooFewError::NoMiniBatch { samples: self.sampler.samples(), reason }.into()
     }
 
     /// Counts the samples that guards have kept out of the epoch that has ended.
