@@ -87,7 +87,7 @@ impl RefreshHandle {
     fn neighbors(&self, py: Python<'_>, sample: u32) -> PyResult<Vec<(u32, f32)>> {
         let graph = &self.handle.snapshot().graph;
         if sample as usize >= graph.len() {
-            let error = ArgumentError::UnknownSample { sample: SampleId(sample), len: graph.len() }.into();
+            let error: Error = ArgumentError::UnknownSample { sample: SampleId(sample), len: graph.len() }.into();
             return Err(exception(py, &error));
         }
         let (ids, similarities) = (graph.neighbors(SampleId(sample)), graph.similarities(SampleId(sample)));
