@@ -54,7 +54,8 @@
 //! 10. [`report`] compares the mini-batches with those of a uniform sampler.
 //!
 //! Each stage also works alone. [`config`] has the settings of all stages, with units, ranges and defaults;
-//! [`RefreshHandle`] controls a running stream; every function that can fail returns [`Error`].
+//! [`RefreshHandle`] controls a running stream; every function that can fail returns an [`Error`], whose parts
+//! are in [`error`].
 //!
 //! # Features
 //!
@@ -92,7 +93,7 @@ pub mod config;
 pub mod device;
 pub mod embeddings;
 pub mod encode;
-mod error;
+pub mod error;
 pub mod graph;
 mod memory;
 mod panics;

@@ -84,19 +84,8 @@ impl RefreshHandle {
 
     /// The neighbors of a sample, most similar first, by the newest graph.
     fn neighbors(&self, py: Python<'_>, sample: u32) -> PyResult<Vec<(u32, f32)>> {
-        let Some(snapshot) = self.handle.snapshot() else {
-            let reason = "there is no graph yet, since the run is in its warm-up; ask again after it".to_owned();
-            return Err(exception(py, &Error::State { reason }));
-        };
-        let graph = &snapshot.graph;
-        if sample as usize >= graph.len() {
-            let error = Error::UnknownSample { sample: SampleId(sample), len: graph.len() };
-            return Err(exception(py, &error));
-        }
-        let (ids, similarities) = (graph.neighbors(SampleId(sample)), graph.similarities(SampleId(sample)));
-        let mut found: Vec<_> = ids.iter().map(|id| id.0).zip(similarities.iter().copied()).collect();
-        found.sort_by(|a, b| b.1.total_cmp(&a.1));
-        Ok(found)
+        let found = self.handle.neighbors(SampleId(sample)).map_err(|error| exception(py, &error))?;
+        Ok(found.into_iter().map(|(id, similarity)| (id.0, similarity)).collect())
     }
 }
 

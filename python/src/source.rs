@@ -7,6 +7,7 @@ use arrow::array::RecordBatchReader;
 use arrow::datatypes::SchemaRef;
 use arrow::ffi_stream::RecordBatchStreamReader;
 use futures::{StreamExt, stream};
+use prosampler::error::TooFewError;
 use prosampler::source::{RecordBatches, Source, positions};
 use prosampler::{Error, Result};
 use pyo3::prelude::*;
@@ -103,7 +104,7 @@ fn read_already() -> Error {
 
 fn nothing_to_read() -> Error {
     let reason = "is needed at least; a reader can be read once only: give a table, or a new reader for each start";
-    Error::TooFewSamples { uri: NAME.into(), filter: None, found: 0, needed: 1, reason: reason.into() }
+    TooFewError::Samples { uri: NAME.into(), filter: None, found: 0, needed: 1, reason: reason.into() }.into()
 }
 
 const NAME: &str = "data";

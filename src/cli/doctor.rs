@@ -7,6 +7,7 @@ use clap::Args;
 use super::ending::Ending;
 use crate::config::{CudaConfig, EncodeConfig, Provider};
 use crate::encode::{cuda, probe_provider, runtime};
+use crate::error::ModelError;
 use crate::{Error, Result};
 
 #[derive(Debug, Args)]
@@ -60,7 +61,7 @@ impl Doctor {
                     works = true;
                     say!("  {:<12}works", provider.name())?;
                 }
-                Err(Error::NoProvider { failures, .. }) => {
+                Err(Error::Model(ModelError::NoProvider { failures, .. })) => {
                     let reason = failures.join("; ");
                     say!("  {:<12}no: {}", provider.name(), reason.split_once(": ").map_or(&*reason, |(_, r)| r))?;
                 }
@@ -70,7 +71,7 @@ impl Doctor {
         if works {
             Ok(Ending::Done)
         } else {
-            Err(Error::NoProvider { path, failures: vec!["no provider works".into()] })
+            Err(ModelError::NoProvider { path, failures: vec!["no provider works".into()] }.into())
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::out::is_closed_pipe;
+use crate::error::TooFewError;
 use crate::{Error, Result};
 
 /// How a command that did not fail has ended.
@@ -36,7 +37,7 @@ pub(super) fn exit_code(result: &Result<Ending>) -> ExitCode {
         Err(error) => {
             note!("error: {error}");
             match error {
-                Error::TooFewSamples { .. } | Error::NoMiniBatch { .. } => ExitCode::from(3),
+                Error::TooFew(TooFewError::Samples { .. } | TooFewError::NoMiniBatch { .. }) => ExitCode::from(3),
                 _ => ExitCode::FAILURE,
             }
         }

@@ -9,6 +9,7 @@ use futures::TryStreamExt;
 use super::ending::Ending;
 use super::progress::thousands;
 use crate::config::{OnCorrupt, SourceConfig};
+use crate::error::EmbeddingError;
 use crate::source::{FileSource, Source, filtered, readable};
 use crate::{Error, Result, SampleId};
 
@@ -196,10 +197,13 @@ impl Column {
     }
 
     fn error(&self) -> Option<Error> {
-        (self.bad_texts > 0).then(|| Error::BadSample {
-            sample: SampleId::new(self.first_bad),
-            column: self.field.name().clone(),
-            reason: format!("is no UTF-8 ({} such values)", thousands(self.bad_texts as u64)),
+        (self.bad_texts > 0).then(|| {
+            EmbeddingError::BadSample {
+                sample: SampleId::new(self.first_bad),
+                column: self.field.name().clone(),
+                reason: format!("is no UTF-8 ({} such values)", thousands(self.bad_texts as u64)),
+            }
+            .into()
         })
     }
 }

@@ -17,7 +17,7 @@ use self::loaded::OnnxLoaded;
 use crate::config::{EncodeConfig, GraphDevice, Provider};
 use crate::encode::runtime::Runtime;
 use crate::encode::{cuda, is_out_of_memory};
-use crate::error::{Error, Result};
+use crate::error::{Error, OnnxRuntimeError, Result};
 use crate::graph::device::{Device, DeviceBlocks, DeviceFormat, DeviceRows, DeviceVectors, LoadedVectors};
 
 /// An execution provider of ONNX Runtime that builds graphs.
@@ -40,7 +40,7 @@ impl OnnxDevice {
     /// Tries the device on a product of a few numbers.
     ///
     /// # Errors
-    /// [`Error::Device`] with the reason, or those of loading ONNX Runtime.
+    /// [`OnnxRuntimeError::Device`] with the reason, or those of loading ONNX Runtime.
     pub fn probe(&self) -> Result<()> {
         let numbers = [[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]];
         let read = |index: usize, vector: &mut [f32]| vector.copy_from_slice(&numbers[index]);
@@ -64,7 +64,7 @@ impl OnnxDevice {
 
     /// An error that names this device.
     fn fault(&self, reason: impl Into<String>) -> Error {
-        Error::Device { device: self.name().to_owned(), reason: reason.into() }
+        OnnxRuntimeError::Device { device: self.name().to_owned(), reason: reason.into() }.into()
     }
 
     /// Turns an error of ONNX Runtime into one of this crate.

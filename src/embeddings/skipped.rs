@@ -1,7 +1,7 @@
 //! Remembers which samples have no embedding, and why.
 
 use crate::config::Similarity;
-use crate::error::Error;
+use crate::error::{EmbeddingError, Error};
 use crate::sample::SampleId;
 
 /// A reason why samples were skipped. They have no embedding, and are in no mini-batch.
@@ -121,10 +121,10 @@ impl Flaw {
         match self {
             Self::NotFinite { component, value } => {
                 let value = if value.is_finite() { f32::INFINITY.copysign(value) } else { value };
-                Error::NotFinite { sample, component, value }
+                EmbeddingError::NotFinite { sample, component, value }.into()
             }
             Self::BadLength { length, similarity } => {
-                Error::BadLength { sample, length, similarity: similarity.name() }
+                EmbeddingError::BadLength { sample, length, similarity: similarity.name() }.into()
             }
         }
     }

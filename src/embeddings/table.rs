@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::skipped::{Flaw, SkipReason, Skipped, prepare};
 use super::stored::StoredVectors;
 use crate::config::{Similarity, Storage};
-use crate::error::{Error, Result};
+use crate::error::{ArgumentError, Error, Result, TooFewError};
 use crate::sample::{ModelVersion, SampleId};
 use crate::simd::{dot, dots};
 
@@ -34,10 +34,12 @@ impl EmbeddingTable {
     /// and [`push`](Self::push) avoid a second copy of all.
     ///
     /// # Errors
-    /// - [`Error::Shape`] if the numbers do not make a whole number of vectors, or for a dimension of 0 or above
-    ///   65,536.
-    /// - [`Error::NotFinite`] for a component that is NaN or infinite.
-    /// - [`Error::BadLength`] for a vector that is zero, or so long that similarities overflow.
+    /// - [`ArgumentError::Shape`] if the numbers do not make a whole number of vectors, or for a dimension of 0 or
+    ///   above 65,536.
+    /// - [`EmbeddingError::NotFinite`](crate::error::EmbeddingError::NotFinite) for a component that is NaN or
+    ///   infinite.
+    /// - [`EmbeddingError::BadLength`](crate::error::EmbeddingError::BadLength) for a vector that is zero, or so long
+    ///   that similarities overflow.
     pub fn new(
         mut vectors: Vec<f32>,
         dimension: usize,
@@ -45,7 +47,7 @@ impl EmbeddingTable {
         model_version: ModelVersion,
     ) -> Result<Self> {
         if !(1..=MAX_DIMENSION).contains(&dimension) {
-            return Err(Error::Shape { found: vectors.len(), dimension });
+            return Err(ArgumentError::Shape { found: vectors.len(), dimension }.into());
         }
         let samples = vectors.len() / dimension;
         let mut table = Self::with_capacity(samples, dimension, Storage::F32, similarity, model_version)?;
@@ -58,7 +60,7 @@ impl EmbeddingTable {
     /// More samples than that cost a copy of all.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a dimension of 0 or above 65,536.
+    /// [`ArgumentError::Shape`] for a dimension of 0 or above 65,536.
     pub fn with_capacity(
         samples: usize,
         dimension: usize,
@@ -67,7 +69,7 @@ impl EmbeddingTable {
         model_version: ModelVersion,
     ) -> Result<Self> {
         if !(1..=MAX_DIMENSION).contains(&dimension) {
-            return Err(Error::Shape { found: 0, dimension });
+            return Err(ArgumentError::Shape { found: 0, dimension }.into());
         }
         let vectors = StoredVectors::with_capacity(storage, samples, dimension);
         Ok(Self {
@@ -85,8 +87,8 @@ impl EmbeddingTable {
     /// They are scaled in place to unit length for cosine, then rounded to the type that the table keeps.
     ///
     /// # Errors
-    /// The errors of [`new`](Self::new), and [`Error::NotFinite`] for a component that overflows f16 (65,504). The
-    /// table is unusable after an error.
+    /// The errors of [`new`](Self::new), and [`EmbeddingError::NotFinite`](crate::error::EmbeddingError::NotFinite) for
+    /// a component that overflows f16 (65,504). The table is unusable after an error.
     pub fn push(&mut self, vectors: &mut [f32]) -> Result<()> {
         let first = self.len();
         self.push_except(vectors, &[], |index, flaw| Err(flaw.error(SampleId::new(first + index))))
@@ -103,7 +105,7 @@ impl EmbeddingTable {
         mut flawed: impl FnMut(usize, Flaw) -> Result<()>,
     ) -> Result<()> {
         if !vectors.len().is_multiple_of(self.dimension) {
-            return Err(Error::Shape { found: vectors.len(), dimension: self.dimension });
+            return Err(ArgumentError::Shape { found: vectors.len(), dimension: self.dimension }.into());
         }
         let first = self.len();
         for (index, vector) in vectors.chunks_exact_mut(self.dimension).enumerate() {
@@ -142,16 +144,16 @@ impl EmbeddingTable {
     /// The vector is scaled in place and rounded as by [`push`](Self::push).
     ///
     /// # Errors
-    /// The errors of [`push`](Self::push); [`Error::UnknownSample`]; [`Error::SkippedSample`].
+    /// The errors of [`push`](Self::push); [`ArgumentError::UnknownSample`]; [`ArgumentError::SkippedSample`].
     pub fn replace(&mut self, sample: SampleId, vector: &mut [f32]) -> Result<()> {
         if vector.len() != self.dimension {
-            return Err(Error::Shape { found: vector.len(), dimension: self.dimension });
+            return Err(ArgumentError::Shape { found: vector.len(), dimension: self.dimension }.into());
         }
         if sample.index() >= self.len() {
-            return Err(Error::UnknownSample { sample, len: self.len() });
+            return Err(ArgumentError::UnknownSample { sample, len: self.len() }.into());
         }
         if self.is_skipped(sample) {
-            return Err(Error::SkippedSample { sample });
+            return Err(ArgumentError::SkippedSample { sample }.into());
         }
         self.set(sample, vector).map_err(|flaw| flaw.error(sample))
     }
@@ -209,7 +211,8 @@ impl EmbeddingTable {
     pub(crate) fn too_few(&self, uri: &str, needed: usize) -> Error {
         let most = self.skip_reasons().iter().max_by_key(|why| why.samples);
         let reason = most.map_or_else(String::new, ToString::to_string);
-        Error::TooFewEncoded { uri: uri.to_owned(), samples: self.len(), skipped: self.skipped(), needed, reason }
+        TooFewError::Encoded { uri: uri.to_owned(), samples: self.len(), skipped: self.skipped(), needed, reason }
+            .into()
     }
 
     /// Returns the number of samples that have an embedding.

@@ -20,7 +20,7 @@ use super::nulls::{NULL, encode_without_nulls, refuse_nulls};
 use super::{BadRow, EmbeddingCache, Encoded, Encoder};
 use crate::config::{OnBadSample, Similarity, Storage};
 use crate::embeddings::{EmbeddingTable, Flaw, SkipReason};
-use crate::error::{Error, Result, quoted};
+use crate::error::{EmbeddingError, Error, Result, quoted};
 use crate::sample::{ModelVersion, SampleId};
 use crate::store::Store;
 use crate::telemetry;
@@ -31,10 +31,11 @@ use crate::telemetry;
 /// [`ComputePool`](crate::ComputePool). Takes the memory of the table, and little more.
 ///
 /// # Errors
-/// - [`Error::MissingColumn`].
-/// - [`Error::NullValue`] for a null in a column that the encoder reads.
-/// - [`Error::BadSample`] for a sample that cannot be read, or whose vector is not finite or has no usable length.
-/// - [`Error::NoVectors`] if all samples of the first record batches are bad.
+/// - [`ColumnError::Missing`].
+/// - [`ColumnError::Null`] for a null in a column that the encoder reads.
+/// - [`EmbeddingError::BadSample`] for a sample that cannot be read, or whose vector is not finite or has no usable
+///   length.
+/// - [`EmbeddingError::NoVectors`] if all samples of the first record batches are bad.
 /// - The errors of the encoder.
 pub fn encode_all(
     encoder: &dyn Encoder,
@@ -120,7 +121,7 @@ pub(crate) fn encode_rest(
 fn refuse_bad_texts(store: &Store) -> Result<()> {
     let (count, Some((sample, column))) = store.bad_texts() else { return Ok(()) };
     let reason = format!("is no UTF-8 ({count} such values)");
-    Err(Error::BadSample { sample, column: column.to_owned(), reason })
+    Err(EmbeddingError::BadSample { sample, column: column.to_owned(), reason }.into())
 }
 
 fn log_skip_reasons(table: &EmbeddingTable) {
@@ -195,7 +196,7 @@ impl Pass<'_> {
         for BadRow { row, column, reason } in bad {
             let sample = sample_of(row);
             if self.on_bad_sample == OnBadSample::Fail {
-                return Err(Error::BadSample { sample, column, reason });
+                return Err(EmbeddingError::BadSample { sample, column, reason }.into());
             }
             table.count_skip_reason(sample, &column, &reason);
         }
@@ -224,7 +225,7 @@ pub(crate) fn encode_some(
     }
     match bad.into_iter().next() {
         Some(BadRow { row, column, reason }) if on_bad_sample == OnBadSample::Fail => {
-            Err(Error::BadSample { sample: ids[row], column, reason })
+            Err(EmbeddingError::BadSample { sample: ids[row], column, reason }.into())
         }
         _ => Ok(table),
     }
@@ -264,5 +265,12 @@ pub(super) fn flawed(encoder: &dyn Encoder, row: usize, flaw: Flaw) -> BadRow {
 fn no_vectors(encoder: &dyn Encoder, bad: &[BadRow], sample: impl Fn(usize) -> SampleId) -> Error {
     // Other reasons tell more than a null does.
     let BadRow { row, column, reason } = bad.iter().find(|bad| bad.reason != NULL).unwrap_or(&bad[0]).clone();
-    Error::NoVectors { encoder: encoder.name().to_owned(), rows: bad.len(), sample: sample(row), column, reason }
+    EmbeddingError::NoVectors {
+        encoder: encoder.name().to_owned(),
+        rows: bad.len(),
+        sample: sample(row),
+        column,
+        reason,
+    }
+    .into()
 }

@@ -5,7 +5,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Float32Type, Schema};
 
 use super::{BadRow, Encoded, Encoder, refuse};
-use crate::error::{Error, Result};
+use crate::error::{ColumnError, Error, Result};
 use crate::source::positions;
 
 /// Reads precomputed vectors from a column: lists of numbers of any type.
@@ -21,7 +21,7 @@ impl ColumnEncoder {
     /// Makes an encoder that reads `column`, a fixed-size list, from rows with this schema.
     ///
     /// # Errors
-    /// [`Error::MissingColumn`]; [`Error::ColumnType`] for anything but a fixed-size list of numbers.
+    /// [`ColumnError::Missing`]; [`ColumnError::Type`] for anything but a fixed-size list of numbers.
     pub fn new(schema: &Schema, column: impl Into<String>) -> Result<Self> {
         let columns = [column.into()];
         let field = schema.field(positions("the source", schema, &columns)?[0]);
@@ -41,7 +41,7 @@ impl ColumnEncoder {
     /// A row whose list does not have `dimension` numbers cannot be read.
     ///
     /// # Errors
-    /// [`Error::MissingColumn`]; [`Error::ColumnType`] for anything but lists of numbers, or for fixed-size lists of
+    /// [`ColumnError::Missing`]; [`ColumnError::Type`] for anything but lists of numbers, or for fixed-size lists of
     /// another size.
     pub fn of_dimension(schema: &Schema, column: impl Into<String>, dimension: usize) -> Result<Self> {
         let columns = [column.into()];
@@ -82,11 +82,12 @@ impl ColumnEncoder {
 }
 
 fn unfit(field: &Field, expected: &str) -> Error {
-    Error::ColumnType {
+    ColumnError::Type {
         column: field.name().clone(),
         found: field.data_type().to_string(),
         expected: expected.to_owned(),
     }
+    .into()
 }
 
 impl Encoder for ColumnEncoder {

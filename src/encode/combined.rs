@@ -8,7 +8,7 @@ use arrow::datatypes::Schema;
 
 use super::{BadRow, Encoded, Encoder, once_a_row, refuse, unit_vectors};
 use crate::config::Combine;
-use crate::error::{Error, Result};
+use crate::error::{Error, ModelError, Result};
 
 /// Joins the vectors of several encoders, scaled to unit length, to one: their mean, or their concatenation.
 ///
@@ -27,7 +27,7 @@ impl CombinedEncoder {
     /// Combines encoders, of which there must be at least one.
     ///
     /// # Errors
-    /// [`Error::Dimension`] for a mean of vectors that differ in dimension; [`Error::Config`] if there are no encoders.
+    /// [`ModelError::Dimension`] for a mean of vectors that differ in dimension; [`Error::Config`] if there are no encoders.
     pub fn new(encoders: Vec<Arc<dyn Encoder>>, combine: Combine) -> Result<Self> {
         let Some(first) = encoders.first() else {
             return Err(Error::setting(
@@ -37,13 +37,14 @@ impl CombinedEncoder {
         };
         let expected = first.dimension();
         if let (Combine::Mean, Some(odd)) = (combine, encoders.iter().find(|e| e.dimension() != expected)) {
-            return Err(Error::Dimension {
+            return Err(ModelError::Dimension {
                 encoder: odd.name().to_owned(),
                 found: odd.dimension(),
                 other: "the first view",
                 expected,
                 remedy: "they have no mean: set encode.combine = \"concat\", or take models of one dimension",
-            });
+            }
+            .into());
         }
         let mut columns: Vec<String> = Vec::new();
         for column in encoders.iter().flat_map(Encoder::columns) {

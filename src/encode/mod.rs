@@ -107,7 +107,8 @@ pub trait Encoder: Send + Sync + 'static {
     /// `uri` names the source in errors. Default: only columns that are missing are refused.
     ///
     /// # Errors
-    /// [`Error::MissingColumn`] or [`Error::ColumnType`], as a rule.
+    /// [`ColumnError::Missing`](crate::error::ColumnError::Missing) or
+    /// [`ColumnError::Type`](crate::error::ColumnError::Type), as a rule.
     fn accepts(&self, uri: &str, schema: &Schema) -> Result<()> {
         positions(uri, schema, self.columns()).map(drop)
     }

@@ -14,7 +14,7 @@ use super::transfer::Transfer;
 use super::until_exit::UntilExit;
 use crate::compute;
 use crate::config::{EncodeConfig, Provider};
-use crate::error::{Cause, Error, Result};
+use crate::error::{Cause, Error, ModelError, Result};
 
 /// An open model.
 ///
@@ -133,7 +133,7 @@ impl Model {
 }
 
 fn fault(path: &Path, reason: String, cause: Option<Cause>) -> Error {
-    Error::Model { path: path.to_owned(), reason, cause }
+    ModelError::Unusable { path: path.to_owned(), reason, cause }.into()
 }
 
 /// Lists the files of the model at `path` with their present states.

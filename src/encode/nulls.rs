@@ -5,7 +5,7 @@ use arrow::buffer::NullBuffer;
 use arrow::compute::filter_record_batch;
 
 use super::{BadRow, Encoded, Encoder};
-use crate::error::{Error, Result};
+use crate::error::{ColumnError, Error, Result};
 use crate::sample::SampleId;
 
 /// Returns an error for the first null.
@@ -13,12 +13,13 @@ pub(super) fn refuse_nulls(first: SampleId, rows: &RecordBatch) -> Result<()> {
     for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
         let Some(nulls) = column.logical_nulls().filter(|nulls| nulls.null_count() > 0) else { continue };
         let row = (0..column.len()).find(|&row| nulls.is_null(row)).unwrap_or(0);
-        return Err(Error::NullValue {
+        return Err(ColumnError::Null {
             column: field.name().clone(),
             sample: SampleId::new(first.index() + row),
             count: nulls.null_count(),
             rows: rows.num_rows(),
-        });
+        }
+        .into());
     }
     Ok(())
 }

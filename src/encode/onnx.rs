@@ -16,7 +16,7 @@ use super::outputs::Output;
 use super::pooling::normalize;
 use super::{BadRow, Encoded, Encoder, refuse};
 use crate::config::{EncodeConfig, FeatureKind, Provider};
-use crate::error::{Error, Fault, Faults, Result};
+use crate::error::{Error, Fault, Faults, ModelError, Result};
 use crate::source::positions;
 use crate::telemetry;
 
@@ -50,11 +50,12 @@ impl OnnxEncoder {
     ///
     /// # Errors
     /// - [`Error::Config`] if model or column is missing.
-    /// - [`Error::RuntimeMissing`] and [`Error::RuntimeLoad`].
+    /// - [`OnnxRuntimeError::Missing`](crate::error::OnnxRuntimeError::Missing) and
+    ///   [`OnnxRuntimeError::Load`](crate::error::OnnxRuntimeError::Load).
     /// - [`Error::NotFound`] if a file is missing.
-    /// - [`Error::Model`] if the model is not ONNX, needs other inputs than the feature gives, or gives no finite
-    ///   vector.
-    /// - [`Error::Tokenizer`] if the tokenizer cannot be read.
+    /// - [`ModelError::Unusable`] if the model is not ONNX, needs other inputs than the feature gives, or gives no
+    ///   finite vector.
+    /// - [`ModelError::Tokenizer`] if the tokenizer cannot be read.
     pub fn open(config: &EncodeConfig) -> Result<Self> {
         Self::open_among(config, &Models::default())
     }
@@ -135,11 +136,13 @@ impl OnnxEncoder {
             return Ok(vec![(batch, Vec::new())]);
         }
         match self.run(&mut batch) {
-            Err(error @ (Error::OutOfMemory { .. } | Error::Model { cause: Some(_), .. }))
-                if group.len() > 1 && !(self.exact_rows.is_some() && matches!(error, Error::OutOfMemory { .. })) =>
+            Err(Error::Model(
+                error @ (ModelError::OutOfMemory { .. } | ModelError::Unusable { cause: Some(_), .. }),
+            )) if group.len() > 1
+                && !(self.exact_rows.is_some() && matches!(error, ModelError::OutOfMemory { .. })) =>
             {
                 let (first, second) = group.split_at(group.len().div_ceil(2));
-                if matches!(error, Error::OutOfMemory { .. }) {
+                if matches!(error, ModelError::OutOfMemory { .. }) {
                     self.halvings.fetch_add(1, Relaxed);
                     if self.batch_rows.fetch_min(first.len(), Relaxed) > first.len() {
                         telemetry::halved(first.len());
@@ -150,7 +153,7 @@ impl OnnxEncoder {
                 Ok(encoded)
             }
             // The row is at fault only if the model still runs with other samples.
-            Err(Error::Model { cause: Some(cause), .. }) if self.runs() => {
+            Err(Error::Model(ModelError::Unusable { cause: Some(cause), .. })) if self.runs() => {
                 let reason = format!("is refused by the model (ONNX Runtime says: {cause})");
                 let bad = BadRow { row: group[0], column: self.columns()[0].clone(), reason };
                 Ok(vec![(Batch { bad: vec![bad], ..Batch::default() }, Vec::new())])

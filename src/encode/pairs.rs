@@ -9,7 +9,7 @@ use arrow::datatypes::Schema;
 use super::combined::common_field;
 use super::{Encoded, Encoder, once_a_row, refuse, unit_vectors};
 use crate::config::GraphOver;
-use crate::error::{Error, Result};
+use crate::error::{ModelError, Result};
 
 /// Embeds rows that are an anchor and its positive, with an encoder for each; these may share a model.
 ///
@@ -27,18 +27,19 @@ impl PairEncoder {
     /// Makes an encoder of rows with the columns of both; `over` says which vector a row has.
     ///
     /// # Errors
-    /// [`Error::Dimension`] if the two make vectors of different dimensions.
+    /// [`ModelError::Dimension`] if the two make vectors of different dimensions.
     pub fn new(anchor: Arc<dyn Encoder>, positive: Arc<dyn Encoder>, over: GraphOver) -> Result<Self> {
         let found = positive.dimension();
         let expected = anchor.dimension();
         if found != expected {
-            return Err(Error::Dimension {
+            return Err(ModelError::Dimension {
                 encoder: positive.name().to_owned(),
                 found,
                 other: "the anchors' encoder",
                 expected,
                 remedy: "take encoders of one dimension",
-            });
+            }
+            .into());
         }
         let mut columns = anchor.columns().to_vec();
         columns.extend(positive.columns().iter().filter(|c| !anchor.columns().contains(c)).cloned());

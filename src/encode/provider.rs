@@ -12,13 +12,14 @@ use rayon::prelude::*;
 use super::cuda;
 use super::runtime::Runtime;
 use crate::config::{Arena, Convolutions, CudaConfig, EncodeConfig, Provider};
-use crate::error::{Cause, Error, Result};
+use crate::error::{Cause, Error, ModelError, Result};
 use crate::telemetry;
 
 /// Opens the sessions of a model, each with the number of its GPU, and returns the provider that they run on.
 ///
 /// # Errors
-/// [`Error::NoProvider`] with a reason for each provider; [`Error::Model`] if the model cannot be opened on the CPU.
+/// [`ModelError::NoProvider`] with a reason for each provider; [`ModelError::Unusable`] if the model cannot be opened
+/// on the CPU.
 pub(super) fn open_sessions(path: &Path, config: &EncodeConfig) -> Result<(Vec<(Session, u32)>, Provider)> {
     let runtime = Runtime::load(config.runtime.as_deref())?;
     let cuda = config.cuda.clone().unwrap_or_default();
@@ -38,13 +39,13 @@ pub(super) fn open_sessions(path: &Path, config: &EncodeConfig) -> Result<(Vec<(
         }
     }
     let failures = failures.into_iter().map(|(provider, reason)| format!("{}: {reason}", provider.name())).collect();
-    Err(Error::NoProvider { path: path.to_owned(), failures })
+    Err(ModelError::NoProvider { path: path.to_owned(), failures }.into())
 }
 
 /// Opens a tiny model with the first of `config.providers` that works, and runs it.
 ///
 /// # Errors
-/// [`Error::NoProvider`] with the reasons; the errors of loading ONNX Runtime.
+/// [`ModelError::NoProvider`] with the reasons; the errors of loading ONNX Runtime.
 pub fn probe_provider(config: &EncodeConfig) -> Result<()> {
     let failed = |cause: std::io::Error| Error::Io { action: "write a model in", path: std::env::temp_dir(), cause };
     let mut file = tempfile::NamedTempFile::new().map_err(failed)?;
@@ -60,7 +61,11 @@ pub fn probe_provider(config: &EncodeConfig) -> Result<()> {
         Ok(false) => "it gives wrong results".to_owned(),
         Err(e) => ort::Error::message(&e).to_owned(),
     };
-    Err(Error::NoProvider { path: file.path().to_owned(), failures: vec![format!("{}: {reason}", provider.name())] })
+    Err(ModelError::NoProvider {
+        path: file.path().to_owned(),
+        failures: vec![format!("{}: {reason}", provider.name())],
+    }
+    .into())
 }
 
 /// Opens the sessions of a model on one provider.
@@ -107,7 +112,7 @@ fn open(runtime: &Runtime, path: &Path, provider: Provider, cuda: &CudaConfig, d
         let reason = "cannot be opened as an ONNX model; export it again, and see whether its opset is one that this \
                       ONNX Runtime knows";
         let cause: Cause = e.message().to_owned().into();
-        Error::Model { path: path.to_owned(), reason: reason.into(), cause: Some(cause) }
+        ModelError::Unusable { path: path.to_owned(), reason: reason.into(), cause: Some(cause) }.into()
     })
 }
 

@@ -18,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 
 use ort::environment::Environment;
 
-use crate::error::{Error, Result};
+use crate::error::{OnnxRuntimeError, Result};
 use crate::telemetry;
 
 /// A loaded ONNX Runtime.
@@ -35,15 +35,15 @@ impl Runtime {
     /// Finds and loads the library, or returns the one that is already loaded.
     ///
     /// # Errors
-    /// [`Error::RuntimeMissing`] with all places where it was looked for; [`Error::RuntimeLoad`] if the file is not
-    /// ONNX Runtime, is too old, or another one than `explicit` is already loaded.
+    /// [`OnnxRuntimeError::Missing`] with all places where it was looked for; [`OnnxRuntimeError::Load`] if the file
+    /// is not ONNX Runtime, is too old, or another one than `explicit` is already loaded.
     pub fn load(explicit: Option<&Path>) -> Result<Self> {
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(runtime) = &*loaded {
             return runtime.agrees_with(explicit);
         }
         let (path, found_by) = find(explicit)?;
-        let failed = |cause| Error::RuntimeLoad { path: path.clone(), cause };
+        let failed = |cause| OnnxRuntimeError::Load { path: path.clone(), cause };
         let builder = ort::init_from(&path).map_err(|e| failed(e.to_string().into()))?;
         let environment = builder.with_name("prosampler").build().map_err(|e| failed(e.message().to_owned().into()))?;
         telemetry::runtime_loaded(&path, found_by);
@@ -61,7 +61,7 @@ impl Runtime {
         match explicit {
             Some(path) if !same(path) => {
                 let cause = format!("this process has already loaded `{}`", self.path.display()).into();
-                Err(Error::RuntimeLoad { path: path.into(), cause })
+                Err(OnnxRuntimeError::Load { path: path.into(), cause }.into())
             }
             _ => Ok(self.clone()),
         }
@@ -71,7 +71,7 @@ impl Runtime {
 /// Finds the file of the library, and says how it was found.
 ///
 /// # Errors
-/// [`Error::RuntimeMissing`] with all places where it was looked for.
+/// [`OnnxRuntimeError::Missing`] with all places where it was looked for.
 pub fn find(explicit: Option<&Path>) -> Result<(PathBuf, &'static str)> {
     if let Some(path) = explicit {
         return named(path, "encode.runtime");
@@ -93,7 +93,7 @@ pub fn find(explicit: Option<&Path>) -> Result<(PathBuf, &'static str)> {
         let list: Vec<_> = folders.iter().map(|f| f.display().to_string()).collect();
         looked.push(format!("{step}: {}", if list.is_empty() { "there is none".into() } else { list.join(", ") }));
     }
-    Err(Error::RuntimeMissing { looked })
+    Err(OnnxRuntimeError::Missing { looked }.into())
 }
 
 /// The name of a search step, and the folders that it searches.
@@ -104,7 +104,7 @@ fn named(path: &Path, step: &'static str) -> Result<(PathBuf, &'static str)> {
     if path.is_file() {
         return Ok((path.to_owned(), step));
     }
-    Err(Error::RuntimeMissing { looked: vec![format!("{step}: `{}`, which is no file", path.display())] })
+    Err(OnnxRuntimeError::Missing { looked: vec![format!("{step}: `{}`, which is no file", path.display())] }.into())
 }
 
 /// Finds the newest library in a folder: `libonnxruntime.so.1.32.0`, `libonnxruntime.dylib` or `onnxruntime.dll`.

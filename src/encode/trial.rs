@@ -9,7 +9,7 @@ use super::features::Samples;
 use super::onnx::OnnxEncoder;
 use super::outputs::Output;
 use crate::config::Provider;
-use crate::error::{Cause, Error, Result};
+use crate::error::{Cause, Error, ModelError, Result};
 use crate::telemetry;
 
 impl OnnxEncoder {
@@ -43,7 +43,8 @@ impl OnnxEncoder {
     /// Runs the longest sample; if that fails, searches for the longest that the model takes.
     ///
     /// # Errors
-    /// [`Error::Model`] if the settings ask for longer samples. Without such a setting, samples are cut instead.
+    /// [`ModelError::Unusable`] if the settings ask for longer samples. Without such a setting, samples are cut
+    /// instead.
     fn try_longest(&mut self) -> Result<()> {
         let Some(longest) = self.feature.longest() else { return Ok(()) };
         let tried = longest.min(MAX_TRIED_TOKENS);
@@ -55,7 +56,7 @@ impl OnnxEncoder {
         };
         let failure = match is_taken(tried) {
             Ok(()) => return Ok(()),
-            Err(failure @ Error::OutOfMemory { .. }) => {
+            Err(failure @ Error::Model(ModelError::OutOfMemory { .. })) => {
                 telemetry::longest_untried(&self.model.path, tried, &failure);
                 return Ok(());
             }
@@ -82,7 +83,7 @@ impl OnnxEncoder {
             "takes texts of {most} tokens at most, but encode.max_tokens is {longest}; set it to {most}, or leave it out"
         );
         let cause = match failure {
-            Error::Model { cause, .. } => cause,
+            Error::Model(ModelError::Unusable { cause, .. }) => cause,
             other => Some(Box::new(other) as Cause),
         };
         Err(self.model.fault(reason, cause))
@@ -127,7 +128,7 @@ impl OnnxEncoder {
                 together.len() == alone.len() && alone.iter().zip(together).all(|(a, b)| is_near(a, b, tolerance))
             }
             // Batches that are too large are halved when they are run.
-            Err(error) => matches!(error, Error::OutOfMemory { .. }),
+            Err(error) => matches!(error, Error::Model(ModelError::OutOfMemory { .. })),
         }
     }
 }

@@ -62,7 +62,8 @@ impl Error {
     /// let error = PipelineConfig::from_toml("graph.neighbours = 50").unwrap_err();
     /// assert_eq!(error.kind(), ErrorKind::Config);
     /// ```
-    // Without a wildcard, so that a new variant does not compile without its kind.
+    // Without a wildcard, so that a new variant does not compile without its kind. All errors of a nested enum are of
+    // one kind.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -72,32 +73,16 @@ impl Error {
             | Self::Damaged { .. }
             | Self::SourceChanged { .. }
             | Self::Remote { .. }
-            | Self::TooFewSamples { .. }
-            | Self::NoMiniBatch { .. }
-            | Self::TooFewEncoded { .. }
-            | Self::MissingColumn { .. }
-            | Self::AmbiguousColumn { .. }
-            | Self::ColumnType { .. }
-            | Self::SchemaDrift { .. }
+            | Self::TooFew(_)
+            | Self::Column(_)
             | Self::RowCount { .. }
-            | Self::NullValue { .. }
             | Self::Arrow { .. } => ErrorKind::Source,
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Io { .. } | Self::System { .. } => ErrorKind::File,
-            Self::RuntimeMissing { .. } | Self::RuntimeLoad { .. } | Self::Device { .. } => ErrorKind::OnnxRuntime,
-            Self::Model { .. }
-            | Self::OutOfMemory { .. }
-            | Self::NoProvider { .. }
-            | Self::Tokenizer { .. }
-            | Self::Dimension { .. } => ErrorKind::Model,
-            Self::BadSample { .. }
-            | Self::NoVectors { .. }
-            | Self::Encode { .. }
-            | Self::NotFinite { .. }
-            | Self::BadLength { .. } => ErrorKind::Encode,
-            Self::Query { .. } | Self::Shape { .. } | Self::UnknownSample { .. } | Self::SkippedSample { .. } => {
-                ErrorKind::Argument
-            }
+            Self::OnnxRuntime(_) => ErrorKind::OnnxRuntime,
+            Self::Model(_) => ErrorKind::Model,
+            Self::Embedding(_) | Self::Encode { .. } => ErrorKind::Encode,
+            Self::Argument(_) => ErrorKind::Argument,
             Self::State { .. } => ErrorKind::State,
             Self::Refresh { .. } | Self::Cancelled => ErrorKind::Refresh,
             Self::TaskDied { .. } | Self::TaskEnded { .. } => ErrorKind::TaskDied,

@@ -1,21 +1,48 @@
 //! "Here is what went wrong, give me what to do about it."
 //!
-//! There is one error type, whose variants are named by cause. Every message names the thing and ends with the remedy.
-//! [`kind`](Error::kind) groups the variants by who can mend them; [`Faults`] are all that is wrong with settings.
+//! There is one error type, whose variants are named by cause. Causes that are alike share a variant, which holds an
+//! enum of its own, such as [`ColumnError`]. Every message names the thing and ends with the remedy.
+//! [`kind`](Error::kind) groups all errors by who can mend them; [`Faults`] are all that is wrong with settings.
+//!
+//! ```
+//! use prosampler::error::ColumnError;
+//! use prosampler::{Error, Result};
+//!
+//! fn advice(result: Result<()>) -> String {
+//!     match result {
+//!         Ok(()) => "all is well".to_owned(),
+//!         Err(Error::Column(ColumnError::Missing { available, .. })) => format!("choose one of {available:?}"),
+//!         Err(Error::NotFound { uri, .. }) => format!("write {uri} first"),
+//!         Err(other) => other.to_string(),
+//!     }
+//! }
+//! # assert_eq!(advice(Err(Error::NotFound { uri: "a.parquet".into(), hint: None })), "write a.parquet first");
+//! ```
 
+mod argument;
+mod column;
+mod embedding;
 mod fault;
 mod kind;
+mod model;
 mod new;
+mod onnx_runtime;
 mod text;
+mod too_few;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use self::argument::ArgumentError;
+pub use self::column::ColumnError;
+pub use self::embedding::EmbeddingError;
 pub use self::fault::{Fault, Faults};
 pub use self::kind::ErrorKind;
+pub use self::model::ModelError;
+pub use self::onnx_runtime::OnnxRuntimeError;
 pub(crate) use self::text::quoted;
-use self::text::{after, behind, bullets, kept, said, some_quoted};
-use crate::sample::SampleId;
+use self::text::{after, behind};
+pub use self::too_few::TooFewError;
 
 /// Whatever lies beneath an [`Error`], kept as its source.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -26,7 +53,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// What went wrong, by cause; [`kind`](Self::kind) is coarser.
 ///
 /// Variants that sources and encoders outside of this crate may need can be constructed, such as [`Io`](Self::Io),
-/// [`Corrupt`](Self::Corrupt) and [`Encode`](Self::Encode); all others may gain fields.
+/// [`Corrupt`](Self::Corrupt), [`Encode`](Self::Encode) and [`EmbeddingError::BadSample`]; all others may gain fields.
+/// An error of a nested enum becomes an `Error` by `?` or `into`. Its message and its source are those of that error.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -132,49 +160,8 @@ pub enum Error {
     },
 
     /// Fewer samples than the settings need.
-    #[error("`{uri}` has {found} {}{}, but {needed} {reason}", if *found == 1 { "row" } else { "rows" }, kept(filter))]
-    TooFewSamples {
-        /// The source.
-        uri: String,
-        /// The filter that keeps others out.
-        filter: Option<String>,
-        /// Rows found.
-        found: usize,
-        /// Rows needed.
-        needed: usize,
-        /// Who needs them, and the remedy.
-        reason: String,
-    },
-
-    /// There are enough samples, but too few of them may come together to make a mini-batch.
-    #[error("no mini-batch can be made of {samples} samples: {reason}")]
-    #[non_exhaustive]
-    NoMiniBatch {
-        /// Samples of the epoch.
-        samples: usize,
-        /// The settings that keep them apart, and the remedy.
-        reason: String,
-    },
-
-    /// Fewer samples that could be encoded than the settings need.
-    #[error(
-        "{skipped} of the {samples} samples of `{uri}` were skipped, since they cannot be encoded ({reason}), but at \
-         least {needed} must be left for a mini-batch; correct these rows, check encode.column, or lower \
-         walk.batch_size"
-    )]
-    #[non_exhaustive]
-    TooFewEncoded {
-        /// The source.
-        uri: String,
-        /// Samples of the data set.
-        samples: usize,
-        /// Those that were skipped.
-        skipped: usize,
-        /// Those that must be left.
-        needed: usize,
-        /// The reason for which most were skipped, and the first sample of these.
-        reason: String,
-    },
+    #[error(transparent)]
+    TooFew(#[from] TooFewError),
 
     /// A filter that is not a condition.
     #[error(
@@ -192,61 +179,9 @@ pub enum Error {
         expected: String,
     },
 
-    /// A column that is asked for does not exist.
-    #[error("column `{column}` not found in `{uri}`; it has {}", some_quoted(available))]
-    #[non_exhaustive]
-    MissingColumn {
-        /// The column asked for.
-        column: String,
-        /// Where it was looked for.
-        uri: String,
-        /// The columns that are there.
-        available: Vec<String>,
-    },
-
-    /// Several columns have the name of a column that is in use.
-    #[error(
-        "`{uri}` has {count} columns named `{column}`, so which one is meant is not clear; rename them, or leave the \
-         name out of source.columns and all other settings"
-    )]
-    #[non_exhaustive]
-    AmbiguousColumn {
-        /// The name.
-        column: String,
-        /// Where the columns are.
-        uri: String,
-        /// How many have it.
-        count: usize,
-    },
-
-    /// A column has a type that its use does not allow.
-    #[error("column `{column}` holds {found}, but {expected}")]
-    #[non_exhaustive]
-    ColumnType {
-        /// The column.
-        column: String,
-        /// Its type.
-        found: String,
-        /// Who needs what, and the remedy.
-        expected: String,
-    },
-
-    /// A column that is in use differs between the shards of a source, and no type holds the values of all.
-    #[error(
-        "column `{column}` is {found} in `{uri}`, but {expected} in the files before; write them alike, or leave it \
-         out of `source.columns`"
-    )]
-    #[non_exhaustive]
-    SchemaDrift {
-        /// The column, or the field within it that differs first.
-        column: String,
-        /// The later shard.
-        uri: String,
-        /// Its type there, or `missing`.
-        found: String,
-        /// Its type before.
-        expected: String,
-    },
+    /// A column that does not fit its use.
+    #[error(transparent)]
+    Column(#[from] ColumnError),
 
     /// A source gave more or fewer rows than it had promised.
     #[error(
@@ -262,143 +197,13 @@ pub enum Error {
         expected: usize,
     },
 
-    /// A value that the encoder needs is null.
-    #[error(
-        "column `{column}` is null at {sample} ({count} of the {rows} rows read with it); fill these rows, filter them \
-         out, or set encode.on_bad_sample = \"skip\""
-    )]
-    #[non_exhaustive]
-    NullValue {
-        /// The column.
-        column: String,
-        /// The first sample without a value.
-        sample: SampleId,
-        /// Nulls in the record batch that holds it.
-        count: usize,
-        /// Rows of that record batch.
-        rows: usize,
-    },
+    /// ONNX Runtime, or a device that is to build the graph, cannot be used.
+    #[error(transparent)]
+    OnnxRuntime(#[from] OnnxRuntimeError),
 
-    /// A value that the encoder cannot read, or whose vector is of no use.
-    #[error(
-        "{sample} cannot be encoded: column `{column}` {reason}; correct or remove that row, or set \
-         encode.on_bad_sample = \"skip\""
-    )]
-    BadSample {
-        /// The sample.
-        sample: SampleId,
-        /// The column at fault.
-        column: String,
-        /// What is wrong with its value.
-        reason: String,
-    },
-
-    /// An encoder has made no usable vector of any sample so far, which is not the fault of single samples.
-    #[error(
-        "encoder `{encoder}` makes no usable vector of any of the first {rows} samples it is given: column `{column}` \
-         at {sample} {reason}; check the model or the column, or filter these rows out"
-    )]
-    #[non_exhaustive]
-    NoVectors {
-        /// The encoder's name.
-        encoder: String,
-        /// Samples of the record batch.
-        rows: usize,
-        /// One of them.
-        sample: SampleId,
-        /// The column at fault there.
-        column: String,
-        /// What is wrong with its value, or its vector.
-        reason: String,
-    },
-
-    /// ONNX Runtime's shared library is nowhere to be found.
-    #[error(
-        "ONNX Runtime's shared library was not found; looked for:\n{}\ninstall it with `pip install \
-         onnxruntime` in the active Python environment, run `make setup` in a clone, or set `encode.runtime` or \
-         ORT_DYLIB_PATH to the file",
-        bullets(looked)
-    )]
-    #[non_exhaustive]
-    RuntimeMissing {
-        /// Every place looked at, in order.
-        looked: Vec<String>,
-    },
-
-    /// A library was found, but it is not an ONNX Runtime that can be used.
-    #[error("cannot load ONNX Runtime from `{}`: {cause}; version 1.24 or later is needed", path.display())]
-    #[non_exhaustive]
-    RuntimeLoad {
-        /// The file.
-        path: PathBuf,
-        /// The loader's reason.
-        #[source]
-        cause: Cause,
-    },
-
-    /// None of the execution providers that the settings list can be used.
-    #[error("cannot run `{}` on any of encode.providers: {}", path.display(), failures.join("; "))]
-    #[non_exhaustive]
-    NoProvider {
-        /// The model.
-        path: PathBuf,
-        /// For each provider why it cannot be used, and the remedy.
-        failures: Vec<String>,
-    },
-
-    /// A model or a device that has too little memory even for the smallest pieces of the work.
-    ///
-    /// [`Error::device_out_of_memory`] makes one.
-    #[error("{what} runs out of memory {task}; free some, raise encode.cuda.memory_limit, or {remedy} ({cause})")]
-    #[non_exhaustive]
-    OutOfMemory {
-        /// The model, as in ``model `m.onnx` ``, or the device, such as `cuda`.
-        what: String,
-        /// What it was doing, as in `while it builds the graph`.
-        task: &'static str,
-        /// What else may help.
-        remedy: &'static str,
-        /// ONNX Runtime's reason.
-        #[source]
-        cause: Cause,
-    },
-
-    /// A device that the graph was to be built on, and that cannot be used.
-    #[error("cannot build the graph on {device}: {reason}; mend that, or set graph.device = \"cpu\"")]
-    #[non_exhaustive]
-    Device {
-        /// The device: `cuda`.
-        device: String,
-        /// Why not.
-        reason: String,
-    },
-
-    /// A model that cannot be opened, or does not fit its use.
-    #[error("model `{}` {reason}{}", path.display(), said(cause.as_ref()))]
-    #[non_exhaustive]
-    Model {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, and the remedy.
-        reason: String,
-        /// ONNX Runtime's complaint, if it is the one that complained.
-        #[source]
-        cause: Option<Cause>,
-    },
-
-    /// A tokenizer that cannot be opened or used.
-    #[error(
-        "tokenizer `{}`: {cause}; it must be a `tokenizer.json` as the Hugging Face tokenizers library writes it",
-        path.display()
-    )]
-    #[non_exhaustive]
-    Tokenizer {
-        /// The file.
-        path: PathBuf,
-        /// The library's complaint.
-        #[source]
-        cause: Cause,
-    },
+    /// A model or a tokenizer that cannot be opened or run, or does not fit its use.
+    #[error(transparent)]
+    Model(#[from] ModelError),
 
     /// An encoder failed on some rows.
     #[error("encoder `{encoder}` failed: {cause}")]
@@ -410,70 +215,13 @@ pub enum Error {
         cause: Cause,
     },
 
-    /// An embedding with an infinite or not-a-number component.
-    #[error(
-        "the embedding of {sample} is not finite (component {component} is {value}); look at that row, and at the \
-         model for overflow"
-    )]
-    #[non_exhaustive]
-    NotFinite {
-        /// The sample.
-        sample: SampleId,
-        /// Index of the first such component.
-        component: usize,
-        /// Its value.
-        value: f32,
-    },
+    /// A sample that has no usable vector.
+    #[error(transparent)]
+    Embedding(#[from] EmbeddingError),
 
-    /// An embedding without direction, or so long that similarities overflow.
-    #[error(
-        "the embedding of {sample} has length {length}, which has no usable {similarity} similarity; look at that \
-         row, or choose another model"
-    )]
-    #[non_exhaustive]
-    BadLength {
-        /// The sample.
-        sample: SampleId,
-        /// Its Euclidean length.
-        length: f32,
-        /// The similarity in use.
-        similarity: &'static str,
-    },
-
-    /// A vector of a query that no sample can be compared with.
-    #[error("cannot search with this vector: {reason}; give one that the encoder of the embeddings made")]
-    #[non_exhaustive]
-    Query {
-        /// What is wrong with it.
-        reason: String,
-    },
-
-    /// A flat list whose length does not fit the width of its rows.
-    #[error("{found} numbers do not make whole rows of {dimension}; give rows × width numbers, the width 1 to 65,536")]
-    #[non_exhaustive]
-    Shape {
-        /// Numbers given.
-        found: usize,
-        /// Numbers in a row: the dimension of embeddings, or the neighbors of a sample.
-        dimension: usize,
-    },
-
-    /// A sample id beyond the data set.
-    #[error("{sample} does not exist; the data set has {len} samples, ids 0 to {}", len.saturating_sub(1))]
-    UnknownSample {
-        /// The id.
-        sample: SampleId,
-        /// The number of samples.
-        len: usize,
-    },
-
-    /// A vector for a sample that was skipped.
-    #[error("{sample} was skipped, since it could not be read; no vector stands for it: leave it out")]
-    #[non_exhaustive]
-    SkippedSample {
-        /// The id.
-        sample: SampleId,
-    },
+    /// A vector, a list or an id that the caller gave, and that cannot be used.
+    #[error(transparent)]
+    Argument(#[from] ArgumentError),
 
     /// An Arrow operation failed.
     #[error("cannot {action}: {cause}")]
@@ -483,22 +231,6 @@ pub enum Error {
         /// Arrow's reason.
         #[source]
         cause: arrow::error::ArrowError,
-    },
-
-    /// An encoder whose vectors have another dimension than those that they must stand beside.
-    #[error("encoder `{encoder}` gives vectors of {found} numbers where {other} has {expected}; {remedy}")]
-    #[non_exhaustive]
-    Dimension {
-        /// The encoder's name.
-        encoder: String,
-        /// Its dimension.
-        found: usize,
-        /// What it does not fit: `the run`, `the first view`, …
-        other: &'static str,
-        /// The dimension there.
-        expected: usize,
-        /// What to do about it.
-        remedy: &'static str,
     },
 
     /// A state that cannot be resumed.
@@ -546,4 +278,63 @@ pub enum Error {
         #[source]
         cause: Arc<Self>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+    use crate::sample::SampleId;
+
+    fn unusable(cause: Option<Cause>) -> Error {
+        ModelError::Unusable { path: "m.onnx".into(), reason: "is none".into(), cause }.into()
+    }
+
+    #[test]
+    fn nested_errors_keep_their_message_and_their_kind() {
+        let sample = SampleId(7);
+        let few = TooFewError::NoMiniBatch { samples: 3, reason: "loosen these".into() };
+        let column = ColumnError::Type { column: "n".into(), found: "Utf8".into(), expected: "it is a number".into() };
+        let library = OnnxRuntimeError::Device { device: "cuda".into(), reason: "none is there".into() };
+        let vector = EmbeddingError::NotFinite { sample, component: 2, value: f32::INFINITY };
+        let cases: [(Error, ErrorKind, &str); 6] = [
+            (few.into(), ErrorKind::Source, "no mini-batch can be made of 3 samples: loosen these"),
+            (column.into(), ErrorKind::Source, "column `n` holds Utf8, but it is a number"),
+            (
+                library.into(),
+                ErrorKind::OnnxRuntime,
+                "cannot build the graph on cuda: none is there; mend that, or set graph.device = \"cpu\"",
+            ),
+            (unusable(Some("why".into())), ErrorKind::Model, "model `m.onnx` is none (ONNX Runtime says: why)"),
+            (
+                vector.into(),
+                ErrorKind::Encode,
+                "the embedding of sample 7 is not finite (component 2 is inf); look at that row, and at the model for \
+                 overflow",
+            ),
+            (
+                ArgumentError::SkippedSample { sample }.into(),
+                ErrorKind::Argument,
+                "sample 7 was skipped, since it could not be read; no vector stands for it: leave it out",
+            ),
+        ];
+        for (error, kind, message) in cases {
+            assert_eq!(error.to_string(), message);
+            assert_eq!(error.kind(), kind, "{message}");
+        }
+    }
+
+    #[test]
+    fn the_source_of_a_nested_error_is_its_cause() {
+        let source = |error: Error| error.source().map(ToString::to_string);
+        let tokenizer = ModelError::Tokenizer { path: "t.json".into(), cause: "why".into() };
+        let library = OnnxRuntimeError::Load { path: "lib.so".into(), cause: "why".into() };
+        assert_eq!(source(unusable(Some("why".into()))).as_deref(), Some("why"));
+        assert_eq!(source(tokenizer.into()).as_deref(), Some("why"));
+        assert_eq!(source(library.into()).as_deref(), Some("why"));
+        assert_eq!(source(Error::device_out_of_memory("cuda", "why")).as_deref(), Some("why"));
+        assert_eq!(source(unusable(None)), None);
+        assert_eq!(source(ArgumentError::SkippedSample { sample: SampleId(0) }.into()), None);
+    }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tokio::task::JoinError;
 
-use super::{Cause, Error};
+use super::{Cause, Error, ModelError};
 use crate::panics;
 
 impl Error {
@@ -12,23 +12,25 @@ impl Error {
     ///
     /// A graph's build then tries smaller parts, as long as there are any.
     pub fn device_out_of_memory(device: impl Into<String>, cause: impl Into<Cause>) -> Self {
-        Self::OutOfMemory {
+        ModelError::OutOfMemory {
             what: device.into(),
             task: "while it builds the graph",
             remedy: "set graph.device = \"cpu\"",
             cause: cause.into(),
         }
+        .into()
     }
 
     /// A model has no memory for a batch, be it of a single sample.
     #[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "there are no models then"))]
     pub(crate) fn model_out_of_memory(model: &Path, cause: Cause) -> Self {
-        Self::OutOfMemory {
+        ModelError::OutOfMemory {
             what: format!("model `{}`", model.display()),
             task: "on a single sample",
             remedy: "cut samples shorter",
             cause,
         }
+        .into()
     }
 
     /// A source with more rows than a [`SampleId`](crate::SampleId) can name.

@@ -97,7 +97,7 @@ const MIN_DEVICE_MULTIPLICATIONS: f64 = 1e11;
 mod tests {
     use super::*;
     use crate::config::Similarity;
-    use crate::error::Error;
+    use crate::error::{Error, OnnxRuntimeError};
     use crate::graph::device::{DeviceVectors, LoadedVectors};
     use crate::sample::ModelVersion;
 
@@ -120,7 +120,7 @@ mod tests {
 
         fn load(&self, _: &DeviceVectors<'_>) -> Result<Box<dyn LoadedVectors>> {
             self.0.fetch_add(1, Relaxed);
-            Err(Error::Device { device: "broken".into(), reason: "it is broken".into() })
+            Err(OnnxRuntimeError::Device { device: "broken".into(), reason: "it is broken".into() }.into())
         }
     }
 
@@ -139,7 +139,7 @@ mod tests {
         let (built, asked, failures) = build(GraphDevice::Auto, 100);
         assert_eq!((built.unwrap(), asked, failures), (100, 0, 0));
         let (built, asked, failures) = build(GraphDevice::Cuda, 100);
-        assert!(matches!(built.unwrap_err(), Error::Device { .. }));
+        assert!(matches!(built.unwrap_err(), Error::OnnxRuntime(OnnxRuntimeError::Device { .. })));
         assert_eq!((asked, failures), (1, 0));
         let (built, asked, failures) = build(GraphDevice::Auto, 40_000);
         assert_eq!((built.unwrap(), asked, failures), (40_000, 1, 1));

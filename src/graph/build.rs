@@ -24,7 +24,7 @@ use crate::telemetry;
 ///
 /// # Errors
 /// [`Error::Config`](crate::Error::Config) if K = 0 or K > M, as [`Pipeline`](crate::Pipeline) gives it;
-/// [`Error::TooFewSamples`](crate::Error::TooFewSamples) if fewer than two samples have embeddings.
+/// [`TooFewError::Samples`](crate::error::TooFewError::Samples) if fewer than two samples have embeddings.
 pub fn build(table: &EmbeddingTable, config: &GraphConfig, seed: u64, version: GraphVersion) -> Result<ProximityGraph> {
     let present = table.present();
     let size = Size::new(present, config)?;

@@ -8,7 +8,7 @@ use arrow::buffer::ScalarBuffer;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Float32Type, Schema, UInt32Type};
 
 use crate::arrow_file;
-use crate::error::{Error, Result};
+use crate::error::{ArgumentError, Error, Result};
 use crate::graph::ProximityGraph;
 use crate::graph::proximity_graph::EMPTY;
 use crate::sample::GraphVersion;
@@ -26,7 +26,7 @@ impl ProximityGraph {
     /// [`Error::Io`]; `path` is then as it was before.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let width = i32::try_from(self.degree);
-        let width = width.map_err(|_| Error::Shape { found: self.neighbors.len(), dimension: self.degree })?;
+        let width = width.map_err(|_| ArgumentError::Shape { found: self.neighbors.len(), dimension: self.degree })?;
         let metadata =
             [(arrow_file::FORMAT_VERSION, GRAPH_FILE_FORMAT.to_owned()), (GRAPH_VERSION, self.version.to_string())];
         let metadata = metadata.map(|(key, value)| (key.to_owned(), value));

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 
 use crate::config::Similarity;
 use crate::embeddings::EmbeddingTable;
-use crate::error::{Error, Result};
+use crate::error::{ArgumentError, EmbeddingError, Error, Result};
 use crate::graph::ProximityGraph;
 use crate::graph::params::generator;
 use crate::graph::proximity_graph::collect;
@@ -48,7 +48,7 @@ impl HnswIndex {
     /// fewer than `k`, all samples are compared. It blocks, so do not call it on threads of an async runtime.
     ///
     /// # Errors
-    /// [`Error::Query`] for a vector that has another dimension, is not finite, or has no usable length.
+    /// [`ArgumentError::Query`] for a vector that has another dimension, is not finite, or has no usable length.
     pub fn search(&self, vector: &[f32], k: usize) -> Result<Vec<(SampleId, f32)>> {
         let query = IndexPoint { table: Arc::new(query(&self.table, vector)?), id: SampleId(0), padding: 0.0 };
         let k = k.min(self.table.present());
@@ -150,15 +150,15 @@ fn query(table: &EmbeddingTable, vector: &[f32]) -> Result<EmbeddingTable> {
     let (found, dimension) = (vector.len(), table.dimension());
     if found != dimension {
         let reason = format!("it has {found} numbers where the embeddings have {dimension}");
-        return Err(Error::Query { reason });
+        return Err(ArgumentError::Query { reason }.into());
     }
     let checked = EmbeddingTable::new(vector.to_vec(), dimension, table.similarity(), table.model_version());
     checked.map_err(|error| match error {
-        Error::NotFinite { component, value, .. } => {
-            Error::Query { reason: format!("component {component} is {value}") }
+        Error::Embedding(EmbeddingError::NotFinite { component, value, .. }) => {
+            ArgumentError::Query { reason: format!("component {component} is {value}") }.into()
         }
-        Error::BadLength { length, similarity, .. } => {
-            Error::Query { reason: format!("its length {length} has no usable {similarity} similarity") }
+        Error::Embedding(EmbeddingError::BadLength { length, similarity, .. }) => {
+            ArgumentError::Query { reason: format!("its length {length} has no usable {similarity} similarity") }.into()
         }
         other => other,
     })

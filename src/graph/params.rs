@@ -1,7 +1,7 @@
 //! What all builders share: the numbers of candidates and neighbors, and random generators.
 
 use crate::config::{GraphConfig, GraphSize};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, TooFewError};
 use crate::sample::GraphVersion;
 use crate::telemetry;
 
@@ -16,7 +16,7 @@ impl Size {
     /// The size of a graph over `samples` samples that have embeddings.
     ///
     /// # Errors
-    /// [`Error::Config`] if K = 0 or K > M; [`Error::TooFewSamples`] for fewer than two samples.
+    /// [`Error::Config`] if K = 0 or K > M; [`TooFewError::Samples`] for fewer than two samples.
     pub fn new(samples: usize, config: &GraphConfig) -> Result<Self> {
         let GraphSize { candidates, neighbors, .. } = config.size(samples);
         if neighbors == 0 {
@@ -40,13 +40,14 @@ pub(super) fn require_two(samples: usize) -> Result<()> {
     if samples >= 2 {
         return Ok(());
     }
-    Err(Error::TooFewSamples {
+    Err(TooFewError::Samples {
         uri: "embeddings".into(),
         filter: None,
         found: samples,
         needed: 2,
         reason: "are needed at least, or no sample has a neighbor; give more samples".into(),
-    })
+    }
+    .into())
 }
 
 /// Refuses the number of neighbors, as a pipeline does.

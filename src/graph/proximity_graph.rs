@@ -1,7 +1,7 @@
 use arrow::buffer::ScalarBuffer;
 use rayon::prelude::*;
 
-use crate::error::{Error, Result};
+use crate::error::{ArgumentError, Result};
 use crate::memory;
 use crate::sample::{GraphVersion, SampleId};
 
@@ -35,15 +35,15 @@ impl ProximityGraph {
     /// Makes a graph from flat lists [samples × `degree`], for graphs that were built elsewhere.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the lists are not equally long, or not a multiple of `degree`; [`Error::UnknownSample`] for
-    /// a neighbor that is not a sample of the graph.
+    /// [`ArgumentError::Shape`] if the lists are not equally long, or not a multiple of `degree`;
+    /// [`ArgumentError::UnknownSample`] for a neighbor that is not a sample of the graph.
     pub fn new(neighbors: Vec<SampleId>, similarities: Vec<f32>, degree: usize, version: GraphVersion) -> Result<Self> {
         if degree == 0 || !neighbors.len().is_multiple_of(degree) || neighbors.len() != similarities.len() {
-            return Err(Error::Shape { found: similarities.len(), dimension: degree });
+            return Err(ArgumentError::Shape { found: similarities.len(), dimension: degree }.into());
         }
         let len = neighbors.len() / degree;
         match neighbors.iter().find(|id| id.index() >= len) {
-            Some(&sample) => Err(Error::UnknownSample { sample, len }),
+            Some(&sample) => Err(ArgumentError::UnknownSample { sample, len }.into()),
             None => Ok(Self::from_parts(neighbors, similarities, degree, version)),
         }
     }

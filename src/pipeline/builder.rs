@@ -154,8 +154,8 @@ impl PipelineBuilder {
     ///
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) for settings out of range or without a source or encoder;
-    /// [`Error::TooFewSamples`](crate::Error::TooFewSamples) for an empty data set, a single sample, or fewer than a
-    /// mini-batch holds; whatever source, store and encoder report.
+    /// [`TooFewError::Samples`](crate::error::TooFewError::Samples) for an empty data set, a single sample, or fewer
+    /// than a mini-batch holds; whatever source, store and encoder report.
     pub async fn start(self) -> Result<MiniBatchStream> {
         start(self).await
     }

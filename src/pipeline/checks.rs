@@ -4,7 +4,7 @@ use arrow::datatypes::{DataType, Schema};
 
 use crate::config::{PipelineConfig, WalkConfig};
 use crate::encode::Encoder;
-use crate::error::{Error, Faults, Result};
+use crate::error::{Error, Faults, Result, TooFewError};
 use crate::refresh::{GuardRules, Snapshot};
 use crate::sample::SampleId;
 use crate::source::Source;
@@ -123,5 +123,5 @@ pub(super) fn check_sample_count(source: &dyn Source, found: usize, walk: &WalkC
         (_, None) => "make a mini-batch (walk.batch_size); lower it or give more data",
         (_, Some(_)) => "make a mini-batch (walk.batch_size); lower it, widen the filter, or give more data",
     };
-    Err(Error::TooFewSamples { uri, filter, found, needed, reason: reason.to_owned() })
+    Err(TooFewError::Samples { uri, filter, found, needed, reason: reason.to_owned() }.into())
 }

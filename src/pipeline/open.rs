@@ -10,7 +10,7 @@ use crate::config::PipelineConfig;
 #[cfg(feature = "onnx")]
 use crate::device::choose as choose_device;
 use crate::encode::Encoder;
-use crate::error::{Error, Result};
+use crate::error::{ColumnError, Error, Result};
 use crate::graph::Backend;
 use crate::refresh::{GuardRules, ModelWatch};
 use crate::source::{self, Source, positions};
@@ -57,8 +57,8 @@ pub(super) async fn open(
         Some(encoder) => encoder,
         None => open_encoder(config, schema.clone(), pool).await.map_err(|error| match error {
             // An encoder knows the columns, and not whose they are.
-            Error::MissingColumn { column, available, .. } => {
-                Error::MissingColumn { column, uri: source.uri().to_owned(), available }
+            Error::Column(ColumnError::Missing { column, available, .. }) => {
+                ColumnError::Missing { column, uri: source.uri().to_owned(), available }.into()
             }
             other => other,
         })?,

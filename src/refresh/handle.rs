@@ -12,7 +12,7 @@ use crate::checkpoint::{State, WeakCheckpointFolder};
 use crate::config::{Similarity, Storage};
 use crate::embeddings::EmbeddingTable;
 use crate::encode::EmbeddingCache;
-use crate::error::{Error, Result};
+use crate::error::{ArgumentError, EmbeddingError, Error, Result};
 use crate::progress::Progress;
 use crate::sample::{ModelVersion, SampleId};
 use crate::source::{Source, SourceCounts};
@@ -56,21 +56,22 @@ impl RefreshHandle {
     /// a later push for a sample replaces an earlier one. Copies the vectors, which take 4 d bytes a sample until then.
     ///
     /// # Errors
-    /// [`Error::Shape`], [`Error::UnknownSample`], [`Error::SkippedSample`], and, whatever `encode.on_bad_sample` says,
-    /// [`Error::NotFinite`] and [`Error::BadLength`]. Nothing is taken then.
+    /// [`ArgumentError::Shape`], [`ArgumentError::UnknownSample`], [`ArgumentError::SkippedSample`], and, whatever
+    /// `encode.on_bad_sample` says, [`EmbeddingError::NotFinite`] and [`EmbeddingError::BadLength`]. Nothing is taken
+    /// then.
     pub fn push_embeddings(&self, ids: &[SampleId], vectors: &[f32]) -> Result<()> {
         let snapshot = self.published.current();
         let dimension = self.dimension();
         let len = self.store().len();
         if vectors.len() != ids.len() * dimension {
-            return Err(Error::Shape { found: vectors.len(), dimension });
+            return Err(ArgumentError::Shape { found: vectors.len(), dimension }.into());
         }
         if let Some(&sample) = ids.iter().find(|id| id.index() >= len) {
-            return Err(Error::UnknownSample { sample, len });
+            return Err(ArgumentError::UnknownSample { sample, len }.into());
         }
         let is_skipped = |id| snapshot.as_ref().is_some_and(|snapshot| snapshot.embeddings.is_skipped(id));
         if let Some(&sample) = ids.iter().find(|id| is_skipped(**id)) {
-            return Err(Error::SkippedSample { sample });
+            return Err(ArgumentError::SkippedSample { sample }.into());
         }
 
         // A vector that no table accepts would make every later refresh fail.
@@ -86,6 +87,25 @@ impl RefreshHandle {
     #[must_use]
     pub fn dimension(&self) -> usize {
         lock(&self.push_queue).dimension()
+    }
+
+    /// The neighbors of a sample in the newest graph with their similarities, most similar first.
+    ///
+    /// # Errors
+    /// [`ArgumentError::UnknownSample`], and [`Error::State`] in a warm-up that has no graph yet.
+    pub fn neighbors(&self, sample: SampleId) -> Result<Vec<(SampleId, f32)>> {
+        let Some(snapshot) = self.snapshot() else {
+            let reason = "there is no graph yet, since the run is in its warm-up; ask again after it".to_owned();
+            return Err(Error::State { reason });
+        };
+        let graph = &snapshot.graph;
+        if sample.index() >= graph.len() {
+            return Err(ArgumentError::UnknownSample { sample, len: graph.len() }.into());
+        }
+        let similarities = graph.similarities(sample).iter().copied();
+        let mut found: Vec<_> = graph.neighbors(sample).iter().copied().zip(similarities).collect();
+        found.sort_by(|a, b| b.1.total_cmp(&a.1));
+        Ok(found)
     }
 
     /// Whether there is a [`checkpoint.dir`](crate::config::CheckpointConfig).
@@ -184,11 +204,11 @@ fn lock(push_queue: &Mutex<PushQueue>) -> MutexGuard<'_, PushQueue> {
 /// Replaces the index that an error names by the sample's id: entry `i` of `ids` is that of vector `i`.
 fn with_sample_id(error: Error, ids: &[SampleId]) -> Error {
     match error {
-        Error::NotFinite { sample, component, value } => {
-            Error::NotFinite { sample: ids[sample.index()], component, value }
+        Error::Embedding(EmbeddingError::NotFinite { sample, component, value }) => {
+            EmbeddingError::NotFinite { sample: ids[sample.index()], component, value }.into()
         }
-        Error::BadLength { sample, length, similarity } => {
-            Error::BadLength { sample: ids[sample.index()], length, similarity }
+        Error::Embedding(EmbeddingError::BadLength { sample, length, similarity }) => {
+            EmbeddingError::BadLength { sample: ids[sample.index()], length, similarity }.into()
         }
         other => other,
     }

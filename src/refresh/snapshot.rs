@@ -125,8 +125,8 @@ impl Snapshot {
     /// blocking thread.
     ///
     /// # Errors
-    /// [`Error::Query`](crate::Error::Query) for a vector of another dimension, one that is not finite, or without a
-    /// usable length.
+    /// [`ArgumentError::Query`](crate::error::ArgumentError::Query) for a vector of another dimension, one that is not
+    /// finite, or without a usable length.
     pub fn search(&self, vector: &[f32], k: usize) -> Result<Vec<(SampleId, f32)>> {
         self.index().search(vector, k)
     }

@@ -14,7 +14,7 @@ use crate::compute::ComputePool;
 use crate::config::{OnBadSample, RefreshConfig, Similarity, Storage};
 use crate::embeddings::EmbeddingTable;
 use crate::encode::{BadSamples, EmbeddingCache, Encoder, TableSettings, encode_present, encode_rest};
-use crate::error::{Error, Result};
+use crate::error::{ModelError, Result};
 use crate::graph::Backend;
 use crate::progress::Stage;
 use crate::sample::{GraphVersion, ModelVersion, SampleId};
@@ -202,13 +202,14 @@ impl RefreshContext {
         let found = newer.dimension();
         let expected = old.embeddings.dimension();
         if found != expected {
-            return Err(Error::Dimension {
+            return Err(ModelError::Dimension {
                 encoder: newer.name().to_owned(),
                 found,
                 other: "the run",
                 expected,
                 remedy: "export it with the same output, or start anew",
-            });
+            }
+            .into());
         }
 
         let mut candidates = old.embeddings.present_ids();

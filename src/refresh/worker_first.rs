@@ -15,7 +15,7 @@ use super::unembedded::UnembeddedRows;
 use super::worker::Worker;
 use crate::config::FirstRefresh;
 use crate::encode::Encoder;
-use crate::error::{Error, Result};
+use crate::error::{Error, ModelError, Result};
 use crate::progress::Stage;
 use crate::telemetry;
 
@@ -133,11 +133,12 @@ fn newest(encoder: Arc<dyn Encoder>) -> Result<Arc<dyn Encoder>> {
     if found == expected {
         return Ok(newer);
     }
-    Err(Error::Dimension {
+    Err(ModelError::Dimension {
         encoder: newer.name().to_owned(),
         found,
         other: "the run",
         expected,
         remedy: "export it with the same output, or start anew",
-    })
+    }
+    .into())
 }

@@ -6,7 +6,7 @@ use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 
-use crate::error::{Error, Result};
+use crate::error::{ColumnError, Result};
 use crate::sample::SampleId;
 use crate::source::positions;
 use crate::stream::MiniBatch;
@@ -34,7 +34,7 @@ impl Labels {
         let rows = &mini_batch.rows;
         let position = positions("the mini-batches", &rows.schema(), std::slice::from_ref(&self.column))?[0];
         let column = rows.column(position);
-        let texts = cast(column, &DataType::Utf8View).map_err(|_| Error::ColumnType {
+        let texts = cast(column, &DataType::Utf8View).map_err(|_| ColumnError::Type {
             column: self.column.clone(),
             found: column.data_type().to_string(),
             expected: "labels must be strings, numbers or booleans; name another column as `report.label`".into(),

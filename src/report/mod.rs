@@ -56,8 +56,8 @@ impl Observer {
     /// Adds a mini-batch to the summary.
     ///
     /// # Errors
-    /// [`Error::MissingColumn`](crate::Error::MissingColumn) if its rows lack the label;
-    /// [`Error::ColumnType`](crate::Error::ColumnType) if labels cannot be compared.
+    /// [`ColumnError::Missing`](crate::error::ColumnError::Missing) if its rows lack the label;
+    /// [`ColumnError::Type`](crate::error::ColumnError::Type) if labels cannot be compared.
     pub fn observe(&mut self, mini_batch: &MiniBatch) -> Result<()> {
         if let Some(labels) = &mut self.labels {
             labels.learn(mini_batch)?;

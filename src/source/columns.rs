@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Schema, SchemaRef};
 
 use super::interface::positions;
 use super::types::{Difference, common, exactly, item};
-use crate::error::{Error, Result};
+use crate::error::{ColumnError, Error, Result};
 
 /// Returns the columns of all shards, each with a type that holds the values of all of them.
 ///
@@ -50,9 +50,9 @@ impl Adapter {
     /// Adapts a shard with the schema `found`, of which the columns of `expected` are in use.
     ///
     /// # Errors
-    /// [`Error::SchemaDrift`] for the first column that is missing, or whose type does not fit into the expected one.
+    /// [`ColumnError::Drift`] for the first column that is missing, or whose type does not fit into the expected one.
     pub fn new(uri: &str, expected: SchemaRef, found: &Schema) -> Result<Self> {
-        let drift = |column: String, found: &str, expected: &str| Error::SchemaDrift {
+        let drift = |column: String, found: &str, expected: &str| ColumnError::Drift {
             column,
             uri: uri.to_owned(),
             found: short(found),
@@ -60,12 +60,12 @@ impl Adapter {
         };
         for field in expected.fields() {
             let Ok(other) = found.field_with_name(field.name()) else {
-                return Err(drift(field.name().clone(), "missing", &field.data_type().to_string()));
+                return Err(drift(field.name().clone(), "missing", &field.data_type().to_string()).into());
             };
             let unlike = |d: Difference| drift(format!("{}{}", field.name(), d.path), &d.second, &d.first);
             if common(field.data_type(), other.data_type()).map_err(unlike)? != *field.data_type() {
                 let [found, expected] = [other, field].map(|field| field.data_type().to_string());
-                return Err(drift(field.name().clone(), &found, &expected));
+                return Err(drift(field.name().clone(), &found, &expected).into());
             }
         }
         let names: Vec<_> = expected.fields().iter().map(|field| field.name().clone()).collect();
@@ -79,7 +79,7 @@ impl Adapter {
     /// A text column that arrives as bytes, since they are not all UTF-8, remains bytes.
     ///
     /// # Errors
-    /// [`Error::SchemaDrift`] for a value that the declared type does not hold, such as a time beyond the range of the
+    /// [`ColumnError::Drift`] for a value that the declared type does not hold, such as a time beyond the range of the
     /// finer unit that other shards have.
     pub fn adapt(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         let mut schema = self.schema.clone();
@@ -89,7 +89,7 @@ impl Adapter {
             if column.data_type() == declared.data_type() {
                 columns.push(column.clone());
             } else if *column.data_type() == self.found[index] {
-                columns.push(exactly(column, declared.data_type()).map_err(|cause| Error::SchemaDrift {
+                columns.push(exactly(column, declared.data_type()).map_err(|cause| ColumnError::Drift {
                     column: declared.name().clone(),
                     uri: self.uri.clone(),
                     found: short(&format!("{} ({cause})", column.data_type())),

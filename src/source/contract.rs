@@ -53,7 +53,7 @@ use arrow::datatypes::{DataType, Schema};
 use futures::{StreamExt, TryStreamExt};
 
 use super::Source;
-use crate::error::Error;
+use crate::error::{ColumnError, Error};
 
 /// Reads `source` about five times and says which [rule](self) it breaks first.
 ///
@@ -158,8 +158,10 @@ async fn check_order_of_columns(source: &dyn Source, columns: &[String], rows: &
 
 fn check_unknown_column(source: &dyn Source) -> Result<(), String> {
     match source.read(&[UNKNOWN.to_owned()]) {
-        Err(Error::MissingColumn { .. }) => Ok(()),
-        Err(other) => Err(format!("a column that does not exist gives another error than `MissingColumn`: {other}")),
+        Err(Error::Column(ColumnError::Missing { .. })) => Ok(()),
+        Err(other) => {
+            Err(format!("a column that does not exist gives another error than `ColumnError::Missing`: {other}"))
+        }
         Ok(_) => Err("a column that does not exist is not refused by `read`".into()),
     }
 }

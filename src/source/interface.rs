@@ -6,7 +6,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
-use crate::error::{Error, Result};
+use crate::error::{ColumnError, Result};
 
 /// Record batches, one after another, until the end or an error.
 pub type RecordBatches = BoxStream<'static, Result<RecordBatch>>;
@@ -39,7 +39,8 @@ pub trait Source: Send + Sync + 'static {
     /// The result is `None` if there are none, or if this source cannot tell them apart, which is the default.
     ///
     /// # Errors
-    /// [`Error::SourceChanged`] if one of the `known` shards has changed or is gone; the errors of opening a source.
+    /// [`Error::SourceChanged`](crate::Error::SourceChanged) if one of the `known` shards has changed or is
+    /// gone; the errors of opening a source.
     fn added(&self, known: Vec<Shard>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {
         let _ = known;
         std::future::ready(Ok(None)).boxed()
@@ -55,7 +56,7 @@ pub trait Source: Send + Sync + 'static {
     /// The stream is polled by a thread of the async runtime: do CPU work and blocking IO elsewhere.
     ///
     /// # Errors
-    /// [`Error::MissingColumn`]. An error while rows are read is an item of the stream.
+    /// [`ColumnError::Missing`]. An error while rows are read is an item of the stream.
     fn read(&self, columns: &[String]) -> Result<RecordBatches>;
 }
 
@@ -91,18 +92,18 @@ pub struct Shard {
 /// Returns the indices of `columns` in `schema`; `uri` names the source in errors.
 ///
 /// # Errors
-/// [`Error::MissingColumn`] with the columns that are there; [`Error::AmbiguousColumn`] if several have the name.
+/// [`ColumnError::Missing`] with the columns that are there; [`ColumnError::Ambiguous`] if several have the name.
 pub fn positions(uri: &str, schema: &Schema, columns: &[String]) -> Result<Vec<usize>> {
     let position = |column: &String| {
         let uri = || uri.to_owned();
-        let position = schema.index_of(column).map_err(|_| Error::MissingColumn {
+        let position = schema.index_of(column).map_err(|_| ColumnError::Missing {
             column: column.clone(),
             uri: uri(),
             available: schema.fields().iter().map(|f| f.name().clone()).collect(),
         })?;
         match schema.fields()[position..].iter().filter(|field| field.name() == column).count() {
             1 => Ok(position),
-            count => Err(Error::AmbiguousColumn { column: column.clone(), uri: uri(), count }),
+            count => Err(ColumnError::Ambiguous { column: column.clone(), uri: uri(), count }.into()),
         }
     };
     columns.iter().map(position).collect()

@@ -4,7 +4,7 @@ use futures::{StreamExt, stream};
 
 use super::columns::{Adapter, unified};
 use super::interface::{RecordBatches, Source, positions};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, TooFewError};
 
 /// A source of record batches that are already in memory.
 #[derive(Clone, Debug)]
@@ -18,11 +18,11 @@ impl MemorySource {
     /// [`FileSource`](super::FileSource) may.
     ///
     /// # Errors
-    /// [`Error::TooFewSamples`] if there are no record batches.
+    /// [`TooFewError::Samples`] if there are no record batches.
     pub fn new(batches: Vec<RecordBatch>) -> Result<Self> {
         if batches.is_empty() {
             let reason = "record batch is needed; give some".to_owned();
-            return Err(Error::TooFewSamples { uri: NAME.into(), filter: None, found: 0, needed: 1, reason });
+            return Err(TooFewError::Samples { uri: NAME.into(), filter: None, found: 0, needed: 1, reason }.into());
         }
         let schemas: Vec<_> = batches.iter().map(RecordBatch::schema).collect();
         Ok(Self { schema: unified(&schemas), batches })

@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type};
 use arrow::row::{RowConverter, SortField};
 
 use super::Store;
-use crate::error::{Error, Result};
+use crate::error::{ColumnError, Result};
 use crate::sample::SampleId;
 
 /// What samples are grouped by.
@@ -70,7 +70,7 @@ impl Store {
     /// Null and NaN have no hash, and −0 has that of 0.
     ///
     /// # Errors
-    /// [`Error::MissingColumn`]; [`Error::ColumnType`] for types that have no equality.
+    /// [`ColumnError::Missing`]; [`ColumnError::Type`] for types that have no equality.
     pub(crate) fn hashes(&self, key: &Key) -> Result<KeyHashes> {
         let mut all = Vec::new();
         let mut most_together = (self.len(), 0);
@@ -105,7 +105,7 @@ fn hashes(store: &Store, columns: &[ColumnPath], by_item: bool) -> Result<Hashes
     let empty = RecordBatch::new_empty(store.schema());
     let types: Vec<_> = values(&empty, columns)?.0.iter().map(|values| values.data_type().clone()).collect();
     let listed = by_item && is_list(&types[0]);
-    let refused = |_| Error::ColumnType {
+    let refused = |_| ColumnError::Type {
         column: names.join("`, `"),
         found: types.iter().map(DataType::to_string).collect::<Vec<_>>().join(", "),
         expected: "values must be comparable; name another column in guards.distinct, or set guards.duplicates = false"
@@ -160,13 +160,13 @@ fn values(batch: &RecordBatch, paths: &[ColumnPath]) -> Result<(Vec<ArrayRef>, O
         let Some(field) = &path.field else { return Ok(column.clone()) };
         let structs = column.as_struct_opt();
         absent = NullBuffer::union(absent.as_ref(), structs.and_then(Array::nulls));
-        structs.and_then(|structs| structs.column_by_name(field)).cloned().ok_or_else(|| Error::ColumnType {
+        structs.and_then(|structs| structs.column_by_name(field)).cloned().ok_or_else(|| ColumnError::Type {
             column: path.column.clone(),
             found: column.data_type().to_string(),
             expected: format!("a struct with `{field}` is read; name another column"),
         })
     });
-    let values = values.collect::<Result<_>>()?;
+    let values = values.collect::<Result<_, ColumnError>>()?;
     Ok((values, absent))
 }
 

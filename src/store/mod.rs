@@ -43,7 +43,7 @@ pub(crate) use self::decoded::decoded_schema;
 pub use self::hashes::{ColumnPath, Key};
 use crate::arrow_file::{self, Part};
 use crate::config::StoreConfig;
-use crate::error::{Error, Result};
+use crate::error::{ArgumentError, Error, Result};
 use crate::sample::SampleId;
 use crate::source::{Shard, Source, positions};
 
@@ -235,7 +235,7 @@ impl Store {
     /// Returns the same rows with these columns only, in this order. Copies nothing.
     ///
     /// # Errors
-    /// [`Error::MissingColumn`].
+    /// [`ColumnError::Missing`](crate::error::ColumnError::Missing).
     pub fn select(&self, columns: &[String]) -> Result<Self> {
         let column_indices = positions(&self.uri, &self.schema, columns)?;
         let failed = |cause| Error::Arrow { action: "select columns", cause };
@@ -269,12 +269,12 @@ impl Store {
     /// Blocks while pages are read from disk: do not call it on tokio's worker threads.
     ///
     /// # Errors
-    /// - [`Error::UnknownSample`] for an id beyond the last row.
+    /// - [`ArgumentError::UnknownSample`] for an id beyond the last row.
     /// - [`Error::Damaged`] for rows that have changed since they were written.
     /// - [`Error::Arrow`] if a string column of the result would exceed 2 GiB.
     pub fn gather(&self, ids: &[SampleId]) -> Result<RecordBatch> {
         if let Some(&sample) = ids.iter().find(|id| id.index() >= self.len) {
-            return Err(Error::UnknownSample { sample, len: self.len });
+            return Err(ArgumentError::UnknownSample { sample, len: self.len }.into());
         }
         if ids.is_empty() {
             return Ok(RecordBatch::new_empty(self.schema()));

@@ -14,7 +14,7 @@ use super::rows::{RowColumns, Rows};
 use super::sampling::{Drawn, Sampling};
 use crate::checkpoint::{CheckpointFolder, State};
 use crate::config::{Coverage, StreamConfig, WalkConfig};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, TooFewError};
 use crate::refresh::{DrawnFrom, Published};
 use crate::sample::GraphVersion;
 use crate::telemetry;
@@ -298,7 +298,7 @@ impl Producer {
             settings.push_str(", with stream.world_size, since every rank needs a sample");
         }
         let reason = format!("they are kept apart by {settings}; loosen these");
-        Error::NoMiniBatch { samples: self.sampling.sampler.samples(), reason }
+        TooFewError::NoMiniBatch { samples: self.sampling.sampler.samples(), reason }.into()
     }
 
     /// Counts the samples that guards have kept out of the epoch that has ended.

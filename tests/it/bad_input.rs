@@ -8,6 +8,7 @@ use prosampler::arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use prosampler::arrow::ipc::writer::FileWriter;
 use prosampler::config::{EncodeConfig, PipelineConfig, StoreConfig, WalkConfig};
 use prosampler::encode::OnnxEncoder;
+use prosampler::error::TooFewError;
 use prosampler::source::{FileSource, MemorySource};
 use prosampler::{Error, Pipeline};
 use tempfile::TempDir;
@@ -76,7 +77,7 @@ async fn wrong_column_type() {
 async fn too_few_samples() {
     let start = |len: usize, batch_size: usize| async move {
         let error = pipeline(len.max(1), batch_size).source(source(len)).start().await.unwrap_err();
-        assert!(matches!(error, Error::TooFewSamples { .. }));
+        assert!(matches!(error, Error::TooFew(TooFewError::Samples { .. })));
         error.to_string()
     };
     assert_says(&start(0, 10).await, &["`memory` has 0 rows", "it is empty", "check the path"]);
@@ -98,7 +99,7 @@ async fn files_without_rows() {
     stream.unwrap().finish().unwrap();
     for name in ["none.parquet", "none.arrow", "none.parquet"] {
         let error = start(name).await.unwrap_err();
-        assert!(matches!(error, Error::TooFewSamples { .. }), "{error:?}");
+        assert!(matches!(error, Error::TooFew(TooFewError::Samples { .. })), "{error:?}");
         assert_says(&error.to_string(), &[name, "has 0 rows", "it is empty"]);
     }
     write_parquet(&dir.path().join("some.parquet"), &rows(300), 100);

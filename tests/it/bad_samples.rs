@@ -15,6 +15,7 @@ use prosampler::config::{
 };
 use prosampler::embeddings::EmbeddingTable;
 use prosampler::encode::{Encoder, encode_all, open};
+use prosampler::error::EmbeddingError;
 use prosampler::source::MemorySource;
 use prosampler::store::Store;
 use prosampler::{Error, MiniBatchStream, ModelVersion, PipelineBuilder, SampleId, graph};
@@ -56,7 +57,7 @@ fn good(len: usize) -> Vec<u32> {
 #[tokio::test]
 async fn a_bad_sample_stops_the_run_by_default() {
     let error = pipeline(SAMPLES, 20).encoder(skips_rows()).start().await.unwrap_err();
-    assert!(matches!(error, Error::BadSample { sample: SampleId(4), .. }));
+    assert!(matches!(error, Error::Embedding(EmbeddingError::BadSample { sample: SampleId(4), .. })));
     assert_eq!(
         error.to_string(),
         "sample 4 cannot be encoded: column `n` cannot be read; correct or remove that row, or set \

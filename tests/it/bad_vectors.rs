@@ -11,6 +11,7 @@ use prosampler::config::{
     Combine, EncodeConfig, FeatureKind, GraphConfig, GraphOver, OnBadSample, Similarity, Storage, StreamConfig,
 };
 use prosampler::encode::{ColumnEncoder, CombinedEncoder, Encoder, PairEncoder};
+use prosampler::error::EmbeddingError;
 use prosampler::source::MemorySource;
 use prosampler::{Error, MiniBatchStream, Pipeline, PipelineBuilder, Result, SampleId};
 
@@ -121,7 +122,7 @@ async fn a_model_may_give_bad_vectors() {
         pipeline(100, 5).encoder(TestEncoder::new(100).altered(alter)).encode(encode).graph(graph).start()
     };
     let error = start(OnBadSample::Fail, Storage::F32, graph_config(40, 10)).await.unwrap_err();
-    assert!(matches!(error, Error::BadSample { sample: SampleId(3), .. }));
+    assert!(matches!(error, Error::Embedding(EmbeddingError::BadSample { sample: SampleId(3), .. })));
     assert_eq!(
         error.to_string(),
         "sample 3 cannot be encoded: column `n` gives a vector whose component 3 is NaN; correct or remove that row, \
@@ -191,7 +192,7 @@ async fn over_three(
 async fn a_model_without_a_usable_vector_in_its_first_record_batch_is_an_error() {
     for on_bad_sample in [OnBadSample::Fail, SKIP] {
         let error = over_three(|_| false, |_| true, on_bad_sample).await.unwrap_err();
-        assert!(matches!(error, Error::NoVectors { rows: ROWS, sample: SampleId(0), .. }));
+        assert!(matches!(error, Error::Embedding(EmbeddingError::NoVectors { rows: ROWS, sample: SampleId(0), .. })));
         assert_eq!(
             error.to_string(),
             "encoder `test` makes no usable vector of any of the first 8192 samples it is given: column `n` at sample \
@@ -204,7 +205,7 @@ async fn a_model_without_a_usable_vector_in_its_first_record_batch_is_an_error()
     let stream = over_three(|_| false, |n| n / ROWS == 1, SKIP).await.unwrap();
     assert_eq!((stream.skipped(), reasons(&stream)[0].1), (ROWS, ROWS as u32));
     let error = over_three(|n| n < ROWS, |n| n < 2 * ROWS, SKIP).await.unwrap_err();
-    assert!(matches!(error, Error::NoVectors { sample: SampleId(8192), .. }), "{error}");
+    assert!(matches!(error, Error::Embedding(EmbeddingError::NoVectors { sample: SampleId(8192), .. })), "{error}");
 }
 
 #[tokio::test]
@@ -334,9 +335,12 @@ async fn bad_pushed_vectors_are_refused_by_the_call() {
     let mut two = [1.0; 2 * DIMENSION];
     two[DIMENSION + 3] = f32::NAN;
     let error = handle.push_embeddings(&[SampleId(8), SampleId(9)], &two).unwrap_err();
-    assert!(matches!(error, Error::NotFinite { sample: SampleId(9), component: 3, .. }), "{error}");
+    assert!(
+        matches!(error, Error::Embedding(EmbeddingError::NotFinite { sample: SampleId(9), component: 3, .. })),
+        "{error}"
+    );
     let error = handle.push_embeddings(&[SampleId(7)], &[0.0; DIMENSION]).unwrap_err();
-    assert!(matches!(error, Error::BadLength { sample: SampleId(7), .. }), "{error}");
+    assert!(matches!(error, Error::Embedding(EmbeddingError::BadLength { sample: SampleId(7), .. })), "{error}");
     assert!(handle.refresh_now().await.unwrap().pushed == 0, "nothing was taken");
 }
 

@@ -195,7 +195,7 @@ async fn each_rule_that_a_source_breaks_is_named() {
         (Wrong::EndsTheSecondReadingEarly, "a second reading gives other rows: 20 instead of 30"),
         (Wrong::CountsTooMany, "`rows` says 31, but 30 are read"),
         (Wrong::ReadsUnknownColumns, "a column that does not exist is not refused by `read`"),
-        (Wrong::RefusesUnknownColumnsOtherwise, "gives another error than `MissingColumn`"),
+        (Wrong::RefusesUnknownColumnsOtherwise, "gives another error than `ColumnError::Missing`"),
         (Wrong::GoesOnAfterADroppedStream, "a reading after a dropped stream gives other rows: 20 instead of 30"),
         (Wrong::ChangesItsFingerprint, "`fingerprint` changes from one call to the next"),
         (Wrong::AddsKnownShards, "`added` gives shards that the fingerprint lists already"),

@@ -10,6 +10,7 @@ use prosampler::arrow::compute::concat_batches;
 use prosampler::arrow::datatypes::*;
 use prosampler::arrow::ipc::reader::FileReader;
 use prosampler::config::SourceConfig;
+use prosampler::error::{ColumnError, TooFewError};
 use prosampler::source::{self, FilteredSource, MemorySource, Source};
 use prosampler::{Error, Pipeline, Result};
 
@@ -210,7 +211,9 @@ async fn a_filter_that_keeps_no_row_is_named_with_the_remedy() {
         Pipeline::builder().source(source).encoder(TestEncoder::new(100)).start().await.unwrap_err()
     };
     let error = run("n < 0").await;
-    assert!(matches!(&error, Error::TooFewSamples { found: 0, filter: Some(filter), .. } if filter == "n < 0"));
+    assert!(
+        matches!(&error, Error::TooFew(TooFewError::Samples { found: 0, filter: Some(filter), .. }) if filter == "n < 0")
+    );
     assert_says(&error.to_string(), &["`memory` has 0 rows for which `n < 0` holds", "change the filter"]);
     assert_says(&run("n < 1").await.to_string(), &["has 1 row for which `n < 1` holds", "widen the filter"]);
     assert_says(&run("n < 9").await.to_string(), &["has 9 rows for which `n < 9` holds", "widen the filter"]);
@@ -232,7 +235,10 @@ async fn two_columns_of_one_name_are_refused_where_the_name_is_used() {
     let batch = RecordBatch::try_new(schema, columns).unwrap();
     let source = || MemorySource::new(vec![batch.clone()]).unwrap();
     let is_refused = |error: Error| {
-        assert!(matches!(&error, Error::AmbiguousColumn { column, count: 2, .. } if column == "twin"), "{error:?}");
+        assert!(
+            matches!(&error, Error::Column(ColumnError::Ambiguous { column, count: 2, .. }) if column == "twin"),
+            "{error:?}"
+        );
         assert_says(&error.to_string(), &["`memory` has 2 columns named `twin`", "rename them"]);
     };
     let used = async |change: &dyn Fn(prosampler::PipelineBuilder) -> prosampler::PipelineBuilder| {

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use prosampler::config::{GraphConfig, Similarity};
 use prosampler::embeddings::EmbeddingTable;
+use prosampler::error::{ArgumentError, EmbeddingError, TooFewError};
 use prosampler::graph::{self, ProximityGraph};
 use prosampler::{Error, GraphVersion, ModelVersion, SampleId};
 
@@ -159,13 +160,16 @@ fn embeddings_without_a_similarity_are_refused_by_name() {
         EmbeddingTable::new(vectors, 4, similarity, ModelVersion(1)).unwrap_err()
     };
     let error = new(|v| v[22] = f32::NAN, Similarity::Cosine);
-    assert!(matches!(error, Error::NotFinite { sample: SampleId(5), component: 2, .. }), "{error}");
+    assert!(
+        matches!(error, Error::Embedding(EmbeddingError::NotFinite { sample: SampleId(5), component: 2, .. })),
+        "{error}"
+    );
     let error = new(|v| v[4..8].fill(0.0), Similarity::Cosine);
-    assert!(matches!(error, Error::BadLength { sample: SampleId(1), .. }), "{error}");
+    assert!(matches!(error, Error::Embedding(EmbeddingError::BadLength { sample: SampleId(1), .. })), "{error}");
     let error = new(|v| v[36] = 1e30, Similarity::Dot);
-    assert!(matches!(error, Error::BadLength { sample: SampleId(9), .. }), "{error}");
+    assert!(matches!(error, Error::Embedding(EmbeddingError::BadLength { sample: SampleId(9), .. })), "{error}");
     let error = new(|v| v.truncate(39), Similarity::Dot);
-    assert!(matches!(error, Error::Shape { found: 39, dimension: 4, .. }), "{error}");
+    assert!(matches!(error, Error::Argument(ArgumentError::Shape { found: 39, dimension: 4, .. })), "{error}");
 }
 
 #[test]
@@ -194,8 +198,11 @@ fn settings_that_do_not_fit_the_data_are_refused() {
     }
     assert!(matches!(graph::exact(&two, 0, GraphVersion(1)), Err(Error::Config(_))));
     let removed = |ids: &[SampleId]| graph::remove(&old, &two, ids, GraphVersion(2)).unwrap_err();
-    assert!(matches!(removed(&[SampleId(0)]), Error::TooFewSamples { found: 1, needed: 2, .. }));
-    assert!(matches!(removed(&[SampleId(2)]), Error::UnknownSample { sample: SampleId(2), len: 2 }));
+    assert!(matches!(removed(&[SampleId(0)]), Error::TooFew(TooFewError::Samples { found: 1, needed: 2, .. })));
+    assert!(matches!(
+        removed(&[SampleId(2)]),
+        Error::Argument(ArgumentError::UnknownSample { sample: SampleId(2), len: 2 })
+    ));
 }
 
 #[test]
@@ -214,6 +221,6 @@ fn handmade_graphs_are_checked() {
     let edges = |n: &[u32]| n.iter().map(|&i| SampleId(i)).collect::<Vec<_>>();
     assert!(ProximityGraph::new(edges(&[1, 0]), vec![0.1; 2], 1, GraphVersion(1)).is_ok());
     let error = ProximityGraph::new(edges(&[1, 2]), vec![0.1; 2], 1, GraphVersion(1)).unwrap_err();
-    assert!(matches!(error, Error::UnknownSample { sample: SampleId(2), len: 2 }));
+    assert!(matches!(error, Error::Argument(ArgumentError::UnknownSample { sample: SampleId(2), len: 2 })));
     assert!(ProximityGraph::new(edges(&[1, 0, 1]), vec![0.1; 3], 2, GraphVersion(1)).is_err());
 }

@@ -12,6 +12,7 @@ use prosampler::config::{
     StreamConfig, WalkConfig,
 };
 use prosampler::embeddings::EmbeddingTable;
+use prosampler::error::ColumnError;
 use prosampler::graph::{self, ProximityGraph};
 use prosampler::source::MemorySource;
 use prosampler::store::{Key, Store};
@@ -382,7 +383,7 @@ async fn too_few_values_are_refused_and_too_few_places_are_counted() {
         other => panic!("{other:?}"),
     }
     let missing = labelled(5, 4).guards(GuardsConfig { distinct: vec!["labels".into()], ..GuardsConfig::default() });
-    assert!(matches!(missing.start().await, Err(Error::MissingColumn { .. })));
+    assert!(matches!(missing.start().await, Err(Error::Column(ColumnError::Missing { .. }))));
     // With 5 labels of 140 samples each and 175 mini-batches of 4, all samples are drawn.
     let mut stream = labelled(5, 4).start().await.unwrap();
     let mut samples = 0;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use prosampler::config::{GraphBuilder, GraphConfig, Similarity};
 use prosampler::embeddings::EmbeddingTable;
+use prosampler::error::ArgumentError;
 use prosampler::graph::{self, HnswIndex, ProximityGraph};
 use prosampler::{ComputePool, Error, GraphVersion, ModelVersion, SampleId};
 
@@ -135,7 +136,7 @@ fn vectors_without_a_similarity_are_refused_with_a_reason() {
         (&[0.0; 4], "its length 0 has no usable cosine similarity"),
     ] {
         let error = index.search(vector, 5).unwrap_err();
-        assert!(matches!(error, Error::Query { .. }), "{error}");
+        assert!(matches!(error, Error::Argument(ArgumentError::Query { .. })), "{error}");
         assert!(error.to_string().contains(reason), "{error}");
     }
     let empty = EmbeddingTable::new(Vec::new(), 4, Similarity::Dot, ModelVersion(1)).unwrap();
@@ -154,5 +155,5 @@ async fn a_published_snapshot_answers_queries() {
     let nearest = tokio::task::spawn_blocking(search).await.unwrap().unwrap();
     assert_eq!((nearest.len(), nearest[0].0), (5, SampleId(7)));
     assert!(std::ptr::eq(snapshot.index(), snapshot.index()), "the index is built once");
-    assert!(matches!(snapshot.search(&[0.0; DIMENSION], 5), Err(Error::Query { .. })));
+    assert!(matches!(snapshot.search(&[0.0; DIMENSION], 5), Err(Error::Argument(ArgumentError::Query { .. }))));
 }

@@ -9,6 +9,7 @@ use prosampler::arrow::datatypes::UInt32Type;
 use prosampler::config::{GraphOver, GuardsConfig, PairsConfig, Similarity, Storage, WalkConfig};
 use prosampler::embeddings::EmbeddingTable;
 use prosampler::encode::{Encoder, PairEncoder, encode_all};
+use prosampler::error::{ColumnError, ModelError};
 use prosampler::source::MemorySource;
 use prosampler::store::Store;
 use prosampler::{Error, MiniBatch, ModelVersion, Pipeline, PipelineBuilder, Result, SampleId};
@@ -163,7 +164,11 @@ async fn negatives_are_less_similar_than_the_own_positive() {
 async fn settings_of_pairs_that_contradict_are_refused() {
     let message = |result: Result<_>| match result {
         Ok(_) => panic!("it starts"),
-        Err(error @ (Error::Config(_) | Error::MissingColumn { .. } | Error::Dimension { .. })) => error.to_string(),
+        Err(
+            error @ (Error::Config(_)
+            | Error::Column(ColumnError::Missing { .. })
+            | Error::Model(ModelError::Dimension { .. })),
+        ) => error.to_string(),
         Err(other) => panic!("{other:?}"),
     };
     let relative = GuardsConfig { max_relative_to_positive: Some(0.9), ..GuardsConfig::default() };

@@ -8,6 +8,7 @@ use prosampler::arrow::array::{ArrayRef, FixedSizeListArray, RecordBatch};
 use prosampler::arrow::datatypes::Float32Type;
 use prosampler::config::{CudaConfig, EncodeConfig, Provider, TensorConfig};
 use prosampler::encode::{Encoder, OnnxEncoder, cuda, probe_provider, runtime};
+use prosampler::error::ModelError;
 
 use crate::support::path;
 
@@ -33,7 +34,7 @@ fn a_provider_that_cannot_be_had_is_an_error_with_its_remedy() {
     }
     let gpus = [Provider::Tensorrt, Provider::Cuda];
     let error = OnnxEncoder::open(&out_of_memory(&gpus)).unwrap_err();
-    let Error::NoProvider { failures, .. } = &error else { panic!("{error}") };
+    let Error::Model(ModelError::NoProvider { failures, .. }) = &error else { panic!("{error}") };
     assert_eq!(failures.len(), 2);
     for (failure, provider) in failures.iter().zip(["tensorrt", "cuda"]) {
         assert!(failure.starts_with(&format!("{provider}: `")), "{failure}");
@@ -45,7 +46,7 @@ fn a_provider_that_cannot_be_had_is_an_error_with_its_remedy() {
     let encoder = OnnxEncoder::open(&out_of_memory(&[Provider::Cuda, Provider::Cpu])).unwrap();
     assert_eq!(encoder.provider(), Provider::Cpu);
     let config = EncodeConfig { providers: vec![Provider::Cuda], ..EncodeConfig::default() };
-    assert!(matches!(probe_provider(&config).unwrap_err(), Error::NoProvider { .. }));
+    assert!(matches!(probe_provider(&config).unwrap_err(), Error::Model(ModelError::NoProvider { .. })));
     probe_provider(&EncodeConfig::default()).unwrap();
 }
 

@@ -16,6 +16,7 @@ use prosampler::arrow::compute::concat_batches;
 use prosampler::arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema};
 use prosampler::arrow::util::display::array_value_to_string;
 use prosampler::config::StoreConfig;
+use prosampler::error::ColumnError;
 use prosampler::source::{FileSource, MemorySource, Source};
 use prosampler::store::Store;
 use prosampler::{Error, Result, SampleId};
@@ -131,7 +132,7 @@ async fn shards_whose_types_differ_are_read_as_the_type_that_holds_both() {
 async fn columns_without_a_common_type_are_named_with_their_shard() {
     let refused = async |first: ArrayRef, second: ArrayRef| {
         let error = stored(&first, &second).await.unwrap_err();
-        assert!(matches!(error, Error::SchemaDrift { .. }), "{error}");
+        assert!(matches!(error, Error::Column(ColumnError::Drift { .. })), "{error}");
         error.to_string()
     };
     let numbers = || Arc::new(Int64Array::from(vec![1, 2])) as ArrayRef;

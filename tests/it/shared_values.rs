@@ -12,6 +12,7 @@ use prosampler::arrow::compute::cast;
 use prosampler::arrow::datatypes::*;
 use prosampler::config::{GuardsConfig, PairsConfig, StoreConfig, WalkConfig};
 use prosampler::encode::Encoder;
+use prosampler::error::ColumnError;
 use prosampler::source::MemorySource;
 use prosampler::store::{ColumnPath, Key, Store};
 use prosampler::walk::Groups;
@@ -92,7 +93,7 @@ fn a_field_of_a_struct_is_compared_without_the_others() {
     assert_eq!(groups(&store, Key::Content(vec![bytes.clone()])).0, [[0, 2]]);
     assert_eq!(groups(&store, Key::Content(vec!["image".into()])).0, [[0; 0]; 0]);
     let missing = ColumnPath { field: Some("pixels".into()), ..bytes };
-    assert!(matches!(Groups::of(&store, &[Key::Content(vec![missing])]), Err(Error::ColumnType { .. })));
+    assert!(matches!(Groups::of(&store, &[Key::Content(vec![missing])]), Err(Error::Column(ColumnError::Type { .. }))));
 }
 
 proptest! {

@@ -14,7 +14,7 @@ use crate::encode::BadRow;
 use crate::encode::batching::{Grouping, length_sorted};
 use crate::encode::inputs::{Given, Input, Numbers};
 use crate::encode::model::Model;
-use crate::error::{Error, Result};
+use crate::error::{ColumnError, Error, Result};
 
 /// A column of images, encoded or raw, which are brought to one size.
 pub(super) struct ImageFeature {
@@ -265,13 +265,14 @@ impl Feature for ImageFeature {
         if fits {
             return Ok(());
         }
-        Err(Error::ColumnType {
+        Err(ColumnError::Type {
             column: field.name().clone(),
             found: field.data_type().to_string(),
             expected: "images are binary values (JPEG, PNG, WebP), a struct with binary `bytes`, or lists of UInt8 or \
                        Float32; name another column as `encode.column`"
                 .into(),
-        })
+        }
+        .into())
     }
 
     fn prepare<'a>(&'a self, rows: &'a RecordBatch) -> Result<Box<dyn Samples + 'a>> {

@@ -13,7 +13,7 @@ use crate::encode::batching::{Grouping, length_sorted};
 use crate::encode::inputs::{Declared, Given, Input, Numbers};
 use crate::encode::model::Model;
 use crate::encode::outputs::Counted;
-use crate::error::{Error, Result, quoted};
+use crate::error::{ColumnError, Result, quoted};
 
 /// Columns of numbers, each for one input of the model.
 pub(super) struct TensorFeature {
@@ -200,14 +200,15 @@ impl Feature for TensorFeature {
                 other if other.is_floating() && !input.takes_fractions() => "must be whole numbers",
                 _ => continue,
             };
-            return Err(Error::ColumnType {
+            return Err(ColumnError::Type {
                 column: column.clone(),
                 found: field.data_type().to_string(),
                 expected: format!(
                     "the model's input `{}` {expected}; name another column in `encode.tensor.inputs`",
                     input.name
                 ),
-            });
+            }
+            .into());
         }
         Ok(())
     }

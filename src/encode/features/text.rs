@@ -15,7 +15,7 @@ use crate::encode::BadRow;
 use crate::encode::batching::{Grouping, length_sorted};
 use crate::encode::inputs::Given;
 use crate::encode::model::Model;
-use crate::error::{Error, Result};
+use crate::error::{ColumnError, Error, Result};
 
 /// One text column, or two that make pairs, and the tokenizer that reads them.
 pub(super) struct TextFeature {
@@ -88,11 +88,12 @@ impl Feature for TextFeature {
             };
             if !(is_text(value) || is_binary(value)) {
                 let setting = if index == 0 { "encode.column" } else { "encode.pair_column" };
-                return Err(Error::ColumnType {
+                return Err(ColumnError::Type {
                     column: column.clone(),
                     found: value.to_string(),
                     expected: format!("text to encode must be strings; name another column as `{setting}`"),
-                });
+                }
+                .into());
             }
         }
         Ok(())

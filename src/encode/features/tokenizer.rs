@@ -10,7 +10,7 @@ use tokenizers::{
 use super::tokens::{NAMES, Padding, Tokens};
 use crate::config::EncodeConfig;
 use crate::encode::model::{Model, tokenizer_of};
-use crate::error::{Cause, Error, Result};
+use crate::error::{Cause, Error, ModelError, Result};
 use crate::panics::guarded;
 use crate::telemetry;
 
@@ -35,7 +35,7 @@ impl TextTokenizer {
             return Err(Error::NotFound { uri: path.display().to_string(), hint });
         }
         let read = guarded(|| Tokenizer::from_file(&path)).unwrap_or_else(|panic| Err(panic.into()));
-        let tokenizer = read.map_err(|cause| Error::Tokenizer { path: path.clone(), cause })?;
+        let tokenizer = read.map_err(|cause| ModelError::Tokenizer { path: path.clone(), cause })?;
         let declared = |name: &str| model.inputs.iter().find(|input| input.is(name));
         let fixed = declared(NAMES[0]).filter(|ids| ids.shape.len() == 2).and_then(|ids| ids.dimension(1));
         let padding = padding(&tokenizer, fixed, declared(NAMES[1]).is_some());
@@ -60,7 +60,7 @@ impl TextTokenizer {
 
     /// Limits texts to this many tokens from now on.
     pub fn cut(&mut self, max_tokens: usize) -> Result<()> {
-        let failed = |cause| Error::Tokenizer { path: self.path.clone(), cause };
+        let failed = |cause| ModelError::Tokenizer { path: self.path.clone(), cause };
         // It panics where the file's template names a token that the file does not have.
         let processor = self.tokenizer.get_post_processor();
         let special = guarded(|| processor.map_or(0, |processor| processor.added_tokens(self.is_pair)));
@@ -78,7 +78,7 @@ impl TextTokenizer {
         // It asks the template for its tokens, too.
         let set = guarded(|| tokenizer.with_truncation(Some(truncation)).map(drop));
         set.unwrap_or_else(|panic| Err(panic.into()))
-            .map_err(|cause| Error::Tokenizer { path: self.path.clone(), cause })?;
+            .map_err(|cause| ModelError::Tokenizer { path: self.path.clone(), cause })?;
         self.max_tokens = max_tokens;
         Ok(())
     }
@@ -94,7 +94,7 @@ impl TextTokenizer {
                  short for that; raise encode.max_tokens",
                 self.max_tokens
             ))),
-            Err(cause) => Err(Error::Tokenizer { path: self.path.clone(), cause: cause as Cause }),
+            Err(cause) => Err(ModelError::Tokenizer { path: self.path.clone(), cause: cause as Cause }.into()),
         }
     }
 

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use super::{Device, DeviceBlocks, DeviceFormat, DeviceRows, DeviceVectors, LoadedVectors};
 use crate::config::{GraphConfig, Precision, Similarity};
 use crate::embeddings::EmbeddingTable;
-use crate::error::{Error, Result};
+use crate::error::{Error, ModelError, Result};
 use crate::graph::ProximityGraph;
 use crate::graph::kernel::PANEL_COLUMNS;
 use crate::graph::params::{Size, with_margin};
@@ -42,7 +42,7 @@ pub(in crate::graph) fn build(
         telemetry::graph_on_device(device.name(), table.present().div_ceil(limits.chunk));
         let built = if is_exact { build.exact(limits, version) } else { build.sampled(limits, seed, version) };
         match built {
-            Err(Error::OutOfMemory { .. }) if limits.halve() => {
+            Err(Error::Model(ModelError::OutOfMemory { .. })) if limits.halve() => {
                 telemetry::device_halved(device.name(), limits.chunk, limits.batch_bytes);
             }
             built => return built,

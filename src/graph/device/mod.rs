@@ -23,8 +23,8 @@ pub trait Device: Send + Sync + 'static {
     /// All other memory that was taken on the device is freed with them.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) if they do not fit, [`Error::Device`](crate::Error::Device)
-    /// if the device cannot be used.
+    /// [`ModelError::OutOfMemory`](crate::error::ModelError::OutOfMemory) if they do not fit,
+    /// [`OnnxRuntimeError::Device`](crate::error::OnnxRuntimeError::Device) if the device cannot be used.
     fn load(&self, vectors: &DeviceVectors<'_>) -> Result<Box<dyn LoadedVectors>>;
 }
 

@@ -3,7 +3,7 @@ use rayon::prelude::*;
 use super::product::Product;
 use crate::config::{Candidates, GraphConfig};
 use crate::embeddings::EmbeddingTable;
-use crate::error::{Error, Result};
+use crate::error::{ArgumentError, Result};
 use crate::graph::ProximityGraph;
 use crate::graph::kernel::{Format, Kernel};
 use crate::graph::params::{Size, require_two};
@@ -72,8 +72,8 @@ pub fn insert(
 /// Costs about K² d multiplications for each sample that lost a neighbor.
 ///
 /// # Errors
-/// [`Error::UnknownSample`] if `removed` names a sample that does not exist; [`Error::TooFewSamples`] if fewer than two
-/// remain.
+/// [`ArgumentError::UnknownSample`] if `removed` names a sample that does not exist;
+/// [`TooFewError::Samples`](crate::error::TooFewError::Samples) if fewer than two remain.
 ///
 /// # Panics
 /// Panics if `table` has another number of samples than the graph.
@@ -86,7 +86,7 @@ pub fn remove(
     assert_eq!(old.len(), table.len(), "each sample of a graph has an embedding");
     let mut remains = vec![true; old.len()];
     for &sample in removed {
-        let remains = remains.get_mut(sample.index()).ok_or(Error::UnknownSample { sample, len: old.len() })?;
+        let remains = remains.get_mut(sample.index()).ok_or(ArgumentError::UnknownSample { sample, len: old.len() })?;
         *remains = false;
     }
     let mut number = vec![u32::MAX; old.len()];

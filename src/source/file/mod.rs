@@ -28,8 +28,8 @@ use crate::telemetry;
 /// **Schemas.** Files may differ in the order of their columns, in columns that nobody uses, and in types if one type
 /// holds the values of both exactly: `Int32` and `Int64`, `Utf8` and `LargeUtf8`, lists whose items have other names.
 /// [`schema`](Source::schema) has the columns of all files with such a type. A column in use that a file lacks, or that
-/// has an incompatible type there, is [`Error::SchemaDrift`] when it is read. Parquet's INT96 timestamps are read in
-/// microseconds.
+/// has an incompatible type there, is [`ColumnError::Drift`](crate::error::ColumnError::Drift) when it is read.
+/// Parquet's INT96 timestamps are read in microseconds.
 ///
 /// **Completeness.** Every row arrives or there is an error: the rows of a part are counted against the file's footer.
 /// A text column with a value that is not UTF-8 is `Binary` (or `LargeBinary`) in the record batch that has it, so that

@@ -16,7 +16,7 @@ use futures::{FutureExt, StreamExt, TryFutureExt};
 use self::compare::{Test, test};
 use self::parse::{Condition, parse};
 use super::interface::{Fingerprint, RecordBatches, Shard, Source, SourceCounts, positions};
-use crate::error::{Error, Result};
+use crate::error::{ColumnError, Error, Result};
 
 /// The rows of another source for which a condition holds, such as `split = 'train' and length >= 16`.
 ///
@@ -54,8 +54,8 @@ impl FilteredSource {
     ///
     /// # Errors
     /// - [`Error::Filter`] if `filter` is not a condition.
-    /// - [`Error::MissingColumn`] and [`Error::AmbiguousColumn`].
-    /// - [`Error::ColumnType`] if a value cannot be compared with its column.
+    /// - [`ColumnError::Missing`] and [`ColumnError::Ambiguous`].
+    /// - [`ColumnError::Type`] if a value cannot be compared with its column.
     pub fn new(source: Box<dyn Source>, filter: &str) -> Result<Self> {
         let schema = source.schema();
         let bind = |condition| Comparison::new(condition, source.uri(), &schema);
@@ -158,7 +158,7 @@ impl Comparison {
         let Condition { column, operator, literal } = condition;
         let index = positions(uri, schema, std::slice::from_ref(&column))?[0];
         let data_type = schema.field(index).data_type();
-        let test = test(data_type, operator, &literal).map_err(|reason| Error::ColumnType {
+        let test = test(data_type, operator, &literal).map_err(|reason| ColumnError::Type {
             found: data_type.to_string(),
             expected: format!("the filter compares it with `{}`: {reason}", literal.text),
             column: column.clone(),

@@ -30,8 +30,9 @@ impl Groups {
     /// Null and NaN are in no group, and −0 equals 0. Groups are numbered by key, then by their first sample.
     ///
     /// # Errors
-    /// [`Error::MissingColumn`]; [`Error::ColumnType`] for types that have no equality; [`Error::UnsupportedSource`] if
-    /// lists have more than four billion items.
+    /// [`ColumnError::Missing`](crate::error::ColumnError::Missing);
+    /// [`ColumnError::Type`](crate::error::ColumnError::Type) for types that have no equality;
+    /// [`Error::UnsupportedSource`] if lists have more than four billion items.
     pub fn of(store: &Store, keys: &[Key]) -> Result<Self> {
         let mut groups = Self { first_members: vec![0], first_groups: vec![0], ..Self::default() };
         let mut memberships: Vec<(SampleId, u32)> = Vec::new();

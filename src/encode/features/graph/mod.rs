@@ -15,7 +15,7 @@ use crate::encode::BadRow;
 use crate::encode::batching::{Grouping, joined};
 use crate::encode::inputs::{Declared, Given, Input, Numbers};
 use crate::encode::model::Model;
-use crate::error::{Error, Result};
+use crate::error::{ColumnError, Result};
 
 /// Columns that describe a graph in each row. A batch is the disjoint union of its graphs.
 pub(super) struct GraphFeature {
@@ -198,13 +198,14 @@ impl Feature for GraphFeature {
                 _ if takes_fractions(index) => "edge attributes",
                 _ => "this part of a graph",
             };
-            return Err(Error::ColumnType {
+            return Err(ColumnError::Type {
                 column: column.clone(),
                 found: field.data_type().to_string(),
                 expected: format!(
                     "{content} are lists of {what} for this model; name another column in `[encode.graph]`"
                 ),
-            });
+            }
+            .into());
         }
         Ok(())
     }
