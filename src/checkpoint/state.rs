@@ -11,6 +11,37 @@ use crate::error::{Error, Result};
 use crate::sample::GraphVersion;
 
 /// Where a run stands. The trainer keeps it, in any format that serde writes; it is the same on all ranks.
+///
+/// ```
+/// use futures::TryStreamExt;
+/// use prosampler::State;
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use std::sync::Arc;
+/// # use prosampler::arrow::{array::{ArrayRef, FixedSizeListArray, RecordBatch}, datatypes::Float32Type};
+/// # use prosampler::{Pipeline, config::*, encode::ColumnEncoder, source::MemorySource};
+/// # let vector = |i: i32| Some([Some((i as f32).sin()), Some((i as f32).cos())]);
+/// # let vectors = FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>((0..100).map(vector), 2);
+/// # let rows = RecordBatch::try_from_iter([("vector", Arc::new(vectors) as ArrayRef)])?;
+/// # let pipeline = Pipeline::builder()
+/// #     .encoder(ColumnEncoder::new(&rows.schema(), "vector")?)
+/// #     .source(MemorySource::new(vec![rows])?)
+/// #     .graph(GraphConfig { candidates: 20, neighbors: 5, ..GraphConfig::default() })
+/// #     .walk(WalkConfig { batch_size: 32, ..WalkConfig::default() });
+/// # let folder = tempfile::TempDir::new()?;
+/// # let dir = Some(folder.path().to_owned());
+/// let mut stream = pipeline.checkpoint(CheckpointConfig { dir, ..CheckpointConfig::default() }).start().await?;
+/// stream.try_next().await?;
+/// let state = stream.state();
+/// stream.handle().keep(&state).await?;
+/// let saved = serde_json::to_string(&state)?;
+///
+/// let state: State = serde_json::from_str(&saved)?;
+/// assert_eq!(state.step, 1);
+/// // `PipelineBuilder::resume` takes it, with the same rows, settings and folder.
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct State {

@@ -92,3 +92,57 @@ impl StateFile {
 
 /// The least time between two saves while the run goes on.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, FixedSizeListArray, RecordBatch};
+    use arrow::datatypes::Float32Type;
+    use futures::TryStreamExt;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::Pipeline;
+    use crate::config::{CheckpointConfig, GraphConfig, WalkConfig};
+    use crate::encode::ColumnEncoder;
+    use crate::source::MemorySource;
+
+    /// A run over 100 samples with checkpoints in a folder.
+    async fn start(checkpoints: &Path) -> MiniBatchStream {
+        let vector = |i: i32| Some([Some((i as f32).sin()), Some((i as f32).cos())]);
+        let vectors = FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>((0..100).map(vector), 2);
+        let rows = RecordBatch::try_from_iter([("vector", Arc::new(vectors) as ArrayRef)]).unwrap();
+        Pipeline::builder()
+            .encoder(ColumnEncoder::new(&rows.schema(), "vector").unwrap())
+            .source(MemorySource::new(vec![rows]).unwrap())
+            .graph(GraphConfig { candidates: 20, neighbors: 5, ..GraphConfig::default() })
+            .walk(WalkConfig { batch_size: 10, ..WalkConfig::default() })
+            .checkpoint(CheckpointConfig { dir: Some(checkpoints.into()), ..CheckpointConfig::default() })
+            .start()
+            .await
+            .unwrap()
+    }
+
+    /// The file must not have a state that the checkpoint folder does not keep.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_state_that_is_not_kept_leaves_the_file_as_it_was() {
+        let dir = TempDir::new().unwrap();
+        let checkpoints = dir.path().join("checkpoints");
+        let mut stream = start(&checkpoints).await;
+        let mut file = StateFile::open(dir.path().join("run.json")).unwrap();
+        stream.try_next().await.unwrap();
+        file.save(&stream).await.unwrap();
+        let kept = fs::read(file.path()).unwrap();
+        stream.try_next().await.unwrap();
+        // Nothing can be kept in a folder that is gone.
+        fs::remove_dir_all(&checkpoints).unwrap();
+        file.save(&stream).await.unwrap_err();
+        assert_eq!(String::from_utf8(fs::read(file.path()).unwrap()), String::from_utf8(kept));
+
+        fs::remove_file(file.path()).unwrap();
+        file.save(&stream).await.unwrap_err();
+        assert!(!file.path().exists(), "there was no state before");
+    }
+}

@@ -66,6 +66,16 @@ pub use self::warm_up::WarmUp;
 use crate::error::{Error, Fault, Faults, Result};
 
 /// All settings of one run: what a pipeline file holds.
+///
+/// ```
+/// use prosampler::config::PipelineConfig;
+///
+/// let config = PipelineConfig::from_settings(&["walk.batch_size=128".into(), "source.uri='rows.parquet'".into()])?;
+/// assert_eq!((config.walk.batch_size, config.seed), (128, 0));
+/// let error = PipelineConfig::from_toml("walk.bach_size = 128").unwrap_err();
+/// assert!(error.to_string().contains("did you mean `batch_size`?"));
+/// # Ok::<(), prosampler::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct PipelineConfig {

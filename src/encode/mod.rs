@@ -81,6 +81,46 @@ use crate::error::{Error, Result};
 use crate::source::positions;
 
 /// Makes one vector of every row.
+///
+/// ```
+/// use prosampler::Result;
+/// use prosampler::arrow::array::{AsArray, RecordBatch, StringArray};
+/// use prosampler::encode::Encoder;
+///
+/// /// Counts of the letters a to z.
+/// struct Letters([String; 1]);
+///
+/// impl Encoder for Letters {
+///     fn name(&self) -> &str {
+///         "letters"
+///     }
+///
+///     fn columns(&self) -> &[String] {
+///         &self.0
+///     }
+///
+///     fn dimension(&self) -> usize {
+///         26
+///     }
+///
+///     fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()> {
+///         let texts = rows.column(0).as_string::<i32>().iter().flatten();
+///         for (text, vector) in texts.zip(vectors.chunks_exact_mut(self.dimension())) {
+///             for letter in text.bytes().filter(u8::is_ascii_lowercase) {
+///                 vector[usize::from(letter - b'a')] += 1.0;
+///             }
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// let texts = std::sync::Arc::new(StringArray::from(vec!["abba"]));
+/// let rows = RecordBatch::try_from_iter([("text", texts as _)])?;
+/// let mut vectors = [0.0; 26];
+/// Letters(["text".to_owned()]).encode(&rows, &mut vectors)?;
+/// assert_eq!(vectors[..3], [2.0, 2.0, 0.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Encoder: Send + Sync + 'static {
     /// Returns the name that messages use.
     fn name(&self) -> &str;

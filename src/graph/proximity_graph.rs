@@ -13,6 +13,17 @@ use crate::sample::{GraphVersion, SampleId};
 ///
 /// A kNN graph that was built here has a reserve for [`refine`](super::refine()): the ids that come next, 56 bytes a
 /// sample or K / 2 + 16 if that is more. It does not count when graphs are compared.
+///
+/// ```
+/// use prosampler::{GraphVersion, SampleId, graph::ProximityGraph};
+///
+/// // A graph that was built elsewhere, with K = 1.
+/// let neighbors = [1, 2, 1].map(SampleId).to_vec();
+/// let graph = ProximityGraph::new(neighbors, vec![0.5, 0.8, 0.8], 1, GraphVersion(1))?;
+/// assert_eq!((graph.len(), graph.degree()), (3, 1));
+/// assert_eq!((graph.neighbors(SampleId(1)), graph.similarities(SampleId(1))), (&[SampleId(2)][..], &[0.8][..]));
+/// # Ok::<(), prosampler::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ProximityGraph {
     /// The ids of neighbors [N × K], each below N.

@@ -13,6 +13,32 @@ use crate::source::Source;
 use crate::stream::MiniBatchStream;
 
 /// A pipeline that has not started. Each setter replaces all settings of its stage.
+///
+/// ```
+/// use std::sync::Arc;
+/// use prosampler::arrow::array::{ArrayRef, FixedSizeListArray, RecordBatch};
+/// use prosampler::arrow::datatypes::Float32Type;
+/// use prosampler::config::{GraphConfig, WalkConfig};
+/// use prosampler::{Pipeline, encode::ColumnEncoder, source::MemorySource};
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // Embeddings that are in the data already; an `OnnxEncoder` makes them of texts or images.
+/// let vector = |i: i32| Some([Some((i as f32).sin()), Some((i as f32).cos())]);
+/// let vectors = FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>((0..100).map(vector), 2);
+/// let rows = RecordBatch::try_from_iter([("vector", Arc::new(vectors) as ArrayRef)])?;
+/// let stream = Pipeline::builder()
+///     .encoder(ColumnEncoder::new(&rows.schema(), "vector")?)
+///     .source(MemorySource::new(vec![rows])?)
+///     .graph(GraphConfig { candidates: 20, neighbors: 5, ..GraphConfig::default() })
+///     .walk(WalkConfig { batch_size: 32, ..WalkConfig::default() })
+///     .seed(7)
+///     .start()
+///     .await?;
+/// assert_eq!((stream.samples(), stream.mini_batches_per_epoch()), (100, 4));
+/// # Ok(())
+/// # }
+/// ```
 pub struct PipelineBuilder {
     pub(super) config: PipelineConfig,
     pub(super) source: Option<Box<dyn Source>>,

@@ -19,6 +19,31 @@ use crate::source::{Source, SourceCounts};
 use crate::store::Store;
 
 /// Controls the refreshes of a running pipeline, and takes vectors from the trainer. Cloning shares it.
+///
+/// ```
+/// use prosampler::SampleId;
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use std::sync::Arc;
+/// # use prosampler::arrow::{array::{ArrayRef, FixedSizeListArray, RecordBatch}, datatypes::Float32Type};
+/// # use prosampler::{Pipeline, config::*, encode::ColumnEncoder, source::MemorySource};
+/// # let vector = |i: i32| Some([Some((i as f32).sin()), Some((i as f32).cos())]);
+/// # let vectors = FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>((0..100).map(vector), 2);
+/// # let rows = RecordBatch::try_from_iter([("vector", Arc::new(vectors) as ArrayRef)])?;
+/// # let pipeline = Pipeline::builder()
+/// #     .encoder(ColumnEncoder::new(&rows.schema(), "vector")?)
+/// #     .source(MemorySource::new(vec![rows])?)
+/// #     .graph(GraphConfig { candidates: 20, neighbors: 5, ..GraphConfig::default() })
+/// #     .walk(WalkConfig { batch_size: 32, ..WalkConfig::default() });
+/// let stream = pipeline.start().await?;
+/// let handle = stream.handle();
+/// // The trainer has a better embedding of sample 3, and asks for a graph over it.
+/// handle.push_embeddings(&[SampleId(3)], &[0.0, 1.0])?;
+/// handle.refresh_now().await?;
+/// assert_eq!(*handle.snapshot().embeddings.get(SampleId(3)), [0.0, 1.0]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct RefreshHandle {
     pub(super) calls: mpsc::UnboundedSender<Call>,

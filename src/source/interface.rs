@@ -12,6 +12,40 @@ use crate::error::{ColumnError, Result};
 pub type RecordBatches = BoxStream<'static, Result<RecordBatch>>;
 
 /// Something that can be read from front to back, always in the same order.
+///
+/// ```
+/// use futures::{StreamExt, stream};
+/// use prosampler::Result;
+/// use prosampler::arrow::array::RecordBatch;
+/// use prosampler::arrow::datatypes::SchemaRef;
+/// use prosampler::source::{RecordBatches, Source, contract, positions};
+///
+/// /// One table, as a query has returned it.
+/// struct Query(RecordBatch);
+///
+/// impl Source for Query {
+///     fn uri(&self) -> &str {
+///         "query"
+///     }
+///
+///     fn schema(&self) -> SchemaRef {
+///         self.0.schema()
+///     }
+///
+///     fn read(&self, columns: &[String]) -> Result<RecordBatches> {
+///         let rows = self.0.project(&positions(self.uri(), &self.schema(), columns)?).expect("positions exist");
+///         Ok(stream::iter([Ok(rows)]).boxed())
+///     }
+/// }
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let column = std::sync::Arc::new(prosampler::arrow::array::Int64Array::from(vec![10, 11, 12]));
+/// let rows = RecordBatch::try_from_iter([("n", column as _)])?;
+/// assert_eq!(contract::check(&Query(rows)).await, Ok(()));
+/// # Ok(())
+/// # }
+/// ```
 pub trait Source: Send + Sync + 'static {
     /// Returns the name that messages use.
     fn uri(&self) -> &str;

@@ -48,6 +48,21 @@ use crate::sample::SampleId;
 use crate::source::{Shard, Source, positions};
 
 /// All rows of a data set, by [`SampleId`]. Cloning shares them.
+///
+/// ```
+/// use prosampler::arrow::array::{Int64Array, RecordBatch};
+/// use prosampler::{SampleId, config::StoreConfig, source::MemorySource, store::Store};
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let column = std::sync::Arc::new(Int64Array::from(vec![10, 11, 12]));
+/// let source = MemorySource::new(vec![RecordBatch::try_from_iter([("n", column as _)])?])?;
+/// let columns = ["n".to_owned()];
+/// let store = Store::build(&source, &columns, &StoreConfig::default(), &mut |_| {}).await?;
+/// assert_eq!((store.len(), store.schema().fields().len()), (3, 1));
+/// assert!(store.gather(&[SampleId(3)]).is_err());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Store {
     uri: Arc<str>,

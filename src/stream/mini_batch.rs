@@ -10,6 +10,28 @@ use crate::sample::{GraphVersion, ModelVersion, SampleId};
 use crate::walk::WalkCounts;
 
 /// B samples that are hard to tell apart, with their rows.
+///
+/// ```
+/// use futures::TryStreamExt;
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use std::sync::Arc;
+/// # use prosampler::arrow::{array::{ArrayRef, FixedSizeListArray, RecordBatch}, datatypes::Float32Type};
+/// # use prosampler::{Pipeline, config::*, encode::ColumnEncoder, source::MemorySource};
+/// # let vector = |i: i32| Some([Some((i as f32).sin()), Some((i as f32).cos())]);
+/// # let vectors = FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>((0..100).map(vector), 2);
+/// # let rows = RecordBatch::try_from_iter([("vector", Arc::new(vectors) as ArrayRef)])?;
+/// # let pipeline = Pipeline::builder()
+/// #     .encoder(ColumnEncoder::new(&rows.schema(), "vector")?)
+/// #     .source(MemorySource::new(vec![rows])?)
+/// #     .graph(GraphConfig { candidates: 20, neighbors: 5, ..GraphConfig::default() })
+/// #     .walk(WalkConfig { batch_size: 32, ..WalkConfig::default() });
+/// let mini_batch = pipeline.start().await?.try_next().await?.ok_or("no mini-batch")?;
+/// assert_eq!(mini_batch.ids.len(), mini_batch.rows.num_rows());
+/// assert_eq!(mini_batch.to_record_batch()?["sample_id"].len(), 32);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct MiniBatch {

@@ -24,6 +24,31 @@ use crate::telemetry;
 ///
 /// It ends after the last epoch, or after its first error. Dropping it ends all its tasks; work that the compute pool
 /// has begun runs to its end there, and its result is thrown away.
+///
+/// ```
+/// use futures::TryStreamExt;
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use std::sync::Arc;
+/// # use prosampler::arrow::{array::{ArrayRef, FixedSizeListArray, RecordBatch}, datatypes::Float32Type};
+/// # use prosampler::{Pipeline, config::*, encode::ColumnEncoder, source::MemorySource};
+/// # let vector = |i: i32| Some([Some((i as f32).sin()), Some((i as f32).cos())]);
+/// # let vectors = FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>((0..100).map(vector), 2);
+/// # let rows = RecordBatch::try_from_iter([("vector", Arc::new(vectors) as ArrayRef)])?;
+/// # let pipeline = Pipeline::builder()
+/// #     .encoder(ColumnEncoder::new(&rows.schema(), "vector")?)
+/// #     .source(MemorySource::new(vec![rows])?)
+/// #     .graph(GraphConfig { candidates: 20, neighbors: 5, ..GraphConfig::default() })
+/// #     .walk(WalkConfig { batch_size: 32, ..WalkConfig::default() });
+/// let mut stream = pipeline.start().await?;
+/// let mut samples = 0;
+/// while let Some(mini_batch) = stream.try_next().await? {
+///     samples += mini_batch.ids.len();
+/// }
+/// assert_eq!((samples, stream.delivered()), (100, 4));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct MiniBatchStream {
     rx: mpsc::Receiver<Result<MiniBatch>>,

@@ -43,6 +43,22 @@ pub struct Draw {
 ///
 /// During the [warm-up](WalkConfig::warm_up) mini-batches and explicit negatives are uniform. They can be drawn
 /// [without a graph](Self::next_uniform); an epoch that began so goes on with one.
+///
+/// ```
+/// use prosampler::config::WalkConfig;
+/// use prosampler::graph::ProximityGraph;
+/// use prosampler::{GraphVersion, SampleId, walk::EpochSampler};
+///
+/// // Two pairs of samples, each the other's neighbor.
+/// let neighbors = [1, 0, 3, 2].map(SampleId).to_vec();
+/// let graph = ProximityGraph::new(neighbors, vec![0.9; 4], 1, GraphVersion(1))?;
+/// let config = WalkConfig { batch_size: 2, ..WalkConfig::default() };
+/// let mut epoch = EpochSampler::new(graph.len(), &config, 7, 0);
+/// let first = epoch.next(&graph).expect("the epoch has begun");
+/// assert!(graph.neighbors(first.ids[0]).contains(&first.ids[1]));
+/// assert_eq!((epoch.drawn(), epoch.left()), (1, 2));
+/// # Ok::<(), prosampler::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct EpochSampler {
     config: WalkConfig,

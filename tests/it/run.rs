@@ -154,6 +154,24 @@ fn what_goes_wrong_is_said_on_stderr_with_status_1() {
     fails(&["run", "p.toml", "--output", "no/where.arrows"], &["cannot create `no/where.arrows`"]);
 }
 
+/// The tokenizers library panics where a template names a token that the file does not have.
+#[test]
+fn a_tokenizer_whose_template_names_a_missing_token_is_an_error_that_names_the_file() {
+    let dir = pipeline();
+    let mut tokenizer: serde_json::Value =
+        serde_json::from_slice(&fs::read(path("data/models/gloss-encoder/tokenizer.json")).unwrap()).unwrap();
+    let tokens = tokenizer["post_processor"]["special_tokens"].as_object_mut().unwrap();
+    tokens.remove("[SEP]").expect("the template has this token");
+    fs::write(dir.path().join("template.json"), tokenizer.to_string()).unwrap();
+    let output = prosampler(dir.path(), &["run", "p.toml", "--tokenizer", "template.json"]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+    for part in ["error: ", "tokenizer `template.json`"] {
+        assert!(said.contains(part), "`{part}` is missing in {said}");
+    }
+}
+
 #[test]
 fn a_missing_library_error_lists_where_it_was_looked_for() {
     let dir = pipeline();

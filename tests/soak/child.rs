@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Mutex, Once, PoisonError};
 use std::time::Duration;
 
+use crate::log;
 use crate::outcome::{Outcome, Tally};
 
 /// What a child runs.
@@ -97,6 +98,7 @@ pub fn serve(target: impl Fn(&str) -> Box<dyn Target>) {
     let number = |place: usize| words[place].parse::<u64>().unwrap();
     limit_memory();
     note_panics();
+    log::collect();
     let mut target = target(words[0]);
     for case in number(2)..number(3) {
         let outcome = one(target.as_mut(), number(1), case);
@@ -106,12 +108,20 @@ pub fn serve(target: impl Fn(&str) -> Box<dyn Target>) {
     }
 }
 
-/// Runs a case, and notes whether a panic was printed.
+/// Runs a case, and notes whether a panic was printed. A fault has the warnings that were logged during the case.
 pub fn one(target: &mut dyn Target, seed: u64, case: u64) -> Outcome {
+    log::take();
     let outcome = target.case(seed, case);
-    match PANIC.lock().unwrap_or_else(PoisonError::into_inner).take() {
+    let outcome = match PANIC.lock().unwrap_or_else(PoisonError::into_inner).take() {
         Some(panic) => Outcome::Fault(format!("a panic was printed: {panic}; then {outcome:?}")),
         None => outcome,
+    };
+    let warnings = log::take();
+    match outcome {
+        Outcome::Fault(fault) if !warnings.is_empty() => {
+            Outcome::Fault(format!("{fault}; it logged: {}", warnings.join(" | ")))
+        }
+        other => other,
     }
 }
 

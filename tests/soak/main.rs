@@ -11,6 +11,7 @@ mod fuzz;
 mod inputs;
 mod ipc_edit;
 mod kills;
+mod log;
 mod machine;
 mod mutate;
 mod outcome;

@@ -17,6 +17,25 @@ use crate::sample::SampleId;
 use crate::simd::dot;
 
 /// The rules that keep likely false negatives apart, for one snapshot. Clones share groups and embeddings.
+///
+/// ```
+/// use std::sync::Arc;
+/// use prosampler::config::{GraphConfig, GuardsConfig, Similarity, WalkConfig};
+/// use prosampler::walk::{EpochSampler, Groups, Guards};
+/// use prosampler::{ModelVersion, embeddings::EmbeddingTable, graph};
+///
+/// // Samples 0 and 1 point in nearly the same direction, as do 2 and 3.
+/// let vectors = vec![1.0, 0.0, 0.99, 0.1, 0.0, 1.0, 0.1, 0.99];
+/// let table = Arc::new(EmbeddingTable::new(vectors, 2, Similarity::Cosine, ModelVersion(1))?);
+/// let graph_config = GraphConfig { candidates: 3, neighbors: 1, ..GraphConfig::default() };
+/// let graph = graph::build(&table, &graph_config, 7, Default::default())?;
+/// let config = GuardsConfig { max_similarity: Some(0.9), ..GuardsConfig::default() };
+/// let guards = Guards::new(&config, Arc::new(Groups::default()), table.clone());
+/// let walk = WalkConfig { batch_size: 2, ..WalkConfig::default() };
+/// let draw = EpochSampler::new(4, &walk, 7, 0).next_guarded(&graph, &guards).expect("two of four differ");
+/// assert!(table.similarity_of(draw.ids[0], draw.ids[1]) < 0.9);
+/// # Ok::<(), prosampler::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Guards {
     config: GuardsConfig,

@@ -10,6 +10,7 @@ use prosampler::Error;
 
 use crate::child::{self, Target};
 use crate::fuzz;
+use crate::log;
 use crate::outcome::{Outcome, Tally};
 use crate::part::{self, Part};
 
@@ -77,6 +78,7 @@ fn case() {
     let words: Vec<_> = wanted.split(' ').collect();
     child::limit_memory();
     child::note_panics();
+    log::collect();
     let mut target = target(words[0]);
     let outcome = child::one(target.as_mut(), words[1].parse().unwrap(), words[2].parse().unwrap());
     println!("{outcome:?}");
