@@ -57,4 +57,5 @@ mod support;
 mod updates;
 mod views;
 mod walk_dials;
+mod walk_law;
 mod words;
