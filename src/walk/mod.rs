@@ -2,8 +2,9 @@
 //!
 //! An [`EpochSampler`] draws mini-batches until every sample has been in exactly one. It walks at random with restart
 //! (arXiv 2306.03355), or draws uniformly or nearest first, for comparison. [`Guards`] keep samples apart that are
-//! likely false negatives of each other. The result depends on nothing but seed, epoch, and the graphs and guards that
-//! it is given. An epoch keeps 4 N bytes, and up to 36 N more for walks in its later part.
+//! likely false negatives of each other. The result depends on nothing but settings, seed, epoch, step, and the graphs,
+//! guards and random shares that it is given. An epoch keeps 4 N bytes, and up to 36 N more for walks in its later
+//! part.
 //!
 //! | word | meaning |
 //! |---|---|

@@ -77,8 +77,11 @@ impl NegativeSearch<'_> {
     /// Walks from a sample and `offer`s what it reaches, until this returns false or the moves are used up.
     fn walk(&self, start: SampleId, moves: usize, generator: &mut impl Rng, mut offer: impl FnMut(SampleId) -> bool) {
         let Self { graph, skip, restart_probability } = *self;
+        if skip >= graph.degree() {
+            return;
+        }
         let mut current = start;
-        for _ in 0..if skip < graph.degree() { moves } else { 0 } {
+        for _ in 0..moves {
             let from = if generator.random_bool(restart_probability) { start } else { current };
             current = graph.neighbors(from)[generator.random_range(skip..graph.degree())];
             if !offer(current) {

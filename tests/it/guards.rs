@@ -9,7 +9,7 @@ use prosampler::arrow::array::{ArrayRef, Int32Array, ListArray, RecordBatch, Str
 use prosampler::arrow::datatypes::Int32Type;
 use prosampler::config::{
     CheckpointConfig, Coverage, GuardsConfig, RefreshConfig, SamplerKind, Similarity, Storage, StoreConfig,
-    StreamConfig, WalkConfig,
+    StreamConfig, WalkConfig, WarmUp,
 };
 use prosampler::embeddings::EmbeddingTable;
 use prosampler::error::ColumnError;
@@ -152,14 +152,19 @@ proptest! {
         storage in prop_oneof![Just(Storage::F32), Just(Storage::F16), Just(Storage::I8)],
         (max_similarity, duplicate_similarity) in (bound(0.2..1.0), bound(0.8..1.0)),
         (max_relative_to_positive, skip_nearest) in (bound(0.3..1.2), 0usize..8),
+        (starts, random_share) in (1u8..5, prop_oneof![Just(0.0), Just(0.3)]),
+        warm_up in prop_oneof![3 => Just(None), 1 => Just(Some(WarmUp::Steps(2)))],
     ) {
         let data = Data::new(kind, len, classes, storage, max_relative_to_positive.is_some(), seed);
         let guards = GuardsConfig {
             max_similarity, duplicate_similarity, max_relative_to_positive, skip_nearest, ..GuardsConfig::default()
         };
         let restart_probability = restart_probability.into();
+        let starts = f64::from(starts).into();
+        let random_share = random_share.into();
         let config = WalkConfig {
-            batch_size, sampler, restart_probability, coverage, negatives, drop_last, ..WalkConfig::default()
+            batch_size, sampler, restart_probability, coverage, negatives, drop_last, starts, random_share, warm_up,
+            ..WalkConfig::default()
         };
         let mut epoch = EpochSampler::new(len, &config, seed, 0);
         let (applied, mut seen, mut count) = (data.guards(&guards), HashSet::new(), 0);
@@ -186,6 +191,31 @@ proptest! {
         if coverage == Coverage::Exact {
             prop_assert!(count <= mini_batches_per_epoch(len, &config));
         }
+    }
+
+    /// Before there is a graph, the guards of groups hold all the same, and those by similarity wait.
+    #[test]
+    fn guards_of_groups_hold_without_a_graph(
+        (len, classes, seed) in (3usize..200, 2u32..60, any::<u64>()),
+        (batch_size, negatives, drop_last) in (2usize..40, 0usize..3, any::<bool>()),
+    ) {
+        let data = Data::new(4, len, classes, Storage::F32, false, seed);
+        let by_groups = GuardsConfig::default();
+        let with_bounds = GuardsConfig { max_similarity: Some(-1.0), skip_nearest: 5, ..by_groups.clone() };
+        let config = WalkConfig { batch_size, negatives, drop_last, ..WalkConfig::default() };
+        let guards = Guards::of_groups(&by_groups, data.groups.clone());
+        let waiting = Guards::of_groups(&with_bounds, data.groups.clone());
+        let mut epoch = EpochSampler::new(len, &config, seed, 0);
+        let mut again = EpochSampler::new(len, &config, seed, 0);
+        let mut seen = HashSet::new();
+        while let Some(draw) = epoch.next_uniform(&guards) {
+            prop_assert_eq!(data.violation(&by_groups, &draw), None);
+            prop_assert!(draw.ids.iter().all(|id| seen.insert(*id)));
+            prop_assert!(draw.counts.uniform_draws as usize <= draw.ids.len());
+            prop_assert_eq!((draw.counts.moves, draw.counts.negatives_topped_up), (0, 0));
+            prop_assert_eq!(Some(draw), again.next_uniform(&waiting));
+        }
+        prop_assert!(epoch.drawn() <= mini_batches_per_epoch(len, &config));
     }
 
     /// If no value has more samples than an epoch has mini-batches, every sample is drawn, because mini-batches begin

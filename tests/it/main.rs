@@ -59,6 +59,7 @@ mod target_similarity;
 mod updates;
 mod views;
 mod walk_dials;
+mod walk_law;
 mod warm_up;
 mod words;
 mod wrong_schemas;
