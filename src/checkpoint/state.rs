@@ -26,7 +26,7 @@ use crate::sample::GraphVersion;
 /// # let pipeline = Pipeline::builder()
 /// #     .encoder(ColumnEncoder::new(&rows.schema(), "vector")?)
 /// #     .source(MemorySource::new(vec![rows])?)
-/// #     .graph(GraphConfig { candidates: 20, neighbors: 5, ..GraphConfig::default() })
+/// #     .graph(GraphConfig { candidates: 20.into(), neighbors: Some(5), ..GraphConfig::default() })
 /// #     .walk(WalkConfig { batch_size: 32, ..WalkConfig::default() });
 /// # let folder = tempfile::TempDir::new()?;
 /// # let dir = Some(folder.path().to_owned());

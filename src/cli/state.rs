@@ -117,7 +117,7 @@ mod tests {
         Pipeline::builder()
             .encoder(ColumnEncoder::new(&rows.schema(), "vector").unwrap())
             .source(MemorySource::new(vec![rows]).unwrap())
-            .graph(GraphConfig { candidates: 20, neighbors: 5, ..GraphConfig::default() })
+            .graph(GraphConfig { candidates: 20.into(), neighbors: Some(5), ..GraphConfig::default() })
             .walk(WalkConfig { batch_size: 10, ..WalkConfig::default() })
             .checkpoint(CheckpointConfig { dir: Some(checkpoints.into()), ..CheckpointConfig::default() })
             .start()

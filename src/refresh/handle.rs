@@ -33,7 +33,7 @@ use crate::store::Store;
 /// # let pipeline = Pipeline::builder()
 /// #     .encoder(ColumnEncoder::new(&rows.schema(), "vector")?)
 /// #     .source(MemorySource::new(vec![rows])?)
-/// #     .graph(GraphConfig { candidates: 20, neighbors: 5, ..GraphConfig::default() })
+/// #     .graph(GraphConfig { candidates: 20.into(), neighbors: Some(5), ..GraphConfig::default() })
 /// #     .walk(WalkConfig { batch_size: 32, ..WalkConfig::default() });
 /// let stream = pipeline.start().await?;
 /// let handle = stream.handle();

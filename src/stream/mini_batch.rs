@@ -24,7 +24,7 @@ use crate::walk::WalkCounts;
 /// # let pipeline = Pipeline::builder()
 /// #     .encoder(ColumnEncoder::new(&rows.schema(), "vector")?)
 /// #     .source(MemorySource::new(vec![rows])?)
-/// #     .graph(GraphConfig { candidates: 20, neighbors: 5, ..GraphConfig::default() })
+/// #     .graph(GraphConfig { candidates: 20.into(), neighbors: Some(5), ..GraphConfig::default() })
 /// #     .walk(WalkConfig { batch_size: 32, ..WalkConfig::default() });
 /// let mini_batch = pipeline.start().await?.try_next().await?.ok_or("no mini-batch")?;
 /// assert_eq!(mini_batch.ids.len(), mini_batch.rows.num_rows());

@@ -27,7 +27,7 @@ use crate::simd::dot;
 /// // Samples 0 and 1 point in nearly the same direction, as do 2 and 3.
 /// let vectors = vec![1.0, 0.0, 0.99, 0.1, 0.0, 1.0, 0.1, 0.99];
 /// let table = Arc::new(EmbeddingTable::new(vectors, 2, Similarity::Cosine, ModelVersion(1))?);
-/// let graph_config = GraphConfig { candidates: 3, neighbors: 1, ..GraphConfig::default() };
+/// let graph_config = GraphConfig { candidates: 3.into(), neighbors: Some(1), ..GraphConfig::default() };
 /// let graph = graph::build(&table, &graph_config, 7, Default::default())?;
 /// let config = GuardsConfig { max_similarity: Some(0.9), ..GuardsConfig::default() };
 /// let guards = Guards::new(&config, Arc::new(Groups::default()), table.clone());
