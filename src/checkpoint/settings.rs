@@ -87,11 +87,11 @@ mod tests {
             difference(&texts(then), now, renamed, former)
         };
         assert_eq!(same(&[], &now, &[], &[]), None);
-        assert_eq!(same(&[("graph.m", "1000")], &now, &[("graph.m", "graph.candidates")], &[]), None);
-        let other = same(&[("graph.m", "999")], &now, &[("graph.m", "graph.candidates")], &[]).unwrap();
-        assert_eq!(other, "it was made with graph.candidates = 999, and now it is 1000; give the same");
-        let unknown = same(&[("graph.m", "1000")], &now, &[], &[]).unwrap();
-        assert!(unknown.contains("graph.m, which this release does not know"), "{unknown}");
+        assert_eq!(same(&[("walk.b", "256")], &now, &[("walk.b", "walk.batch_size")], &[]), None);
+        let other = same(&[("walk.b", "99")], &now, &[("walk.b", "walk.batch_size")], &[]).unwrap();
+        assert_eq!(other, "it was made with walk.batch_size = 99, and now it is 256; give the same");
+        let unknown = same(&[("walk.b", "256")], &now, &[], &[]).unwrap();
+        assert!(unknown.contains("walk.b, which this release does not know"), "{unknown}");
         // The default was 100 then: a state without the setting was made with that.
         let former = same(&[], &now, &[], &[("walk.batch_size", "100")]).unwrap();
         assert!(former.contains("walk.batch_size = 100, and now it is 256"), "{former}");

@@ -40,7 +40,7 @@ use crate::store::Store;
 /// // The trainer has a better embedding of sample 3, and asks for a graph over it.
 /// handle.push_embeddings(&[SampleId(3)], &[0.0, 1.0])?;
 /// handle.refresh_now().await?;
-/// assert_eq!(*handle.snapshot().embeddings.get(SampleId(3)), [0.0, 1.0]);
+/// assert_eq!(*handle.snapshot().expect("no warm-up").embeddings.get(SampleId(3)), [0.0, 1.0]);
 /// # Ok(())
 /// # }
 /// ```
