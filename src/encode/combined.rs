@@ -27,7 +27,8 @@ impl CombinedEncoder {
     /// Combines encoders, of which there must be at least one.
     ///
     /// # Errors
-    /// [`ModelError::Dimension`] for a mean of vectors that differ in dimension; [`Error::Config`] if there are no encoders.
+    /// [`ModelError::Dimension`] for a mean of vectors that differ in dimension; [`Error::Config`] if there are no
+    /// encoders.
     pub fn new(encoders: Vec<Arc<dyn Encoder>>, combine: Combine) -> Result<Self> {
         let Some(first) = encoders.first() else {
             return Err(Error::setting(

@@ -62,7 +62,9 @@ enum Trigger {
 }
 
 impl Worker {
-    /// Publishes the first snapshot, if there is one. `delivered` is the number of mini-batches that the trainer has taken.
+    /// Publishes the first snapshot, if there is one.
+    ///
+    /// `delivered` is the number of mini-batches that the trainer has taken.
     pub fn new(
         context: Arc<RefreshContext>,
         beginning: Beginning,

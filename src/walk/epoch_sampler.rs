@@ -3,6 +3,7 @@ use rand::rngs::ChaCha8Rng;
 
 use super::counts::WalkCounts;
 use super::dials::Dials;
+use super::draw::{Draw, Left};
 use super::filling::Filling;
 use super::guards::{Admission, BatchGuard, GuardScratch, Guards, SparseBitSet};
 use super::must_draw::MustDraw;
@@ -14,22 +15,6 @@ use super::skipped::SkippedSamples;
 use crate::config::{Coverage, SamplerKind, WalkConfig};
 use crate::graph::ProximityGraph;
 use crate::sample::SampleId;
-
-/// The ids of one mini-batch, and what happened while they were found.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Draw {
-    /// The distinct samples of the mini-batch, in the order in which walks found them.
-    ///
-    /// Those of the random share are placed evenly between the others, so that all slices have the same mixture.
-    pub ids: Vec<SampleId>,
-    /// The explicit negatives [ids × `walk.negatives`], near their sample and never one of `ids`.
-    ///
-    /// They are distinct if there are enough samples, and `None` if no sample is allowed.
-    pub negatives: Vec<Option<SampleId>>,
-    /// What happened while they were found.
-    pub counts: WalkCounts,
-}
 
 /// Draws the mini-batches of one epoch, with every sample in exactly one of them.
 ///
@@ -84,18 +69,6 @@ pub struct EpochSampler {
     guard_scratch: GuardScratch,
     /// The samples that cannot be an explicit negative of the mini-batch any more.
     used: SparseBitSet,
-}
-
-/// The samples that remain in an epoch at some point.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Left {
-    /// How many samples the epoch has.
-    pub samples: usize,
-    /// How many mini-batches were drawn.
-    pub drawn: u64,
-    /// A bit for each sample, which is set if it remains.
-    pub bits: Vec<u64>,
 }
 
 impl EpochSampler {

@@ -42,6 +42,7 @@
 
 mod counts;
 mod dials;
+mod draw;
 mod epoch_sampler;
 mod feedback;
 mod filling;
@@ -58,6 +59,7 @@ mod reverse;
 mod skipped;
 
 pub use self::counts::WalkCounts;
-pub use self::epoch_sampler::{Draw, EpochSampler, Left, mini_batches_per_epoch};
+pub use self::draw::{Draw, Left};
+pub use self::epoch_sampler::{EpochSampler, mini_batches_per_epoch};
 pub use self::feedback::Feedback;
 pub use self::guards::{Groups, Guards};

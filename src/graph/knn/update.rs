@@ -14,7 +14,8 @@ use crate::sample::{GraphVersion, SampleId};
 /// Adds samples to a kNN graph, while the embeddings of its own samples stay as they were.
 ///
 /// The new samples are those of `table` behind the old graph's. If the old graph was exact, so is the new one. Of
-/// `config` only K counts; by default it is that of the old graph. Costs (new samples) N d multiplications, and the memory of the new graph.
+/// `config` only K counts; by default it is that of the old graph. Costs (new samples) N d multiplications, and the
+/// memory of the new graph.
 ///
 /// # Errors
 /// Those of [`build`](crate::graph::build()).
