@@ -1,0 +1,30 @@
+use super::counts::WalkCounts;
+use crate::sample::SampleId;
+
+/// The ids of one mini-batch, and what happened while they were found.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Draw {
+    /// The distinct samples of the mini-batch, in the order in which walks found them.
+    ///
+    /// Those of the random share are placed evenly between the others, so that all slices have the same mixture.
+    pub ids: Vec<SampleId>,
+    /// The explicit negatives [ids × `walk.negatives`], near their sample and never one of `ids`.
+    ///
+    /// They are distinct if there are enough samples, and `None` if no sample is allowed.
+    pub negatives: Vec<Option<SampleId>>,
+    /// What happened while they were found.
+    pub counts: WalkCounts,
+}
+
+/// The samples that remain in an epoch at some point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Left {
+    /// How many samples the epoch has.
+    pub samples: usize,
+    /// How many mini-batches were drawn.
+    pub drawn: u64,
+    /// A bit for each sample, which is set if it remains.
+    pub bits: Vec<u64>,
+}
