@@ -1,6 +1,9 @@
+use std::sync::{Arc, OnceLock};
+
 use arrow::buffer::ScalarBuffer;
 use rayon::prelude::*;
 
+use super::tails::InDegreeTails;
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::sample::{GraphVersion, SampleId};
@@ -22,6 +25,8 @@ pub struct ProximityGraph {
     pub(super) version: GraphVersion,
     /// The ids that come after the neighbors, equally many for each sample; [`EMPTY`] stands for missing ones.
     pub(super) reserve: ScalarBuffer<u32>,
+    /// Made when walks first ask for it.
+    pub(super) tails: Arc<OnceLock<Arc<InDegreeTails>>>,
 }
 
 impl PartialEq for ProximityGraph {
@@ -68,7 +73,8 @@ impl ProximityGraph {
         degree: usize,
         version: GraphVersion,
     ) -> Self {
-        Self { neighbors, similarities, degree, version, reserve: Vec::new().into() }
+        let reserve = Vec::new().into();
+        Self { neighbors, similarities, degree, version, reserve, tails: Arc::default() }
     }
 
     /// Adds the ids that come after the neighbors, equally many for each sample.

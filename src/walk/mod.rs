@@ -34,6 +34,7 @@
 //! # Ok::<(), prosampler::Error>(())
 //! ```
 
+mod balance;
 mod counts;
 mod epoch_sampler;
 mod filling;

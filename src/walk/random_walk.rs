@@ -36,6 +36,7 @@ pub(super) fn draw<A: Admission>(
         None => filling.join_any(generator),
     });
     let Some(start) = start else { return };
+    let sitting_out = reverse.map(|reverse| reverse.balance().sitting_out(generator));
     if skip < graph.degree() {
         // The path has a generator of its own, so that looking ahead changes nothing but its speed.
         let numbers = ChaCha8Rng::from_rng(generator);
@@ -61,7 +62,7 @@ pub(super) fn draw<A: Admission>(
             filling.counts.moves += 1;
             filling.counts.restarts += u64::from(step.restarted);
             idle_moves += 1;
-            if filling.offer(step.to) {
+            if !sitting_out.is_some_and(|some| some.contains(step.to)) && filling.offer(step.to) {
                 idle_moves = 0;
                 member_starts = 0;
             }
