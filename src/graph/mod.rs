@@ -53,6 +53,7 @@ mod params;
 mod proximity_graph;
 mod sampled;
 mod statistics;
+mod tails;
 mod topk;
 
 pub(crate) use self::backend::Backend;
@@ -63,3 +64,4 @@ pub use self::knn::{Refined, insert, recall, refine, remove};
 pub use self::oracle::{build_per_row, exact};
 pub use self::proximity_graph::ProximityGraph;
 pub use self::statistics::GraphStatistics;
+pub(crate) use self::tails::InDegreeTails;

@@ -1,6 +1,9 @@
+use std::sync::{Arc, OnceLock};
+
 use arrow::buffer::ScalarBuffer;
 use rayon::prelude::*;
 
+use super::tails::InDegreeTails;
 use crate::error::{ArgumentError, Result};
 use crate::memory;
 use crate::sample::{GraphVersion, SampleId};
@@ -33,6 +36,8 @@ pub struct ProximityGraph {
     pub(super) version: GraphVersion,
     /// The ids that come after the neighbors, equally many for each sample; [`EMPTY`] stands for missing ones.
     pub(super) reserve: ScalarBuffer<u32>,
+    /// Made when walks first ask for it.
+    pub(super) tails: Arc<OnceLock<Arc<InDegreeTails>>>,
 }
 
 impl PartialEq for ProximityGraph {
@@ -79,7 +84,8 @@ impl ProximityGraph {
         degree: usize,
         version: GraphVersion,
     ) -> Self {
-        Self { neighbors, similarities, degree, version, reserve: Vec::new().into() }
+        let reserve = Vec::new().into();
+        Self { neighbors, similarities, degree, version, reserve, tails: Arc::default() }
     }
 
     /// Adds the ids that come after the neighbors, equally many for each sample.
@@ -131,6 +137,20 @@ impl ProximityGraph {
     #[must_use]
     pub fn neighbors(&self, id: SampleId) -> &[SampleId] {
         as_ids(&self.neighbors[id.index() * self.degree..][..self.degree])
+    }
+
+    /// How many samples have each sample among their neighbors; a skipped sample does not count itself. O(N K).
+    pub(super) fn in_degrees(&self) -> Vec<u32> {
+        let mut degrees = vec![0u32; self.len()];
+        for id in (0..self.len()).map(SampleId::new) {
+            self.neighbors(id).iter().filter(|to| **to != id).for_each(|to| degrees[to.index()] += 1);
+        }
+        degrees
+    }
+
+    /// The samples with the lowest and the highest in-degrees; counted at the first call, for all clones.
+    pub(crate) fn in_degree_tails(&self) -> Arc<InDegreeTails> {
+        self.tails.get_or_init(|| Arc::new(InDegreeTails::of_degrees(&self.in_degrees()))).clone()
     }
 
     /// Whether a sample was skipped, so that it neighbors itself alone.

@@ -216,6 +216,9 @@ impl EpochSampler {
             self.settle(&draw.ids, size, found);
             if found {
                 self.drawn += 1;
+                if let Some(reverse) = &mut self.reverse {
+                    reverse.drawn(&draw.ids);
+                }
                 if let Some(must_draw) = &mut self.must_draw {
                     must_draw.drawn(&draw.ids);
                 }
@@ -288,7 +291,7 @@ impl EpochSampler {
         let walks = self.config.coverage == Coverage::Exact;
         match &mut self.reverse {
             Some(reverse) if reverse.are_of(graph) => reverse.keep_remaining(&self.remaining),
-            reverse if late && walks => *reverse = Some(ReverseEdges::new(graph, &self.remaining, skip)),
+            reverse if late && walks => *reverse = Some(ReverseEdges::new(graph, self.samples, &self.remaining, skip)),
             _ => {}
         }
     }

@@ -40,6 +40,7 @@
 //! # Ok::<(), prosampler::Error>(())
 //! ```
 
+mod balance;
 mod counts;
 mod dials;
 mod draw;

@@ -13,6 +13,7 @@
 
 use rand::{Rng, RngExt};
 
+use super::balance::FORWARD_OF;
 use super::reverse::ReverseEdges;
 use crate::graph::ProximityGraph;
 use crate::sample::SampleId;
@@ -32,6 +33,8 @@ pub(super) struct Path<'a, R> {
     graph: &'a ProximityGraph,
     reverse: Option<&'a ReverseEdges>,
     generator: R,
+    /// With reverse edges, so many moves of `FORWARD_OF` follow an edge forward all the same.
+    forward: u32,
     /// How many neighbors of a sample moves go to, and the rank of the first one.
     degree: u64,
     first: usize,
@@ -82,6 +85,7 @@ impl<'a, R: Rng> Path<'a, R> {
             graph,
             reverse,
             generator,
+            forward: reverse.map_or(FORWARD_OF, |reverse| reverse.balance().forward()),
             degree: ranks.len() as u64,
             first: ranks.start,
             threshold: (alpha * 2f64.powi(32)) as u32,
@@ -166,7 +170,7 @@ impl<'a, R: Rng> Path<'a, R> {
     fn arrive(&self, at: usize, stage: MoveStage) -> Result<SampleId, MoveStage> {
         match (self.reverse, stage) {
             (Some(reverse), MoveStage::Reverse(edge)) => Ok(reverse.from(edge)),
-            // The upper bits choose the edge, the lowest three whether to take it.
+            // The upper bits choose the edge, the lowest six whether to take it.
             (Some(reverse), MoveStage::From) if self.takes_reverse_edges(at) => reverse
                 .choose(self.from(at), self.reverse_numbers[at % WINDOW_MOVES])
                 .map_or_else(|| Ok(*self.step(at)), |edge| Err(MoveStage::Reverse(edge))),
@@ -186,7 +190,7 @@ impl<'a, R: Rng> Path<'a, R> {
     /// Whether a move takes a reverse edge, if there is one.
     #[inline]
     fn takes_reverse_edges(&self, at: usize) -> bool {
-        !self.reverse_numbers[at % WINDOW_MOVES].is_multiple_of(FORWARD_ONE_IN)
+        self.reverse_numbers[at % WINDOW_MOVES] % FORWARD_OF >= self.forward
     }
 
     /// The sample that a move leaves from.
@@ -242,9 +246,6 @@ const MAX_SEGMENTS: usize = 24;
 /// How many moves the path looks ahead: a power of two. Those that are known when a walk ends are wasted.
 const WINDOW_MOVES: usize = 1024;
 
-/// With reverse edges, one move in this many follows an edge forward all the same.
-const FORWARD_ONE_IN: u32 = 8;
-
 /// How many random numbers are drawn at once.
 const NUMBERS_AT_ONCE: usize = 64;
 
@@ -269,7 +270,7 @@ mod tests {
         let graph = ProximityGraph::new(neighbors, vec![0.0; LEN * DEGREE], DEGREE, GraphVersion(1)).unwrap();
         let mut remaining = Remaining::all(LEN);
         (0..LEN).filter(|id| id % 3 == 0).for_each(|id| assert!(remaining.take(SampleId::new(id))));
-        let mut edges = ReverseEdges::new(&graph, &remaining, SKIP);
+        let mut edges = ReverseEdges::new(&graph, LEN, &remaining, SKIP);
         // Fewer remain now: dropping edges must leave those that would be made anew.
         (0..LEN).filter(|id| id % 5 == 1).for_each(|id| _ = remaining.take(SampleId::new(id)));
         edges.keep_remaining(&remaining);
@@ -302,7 +303,7 @@ mod tests {
                     let from = if restarted { start } else { current };
                     current = graph.neighbors(from)[SKIP + (scaled >> 32) as usize];
                     let list = &lists[from.index()];
-                    if reverse.is_some() && !turn.is_multiple_of(FORWARD_ONE_IN) && !list.is_empty() {
+                    if reverse.is_some() && turn % FORWARD_OF >= edges.balance().forward() && !list.is_empty() {
                         current = list[((u64::from(turn) * list.len() as u64) >> 32) as usize];
                     }
                     assert_eq!(path.next(), Move { to: current, restarted }, "move {step} at α = {alpha}");
@@ -329,7 +330,9 @@ mod tests {
         let graph = ProximityGraph::new(neighbors, vec![0.0; LEN * DEGREE], DEGREE, GraphVersion(1)).unwrap();
         let mut remaining = Remaining::all(LEN);
         (0..LEN).filter(|id| id % 4 == 1).for_each(|id| assert!(remaining.take(SampleId::new(id))));
-        let edges = ReverseEdges::new(&graph, &remaining, 0);
+        let edges = ReverseEdges::new(&graph, LEN, &remaining, 0);
+        let forward = f64::from(edges.balance().forward()) / f64::from(FORWARD_OF);
+        assert!(forward > 0.0 && forward < 1.0);
         let start = SampleId(7);
         for reverse in [None, Some(&edges)] {
             // The probabilities of a move from each sample to each other.
@@ -339,7 +342,7 @@ mod tests {
                 let near =
                     |id: SampleId| graph.neighbors(id)[ranks.clone()].iter().filter(|n| n.index() == from).count();
                 let list: Vec<_> = remaining.iter().flat_map(|id| std::iter::repeat_n(id, near(id))).collect();
-                let onward = if reverse.is_some() && !list.is_empty() { 1.0 / f64::from(FORWARD_ONE_IN) } else { 1.0 };
+                let onward = if reverse.is_some() && !list.is_empty() { forward } else { 1.0 };
                 for to in &graph.neighbors(SampleId::new(from))[ranks.clone()] {
                     out[to.index()] += onward / ranks.len() as f64;
                 }

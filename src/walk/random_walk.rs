@@ -1,6 +1,7 @@
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, RngExt, SeedableRng};
 
+use super::balance::SittingOut;
 use super::filling::Filling;
 use super::guards::Admission;
 use super::parts::{Part, Parts};
@@ -38,6 +39,7 @@ pub(super) struct RandomWalk<'a> {
 impl<'a> RandomWalk<'a> {
     /// Fills all parts of a mini-batch.
     pub fn draw<A: Admission>(&self, parts: Parts, filling: &mut Filling<'_, A>, generator: &mut impl Rng) {
+        let sitting_out = self.reverse.map(|reverse| reverse.balance().sitting_out(generator));
         let mut shared_path: Option<Path<'a, ChaCha8Rng>> = None;
         for number in 0..parts.walks() {
             let part = parts.begin(number, filling.ids.len());
@@ -55,7 +57,8 @@ impl<'a> RandomWalk<'a> {
                 none => none.insert(self.path(start, generator)),
             };
             let moves = (parts.size(number) as u64).saturating_mul(MAX_MOVES_PER_SAMPLE);
-            fill(path, moves, part, filling, generator);
+            let follow = Follow { moves, part, sitting_out };
+            follow.fill(path, filling, generator);
         }
         filling.aim_for(parts.places());
         filling.counts.uniform_top_ups += filling.top_up(generator);
@@ -82,40 +85,56 @@ impl<'a> RandomWalk<'a> {
     }
 }
 
-/// Follows a path until the part is full or has used up its `moves`.
-fn fill<A: Admission>(
-    path: &mut Path<'_, ChaCha8Rng>,
+/// How far a path is followed, and for which members.
+struct Follow<'a> {
+    /// The number of moves after which it stops.
     moves: u64,
+    /// The part that it fills.
     part: Part,
-    filling: &mut Filling<'_, A>,
-    generator: &mut impl Rng,
-) {
-    let last_move = filling.counts.moves.saturating_add(moves);
-    let mut idle_moves = 0;
-    let mut member_starts = 0;
-    while !filling.is_full() && filling.counts.moves < last_move {
-        if idle_moves == MAX_IDLE_MOVES {
-            let member = if member_starts < MAX_MEMBER_STARTS {
-                let at = generator.random_range(0..part.len(&filling.ids));
-                part.get(&filling.ids, at)
-            } else {
-                None
-            };
-            member_starts = if member.is_some() { member_starts + 1 } else { 0 };
-            let Some(start) = member.or_else(|| filling.join_any(generator)) else { return };
-            filling.counts.new_starts += 1;
-            path.begin(start);
-            idle_moves = 0;
-            continue;
+    /// The samples that it passes through.
+    sitting_out: Option<SittingOut<'a>>,
+}
+
+impl Follow<'_> {
+    /// Follows a path until the part is full or the moves are used up.
+    fn fill<A: Admission>(
+        &self,
+        path: &mut Path<'_, ChaCha8Rng>,
+        filling: &mut Filling<'_, A>,
+        generator: &mut impl Rng,
+    ) {
+        let last_move = filling.counts.moves.saturating_add(self.moves);
+        let mut idle_moves = 0;
+        let mut member_starts = 0;
+        while !filling.is_full() && filling.counts.moves < last_move {
+            if idle_moves == MAX_IDLE_MOVES {
+                let member = if member_starts < MAX_MEMBER_STARTS {
+                    let at = generator.random_range(0..self.part.len(&filling.ids));
+                    self.part.get(&filling.ids, at)
+                } else {
+                    None
+                };
+                member_starts = if member.is_some() { member_starts + 1 } else { 0 };
+                let Some(start) = member.or_else(|| filling.join_any(generator)) else { return };
+                filling.counts.new_starts += 1;
+                path.begin(start);
+                idle_moves = 0;
+                continue;
+            }
+            let step = path.next();
+            filling.counts.moves += 1;
+            filling.counts.restarts += u64::from(step.restarted);
+            idle_moves += 1;
+            if !self.sits_out(step.to) && filling.offer(step.to) {
+                idle_moves = 0;
+                member_starts = 0;
+            }
         }
-        let step = path.next();
-        filling.counts.moves += 1;
-        filling.counts.restarts += u64::from(step.restarted);
-        idle_moves += 1;
-        if filling.offer(step.to) {
-            idle_moves = 0;
-            member_starts = 0;
-        }
+    }
+
+    #[inline]
+    fn sits_out(&self, id: SampleId) -> bool {
+        self.sitting_out.is_some_and(|some| some.contains(id))
     }
 }
 

@@ -1,3 +1,4 @@
+use super::balance::Balance;
 use super::remaining::Remaining;
 use crate::graph::ProximityGraph;
 use crate::memory::huge;
@@ -22,11 +23,13 @@ pub(super) struct ReverseEdges {
     graph_version: GraphVersion,
     /// How many samples remained when edges were last made or dropped.
     remaining: usize,
+    /// What walks over these edges have brought so far.
+    balance: Balance,
 }
 
 impl ReverseEdges {
-    /// Makes the edges of the remaining samples, without those to their `skip` nearest, in O(N + remaining).
-    pub fn new(graph: &ProximityGraph, remaining: &Remaining, skip: usize) -> Self {
+    /// Makes the edges of the remaining ones of `samples`, without those to their `skip` nearest, in O(N).
+    pub fn new(graph: &ProximityGraph, samples: usize, remaining: &Remaining, skip: usize) -> Self {
         let first = skip.min(graph.degree());
         // Indices are 32 bits wide.
         let ranks = MAX_RANKS.min(u32::MAX as usize / remaining.len().max(1));
@@ -49,7 +52,8 @@ impl ReverseEdges {
             *next += 1;
         }
         starts.pop();
-        Self { starts, from, first, last, graph_version: graph.version(), remaining: remaining.len() }
+        let balance = Balance::new(graph, samples, remaining);
+        Self { starts, from, first, last, graph_version: graph.version(), remaining: remaining.len(), balance }
     }
 
     /// Whether these are edges of this graph.
@@ -81,6 +85,16 @@ impl ReverseEdges {
         }
         self.from.truncate(kept);
         self.remaining = remaining.len();
+    }
+
+    /// Counts these samples as drawn; their edges stay until [`keep_remaining`](Self::keep_remaining).
+    pub fn drawn(&mut self, ids: &[SampleId]) {
+        self.balance.drawn(ids);
+    }
+
+    /// How the epoch's tails have come so far.
+    pub fn balance(&self) -> &Balance {
+        &self.balance
     }
 
     /// The ranks of the neighbors that have reverse edges.

@@ -28,6 +28,7 @@ const ROOMS: [(&str, &[&str]); 2] = [
         "graph",
         &[
             "params",
+            "tails",
             "proximity_graph",
             "file",
             "statistics",
@@ -50,6 +51,7 @@ const ROOMS: [(&str, &[&str]); 2] = [
             "dials",
             "feedback",
             "remaining",
+            "balance",
             "skipped",
             "guards",
             "filling",

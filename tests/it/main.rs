@@ -41,6 +41,7 @@ mod odd_images;
 mod odd_values;
 mod pairs;
 mod pipelines;
+mod prefix;
 mod providers;
 mod refresh_drift;
 mod refresh_failures;
