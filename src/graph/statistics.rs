@@ -49,8 +49,7 @@ impl ProximityGraph {
         if samples == 0 {
             return GraphStatistics { neighbors: self.degree, ..GraphStatistics::default() };
         }
-        let mut degrees = vec![0u32; self.len()];
-        present.iter().flat_map(|id| self.neighbors(*id)).for_each(|id| degrees[id.index()] += 1);
+        let degrees = self.in_degrees();
         let mut degrees: Vec<u32> = present.iter().map(|id| degrees[id.index()]).collect();
         degrees.sort_unstable();
         let mean = self.degree as f64;
