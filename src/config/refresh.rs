@@ -56,7 +56,7 @@ pub enum FirstRefresh {
     /// In the background from the start on, with the model as it is then.
     #[default]
     Start,
-    /// When the trainer has taken the warm-up's last mini-batch, or at the first call of
+    /// When the trainer asks for the first mini-batch after the warm-up, or at the first call of
     /// [`refresh_now`](crate::refresh::RefreshHandle::refresh_now) before: with the model and the pushed vectors of
     /// then. The stream waits meanwhile, see [`wait_for_first`](RefreshConfig::wait_for_first).
     AfterWarmUp,

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::PipelineBuilder;
@@ -25,7 +25,8 @@ use crate::error::{Error, Result};
 use crate::panics::guarded_future;
 use crate::progress::{ProgressSink, Stage};
 use crate::refresh::{
-    Beginning, CancelOnDrop, CancellableEncoder, FirstEmbeddings, GuardRules, RefreshContext, RefreshHandle, Worker,
+    Beginning, CancelOnDrop, CancellableEncoder, FirstEmbeddings, GuardRules, RefreshContext, RefreshHandle,
+    TrainerSteps, Worker,
 };
 use crate::source::Source;
 use crate::store::Store;
@@ -45,8 +46,10 @@ pub(super) async fn start(builder: PipelineBuilder) -> Result<MiniBatchStream> {
     let context = startup.context(source.into(), guard_rules, run.folder.clone()).await?;
     let context = Arc::new(context);
     let (run, beginning) = startup.beginning(&context, run, &encoder).await?;
-    let (worker, handle) = Worker::new(context, beginning, encoder, model_watch, run.delivered.subscribe());
-    startup.spawn(run, worker, handle, row_columns).await
+    let (asked, asked_for) = watch::channel(0);
+    let steps = TrainerSteps { delivered: run.delivered.subscribe(), asked: asked_for };
+    let (worker, handle) = Worker::new(context, beginning, encoder, model_watch, steps);
+    startup.spawn(run, asked, worker, handle, row_columns).await
 }
 
 /// What all stages of a start use.
@@ -158,6 +161,7 @@ impl Startup {
     async fn spawn(
         self,
         run: RunStart,
+        asked: watch::Sender<u64>,
         worker: Worker,
         handle: RefreshHandle,
         row_columns: RowColumns,
@@ -177,7 +181,7 @@ impl Startup {
         let shared = producer.shared();
         let schema = producer.schema();
         tasks.spawn(producer.run(tx));
-        let parts = StreamParts { rx, delivered, tasks, handle, shared, schema, state, checkpoint_folder };
+        let parts = StreamParts { rx, delivered, asked, tasks, handle, shared, schema, state, checkpoint_folder };
         Ok(MiniBatchStream::new(parts))
     }
 }

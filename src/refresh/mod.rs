@@ -45,4 +45,4 @@ pub use self::snapshot::Snapshot;
 pub(crate) use self::unembedded::DrawnFrom;
 pub(crate) use self::watch::ModelWatch;
 pub(crate) use self::work::RefreshContext;
-pub(crate) use self::worker::Worker;
+pub(crate) use self::worker::{TrainerSteps, Worker};

@@ -89,7 +89,7 @@ impl PushQueue {
             RefreshSteps::Open => Taker::Next,
             // Each step by itself, so that none of its pushes replaces one that an earlier refresh will take.
             RefreshSteps::Unknown => Taker::BeginsAt(step.saturating_add(1)),
-            RefreshSteps::Fixed(FixedSteps { first, .. }) if step < first => Taker::BeginsAt(first),
+            RefreshSteps::Fixed(FixedSteps { first, .. }) if step <= first => Taker::BeginsAt(first),
             RefreshSteps::Fixed(FixedSteps { first, every }) => {
                 Taker::BeginsAt(first.saturating_add(((step - first) / every + 1).saturating_mul(every)))
             }

@@ -31,6 +31,7 @@ pub(crate) struct Worker {
     pub(super) encoder: Arc<dyn Encoder>,
     pub(super) publisher: Publisher,
     pub(super) delivered: watch::Receiver<u64>,
+    pub(super) asked: watch::Receiver<u64>,
     pub(super) calls: mpsc::UnboundedReceiver<Call>,
     model_watch: Option<ModelWatch>,
     pub(super) push_queue: Arc<Mutex<PushQueue>>,
@@ -49,6 +50,14 @@ pub(crate) struct Worker {
     restarts: bool,
 }
 
+/// How far the trainer is.
+pub(crate) struct TrainerSteps {
+    /// The number of mini-batches that it has taken.
+    pub delivered: watch::Receiver<u64>,
+    /// The step of the mini-batch that it has asked for last. It is done with all before.
+    pub asked: watch::Receiver<u64>,
+}
+
 /// What started a refresh.
 enum Trigger {
     /// The trainer has taken as many mini-batches as the due step says.
@@ -63,14 +72,12 @@ enum Trigger {
 
 impl Worker {
     /// Publishes the first snapshot, if there is one.
-    ///
-    /// `delivered` is the number of mini-batches that the trainer has taken.
     pub fn new(
         context: Arc<RefreshContext>,
         beginning: Beginning,
         encoder: Arc<dyn Encoder>,
         model_watch: Option<ModelWatch>,
-        delivered: watch::Receiver<u64>,
+        TrainerSteps { delivered, asked }: TrainerSteps,
     ) -> (Self, RefreshHandle) {
         let Beginning { drawn_from, waiting, is_restored } = beginning;
         let begun_at_step = drawn_from.snapshot().map(|snapshot| snapshot.begun_at_step);
@@ -101,6 +108,7 @@ impl Worker {
             encoder,
             publisher,
             delivered,
+            asked,
             calls,
             model_watch,
             push_queue,

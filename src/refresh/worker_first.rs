@@ -73,10 +73,10 @@ impl Worker {
             return Some(FirstDue { step: 0, call: None });
         }
         let needed_at = &mut self.publisher.first_needed_at;
-        let delivered = &mut self.delivered;
+        let asked = &mut self.asked;
         let needed = async {
             let step = (*needed_at.wait_for(Option::is_some).await.ok()?)?;
-            delivered.wait_for(|&delivered| delivered >= step).await.ok()?;
+            asked.wait_for(|&asked| asked >= step).await.ok()?;
             Some(step)
         };
         tokio::select! {

@@ -53,6 +53,7 @@ use crate::telemetry;
 pub struct MiniBatchStream {
     rx: mpsc::Receiver<Result<MiniBatch>>,
     delivered: watch::Sender<u64>,
+    asked: watch::Sender<u64>,
     shared: Arc<Shared>,
     handle: RefreshHandle,
     schema: SchemaRef,
@@ -72,6 +73,8 @@ pub(crate) struct StreamParts {
     pub rx: mpsc::Receiver<Result<MiniBatch>>,
     /// The number of mini-batches that the trainer has taken.
     pub delivered: watch::Sender<u64>,
+    /// The step of the mini-batch that the trainer has asked for last.
+    pub asked: watch::Sender<u64>,
     /// The worker and the producer.
     pub tasks: JoinSet<()>,
     pub handle: RefreshHandle,
@@ -83,10 +86,11 @@ pub(crate) struct StreamParts {
 
 impl MiniBatchStream {
     pub(crate) fn new(parts: StreamParts) -> Self {
-        let StreamParts { rx, delivered, tasks, handle, shared, schema, state, checkpoint_folder } = parts;
+        let StreamParts { rx, delivered, asked, tasks, handle, shared, schema, state, checkpoint_folder } = parts;
         Self {
             rx,
             delivered,
+            asked,
             shared,
             handle,
             schema,
@@ -194,6 +198,8 @@ impl Stream for MiniBatchStream {
         if self.is_done {
             return Poll::Ready(None);
         }
+        let step = self.delivered();
+        self.asked.send_if_modified(|asked| std::mem::replace(asked, step) != step);
         let item = match self.rx.poll_recv(cx) {
             Poll::Ready(item) => item,
             Poll::Pending => {
