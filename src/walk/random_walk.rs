@@ -39,7 +39,8 @@ pub(super) struct RandomWalk<'a> {
 impl<'a> RandomWalk<'a> {
     /// Fills all parts of a mini-batch.
     pub fn draw<A: Admission>(&self, parts: Parts, filling: &mut Filling<'_, A>, generator: &mut impl Rng) {
-        let sitting_out = self.reverse.map(|reverse| reverse.balance().sitting_out(generator));
+        let reverse = self.reverse.filter(|_| parts.walks() > 0);
+        let sitting_out = reverse.map(|reverse| reverse.balance().sitting_out(generator));
         let mut shared_path: Option<Path<'a, ChaCha8Rng>> = None;
         for number in 0..parts.walks() {
             let part = parts.begin(number, filling.ids.len());
