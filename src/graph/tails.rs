@@ -14,7 +14,7 @@ pub(crate) struct InDegreeTails {
 }
 
 impl InDegreeTails {
-    /// Counts the edges to every sample, other than its own, in O(N K); takes 12 bytes a sample meanwhile.
+    /// Counts the edges to every sample, other than its own, in O(N K); takes 8 bytes a sample meanwhile.
     fn new(graph: &ProximityGraph) -> Self {
         let mut degrees = vec![0u32; graph.len()];
         for id in (0..graph.len()).map(SampleId::new) {
@@ -22,7 +22,7 @@ impl InDegreeTails {
                 degrees[to.index()] += 1;
             }
         }
-        let mut bits = [const { Vec::new() }; 2].map(|_: Vec<u64>| vec![0; graph.len().div_ceil(64)]);
+        let mut bits = [0; 2].map(|_| vec![0u64; graph.len().div_ceil(64)]);
         let mut sorted = degrees.clone();
         let tenth = graph.len() / 10;
         if let Some(last) = graph.len().checked_sub(1) {

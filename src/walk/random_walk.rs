@@ -14,7 +14,7 @@ use crate::graph::ProximityGraph;
 /// 2. With probability α move from the start, otherwise from the current sample, to a uniform neighbor of rank `skip`
 ///    or above. With reverse edges, most moves go backwards instead, to a remaining sample that has the current one
 ///    among its first neighbors, and the others stay within the same ranks. A remaining sample on the way joins if it
-///    may; others are only passed through.
+///    may, unless it sits out since others like it are [ahead](super::balance::Balance); others are passed through.
 /// 3. After `MAX_IDLE_MOVES` moves without a new member, start again at a random member, whose surroundings may not be
 ///    used up yet; after `MAX_MEMBER_STARTS` such starts in vain, at a random remaining sample.
 /// 4. After `MAX_MOVES_PER_SAMPLE` × B moves, draw the rest uniformly, so that the walk ends on every graph.
