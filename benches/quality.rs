@@ -1,6 +1,7 @@
 //! How hard mini-batches are, and how many of their pairs are false negatives by label: random walks over M and α, with
 //! nearest first and a uniform shuffle to compare with; and how that goes over the course of an epoch, with exact
-//! coverage and the paper's.
+//! coverage and the paper's. Each row ends with the prefix bias: the percentages of the tenth of samples with the
+//! lowest in-degree, and of the tenth with the highest, that have come by half of the epoch's mini-batches.
 //!
 //! `cargo bench --bench quality -- [PIPELINE] [--vectors COLUMN] [--plot FILE.svg]`: rows, encoder, B, K and label are
 //! those of the pipeline file (default `pipelines/text.toml`); with `--vectors` the embeddings are read from a column
@@ -23,6 +24,9 @@ use prosampler::source::{FileSource, Source};
 use prosampler::store::Store;
 use prosampler::walk::EpochSampler;
 use prosampler::{ComputePool, GraphVersion, ModelVersion, PipelineConfig, SampleId};
+use rand::SeedableRng;
+use rand::rngs::ChaCha8Rng;
+use rand::seq::SliceRandom;
 
 /// A data set, embedded, with a class for each sample.
 struct Data {
@@ -32,16 +36,32 @@ struct Data {
     neighbors: usize,
 }
 
-/// Mini-batches of an epoch: similarity and share of pairs with the same label of each.
-#[derive(Default)]
-struct Epoch(Vec<[f64; 2]>);
+/// An epoch.
+struct Epoch {
+    /// Similarity and share of pairs with the same label of each mini-batch.
+    mini_batches: Vec<[f64; 2]>,
+    /// The mini-batch in which each sample came first.
+    first: Vec<usize>,
+    /// The samples with the lowest and with the highest in-degree, a tenth each.
+    tenths: [Vec<SampleId>; 2],
+}
 
 impl Epoch {
     /// The means over the part of the epoch that begins and ends at these shares of its mini-batches.
     fn mean(&self, from: f64, to: f64) -> [f64; 2] {
-        let at = |share: f64| (share * self.0.len() as f64).round() as usize;
-        let part = &self.0[at(from)..at(to)];
+        let at = |share: f64| (share * self.mini_batches.len() as f64).round() as usize;
+        let part = &self.mini_batches[at(from)..at(to)];
         [0, 1].map(|i| part.iter().map(|m| m[i]).sum::<f64>() / part.len().max(1) as f64)
+    }
+
+    /// The percentages of both tenths that have come by half of the mini-batches.
+    fn prefix_bias(&self) -> String {
+        let half = self.mini_batches.len() / 2;
+        let [low, high] = [&self.tenths[0], &self.tenths[1]].map(|tenth| {
+            let come = tenth.iter().filter(|id| self.first[id.index()] < half).count();
+            100.0 * come as f64 / tenth.len().max(1) as f64
+        });
+        format!("{low:.0} / {high:.0}")
     }
 }
 
@@ -128,11 +148,15 @@ impl Data {
         let walk =
             WalkConfig { batch_size: self.batch_size, sampler, restart_probability, coverage, ..WalkConfig::default() };
         let mut sampler = EpochSampler::new(graph.len(), &walk, 1, 0);
-        let mut epoch = Epoch::default();
+        let mut epoch = Epoch { mini_batches: Vec::new(), first: vec![usize::MAX; graph.len()], tenths: tenths(graph) };
         while let Some(draw) = sampler.next(graph) {
+            for id in &draw.ids {
+                let first = &mut epoch.first[id.index()];
+                *first = epoch.mini_batches.len().min(*first);
+            }
             // The rest of a division would count as much as a whole one.
             if draw.ids.len() == self.batch_size {
-                epoch.0.push([f64::from(self.table.mean_similarity(&draw.ids)), self.shared(&draw.ids)]);
+                epoch.mini_batches.push([f64::from(self.table.mean_similarity(&draw.ids)), self.shared(&draw.ids)]);
             }
         }
         epoch
@@ -147,18 +171,36 @@ impl Data {
     }
 }
 
+/// The tenths of samples with the lowest and with the highest in-degree; chance decides among equal ones.
+fn tenths(graph: &ProximityGraph) -> [Vec<SampleId>; 2] {
+    let mut degrees = vec![0u32; graph.len()];
+    let mut ids: Vec<_> = (0..graph.len()).map(SampleId::new).collect();
+    ids.iter().flat_map(|&id| graph.neighbors(id)).for_each(|to| degrees[to.index()] += 1);
+    ids.shuffle(&mut ChaCha8Rng::seed_from_u64(1));
+    ids.sort_by_key(|id| degrees[id.index()]);
+    let tenth = ids.len() / 10;
+    [ids[..tenth].to_vec(), ids[ids.len() - tenth..].to_vec()]
+}
+
 const ALPHAS: [f64; 3] = [0.05, 0.2, 0.5];
 
 /// Similarity and false negatives over M and α.
 fn hardness(data: &Data, pool: &ComputePool) {
-    println!("| sampler | M | α | mean in-batch similarity | pairs with the same label |\n|---|---|---|---|---|");
+    println!("| sampler | M | α | mean in-batch similarity | pairs with the same label | come by half |");
+    println!("|---|---|---|---|---|---|");
     let (n, k) = (data.table.len(), data.neighbors);
-    for candidates in [k, 100, 1000, n - 1] {
+    let mut all = vec![k, 100, default_candidates(n), 1000, n - 1];
+    all.dedup();
+    for candidates in all {
         let graph = data.graph(candidates.max(k), pool);
         let name = if candidates == n - 1 { "N".into() } else { candidates.to_string() };
         let line = |sampler: &str, alpha: &str, epoch: &Epoch| {
             let [similarity, shared] = epoch.mean(0.0, 1.0);
-            println!("| {sampler} | {name} | {alpha} | {similarity:.3} | {:.1} % |", 100.0 * shared);
+            println!(
+                "| {sampler} | {name} | {alpha} | {similarity:.3} | {:.1} % | {} |",
+                100.0 * shared,
+                epoch.prefix_bias()
+            );
         };
         if candidates == k {
             line("uniform", "–", &data.epoch(&graph, SamplerKind::Uniform, 0.0, Coverage::Exact));
@@ -171,10 +213,15 @@ fn hardness(data: &Data, pool: &ComputePool) {
     }
 }
 
+/// M of a data set of `n` samples unless the settings say otherwise.
+fn default_candidates(n: usize) -> usize {
+    1000.min((n / 100).max(128.min(n / 10)))
+}
+
 /// Similarity by quarter of an epoch, over M and α; the curves of M = 1000, α = 0.2.
 fn course(data: &Data, pool: &ComputePool) -> Vec<(&'static str, Epoch)> {
-    println!("\n| coverage | M | α | mini-batches | 1st quarter | 2nd | 3rd | 4th | gain kept |");
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("\n| coverage | M | α | mini-batches | 1st quarter | 2nd | 3rd | 4th | gain kept | come by half |");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
     let mut curves = Vec::new();
     let graph = data.graph(1000, pool);
     let uniform = data.epoch(&graph, SamplerKind::Uniform, 0.0, Coverage::Exact);
@@ -183,9 +230,11 @@ fn course(data: &Data, pool: &ComputePool) -> Vec<(&'static str, Epoch)> {
         let quarters = [0.0, 0.25, 0.5, 0.75].map(|from| epoch.mean(from, from + 0.25)[0]);
         let kept = 100.0 * (quarters[3] - base) / (quarters[0] - base);
         let [a, b, c, d] = quarters.map(|q| format!("{q:.3}"));
-        println!("| {name} | {candidates} | {alpha} | {} | {a} | {b} | {c} | {d} | {kept:.0} % |", epoch.0.len());
+        let (count, bias) = (epoch.mini_batches.len(), epoch.prefix_bias());
+        println!("| {name} | {candidates} | {alpha} | {count} | {a} | {b} | {c} | {d} | {kept:.0} % | {bias} |");
     };
-    println!("| uniform | – | – | {} | {base:.3} | | | | |", uniform.0.len());
+    let (count, bias) = (uniform.mini_batches.len(), uniform.prefix_bias());
+    println!("| uniform | – | – | {count} | {base:.3} | | | | | {bias} |");
     for candidates in [1000, 4000] {
         let other = (candidates != 1000).then(|| data.graph(candidates, pool));
         let graph = other.as_ref().unwrap_or(&graph);

@@ -15,7 +15,8 @@ use crate::sample::{GraphVersion, SampleId};
 /// share them.
 ///
 /// A kNN graph that was built here has a reserve for [`refine`](super::refine()): the ids that come next, 56 bytes a
-/// sample or K / 2 + 16 if that is more. It does not count when graphs are compared.
+/// sample or K / 2 + 16 if that is more. It does not count when graphs are compared. Walks add a quarter of a byte a
+/// sample, for which samples have low and high in-degrees.
 ///
 /// ```
 /// use prosampler::{GraphVersion, SampleId, graph::ProximityGraph};

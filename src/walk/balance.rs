@@ -13,7 +13,8 @@ use crate::sample::SampleId;
 /// samples. It follows from the graph and the remaining samples alone, so a resumed run sees the same.
 ///
 /// 1. If hubs are further ahead than samples of low in-degree, fewer moves go forward, otherwise more.
-/// 2. Of a tail that is ahead, some samples sit out a mini-batch: walks pass through them.
+/// 2. Of a tail that is ahead, a share of samples sits out a mini-batch: walks pass through them. Starts and samples
+///    that are drawn uniformly are not held back, so every mini-batch still fills.
 ///
 /// The constants rest on docs/sampling.md.
 #[derive(Clone, Debug)]
@@ -50,13 +51,14 @@ impl Balance {
         }
     }
 
-    /// How far both tails are ahead, each at most 1 either way; tails of less than a tenth count for less.
+    /// How far both tails are ahead beyond the tolerance, at most 1 either way; tails below a tenth count for less.
     fn ahead(&self) -> [f64; 2] {
         let share = self.remaining as f64 / self.samples.max(1) as f64;
         [0, 1].map(|tail| {
             let expected = share * self.in_tails[tail] as f64;
             let weight = self.in_tails[tail].max(self.samples / 10).max(1);
-            (expected - self.remaining_in_tails[tail] as f64) / weight as f64
+            let ahead = (expected - self.remaining_in_tails[tail] as f64) / weight as f64;
+            ahead.signum() * (ahead.abs() - TOLERANCE).max(0.0)
         })
     }
 
@@ -98,6 +100,9 @@ fn hash(number: u32) -> u32 {
     let number = (number ^ (number >> 15)).wrapping_mul(0x85eb_ca77);
     number ^ (number >> 13)
 }
+
+/// How far a tail may be ahead or behind before walks heed it.
+const TOLERANCE: f64 = 0.01;
 
 /// Of how many moves [`Balance::forward`] is a part: a power of two.
 pub(super) const FORWARD_OF: u32 = 64;

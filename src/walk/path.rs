@@ -329,7 +329,7 @@ mod tests {
         let neighbors: Vec<_> = (0..LEN * DEGREE).map(neighbor).collect();
         let graph = ProximityGraph::new(neighbors, vec![0.0; LEN * DEGREE], DEGREE, GraphVersion(1)).unwrap();
         let mut remaining = Remaining::all(LEN);
-        (0..LEN).filter(|id| id % 4 == 1).for_each(|id| assert!(remaining.take(SampleId::new(id))));
+        (0..LEN).filter(|id| id % 4 == 3).for_each(|id| assert!(remaining.take(SampleId::new(id))));
         let edges = ReverseEdges::new(&graph, LEN, &remaining, 0);
         let forward = f64::from(edges.balance().forward()) / f64::from(FORWARD_OF);
         assert!(forward > 0.0 && forward < 1.0);

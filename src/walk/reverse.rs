@@ -30,6 +30,8 @@ pub(super) struct ReverseEdges {
 impl ReverseEdges {
     /// Makes the edges of the remaining ones of `samples`, without those to their `skip` nearest, in O(N).
     pub fn new(graph: &ProximityGraph, samples: usize, remaining: &Remaining, skip: usize) -> Self {
+        // Before the edges, since it takes memory for a moment.
+        let balance = Balance::new(graph, samples, remaining);
         let first = skip.min(graph.degree());
         // Indices are 32 bits wide.
         let ranks = MAX_RANKS.min(u32::MAX as usize / remaining.len().max(1));
@@ -52,7 +54,6 @@ impl ReverseEdges {
             *next += 1;
         }
         starts.pop();
-        let balance = Balance::new(graph, samples, remaining);
         Self { starts, from, first, last, graph_version: graph.version(), remaining: remaining.len(), balance }
     }
 
