@@ -3,7 +3,7 @@
 //! coverage and the paper's. Each row ends with the prefix bias: the percentages of the tenth of samples with the
 //! lowest in-degree, and of the tenth with the highest, that have come by half of the epoch's mini-batches.
 //!
-//! `cargo bench --bench quality -- [PIPELINE] [--vectors COLUMN] [--plot FILE.svg]`: rows, encoder, B, K and label are
+//! `cargo bench --bench quality -- [PIPELINE] [--vectors COLUMN] [--plot FILE.svg]`: rows, encoder, B, K (or 32) and label are
 //! those of the pipeline file (default `pipelines/text.toml`); with `--vectors` the embeddings are read from a column
 //! of the rows instead. Prints Markdown. Every number is the mean over one epoch's mini-batches, seed 1; every graph is
 //! built once.
@@ -129,7 +129,7 @@ impl Data {
                 classes.push(*numbers.entry(text.unwrap_or_default().to_owned()).or_insert(next));
             }
         }
-        let neighbors = config.graph.size(table.len()).neighbors;
+        let neighbors = config.graph.neighbors.unwrap_or(32);
         Self { table, classes, batch_size: config.walk.batch_size, neighbors }
     }
 
@@ -189,7 +189,7 @@ fn hardness(data: &Data, pool: &ComputePool) {
     println!("| sampler | M | α | mean in-batch similarity | pairs with the same label | come by half |");
     println!("|---|---|---|---|---|---|");
     let (n, k) = (data.table.len(), data.neighbors);
-    let mut all = vec![k, 100, default_candidates(n), 1000, n - 1];
+    let mut all = vec![k, 100, GraphConfig::default().size(n).candidates, 1000, n - 1];
     all.dedup();
     for candidates in all {
         let graph = data.graph(candidates.max(k), pool);
@@ -211,11 +211,6 @@ fn hardness(data: &Data, pool: &ComputePool) {
         }
         line("knn", "–", &data.epoch(&graph, SamplerKind::Knn, 0.0, Coverage::Exact));
     }
-}
-
-/// M of a data set of `n` samples unless the settings say otherwise.
-fn default_candidates(n: usize) -> usize {
-    1000.min((n / 100).max(128.min(n / 10)))
 }
 
 /// Similarity by quarter of an epoch, over M and α; the curves of M = 1000, α = 0.2.
