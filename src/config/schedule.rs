@@ -92,7 +92,7 @@ impl Schedule {
 /// What to write instead of the schedules `{ start, end, per_epoch }` of earlier releases.
 fn in_new_form(start: f64, end: f64, per_epoch: f64) -> String {
     let epochs = ((start - end) / per_epoch).abs().ceil();
-    if epochs >= 1.0 && epochs < MAX_COUNT {
+    if (1.0..MAX_COUNT).contains(&epochs) {
         format!(
             "has a schedule {{ start, end, per_epoch }}, which is now written over epochs: \
              {{ from = {start}, to = {end}, epochs = {epochs} }}"

@@ -61,7 +61,7 @@ impl TextTokenizer {
     /// Limits texts to this many tokens from now on.
     pub fn cut(&mut self, max_tokens: usize) -> Result<()> {
         let failed = |cause| ModelError::Tokenizer { path: self.path.clone(), cause };
-        // It panics where the file's template names a token that the file does not have.
+        // The library may panic on what a damaged file holds.
         let processor = self.tokenizer.get_post_processor();
         let special = guarded(|| processor.map_or(0, |processor| processor.added_tokens(self.is_pair)));
         let special = special.map_err(|panic| failed(panic.into()))?;
@@ -75,7 +75,7 @@ impl TextTokenizer {
         let strategy = if self.is_pair { in_file.strategy } else { TruncationStrategy::LongestFirst };
         let truncation = TruncationParams { max_length: max_tokens, stride: 0, strategy, ..in_file };
         let tokenizer = self.tokenizer.with_padding(None);
-        // It asks the template for its tokens, too.
+        // It panics if the template of one text has more tokens than the limit.
         let set = guarded(|| tokenizer.with_truncation(Some(truncation)).map(drop));
         set.unwrap_or_else(|panic| Err(panic.into()))
             .map_err(|cause| ModelError::Tokenizer { path: self.path.clone(), cause })?;

@@ -1,7 +1,7 @@
 use rayon::prelude::*;
 
 use super::product::Product;
-use crate::config::{Candidates, GraphConfig};
+use crate::config::GraphConfig;
 use crate::embeddings::EmbeddingTable;
 use crate::error::{ArgumentError, Result};
 use crate::graph::ProximityGraph;
@@ -31,8 +31,7 @@ pub fn insert(
 ) -> Result<ProximityGraph> {
     assert!(old.len() <= table.len(), "the old graph has more samples than there are embeddings");
     let neighbors = config.neighbors.unwrap_or(old.degree());
-    let candidates = Candidates::Number(neighbors);
-    let size = Size::new(table.present(), &GraphConfig { candidates, neighbors: Some(neighbors), ..config.clone() })?;
+    let size = Size::new(table.present(), &GraphConfig { neighbors: Some(neighbors), ..config.clone() })?;
     let present = table.present_ids();
     let (before, added) = present.split_at(present.partition_point(|&id| (id as usize) < old.len()));
     assert_eq!(old.degree(), neighbors.min(before.len() - 1), "the old graph has another K");
