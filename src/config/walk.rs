@@ -50,6 +50,17 @@ pub enum SamplerKind {
     RandomWalk,
     /// Nearest first: a sample, its neighbors from the most similar on, then theirs. For comparison.
     Knn,
+    /// A mini-batch of one community of the proximity graph, or of `starts` communities; this is B3 (arXiv 2505.11293).
+    /// The samples are divided once for each graph, into communities of B / `starts` samples that keep as many edges
+    /// as possible within them. Which communities come together is random; what is left of one waits for a later
+    /// mini-batch. Takes a few passes over the N K edges on one thread, and 8 N K bytes meanwhile, again if `starts`
+    /// changes. For comparison.
+    Communities,
+    /// A mini-batch of one cluster of k-means over the embeddings, or of `starts` clusters, in proportion to what remains
+    /// of them; these are TAS (arXiv 2104.06967) and Arctic-Embed (arXiv 2407.18887). There are N / B clusters, at most
+    /// 2 √N, which are made once for each refresh of the embeddings. Takes about 2 N √N d multiplications. For
+    /// comparison.
+    Clusters,
     /// A plain shuffle. For comparison.
     Uniform,
 }
@@ -121,9 +132,21 @@ impl Check for WalkConfig {
             let is_free = self.random_share == Schedule::Constant(0.0);
             let message = "must be left at 0 with walk.target_similarity, which moves it; leave one of them out";
             check.require(is_free, "random_share", message);
-            let message = "moves walks, but walk.sampler is `uniform`; choose `random_walk` or `knn`, or leave it out";
+            let message = "moves the random share, but walk.sampler is `uniform`; choose another one, or leave it out";
             check.require(self.sampler != SamplerKind::Uniform, "target_similarity", message);
         }
+        let is_paper = self.coverage == Coverage::Paper;
+        let name = match self.sampler {
+            SamplerKind::Communities => Some("communities"),
+            SamplerKind::Clusters => Some("clusters"),
+            SamplerKind::RandomWalk | SamplerKind::Knn | SamplerKind::Uniform => None,
+        };
+        let message = format!(
+            "is `paper`, but walk.sampler is `{}`, whose samples come once an epoch; set coverage to `exact`, or \
+             sampler to `random_walk`",
+            name.unwrap_or_default()
+        );
+        check.require(!is_paper || name.is_none(), "coverage", message);
         let is_some_time = !matches!(self.warm_up, Some(WarmUp::Steps(0) | WarmUp::Epochs(0)));
         check.require(is_some_time, "warm_up", "must be at least 1 step or epoch; leave it out for no warm-up");
         check.require(self.negatives <= 1000, "negatives", "must lie between 0 and 1,000");

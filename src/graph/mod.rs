@@ -60,6 +60,7 @@ pub(crate) use self::backend::Backend;
 pub use self::build::{build, build_on, renew};
 pub use self::device::Device;
 pub use self::hnsw::HnswIndex;
+pub(crate) use self::knn::k_means;
 pub use self::knn::{Refined, insert, recall, refine, remove};
 pub use self::oracle::{build_per_row, exact};
 pub use self::proximity_graph::ProximityGraph;

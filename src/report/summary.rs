@@ -68,6 +68,8 @@ impl fmt::Display for Summary {
         let sampler = match self.sampler {
             SamplerKind::RandomWalk => "random walk",
             SamplerKind::Knn => "knn",
+            SamplerKind::Communities => "communities",
+            SamplerKind::Clusters => "clusters",
             SamplerKind::Uniform => "uniform",
         };
         if self.walked.similarity.is_empty() {

@@ -46,7 +46,7 @@ impl Sampling {
 
     /// Goes on with another epoch.
     pub fn begin(&mut self, sampler: EpochSampler, epoch: u64) {
-        self.sampler = sampler;
+        self.sampler = sampler.with_partition_of(&self.sampler);
         self.epoch = epoch;
     }
 

@@ -8,6 +8,7 @@ use super::filling::Filling;
 use super::guards::{Admission, BatchGuard, GuardScratch, Guards, SparseBitSet};
 use super::must_draw::MustDraw;
 use super::negatives::NegativeRequest;
+use super::partition::{PartitionRequest, Partitioning};
 use super::plan::Plan;
 use super::remaining::Remaining;
 use super::reverse::ReverseEdges;
@@ -60,6 +61,7 @@ pub struct EpochSampler {
     /// All samples, which mini-batches are drawn from with the paper's coverage.
     all: Option<Remaining>,
     reverse: Option<ReverseEdges>,
+    partitioning: Partitioning,
     must_draw: Option<MustDraw>,
     /// The random share that feedback has chosen, instead of that of the settings.
     random_share: Option<f64>,
@@ -100,6 +102,12 @@ impl EpochSampler {
         Self { keeps_skipped: true, ..self }
     }
 
+    /// The same epoch, with the partition of an earlier one, so that it is not made anew while the graph is the same.
+    #[must_use]
+    pub fn with_partition_of(self, earlier: &Self) -> Self {
+        Self { partitioning: earlier.partitioning.without_blocks(), ..self }
+    }
+
     fn over(remaining: Remaining, samples: usize, config: &WalkConfig, seed: u64, epoch: u64) -> Self {
         Self {
             config: config.clone(),
@@ -113,6 +121,7 @@ impl EpochSampler {
             remaining,
             all: (config.coverage == Coverage::Paper).then(|| Remaining::all(samples)),
             reverse: None,
+            partitioning: Partitioning::default(),
             must_draw: None,
             random_share: None,
             keeps_skipped: false,
@@ -127,6 +136,7 @@ impl EpochSampler {
     /// The order in which samples were drawn before no longer matters. Takes O(N).
     pub fn forget_order(&mut self) -> Left {
         self.reverse = None;
+        self.partitioning = self.partitioning.without_blocks();
         self.all = self.all.take().map(|_| Remaining::all(self.samples));
         Left { samples: self.samples, drawn: self.drawn, bits: self.remaining.forget_order() }
     }
@@ -173,6 +183,9 @@ impl EpochSampler {
     /// The last one may be smaller. Returns `None` when all samples have been drawn or, with `drop_last`, when fewer
     /// than `batch_size` remain. The paper's [coverage](Coverage::Paper) also takes samples that came before.
     ///
+    /// The sampler `clusters` needs guards with embeddings. Without them it has no clusters: mini-batches are topped up
+    /// uniformly.
+    ///
     /// # Panics
     /// Panics if `graph` has fewer samples than this epoch.
     pub fn next(&mut self, graph: &ProximityGraph) -> Option<Draw> {
@@ -184,7 +197,7 @@ impl EpochSampler {
     /// # Panics
     /// Panics if `graph`, or the embeddings of `guards`, have fewer samples than this epoch.
     pub fn next_guarded(&mut self, graph: &ProximityGraph, guards: &Guards) -> Option<Draw> {
-        self.draw(Some(graph), (!guards.is_idle()).then_some(guards))
+        self.draw(Some(graph), Some(guards))
     }
 
     /// Draws the next mini-batch uniformly, without a graph, as during a warm-up before there is one.
@@ -194,13 +207,20 @@ impl EpochSampler {
     /// # Panics
     /// Panics if `guards` have embeddings, and these have fewer samples than this epoch.
     pub fn next_uniform(&mut self, guards: &Guards) -> Option<Draw> {
-        self.draw(None, (!guards.is_idle()).then_some(guards))
+        self.draw(None, Some(guards))
     }
 
     fn draw(&mut self, graph: Option<&ProximityGraph>, guards: Option<&Guards>) -> Option<Draw> {
+        let embeddings = guards.and_then(Guards::embeddings);
+        let guards = guards.filter(|guards| !guards.is_idle());
         let (size, least) = self.size(guards.is_some())?;
         let mut generator = generator(self.seed, self.epoch, self.drawn);
         let plan = self.plan(size, graph, guards, &mut generator);
+        if let Some(graph) = graph {
+            let config = &self.config;
+            let request = PartitionRequest { dials: plan.dials, config, seed: self.seed, graph, embeddings };
+            self.partitioning.update(&request, &self.remaining);
+        }
         for _ in 0..MAX_ATTEMPTS_PER_BATCH {
             let mut guard_scratch = std::mem::take(&mut self.guard_scratch);
             let draw = match guards {
@@ -222,6 +242,7 @@ impl EpochSampler {
                 if let Some(must_draw) = &mut self.must_draw {
                     must_draw.drawn(&draw.ids);
                 }
+                self.partitioning.drawn(&draw.ids);
                 return Some(draw);
             }
             self.refused = draw.counts;
@@ -339,7 +360,7 @@ impl EpochSampler {
             _ => (&mut self.remaining, None),
         };
         let mut filling = Filling::new(plan.size, source, unseen, admission);
-        plan.fill(graph, self.reverse.as_ref(), &mut filling, generator);
+        plan.fill(graph, self.reverse.as_ref(), self.partitioning.blocks(), &mut filling, generator);
         let Filling { ids, mut counts, mut admission, .. } = filling;
         counts.short = (plan.size - ids.len()) as u64;
         let mut negatives = Vec::new();

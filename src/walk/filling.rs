@@ -50,6 +50,12 @@ impl<'a, A: Admission> Filling<'a, A> {
         self.ids.len() >= self.goal
     }
 
+    /// Whether a sample may still be taken, whatever guards say.
+    #[inline]
+    pub fn remains(&self, id: SampleId) -> bool {
+        self.source.contains(id)
+    }
+
     /// Takes a sample if it remains and may join, and returns whether it did.
     #[inline]
     pub fn offer(&mut self, id: SampleId) -> bool {

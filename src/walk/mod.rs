@@ -1,7 +1,7 @@
 //! "Here is a graph, give me a mini-batch of ids."
 //!
 //! An [`EpochSampler`] draws mini-batches until every sample has been in exactly one. It walks at random with restart
-//! (arXiv 2306.03355), or draws uniformly or nearest first, for comparison. [`Guards`] keep samples apart that are
+//! (arXiv 2306.03355), or draws uniformly, nearest first, or by blocks of a partition, for comparison. [`Guards`] keep samples apart that are
 //! likely false negatives of each other. The result depends on nothing but settings, seed, epoch, step, and the graphs,
 //! guards and random shares that it is given. An epoch keeps 4 N bytes, and up to 36 N more for walks in its later
 //! part.
@@ -16,6 +16,8 @@
 //! | feedback | what moves the random share to hold `walk.target_similarity` |
 //! | warm-up | the first steps or epochs of a run, which draw uniformly, `walk.warm_up` |
 //! | skipped | a sample that could not be embedded |
+//! | partition, block | the samples divided into sets of near ones, and one of these: a community or a cluster |
+//! | community, cluster | a block that edges of the graph connect (B3), a block around a centroid of k-means (TAS) |
 //! | start | the sample that a walk restarts from |
 //! | move | one edge of the walk, from the current sample or, with probability α, from the start |
 //! | rank, `skip` | position among a sample's neighbors, and how many nearest ones guards forbid |
@@ -51,6 +53,7 @@ pub(crate) mod guards;
 mod knn;
 mod must_draw;
 mod negatives;
+mod partition;
 mod parts;
 mod path;
 mod plan;

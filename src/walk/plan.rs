@@ -5,6 +5,7 @@ use super::filling::Filling;
 use super::guards::Admission;
 use super::knn;
 use super::negatives::NegativeSearch;
+use super::partition::Blocks;
 use super::parts::{Parts, spread};
 use super::random_walk::RandomWalk;
 use super::reverse::ReverseEdges;
@@ -31,7 +32,7 @@ impl Plan {
     /// Fills a mini-batch.
     ///
     /// 1. Take the must-draw samples, as far as guards allow.
-    /// 2. Fill what is neither for skipped samples nor for the random share by walks, or nearest first.
+    /// 2. Fill what is neither for skipped samples nor for the random share by walks, nearest first, or by blocks.
     /// 3. Take the skipped samples, and fill the rest uniformly. Place all of these evenly between the others.
     ///
     /// Without a graph, it is all filled uniformly.
@@ -39,6 +40,7 @@ impl Plan {
         &self,
         graph: Option<&ProximityGraph>,
         reverse: Option<&ReverseEdges>,
+        blocks: Option<&mut Blocks>,
         filling: &mut Filling<'_, A>,
         generator: &mut ChaCha8Rng,
     ) {
@@ -60,6 +62,11 @@ impl Plan {
                 walk.draw(parts, filling, generator);
             }
             (Some(graph), SamplerKind::Knn) => knn::draw(graph, self.skip, parts, filling, generator),
+            (Some(_), SamplerKind::Communities | SamplerKind::Clusters) => {
+                if let Some(blocks) = blocks {
+                    blocks.draw(parts, filling, generator);
+                }
+            }
             (None, _) | (_, SamplerKind::Uniform) => {}
         }
 

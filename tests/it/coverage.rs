@@ -36,6 +36,11 @@ fn adversarial(kind: usize, len: usize) -> ProximityGraph {
     }
 }
 
+fn sampler() -> impl Strategy<Value = SamplerKind> {
+    use SamplerKind::{Clusters, Communities, Knn, RandomWalk, Uniform};
+    prop_oneof![Just(RandomWalk), Just(Knn), Just(Uniform), Just(Communities), Just(Clusters)]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -46,7 +51,7 @@ proptest! {
         batch_size in 2usize..80,
         restart_probability in prop_oneof![Just(0.0), Just(0.1), Just(0.999_999)],
         drop_last in any::<bool>(),
-        sampler in prop_oneof![Just(SamplerKind::RandomWalk), Just(SamplerKind::Knn), Just(SamplerKind::Uniform)],
+        sampler in sampler(),
         seed in any::<u64>(),
     ) {
         let graph = adversarial(kind, len);

@@ -139,6 +139,15 @@ fn bound(range: std::ops::Range<f64>) -> impl Strategy<Value = Option<f64>> {
     prop_oneof![Just(None), range.prop_map(Some)]
 }
 
+/// All samplers with all that they cover: blocks of a partition come exactly once.
+fn samplers() -> impl Strategy<Value = (SamplerKind, Coverage)> {
+    use SamplerKind::{Clusters, Communities, Knn, RandomWalk, Uniform};
+    let any_coverage = prop_oneof![Just(RandomWalk), Just(Knn), Just(Uniform)];
+    let coverage = prop_oneof![3 => Just(Coverage::Exact), 1 => Just(Coverage::Paper)];
+    let exact = prop_oneof![Just(Communities), Just(Clusters)];
+    prop_oneof![3 => (any_coverage, coverage), 2 => (exact, Just(Coverage::Exact))]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(192))]
 
@@ -147,8 +156,7 @@ proptest! {
         (kind, len, classes, seed) in (0usize..6, 3usize..200, 2u32..60, any::<u64>()),
         (batch_size, negatives, drop_last) in (2usize..40, 0usize..3, any::<bool>()),
         restart_probability in prop_oneof![Just(0.0), Just(0.1), Just(0.999)],
-        sampler in prop_oneof![Just(SamplerKind::RandomWalk), Just(SamplerKind::Knn), Just(SamplerKind::Uniform)],
-        coverage in prop_oneof![3 => Just(Coverage::Exact), 1 => Just(Coverage::Paper)],
+        (sampler, coverage) in samplers(),
         storage in prop_oneof![Just(Storage::F32), Just(Storage::F16), Just(Storage::I8)],
         (max_similarity, duplicate_similarity) in (bound(0.2..1.0), bound(0.8..1.0)),
         (max_relative_to_positive, skip_nearest) in (bound(0.3..1.2), 0usize..8),
@@ -223,7 +231,7 @@ proptest! {
     #[test]
     fn distinct_values_leave_nobody_out(
         (batches, batch_size, missing) in (2usize..20, 2usize..24, 0usize..20),
-        sampler in prop_oneof![Just(SamplerKind::RandomWalk), Just(SamplerKind::Uniform)],
+        (sampler, _) in samplers(),
         seed in any::<u64>(),
     ) {
         let len = batches * batch_size - missing.min(batch_size - 1);

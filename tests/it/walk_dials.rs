@@ -104,7 +104,8 @@ fn warm_up() -> impl Strategy<Value = Option<WarmUp>> {
 }
 
 fn sampler() -> impl Strategy<Value = SamplerKind> {
-    prop_oneof![Just(SamplerKind::RandomWalk), Just(SamplerKind::Knn), Just(SamplerKind::Uniform)]
+    use SamplerKind::{Clusters, Communities, Knn, RandomWalk, Uniform};
+    prop_oneof![Just(RandomWalk), Just(Knn), Just(Uniform), Just(Communities), Just(Clusters)]
 }
 
 proptest! {

@@ -132,9 +132,9 @@ fn costs(nearest: &[u16], mut gaps: Vec<bf16>, per_sample: usize, count: usize) 
 }
 
 /// The nearest centroids of some samples.
-struct NearestCentroids {
+pub(super) struct NearestCentroids {
     /// The numbers of the centroids, nearest first.
-    numbers: Vec<u16>,
+    pub numbers: Vec<u16>,
     /// How much worse each scores than the nearest one.
     gaps: Vec<bf16>,
 }
@@ -177,7 +177,7 @@ impl<'a> Clustering<'a> {
     /// 1. Draw the centroid seeds, and [`SAMPLES_PER_CENTROID`] more samples for each.
     /// 2. Assign these samples to the nearest seed.
     /// 3. Each centroid is the mean of its seed and of the samples assigned to it.
-    fn centroids(&self, ids: &[u32], count: usize, node: u64) -> EmbeddingTable {
+    pub(super) fn centroids(&self, ids: &[u32], count: usize, node: u64) -> EmbeddingTable {
         let mut generator = generator(self.seed, self.version, node);
         let amount = ids.len().min(count * (1 + SAMPLES_PER_CENTROID));
         let drawn: Vec<u32> = index::sample(&mut generator, ids.len(), amount).iter().map(|index| ids[index]).collect();
@@ -198,7 +198,7 @@ impl<'a> Clustering<'a> {
     }
 
     /// Turns a sum of vectors into their mean, of unit length for cosine.
-    fn mean(&self, sum: &mut [f32], members: f32, centroid_seed: u32) {
+    pub(super) fn mean(&self, sum: &mut [f32], members: f32, centroid_seed: u32) {
         let length = match self.table.similarity() {
             Similarity::Cosine => sum.iter().map(|x| x * x).sum::<f32>().sqrt(),
             Similarity::Dot => members,
@@ -212,7 +212,7 @@ impl<'a> Clustering<'a> {
     }
 
     /// Finds the `per_sample` nearest centroids of each sample.
-    fn nearest(&self, ids: &[u32], centroids: &EmbeddingTable, per_sample: usize) -> NearestCentroids {
+    pub(super) fn nearest(&self, ids: &[u32], centroids: &EmbeddingTable, per_sample: usize) -> NearestCentroids {
         let numbers: Vec<u32> = (0..centroids.len() as u32).collect();
         let slots = ids.len() * per_sample;
         let mut nearest = NearestCentroids { numbers: vec![0; slots], gaps: vec![bf16::ZERO; slots] };
@@ -243,7 +243,7 @@ impl<'a> Clustering<'a> {
 }
 
 /// Centroids as a table, at half their length: the order of scores stays, and rounding makes none too long.
-fn centroid_table(mut vectors: Vec<f32>, dimension: usize) -> EmbeddingTable {
+pub(super) fn centroid_table(mut vectors: Vec<f32>, dimension: usize) -> EmbeddingTable {
     vectors.iter_mut().for_each(|x| *x *= 0.5);
     let table = EmbeddingTable::new(vectors, dimension, Similarity::Dot, ModelVersion(0));
     table.expect("halves of means are finite and shorter than the longest vector")

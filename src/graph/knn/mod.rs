@@ -2,16 +2,18 @@
 //!
 //! [`all_pairs`] and [`descent`] build it, [`refine()`] carries it over to new embeddings, [`insert`] and [`remove`]
 //! change its samples, and [`recall()`] measures it. `product` scores groups of samples for all of them, `clusters`
-//! finds groups.
+//! finds groups, and `k_means` divides samples into groups.
 
 pub(super) mod all_pairs;
 mod clusters;
 pub(super) mod descent;
+mod k_means;
 mod product;
 mod recall;
 mod refine;
 mod update;
 
+pub(crate) use self::k_means::k_means;
 pub use self::recall::recall;
 pub use self::refine::{Refined, refine};
 pub use self::update::{insert, remove};

@@ -82,6 +82,11 @@ impl Guards {
         self.config.skip_nearest
     }
 
+    /// The embeddings, if there are any yet.
+    pub(in crate::walk) fn embeddings(&self) -> Option<&Arc<EmbeddingTable>> {
+        self.embeddings.as_ref()
+    }
+
     /// The embeddings, if they have skipped samples.
     pub(in crate::walk) fn skipping(&self) -> Option<&Arc<EmbeddingTable>> {
         self.embeddings.as_ref().filter(|embeddings| !embeddings.is_whole())
