@@ -10,7 +10,7 @@
 //!
 //! ```no_run
 //! use futures::TryStreamExt;
-//! use prosampler::config::{EncodeConfig, GraphConfig, RefreshConfig, WalkConfig};
+//! use prosampler::config::{EncodeConfig, RefreshConfig, WalkConfig};
 //! use prosampler::{FileSource, OnnxEncoder, Pipeline};
 //!
 //! # #[tokio::main]
@@ -23,14 +23,13 @@
 //! let mut mini_batches = Pipeline::builder()
 //!     .source(FileSource::open("data/wordnet/glosses.parquet").await?)
 //!     .encoder(encoder)
-//!     .graph(GraphConfig { candidates: 1000.into(), neighbors: Some(32), ..GraphConfig::default() })
 //!     .walk(WalkConfig { batch_size: 256, restart_probability: 0.2.into(), ..WalkConfig::default() })
 //!     .refresh(RefreshConfig { every_steps: Some(100), ..RefreshConfig::default() })
 //!     .seed(42)
 //!     .start()
 //!     .await?;
 //! while let Some(mini_batch) = mini_batches.try_next().await? {
-//!     println!("{} rows, mean similarity {:.3}", mini_batch.rows.num_rows(), mini_batch.similarity);
+//!     println!("{} rows, mean similarity {:?}", mini_batch.rows.num_rows(), mini_batch.similarity);
 //! }
 //! # Ok(())
 //! # }
