@@ -322,6 +322,25 @@ def test_pushed_embeddings_and_refreshes(table):
     assert repr(refresh).startswith("<prosampler.Refresh: failed, ")
 
 
+def test_a_warm_up_has_uniform_mini_batches_before_there_is_a_graph(table):
+    warm_up = {"walk": {**VECTORS["walk"], "warm_up": {"steps": 5}}, "refresh": {"first": "after_warm_up"}}
+    with start(table, **warm_up) as stream:
+        handle = stream.handle
+        assert (handle.graph_version, handle.model_version, handle.dimension) == (None, None, 16)
+        with pytest.raises(prosampler.StateError, match="no graph yet"):
+            handle.neighbors(0)
+        first = next(stream)
+        assert first.is_warm_up
+        versions = (first.model_version, first.graph_version, first.staleness, first.similarity)
+        assert versions == (None, None, None, None)
+        assert "warm-up without a graph" in repr(first)
+        assert stream.state()["graph_version"] == 0
+        rest = list(stream)
+        assert [mini_batch.is_warm_up for mini_batch in rest] == [True] * 4 + [False] * (len(rest) - 4)
+        assert rest[4].graph_version == 1 and rest[4].staleness == 0 and rest[4].similarity is not None
+        assert sorted(id for mini_batch in [first, *rest] for id in mini_batch.ids) == list(range(1000))
+
+
 def test_a_failed_refresh_is_logged_and_the_run_goes_on(glosses, model_copy, caplog):
     encode = {"model": model_copy, "column": "definition"}
     with Pipeline(SMALL, data=glosses, encode=encode).start() as stream:
