@@ -53,13 +53,13 @@ pub enum SamplerKind {
     /// A mini-batch of one community of the proximity graph, or of `starts` communities; this is B3 (arXiv 2505.11293).
     /// The samples are divided once for each graph, into communities of B / `starts` samples that keep as many edges
     /// as possible within them. Which communities come together is random; what is left of one waits for a later
-    /// mini-batch. Takes a few passes over the N K edges on one thread, and 8 N K bytes meanwhile, again if `starts`
-    /// changes. For comparison.
+    /// mini-batch. Takes a few passes over the N K edges on one thread, and up to 20 N K bytes meanwhile, again if
+    /// `starts` changes. Not with the paper's coverage. For comparison.
     Communities,
-    /// A mini-batch of one cluster of k-means over the embeddings, or of `starts` clusters, in proportion to what remains
-    /// of them; these are TAS (arXiv 2104.06967) and Arctic-Embed (arXiv 2407.18887). There are N / B clusters, at most
-    /// 2 √N, which are made once for each refresh of the embeddings. Takes about 2 N √N d multiplications. For
-    /// comparison.
+    /// A mini-batch of one cluster of k-means over the embeddings, or of `starts` clusters, drawn in proportion to what
+    /// remains of them; these are TAS (arXiv 2104.06967) and Arctic-Embed (arXiv 2407.18887). There are N / B clusters,
+    /// at most 2 √N, made once for each table of embeddings, by at most 18 N √N d multiplications. Not with the paper's
+    /// coverage. For comparison.
     Clusters,
     /// A plain shuffle. For comparison.
     Uniform,

@@ -81,6 +81,8 @@ fn impossible_values_are_refused() {
         ("walk.target_similarity = inf", "walk.target_similarity"),
         ("walk = { target_similarity = 0.5, sampler = 'uniform' }", "walk.target_similarity"),
         ("walk = { target_similarity = 0.5, random_share = 0.1 }", "walk.random_share"),
+        ("walk = { coverage = 'paper', sampler = 'clusters' }", "walk.coverage"),
+        ("walk = { coverage = 'paper', sampler = 'communities' }", "walk.coverage"),
         ("walk.batch_size = 0", "walk.batch_size"),
         ("walk.batch_size = 1", "walk.batch_size"),
         ("graph = { candidates = 1000, neighbors = 2000 }", "graph.neighbors"),

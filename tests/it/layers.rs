@@ -62,6 +62,7 @@ const ROOMS: [(&str, &[&str]); 2] = [
             "negatives",
             "knn",
             "random_walk",
+            "partition",
             "plan",
             "epoch_sampler",
         ],

@@ -50,6 +50,7 @@ mod refresh_swaps;
 mod refresh_triggers;
 mod resume;
 mod run;
+mod samplers;
 mod shards;
 mod shared_values;
 mod sources;

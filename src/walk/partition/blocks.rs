@@ -21,7 +21,7 @@ pub(in crate::walk) struct Blocks {
     part: usize,
     /// How many members of each block remain.
     left: Vec<u32>,
-    /// How many parts each block still fills, rounded up; 0 for exhausted ones.
+    /// How probably each block is picked, as [`weigh`](Self::weigh) says; 0 for exhausted ones.
     weights: Weights,
     /// The blocks none of whose samples may join the mini-batch any more.
     exhausted: Vec<usize>,
@@ -55,14 +55,14 @@ impl Blocks {
 
     /// Fills the parts of a mini-batch from one block each.
     ///
-    /// 1. Take the block of the part's next must-draw sample; if there is none, a random block, in proportion to the
-    ///    number of parts that it still fills.
+    /// 1. Take the block of the part's next must-draw sample; if there is none, a random block: one that fills more
+    ///    than a part in proportion to what remains of it, all others equally.
     /// 2. Take the block's remaining samples in random order until the part is full. What is left of them waits.
     /// 3. If the part is not full, go on with another block.
     /// 4. Stop after `MAX_OFFERS_PER_SAMPLE` samples for each place of the mini-batch. What all parts lack is drawn
     ///    uniformly in the end.
     ///
-    /// So blocks of one part come in any order, all equally likely, and those of several as if they were cut.
+    /// So all remaining samples come with the same probability, whatever the sizes of their blocks.
     pub fn draw<A: Admission>(&mut self, parts: Parts, filling: &mut Filling<'_, A>, generator: &mut impl Rng) {
         for block in std::mem::take(&mut self.exhausted) {
             self.weigh(block);
@@ -112,9 +112,14 @@ impl Blocks {
         }
     }
 
-    /// Sets the weight of a block to the number of parts that it still fills.
+    /// Gives a block the weight of what remains of it, and of a part if that is more.
+    ///
+    /// A sample then comes with a probability of max(left, part) × min(left, part) / left = part, divided by the sum of
+    /// all weights.
     fn weigh(&mut self, block: usize) {
-        self.weights.set(block, u64::from(self.left[block]).div_ceil(self.part as u64));
+        let left = self.left[block] as usize;
+        let weight = if left == 0 { 0 } else { left.max(self.part) };
+        self.weights.set(block, weight as u64);
     }
 }
 

@@ -4,8 +4,8 @@ use crate::graph::k_means;
 
 /// Divides samples into the clusters of k-means, as many as mini-batches of an epoch but at most 2 √N.
 ///
-/// Mini-batches of one cluster are those of TAS (arXiv 2104.06967) and Arctic-Embed (arXiv 2407.18887). Takes N √N d
-/// multiplications at most a round.
+/// Mini-batches of one cluster are those of TAS (arXiv 2104.06967) and Arctic-Embed (arXiv 2407.18887). Takes at most
+/// 18 N √N d multiplications.
 pub(super) fn clusters(embeddings: &EmbeddingTable, batch_size: usize, seed: u64) -> Partition {
     let samples = embeddings.present();
     let bound = (CLUSTERS_PER_ROOT * (samples as f64).sqrt()) as usize;

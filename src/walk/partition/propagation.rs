@@ -4,6 +4,7 @@
 use rand::Rng;
 use rand::seq::SliceRandom;
 
+use super::NO_BLOCK;
 use super::lists::Lists;
 use crate::graph::ProximityGraph;
 use crate::sample::SampleId;
@@ -118,10 +119,15 @@ impl Votes {
         self.weights[label as usize]
     }
 
-    /// Counts the edges of a node by the labels of their other ends.
+    /// Counts the edges of a node by the labels of their other ends, except those to a node of no block.
     pub fn count(&mut self, graph: &impl Undirected, labels: &[u32], node: u32) {
         self.clear();
-        graph.visit_edges(node, |to, weight| self.add(labels[to as usize], weight));
+        graph.visit_edges(node, |to, weight| {
+            let label = labels[to as usize];
+            if label != NO_BLOCK {
+                self.add(label, weight);
+            }
+        });
     }
 
     /// The label with more weight than `own` and most of all, if there is one; the first of equal ones.
