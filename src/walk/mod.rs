@@ -1,10 +1,10 @@
 //! "Here is a graph, give me a mini-batch of ids."
 //!
 //! An [`EpochSampler`] draws mini-batches until every sample has been in exactly one. It walks at random with restart
-//! (arXiv 2306.03355), or draws uniformly, nearest first, or by blocks of a partition, for comparison. [`Guards`] keep samples apart that are
-//! likely false negatives of each other. The result depends on nothing but settings, seed, epoch, step, and the graphs,
-//! guards and random shares that it is given. An epoch keeps 4 N bytes, and up to 36 N more for walks in its later
-//! part.
+//! (arXiv 2306.03355), or draws uniformly, nearest first, or by blocks of a partition, for comparison. [`Guards`] keep
+//! samples apart that are likely false negatives of each other. The result depends on nothing but settings, seed,
+//! epoch, step, and the graphs, guards and random shares that it is given. An epoch keeps 4 N bytes, and up to 36 N
+//! more for walks in its later part.
 //!
 //! | word | meaning |
 //! |---|---|

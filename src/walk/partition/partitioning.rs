@@ -305,7 +305,8 @@ mod tests {
         assert_eq!(draws.iter().map(|draw| draw.ids.len()).sum::<usize>(), LEN);
     }
 
-    /// After half of an epoch, and a mini-batch that may go beyond it, a sample of a large cluster has come as probably as one of a small one.
+    /// After half of an epoch, and a mini-batch that may go beyond it, a sample of a large cluster has come as probably
+    /// as one of a small one.
     #[test]
     fn half_an_epoch_has_half_of_each_block() {
         const BLOCKS: usize = 30;
