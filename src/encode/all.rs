@@ -31,8 +31,8 @@ use crate::telemetry;
 /// [`ComputePool`](crate::ComputePool). Takes the memory of the table, and little more.
 ///
 /// # Errors
-/// - [`ColumnError::Missing`].
-/// - [`ColumnError::Null`] for a null in a column that the encoder reads.
+/// - [`ColumnError::Missing`](crate::error::ColumnError::Missing).
+/// - [`ColumnError::Null`](crate::error::ColumnError::Null) for a null in a column that the encoder reads.
 /// - [`EmbeddingError::BadSample`] for a sample that cannot be read, or whose vector is not finite or has no usable
 ///   length.
 /// - [`EmbeddingError::NoVectors`] if all samples of the first record batches are bad.
