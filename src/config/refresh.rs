@@ -50,6 +50,8 @@ pub struct RefreshConfig {
 }
 
 /// When the first embeddings and graph of a run with a warm-up are made. Training begins at once in either case.
+///
+/// If they cannot be made, the run ends with that error, whatever `on_error` says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FirstRefresh {

@@ -39,7 +39,7 @@ pub(crate) struct Worker {
     /// The number of refreshes that have failed since the last one that did not.
     failures: u32,
     /// When the last refresh began.
-    begun: Instant,
+    pub(super) begun: Instant,
     /// The step at which the next refresh begins; `u64::MAX` if steps trigger none.
     due_step: u64,
     /// Whether the snapshot in use is of an earlier run, so that the encoder may be newer than its embeddings.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::cancel::{CancelOnDrop, CancellableEncoder};
@@ -39,6 +40,7 @@ impl Worker {
     /// If it cannot be made, the run ends.
     pub(super) async fn make_first(&mut self, rows: &Arc<UnembeddedRows>) -> Result<bool> {
         let Some(FirstDue { step, call }) = self.first_is_due().await else { return Ok(false) };
+        self.begun = Instant::now();
         if let Some(every) = self.fixed_every() {
             self.push_queue().fix(FixedSteps { first: step, every });
         }

@@ -16,8 +16,8 @@ pub(super) struct Sampling {
     walk: WalkConfig,
     world_size: usize,
     feedback: Option<Feedback>,
-    /// Whether the target was out of reach at the last mini-batch.
-    was_at_bound: bool,
+    /// For how many mini-batches in a row the target has been out of reach.
+    at_bound: u64,
 }
 
 /// What is drawn for a mini-batch, for all ranks together.
@@ -41,7 +41,7 @@ impl Sampling {
             (Some(target), Some(saved)) => Some(Feedback::restore(target, saved).ok_or_else(damaged)?),
         };
         let (epoch, walk) = (state.epoch, walk.clone());
-        Ok(Self { sampler, epoch, walk, world_size, feedback, was_at_bound: false })
+        Ok(Self { sampler, epoch, walk, world_size, feedback, at_bound: 0 })
     }
 
     /// Goes on with another epoch.
@@ -71,15 +71,17 @@ impl Sampling {
         Some(Drawn { draw, is_warm_up, similarity, feedback })
     }
 
-    /// Moves the random share for the next mini-batch. It is logged when the target comes out of reach.
+    /// Moves the random share for the next mini-batch. A target that stays out of reach is logged.
     fn observe(&mut self, step: u64, similarity: f32) {
         let Some(feedback) = &mut self.feedback else { return };
         feedback.observe(f64::from(similarity));
         telemetry::random_share_moved(step, similarity, feedback.random_share());
-        let is_at_bound = feedback.is_at_bound();
-        if is_at_bound && !self.was_at_bound {
+        self.at_bound = if feedback.is_at_bound() { self.at_bound + 1 } else { 0 };
+        if self.at_bound == OUT_OF_REACH_AFTER {
             telemetry::target_out_of_reach(step, similarity, feedback.random_share());
         }
-        self.was_at_bound = is_at_bound;
     }
 }
+
+/// A target is out of reach if so many mini-batches in a row have not come to it: single ones differ much.
+const OUT_OF_REACH_AFTER: u64 = 32;
