@@ -1,6 +1,6 @@
 # `make demo` and `make test` set up all that they need.
 
-.PHONY: demo test soak soak-case fuzz python-test setup width
+.PHONY: demo test test-cloud soak soak-case fuzz python-test setup width
 .PHONY: bench bench-encode bench-graph bench-quality bench-refresh bench-store bench-walk
 
 ## Streams hard-negative mini-batches from WordNet and says how hard they are.
@@ -9,12 +9,18 @@ demo: setup
 
 ## Runs the tests.
 test: setup
+	cargo test --quiet
+
+## Runs the tests of object stores, which compile 50 more crates.
+test-cloud: setup
 	./scripts/moto.sh
-	cargo test --quiet --all-features
+	cargo test --quiet --all-features --test it -- cloud
+	cargo test --quiet --all-features --test soak -- failing_requests
 
 ## Kills runs, damages files and makes disks fail for SECONDS (default 3600); docs/soak.md explains it. A run with the
 ## same SEED continues where that seed's last run stopped.
 soak: setup
+	./scripts/moto.sh
 	PROSAMPLER_SOAK_SECONDS=$(or $(SECONDS),3600) PROSAMPLER_SOAK_SEED=$(or $(SEED),1) \
 		cargo test --quiet --all-features --test soak -- --ignored --exact whole --nocapture
 

@@ -68,6 +68,7 @@ fn an_interrupted_run_goes_on_with_the_same_command() {
         .current_dir(dir.path())
         .args(with_dir("first.arrows"))
         .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap();
     // Once the state is there, the run is under way.

@@ -100,4 +100,5 @@ const NAMES: &[&str] = &[
     "store.",
     "checkpoint.",
     "the filter `",
+    "no such file: `",
 ];
