@@ -36,10 +36,8 @@ impl EmbeddingTable {
     /// # Errors
     /// - [`ArgumentError::Shape`] if the numbers do not make a whole number of vectors, or for a dimension of 0 or
     ///   above 65,536.
-    /// - [`EmbeddingError::NotFinite`](crate::error::EmbeddingError::NotFinite) for a component that is NaN or
-    ///   infinite.
-    /// - [`EmbeddingError::BadLength`](crate::error::EmbeddingError::BadLength) for a vector that is zero, or so long
-    ///   that similarities overflow.
+    /// - `NotFinite` of [`EmbeddingError`](crate::error::EmbeddingError) for a component that is NaN or infinite.
+    /// - `BadLength` of the same for a vector that is zero, or so long that similarities overflow.
     pub fn new(
         mut vectors: Vec<f32>,
         dimension: usize,
@@ -87,8 +85,8 @@ impl EmbeddingTable {
     /// They are scaled in place to unit length for cosine, then rounded to the type that the table keeps.
     ///
     /// # Errors
-    /// The errors of [`new`](Self::new), and [`EmbeddingError::NotFinite`](crate::error::EmbeddingError::NotFinite) for
-    /// a component that overflows f16 (65,504). The table is unusable after an error.
+    /// The errors of [`new`](Self::new), `NotFinite` also for a component that overflows f16 (65,504). The table is
+    /// unusable after an error.
     pub fn push(&mut self, vectors: &mut [f32]) -> Result<()> {
         let first = self.len();
         self.push_except(vectors, &[], |index, flaw| Err(flaw.error(SampleId::new(first + index))))

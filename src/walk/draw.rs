@@ -1,4 +1,5 @@
 use super::counts::WalkCounts;
+use crate::config::{Coverage, WalkConfig};
 use crate::sample::SampleId;
 
 /// The ids of one mini-batch, and what happened while they were found.
@@ -27,4 +28,14 @@ pub struct Left {
     pub drawn: u64,
     /// A bit for each sample, which is set if it remains.
     pub bits: Vec<u64>,
+}
+
+/// How many mini-batches an epoch over `samples` has; with the paper's coverage, how many at least.
+#[must_use]
+pub fn mini_batches_per_epoch(samples: usize, config: &WalkConfig) -> u64 {
+    let size = config.batch_size.max(1);
+    if config.coverage == Coverage::Paper {
+        return (samples / size).max(1) as u64;
+    }
+    (if config.drop_last { samples / size } else { samples.div_ceil(size) }) as u64
 }

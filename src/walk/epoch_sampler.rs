@@ -3,7 +3,7 @@ use rand::rngs::ChaCha8Rng;
 
 use super::counts::WalkCounts;
 use super::dials::Dials;
-use super::draw::{Draw, Left};
+use super::draw::{Draw, Left, mini_batches_per_epoch};
 use super::filling::Filling;
 use super::guards::{Admission, BatchGuard, GuardScratch, Guards, SparseBitSet};
 use super::must_draw::MustDraw;
@@ -372,16 +372,6 @@ impl EpochSampler {
         counts += admission.counts();
         Draw { ids, negatives, counts }
     }
-}
-
-/// How many mini-batches an epoch over `samples` has; with the paper's coverage, how many at least.
-#[must_use]
-pub fn mini_batches_per_epoch(samples: usize, config: &WalkConfig) -> u64 {
-    let size = config.batch_size.max(1);
-    if config.coverage == Coverage::Paper {
-        return (samples / size).max(1) as u64;
-    }
-    (if config.drop_last { samples / size } else { samples.div_ceil(size) }) as u64
 }
 
 /// A generator for one mini-batch alone, so that a run can start at any mini-batch.

@@ -63,7 +63,7 @@ mod reverse;
 mod skipped;
 
 pub use self::counts::WalkCounts;
-pub use self::draw::{Draw, Left};
-pub use self::epoch_sampler::{EpochSampler, mini_batches_per_epoch};
+pub use self::draw::{Draw, Left, mini_batches_per_epoch};
+pub use self::epoch_sampler::EpochSampler;
 pub use self::feedback::Feedback;
 pub use self::guards::{Groups, Guards};
