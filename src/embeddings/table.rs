@@ -30,8 +30,7 @@ pub struct EmbeddingTable {
 impl EmbeddingTable {
     /// Makes a table in f32 of `vectors` [samples × dimension], row-major, sample 0 first.
     ///
-    /// For cosine, vectors are scaled to unit length. The numbers are copied; [`with_capacity`](Self::with_capacity)
-    /// and [`push`](Self::push) avoid a second copy of all.
+    /// For cosine, they are scaled to unit length. The numbers are copied, which [`push`](Self::push) avoids.
     ///
     /// # Errors
     /// - [`ArgumentError::Shape`] if the numbers do not make a whole number of vectors, or for a dimension of 0 or
