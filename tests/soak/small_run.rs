@@ -1,4 +1,5 @@
-//! A small run of the command with everything that can be lost: a cache, snapshots at fixed steps, a state.
+//! A small run of the command with everything that can be lost: a cache, snapshots at fixed steps, a state. It begins
+//! with a warm-up, whose states have no snapshot.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -42,6 +43,7 @@ source.uri = 'rows.parquet'
 encode = { feature = 'vector', column = 'vector', dimension = 6 }
 graph = { candidates = 30, neighbors = 8 }
 walk.batch_size = 20
+walk.warm_up = { steps = 5 }
 refresh = { every_steps = 6, swap_after_steps = 3 }
 stream.epochs = 3
 store.cache_dir = 'cache'

@@ -128,7 +128,7 @@ async fn trainer_that_is_killed() {
     let mut log = OpenOptions::new().create(true).append(true).open("log").unwrap();
     while let Some(m) = stream.try_next().await.unwrap() {
         let ids: Vec<_> = m.ids.iter().map(|id| id.0).collect();
-        let line = format!("{} {} {} {ids:?} {}\n", m.step, m.epoch, m.graph_version.unwrap().0, m.similarity.unwrap());
+        let line = format!("{} {} {:?} {ids:?} {:?}\n", m.step, m.epoch, m.graph_version, m.similarity);
         log.write_all(line.as_bytes()).unwrap();
         let step = m.step + 1;
         push(&stream.handle(), step);
