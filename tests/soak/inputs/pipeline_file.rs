@@ -100,5 +100,6 @@ const NAMES: &[&str] = &[
     "store.",
     "checkpoint.",
     "the filter `",
+    "the filter compares",
     "no such file: `",
 ];
