@@ -268,3 +268,16 @@ fn exit_statuses_are_documented() {
         assert!(page.contains(&format!("| {status} |")), "{status}");
     }
 }
+
+/// A pseudo-terminal would be needed to see colors at all; a pipe and NO_COLOR must have none.
+#[test]
+fn log_lines_in_a_pipe_have_no_colors() {
+    let dir = pipeline("");
+    for no_color in [None, Some("1")] {
+        let mut command = command(dir.path());
+        command.args(["run", "p.toml", "-v"]).env_remove("NO_COLOR");
+        command.envs(no_color.map(|value| ("NO_COLOR", value)));
+        let log = text(&command.output().unwrap().stderr);
+        assert!(log.contains("INFO") && !log.contains('\u{1b}'), "{log}");
+    }
+}
