@@ -120,7 +120,7 @@ impl Feature for TextFeature {
                 },
             };
             Ok(match tokens {
-                Ok(tokens) if tokens.ids.is_empty() => Err(bad(row, 0)("is a text without a token".into())),
+                Ok(tokens) if tokens.ids.is_empty() => Err(bad(row, 0)(self.tokenizer.no_token())),
                 tokens => tokens,
             })
         };

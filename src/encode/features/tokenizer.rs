@@ -98,6 +98,11 @@ impl TextTokenizer {
         }
     }
 
+    /// The reason why a text without a token cannot be encoded. It names the file, which may be the cause.
+    pub fn no_token(&self) -> String {
+        format!("is a text without a token by `{}`", self.path.display())
+    }
+
     /// Tokenises an example, from whose tokens samples are made.
     pub fn example(&self) -> Result<Tokens> {
         let tokens = |text: &str| {
