@@ -73,9 +73,10 @@ impl Producer {
         checkpoint_folder: Option<CheckpointFolder>,
     ) -> Result<Self> {
         let ProducerSettings { row_columns, walk, stream, seed, .. } = &settings;
-        let from = match (published.current(), published.unembedded()) {
-            (Some(snapshot), _) => DrawnFrom::Snapshot(snapshot),
-            (None, Some(rows)) => DrawnFrom::Rows(rows.clone()),
+        // A run that begins without a snapshot draws from its rows first, even if the worker has made one by now.
+        let from = match (published.unembedded(), published.current()) {
+            (Some(rows), _) => DrawnFrom::Rows(rows.clone()),
+            (None, Some(snapshot)) => DrawnFrom::Snapshot(snapshot),
             (None, None) => return Err(Error::TaskEnded { task: "refresh" }),
         };
         let shared = Arc::new(Shared::new(walk.coverage == Coverage::Paper));
