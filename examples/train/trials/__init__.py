@@ -1,0 +1,6 @@
+"""What `evidence.py` is made of: trials that train an encoder on mini-batches of one sampler, and what became of them.
+
+`trial` says what a trial is, `arms` which samplers are compared, and `plans` which trials answer which question.
+`task` is what a modality must tell: its data, model, loss and scores; `pairs` is one. `mini_batches` and `run` train a
+task; `record` keeps the results as JSON lines. `summary` compares arms over paired seeds, in tables and plots.
+"""

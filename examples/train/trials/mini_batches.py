@@ -1,0 +1,93 @@
+"""Mini-batches of a trial, over vectors that its trainer pushes, and what they cost."""
+
+import time
+
+import numpy as np
+import prosampler
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from .task import Task, in_parts
+from .trial import Trial
+
+MANY_EPOCHS = 1_000_000
+"""A trial ends by its steps."""
+
+
+class MiniBatches:
+    """The stream of a trial.
+
+    Vectors come from the trainer alone, the paper's way: those of each step are pushed. When walks begin, the samples
+    that no step has seen yet are embedded, and all of them every `embed_steps` steps if that is set.
+    """
+
+    def __init__(self, trial: Trial, task: Task) -> None:
+        self.task, self.trial = task, trial
+        walk = trial.settings.get("walk", {})
+        self.warm_up = walk.get("warm_up", {}).get("steps", 0)
+        self.is_uniform = walk.get("sampler") == "uniform"
+        self.pushed = np.zeros(task.samples, bool)
+        self.seconds, self.step = 0.0, 0
+        began = time.perf_counter()
+        self.stream = self._start()
+        self.seconds += time.perf_counter() - began
+
+    def _start(self) -> "prosampler.Stream":
+        trial, samples = self.trial, self.task.samples
+        if self.warm_up or self.is_uniform:
+            # They stand for vectors that are not there yet: no walk ever sees them.
+            dimension = len(self.task.embed(np.arange(1))[0])
+            vectors = np.random.default_rng(0).standard_normal((samples, dimension), np.float32)
+        else:
+            vectors = self._embed(np.arange(samples))
+        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+        table = pa.table({"embedding": column, **self.task.columns})
+        sections = {
+            "encode": {"feature": "vector", "column": "embedding"},
+            "compute": {"threads": 1},
+            "seed": trial.seed,
+            "stream": {"epochs": MANY_EPOCHS},
+            **trial.settings,
+        }
+        sections["walk"] = {"batch_size": trial.batch, "drop_last": True, **sections.get("walk", {})}
+        sections["refresh"] = {"first": "after_warm_up", **sections.get("refresh", {})}
+        return prosampler.Pipeline(data=table, **sections).start(progress=False)
+
+    def _embed(self, rows: np.ndarray) -> np.ndarray:
+        self.task.model.eval()
+        with torch.no_grad():
+            vectors = in_parts(self.task.embed, rows)
+        self.task.model.train()
+        return vectors
+
+    def next(self) -> np.ndarray:
+        """The samples of the next mini-batch."""
+        began = time.perf_counter()
+        if not self.is_uniform and self.step >= self.warm_up:
+            self._embed_what_is_due()
+        mini_batch = next(self.stream)
+        self.seconds += time.perf_counter() - began
+        self.step = mini_batch.step + 1
+        self.ids = np.array(mini_batch.ids)
+        return self.ids
+
+    def _embed_what_is_due(self) -> None:
+        every = self.trial.embed_steps
+        if every and self.step and self.step % every == 0:
+            rows = np.arange(self.task.samples)
+        elif self.step == self.warm_up and self.warm_up:
+            rows = np.flatnonzero(~self.pushed)
+        else:
+            return
+        if len(rows):
+            self.stream.handle.push_embeddings(rows, self._embed(rows))
+
+    def push(self, vectors: Tensor) -> None:
+        """Takes the vectors of the mini-batch that came last."""
+        if self.is_uniform:
+            return
+        began = time.perf_counter()
+        self.stream.handle.push_embeddings(self.ids, vectors)
+        self.pushed[self.ids] = True
+        self.seconds += time.perf_counter() - began

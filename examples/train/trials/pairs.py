@@ -1,0 +1,100 @@
+"""Pairs: a text should find its own among others. A two-layer encoder from scratch for both sides.
+
+packages   short → long description of Debian packages, cut at 64 tokens; families of packages are near copies
+wordnet    words of a synset → its definition
+verses     a verse of the King James Version → that of the World English Bible
+
+One pair in ten, by a hash of its key, is `test`, one `dev`; the rest is trained on. The score is how many left sides
+find their right side first, among all right sides of the split.
+"""
+
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from common import DATA, retrieval
+from text_model import MAX_TOKENS, Encoder, drop, pad, train_tokenizer
+from training import info_nce, unit
+
+from .task import Step, Task, in_parts
+from .trial import Trial
+
+VOCABULARY, DROPPED = 8192, 0.1
+
+Texts = tuple[list[str], list[str], list[str]]
+"""Keys, left sides, right sides."""
+
+
+def packages(data: Path) -> Texts:
+    table = pq.read_table(data / "text/debian_descriptions.parquet")
+    return tuple(table[name].to_pylist() for name in ("pkg", "short", "long"))
+
+
+def wordnet(_: Path) -> Texts:
+    table = pq.read_table(DATA / "wordnet/glosses.parquet")
+    return tuple(table[name].to_pylist() for name in ("synset", "words", "definition"))
+
+
+def verses(_: Path) -> Texts:
+    table = pq.read_table(DATA / "bible/pairs.parquet")
+    return tuple(table[name].to_pylist() for name in ("verse", "anchor", "positive"))
+
+
+SETS: dict[str, Callable[[Path], Texts]] = {"packages": packages, "wordnet": wordnet, "verses": verses}
+
+
+def split(keys: list[str], rows: int) -> dict[str, np.ndarray]:
+    """The rows of each split; of those to train on at most `rows`, the same for all seeds."""
+    place = np.array([zlib.crc32(key.encode()) % 10 for key in keys])
+    training = np.random.default_rng(0).permutation(np.flatnonzero(place > 1))
+    return {"train": training[:rows], "dev": np.flatnonzero(place == 1), "test": np.flatnonzero(place == 0)}
+
+
+def open_task(trial: Trial, data: Path) -> Task:
+    keys, *texts = SETS[trial.data](data)
+    splits = split(keys, trial.rows)
+    training = splits["train"]
+    tokenizer = train_tokenizer([side[row] for side in texts for row in training], VOCABULARY)
+    left, right = (
+        [e.ids[: MAX_TOKENS - 2] for e in tokenizer.encode_batch(side, add_special_tokens=False)] for side in texts
+    )
+    model = Encoder(VOCABULARY)
+
+    def encode(rows: list[list[int]]) -> Tensor:
+        return model(*map(torch.from_numpy, pad(rows)))
+
+    def embed(rows: np.ndarray) -> Tensor:
+        own = training[rows]
+        return unit(encode([left[i] for i in own]) + encode([right[i] for i in own]))
+
+    def step(rows: np.ndarray, number: int) -> Step:
+        rng, own = np.random.default_rng([trial.seed, number]), training[rows]
+        a, b = (encode([drop(side[i], DROPPED, rng) for i in own]) for side in (left, right))
+        return Step(info_nce(a, b, trial.temperature), unit(a + b).detach(), above_positive(a, b))
+
+    def score(name: str) -> dict[str, float]:
+        queries, documents = (
+            in_parts(lambda rows, side=side: encode([side[i] for i in rows]), splits[name]) for side in (left, right)
+        )
+        return retrieval(queries, documents)
+
+    columns = {name: texts_as_numbers(side, training) for name, side in (("anchor", left), ("positive", right))}
+    return Task(len(training), model, step, embed, score, columns)
+
+
+def above_positive(a: Tensor, b: Tensor) -> float:
+    """The share of in-batch negatives that are more similar than the positive, which false negatives often are."""
+    scores = (a @ b.T).detach()
+    return ((scores > scores.diagonal()[:, None]).sum() / (len(a) * (len(a) - 1))).item()
+
+
+def texts_as_numbers(tokens: list[list[int]], rows: np.ndarray) -> pa.Array:
+    """A number for each text as the encoder reads it; equal for equal texts."""
+    numbers: dict[tuple[int, ...], int] = {}
+    return pa.array([numbers.setdefault(tuple(tokens[row]), len(numbers)) for row in rows], pa.int64())
