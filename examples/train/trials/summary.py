@@ -10,6 +10,7 @@ from scipy import stats
 
 from .record import Result
 
+
 @dataclass(frozen=True)
 class Difference:
     """How an arm's scores differ from another's, seed by seed."""

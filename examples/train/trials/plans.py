@@ -1,0 +1,91 @@
+"""Which trials answer which question."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from .arms import ARMS, arm
+from .trial import Trial
+
+# Steps, learning rate and temperature: chosen for `uniform` on `dev`, by the plan `tune`.
+BASES = {
+    "pairs": [
+        Trial("pairs", "packages", "", rows=16_000, batch=32, steps=1500, lr=2e-3, temperature=0.05),
+        Trial("pairs", "verses", "", rows=16_000, batch=32, steps=1500, lr=2e-3, temperature=0.05),
+        Trial("pairs", "wordnet", "", rows=32_000, batch=32, steps=3000, lr=2e-3, temperature=0.05),
+    ],
+}
+"""One trial a data set, by modality; the first of each is the one that dials are tried on."""
+
+DIALS: dict[str, list[tuple[str, dict]]] = {
+    "candidates": [
+        (share, {"graph": {"candidates": share, "builder": "nn_descent" if share == "100 %" else "sampled"}})
+        for share in ("0.5 %", "1 %", "4 %", "20 %", "100 %")
+    ],
+    "restart_probability": [(str(a), {"walk": {"restart_probability": a}}) for a in (0.05, 0.2, 0.5, 0.8)],
+    "starts": [(str(n), {"walk": {"starts": n}}) for n in (1, 2, 4, 8)],
+    "random_share": [(str(share), {"walk": {"random_share": share}}) for share in (0.0, 0.25, 0.5)],
+    "warm_up": [(str(n), {"walk": {"warm_up": {"steps": n}}}) for n in (50, 200, 500, 1000)],
+    "every_steps": [(str(n), {"refresh": {"every_steps": n}}) for n in (25, 100, 500)],
+    "sampler": [(name, {"walk": {"sampler": name}}) for name in ("random_walk", "knn", "communities", "clusters")],
+    "coverage": [(name, {"walk": {"coverage": name}}) for name in ("exact", "paper")],
+    "guards": [
+        ("none", {"guards": {"duplicates": False, "distinct": []}}),
+        ("distinct", {"guards": {"distinct": ["anchor", "positive"]}}),
+        ("near copies", {"guards": {"distinct": ["anchor", "positive"], "duplicate_similarity": 0.95}}),
+        ("3 nearest", {"guards": {"distinct": ["anchor", "positive"], "skip_nearest": 3}}),
+    ],
+}
+"""What the recommended arm becomes, by dial and value."""
+
+
+def main(bases: list[Trial]) -> list[Trial]:
+    """All arms on all data sets; these alone score the test split."""
+    return [replace(arm(base, name), test=True) for base in bases for name in ARMS]
+
+
+def batch(bases: list[Trial]) -> list[Trial]:
+    """Batch sizes at equal steps, and at equal samples seen: which size of uniform mini-batches equals ours at 32?"""
+    base = bases[0]
+    trials = []
+    for size in (16, 32, 64, 128, 256):
+        steps = {base.steps, base.steps * base.batch // size}
+        for name in ("uniform", "recommended"):
+            trials += [arm(replace(base, batch=size, steps=n), name) for n in sorted(steps)]
+    return trials
+
+
+def dials(bases: list[Trial]) -> list[Trial]:
+    """One dial of the recommended arm at a time, on the first data set."""
+    ours = arm(bases[0], "recommended")
+    changed = [ours.with_settings(f"{dial} {value}", **new) for dial, of in DIALS.items() for value, new in of]
+    fresh = [replace(ours, arm=f"embed_steps {n}", embed_steps=n) for n in (100, 500)]
+    return [arm(bases[0], "uniform"), ours, *changed, *fresh]
+
+
+def tune(bases: list[Trial]) -> list[Trial]:
+    """Learning rates and temperatures for all arms."""
+    return [
+        replace(arm(base, name), lr=base.lr * rate, temperature=base.temperature * heat)
+        for base in bases
+        for name in ARMS
+        for rate, heat in ((1, 1), (0.5, 1), (2, 1), (1, 0.5), (1, 2))
+    ]
+
+
+PLANS: dict[str, Callable[[list[Trial]], list[Trial]]] = {"main": main, "batch": batch, "dials": dials, "tune": tune}
+
+
+def trials(modality: str, plan: str, seeds: int) -> list[Trial]:
+    """The trials of a plan, all of the first seed before those of the next."""
+    of_one_seed = PLANS[plan](BASES[modality])
+    return [replace(trial, seed=seed) for seed in range(seeds) for trial in of_one_seed]
+
+
+def quick(modality: str) -> list[Trial]:
+    """A tenth of `main`, two seeds, on a data set of this repository."""
+    base = next(base for base in BASES[modality] if base.data in SHIPPED)
+    small = replace(base, rows=min(base.rows, 4000), steps=min(base.steps, 375))
+    return [replace(arm(small, name), seed=seed) for seed in (0, 1) for name in ARMS]
+
+
+SHIPPED = ("verses", "wordnet", "b3db", "fashion10k", "glosses")
