@@ -1,13 +1,12 @@
 """Mini-batches of a trial, over vectors that its trainer pushes, and what they cost."""
 
-import time
-
 import numpy as np
 import prosampler
 import pyarrow as pa
 import torch
 from torch import Tensor
 
+from .clock import Spent
 from .task import Task, in_parts
 from .trial import Trial
 
@@ -28,10 +27,9 @@ class MiniBatches:
         self.warm_up = walk.get("warm_up", {}).get("steps", 0)
         self.is_uniform = walk.get("sampler") == "uniform"
         self.pushed = np.zeros(task.samples, bool)
-        self.seconds, self.step = 0.0, 0
-        began = time.perf_counter()
-        self.stream = self._start()
-        self.seconds += time.perf_counter() - began
+        self.spent, self.step = Spent(), 0
+        with self.spent:
+            self.stream = self._start()
 
     def _start(self) -> "prosampler.Stream":
         trial, samples = self.trial, self.task.samples
@@ -63,11 +61,10 @@ class MiniBatches:
 
     def next(self) -> np.ndarray:
         """The samples of the next mini-batch."""
-        began = time.perf_counter()
-        if not self.is_uniform and self.step >= self.warm_up:
-            self._embed_what_is_due()
-        mini_batch = next(self.stream)
-        self.seconds += time.perf_counter() - began
+        with self.spent:
+            if not self.is_uniform and self.step >= self.warm_up:
+                self._embed_what_is_due()
+            mini_batch = next(self.stream)
         self.step = mini_batch.step + 1
         self.ids = np.array(mini_batch.ids)
         return self.ids
@@ -87,7 +84,6 @@ class MiniBatches:
         """Takes the vectors of the mini-batch that came last."""
         if self.is_uniform:
             return
-        began = time.perf_counter()
-        self.stream.handle.push_embeddings(self.ids, vectors)
+        with self.spent:
+            self.stream.handle.push_embeddings(self.ids, vectors)
         self.pushed[self.ids] = True
-        self.seconds += time.perf_counter() - began

@@ -26,7 +26,7 @@ def report(trials: list[Trial], path: Path) -> None:
             result["trial"]["arm"] = arms[trial.key]
             groups[group_of(trial)].append(result)
     for group, results in groups.items():
-        data, batch, steps, rows, lr, temperature, loss = group
+        data, batch, steps, _, lr, temperature, loss = group
         split = "test" if all("test" in result for result in results) else "dev"
         print(f"\n{data}: B = {batch}, {steps} steps over {results[0]['samples']:,} samples, ", end="")
         print(f"learning rate {lr:g}, τ = {temperature:g}, {loss}; {split}\n")
@@ -49,8 +49,9 @@ def latest(results: list[Result]) -> list[Result]:
 def table(results: list[Result], split: str) -> dict[str, Difference]:
     """Prints a row for each arm, and returns its gain over `uniform` by the first metric."""
     metrics = list(results[0][split])
-    print(f"| sampler | seeds | {' | '.join(metrics)} | gain in {metrics[0]} | similarity | false | sampler's share |")
-    print(f"|---|---:|{'---:|' * len(metrics)}---|---:|---:|---:|")
+    heads = ["sampler", "seeds", *metrics, f"gain in {metrics[0]}", "similarity", "false", "cost", "waits"]
+    print(f"| {' | '.join(heads)} |")
+    print(f"|---|---:|{'---:|' * len(metrics)}---|---:|---:|---:|---:|")
     gains = {}
     first = scores_by_seed(results, split, metrics[0])
     for arm in first:
@@ -59,7 +60,7 @@ def table(results: list[Result], split: str) -> dict[str, Difference]:
         gain = difference(first[arm], first.get("uniform", {})) if arm != "uniform" else None
         if gain:
             gains[arm] = gain
-        facts = [average(own, name) for name in ("similarity", "false_negatives", "sampler_share")]
+        facts = [average(own, name) for name in ("similarity", "false_negatives", "sampler_share", "wait_share")]
         cells = [arm, str(len(own)), *(f"{mean:.4f}" for mean in means), str(gain or ""), *facts]
         print(f"| {' | '.join(cells)} |")
     return gains

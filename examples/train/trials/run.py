@@ -1,7 +1,6 @@
 """Trains one trial."""
 
 import time
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 
 from training import fit
 
+from .clock import Clock
 from .mini_batches import MiniBatches
 from .task import Task
 from .trial import Trial
@@ -20,15 +20,16 @@ QUIET = 1_000_000_000
 def run(trial: Trial, data: Path) -> dict[str, object]:
     """Trains and scores a trial on one thread. `data` is the folder of data sets.
 
-    `sampler_share` is what mini-batches cost: seconds in which the trainer waited for the stream or made vectors for it
-    alone, and processor seconds of all other threads, over the seconds of the training itself.
+    `sampler_share` is what mini-batches cost: processor seconds of all other threads, and of this one where it asks for
+    mini-batches and makes vectors for the graph alone, over those of the training itself. `wait_share` is how long the
+    trainer waited for the stream, over how long it trained.
     """
     torch.set_num_threads(1)
     torch.manual_seed(trial.seed)
-    began, cpu_began = time.perf_counter(), other_threads()
+    began = time.perf_counter()
     task: Task = import_module(f"trials.{trial.modality}").open_task(trial, data)
     task.model.train()
-    opened, cpu_opened = time.perf_counter(), other_threads()
+    clock = Clock()
     mini_batches = MiniBatches(trial, task)
     similarities, false_negatives = [], []
 
@@ -44,18 +45,17 @@ def run(trial: Trial, data: Path) -> dict[str, object]:
         return made.loss
 
     fit(task.model, loss, trial.steps, trial.lr, every=QUIET)
-    trained, cpu_trained = time.perf_counter(), other_threads()
+    shares = clock.shares(mini_batches.spent)
     mini_batches.stream.close()
     task.model.eval()
     with torch.no_grad():
         scores = {split: task.score(split) for split in (("dev", "test") if trial.test else ("dev",))}
-    training = trained - opened - mini_batches.seconds
     return {
         **scores,
         "samples": task.samples,
         "similarity": mean(similarities),
         "false_negatives": mean(false_negatives),
-        "sampler_share": round((mini_batches.seconds + cpu_trained - cpu_opened) / training, 4),
+        **shares,
         "seconds": round(time.perf_counter() - began, 1),
         "cpu_seconds": round(time.process_time(), 1),
     }
@@ -65,11 +65,6 @@ def similarity(vectors: torch.Tensor) -> float:
     """The mean similarity of two samples of a mini-batch, by vectors `[batch, dimension]` of unit length."""
     batch = len(vectors)
     return ((vectors.sum(dim=0).square().sum() - batch) / (batch * (batch - 1))).item()
-
-
-def other_threads() -> float:
-    """Processor seconds of all threads of the process but this one."""
-    return time.process_time() - time.thread_time()
 
 
 def mean(values: list[float]) -> float | None:
