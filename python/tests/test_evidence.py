@@ -29,9 +29,8 @@ def test_a_trial_repeats_exactly(name: str) -> None:
     assert first["similarity"] == second["similarity"]
 
 
-def test_arms_of_a_seed_begin_alike_and_then_differ() -> None:
-    uniform, knn = (run(replace(arm(SMALL, name), steps=steps), NONE) for name, steps in (("uniform", 36), ("knn", 36)))
-    assert uniform["dev"] != knn["dev"]
+def test_nearest_first_is_harder_than_uniform() -> None:
+    uniform, knn = (run(arm(SMALL, name), NONE) for name in ("uniform", "knn"))
     assert knn["similarity"] > uniform["similarity"]
 
 

@@ -53,10 +53,11 @@ SETS: dict[str, Callable[[Path], Texts]] = {"packages": packages, "wordnet": wor
 
 
 def split(keys: list[str], rows: int) -> dict[str, np.ndarray]:
-    """The rows of each split; of those to train on at most `rows`, the same for all seeds."""
+    """The rows of each split, at most `rows` of them, the same for all seeds."""
     place = np.array([zlib.crc32(key.encode()) % 10 for key in keys])
     training = np.random.default_rng(0).permutation(np.flatnonzero(place > 1))
-    return {"train": training[:rows], "dev": np.flatnonzero(place == 1), "test": np.flatnonzero(place == 0)}
+    rest = {name: np.flatnonzero(place == number) for number, name in enumerate(("test", "dev"))}
+    return {name: of[:rows] for name, of in {"train": training, **rest}.items()}
 
 
 def open_task(trial: Trial, data: Path) -> Task:
