@@ -20,8 +20,9 @@ from torch import Tensor
 
 from common import DATA, retrieval
 from text_model import MAX_TOKENS, Encoder, drop, pad, train_tokenizer
-from training import info_nce, unit
+from training import unit
 
+from .losses import LOSSES
 from .task import Step, Task, in_parts
 from .trial import Trial
 
@@ -76,7 +77,7 @@ def open_task(trial: Trial, data: Path) -> Task:
     def step(rows: np.ndarray, number: int) -> Step:
         rng, own = np.random.default_rng([trial.seed, number]), training[rows]
         a, b = (encode([drop(side[i], DROPPED, rng) for i in own]) for side in (left, right))
-        return Step(info_nce(a, b, trial.temperature), unit(a + b).detach(), above_positive(a, b))
+        return Step(LOSSES[trial.loss](a, b, trial.temperature), unit(a + b).detach(), above_positive(a, b))
 
     def score(name: str) -> dict[str, float]:
         queries, documents = (
