@@ -117,5 +117,5 @@ def nearest_accuracy(queries: np.ndarray, labels: np.ndarray, bank: tuple[np.nda
 
 def probe_accuracy(queries: np.ndarray, labels: np.ndarray, bank: tuple[np.ndarray, np.ndarray]) -> float:
     mean, std = bank[0].mean(axis=0), bank[0].std(axis=0) + 1e-6
-    probe = LogisticRegression(C=0.1, max_iter=100).fit((bank[0] - mean) / std, bank[1])
+    probe = LogisticRegression(C=0.01, tol=1e-3, max_iter=300).fit((bank[0] - mean) / std, bank[1])
     return float(probe.score((queries - mean) / std, labels))
