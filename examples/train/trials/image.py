@@ -13,6 +13,7 @@ nearest of all. Where classes are few, a linear probe on the same images follows
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
@@ -94,11 +95,17 @@ def open_task(trial: Trial, data: Path) -> Task:
             "linear": probe_accuracy(queries, known, bank),
         }
 
-    return Task(len(training), model, step, embed, score)
+    return Task(len(training), model, step, embed, score, {"image": as_numbers(pixels)})
 
 
 def as_floats(pixels: Tensor) -> Tensor:
     return pixels.float() / 255
+
+
+def as_numbers(pixels: Tensor) -> pa.Array:
+    """A number for each image; equal for equal images, as some fonts draw some letters."""
+    numbers: dict[bytes, int] = {}
+    return pa.array([numbers.setdefault(image.tobytes(), len(numbers)) for image in pixels.numpy()], pa.int64())
 
 
 def same_class(labels: np.ndarray) -> float:
