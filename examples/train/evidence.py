@@ -43,8 +43,17 @@ def run_all(trials: list[Trial], data: Path, out: Path, jobs: int) -> None:
     print(f"{len(todo)} of {len(trials)} trials are to be run", flush=True)
     # A process for each, so that what one costs is told apart.
     with multiprocessing.get_context("spawn").Pool(jobs, maxtasksperchild=1) as pool:
-        for done, line in enumerate(pool.imap_unordered(work, todo), 1):
+        lines = pool.imap_unordered(work, todo)
+        failures = 0
+        for done in range(1, len(todo) + 1):
+            try:
+                line = next(lines)
+            except Exception as error:
+                # The others go on; this trial is run again by the next call.
+                line, failures = f"failed: {error!r}", failures + 1
             print(f"{time.strftime('%H:%M')}  {done} of {len(todo)}  {line}", flush=True)
+    if failures:
+        raise SystemExit(f"{failures} trials failed; their errors are above, and the same command runs them again")
 
 
 def main() -> None:

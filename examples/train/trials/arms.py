@@ -5,45 +5,52 @@
 | `uniform` | a plain shuffle |
 | `knn` | nearest first on the graph of the nearest neighbors: the paper's kNN sampler |
 | `paper` | the reference code's random walk: M = 1,000, K = 100, α = 0.2, overlapping epochs, no guards |
-| `recommended` | this project's defaults for the kind of data |
+| `recommended` | what docs/evidence.md recommends for the kind of data |
+
+All but `uniform` begin with an epoch of uniform mini-batches, whose vectors make the first graph, and have a new graph
+five times an epoch, from fixed steps on, so that a trial can be repeated exactly.
 """
 
 from .trial import Settings, Trial
 
 ARMS = ("uniform", "knn", "paper", "recommended")
-
-GRAPHS = {"every_steps": 100, "swap_after_steps": 20}
-"""Every arm but `uniform` has a new graph so often, from fixed steps on: a trial can be repeated exactly."""
+GRAPHS_PER_EPOCH = 5
 
 RECOMMENDED: dict[str, Settings] = {
     "pairs": {
-        "graph": {"candidates": "4 %", "neighbors": 32},
-        "walk": {"restart_probability": 0.2},
+        "graph": {"candidates": "20 %", "neighbors": 32},
+        "walk": {"restart_probability": 0.5},
         "guards": {"distinct": ["anchor", "positive"]},
     },
+    "text": {"graph": {"candidates": "auto"}, "walk": {"restart_probability": 0.2}, "guards": {"distinct": ["text"]}},
+    "graph": {"graph": {"candidates": "auto"}, "walk": {"restart_probability": 0.2}, "guards": {"distinct": ["shape"]}},
+    "image": {"graph": {"candidates": "auto"}, "walk": {"restart_probability": 0.2}, "guards": {"distinct": ["image"]}},
 }
 """By modality: what follows from the kind of data alone."""
 
 
 def settings(name: str, trial: Trial) -> Settings:
-    """What the arm `name` is for a trial's data; all but `uniform` begin with a warm-up of `WARM_UP` of the steps."""
+    """What the arm `name` is for a trial's data."""
     if name == "uniform":
         return {"walk": {"sampler": "uniform"}}
+    # M and K of the reference code's command; of small data sets a tenth, or it would be the graph of the nearest.
+    candidates = min(1000, trial.rows // 10)
     chosen: Settings = {
         "knn": {"graph": {"candidates": "100 %", "neighbors": 32, "builder": "nn_descent"}, "walk": {"sampler": "knn"}},
         "paper": {
-            "graph": {"candidates": min(1000, trial.rows - 1), "neighbors": 100},
+            "graph": {"candidates": candidates, "neighbors": min(100, candidates)},
             "walk": {"restart_probability": 0.2, "coverage": "paper"},
             "guards": {"duplicates": False},
         },
         "recommended": RECOMMENDED[trial.modality],
     }[name]
-    walk = {**chosen.get("walk", {}), "warm_up": {"steps": int(trial.steps * WARM_UP)}}
-    return {**chosen, "walk": walk, "refresh": GRAPHS}
-
-
-WARM_UP = 2 / 15
-"""The share of the steps that are uniform first."""
+    epoch = trial.rows // trial.batch
+    every = max(1, epoch // GRAPHS_PER_EPOCH)
+    return {
+        **chosen,
+        "walk": {**chosen["walk"], "warm_up": {"steps": epoch}},
+        "refresh": {"every_steps": every, "swap_after_steps": max(1, every // 5)},
+    }
 
 
 def arm(trial: Trial, name: str) -> Trial:
