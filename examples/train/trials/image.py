@@ -1,5 +1,8 @@
 """Images: SimCLR. Two views of an image should find each other among all views of a mini-batch.
 
+Views are random crops and the like. Those of glyphs are of two images, of the same letter in two fonts: which fonts
+draw the same letter is what an encoder should learn, and with views of one image it scores below an untrained one.
+
 fashion     Fashion-MNIST, 28 × 28 grey, 10 classes
 fashion10k  the 10,000 images of it in `data/`
 cifar10     CIFAR-10, 32 × 32, 10 classes, of a copy that is encoded as JPEG: scores are not those of the original
@@ -73,12 +76,15 @@ def open_task(trial: Trial, data: Path) -> Task:
     pixels = torch.from_numpy(images.pixels(training))
     model = Encoder(as_floats(pixels[:1000]))
 
+    partners = Partners(labels, trial.seed) if labels.max() >= MANY_CLASSES else None
+
     def embed(rows: np.ndarray) -> Tensor:
         return model.project(as_floats(pixels[rows]))
 
-    def step(rows: np.ndarray, _: int) -> Step:
-        own = as_floats(pixels[rows])
-        a, b = model.project(torch.cat([view(own, images.views) for _ in range(2)])).chunk(2)
+    def step(rows: np.ndarray, number: int) -> Step:
+        sides = rows, partners(rows, number) if partners else rows
+        both = torch.cat([view(as_floats(pixels[side]), images.views) for side in sides])
+        a, b = model.project(both).chunk(2)
         return Step(LOSSES[trial.loss](a, b, trial.temperature), unit(a + b).detach(), same_class(labels[rows]))
 
     def features(of: Tensor) -> np.ndarray:
@@ -95,7 +101,26 @@ def open_task(trial: Trial, data: Path) -> Task:
             "linear": probe_accuracy(queries, known, bank),
         }
 
-    return Task(len(training), model, step, embed, score, {"image": as_numbers(pixels)})
+    positives = {"class": pa.array(labels)} if partners else {}
+    return Task(len(training), model, step, embed, score, {"image": as_numbers(pixels), **positives})
+
+
+class Partners:
+    """Another sample of the same class for each of some samples, or itself if there is none."""
+
+    def __init__(self, labels: np.ndarray, seed: int) -> None:
+        self.labels, self.seed = labels, seed
+        self.by_class = np.argsort(labels, kind="stable")
+        self.sizes = np.bincount(labels)
+        self.starts = np.cumsum(self.sizes) - self.sizes
+        self.place = np.empty(len(labels), int)
+        self.place[self.by_class] = np.arange(len(labels))
+
+    def __call__(self, rows: np.ndarray, step: int) -> np.ndarray:
+        sizes, starts = self.sizes[self.labels[rows]], self.starts[self.labels[rows]]
+        rng = np.random.default_rng([self.seed, step])
+        further = 1 + (rng.random(len(rows)) * np.maximum(sizes - 1, 1)).astype(int)
+        return self.by_class[starts + (self.place[rows] - starts + further) % sizes]
 
 
 def as_floats(pixels: Tensor) -> Tensor:
