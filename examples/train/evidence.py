@@ -28,6 +28,10 @@ Job = tuple[Trial, Path, Path]
 def work(job: Job) -> str:
     """Runs a trial, adds its result to the file, and says in a line what came of it."""
     trial, data, out = job
+    parent = multiprocessing.parent_process()
+    if parent and not parent.is_alive():
+        # Without this, a run that was killed would go on with its trials unseen.
+        raise SystemExit
     result = run(trial, data)
     record.append(out, trial, result)
     metric, score = next(iter(result["dev"].items()))
@@ -48,8 +52,8 @@ def run_all(trials: list[Trial], data: Path, out: Path, jobs: int) -> None:
         for done in range(1, len(todo) + 1):
             try:
                 line = next(lines)
-            except Exception as error:
-                # The others go on; this trial is run again by the next call.
+            except Exception as error:  # noqa: BLE001
+                # Whatever it is, the others go on; this trial is run again by the next call.
                 line, failures = f"failed: {error!r}", failures + 1
             print(f"{time.strftime('%H:%M')}  {done} of {len(todo)}  {line}", flush=True)
     if failures:
