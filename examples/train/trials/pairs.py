@@ -1,4 +1,4 @@
-"""Pairs: a text should find its own among others. A two-layer encoder from scratch for both sides.
+"""Pairs: a text should find its own among others. One encoder from scratch for both sides.
 
 packages   short → long description of Debian packages, cut at 64 tokens; families of packages are near copies
 wordnet    words of a synset → its definition
@@ -22,9 +22,10 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from common import DATA, MODELS, retrieval
-from text_model import MAX_TOKENS, Encoder, drop, pad
+from text_model import MAX_TOKENS, drop, pad
 from training import unit
 
+from .encoders import ENCODERS
 from .losses import LOSSES
 from .task import Step, Task, in_parts
 from .trial import Trial
@@ -71,7 +72,7 @@ def open_task(trial: Trial, data: Path) -> Task:
     left, right = (
         [e.ids[: MAX_TOKENS - 2] for e in tokenizer.encode_batch(side, add_special_tokens=False)] for side in texts
     )
-    model = Encoder(tokenizer.get_vocab_size())
+    model = ENCODERS[trial.encoder](tokenizer.get_vocab_size())
 
     def encode(rows: list[list[int]]) -> Tensor:
         return model(*map(torch.from_numpy, pad(rows)))
