@@ -1,4 +1,4 @@
-"""Text encoders by name, from scratch: `input_ids`, `attention_mask` [batch, sequence] -> [batch, 128] of unit length."""
+"""Text encoders by name: `input_ids`, `attention_mask` [batch, sequence] -> embeddings [batch, 128] of unit length."""
 
 from collections.abc import Callable
 

@@ -11,7 +11,7 @@ find their right side first, among all right sides of the split.
 """
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -54,24 +54,29 @@ def verses(_: Path) -> Texts:
 SETS: dict[str, Callable[[Path], Texts]] = {"packages": packages, "wordnet": wordnet, "verses": verses}
 
 
-def split(keys: list[str], rows: int) -> dict[str, np.ndarray]:
+def split(keys: list[str], rows: int, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     """The rows of each split, at most `rows` of them, the same for all seeds."""
     place = np.array([zlib.crc32(key.encode()) % 10 for key in keys])
     training = np.random.default_rng(0).permutation(np.flatnonzero(place > 1))
-    rest = {name: np.flatnonzero(place == number) for number, name in enumerate(("test", "dev"))}
-    return {name: of[:rows] for name, of in {"train": training, **rest}.items()}
+    splits = {"train": training, "dev": np.flatnonzero(place == 1), "test": np.flatnonzero(place == 0)}
+    return {name: splits[name][:rows] for name in names}
+
+
+def tokens(tokenizer: Tokenizer, texts: list[str], rows: np.ndarray) -> dict[int, list[int]]:
+    """Token ids by row, without [CLS] and [SEP]."""
+    found = tokenizer.encode_batch([texts[row] for row in rows], add_special_tokens=False)
+    return {int(row): each.ids[: MAX_TOKENS - 2] for row, each in zip(rows, found, strict=True)}
 
 
 def open_task(trial: Trial, data: Path) -> Task:
     keys, *texts = SETS[trial.data](data)
-    splits = split(keys, trial.rows)
+    splits = split(keys, trial.rows, ("train", "dev", "test") if trial.test else ("train", "dev"))
     training = splits["train"]
     name = "verse-encoder" if trial.data == "verses" else "gloss-encoder"
     tokenizer = Tokenizer.from_file(str(MODELS / name / "tokenizer.json"))
-    tokenizer.no_truncation()
-    left, right = (
-        [e.ids[: MAX_TOKENS - 2] for e in tokenizer.encode_batch(side, add_special_tokens=False)] for side in texts
-    )
+    tokenizer.enable_truncation(MAX_TOKENS)
+    used = np.concatenate(list(splits.values()))
+    left, right = (tokens(tokenizer, side, used) for side in texts)
     model = ENCODERS[trial.encoder](tokenizer.get_vocab_size())
 
     def encode(rows: list[list[int]]) -> Tensor:
@@ -102,7 +107,7 @@ def above_positive(a: Tensor, b: Tensor) -> float:
     return ((scores > scores.diagonal()[:, None]).sum() / (len(a) * (len(a) - 1))).item()
 
 
-def texts_as_numbers(tokens: list[list[int]], rows: np.ndarray) -> pa.Array:
+def texts_as_numbers(tokens: Mapping[int, list[int]] | list[list[int]], rows: np.ndarray) -> pa.Array:
     """A number for each text as the encoder reads it; equal for equal texts."""
     numbers: dict[tuple[int, ...], int] = {}
     return pa.array([numbers.setdefault(tuple(tokens[row]), len(numbers)) for row in rows], pa.int64())

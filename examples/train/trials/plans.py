@@ -6,15 +6,17 @@ from dataclasses import replace
 from .arms import ARMS, arm
 from .trial import Trial
 
-# Steps, learning rate and temperature: chosen for `uniform` on `dev`, by the plan `tune`.
+# Learning rate and temperature are those that are best for `uniform` on `dev`, by the plan `tune`.
+PACKAGES = Trial("pairs", "packages", "", encoder="bag", rows=16_000, batch=32, steps=1500, lr=2e-3, temperature=0.05)
 BASES = {
     "pairs": [
-        Trial("pairs", "packages", "", rows=16_000, batch=32, steps=1500, lr=2e-3, temperature=0.05),
-        Trial("pairs", "verses", "", rows=16_000, batch=32, steps=1500, lr=2e-3, temperature=0.05),
-        Trial("pairs", "wordnet", "", rows=32_000, batch=32, steps=3000, lr=2e-3, temperature=0.05),
+        PACKAGES,
+        replace(PACKAGES, data="wordnet", rows=32_000, steps=3000),
+        replace(PACKAGES, data="verses"),
+        replace(PACKAGES, encoder="transformer"),
     ],
 }
-"""One trial a data set, by modality; the first of each is the one that dials are tried on."""
+"""A trial for each data set and encoder, by modality; the first of each is the one that dials are tried on."""
 
 DIALS: dict[str, list[tuple[str, dict]]] = {
     "candidates": [
@@ -24,7 +26,7 @@ DIALS: dict[str, list[tuple[str, dict]]] = {
     "restart_probability": [(str(a), {"walk": {"restart_probability": a}}) for a in (0.05, 0.2, 0.5, 0.8)],
     "starts": [(str(n), {"walk": {"starts": n}}) for n in (1, 2, 4, 8)],
     "random_share": [(str(share), {"walk": {"random_share": share}}) for share in (0.0, 0.25, 0.5)],
-    "warm_up": [(str(n), {"walk": {"warm_up": {"steps": n}}}) for n in (50, 200, 500, 1000)],
+    "warm_up": [(str(n), {"walk": {"warm_up": {"steps": n}}}) for n in (100, 250, 500, 1000)],
     "every_steps": [(str(n), {"refresh": {"every_steps": n}}) for n in (25, 100, 500)],
     "sampler": [(name, {"walk": {"sampler": name}}) for name in ("random_walk", "knn", "communities", "clusters")],
     "coverage": [(name, {"walk": {"coverage": name}}) for name in ("exact", "paper")],

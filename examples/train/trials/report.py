@@ -13,7 +13,7 @@ Group = tuple[object, ...]
 
 def group_of(trial: Trial) -> Group:
     """What trials share that are compared: all but arm, settings and seed."""
-    return (trial.data, trial.batch, trial.steps, trial.rows, trial.lr, trial.temperature, trial.loss)
+    return (trial.data, trial.encoder, trial.batch, trial.steps, trial.rows, trial.lr, trial.temperature, trial.loss)
 
 
 def report(trials: list[Trial], path: Path) -> None:
@@ -26,13 +26,13 @@ def report(trials: list[Trial], path: Path) -> None:
             result["trial"]["arm"] = arms[trial.key]
             groups[group_of(trial)].append(result)
     for group, results in groups.items():
-        data, batch, steps, _, lr, temperature, loss = group
+        data, encoder, batch, steps, _, lr, temperature, loss = group
         split = "test" if all("test" in result for result in results) else "dev"
-        print(f"\n{data}: B = {batch}, {steps} steps over {results[0]['samples']:,} samples, ", end="")
+        print(f"\n{data} ({encoder}): B = {batch}, {steps} steps over {results[0]['samples']:,} samples, ", end="")
         print(f"learning rate {lr:g}, τ = {temperature:g}, {loss}; {split}\n")
         gains = table(results, split)
         if gains:
-            name = "-".join(str(part) for part in (data, batch, steps))
+            name = "-".join(str(part) for part in (data, encoder, batch, steps))
             plots.gains(f"{data}, B = {batch}, {steps} steps", gains, path.with_name(f"{path.stem}-{name}.svg"))
 
 
