@@ -8,13 +8,13 @@
 | `recommended` | what docs/evidence.md recommends for the kind of data |
 
 All but `uniform` begin with an epoch of uniform mini-batches, whose vectors make the first graph, and have a new graph
-five times an epoch, from fixed steps on, so that a trial can be repeated exactly.
+five times an epoch, at least 5 steps apart, from fixed steps on, so that a trial can be repeated exactly.
 """
 
 from .trial import Settings, Trial
 
 ARMS = ("uniform", "knn", "paper", "recommended")
-GRAPHS_PER_EPOCH = 5
+GRAPHS_PER_EPOCH, LEAST_STEPS = 5, 5
 
 RECOMMENDED: dict[str, Settings] = {
     "pairs": {
@@ -45,11 +45,11 @@ def settings(name: str, trial: Trial) -> Settings:
         "recommended": RECOMMENDED[trial.modality],
     }[name]
     epoch = trial.rows // trial.batch
-    every = max(1, epoch // GRAPHS_PER_EPOCH)
+    every = max(LEAST_STEPS, epoch // GRAPHS_PER_EPOCH)
     return {
         **chosen,
         "walk": {**chosen["walk"], "warm_up": {"steps": epoch}},
-        "refresh": {"every_steps": every, "swap_after_steps": max(1, every // 5)},
+        "refresh": {"every_steps": every, "swap_after_steps": every // 5},
     }
 
 
