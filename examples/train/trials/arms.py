@@ -23,7 +23,7 @@ RECOMMENDED: dict[str, Settings] = {
         "guards": {"distinct": ["anchor", "positive"]},
     },
     "text": {"graph": {"candidates": "auto"}, "walk": {"restart_probability": 0.2}, "guards": {"distinct": ["text"]}},
-    "graph": {"graph": {"candidates": "auto"}, "walk": {"restart_probability": 0.2}, "guards": {"distinct": ["shape"]}},
+    "graph": {"graph": {"candidates": "auto"}, "walk": {"restart_probability": 0.2}},
     "image": {"graph": {"candidates": "auto"}, "walk": {"restart_probability": 0.2}, "guards": {"distinct": ["image"]}},
 }
 """By modality: what follows from the kind of data alone."""
