@@ -7,14 +7,14 @@ from .arms import ARMS, arm
 from .trial import Trial
 
 # Learning rate and temperature are those that are best for `uniform` on `dev`, by the plan `tune`.
-PACKAGES = Trial("pairs", "packages", "", encoder="bag", rows=16_000, batch=32, steps=1500, lr=2e-3, temperature=0.05)
+PACKAGES = Trial("pairs", "packages", "", encoder="bag", rows=16_000, batch=32, steps=5000, lr=2e-3, temperature=0.05)
 MOLECULES = Trial("graph", "nci1", "", batch=128, lr=1e-2, temperature=0.2)
 BASES = {
     "pairs": [
         PACKAGES,
-        replace(PACKAGES, data="wordnet", rows=32_000, steps=3000),
-        replace(PACKAGES, data="verses"),
-        replace(PACKAGES, encoder="transformer"),
+        replace(PACKAGES, data="wordnet", rows=32_000),
+        replace(PACKAGES, data="verses", steps=1500),
+        replace(PACKAGES, encoder="transformer", steps=1500),
     ],
     "graph": [
         replace(MOLECULES, data="nci1", rows=4110, steps=640),
