@@ -8,7 +8,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::ffi_stream::RecordBatchStreamReader;
 use futures::{StreamExt, stream};
 use prosampler::error::TooFewError;
-use prosampler::source::{RecordBatches, Source, positions};
+use prosampler::source::{RecordBatches, Source, column_indices};
 use prosampler::{Error, Result};
 use pyo3::prelude::*;
 
@@ -71,14 +71,14 @@ impl Source for PythonSource {
     }
 
     fn read(&self, columns: &[String]) -> Result<RecordBatches> {
-        let positions: Arc<[usize]> = positions(NAME, &self.schema, columns)?.into();
+        let column_indices: Arc<[usize]> = column_indices(NAME, &self.schema, columns)?.into();
         let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
         let reader = reader.ok_or_else(read_already)?;
         // Python may have to hold its lock for each record batch, so this is blocking work.
         let next = move |mut reader: Reader, first: bool| {
-            let positions = positions.clone();
+            let column_indices = column_indices.clone();
             async move {
-                let read = move || (reader.batches.next().map(|batch| batch?.project(&positions)), reader);
+                let read = move || (reader.batches.next().map(|batch| batch?.project(&column_indices)), reader);
                 match tokio::task::spawn_blocking(read).await {
                     Ok((None, _)) if first => Some((Err(nothing_to_read()), None)),
                     Ok((item, reader)) => {

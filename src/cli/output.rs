@@ -10,7 +10,7 @@ use super::out::system_error;
 use crate::config::PipelineConfig;
 use crate::encode::external_data::named_files;
 use crate::encode::{FileState, tokenizer_of};
-use crate::source::{local_files, positions};
+use crate::source::{column_indices, local_files};
 use crate::{Error, Fault, Faults, MiniBatch, MiniBatchStream, Result};
 
 /// An Arrow IPC stream of mini-batches.
@@ -87,7 +87,7 @@ impl Output {
         }
         let schema = MiniBatch::schema(&stream.schema());
         let names: Vec<_> = schema.fields().iter().map(|field| field.name().clone()).collect();
-        positions("the file of mini-batches", &schema, &names)?;
+        column_indices("the file of mini-batches", &schema, &names)?;
         self.writer = Some(StreamWriter::try_new_buffered(file, &schema).map_err(|e| self.failed(e))?);
         Ok(())
     }

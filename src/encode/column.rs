@@ -6,7 +6,7 @@ use arrow::datatypes::{DataType, Field, Float32Type, Schema};
 
 use super::{BadRow, Encoded, Encoder, refuse};
 use crate::error::{ColumnError, Error, Result};
-use crate::source::positions;
+use crate::source::column_indices;
 
 /// Reads precomputed vectors from a column: lists of numbers of any type.
 ///
@@ -24,7 +24,7 @@ impl ColumnEncoder {
     /// [`ColumnError::Missing`]; [`ColumnError::Type`] for anything but a fixed-size list of numbers.
     pub fn new(schema: &Schema, column: impl Into<String>) -> Result<Self> {
         let columns = [column.into()];
-        let field = schema.field(positions("the source", schema, &columns)?[0]);
+        let field = schema.field(column_indices("the source", schema, &columns)?[0]);
         match field.data_type() {
             DataType::FixedSizeList(item, size) if item.data_type().is_numeric() && *size > 0 => {
                 Ok(Self { columns, dimension: *size as usize })
@@ -45,7 +45,7 @@ impl ColumnEncoder {
     /// another size.
     pub fn of_dimension(schema: &Schema, column: impl Into<String>, dimension: usize) -> Result<Self> {
         let columns = [column.into()];
-        let field = schema.field(positions("the source", schema, &columns)?[0]);
+        let field = schema.field(column_indices("the source", schema, &columns)?[0]);
         match field.data_type() {
             DataType::FixedSizeList(_, size) if *size as usize != dimension => {
                 Err(unfit(field, "its lists have another size than encode.dimension; remove that"))

@@ -60,7 +60,7 @@ use arrow::compute::take_record_batch;
 use arrow::datatypes::DataType;
 
 use super::{Encoded, Encoder};
-use crate::source::positions;
+use crate::source::column_indices;
 
 /// Encodes `rows` about six times and says which [rule](self) the encoder breaks first.
 ///
@@ -157,16 +157,16 @@ fn check_description(description: &Description) -> Result<(), String> {
 
 fn check_columns(encoder: &dyn Encoder, rows: &RecordBatch) -> Result<(), String> {
     let schema = rows.schema();
-    let places = positions("the rows", &schema, encoder.columns());
-    let places = places.map_err(|error| format!("the rows lack a column of the encoder: {error}"))?;
+    let column_indices = column_indices("the rows", &schema, encoder.columns());
+    let column_indices = column_indices.map_err(|error| format!("the rows lack a column of the encoder: {error}"))?;
     encoder.accepts("the rows", &schema).map_err(|error| format!("`accepts` refuses the rows: {error}"))?;
-    for (column, place) in encoder.columns().iter().zip(places) {
-        let rest: Vec<_> = (0..schema.fields().len()).filter(|&other| other != place).collect();
+    for (column, index) in encoder.columns().iter().zip(column_indices) {
+        let rest: Vec<_> = (0..schema.fields().len()).filter(|&other| other != index).collect();
         let rest = schema.project(&rest).map_err(|error| error.to_string())?;
         if encoder.accepts("the rows", &rest).is_ok() {
             return Err(format!("`accepts` takes rows without the column `{column}`"));
         }
-        if let (Some(field), DataType::Struct(fields)) = (encoder.field(column), schema.field(place).data_type())
+        if let (Some(field), DataType::Struct(fields)) = (encoder.field(column), schema.field(index).data_type())
             && fields.find(field).is_none()
         {
             return Err(format!("`field` names `{field}`, which column `{column}` does not have"));
@@ -177,8 +177,8 @@ fn check_columns(encoder: &dyn Encoder, rows: &RecordBatch) -> Result<(), String
 
 /// The encoder's columns of the first rows that have no null in them.
 fn readable_by(encoder: &dyn Encoder, rows: &RecordBatch) -> Result<RecordBatch, String> {
-    let places = positions("the rows", &rows.schema(), encoder.columns()).map_err(|error| error.to_string())?;
-    let rows = rows.project(&places).map_err(|error| error.to_string())?;
+    let indices = column_indices("the rows", &rows.schema(), encoder.columns()).map_err(|error| error.to_string())?;
+    let rows = rows.project(&indices).map_err(|error| error.to_string())?;
     let nulls: Vec<_> = rows.columns().iter().filter_map(Array::logical_nulls).collect();
     let has_all = |row: &usize| nulls.iter().all(|nulls| nulls.is_valid(*row));
     let full: Vec<_> = (0..rows.num_rows()).filter(has_all).take(MAX_ROWS).collect();

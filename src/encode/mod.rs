@@ -78,7 +78,7 @@ pub(crate) use self::until_exit::UntilExit;
 use crate::config::{EncodeConfig, FeatureKind, PairsConfig, Similarity};
 use crate::embeddings::prepare;
 use crate::error::{Error, Result};
-use crate::source::positions;
+use crate::source::column_indices;
 
 /// Makes one vector of every row.
 ///
@@ -150,7 +150,7 @@ pub trait Encoder: Send + Sync + 'static {
     /// [`ColumnError::Missing`](crate::error::ColumnError::Missing) or
     /// [`ColumnError::Type`](crate::error::ColumnError::Type), as a rule.
     fn accepts(&self, uri: &str, schema: &Schema) -> Result<()> {
-        positions(uri, schema, self.columns()).map(drop)
+        column_indices(uri, schema, self.columns()).map(drop)
     }
 
     /// Returns the file that the run watches for a newer model. Default: `None`.
@@ -246,7 +246,7 @@ fn refuse(encoder: &str, bad: Vec<BadRow>) -> Result<()> {
 ///
 /// Rows without a usable vector are added to `bad`, and have zeros.
 fn unit_vectors(encoder: &dyn Encoder, rows: &RecordBatch, bad: &mut Vec<BadRow>) -> Result<Vec<f32>> {
-    let column_indices = positions("the rows", &rows.schema(), encoder.columns())?;
+    let column_indices = column_indices("the rows", &rows.schema(), encoder.columns())?;
     let rows = rows.project(&column_indices).map_err(|cause| Error::Arrow { action: "select columns", cause })?;
     let d = encoder.dimension();
     let mut vectors = vec![0f32; rows.num_rows() * d];

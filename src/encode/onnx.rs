@@ -17,7 +17,7 @@ use super::pooling::normalize;
 use super::{BadRow, Encoded, Encoder, refuse};
 use crate::config::{EncodeConfig, FeatureKind, Provider};
 use crate::error::{Error, Fault, Faults, ModelError, Result};
-use crate::source::positions;
+use crate::source::column_indices;
 use crate::telemetry;
 
 /// Encodes texts, images, tensors or graphs with an ONNX model, on CPU or GPU.
@@ -181,7 +181,7 @@ impl Encoder for OnnxEncoder {
     }
 
     fn accepts(&self, uri: &str, schema: &Schema) -> Result<()> {
-        positions(uri, schema, self.feature.columns())?;
+        column_indices(uri, schema, self.feature.columns())?;
         self.feature.accepts(schema)
     }
 

@@ -13,7 +13,7 @@ use crate::encode::Encoder;
 use crate::error::{ColumnError, Error, Result};
 use crate::graph::Backend;
 use crate::refresh::{GuardRules, ModelWatch};
-use crate::source::{self, Source, positions};
+use crate::source::{self, Source, column_indices};
 use crate::store::decoded_schema;
 use crate::stream::RowColumns;
 
@@ -45,9 +45,9 @@ pub(super) async fn open(
     // The store decodes dictionaries, so later stages see the schema without them.
     let schema: SchemaRef = decoded_schema(&source.schema()).into();
     let payload = payload_columns(config, &schema);
-    positions(source.uri(), &schema, &payload)?;
+    column_indices(source.uri(), &schema, &payload)?;
     if let Some(label) = &config.report.label {
-        positions(source.uri(), &schema, std::slice::from_ref(label))?;
+        column_indices(source.uri(), &schema, std::slice::from_ref(label))?;
     }
     if let Some(rows) = source.rows() {
         check_sample_count(source.as_ref(), rows, &config.walk)?;
@@ -66,7 +66,7 @@ pub(super) async fn open(
     let model_watch = if config.refresh.watch_model { ModelWatch::open(encoder.as_ref()).await } else { None };
 
     let stored_columns = stored_columns(config, &payload, encoder.as_ref());
-    positions(source.uri(), &schema, &stored_columns)?;
+    column_indices(source.uri(), &schema, &stored_columns)?;
     encoder.accepts(source.uri(), &schema)?;
     let guard_rules = guard_rules(config, encoder.as_ref(), &schema);
     let row_columns = row_columns(config, payload, encoder.as_ref())?;

@@ -8,7 +8,7 @@ use arrow::datatypes::DataType;
 
 use crate::error::{ColumnError, Result};
 use crate::sample::SampleId;
-use crate::source::positions;
+use crate::source::column_indices;
 use crate::stream::MiniBatch;
 
 /// The class of every sample seen, as a number.
@@ -32,8 +32,8 @@ impl Labels {
     /// Reads the labels of a mini-batch. A null is no class.
     pub fn learn(&mut self, mini_batch: &MiniBatch) -> Result<()> {
         let rows = &mini_batch.rows;
-        let position = positions("the mini-batches", &rows.schema(), std::slice::from_ref(&self.column))?[0];
-        let column = rows.column(position);
+        let index = column_indices("the mini-batches", &rows.schema(), std::slice::from_ref(&self.column))?[0];
+        let column = rows.column(index);
         let texts = cast(column, &DataType::Utf8View).map_err(|_| ColumnError::Type {
             column: self.column.clone(),
             found: column.data_type().to_string(),

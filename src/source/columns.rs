@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 
-use super::interface::positions;
+use super::interface::column_indices;
 use super::types::{Difference, common, exactly, item};
 use crate::error::{ColumnError, Error, Result};
 
@@ -69,7 +69,7 @@ impl Adapter {
             }
         }
         let names: Vec<_> = expected.fields().iter().map(|field| field.name().clone()).collect();
-        let column_indices: Arc<[_]> = positions(uri, found, &names)?.into();
+        let column_indices: Arc<[_]> = column_indices(uri, found, &names)?.into();
         let types = column_indices.iter().map(|&index| found.field(index).data_type().clone()).collect();
         Ok(Self { uri: uri.to_owned(), column_indices, schema: expected, found: types })
     }

@@ -19,7 +19,7 @@
 //! use futures::{StreamExt, stream};
 //! use prosampler::arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 //! use prosampler::arrow::datatypes::SchemaRef;
-//! use prosampler::source::{RecordBatches, Source, contract, positions};
+//! use prosampler::source::{RecordBatches, Source, column_indices, contract};
 //!
 //! /// The numbers from 0 to 9.
 //! struct Digits(RecordBatch);
@@ -34,7 +34,7 @@
 //!     }
 //!
 //!     fn read(&self, columns: &[String]) -> prosampler::Result<RecordBatches> {
-//!         let columns = positions(self.uri(), &self.0.schema(), columns)?;
+//!         let columns = column_indices(self.uri(), &self.0.schema(), columns)?;
 //!         let batch = self.0.project(&columns).expect("columns that exist");
 //!         Ok(stream::iter([Ok(batch)]).boxed())
 //!     }

@@ -18,7 +18,7 @@ pub type RecordBatches = BoxStream<'static, Result<RecordBatch>>;
 /// use prosampler::Result;
 /// use prosampler::arrow::array::RecordBatch;
 /// use prosampler::arrow::datatypes::SchemaRef;
-/// use prosampler::source::{RecordBatches, Source, contract, positions};
+/// use prosampler::source::{RecordBatches, Source, column_indices, contract};
 ///
 /// /// One table, as a query has returned it.
 /// struct Query(RecordBatch);
@@ -33,7 +33,8 @@ pub type RecordBatches = BoxStream<'static, Result<RecordBatch>>;
 ///     }
 ///
 ///     fn read(&self, columns: &[String]) -> Result<RecordBatches> {
-///         let rows = self.0.project(&positions(self.uri(), &self.schema(), columns)?).expect("positions exist");
+///         let indices = column_indices(self.uri(), &self.schema(), columns)?;
+///         let rows = self.0.project(&indices).expect("the columns exist");
 ///         Ok(stream::iter([Ok(rows)]).boxed())
 ///     }
 /// }
@@ -127,18 +128,18 @@ pub struct Shard {
 ///
 /// # Errors
 /// [`ColumnError::Missing`] with the columns that are there; [`ColumnError::Ambiguous`] if several have the name.
-pub fn positions(uri: &str, schema: &Schema, columns: &[String]) -> Result<Vec<usize>> {
-    let position = |column: &String| {
+pub fn column_indices(uri: &str, schema: &Schema, columns: &[String]) -> Result<Vec<usize>> {
+    let index = |column: &String| {
         let uri = || uri.to_owned();
-        let position = schema.index_of(column).map_err(|_| ColumnError::Missing {
+        let index = schema.index_of(column).map_err(|_| ColumnError::Missing {
             column: column.clone(),
             uri: uri(),
             available: schema.fields().iter().map(|f| f.name().clone()).collect(),
         })?;
-        match schema.fields()[position..].iter().filter(|field| field.name() == column).count() {
-            1 => Ok(position),
+        match schema.fields()[index..].iter().filter(|field| field.name() == column).count() {
+            1 => Ok(index),
             count => Err(ColumnError::Ambiguous { column: column.clone(), uri: uri(), count }.into()),
         }
     };
-    columns.iter().map(position).collect()
+    columns.iter().map(index).collect()
 }

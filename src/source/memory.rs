@@ -3,7 +3,7 @@ use arrow::datatypes::SchemaRef;
 use futures::{StreamExt, stream};
 
 use super::columns::{Adapter, unified};
-use super::interface::{RecordBatches, Source, positions};
+use super::interface::{RecordBatches, Source, column_indices};
 use crate::error::{Error, Result, TooFewError};
 
 /// A source of record batches that are already in memory.
@@ -44,7 +44,7 @@ impl Source for MemorySource {
 
     fn read(&self, columns: &[String]) -> Result<RecordBatches> {
         let failed = |cause| Error::Arrow { action: "select columns", cause };
-        let declared = self.schema.project(&positions(NAME, &self.schema, columns)?).map_err(failed)?;
+        let declared = self.schema.project(&column_indices(NAME, &self.schema, columns)?).map_err(failed)?;
         let declared = SchemaRef::new(declared);
         let adapter = |(number, batch): (usize, &RecordBatch)| {
             let name = format!("{NAME}, record batch {number}");

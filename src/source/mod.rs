@@ -45,7 +45,7 @@ pub use self::file::FileSource;
 pub use self::filter::FilteredSource;
 #[cfg(feature = "cli")]
 pub(crate) use self::find::local_files;
-pub use self::interface::{Fingerprint, RecordBatches, Shard, Source, SourceCounts, positions};
+pub use self::interface::{Fingerprint, RecordBatches, Shard, Source, SourceCounts, column_indices};
 pub use self::memory::MemorySource;
 pub(crate) use self::texts::readable;
 use crate::config::SourceConfig;

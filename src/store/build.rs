@@ -18,7 +18,7 @@ use crate::arrow_file::{self, ArrowFile, ArrowFileWriter, Part};
 use crate::config::{Advice, StoreConfig, Verify};
 use crate::error::{Error, Result};
 use crate::sample::SampleId;
-use crate::source::{Fingerprint, RecordBatches, Shard, Source, positions};
+use crate::source::{Fingerprint, RecordBatches, Shard, Source, column_indices};
 use crate::telemetry;
 
 /// Makes a store from its source, and names its files.
@@ -42,7 +42,7 @@ type OnProgress<'a> = &'a mut (dyn FnMut(usize) + Send);
 impl StoreBuilder {
     /// Makes a builder of a store with these columns.
     pub fn new(source: &dyn Source, columns: &[String], config: &StoreConfig) -> Result<Self> {
-        let column_indices = positions(source.uri(), &source.schema(), columns)?;
+        let column_indices = column_indices(source.uri(), &source.schema(), columns)?;
         let selected = source.schema().project(&column_indices);
         let selected = selected.map_err(|cause| Error::Arrow { action: "select columns", cause })?;
         let schema = Arc::new(decoded_schema(&selected));

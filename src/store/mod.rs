@@ -45,7 +45,7 @@ use crate::arrow_file::{self, Part};
 use crate::config::StoreConfig;
 use crate::error::{ArgumentError, Error, Result};
 use crate::sample::SampleId;
-use crate::source::{Shard, Source, positions};
+use crate::source::{Shard, Source, column_indices};
 
 /// All rows of a data set, by [`SampleId`]. Cloning shares them.
 ///
@@ -252,7 +252,7 @@ impl Store {
     /// # Errors
     /// [`ColumnError::Missing`](crate::error::ColumnError::Missing).
     pub fn select(&self, columns: &[String]) -> Result<Self> {
-        let column_indices = positions(&self.uri, &self.schema, columns)?;
+        let column_indices = column_indices(&self.uri, &self.schema, columns)?;
         let failed = |cause| Error::Arrow { action: "select columns", cause };
         let select = |segment: &Segment| {
             let parts = segment.parts.iter().map(|part| part.project(&column_indices)).collect::<Result<_, _>>();

@@ -44,7 +44,7 @@ impl Balance {
     }
 
     /// Counts these samples as drawn.
-    pub fn drawn(&mut self, ids: &[SampleId]) {
+    pub fn count_drawn(&mut self, ids: &[SampleId]) {
         self.remaining -= ids.len();
         for tail in ids.iter().filter_map(|&id| self.tails.of(id)) {
             self.remaining_in_tails[tail] -= 1;
@@ -68,7 +68,7 @@ impl Balance {
         (FORWARD + FORWARD_GAIN * (low - high)).round().clamp(0.0, f64::from(FORWARD_OF)) as u32
     }
 
-    /// Draws which samples sit out a mini-batch.
+    /// Chooses at random which samples sit out a mini-batch.
     pub fn sitting_out(&self, generator: &mut impl Rng) -> SittingOut<'_> {
         let below = self.ahead().map(|ahead| ((SIT_OUT_GAIN * ahead).clamp(0.0, 1.0) * f64::from(u32::MAX)) as u32);
         SittingOut { tails: &self.tails, below, key: generator.random() }
@@ -104,7 +104,7 @@ fn hash(number: u32) -> u32 {
 /// How far a tail may be ahead or behind before walks heed it.
 const TOLERANCE: f64 = 0.01;
 
-/// Of how many moves [`Balance::forward`] is a part: a power of two.
+/// Of how many moves [`Balance::forward`] says how many go forward: a power of two.
 pub(super) const FORWARD_OF: u32 = 64;
 
 /// How many moves of [`FORWARD_OF`] go forward if no tail is ahead.

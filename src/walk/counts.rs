@@ -26,7 +26,7 @@ pub struct WalkCounts {
     pub refused_relative: u64,
     /// Samples that the mini-batch lacks, since guards let no more in.
     pub short: u64,
-    /// Explicit negatives that were drawn uniformly, since the walks from their samples found none.
+    /// Explicit negatives that were chosen uniformly, since the walks from their samples found none.
     pub negatives_topped_up: u64,
     /// Explicit negatives that another sample of the mini-batch has too, since there were too few.
     pub negatives_repeated: u64,

@@ -23,7 +23,7 @@ use crate::sample::SampleId;
 /// groups of which every mini-batch to come needs a sample come first, and a mini-batch is short if nothing else may
 /// join. An epoch has at most as many mini-batches as without guards. It ends early if no two of the remaining samples
 /// may share a mini-batch or, with `drop_last`, if no full one is found. Samples that [remain](Self::left) then are
-/// left out of this epoch, and take part in the next one like all others.
+/// left out of this epoch, and are in the next one like all others.
 ///
 /// The paper's [coverage](Coverage::Paper) lets samples come more than once.
 ///
@@ -58,7 +58,7 @@ pub struct EpochSampler {
     /// What guards refused when the epoch ended.
     refused: WalkCounts,
     remaining: Remaining,
-    /// All samples, which mini-batches are drawn from with the paper's coverage.
+    /// All samples; with the paper's coverage, mini-batches are drawn from these.
     all: Option<Remaining>,
     reverse: Option<ReverseEdges>,
     partitioning: Partitioning,
@@ -233,16 +233,16 @@ impl EpochSampler {
             };
             self.guard_scratch = guard_scratch;
             let found = draw.ids.len() >= least;
-            self.settle(&draw.ids, size, found);
+            self.take_or_put_back(&draw.ids, size, found);
             if found {
                 self.drawn += 1;
                 if let Some(reverse) = &mut self.reverse {
-                    reverse.drawn(&draw.ids);
+                    reverse.count_drawn(&draw.ids);
                 }
                 if let Some(must_draw) = &mut self.must_draw {
-                    must_draw.drawn(&draw.ids);
+                    must_draw.count_drawn(&draw.ids);
                 }
-                self.partitioning.drawn(&draw.ids);
+                self.partitioning.count_drawn(&draw.ids);
                 return Some(draw);
             }
             self.refused = draw.counts;
@@ -269,8 +269,8 @@ impl EpochSampler {
         Plan { size, dials, skip, must_draw, keeps_skipped: self.keeps_skipped, skipped }
     }
 
-    /// Marks the samples of an attempt as drawn if it was `found` to be large enough; otherwise they remain.
-    fn settle(&mut self, ids: &[SampleId], size: usize, found: bool) {
+    /// Takes the samples of an attempt if it was `found` to be large enough; otherwise puts them back.
+    fn take_or_put_back(&mut self, ids: &[SampleId], size: usize, found: bool) {
         for &id in ids {
             match self.all.as_mut().filter(|_| size == self.config.batch_size) {
                 Some(all) => {
@@ -306,7 +306,7 @@ impl EpochSampler {
         Some((size, least))
     }
 
-    /// Makes reverse edges in the later part of an epoch, and keeps them up to date, so that walks find what remains.
+    /// Makes reverse edges, except early in an epoch, and keeps them up to date, so that walks find what remains.
     fn update_reverse_edges(&mut self, graph: &ProximityGraph, skip: usize) {
         let late = self.remaining.len() < self.samples - self.samples / FORWARD_ONLY_DIVISOR;
         let walks = self.config.coverage == Coverage::Exact;
@@ -338,7 +338,7 @@ impl EpochSampler {
             None => SkippedSamples::new(embeddings, &self.remaining),
         };
         let left = self.mini_batches_left();
-        self.skipped.insert(skipped).draw(&self.remaining, size, left, generator)
+        self.skipped.insert(skipped).choose(&self.remaining, size, left, generator)
     }
 
     /// How many mini-batches are to come, this one included; with the paper's coverage, at least how many.
@@ -367,7 +367,7 @@ impl EpochSampler {
         if self.config.negatives > 0 {
             let request = NegativeRequest { of: &ids, count: self.config.negatives, samples: self.samples };
             let search = plan.negative_search(graph);
-            negatives = request.draw(search.as_ref(), &mut self.used, &mut admission, &mut counts, generator);
+            negatives = request.find(search.as_ref(), &mut self.used, &mut admission, &mut counts, generator);
         }
         counts += admission.counts();
         Draw { ids, negatives, counts }

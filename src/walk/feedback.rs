@@ -68,7 +68,7 @@ impl Feedback {
         self.random_share = self.wanted().clamp(least, most).clamp(0.0, 1.0);
     }
 
-    /// One step of a Kalman filter whose two numbers drift at random.
+    /// One update of a Kalman filter whose two numbers drift at random.
     fn learn(&mut self, similarity: f64) {
         let [u, d] = self.estimates;
         let [of_u, of_both, of_d] = self.covariance;
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     /// The mean similarity of mini-batches by `law`, with uniform noise, and the mean share, over the last `count`.
-    fn settled(feedback: &mut Feedback, law: impl Fn(f64) -> f64, noise: f64, count: usize) -> [f64; 2] {
+    fn late_means(feedback: &mut Feedback, law: impl Fn(f64) -> f64, noise: f64, count: usize) -> [f64; 2] {
         let mut generator = ChaCha8Rng::seed_from_u64(9);
         let mut sums = [0.0; 2];
         for step in 0..2 * count {
@@ -151,7 +151,7 @@ mod tests {
                             let target = scale * (offset + 0.5 * place);
                             let mut feedback = Feedback::new(target);
                             let law = |r| scale * (offset + 0.5 * law(r));
-                            let [mean, share] = settled(&mut feedback, law, scale * noise, 1000);
+                            let [mean, share] = late_means(&mut feedback, law, scale * noise, 1000);
                             let bound = scale * (0.005 + 0.05 * noise);
                             let case = format!("law {number}, scale {scale}, offset {offset}, noise {noise}");
                             assert!((mean - target).abs() < bound, "{case}: {mean} for {target} at {share}");
@@ -168,7 +168,7 @@ mod tests {
         for (target, share) in [(0.9, 0.0), (-0.2, 1.0)] {
             let mut feedback = Feedback::new(target);
             assert!(!feedback.is_at_bound());
-            let [_, mean] = settled(&mut feedback, |r| 0.1 + 0.5 * (1.0 - r).powi(2), 0.1, 100);
+            let [_, mean] = late_means(&mut feedback, |r| 0.1 + 0.5 * (1.0 - r).powi(2), 0.1, 100);
             assert!((mean - share).abs() < 0.05 && feedback.random_share() == share, "{mean}, not {share}");
             assert!(feedback.is_at_bound());
         }

@@ -10,7 +10,7 @@ use crate::graph::ProximityGraph;
 /// 1. Start at the part's first member, or else at a random remaining sample.
 /// 2. Take the remaining neighbors of each member of the part, from the most similar on, from rank `skip` on.
 /// 3. If all members are done, start again at a random remaining sample.
-pub(super) fn draw<A: Admission>(
+pub(super) fn fill_parts<A: Admission>(
     graph: &ProximityGraph,
     skip: usize,
     parts: Parts,
@@ -20,11 +20,11 @@ pub(super) fn draw<A: Admission>(
     for number in 0..parts.walks() {
         let part = parts.begin(number, filling.ids.len());
         filling.aim_for(part.end());
-        fill(graph, skip, part, filling, generator);
+        fill_part(graph, skip, part, filling, generator);
     }
 }
 
-fn fill<A: Admission>(
+fn fill_part<A: Admission>(
     graph: &ProximityGraph,
     skip: usize,
     part: Part,

@@ -4,14 +4,16 @@
 //! (arXiv 2306.03355), or draws uniformly, nearest first, or by blocks of a partition, for comparison. [`Guards`] keep
 //! samples apart that are likely false negatives of each other. The result depends on nothing but settings, seed,
 //! epoch, step, and the graphs, guards and random shares that it is given. An epoch keeps 4 N bytes, and up to 36 N
-//! more for walks in its later part.
+//! more once walks follow reverse edges.
 //!
 //! | word | meaning |
 //! |---|---|
 //! | B, α, K, N | `walk.batch_size`, `walk.restart_probability`, `graph.neighbors`, number of samples |
 //! | member | a sample that is in the mini-batch already |
-//! | remaining, drawn | not yet in a mini-batch of this epoch, and the opposite |
-//! | part | the members that one of `walk.starts` walks has found, and its must-draw samples |
+//! | step | the number of a mini-batch in the run, counted from 0 |
+//! | draw | find the samples of a mini-batch, which are drawn then; a [`Draw`] is what was found |
+//! | remaining | not yet drawn in this epoch |
+//! | part | what one of `walk.starts` walks fills of a mini-batch: its must-draw samples, and those that it finds |
 //! | random share | the share of a mini-batch that is drawn uniformly, `walk.random_share` |
 //! | feedback | what moves the random share to hold `walk.target_similarity` |
 //! | warm-up | the first steps or epochs of a run, which draw uniformly, `walk.warm_up` |
@@ -24,7 +26,7 @@
 //! | reverse edge | an edge taken from its end to its beginning, which must be a remaining sample |
 //! | guard | a rule on which samples may not share a mini-batch |
 //! | batch guard, guard scratch | the guards applied to one mini-batch, and the memory that they reuse |
-//! | must-draw | groups of equal values of which every mini-batch to come needs a sample |
+//! | must-draw | a sample of a group of equal values of which every mini-batch to come needs one |
 //! | top up | draw the missing samples uniformly |
 //! | negatives | explicit negatives beside the mini-batch, `walk.negatives` for each sample |
 //!

@@ -36,14 +36,14 @@ impl MustDraw {
     }
 
     /// Counts these samples as drawn.
-    pub fn drawn(&mut self, ids: &[SampleId]) {
+    pub fn count_drawn(&mut self, ids: &[SampleId]) {
         for group in ids.iter().flat_map(|&id| self.groups.groups_of(id)) {
             let remaining = &mut self.remaining[*group as usize];
             *remaining = remaining.saturating_sub(1);
         }
     }
 
-    /// Draws a remaining sample of each must-draw group, the largest group first, with `left` mini-batches to come.
+    /// Chooses a remaining sample of each must-draw group, the largest group first, with `left` mini-batches to come.
     pub fn samples(&mut self, remaining: &Remaining, left: u64, generator: &mut impl Rng) -> Vec<SampleId> {
         let mut must_draw = Vec::new();
         while let Some(&(count, Reverse(group))) = self.heap.peek()
@@ -66,7 +66,7 @@ impl MustDraw {
     }
 }
 
-/// Draws one of the members that remain.
+/// Chooses one of the members that remain.
 fn any(members: &[SampleId], remaining: &Remaining, generator: &mut impl Rng) -> Option<SampleId> {
     let mut at = generator.random_range(0..members.len());
     // If few remain, the next member that does: not exactly uniform, but found in time.

@@ -5,7 +5,7 @@ use super::guards::{Admission, SparseBitSet};
 use crate::graph::ProximityGraph;
 use crate::sample::SampleId;
 
-/// The explicit negatives to draw: `count` for each sample of a mini-batch, among the first `samples`.
+/// The explicit negatives to find: `count` for each sample of a mini-batch, among the first `samples`.
 pub(super) struct NegativeRequest<'a> {
     pub of: &'a [SampleId],
     pub count: usize,
@@ -20,14 +20,14 @@ pub(super) struct NegativeSearch<'a> {
 }
 
 impl NegativeRequest<'_> {
-    /// Draws negatives [samples of the mini-batch × count], distinct and none of the mini-batch.
+    /// Finds negatives [samples of the mini-batch × count], distinct and none of the mini-batch.
     ///
     /// For each sample:
     /// 1. Walk at random with restart from the sample, so that negatives are near it, and take what may join. Without a
     ///    `search`, skip this.
-    /// 2. If the walk is out of moves, draw uniformly.
+    /// 2. If the walk is out of moves, choose uniformly.
     /// 3. If that fails too, repeat negatives of other samples; `None` stands for those that are still missing.
-    pub fn draw(
+    pub fn find(
         &self,
         search: Option<&NegativeSearch<'_>>,
         used: &mut SparseBitSet,
@@ -55,12 +55,12 @@ impl NegativeRequest<'_> {
                     negatives.len() < end
                 });
             }
-            let mut draws = 0;
-            while negatives.len() < end && draws < MAX_DRAWS_PER_NEGATIVE * self.count {
+            let mut tries = 0;
+            while negatives.len() < end && tries < MAX_TRIES_PER_NEGATIVE * self.count {
                 let any = SampleId::new(generator.random_range(0..self.samples));
                 let is_top_up = offer(&mut negatives, any) && search.is_some();
                 counts.negatives_topped_up += u64::from(is_top_up);
-                draws += 1;
+                tries += 1;
             }
             while negatives.len() < end {
                 let others: Vec<_> = negatives.iter().copied().flatten().collect();
@@ -94,5 +94,5 @@ impl NegativeSearch<'_> {
 /// How many moves a walk makes for each negative.
 const MAX_MOVES_PER_NEGATIVE: usize = 64;
 
-/// How many samples are drawn uniformly for each negative that the walk has not found.
-const MAX_DRAWS_PER_NEGATIVE: usize = 64;
+/// How many uniform samples are tried for each negative that the walk has not found.
+const MAX_TRIES_PER_NEGATIVE: usize = 64;

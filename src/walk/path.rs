@@ -4,7 +4,7 @@
 //! whether it leaves from the start or from where the move before arrived. So the path falls into segments that begin
 //! at the start and do not depend on each other:
 //!
-//! 1. Draw the random numbers of many moves.
+//! 1. Make the random numbers of many moves.
 //! 2. Walk several segments at the same time, each while the memory of the others is being fetched.
 //! 3. Hand the moves out in their order: the path is, move for move, that of a single walker.
 //!
@@ -110,7 +110,7 @@ impl<'a, R: Rng> Path<'a, R> {
         // The first move leaves from the start, whether or not it restarts.
         self.arrivals[self.taken.wrapping_sub(1) % WINDOW_MOVES] = start;
         self.known = self.taken;
-        self.draw();
+        self.number_moves();
         self.segments[0] = (self.taken, MoveStage::From);
         self.open = 1;
         self.begun = self.end_of_segment(self.taken + 1);
@@ -129,7 +129,7 @@ impl<'a, R: Rng> Path<'a, R> {
 
     /// Advances every open segment by one stage of one move.
     fn advance(&mut self) {
-        self.draw();
+        self.number_moves();
         while self.open < MAX_SEGMENTS && self.begun < self.numbered {
             // If this is no restart, the last segment had only run out of numbers and is still open.
             if self.restarts(self.begun) {
@@ -173,8 +173,8 @@ impl<'a, R: Rng> Path<'a, R> {
             // The upper bits choose the edge, the lowest six whether to take it.
             (Some(reverse), MoveStage::From) if self.takes_reverse_edges(at) => reverse
                 .choose(self.from(at), self.reverse_numbers[at % WINDOW_MOVES])
-                .map_or_else(|| Ok(*self.step(at)), |edge| Err(MoveStage::Reverse(edge))),
-            _ => Ok(*self.step(at)),
+                .map_or_else(|| Ok(*self.neighbor(at)), |edge| Err(MoveStage::Reverse(edge))),
+            _ => Ok(*self.neighbor(at)),
         }
     }
 
@@ -183,7 +183,7 @@ impl<'a, R: Rng> Path<'a, R> {
     fn fetch(&self, at: usize) {
         match self.reverse {
             Some(reverse) if self.takes_reverse_edges(at) => reverse.prefetch_list(self.from(at)),
-            _ => prefetch(std::slice::from_ref(self.step(at))),
+            _ => prefetch(std::slice::from_ref(self.neighbor(at))),
         }
     }
 
@@ -201,7 +201,7 @@ impl<'a, R: Rng> Path<'a, R> {
 
     /// The neighbor that a move along an edge goes to, as a reference into the graph.
     #[inline]
-    fn step(&self, at: usize) -> &'a SampleId {
+    fn neighbor(&self, at: usize) -> &'a SampleId {
         &self.graph.neighbors(self.from(at))[self.first + (self.scaled(at) >> 32) as usize]
     }
 
@@ -227,8 +227,8 @@ impl<'a, R: Rng> Path<'a, R> {
         at
     }
 
-    /// Draws numbers as far as the window reaches; the last move handed out stays in it.
-    fn draw(&mut self) {
+    /// Makes numbers as far as the window reaches; the last move handed out stays in it.
+    fn number_moves(&mut self) {
         while self.numbered + NUMBERS_AT_ONCE < self.taken + WINDOW_MOVES {
             let begin = self.numbered % WINDOW_MOVES;
             self.generator.fill(&mut self.numbers[begin..begin + NUMBERS_AT_ONCE]);
@@ -246,7 +246,7 @@ const MAX_SEGMENTS: usize = 24;
 /// How many moves the path looks ahead: a power of two. Those that are known when a walk ends are wasted.
 const WINDOW_MOVES: usize = 1024;
 
-/// How many random numbers are drawn at once.
+/// How many random numbers are made at once.
 const NUMBERS_AT_ONCE: usize = 64;
 
 #[cfg(test)]
@@ -285,12 +285,12 @@ mod tests {
             let degree = if reverse.is_some() { 8 } else { (DEGREE - SKIP) as u64 };
             for alpha in [0.0, 0.003, 0.1, 0.5, 0.999_999] {
                 let mut numbers = ChaCha8Rng::seed_from_u64(7);
-                // The path draws a block of move numbers, then a block of reverse numbers.
+                // The path makes a block of move numbers, then a block of reverse numbers.
                 let mut ahead = std::collections::VecDeque::new();
                 let mut start = SampleId(3);
                 let mut path = Path::new(&graph, reverse, SKIP, start, alpha, ChaCha8Rng::seed_from_u64(7));
                 let mut current = start;
-                for step in 1..20_000 {
+                for count in 1..20_000 {
                     if ahead.is_empty() {
                         let block: Vec<u32> = (0..NUMBERS_AT_ONCE).map(|_| numbers.random()).collect();
                         let reverse_numbers: Vec<u32> =
@@ -306,9 +306,9 @@ mod tests {
                     if reverse.is_some() && turn % FORWARD_OF >= edges.balance().forward() && !list.is_empty() {
                         current = list[((u64::from(turn) * list.len() as u64) >> 32) as usize];
                     }
-                    assert_eq!(path.next(), Move { to: current, restarted }, "move {step} at α = {alpha}");
-                    if step % 777 == 0 {
-                        start = SampleId::new(step % LEN);
+                    assert_eq!(path.next(), Move { to: current, restarted }, "move {count} at α = {alpha}");
+                    if count % 777 == 0 {
+                        start = SampleId::new(count % LEN);
                         path.begin(start);
                         current = start;
                     }

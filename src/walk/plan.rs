@@ -59,12 +59,12 @@ impl Plan {
             (Some(graph), SamplerKind::RandomWalk) => {
                 let restart_probability = self.dials.restart_probability;
                 let walk = RandomWalk { graph, reverse, skip: self.skip, restart_probability };
-                walk.draw(parts, filling, generator);
+                walk.fill_parts(parts, filling, generator);
             }
-            (Some(graph), SamplerKind::Knn) => knn::draw(graph, self.skip, parts, filling, generator),
+            (Some(graph), SamplerKind::Knn) => knn::fill_parts(graph, self.skip, parts, filling, generator),
             (Some(_), SamplerKind::Communities | SamplerKind::Clusters) => {
                 if let Some(blocks) = blocks {
-                    blocks.draw(parts, filling, generator);
+                    blocks.fill_parts(parts, filling, generator);
                 }
             }
             (None, _) | (_, SamplerKind::Uniform) => {}
@@ -77,13 +77,13 @@ impl Plan {
         }
         filling.top_up(generator);
         if self.dials.counts_uniform_draws {
-            let drawn = filling.ids.len() - walked;
-            filling.counts.uniform_draws = drawn as u64;
-            spread(&mut filling.ids, drawn);
+            let uniform = filling.ids.len() - walked;
+            filling.counts.uniform_draws = uniform as u64;
+            spread(&mut filling.ids, uniform);
         }
     }
 
-    /// Where explicit negatives are searched for; `None` if they are drawn uniformly, as a warm-up's are.
+    /// Where explicit negatives are searched for; `None` if they are chosen uniformly, as a warm-up's are.
     pub fn negative_search<'g>(&self, graph: Option<&'g ProximityGraph>) -> Option<NegativeSearch<'g>> {
         let Dials { sampler, counts_uniform_draws, restart_probability, .. } = self.dials;
         let is_warm_up = sampler == SamplerKind::Uniform && counts_uniform_draws;

@@ -5,7 +5,7 @@ use super::balance::SittingOut;
 use super::filling::Filling;
 use super::guards::Admission;
 use super::parts::{Part, Parts};
-use super::path::Path;
+use super::path::{Move, Path};
 use super::reverse::ReverseEdges;
 use crate::graph::ProximityGraph;
 use crate::sample::SampleId;
@@ -25,7 +25,7 @@ use crate::sample::SampleId;
 /// 4. Stop after `MAX_MOVES_PER_SAMPLE` moves for each place of the part, so that the walk ends on every graph. What
 ///    all walks lack is drawn uniformly in the end.
 ///
-/// In the paper a restart is a step of its own that adds nothing. Several in a row do what one does, so the samples
+/// In the paper a restart is a move of its own that adds nothing. Several in a row do what one does, so the samples
 /// found have the same distribution here.
 pub(super) struct RandomWalk<'a> {
     pub graph: &'a ProximityGraph,
@@ -38,7 +38,7 @@ pub(super) struct RandomWalk<'a> {
 
 impl<'a> RandomWalk<'a> {
     /// Fills all parts of a mini-batch.
-    pub fn draw<A: Admission>(&self, parts: Parts, filling: &mut Filling<'_, A>, generator: &mut impl Rng) {
+    pub fn fill_parts<A: Admission>(&self, parts: Parts, filling: &mut Filling<'_, A>, generator: &mut impl Rng) {
         let reverse = self.reverse.filter(|_| parts.walks() > 0);
         let sitting_out = reverse.map(|reverse| reverse.balance().sitting_out(generator));
         let mut shared_path: Option<Path<'a, ChaCha8Rng>> = None;
@@ -59,7 +59,7 @@ impl<'a> RandomWalk<'a> {
             };
             let moves = (parts.size(number) as u64).saturating_mul(MAX_MOVES_PER_SAMPLE);
             let follow = Follow { moves, part, sitting_out };
-            follow.fill(path, filling, generator);
+            follow.fill_part(path, filling, generator);
         }
         filling.aim_for(parts.places());
         filling.counts.uniform_top_ups += filling.top_up(generator);
@@ -98,7 +98,7 @@ struct Follow<'a> {
 
 impl Follow<'_> {
     /// Follows a path until the part is full or the moves are used up.
-    fn fill<A: Admission>(
+    fn fill_part<A: Admission>(
         &self,
         path: &mut Path<'_, ChaCha8Rng>,
         filling: &mut Filling<'_, A>,
@@ -122,11 +122,11 @@ impl Follow<'_> {
                 idle_moves = 0;
                 continue;
             }
-            let step = path.next();
+            let Move { to, restarted } = path.next();
             filling.counts.moves += 1;
-            filling.counts.restarts += u64::from(step.restarted);
+            filling.counts.restarts += u64::from(restarted);
             idle_moves += 1;
-            if !self.sits_out(step.to) && filling.offer(step.to) {
+            if !self.sits_out(to) && filling.offer(to) {
                 idle_moves = 0;
                 member_starts = 0;
             }
@@ -145,7 +145,7 @@ const START_CHOICES: usize = 4;
 /// How many moves without a new member a walk makes before it starts elsewhere.
 const MAX_IDLE_MOVES: u32 = 1024;
 
-/// At how many members a walk starts again in vain before it leaves this part of the graph.
+/// At how many members a walk starts again in vain before it starts at a random sample.
 const MAX_MEMBER_STARTS: u32 = 8;
 
 /// How many moves a walk makes for each place of its part.

@@ -53,7 +53,7 @@ impl Remaining {
         self.len
     }
 
-    /// Draws `id`, and returns whether it remained.
+    /// Takes `id` out, and returns whether it remained.
     #[inline]
     pub fn take(&mut self, id: SampleId) -> bool {
         let Some(bits) = self.bits.get_mut(id.index() / 64) else { return false };
@@ -115,10 +115,10 @@ mod tests {
     /// Both if most samples remain, and if few do and the others are swept out.
     #[test]
     fn any_remaining_sample_is_as_likely() {
-        const DRAWS: usize = 20_000;
+        const ROUNDS: usize = 20_000;
         for (taken, remaining) in [(50, 150), (170, 30)] {
             let mut times = vec![0u32; remaining];
-            for seed in 0..DRAWS {
+            for seed in 0..ROUNDS {
                 let mut samples = Remaining::all(taken + remaining);
                 // The samples that are taken lie in the middle.
                 (7..7 + taken).for_each(|id| assert!(samples.take(SampleId::new(id))));
@@ -127,7 +127,7 @@ mod tests {
                 let id = samples.pick(&mut 0, &mut generator).expect("some remain").index();
                 times[if id < 7 { id } else { id - taken }] += 1;
             }
-            let expected = DRAWS as f64 / remaining as f64;
+            let expected = ROUNDS as f64 / remaining as f64;
             let chi2: f64 = times.iter().map(|&n| (f64::from(n) - expected).powi(2) / expected).sum();
             // Five standard deviations of chi-square.
             let freedom = (remaining - 1) as f64;

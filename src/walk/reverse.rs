@@ -89,8 +89,8 @@ impl ReverseEdges {
     }
 
     /// Counts these samples as drawn; their edges stay until [`keep_remaining`](Self::keep_remaining).
-    pub fn drawn(&mut self, ids: &[SampleId]) {
-        self.balance.drawn(ids);
+    pub fn count_drawn(&mut self, ids: &[SampleId]) {
+        self.balance.count_drawn(ids);
     }
 
     /// How the epoch's tails have come so far.

@@ -14,7 +14,7 @@ use crate::sample::SampleId;
 #[derive(Clone, Debug)]
 pub(super) struct SkippedSamples {
     embeddings: Arc<EmbeddingTable>,
-    /// Those that remained at the last draw, by ascending id.
+    /// Those that remained when the last mini-batch began, by ascending id.
     ids: Vec<SampleId>,
 }
 
@@ -30,10 +30,10 @@ impl SkippedSamples {
         Arc::ptr_eq(&self.embeddings, embeddings)
     }
 
-    /// Draws those of a mini-batch of `size`, with `left` mini-batches to come.
+    /// Chooses those of a mini-batch of `size`, with `left` mini-batches to come.
     ///
     /// There are more if too few other samples remain to fill the mini-batch.
-    pub fn draw(&mut self, remaining: &Remaining, size: usize, left: u64, generator: &mut impl Rng) -> Vec<SampleId> {
+    pub fn choose(&mut self, remaining: &Remaining, size: usize, left: u64, generator: &mut impl Rng) -> Vec<SampleId> {
         self.ids.retain(|&id| remaining.contains(id));
         let share = (self.ids.len() as u64).div_ceil(left.max(1)) as usize;
         let others = remaining.len() - self.ids.len();

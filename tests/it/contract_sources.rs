@@ -9,7 +9,7 @@ use prosampler::arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
 use prosampler::arrow::compute::take;
 use prosampler::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use prosampler::source::{
-    FileSource, FilteredSource, Fingerprint, MemorySource, RecordBatches, Shard, Source, contract, positions,
+    FileSource, FilteredSource, Fingerprint, MemorySource, RecordBatches, Shard, Source, column_indices, contract,
 };
 use prosampler::{Error, Result};
 use tempfile::TempDir;
@@ -138,7 +138,7 @@ impl Source for WrongSource {
     }
 
     fn read(&self, columns: &[String]) -> Result<RecordBatches> {
-        match (positions("wrong", &self.batches[0].schema(), columns), self.wrong) {
+        match (column_indices("wrong", &self.batches[0].schema(), columns), self.wrong) {
             (Ok(_), _) | (Err(_), Wrong::ReadsUnknownColumns) => {}
             (Err(_), Wrong::RefusesUnknownColumnsOtherwise) => return Err(Error::Cancelled),
             (Err(missing), _) => return Err(missing),

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;
-use prosampler::config::{SamplerKind, WalkConfig};
+use prosampler::config::{Coverage, SamplerKind, WalkConfig};
 use prosampler::graph::{self, ProximityGraph};
 use prosampler::walk::{EpochSampler, WalkCounts, mini_batches_per_epoch};
 use prosampler::{GraphVersion, SampleId};
@@ -268,4 +268,27 @@ fn knn_takes_the_nearest_first() {
     assert_eq!(draw.counts.new_starts, 0);
     let draw = EpochSampler::new(300, &config, 4, 0).next(&adversarial(1, 300)).unwrap();
     assert!((18..=19).contains(&draw.counts.new_starts), "{:?}", draw.counts);
+}
+
+/// With the paper's coverage every sample but possibly one is drawn at least once, and mini-batches may repeat samples.
+#[test]
+fn the_papers_coverage_repeats_samples_until_all_were_drawn() {
+    let graph = graph::build(&table(190, 6, 4, 9), &graph_config(20, 6), 9, GraphVersion(1)).unwrap();
+    for (batch_size, drop_last) in [(19, false), (24, false), (24, true), (27, false)] {
+        let config = WalkConfig { coverage: Coverage::Paper, drop_last, ..walk_config(batch_size) };
+        let mut epoch = EpochSampler::new(190, &config, 5, 0);
+        let (mut times, mut sizes) = (vec![0; 190], Vec::new());
+        while let Some(draw) = epoch.next(&graph) {
+            let fresh = draw.ids.iter().filter(|id| times[id.index()] == 0).count();
+            // A walk starts at a sample that was not drawn yet, and the last mini-batch may have only that one.
+            assert_eq!(times[draw.ids[0].index()], 0);
+            assert!(draw.ids.len() == batch_size || fresh == draw.ids.len());
+            draw.ids.iter().for_each(|id| times[id.index()] += 1);
+            sizes.push(draw.ids.len());
+        }
+        let missed = times.iter().filter(|&&n| n == 0).count();
+        assert!(missed <= if drop_last { 190 % batch_size } else { usize::from(190 % batch_size > 0) }, "{missed}");
+        assert!(sizes.len() as u64 > 2 * mini_batches_per_epoch(190, &config), "{sizes:?}");
+        assert!(sizes[..sizes.len() - 1].iter().all(|&size| size == batch_size));
+    }
 }

@@ -30,6 +30,7 @@ mod found_files;
 mod graph;
 mod graph_file;
 mod graph_statistics;
+mod guarded_runs;
 mod guards;
 mod hnsw;
 mod ipc_lengths;

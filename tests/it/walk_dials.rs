@@ -296,8 +296,8 @@ fn feedback_holds_the_similarity_of_a_real_graph() {
                 similarities.push(similarity);
             }
         }
-        let settled = &similarities[100..];
-        (settled.iter().sum::<f64>() / settled.len() as f64, feedback)
+        let late = &similarities[100..];
+        (late.iter().sum::<f64>() / late.len() as f64, feedback)
     };
     let (hard, _) = mean(&walk_config(SIZE), None);
     let (uniform, _) = mean(&WalkConfig { sampler: SamplerKind::Uniform, ..walk_config(SIZE) }, None);

@@ -14,7 +14,7 @@ use self::data_file::DataFile;
 use self::reading::{Damage, FilePart};
 use super::columns::{Adapter, unified};
 use super::find::{self, Access, absolute};
-use super::interface::{Fingerprint, RecordBatches, Shard, Source, SourceCounts, positions};
+use super::interface::{Fingerprint, RecordBatches, Shard, Source, SourceCounts, column_indices};
 use super::location::Location;
 use crate::config::{OnCorrupt, SourceConfig};
 use crate::error::{Error, Result};
@@ -187,7 +187,7 @@ impl Source for FileSource {
     }
 
     fn read(&self, columns: &[String]) -> Result<RecordBatches> {
-        let declared = self.schema.project(&positions(&self.uri, &self.schema, columns)?);
+        let declared = self.schema.project(&column_indices(&self.uri, &self.schema, columns)?);
         let declared = Arc::new(declared.map_err(|cause| Error::Arrow { action: "select columns", cause })?);
         let mut parts = VecDeque::new();
         for file in &self.files {

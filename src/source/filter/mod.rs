@@ -15,7 +15,7 @@ use futures::{FutureExt, StreamExt, TryFutureExt};
 
 use self::compare::{Test, test};
 use self::parse::{Condition, parse};
-use super::interface::{Fingerprint, RecordBatches, Shard, Source, SourceCounts, positions};
+use super::interface::{Fingerprint, RecordBatches, Shard, Source, SourceCounts, column_indices};
 use crate::error::{ColumnError, Error, Result};
 
 /// The rows of another source for which a condition holds, such as `split = 'train' and length >= 16`.
@@ -109,7 +109,7 @@ impl Source for FilteredSource {
     }
 
     fn read(&self, columns: &[String]) -> Result<RecordBatches> {
-        positions(self.uri(), &self.schema(), columns)?;
+        column_indices(self.uri(), &self.schema(), columns)?;
         let mut needed = columns.to_vec();
         let mut compared = Vec::new();
         for Comparison { column, .. } in &*self.comparisons {
@@ -156,7 +156,7 @@ fn holds(comparisons: &[Comparison], columns: &[usize], batch: &RecordBatch) -> 
 impl Comparison {
     fn new(condition: Condition, uri: &str, schema: &Schema) -> Result<Self> {
         let Condition { column, operator, literal } = condition;
-        let index = positions(uri, schema, std::slice::from_ref(&column))?[0];
+        let index = column_indices(uri, schema, std::slice::from_ref(&column))?[0];
         let data_type = schema.field(index).data_type();
         let test = test(data_type, operator, &literal).map_err(|reason| ColumnError::Type {
             found: data_type.to_string(),

@@ -18,7 +18,7 @@ use crate::sample::SampleId;
 pub(in crate::walk) struct Blocks {
     partition: Arc<Partition>,
     /// How many samples a block gives a part of a mini-batch.
-    part: usize,
+    part_size: usize,
     /// How many members of each block remain.
     left: Vec<u32>,
     /// How probably each block is picked, as [`weigh`](Self::weigh) says; 0 for exhausted ones.
@@ -29,22 +29,22 @@ pub(in crate::walk) struct Blocks {
 
 impl Blocks {
     /// Counts what remains, in O(N).
-    pub fn new(partition: Arc<Partition>, part: usize, remaining: &Remaining) -> Self {
+    pub fn new(partition: Arc<Partition>, part_size: usize, remaining: &Remaining) -> Self {
         let mut left = vec![0; partition.len()];
         remaining.iter().filter_map(|id| partition.block_of(id)).for_each(|block| left[block] += 1);
         let weights = Weights::zeros(left.len());
-        let mut blocks = Self { partition, part: part.max(1), left, weights, exhausted: Vec::new() };
+        let mut blocks = Self { partition, part_size: part_size.max(1), left, weights, exhausted: Vec::new() };
         (0..blocks.left.len()).for_each(|block| blocks.weigh(block));
         blocks
     }
 
     /// How many samples a block gives a part of a mini-batch.
-    pub fn part(&self) -> usize {
-        self.part
+    pub fn part_size(&self) -> usize {
+        self.part_size
     }
 
     /// Counts these samples as drawn.
-    pub fn drawn(&mut self, ids: &[SampleId]) {
+    pub fn count_drawn(&mut self, ids: &[SampleId]) {
         for &id in ids {
             if let Some(block) = self.partition.block_of(id) {
                 self.left[block] = self.left[block].saturating_sub(1);
@@ -63,7 +63,7 @@ impl Blocks {
     ///    uniformly in the end.
     ///
     /// So all remaining samples come with the same probability, whatever the sizes of their blocks.
-    pub fn draw<A: Admission>(&mut self, parts: Parts, filling: &mut Filling<'_, A>, generator: &mut impl Rng) {
+    pub fn fill_parts<A: Admission>(&mut self, parts: Parts, filling: &mut Filling<'_, A>, generator: &mut impl Rng) {
         for block in std::mem::take(&mut self.exhausted) {
             self.weigh(block);
         }
@@ -71,13 +71,13 @@ impl Blocks {
         for number in 0..parts.walks() {
             let part = parts.begin(number, filling.ids.len());
             filling.aim_for(part.end());
-            self.fill(part, &mut offers, filling, generator);
+            self.fill_part(part, &mut offers, filling, generator);
         }
         filling.aim_for(parts.places());
         filling.counts.uniform_top_ups += filling.top_up(generator);
     }
 
-    fn fill<A: Admission>(
+    fn fill_part<A: Admission>(
         &mut self,
         part: Part,
         offers: &mut usize,
@@ -114,11 +114,11 @@ impl Blocks {
 
     /// Gives a block the weight of what remains of it, and of a part if that is more.
     ///
-    /// A sample then comes with a probability of max(left, part) × min(left, part) / left = part, divided by the sum of
-    /// all weights.
+    /// With parts of s samples, a sample then comes with a probability of max(left, s) × min(left, s) / left = s,
+    /// divided by the sum of all weights.
     fn weigh(&mut self, block: usize) {
         let left = self.left[block] as usize;
-        let weight = if left == 0 { 0 } else { left.max(self.part) };
+        let weight = if left == 0 { 0 } else { left.max(self.part_size) };
         self.weights.set(block, weight as u64);
     }
 }

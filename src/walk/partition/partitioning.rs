@@ -23,7 +23,7 @@ pub(in crate::walk) struct PartitionRequest<'a> {
 
 impl PartitionRequest<'_> {
     /// How many samples a block gives a part of a mini-batch.
-    fn part(&self) -> usize {
+    fn part_size(&self) -> usize {
         self.config.batch_size.div_ceil(self.dials.starts)
     }
 
@@ -32,7 +32,7 @@ impl PartitionRequest<'_> {
         let Self { config, seed, graph, .. } = *self;
         match self.dials.sampler {
             SamplerKind::Communities => {
-                Some(Basis::Graph { version: graph.version(), len: graph.len(), size: self.part(), seed })
+                Some(Basis::Graph { version: graph.version(), len: graph.len(), size: self.part_size(), seed })
             }
             SamplerKind::Clusters => {
                 Some(Basis::Embeddings { embeddings: self.embeddings.cloned(), batch_size: config.batch_size, seed })
@@ -90,18 +90,18 @@ impl Partitioning {
             self.made = Some((basis, partition.into()));
             self.blocks = None;
         }
-        let part = request.part();
+        let part_size = request.part_size();
         if let Some((_, partition)) = &self.made
-            && self.blocks.as_ref().is_none_or(|blocks| blocks.part() != part)
+            && self.blocks.as_ref().is_none_or(|blocks| blocks.part_size() != part_size)
         {
-            self.blocks = Some(Blocks::new(partition.clone(), part, remaining));
+            self.blocks = Some(Blocks::new(partition.clone(), part_size, remaining));
         }
     }
 
     /// Counts these samples as drawn.
-    pub fn drawn(&mut self, ids: &[SampleId]) {
+    pub fn count_drawn(&mut self, ids: &[SampleId]) {
         if let Some(blocks) = &mut self.blocks {
-            blocks.drawn(ids);
+            blocks.count_drawn(ids);
         }
     }
 
@@ -322,9 +322,9 @@ mod tests {
             while remaining.len() > len / 2 {
                 let parts = crate::walk::parts::Parts::new(1, 8, 0);
                 let mut filling = crate::walk::filling::Filling::new(8, &mut remaining, None, ());
-                blocks.draw(parts, &mut filling, &mut generator);
+                blocks.fill_parts(parts, &mut filling, &mut generator);
                 let ids = filling.ids;
-                blocks.drawn(&ids);
+                blocks.count_drawn(&ids);
                 ids.iter().for_each(|&id| came[partition.block_of(id).unwrap()] += 1);
             }
         }

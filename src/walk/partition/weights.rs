@@ -1,6 +1,6 @@
 use rand::{Rng, RngExt};
 
-/// Weights that are changed and drawn from in O(log n): a binary tree of sums.
+/// Weights that are changed and picked from in O(log n): a binary tree of sums.
 #[derive(Clone, Debug)]
 pub(super) struct Weights {
     /// The sum of all is at 1, those of a node's halves are at twice its place and after that.
@@ -25,7 +25,7 @@ impl Weights {
         }
     }
 
-    /// Draws a number in proportion to its weight; `None` if all weights are 0.
+    /// Picks a number in proportion to its weight; `None` if all weights are 0.
     pub fn pick(&self, generator: &mut impl Rng) -> Option<usize> {
         let sum = self.sums[1];
         let mut below = generator.random_range(0..sum.max(1));
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn numbers_are_drawn_in_proportion_to_their_weights() {
-        const DRAWS: u32 = 40_000;
+        const PICKS: u32 = 40_000;
         for count in [1, 2, 3, 8, 11] {
             let mut weights = Weights::zeros(count);
             let mut generator = ChaCha8Rng::seed_from_u64(3);
@@ -60,14 +60,14 @@ mod tests {
             let expected: Vec<_> = (0..count).map(|at| (at % 4) as f64).collect();
             let sum: f64 = expected.iter().sum();
             let mut times = vec![0u32; count];
-            for _ in 0..DRAWS {
+            for _ in 0..PICKS {
                 match weights.pick(&mut generator) {
                     Some(at) => times[at] += 1,
                     None => assert_eq!(sum, 0.0),
                 }
             }
             for (times, weight) in times.into_iter().zip(expected) {
-                let expected = f64::from(DRAWS) * weight / sum.max(1.0);
+                let expected = f64::from(PICKS) * weight / sum.max(1.0);
                 assert!((f64::from(times) - expected).abs() <= 5.0 * expected.sqrt(), "{times}, not about {expected}");
             }
         }
