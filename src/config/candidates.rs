@@ -10,9 +10,13 @@ use super::graph::GraphConfig;
 /// In a pipeline file it is a number (`1000`), a share of the samples (`"1 %"`), or `"auto"`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Candidates {
-    /// It follows the number of samples N: min(1000, max(N / 100, min(N / 10, 128))), and at least 8.
+    /// It follows the number of samples N: min(1000, max(N / 100, min(N / 10, 128))), and at least 8. If rows are pairs
+    /// it is [`AutoOfPairs`](Self::AutoOfPairs).
     #[default]
     Auto,
+    /// What `"auto"` means if rows are pairs: min(20,000, N / 5), and at least 8; and unless K is given, it is at most
+    /// 32. Those who train on pairs gain from harder mini-batches than others, see docs/evidence.md.
+    AutoOfPairs,
     /// So many; 1 to 2³² − 1.
     Number(usize),
     /// This share of the samples, above 0 and at most 1.
@@ -34,20 +38,31 @@ pub struct GraphSize {
 impl GraphConfig {
     /// M and K for a data set of `samples`, before they are limited to the N − 1 others that a sample has.
     ///
-    /// Unless K is given, it is M / 8, within 4 to 100. If K is given and M is no number, M is at least
+    /// Unless K is given, it is M / 8, within 4 to 100, or 32 if M follows the number of pairs. If K is given and M is no number, M is at least
     /// min(8 K, N / 10), so that neighbors are chosen, and at least K.
     #[must_use]
     pub fn size(&self, samples: usize) -> GraphSize {
         let asked = self.candidates.of(samples);
         let Some(neighbors) = self.neighbors else {
-            let neighbors = (asked / 8).clamp(MIN_NEIGHBORS, MAX_NEIGHBORS).min(asked);
+            let most = if self.candidates == Candidates::AutoOfPairs { MAX_NEIGHBORS_OF_PAIRS } else { MAX_NEIGHBORS };
+            let neighbors = (asked / 8).clamp(MIN_NEIGHBORS, most).min(asked);
             return GraphSize { candidates: asked, neighbors, asked };
         };
         let candidates = match self.candidates {
             Candidates::Number(number) => number,
-            Candidates::Auto | Candidates::Share(_) => asked.max((8 * neighbors).min(samples / 10)).max(neighbors),
+            Candidates::Auto | Candidates::AutoOfPairs | Candidates::Share(_) => {
+                asked.max((8 * neighbors).min(samples / 10)).max(neighbors)
+            }
         };
         GraphSize { candidates, neighbors, asked }
+    }
+
+    /// These settings, where `"auto"` means what it does if rows are pairs.
+    pub(crate) fn of_pairs(mut self) -> Self {
+        if self.candidates == Candidates::Auto {
+            self.candidates = Candidates::AutoOfPairs;
+        }
+        self
     }
 }
 
@@ -55,6 +70,7 @@ impl Candidates {
     fn of(self, samples: usize) -> usize {
         match self {
             Self::Auto => (samples / 100).max((samples / 10).min(128)).clamp(2 * MIN_NEIGHBORS, 1000),
+            Self::AutoOfPairs => (samples / 5).clamp(2 * MIN_NEIGHBORS, 20_000),
             Self::Number(number) => number,
             Self::Share(share) => ((share * samples as f64).round() as usize).max(1),
         }
@@ -71,7 +87,7 @@ impl From<usize> for Candidates {
 impl fmt::Display for Candidates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Auto => f.write_str("auto"),
+            Self::Auto | Self::AutoOfPairs => f.write_str("auto"),
             Self::Number(number) => write!(f, "{number}"),
             Self::Share(share) => write!(f, "{} %", share * 100.0),
         }
@@ -82,7 +98,7 @@ impl Serialize for Candidates {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Number(number) => number.serialize(serializer),
-            Self::Auto | Self::Share(_) => serializer.collect_str(self),
+            Self::Auto | Self::AutoOfPairs | Self::Share(_) => serializer.collect_str(self),
         }
     }
 }
@@ -128,6 +144,7 @@ impl<'de> Deserialize<'de> for Candidates {
 /// The limits of K if it follows M.
 const MIN_NEIGHBORS: usize = 4;
 const MAX_NEIGHBORS: usize = 100;
+const MAX_NEIGHBORS_OF_PAIRS: usize = 32;
 
 #[cfg(test)]
 mod tests {
@@ -154,6 +171,19 @@ mod tests {
         for (samples, expected) in sizes {
             assert_eq!(size(Candidates::Auto, None, samples), expected, "{samples} samples");
         }
+    }
+
+    #[test]
+    fn pairs_have_more_candidates() {
+        let auto = GraphConfig::default().of_pairs();
+        let sizes = [(30, (8, 4)), (200, (40, 5)), (31_095, (6219, 32)), (1_000_000, (20_000, 32))];
+        for (samples, expected) in sizes {
+            let GraphSize { candidates, neighbors, .. } = auto.size(samples);
+            assert_eq!((candidates, neighbors), expected, "{samples} pairs");
+        }
+        let given = GraphConfig { candidates: 70.into(), ..GraphConfig::default() };
+        assert_eq!(given.clone().of_pairs(), given);
+        assert_eq!(serde_json::to_string(&Candidates::AutoOfPairs).unwrap(), "\"auto\"");
     }
 
     #[test]
