@@ -7,8 +7,8 @@
 | `paper` | the reference code's random walk: M = 1,000, K = 100, α = 0.2, overlapping epochs, no guards |
 | `recommended` | what docs/evidence.md recommends for the kind of data |
 
-All but `uniform` have a new graph five times an epoch, at least 5 steps apart, and the first one after a fifth of the
-first epoch, whose mini-batches are uniform. Graphs are used from fixed steps on, so that a trial can be repeated
+All but `uniform` begin with an epoch of uniform mini-batches, whose vectors make the first graph, and have a new graph
+five times an epoch, at least 5 steps apart. Graphs are used from fixed steps on, so that a trial can be repeated
 exactly.
 """
 
@@ -49,7 +49,7 @@ def settings(name: str, trial: Trial) -> Settings:
     every = max(LEAST_STEPS, epoch // GRAPHS_PER_EPOCH)
     return {
         **chosen,
-        "walk": {**chosen["walk"], "warm_up": {"steps": every}},
+        "walk": {**chosen["walk"], "warm_up": {"steps": epoch}},
         "refresh": {"every_steps": every, "swap_after_steps": every // 5},
     }
 

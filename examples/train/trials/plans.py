@@ -12,9 +12,9 @@ MOLECULES = Trial("graph", "nci1", "", batch=128, lr=1e-2, temperature=0.2)
 BASES = {
     "pairs": [
         PACKAGES,
+        replace(PACKAGES, encoder="transformer", steps=1500),
         replace(PACKAGES, data="wordnet", rows=32_000),
         replace(PACKAGES, data="verses", steps=1500),
-        replace(PACKAGES, encoder="transformer", steps=1500),
     ],
     "graph": [
         replace(MOLECULES, data="nci1", rows=4110, steps=640),
