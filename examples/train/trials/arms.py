@@ -5,7 +5,7 @@
 | `uniform` | a plain shuffle |
 | `knn` | nearest first on the graph of the nearest neighbors: the paper's kNN sampler |
 | `paper` | the reference code's random walk: M = 1,000, K = 100, α = 0.2, overlapping epochs, no guards |
-| `recommended` | what docs/evidence.md recommends for the kind of data |
+| `recommended` | this project's defaults |
 
 All but `uniform` begin with an epoch of uniform mini-batches, whose vectors make the first graph, and have a new graph
 five times an epoch, at least 5 steps apart. Graphs are used from fixed steps on, so that a trial can be repeated
@@ -18,16 +18,13 @@ ARMS = ("uniform", "knn", "paper", "recommended")
 GRAPHS_PER_EPOCH, LEAST_STEPS = 5, 5
 
 RECOMMENDED: dict[str, Settings] = {
-    "pairs": {
-        "graph": {"candidates": "20 %", "neighbors": 32},
-        "walk": {"restart_probability": 0.5},
-        "guards": {"distinct": ["anchor", "positive"]},
-    },
-    "text": {"graph": {"candidates": "auto"}, "walk": {"restart_probability": 0.2}, "guards": {"distinct": ["text"]}},
-    "graph": {"graph": {"candidates": "auto"}, "walk": {"restart_probability": 0.2}},
-    "image": {"graph": {"candidates": "auto"}, "walk": {"restart_probability": 0.2}, "guards": {"distinct": ["image"]}},
+    # What `[pairs]` makes of the defaults.
+    "pairs": {"graph": {"candidates": "20 %", "neighbors": 32}, "guards": {"distinct": ["anchor", "positive"]}},
+    "text": {"guards": {"distinct": ["text"]}},
+    "graph": {},
+    "image": {"guards": {"distinct": ["image"]}},
 }
-"""By modality: what follows from the kind of data alone."""
+"""The defaults by modality. Samples are vectors here, so that what they are positives of must be told."""
 
 
 def settings(name: str, trial: Trial) -> Settings:
@@ -49,7 +46,7 @@ def settings(name: str, trial: Trial) -> Settings:
     every = max(LEAST_STEPS, epoch // GRAPHS_PER_EPOCH)
     return {
         **chosen,
-        "walk": {**chosen["walk"], "warm_up": {"steps": epoch}},
+        "walk": {**chosen.get("walk", {}), "warm_up": {"steps": epoch}},
         "refresh": {"every_steps": every, "swap_after_steps": every // 5},
     }
 
