@@ -10,6 +10,8 @@ VIRTUAL_ENV="$PWD/.python" .python/bin/maturin develop --quiet --features checko
 
 .python/bin/ruff check --quiet python
 .python/bin/ruff format --quiet --check python
+.python/bin/ruff check --quiet examples/train
+.python/bin/ruff format --quiet --check examples/train
 "$python" -m mypy --no-error-summary
 "$python" -m mypy.stubtest prosampler._prosampler
 "$python" -m pytest --quiet --numprocesses 2 --dist worksteal "$@"

@@ -38,8 +38,8 @@ pub struct GraphSize {
 impl GraphConfig {
     /// M and K for a data set of `samples`, before they are limited to the N − 1 others that a sample has.
     ///
-    /// Unless K is given, it is M / 8, within 4 to 100, or 32 if M follows the number of pairs. If K is given and M is no number, M is at least
-    /// min(8 K, N / 10), so that neighbors are chosen, and at least K.
+    /// Unless K is given, it is M / 8, within 4 to 100, or to 32 if M follows the number of pairs. If K is given and M
+    /// is no number, M is at least min(8 K, N / 10), so that neighbors are chosen, and at least K.
     #[must_use]
     pub fn size(&self, samples: usize) -> GraphSize {
         let asked = self.candidates.of(samples);

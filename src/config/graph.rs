@@ -10,8 +10,8 @@ pub struct GraphConfig {
     /// What chooses the neighbors. Default `sampled`.
     pub builder: GraphBuilder,
     /// M in the paper: how many others, drawn uniformly, a sample's neighbors are chosen from. A number (K to 2³² − 1),
-    /// a share of the samples (`"1 %"`), or `"auto"`, the default, which follows the number of samples, and is larger if
-    /// rows are pairs: [`Candidates::Auto`]. The hardness dial: M = K gives random neighbors, M ≥ N − 1 the nearest
+    /// a share of the samples (`"1 %"`), or `"auto"`, the default, which follows the number of samples, and is larger
+    /// if rows are pairs: [`Candidates::Auto`]. The hardness dial: M = K gives random neighbors, M ≥ N − 1 the nearest
     /// ones, with the most false negatives. Building costs N · M · d multiplications. The other builders do not draw
     /// candidates.
     pub candidates: Candidates,
