@@ -93,7 +93,15 @@ impl Summary {
         let walked = 100.0 * self.walked.mean_shared();
         let uniform = 100.0 * self.uniform.mean_shared();
         let name = format!("pairs that share `{label}`");
-        writeln!(f, "{name:<34}{:>12}{:>12}{}", percent(walked), percent(uniform), ratio(walked, uniform))
+        writeln!(f, "{name:<34}{:>12}{:>12}{}", percent(walked), percent(uniform), ratio(walked, uniform))?;
+        if walked < MANY_SHARED || walked < MORE_THAN_UNIFORM * uniform {
+            return Ok(());
+        }
+        writeln!(
+            f,
+            "\nmany pairs share `{label}`: if it is a class, they are false negatives, and training may lose by them;\n\
+             lower graph.candidates, or name the column in guards.distinct"
+        )
     }
 
     fn write_sparklines(&self, f: &mut fmt::Formatter<'_>, sampler: &str) -> fmt::Result {
@@ -169,7 +177,44 @@ fn ratio(walked: f64, uniform: f64) -> String {
     if uniform > LEAST_RATIO_BASE { format!("{:>8.1}×", walked / uniform) } else { format!("{:>9}", "–") }
 }
 
+/// From which percentage of pairs with the same label on the summary says what to do, if uniform mini-batches have
+/// clearly fewer.
+const MANY_SHARED: f64 = 20.0;
+const MORE_THAN_UNIFORM: f64 = 1.2;
+
 /// The number of bars in a sparkline.
 const SPARKLINE_WIDTH: usize = 60;
 
 const LEAST_RATIO_BASE: f64 = 1e-3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary(walked: f64, uniform: f64) -> String {
+        let measure = |shared| Measure { similarity: vec![0.5], shared: vec![shared] };
+        let summary = Summary {
+            sampler: SamplerKind::RandomWalk,
+            label: Some("class".into()),
+            walked: measure(walked),
+            uniform: measure(uniform),
+            samples: 10,
+            skipped: 0,
+            skip_reasons: Vec::new(),
+            counts: WalkCounts::default(),
+            warm_up: 0,
+            staleness: 0,
+            graph_versions: BTreeMap::new(),
+        };
+        summary.to_string()
+    }
+
+    #[test]
+    fn many_false_negatives_by_the_label_are_told_with_a_remedy() {
+        let told = |walked, uniform| summary(walked, uniform).contains("lower graph.candidates");
+        assert!(told(0.26, 0.1));
+        // Few of them, or as many in uniform mini-batches: two classes have half of all pairs in common.
+        assert!(!told(0.13, 0.05));
+        assert!(!told(0.55, 0.54));
+    }
+}
