@@ -28,12 +28,14 @@ def report(trials: list[Trial], path: Path) -> None:
     for group, results in groups.items():
         data, encoder, batch, steps, _, lr, temperature, loss = group
         split = "test" if all("test" in result for result in results) else "dev"
-        print(f"\n{data} ({encoder}): B = {batch}, {steps} steps over {results[0]['samples']:,} samples, ", end="")
+        # Graphs and images have one encoder each.
+        name = f"{data}, {encoder}" if results[0]["trial"]["modality"] in ("pairs", "text") else data
+        print(f"\n{name}: B = {batch}, {steps} steps over {results[0]['samples']:,} samples, ", end="")
         print(f"learning rate {lr:g}, τ = {temperature:g}, {loss}; {split}\n")
         gains = table(results, split)
         if gains:
-            name = "-".join(str(part) for part in (data, encoder, batch, steps))
-            plots.gains(f"{data}, B = {batch}, {steps} steps", gains, path.with_name(f"{path.stem}-{name}.svg"))
+            file = "-".join(str(part) for part in (path.stem, data, encoder, batch, steps))
+            plots.gains(f"{name}, B = {batch}, {steps} steps", gains, path.with_name(f"{file}.svg"))
 
 
 def latest(results: list[Result]) -> list[Result]:

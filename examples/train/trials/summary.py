@@ -24,9 +24,8 @@ class Difference:
     """Half of the 95 % interval of `relative`; NaN with fewer than two seeds."""
 
     def __str__(self) -> str:
-        if self.seeds < 2:
-            return f"{self.relative:+.1%} (one seed)"
-        return f"{self.relative:+.1%} ± {self.half_width:.1%}".replace("%", " %")
+        interval = " (one seed)" if self.seeds < 2 else f" ± {self.half_width:.1%}"
+        return f"{self.relative:+.1%}{interval}".replace("%", " %")
 
     @property
     def is_significant(self) -> bool:
