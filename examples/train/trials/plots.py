@@ -13,6 +13,7 @@ def gains(title: str, rows: dict[str, Difference], path: Path) -> None:
     """A point with its interval for each row: the gain over uniform mini-batches, in per cent."""
     figure, axes = plt.subplots(figsize=(7, 0.6 + 0.35 * len(rows)), layout="constrained")
     axes.axvline(0, color="#888", linewidth=1)
+    axes.margins(y=0.2)
     for place, (name, gain) in enumerate(rows.items()):
         axes.errorbar(100 * gain.relative, -place, xerr=100 * gain.half_width, fmt="o", color=COLORS[0], capsize=3)
     axes.set_yticks([-place for place in range(len(rows))], list(rows))
