@@ -74,6 +74,8 @@ def main() -> None:
     )
     out = args.out / f"{args.modality}{'-quick' if args.quick else ''}.jsonl"
     trials = plans.quick(args.modality) if args.quick else plans.trials(args.modality, args.plan, args.seeds)
+    if not (args.quick or args.report_only or args.data.is_dir()):
+        raise SystemExit(f"--data is {args.data}, which is no folder; docs/evidence.md says what is to be in it")
     if not args.report_only:
         run_all(trials, args.data, out, args.jobs)
     report.report(trials, out)

@@ -9,6 +9,8 @@ from .trial import Trial
 # Learning rate and temperature are those that are best for `uniform` on `dev`, by the plan `tune`.
 PACKAGES = Trial("pairs", "packages", "", encoder="bag", rows=16_000, batch=32, steps=5000, lr=2e-3, temperature=0.05)
 MOLECULES = Trial("graph", "nci1", "", batch=128, lr=1e-2, temperature=0.2)
+SENTENCES = Trial("text", "sentences", "", rows=32_000, batch=64, steps=1500, lr=5e-4, temperature=0.05)
+IMAGES = Trial("image", "", "", rows=32_000, batch=64, steps=2000, lr=2e-3, temperature=0.2, loss="nt_xent")
 BASES = {
     "pairs": [
         PACKAGES,
@@ -21,6 +23,14 @@ BASES = {
         replace(MOLECULES, data="imdb-b", rows=1000, steps=140),
         replace(MOLECULES, data="proteins", rows=1113, steps=160),
         replace(MOLECULES, data="mutag", rows=188, batch=64, steps=40),
+        replace(MOLECULES, data="b3db", rows=7805, steps=1200),
+    ],
+    "text": [SENTENCES],
+    "image": [
+        replace(IMAGES, data="glyphs"),
+        replace(IMAGES, data="fashion"),
+        replace(IMAGES, data="cifar10"),
+        replace(IMAGES, data="fashion10k", rows=8000, steps=1000),
     ],
 }
 """A trial for each data set and encoder, by modality; the first of each is the one that dials are tried on."""
@@ -89,7 +99,9 @@ PLANS: dict[str, Callable[[list[Trial]], list[Trial]]] = {"main": main, "batch":
 
 def trials(modality: str, plan: str, seeds: int) -> list[Trial]:
     """The trials of a plan, all of the first seed before those of the next."""
-    chosen = PLANS[plan](BASES[modality])
+    if plan not in PLANS:
+        raise SystemExit(f"--plan is `{plan}`; choose one of {', '.join(PLANS)}")
+    chosen = PLANS[plan](bases(modality))
     most = {trial.data: max(seeds, SEEDS.get(trial.data, 0)) if plan == "main" else seeds for trial in chosen}
     return [
         replace(trial, seed=seed) for seed in range(max(most.values())) for trial in chosen if seed < most[trial.data]
@@ -98,9 +110,17 @@ def trials(modality: str, plan: str, seeds: int) -> list[Trial]:
 
 def quick(modality: str) -> list[Trial]:
     """A tenth of `main`, two seeds, on a data set of this repository."""
-    base = next(base for base in BASES[modality] if base.data in SHIPPED)
-    small = replace(base, rows=min(base.rows, 4000), steps=min(base.steps, 375))
+    shipped = [base for base in bases(modality) if base.data in SHIPPED]
+    if not shipped:
+        raise SystemExit(f"no data set of this repository has a score for `{modality}`; leave out --quick, give --data")
+    small = replace(shipped[0], rows=min(shipped[0].rows, 4000), steps=min(shipped[0].steps, 375))
     return [replace(arm(small, name), seed=seed) for seed in (0, 1) for name in ARMS]
 
 
-SHIPPED = ("verses", "wordnet", "b3db", "fashion10k", "glosses")
+def bases(modality: str) -> list[Trial]:
+    if modality not in BASES:
+        raise SystemExit(f"--modality is `{modality}`; choose one of {', '.join(BASES)}")
+    return BASES[modality]
+
+
+SHIPPED = ("verses", "b3db", "fashion10k")
