@@ -43,10 +43,13 @@ def append(path: Path, trial: Trial, result: Result) -> None:
 
 
 def revision() -> str:
-    """The commit that is checked out, with a `+` if files differ from it."""
+    """The commit that is checked out, with a `+` if files differ from it; `unknown` outside of a repository."""
     here = Path(__file__).parent
-    commit, changes = (
-        subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+    told = [
+        subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=False)
         for arguments in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "-uno"])
-    )
+    ]
+    if any(run.returncode for run in told):
+        return "unknown"
+    commit, changes = (run.stdout.strip() for run in told)
     return commit + ("+" if changes else "")
