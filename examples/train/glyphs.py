@@ -2,7 +2,7 @@
 
     apt-get download PACKAGE...                              # those below
     for package in fonts-*.deb; do dpkg -x "$package" fonts; done
-    python examples/train/glyphs.py --fonts fonts/usr/share/fonts --out ../shared/data/image/glyphs.parquet
+    python examples/train/glyphs.py --fonts fonts/usr/share/fonts --out evidence-data/image/glyphs.parquet
 
 One row a glyph:
 

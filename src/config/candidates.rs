@@ -15,7 +15,7 @@ pub enum Candidates {
     #[default]
     Auto,
     /// What `"auto"` means if rows are pairs: min(20,000, N / 5), and at least 8; and unless K is given, it is at most
-    /// 32. Those who train on pairs gain from harder mini-batches than others, see docs/evidence.md.
+    /// 32. Training on pairs gained by as hard mini-batches, see docs/evidence.md.
     AutoOfPairs,
     /// So many; 1 to 2³² − 1.
     Number(usize),

@@ -6,7 +6,7 @@ from dataclasses import replace
 from .arms import ARMS, arm
 from .trial import Trial
 
-# Learning rate and temperature are those that are best for `uniform` on `dev`, by the plan `tune`.
+# Learning rate and temperature are the best for `uniform` on `dev` of a few; docs/evidence.md says which were tried.
 PACKAGES = Trial("pairs", "packages", "", encoder="bag", rows=16_000, batch=32, steps=5000, lr=2e-3, temperature=0.05)
 MOLECULES = Trial("graph", "nci1", "", batch=128, lr=1e-2, temperature=0.2)
 SENTENCES = Trial("text", "sentences", "", rows=32_000, batch=64, steps=1500, lr=5e-4, temperature=0.05)
