@@ -43,7 +43,7 @@ def fit(
 
     Prints the loss `every` so many steps, and what `score` says of the model, which is in evaluation mode meanwhile.
     """
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay, fused=True)
     rise = max(0.1, 2 / steps)  # two steps at least, or it divides by zero
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=rise)
     began, mean_loss = time.time(), 0.0

@@ -23,7 +23,7 @@ from training import unit
 
 from .graph_sets import SETS, Union, shapes, views
 from .losses import LOSSES
-from .task import Step, Task, in_parts
+from .task import Step, Task, in_parts, measure_again
 from .trial import Trial
 
 WIDTH, LAYERS = 32, 3
@@ -77,6 +77,7 @@ def open_task(trial: Trial, data: Path) -> Task:
         return Step(loss(a, b, trial.temperature), unit(a + b).detach(), alike(graphs.labels[own]))
 
     def score(name: str) -> dict[str, float]:
+        measure_again(model, lambda rows: model(graphs.union(training[rows])), len(training))
         vectors = in_parts(lambda rows: model(graphs.union(rows)), np.arange(len(graphs)))
         vectors = (vectors - vectors.mean(axis=0)) / vectors.std(axis=0).clip(min=1e-6)
         return {"accuracy": accuracy(vectors, graphs.labels, FOLDS[name])}

@@ -18,7 +18,8 @@ class MiniBatches:
     """The stream of a trial.
 
     Vectors come from the trainer alone, the paper's way: those of each step are pushed. When walks begin, the samples
-    that no step has seen yet are embedded, and all of them every `embed_steps` steps if that is set.
+    that no step has seen yet are embedded, and all of them every `embed_steps` steps if that is set. With `carry` the
+    stale ones are mapped to the present model's space before each graph.
     """
 
     def __init__(self, trial: Trial, task: Task) -> None:
@@ -27,6 +28,7 @@ class MiniBatches:
         self.warm_up = walk.get("warm_up", {}).get("steps", 0)
         self.is_uniform = walk.get("sampler") == "uniform"
         self.pushed = np.zeros(task.samples, bool)
+        self.carried = Carried(task.samples, trial.settings["refresh"]["every_steps"]) if trial.carry else None
         self.spent, self.step = Spent(), 0
         with self.spent:
             self.stream = self._start()
@@ -78,12 +80,46 @@ class MiniBatches:
         else:
             return
         if len(rows):
-            self.stream.handle.push_embeddings(rows, self._embed(rows))
+            self._push(rows, self._embed(rows))
+
+    def _push(self, rows: np.ndarray, vectors: np.ndarray) -> None:
+        self.stream.handle.push_embeddings(rows, vectors)
+        if self.carried:
+            self.carried.take(rows, vectors)
 
     def push(self, vectors: Tensor) -> None:
         """Takes the vectors of the mini-batch that came last."""
         if self.is_uniform:
             return
         with self.spent:
-            self.stream.handle.push_embeddings(self.ids, vectors)
+            self._push(self.ids, vectors.numpy())
+            # A step before that of the next graph, which holds what was pushed before it.
+            if self.carried and self.step > self.warm_up and (self.step + 1) % self.carried.every == 0:
+                self.stream.handle.push_embeddings(*self.carried.stale())
         self.pushed[self.ids] = True
+
+
+class Carried:
+    """The vectors of all samples, in the space of the present model as far as a linear map knows it."""
+
+    def __init__(self, samples: int, every: int) -> None:
+        self.every, self.samples = every, samples
+        self.old = self.new = np.empty((0, 0), np.float32)
+        self.is_new = np.zeros(samples, bool)
+
+    def take(self, rows: np.ndarray, vectors: np.ndarray) -> None:
+        if not len(self.new):
+            self.old, self.new = (np.zeros((self.samples, vectors.shape[1]), np.float32) for _ in range(2))
+        self.new[rows] = vectors
+        self.is_new[rows] = True
+
+    def stale(self) -> tuple[np.ndarray, np.ndarray]:
+        """Samples without a vector since the last call, and theirs by a ridge regression on those that have one."""
+        known = self.is_new & self.old.any(axis=1)
+        stale = np.flatnonzero(~self.is_new & self.old.any(axis=1))
+        before, after = self.old[known], self.new[known]
+        ridge = before.T @ before + 0.01 * len(before) / before.shape[1] * np.eye(before.shape[1], dtype=np.float32)
+        mapped = self.old[stale] @ np.linalg.solve(ridge, before.T @ after)
+        self.new[stale] = mapped / np.linalg.norm(mapped, axis=1, keepdims=True).clip(min=1e-9)
+        self.old, self.is_new = self.new.copy(), np.zeros(self.samples, bool)
+        return stale, self.new[stale]

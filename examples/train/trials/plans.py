@@ -9,13 +9,13 @@ from .trial import Trial
 # Learning rate and temperature are the best for `uniform` on `dev` of a few; docs/evidence.md says which were tried.
 PACKAGES = Trial("pairs", "packages", "", encoder="bag", rows=16_000, batch=32, steps=5000, lr=2e-3, temperature=0.05)
 MOLECULES = Trial("graph", "nci1", "", batch=128, lr=1e-2, temperature=0.2)
-SENTENCES = Trial("text", "sentences", "", rows=32_000, batch=64, steps=1500, lr=5e-4, temperature=0.05)
-IMAGES = Trial("image", "", "", rows=32_000, batch=64, steps=2000, lr=2e-3, temperature=0.2, loss="nt_xent")
+SENTENCES = Trial("text", "sentences", "", rows=16_000, batch=64, steps=750, lr=5e-4, temperature=0.05)
+IMAGES = Trial("image", "", "", rows=16_000, batch=64, steps=750, lr=2e-3, temperature=0.2, loss="nt_xent")
 BASES = {
     "pairs": [
         PACKAGES,
         replace(PACKAGES, encoder="transformer", steps=1500),
-        replace(PACKAGES, data="wordnet", rows=32_000),
+        replace(PACKAGES, data="wordnet", rows=32_000, steps=3000),
         replace(PACKAGES, data="verses", steps=1500),
     ],
     "graph": [
@@ -23,14 +23,14 @@ BASES = {
         replace(MOLECULES, data="imdb-b", rows=1000, steps=140),
         replace(MOLECULES, data="proteins", rows=1113, steps=160),
         replace(MOLECULES, data="mutag", rows=188, batch=64, steps=40),
-        replace(MOLECULES, data="b3db", rows=7805, steps=1200),
+        replace(MOLECULES, data="b3db", rows=7805, steps=600),
     ],
-    "text": [SENTENCES],
+    "text": [SENTENCES, replace(SENTENCES, data="minilm", rows=6400, steps=300, lr=2e-5)],
     "image": [
-        replace(IMAGES, data="glyphs"),
+        replace(IMAGES, data="glyphs", temperature=0.1),
         replace(IMAGES, data="fashion"),
         replace(IMAGES, data="cifar10"),
-        replace(IMAGES, data="fashion10k", rows=8000, steps=1000),
+        replace(IMAGES, data="fashion10k", rows=8000, steps=375),
     ],
 }
 """A trial for each data set and encoder, by modality; the first of each is the one that dials are tried on."""
@@ -65,9 +65,27 @@ def main(bases: list[Trial]) -> list[Trial]:
     return [replace(arm(base, name), test=True) for base in bases for name in ARMS]
 
 
+def hardness(bases: list[Trial]) -> list[Trial]:
+    """Ways to make mini-batches harder than the recommended arm's, on the first two of the data sets."""
+    trials = []
+    for base in bases[:2]:
+        ours = arm(base, "recommended")
+        everyone = {"candidates": "100 %", "builder": "nn_descent"}
+        trials += [
+            arm(base, "uniform"),
+            ours,
+            ours.with_settings("α = 0.5", walk={"restart_probability": 0.5}),
+            ours.with_settings("M = N, α = 0.5", walk={"restart_probability": 0.5}, graph=everyone),
+            ours.with_settings("communities", walk={"sampler": "communities"}),
+            ours.with_settings("communities, M = N", walk={"sampler": "communities"}, graph=everyone),
+            arm(base, "knn"),
+        ]
+    return trials
+
+
 def batch(bases: list[Trial]) -> list[Trial]:
     """Batch sizes at equal steps, and at equal samples seen: which size of uniform mini-batches equals ours at 32?"""
-    base = bases[0]
+    base = replace(bases[0], steps=min(bases[0].steps, 3 * bases[0].rows // bases[0].batch))
     trials = []
     for size in (16, 32, 64, 128, 256):
         steps = {base.steps, base.steps * base.batch // size}
@@ -77,11 +95,25 @@ def batch(bases: list[Trial]) -> list[Trial]:
 
 
 def dials(bases: list[Trial]) -> list[Trial]:
-    """One dial of the recommended arm at a time, on the first data set."""
-    ours = arm(bases[0], "recommended")
+    """One dial of the recommended arm at a time, on the first data set, for three epochs."""
+    base = replace(bases[0], steps=min(bases[0].steps, 3 * bases[0].rows // bases[0].batch))
+    ours = arm(base, "recommended")
     changed = [ours.with_settings(f"{dial} {value}", **new) for dial, of in DIALS.items() for value, new in of]
     fresh = [replace(ours, arm=f"embed_steps {n}", embed_steps=n) for n in (100, 500)]
-    return [arm(bases[0], "uniform"), ours, *changed, *fresh]
+    carried = [
+        replace(ours.with_settings(f"every_steps {n}, carried", refresh={"every_steps": n}), carry=True)
+        for n in (25, 100, 500)
+    ]
+    return [arm(base, "uniform"), ours, *changed, *fresh, *carried]
+
+
+def losses(bases: list[Trial]) -> list[Trial]:
+    """The debiased losses that the paper has beside InfoNCE, at a temperature at which they can work."""
+    return [
+        arm(replace(bases[0], loss=loss, temperature=max(bases[0].temperature, 0.2)), name)
+        for loss in ("nt_xent", "dcl", "hcl")
+        for name in ("uniform", "recommended")
+    ]
 
 
 def tune(bases: list[Trial]) -> list[Trial]:
@@ -94,7 +126,14 @@ def tune(bases: list[Trial]) -> list[Trial]:
     ]
 
 
-PLANS: dict[str, Callable[[list[Trial]], list[Trial]]] = {"main": main, "batch": batch, "dials": dials, "tune": tune}
+PLANS: dict[str, Callable[[list[Trial]], list[Trial]]] = {
+    "main": main,
+    "hardness": hardness,
+    "batch": batch,
+    "dials": dials,
+    "tune": tune,
+    "losses": losses,
+}
 
 
 def trials(modality: str, plan: str, seeds: int) -> list[Trial]:

@@ -37,3 +37,19 @@ class Task:
 def in_parts(embed: Callable[[np.ndarray], Tensor], rows: np.ndarray, size: int = 256) -> np.ndarray:
     """`embed` of all `rows`, `size` at a time: `[rows, dimension]`."""
     return np.concatenate([embed(rows[i : i + size]).numpy() for i in range(0, len(rows), size)])
+
+
+def measure_again(model: nn.Module, encode: Callable[[np.ndarray], Tensor], samples: int) -> None:
+    """Measures the means and variances of BatchNorm over random samples, at most 4,096 of all.
+
+    Those that were kept in training are of its mini-batches, and hard ones vary less than the data do.
+    """
+    norms = [norm for norm in model.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over all that follows
+        norm.train()
+    in_parts(encode, np.random.default_rng(0).permutation(samples)[:4096])
+    for norm in norms:
+        norm.momentum = 0.1
+        norm.eval()

@@ -31,6 +31,8 @@ class Trial:
     """For text, `transformer` or `bag`: two layers, or a mean of words, which takes a tenth of the time."""
     embed_steps: int = 0
     """Embed all samples again so often, in steps; 0: their vectors are those pushed after each step."""
+    carry: bool = False
+    """Whether vectors that no step has pushed since the last graph are mapped to the present model before the next."""
     test: bool = False
     """Whether the test split is scored, too: for final tables alone."""
 
