@@ -198,6 +198,23 @@ pub(crate) fn all_are_candidates(candidates: usize, samples: usize) {
     );
 }
 
+pub(crate) fn near_copies(share: f64) {
+    warn!(
+        share,
+        "this share of the samples have a neighbor that is nearly the same, likely a false negative; set \
+         guards.duplicate_similarity = 0.99, or name a column that tells them in guards.distinct"
+    );
+}
+
+pub(crate) fn above_positive(share: f64) {
+    warn!(
+        share,
+        "this share of the neighbors are more similar to a sample than its own positive is: either the encoder knows too \
+         little yet for hard mini-batches (lengthen walk.warm_up), or they are false negatives (set \
+         guards.max_relative_to_positive = 0.95)"
+    );
+}
+
 pub(crate) fn neighbors_topped_up(samples: usize, graph_version: GraphVersion) {
     warn!(samples, %graph_version, "the index reached too few neighbors of some samples; topped up uniformly");
 }

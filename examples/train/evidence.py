@@ -78,7 +78,7 @@ def main() -> None:
         raise SystemExit(f"--data is {args.data}, which is no folder; docs/evidence.md says what is to be in it")
     if not args.report_only:
         run_all(trials, args.data, out, args.jobs)
-    report.report(trials, out)
+    report.report(trials, out, "main" if args.quick else args.plan)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 //!
 //! A start goes through stages, which `start` lists: open the source and the encoder (`open`), read the rows into the
 //! store, look up where the run stands (`checkpoint::begin`), embed all samples, build the first snapshot, and spawn
-//! the refresh worker and the producer of mini-batches. `checks` refuses settings, columns and rows that do not fit.
+//! the refresh worker and the producer of mini-batches. `checks` refuses settings, columns and rows that do not fit,
+//! and `harm` warns where training may lose.
 
 mod builder;
 mod checks;
+mod harm;
 mod open;
 mod start;
 

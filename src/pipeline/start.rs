@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 
 use super::PipelineBuilder;
 use super::checks::{check_sample_count, check_settings, check_values};
+use super::harm::warn_of_harm;
 use super::open::{Opened, open, open_backend};
 use crate::checkpoint::{self, CheckpointFolder, RunStart};
 use crate::compute::ComputePool;
@@ -92,7 +93,11 @@ impl Startup {
             batch_size: config.walk.batch_size,
             checkpoint_folder,
             embedding_cache: EmbeddingCache::of(&config.encode, &config.store),
-            check_first: Box::new(move |snapshot| check_values(snapshot, &config)),
+            check_first: Box::new(move |snapshot| {
+                check_values(snapshot, &config)?;
+                warn_of_harm(snapshot, &config.guards);
+                Ok(())
+            }),
         })
     }
 

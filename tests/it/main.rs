@@ -32,6 +32,7 @@ mod graph_file;
 mod graph_statistics;
 mod guarded_runs;
 mod guards;
+mod harm;
 mod hnsw;
 mod ipc_lengths;
 mod layers;

@@ -22,6 +22,28 @@ def gains(title: str, rows: dict[str, Difference], path: Path) -> None:
     finish(figure, path)
 
 
+def dials(title: str, panels: dict[str, dict[str, Difference]], own: Difference, path: Path) -> None:
+    """A panel for each dial: the gain of each of its values with its interval, beside that of the defaults."""
+    columns = 3
+    rows = -(-len(panels) // columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(9, 2.2 * rows), layout="constrained", squeeze=False, sharey=True
+    )
+    for axes, (dial, values) in zip(grid.flat, panels.items(), strict=False):
+        axes.axhline(0, color="#888", linewidth=1)
+        axes.axhline(100 * own.relative, color=COLORS[1], linewidth=1, linestyle="dashed")
+        for place, gain in enumerate(values.values()):
+            axes.errorbar(place, 100 * gain.relative, yerr=100 * gain.half_width, fmt="o", color=COLORS[0], capsize=3)
+        long = max(map(len, values)) > 6
+        axes.set_xticks(range(len(values)), list(values), rotation=20 if long else 0, fontsize=8)
+        axes.margins(x=0.15)
+        axes.set_title(dial, loc="left", fontsize=9)
+    for axes in list(grid.flat)[len(panels) :]:
+        axes.set_visible(False)
+    figure.suptitle(f"{title}: gain over uniform, %; dashed: the defaults", x=0.01, ha="left", fontsize=10)
+    finish(figure, path)
+
+
 def curves(title: str, axis: str, lines: dict[str, dict[float, list[float]]], path: Path) -> None:
     """A line for each arm: mean scores over a value on a logarithmic axis, and every seed's as a dot."""
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
