@@ -300,6 +300,10 @@ pub(crate) fn refresh_failed(step: u64, reason: &dyn Display) {
     warn!(step, %reason, "a refresh failed; the old snapshot stays");
 }
 
+pub(crate) fn left_out(step: u64, more: u64) {
+    info!(step, more, "a mini-batch is left out, as the state asks");
+}
+
 pub(crate) fn topped_up(epoch: u64, step: u64, uniform_top_ups: u64) {
     debug!(epoch, step, uniform_top_ups, "the walk ran out of steps; topped up uniformly");
 }

@@ -34,7 +34,7 @@ from .errors import (
 )
 from .handle import Refresh, RefreshHandle
 from .pipeline import Pipeline
-from .stream import Stream
+from .stream import Stream, skip
 
 __all__ = [
     "ArgumentError",
@@ -61,4 +61,5 @@ __all__ = [
     "Stream",
     "TaskDiedError",
     "__version__",
+    "skip",
 ]

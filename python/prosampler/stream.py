@@ -2,14 +2,36 @@
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from ._prosampler import MiniBatch, RawStream, take_log
-from .errors import Error
+from ._prosampler import MiniBatch, RawStream, skip_mini_batches, take_log
+from .errors import ArgumentError, Error
 from .handle import TICK, RefreshHandle
 
 _logger = logging.getLogger("prosampler")
+
+
+def skip(state: Mapping[str, Any], mini_batches: int) -> dict[str, Any]:
+    """The state from which a resumed run leaves out the next ``mini_batches``, as after a spike of the loss.
+
+    They count as delivered, for triggers of refreshes, too: what follows is what would have followed them, on all ranks
+    alike if all resume from this state. They are drawn and gathered, and nobody gets them.
+
+    Args:
+        state: what ``Stream.state`` or ``state_dict`` of an adapter returned.
+        mini_batches: at least 0.
+
+    Raises:
+        ArgumentError: ``mini_batches`` is below 0.
+        StateError: ``state`` is no state.
+    """
+    if mini_batches < 0:
+        raise ArgumentError(f"mini_batches is {mini_batches}; give how many to leave out, 0 or more")
+    if isinstance(within := state.get("stream"), dict):
+        return {**state, "stream": skip(within, mini_batches)}
+    return skip_mini_batches(dict(state), mini_batches)
 
 
 class Stream:
@@ -68,7 +90,7 @@ class Stream:
 
         Call ``keep`` first, then write the trainer's own checkpoint, with the state in it, in any format; it is a few
         numbers and texts. ``Pipeline(…, resume=state)`` continues from there, with the same ``checkpoint.dir``, which
-        must be set.
+        must be set, and ``prosampler.skip`` leaves out a stretch.
         """
         return self._raw.state()
 

@@ -26,6 +26,8 @@ mod _prosampler {
     #[pymodule_export]
     use super::source::wait_for_readers;
     #[pymodule_export]
+    use super::state::skip;
+    #[pymodule_export]
     use super::stream::{RawStream, check_settings};
 
     use super::{Bound, PyModule, PyModuleMethods, PyResult};

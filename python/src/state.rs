@@ -6,6 +6,13 @@ use pyo3::types::PyDict;
 
 use crate::errors::raise;
 
+/// `State::skip`.
+#[pyfunction]
+#[pyo3(name = "skip_mini_batches")]
+pub fn skip<'py>(py: Python<'py>, state: &Bound<'py, PyDict>, mini_batches: u64) -> PyResult<Bound<'py, PyDict>> {
+    write(py, &read(state)?.skip(mini_batches))
+}
+
 pub fn write<'py>(py: Python<'py>, state: &State) -> PyResult<Bound<'py, PyDict>> {
     let text = serde_json::to_string(state).map_err(|e| raise(py, "StateError", &e.to_string()))?;
     Ok(py.import("json")?.call_method1("loads", (text,))?.cast_into::<PyDict>()?)

@@ -259,6 +259,24 @@ def test_a_resumed_run_goes_on_as_the_other_would_have(table, tmp_path):
         start(table, resume=state, seed=3)
 
 
+def test_a_skipped_stretch_is_left_out(table, tmp_path):
+    settings = {"checkpoint": {"dir": tmp_path / "kept"}, "stream": {"epochs": 2}, "seed": 3}
+    with start(table, **settings) as stream:
+        next(stream)
+        state = stream.state()
+        expected = [mini_batch.ids for mini_batch in stream][7:]
+    skipped = prosampler.skip(state, 7)
+    with start(table, resume=skipped, **settings) as stream:
+        assert [mini_batch.ids for mini_batch in stream] == expected
+    # A state of an adapter holds one of a stream.
+    adapters = {"stream": state, "epoch": 0, "within_epoch": True}
+    assert prosampler.skip(adapters, 7) == {**adapters, "stream": skipped}
+    with pytest.raises(prosampler.ArgumentError, match="mini_batches is -1"):
+        prosampler.skip(state, -1)
+    with pytest.raises(prosampler.StateError, match="this is no state"):
+        prosampler.skip({"step": 3}, 1)
+
+
 def test_a_kept_state_outlives_many_refreshes(table, tmp_path):
     settings = {"checkpoint": {"dir": tmp_path / "kept"}, "seed": 3}
     with start(table, **settings) as stream:

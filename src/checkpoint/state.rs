@@ -62,6 +62,9 @@ pub struct State {
     /// What `walk.target_similarity` had learnt at that step; `None` without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub feedback: Option<[u64; 6]>,
+    /// How many mini-batches after `step` a resumed run leaves out; see [`skip`](Self::skip).
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub skips: u64,
     /// Fingerprint of the data set. If it differs, sample ids refer to other rows.
     pub rows: String,
     /// The settings that mini-batches depend on, by their keys in a pipeline file. Values are JSON.
@@ -82,10 +85,20 @@ impl State {
             graph_version,
             graph_used_from_step: 0,
             feedback: None,
+            skips: 0,
             rows,
             settings,
             checksum: String::new(),
         }
+    }
+
+    /// The state from which a resumed run leaves out the next `mini_batches`, as after a spike of the loss.
+    ///
+    /// They count as delivered, for triggers of refreshes, too: what follows is what would have followed them, on all
+    /// ranks alike if all resume from this state. They are drawn and gathered, and nobody gets them.
+    #[must_use]
+    pub fn skip(&self, mini_batches: u64) -> Self {
+        Self { skips: self.skips.saturating_add(mini_batches), ..self.clone() }.sealed()
     }
 
     /// The same state with its checksum, as trainers get it.
@@ -100,6 +113,10 @@ impl State {
         if let Some(feedback) = &self.feedback {
             // This never fails: `text` is a String.
             let _ = writeln!(text, "feedback {feedback:?}");
+        }
+        if self.skips > 0 {
+            // This never fails: `text` is a String.
+            let _ = writeln!(text, "skips {}", self.skips);
         }
         for (key, value) in &self.settings {
             // This never fails: `text` is a String.
@@ -159,6 +176,10 @@ impl State {
         self.step = step + 1;
         self.graph_version = graph_version;
     }
+}
+
+fn is_none(skips: &u64) -> bool {
+    *skips == 0
 }
 
 /// The newest format of a state.

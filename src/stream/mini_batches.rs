@@ -198,28 +198,35 @@ impl Stream for MiniBatchStream {
         if self.is_done {
             return Poll::Ready(None);
         }
-        let step = self.delivered();
-        self.asked.send_if_modified(|asked| std::mem::replace(asked, step) != step);
-        let item = match self.rx.poll_recv(cx) {
-            Poll::Ready(item) => item,
-            Poll::Pending => {
-                self.waiting_since.get_or_insert_with(Instant::now);
-                return Poll::Pending;
-            }
-        };
-        let waited = self.waiting_since.take().map_or(Duration::ZERO, |since| since.elapsed());
-        Poll::Ready(match item {
-            Some(Ok(mini_batch)) => {
-                self.deliver(&mini_batch, waited);
-                Some(Ok(mini_batch))
-            }
-            Some(Err(error)) => {
-                self.is_done = true;
-                self.tasks.abort_all();
-                Some(Err(error))
-            }
-            None => self.end(),
-        })
+        loop {
+            let step = self.delivered();
+            self.asked.send_if_modified(|asked| std::mem::replace(asked, step) != step);
+            let item = match self.rx.poll_recv(cx) {
+                Poll::Ready(item) => item,
+                Poll::Pending => {
+                    self.waiting_since.get_or_insert_with(Instant::now);
+                    return Poll::Pending;
+                }
+            };
+            let waited = self.waiting_since.take().map_or(Duration::ZERO, |since| since.elapsed());
+            return Poll::Ready(match item {
+                Some(Ok(mini_batch)) => {
+                    self.deliver(&mini_batch, waited);
+                    if self.state.skips > 0 {
+                        self.state.skips -= 1;
+                        telemetry::left_out(mini_batch.step, self.state.skips);
+                        continue;
+                    }
+                    Some(Ok(mini_batch))
+                }
+                Some(Err(error)) => {
+                    self.is_done = true;
+                    self.tasks.abort_all();
+                    Some(Err(error))
+                }
+                None => self.end(),
+            });
+        }
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

@@ -83,6 +83,40 @@ async fn a_resumed_run_is_the_uninterrupted_one() {
     }
 }
 
+/// A stretch is left out as if the trainer had taken it and thrown it away: within an epoch, over its end, over a
+/// refresh, and beyond the end of the run.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_skipped_stretch_is_left_out_and_nothing_else() {
+    let dir = TempDir::new().unwrap();
+    let whole = take(&mut builder(&dir.path().join("whole")).start().await.unwrap(), usize::MAX).await;
+    for (at, skipped) in [(0, 5), (3, 1), (10, 0), (20, 25), (29, 2), (31, 40), (80, 500)] {
+        let dir = dir.path().join(format!("{at}-{skipped}"));
+        let mut stream = builder(&dir).start().await.unwrap();
+        take(&mut stream, at).await;
+        let state = stream.state().skip(skipped);
+        drop(stream);
+
+        // Nothing has been left out yet, so that a run that is resumed twice leaves out the same.
+        let mut stream = builder(&dir).resume(state.clone()).start().await.unwrap();
+        assert_eq!(stream.state(), state);
+        let next = take(&mut stream, 4).await;
+        let then = stream.state();
+        assert_eq!(then.skips, 0);
+        drop(stream);
+
+        let rest = take(&mut builder(&dir).resume(then).start().await.unwrap(), usize::MAX).await;
+        let expected = &whole[whole.len().min(at + skipped as usize)..];
+        assert!([next, rest].concat() == expected, "{skipped} from {at}");
+    }
+
+    let state = builder(&dir.path().join("end")).start().await.unwrap().state();
+    assert_eq!(state.skip(2).skip(3), state.skip(5));
+    let mut changed = state.skip(2);
+    changed.skips = 3;
+    let error = builder(&dir.path().join("end")).resume(changed).start().await.unwrap_err();
+    assert!(error.to_string().contains("damaged"), "{error}");
+}
+
 /// Vectors for a few samples, which depend on the step alone.
 fn push(stream: &MiniBatchStream, step: u64) {
     let mut generator = ChaCha8Rng::seed_from_u64(step);

@@ -75,9 +75,11 @@ def hardness(bases: list[Trial]) -> list[Trial]:
             arm(base, "uniform"),
             ours,
             ours.with_settings("α = 0.5", walk={"restart_probability": 0.5}),
+            ours.with_settings("K = 8", graph={"neighbors": 8}),
+            ours.with_settings("M = N", graph=everyone),
             ours.with_settings("M = N, α = 0.5", walk={"restart_probability": 0.5}, graph=everyone),
+            ours.with_settings("M = N, K = 8", graph={**everyone, "neighbors": 8}),
             ours.with_settings("communities", walk={"sampler": "communities"}),
-            ours.with_settings("communities, M = N", walk={"sampler": "communities"}, graph=everyone),
             arm(base, "knn"),
         ]
     return trials
