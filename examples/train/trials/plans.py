@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from .arms import ARMS, arm
-from .trial import Trial
+from .trial import Settings, Trial
 
 # Learning rate and temperature are the best for `uniform` on `dev` of a few; docs/evidence.md says which were tried.
 PACKAGES = Trial("pairs", "packages", "", encoder="bag", rows=16_000, batch=32, steps=5000, lr=2e-3, temperature=0.05)
@@ -67,21 +67,24 @@ def main(bases: list[Trial]) -> list[Trial]:
 
 def hardness(bases: list[Trial]) -> list[Trial]:
     """Ways to make mini-batches harder than the recommended arm's, on the first two of the data sets."""
+    everyone = {"candidates": "100 %", "builder": "nn_descent"}
+    fifth = {"candidates": "20 %", "neighbors": 32}
+    restart = {"walk": {"restart_probability": 0.5}}
+    of_pairs: dict[str, Settings] = {
+        "α = 0.5": restart,
+        "K = 8": {"graph": {"neighbors": 8}},
+        "M = N": {"graph": everyone},
+        "M = N, α = 0.5": {"graph": everyone, **restart},
+        "M = N, K = 8": {"graph": {**everyone, "neighbors": 8}},
+        "communities": {"walk": {"sampler": "communities"}},
+    }
+    of_others: dict[str, Settings] = {"M = N / 5": {"graph": fifth}, "M = N / 5, α = 0.5": {"graph": fifth, **restart}}
     trials = []
     for base in bases[:2]:
         ours = arm(base, "recommended")
-        everyone = {"candidates": "100 %", "builder": "nn_descent"}
-        trials += [
-            arm(base, "uniform"),
-            ours,
-            ours.with_settings("α = 0.5", walk={"restart_probability": 0.5}),
-            ours.with_settings("K = 8", graph={"neighbors": 8}),
-            ours.with_settings("M = N", graph=everyone),
-            ours.with_settings("M = N, α = 0.5", walk={"restart_probability": 0.5}, graph=everyone),
-            ours.with_settings("M = N, K = 8", graph={**everyone, "neighbors": 8}),
-            ours.with_settings("communities", walk={"sampler": "communities"}),
-            arm(base, "knn"),
-        ]
+        harder = of_pairs if base.modality == "pairs" else of_others
+        trials += [arm(base, "uniform"), ours, arm(base, "knn")]
+        trials += [ours.with_settings(name, **settings) for name, settings in harder.items()]
     return trials
 
 
