@@ -1,7 +1,7 @@
 //! The same seed gives the same mini-batches on any number of threads.
 
 use futures::TryStreamExt;
-use prosampler::config::{ComputeConfig, StreamConfig, WalkConfig, WarmUp};
+use prosampler::config::{ComputeConfig, SamplerKind, StreamConfig, WalkConfig};
 use prosampler::graph;
 use prosampler::{ComputePool, GraphVersion, SampleId};
 
@@ -24,7 +24,7 @@ async fn seeds_decide_and_threads_do_not() {
 #[tokio::test]
 async fn digests_tell_whether_ranks_draw_the_same() {
     let run = async |rank, seed, neighbors| {
-        let walk = WalkConfig { warm_up: Some(WarmUp::Epochs(1)), ..walk_config(50) };
+        let walk = WalkConfig { sampler: SamplerKind::Uniform, ..walk_config(50) };
         let stream = StreamConfig { rank, world_size: 2, ..StreamConfig::default() };
         let builder = pipeline(1000, 50).seed(seed).graph(graph_config(40, neighbors)).walk(walk).stream(stream);
         let drawn = builder.start().await.unwrap().map_ok(|mini_batch| (mini_batch.ids, mini_batch.digest));
@@ -34,7 +34,7 @@ async fn digests_tell_whether_ranks_draw_the_same() {
     let (others, of_other_rank) = run(1, 7, 10).await;
     assert!(ids != others && digests == of_other_rank);
     let all_differ = |others: Vec<u64>| digests.iter().zip(others).all(|(one, other)| *one != other);
-    // The graph differs, and the warm-up draws from the rows alone.
+    // Only the graph differs, from which uniform mini-batches are not drawn.
     let (same_ids, of_other_graph) = run(0, 7, 9).await;
     assert!(same_ids == ids && all_differ(of_other_graph));
     assert!(all_differ(run(0, 8, 10).await.1));
