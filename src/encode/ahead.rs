@@ -182,9 +182,11 @@ mod tests {
         for at_once in [1, 3] {
             let pool = ComputePool::new(2).unwrap();
             let work = |task| if task == 5 { panic!("at five") } else { Ok((task, 0)) };
-            let run = || pool.install(|| do_all(&mut Numbers::new(usize::MAX), at_once, work));
+            let mut numbers = Numbers::new(usize::MAX);
+            let run = || pool.install(|| do_all(&mut numbers, at_once, work));
             let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_err();
             assert_eq!(panic.downcast_ref(), Some(&"at five"));
+            assert_eq!(numbers.taken.len(), 5);
         }
     }
 }
