@@ -1,6 +1,6 @@
 """One stream, taken epoch by epoch: what the adapters for trainers share."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ._prosampler import MiniBatch
@@ -23,12 +23,22 @@ class Epochs:
         pipeline: what to start.
         rank, world_size: which share of every mini-batch this process takes.
         progress: whether the start shows bars; by default in a terminal and in a notebook.
+        check: called with each mini-batch that is taken, those that are passed over too.
     """
 
-    def __init__(self, pipeline: Pipeline, rank: int, world_size: int, *, progress: bool | None = None) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        rank: int,
+        world_size: int,
+        *,
+        progress: bool | None = None,
+        check: Callable[[MiniBatch], None] | None = None,
+    ) -> None:
         stream = {"rank": rank, "world_size": world_size, "epochs": _UNBOUNDED}
         self.pipeline = pipeline.with_settings(stream=stream)
         self._progress = progress
+        self._check = check
         self._stream: Stream | None = None
         self._state: dict[str, Any] | None = None
         self._epoch = 0
@@ -75,7 +85,10 @@ class Epochs:
     def _take(self) -> MiniBatch | None:
         """The next mini-batch of this epoch."""
         if self.stream.next_epoch() == self._epoch:
-            return next(self.stream)
+            mini_batch = next(self.stream)
+            if self._check is not None:
+                self._check(mini_batch)
+            return mini_batch
         self._within = False
         return None
 

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import IterableDataset, Sampler, get_worker_info
 
 from ._prosampler import MiniBatch
+from .agreement import Agreement
 from .epochs import Epochs
 from .errors import ForkError
 from .handle import RefreshHandle
@@ -60,7 +61,7 @@ class _Adapter:
         self.batch_size = pipeline.batch_size
         """Samples in a mini-batch, over all ranks."""
         self.drop_last = pipeline.drop_last
-        self._epochs = Epochs(pipeline, *found, progress=progress)
+        self._epochs = Epochs(pipeline, *found, progress=progress, check=Agreement(self.world_size).check)
 
     @property
     def handle(self) -> RefreshHandle:
@@ -105,6 +106,9 @@ class HardNegativeBatchSampler(_Adapter, Sampler[list[int]]):
     Each ``iter`` yields one epoch, in which every sample comes once; graph and embeddings stay from one to the next.
     With several processes each takes its share of every mini-batch. Do not let Accelerate share out the mini-batches a
     second time; or give it a sampler with ``rank=0, world_size=1`` and let it do so.
+
+    If ``torch.distributed`` has as many ranks, they compare the first mini-batch and that of every hundredth step, and
+    all raise ``RankError`` if they draw different ones.
 
     Args:
         pipeline: a ``Pipeline``, or what makes one: a pipeline file or a dict, and ``settings``. If only indices are

@@ -89,6 +89,12 @@ impl MiniBatch {
         self.0.is_warm_up
     }
 
+    /// A hash of the step, the ids over all ranks, and the graph: the same on all ranks that draw the same.
+    #[getter]
+    fn digest(&self) -> u64 {
+        self.0.digest
+    }
+
     /// The columns' names, in order.
     #[getter]
     fn column_names(&self) -> Vec<String> {

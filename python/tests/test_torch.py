@@ -11,6 +11,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 import prosampler
 from prosampler import Pipeline
+from prosampler.agreement import Drawn, difference
 from prosampler.torch import HardNegativeBatchSampler, HardNegativeDataset
 
 
@@ -192,6 +193,29 @@ def test_two_processes_share_every_mini_batch(table, tmp_path):
     joined = [a + b for a, b in zip(one["steps"], two["steps"], strict=True)]
     with pipeline(table, stream={"epochs": 2}).start() as stream:
         assert joined == [mini_batch.ids for mini_batch in stream]
+
+
+def disagree_as_a_rank(rank, world_size, folder):
+    """One of several processes with a seed of its own."""
+    store = torch.distributed.FileStore(f"{folder}/store", world_size)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=world_size)
+    sampler = HardNegativeBatchSampler(pipeline(vectors(1000), seed=rank))
+    with pytest.raises(prosampler.RankError, match="at step 0, the samples or graphs of ranks 0 and 1 differ; give"):
+        next(iter(sampler))
+    sampler.close()
+    torch.distributed.destroy_process_group()
+
+
+def test_processes_that_draw_differently_all_stop(tmp_path):
+    torch.multiprocessing.spawn(disagree_as_a_rank, (2, tmp_path), nprocs=2)
+
+
+def test_a_disagreement_is_named():
+    one = Drawn(step=100, graph_version=3, digest=7)
+    assert difference([one, one, one]) is None
+    assert "rank 2 at step 200; resume" in difference([one, one, one._replace(step=200)])
+    assert "graph 3 and rank 1 graph 4; set" in difference([one, one._replace(graph_version=4)])
+    assert "step 100, the samples or graphs of ranks 0 and 1 differ" in difference([one, one._replace(digest=8)])
 
 
 def follow_rank(rank, world_size, folder, tiny_folder, texts):
