@@ -8,6 +8,7 @@ import torch
 from conftest import SMALL
 from onnx import TensorProto, helper, numpy_helper
 
+
 #: Settings with which a run embeds the column `vector` by the export in a folder.
 def settings(folder, **more):
     encode = {"model": Path(folder) / "model.onnx", "feature": "tensor", "column": "vector"}

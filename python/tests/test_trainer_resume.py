@@ -1,13 +1,11 @@
 """Trainings that are resumed from their checkpoints have the mini-batches of one that was never stopped."""
 
-import shutil
-
 import pytest
 from encoders import Encoder, Rows, export, settings
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
-from prosampler import Pipeline, StateError
+from prosampler import Pipeline
 from prosampler.accelerate import AccelerateBatchSampler
 from prosampler.transformers import RefreshCallback
 
@@ -34,8 +32,8 @@ def train(table, folder, *, resume=None, accumulation=1, every_steps=10, **argum
     model = Encoder()
     callback = RefreshCallback(sampler, model, folder / "model.onnx", every_steps=every_steps)
     args = TrainingArguments(
-        str(folder / "out"), learning_rate=0.05, lr_scheduler_type="constant", report_to="none", use_cpu=True, disable_tqdm=True,
-        remove_unused_columns=False, gradient_accumulation_steps=accumulation, logging_steps=5, save_only_model=False,
+        str(folder / "out"), learning_rate=0.05, lr_scheduler_type="constant", report_to="none", use_cpu=True,
+        disable_tqdm=True, remove_unused_columns=False, gradient_accumulation_steps=accumulation, logging_steps=5,
         **arguments,
     )  # fmt: skip
     trainer = WithSampler(model, args, train_dataset=Rows(table), callbacks=[callback])
