@@ -69,17 +69,25 @@ class Epochs:
 
     def __len__(self) -> int:
         """The number of mini-batches in an epoch. The first use starts the stream."""
-        if self._stream is None and self._state is None and (kept := self.pipeline.newest_kept_state()):
+        if self._stream is None and self._state is None:
             # Trainers ask for the length before they say which state they go on from.
+            self._start_provisionally()
+        stream = self._stream if self._is_provisional and self._stream is not None else self.stream
+        return stream.mini_batches_per_epoch
+
+    def _start_provisionally(self) -> None:
+        """Starts the stream at the newest state in the checkpoint folder, if there is one."""
+        if (kept := self.pipeline.newest_kept_state()) is None:
+            return
+        try:
+            self._stream = self._open(kept)
+            self._is_provisional = True
+        except StateError as refused:
+            # With other settings this can only be another run; where the library refuses that too, both are of use.
             try:
-                self._stream = self._open(kept)
-                self._is_provisional = True
-            except StateError:
-                # It is no state of these settings.
-                pass
-        if self._is_provisional and self._stream is not None:
-            return self._stream.mini_batches_per_epoch
-        return self.stream.mini_batches_per_epoch
+                self.start()
+            except StateError as error:
+                raise StateError(f"{error}. To resume it: {refused}") from refused
 
     def __iter__(self) -> Iterator[MiniBatch]:
         # A generator, so nothing happens before the first mini-batch is asked for.

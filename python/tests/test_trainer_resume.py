@@ -1,6 +1,7 @@
 """Trainings that are resumed from their checkpoints have the mini-batches of one that was never stopped."""
 
 import pytest
+from conftest import SMALL
 from encoders import Encoder, Rows, export, settings
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -24,9 +25,10 @@ class WithSampler(Trainer):
         return self.accelerator.prepare(DataLoader(self.train_dataset, batch_sampler=self.sampler))
 
 
-def train(table, folder, *, resume=None, accumulation=1, every_steps=10, reporters=(), **arguments):
+def train(table, folder, *, resume=None, accumulation=1, every_steps=10, reporters=(), walk=None, **arguments):
     """Trains in a folder; gives the trainer after that, and the samples of each mini-batch."""
-    pipeline = Pipeline(settings(folder, checkpoint={"dir": folder / "run"}, seed=5), data=table)
+    run = {"checkpoint": {"dir": folder / "run"}, "walk": {**SMALL["walk"], **(walk or {})}, "seed": 5}
+    pipeline = Pipeline(settings(folder, **run), data=table)
     sampler = AccelerateBatchSampler(pipeline)
     model = Encoder()
     callback = RefreshCallback(sampler, model, folder / "model.onnx", every_steps=every_steps)
@@ -90,6 +92,8 @@ def test_a_new_training_is_refused_the_folder_of_another(table, tmp_path):
     train(table, tmp_path, max_steps=10, save_strategy="steps", save_steps=5)
     with pytest.raises(StateError, match="holds a run that was saved at step 10"):
         train(table, tmp_path, max_steps=5, save_strategy="no")
+    with pytest.raises(StateError, match=r"saved at step 10.* made with walk.batch_size = 32, and now it is 16"):
+        train(table, tmp_path, resume=True, max_steps=15, save_strategy="no", walk={"batch_size": 16})
 
 
 class Reporter(TrainerCallback):
