@@ -55,11 +55,11 @@ class AccelerateBatchSampler(HardNegativeBatchSampler):
         self.epochs.start()
         self._handed_out = self.epochs.state_dict()
         for ids in super().__iter__():
-            ahead = self.epochs.state_dict()
             # Of `world_size` lists in turn, Accelerate gives each process one: this process's slice in any case.
             for _ in range(self.world_size):
                 yield ids
-            self._handed_out = ahead
+            # It has handed these out when it asks for the next.
+            self._handed_out = self.epochs.state_dict()
         self._handed_out = None
 
     def state_dict(self) -> dict[str, Any]:
