@@ -133,7 +133,8 @@ class HardNegativeDataset(_Adapter, IterableDataset[Any]):
     """Whole mini-batches: ``DataLoader(dataset, batch_size=None)``.
 
     Each item is ``transform(mini_batch)``, and each ``iter`` yields one epoch. Use at most one worker, since each would
-    yield the same.
+    yield the same. With several processes each takes its share of every mini-batch; ``Accelerator.prepare`` would share
+    out the shares a second time, so leave such a loader out of it.
 
     Args:
         pipeline: a ``Pipeline``, or what makes one: a pipeline file or a dict, and ``settings``.

@@ -91,6 +91,9 @@ class RefreshCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Called by the trainer, which has written its own part of the checkpoint by then."""
+        if state.is_hyper_param_search:
+            # Trials have folders of their own, and none is resumed.
+            return
         self.core.save(Path(args.output_dir, f"checkpoint-{state.global_step}"))
 
     def on_log(

@@ -8,6 +8,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from prosampler import Pipeline, StateError
 from prosampler.accelerate import AccelerateBatchSampler
+from prosampler.callbacks import EncoderRefresh
+from prosampler.torch import HardNegativeBatchSampler
 from prosampler.transformers import RefreshCallback
 
 #: 1,000 samples in mini-batches of 32.
@@ -123,3 +125,24 @@ def test_numbers_join_the_log(table, tmp_path):
         assert logs[0]["prosampler/trainer_wait"] >= 0
         mean = sum(mini_batch.similarity for mini_batch in expected) / 5
         assert logs[0]["prosampler/similarity"] == pytest.approx(mean)
+
+
+def test_a_callback_that_could_not_keep_its_promise_is_refused(table, tmp_path, monkeypatch):
+    def callback(**options):
+        run = HardNegativeBatchSampler(Pipeline(settings(tmp_path), data=table))
+        return EncoderRefresh(run, Encoder(), tmp_path / "model.onnx", **options)
+
+    # The export before would be replaced while it is read.
+    with pytest.raises(
+        ValueError, match=r"every_steps is 2, 6 mini-batches, of which the loader reads 4 ahead; .* to 3"
+    ):
+        callback(every_steps=2).begin(accumulation=3)
+    export(Encoder(), tmp_path / "model.onnx")
+    late = callback(every_steps=10)
+    assert len(late.run) == EPOCH
+    with pytest.raises(StateError, match="the stream has started"):
+        late.begin()
+    late.run.close()
+    monkeypatch.setattr("prosampler.callbacks._world_size", lambda: 2)
+    with pytest.raises(ValueError, match="leave wait=True"):
+        callback(every_steps=10, wait=False).begin()
