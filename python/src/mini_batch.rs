@@ -95,6 +95,16 @@ impl MiniBatch {
         self.0.digest
     }
 
+    /// What happened while it was filled: samples that guards ``refused`` (each guard counts one at most once), and
+    /// places that were left empty for that, ``short``. Those of other ranks too.
+    #[getter]
+    fn counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let counts = PyDict::new(py);
+        counts.set_item("refused", self.0.counts.refused())?;
+        counts.set_item("short", self.0.counts.short)?;
+        Ok(counts)
+    }
+
     /// The columns' names, in order.
     #[getter]
     fn column_names(&self) -> Vec<String> {

@@ -238,10 +238,10 @@ def follow_rank(rank, world_size, folder, tiny_folder, texts):
         SMALL,
         data=table_of(texts),
         encode={"model": path, "column": "text", "max_tokens": 32},
-        refresh={"swap_after_steps": 6},
         transform=lambda mini_batch: mini_batch,
     )
     refresh = EncoderRefresh(dataset, encoder, path, every_steps=5)
+    refresh.begin()
     optimizer = torch.optim.Adam(encoder.parameters(), 1e-3)
     seen = []
     for mini_batch in dataset:
@@ -253,7 +253,7 @@ def follow_rank(rank, world_size, folder, tiny_folder, texts):
             if parameter.grad is not None:
                 torch.distributed.all_reduce(parameter.grad)
         optimizer.step()
-        refresh.step(mini_batch.step + 1)
+        refresh.step()
         seen.append((mini_batch.ids, mini_batch.graph_version, mini_batch.model_version))
     with open(f"{folder}/{rank}.json", "w") as file:
         json.dump(seen, file)
@@ -272,8 +272,8 @@ def test_two_processes_swap_graphs_at_the_same_step(glosses, tiny_folder, tmp_pa
     torch.multiprocessing.spawn(follow_rank, (2, tmp_path, tiny_folder, texts), nprocs=2)
     one, two = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert [versions for _, *versions in one] == [versions for _, *versions in two]
-    # A refresh after steps 5, 10 and 15, each used six steps later.
-    assert [versions for _, *versions in one] == [[1, 1]] * 11 + [[2, 2]] * 5
+    # A refresh at steps 5 and 10, each used one step later.
+    assert [versions for _, *versions in one] == [[1, 1]] * 6 + [[2, 2]] * 5 + [[3, 3]] * 5
     assert sorted(i for ids, *_ in one + two for i in ids) == list(range(512))
 
 
