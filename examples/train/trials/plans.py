@@ -76,11 +76,11 @@ def hardness(bases: list[Trial]) -> list[Trial]:
         "M = N": {"graph": everyone},
         "M = N, α = 0.5": {"graph": everyone, **restart},
         "M = N, K = 8": {"graph": {**everyone, "neighbors": 8}},
-        "communities": {"walk": {"sampler": "communities"}},
     }
     of_others: dict[str, Settings] = {"M = N / 5": {"graph": fifth}, "M = N / 5, α = 0.5": {"graph": fifth, **restart}}
     trials = []
-    for base in bases[:2]:
+    # Of text, the second is the one that is fine-tuned.
+    for base in bases[: 1 if bases[0].modality == "text" else 2]:
         ours = arm(base, "recommended")
         harder = of_pairs if base.modality == "pairs" else of_others
         trials += [arm(base, "uniform"), ours, arm(base, "knn")]
