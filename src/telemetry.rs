@@ -387,7 +387,7 @@ pub(crate) fn rank_left(rank: usize, step: u64) {
 
 #[cfg(feature = "serve")]
 pub(crate) fn run_restarted(step: u64) {
-    info!(step, "the run is started anew at the state of a client");
+    info!(step, "the run goes on from a kept state");
 }
 
 #[cfg(feature = "serve")]

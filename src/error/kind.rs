@@ -101,7 +101,20 @@ mod tests {
     /// Every kind. The match makes a new one come here, and then into the list.
     fn all() -> Vec<ErrorKind> {
         use ErrorKind::*;
-        let all = vec![Config, Source, NotFound, File, OnnxRuntime, Model, Encode, Argument, State, Refresh, Server, TaskDied];
+        let all = vec![
+            Config,
+            Source,
+            NotFound,
+            File,
+            OnnxRuntime,
+            Model,
+            Encode,
+            Argument,
+            State,
+            Refresh,
+            Server,
+            TaskDied,
+        ];
         for kind in &all {
             match kind {
                 Config | Source | NotFound | File | OnnxRuntime | Model | Encode | Argument | State | Refresh

@@ -51,7 +51,14 @@ pub struct PipelineBuilder {
 
 impl PipelineBuilder {
     pub(super) fn new(config: PipelineConfig) -> Self {
-        Self { config, source: None, encoder: None, state: None, progress: ProgressSink::new(|_| {}), is_for_all_ranks: false }
+        Self {
+            config,
+            source: None,
+            encoder: None,
+            state: None,
+            progress: ProgressSink::new(|_| {}),
+            is_for_all_ranks: false,
+        }
     }
 
     /// Sets the source of the rows; replaces `source.uri`.

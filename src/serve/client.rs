@@ -371,7 +371,11 @@ impl Pump {
     }
 
     /// Moves mini-batches until the run ends, or the trainer is gone.
-    async fn pump(&mut self, session: &mut Session, tx: &mpsc::Sender<Result<(MiniBatch, State)>>) -> Result<(), Status> {
+    async fn pump(
+        &mut self,
+        session: &mut Session,
+        tx: &mpsc::Sender<Result<(MiniBatch, State)>>,
+    ) -> Result<(), Status> {
         loop {
             tokio::select! {
                 taken = self.taken_steps.recv() => {

@@ -1,5 +1,7 @@
 //! Mini-batches to one client.
 
+use std::time::Duration;
+
 use arrow_flight::FlightData;
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
@@ -37,18 +39,14 @@ pub(super) fn by_credits(
         send(&tx, schema_frame(&seat.schema, &seat.hello)?, &options).await?;
         let mut credit = first.credits;
         loop {
-            let next = async {
-                if credit == 0 { std::future::pending().await } else { seat.next().await }
-            };
+            // A client that has given credits waits for the server, and need not say anything.
+            let patience = if credit == 0 { options.max_idle } else { Duration::MAX };
+            let next = async { if credit == 0 { std::future::pending().await } else { seat.next().await } };
             tokio::select! {
                 // A message may end the exchange, so it comes first.
                 biased;
-                message = within(options.max_idle, messages.message()), if credit == 0 => {
+                message = within(patience, messages.message()) => {
                     let Some(message) = message?? else { return Ok(()) };
-                    credit = seat.accept(&message.app_metadata, credit).await?;
-                }
-                message = messages.message(), if credit > 0 => {
-                    let Some(message) = message? else { return Ok(()) };
                     credit = seat.accept(&message.app_metadata, credit).await?;
                 }
                 held = next => {

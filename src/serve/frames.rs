@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Float32Type, Schema, SchemaRef, UInt32Type, UInt64Type};
-use arrow::ipc::writer::{CompressionContext, DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
+use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
 use arrow_flight::{FlightData, SchemaAsIpc};
 use serde::Serialize;
 use tonic::Status;
@@ -34,7 +34,7 @@ pub(super) fn frame(mini_batch: &MiniBatch, state: &State, most: usize) -> Resul
     };
     let (options, mut tracker) = (IpcWriteOptions::default(), DictionaryTracker::new(false));
     let (_, encoded) = IpcDataGenerator::default()
-        .encode(&rows, &mut tracker, &options, &mut CompressionContext::default())
+        .encode(&rows, &mut tracker, &options, &mut IpcWriteContext::default())
         .map_err(|error| Status::internal(format!("cannot encode a mini-batch: {error}")))?;
     let frame = FlightData::from(encoded).with_app_metadata(json(&facts)?);
     let bytes = frame.data_body.len() + frame.data_header.len() + frame.app_metadata.len();

@@ -72,10 +72,16 @@ pub(super) struct Seat {
 }
 
 impl Job {
-    /// Starts the run, with `window` mini-batches held at most.
+    /// Starts the run, with `window` mini-batches held at most, at the newest state that was kept if there is one.
     pub async fn start(make: MakePipeline, window: usize) -> Result<Self> {
-        let builder = make();
+        let mut builder = make();
         let world_size = builder.config.stream.world_size;
+        if let Some(dir) = &builder.config.checkpoint.dir
+            && let Some(state) = State::newest_kept(dir)?
+        {
+            telemetry::run_restarted(state.step);
+            builder = builder.resume(state);
+        }
         let stream = builder.for_all_ranks().start().await?;
         let run = Mutex::new(Run::new(stream, world_size));
         Ok(Self { make, world_size, window, run, changed: Notify::new() })

@@ -94,9 +94,8 @@ impl Server {
 }
 
 fn tls(files: &TlsFiles) -> Result<ServerTlsConfig> {
-    let read = |path: &Path| {
-        std::fs::read(path).map_err(|cause| Error::Io { action: "read", path: path.to_owned(), cause })
-    };
+    let read =
+        |path: &Path| std::fs::read(path).map_err(|cause| Error::Io { action: "read", path: path.to_owned(), cause });
     let identity = Identity::from_pem(read(&files.certificate)?, read(&files.key)?);
     Ok(ServerTlsConfig::new().identity(identity).timeout(KEEPALIVE))
 }

@@ -9,8 +9,8 @@ use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::{
-    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest,
-    HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket,
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse,
+    PollInfo, PutResult, SchemaResult, Ticket,
 };
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::exchange;
 use super::frames::status;
 use super::job::Job;
-use super::messages::{self, ACTIONS, RefreshResult};
+use super::messages::{ACTIONS, RefreshResult};
 use super::options::ServeOptions;
 use crate::checkpoint::State;
 use crate::sample::SampleId;
@@ -105,9 +105,8 @@ impl FlightService for Service {
     }
 
     async fn list_actions(&self, _: Request<Empty>) -> Answer<Self::ListActionsStream> {
-        let actions = ACTIONS.map(|(name, description)| {
-            Ok(ActionType { r#type: name.to_owned(), description: description.to_owned() })
-        });
+        let actions = ACTIONS
+            .map(|(name, description)| Ok(ActionType { r#type: name.to_owned(), description: description.to_owned() }));
         Ok(Response::new(stream::iter(actions).boxed()))
     }
 

@@ -218,6 +218,20 @@ async fn trainers_go_on_from_a_kept_state() {
     }
     assert!(rest == in_process(0, 2).await[12..]);
     assert!(second.await.unwrap().unwrap() == in_process(1, 2).await[12..]);
+
+    // Another server goes on from the state that was kept last.
+    drop(server);
+    let folder = dir.path().to_owned();
+    let server = Running::start(move || builder(2, Some(&folder)), ServeOptions::default()).await;
+    let mut options = rank(1, 2);
+    options.state = Some(state);
+    let again: Vec<_> = {
+        let mut other = options.clone();
+        other.rank = 0;
+        tokio::spawn(server.stream(other).await.unwrap().try_collect::<Vec<_>>());
+        server.stream(options).await.unwrap().try_collect().await.unwrap()
+    };
+    assert!(again == in_process(1, 2).await[12..]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -86,7 +86,10 @@ async fn nonsense_is_refused_by_name() {
         (vec![first(r#"{"rank": 3}"#, "")], "rank 3 of 1"),
         (vec![first(r#"{"world_size": 4}"#, "")], "4 ranks"),
         (vec![first("{}", r#"{"credits": -1}"#)], "credits are wrong"),
-        (vec![first("{}", r#"{"credits": 2, "taken": 7}"#), FlightData::new().with_app_metadata(r#"{"taken": 7}"#)], "said to be taken"),
+        (
+            vec![first("{}", r#"{"credits": 2, "taken": 7}"#), FlightData::new().with_app_metadata(r#"{"taken": 7}"#)],
+            "said to be taken",
+        ),
         (vec![first(r#"{"state": {"step": 3}}"#, "")], "missing field"),
     ];
     for (messages, expected) in cases {
