@@ -15,7 +15,7 @@
 //! grouped, a device that builds a graph, a snapshot that was published (`graph_version`, `model_version`, `step`,
 //! `seconds`) and how its refresh spent the time (`store`, `model`, `encode`, `graph`, `checkpoint`), drift
 //! (`cosine_shift`, `overlap`), a refresh that was skipped or cancelled (`step`), samples that were added, the end of
-//! the stream.
+//! the stream, and who has embedded how many samples (`here`, `before`, `elsewhere`).
 //!
 //! Events at WARN are fallbacks, and failures that the run survives: damaged rows and files, samples that were skipped,
 //! providers and devices that cannot be used, refreshes that failed, checkpoints that could not be written,
@@ -103,6 +103,38 @@ pub(crate) fn embeddings_removed(dir: &Path, bytes: u64) {
 
 pub(crate) fn embeddings_not_kept(dir: &Path, reason: &dyn Display) {
     warn!(dir = %dir.display(), %reason, "embeddings made from here on are not kept for later runs");
+}
+
+/// `here` are samples that this process has embedded, `before` and `elsewhere` those that earlier runs and other
+/// processes have.
+pub(crate) fn embedded(here: usize, before: usize, elsewhere: usize) {
+    info!(here, before, elsewhere, "samples that were embedded here, or read: of earlier runs, and of other processes");
+}
+
+pub(crate) fn rows_awaited(samples: usize) {
+    info!(samples, "other processes are embedding these samples; waiting for them");
+}
+
+pub(crate) fn claim_ignored(path: &Path, awaited: Duration) {
+    let path = path.display();
+    warn!(%path, awaited = awaited.as_secs_f64(), "another process embeds these samples for too long; this one does too");
+}
+
+pub(crate) fn not_claimed(path: &Path, reason: &dyn Display) {
+    let path = path.display();
+    warn!(%path, %reason, "no lock here, so other processes may embed the same samples as this one");
+}
+
+pub(crate) fn embeds_alone(world_size: usize) {
+    warn!(
+        world_size,
+        "every rank embeds all samples by itself; to embed them once, set store.cache_dir or encode.cache_dir to a \
+         folder that all ranks reach, with an encode.cache_limit above 0"
+    );
+}
+
+pub(crate) fn no_identity(encoder: &str, world_size: usize) {
+    info!(encoder, world_size, "the encoder has no identity, so every rank runs it over all samples");
 }
 
 #[cfg(feature = "onnx")]

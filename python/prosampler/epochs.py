@@ -1,6 +1,6 @@
 """One stream, taken epoch by epoch: what the adapters for trainers share."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ._prosampler import MiniBatch
@@ -8,6 +8,7 @@ from .errors import StateError
 from .handle import RefreshHandle
 from .pipeline import Pipeline
 from .stream import Stream
+from .training import Training
 
 _UNBOUNDED = 2**62
 
@@ -23,28 +24,53 @@ class Epochs:
         pipeline: what to start.
         rank, world_size: which share of every mini-batch this process takes.
         progress: whether the start shows bars; by default in a terminal and in a notebook.
+        check: called with each mini-batch that is taken, those that are passed over too.
     """
 
-    def __init__(self, pipeline: Pipeline, rank: int, world_size: int, *, progress: bool | None = None) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        rank: int,
+        world_size: int,
+        *,
+        progress: bool | None = None,
+        check: Callable[[MiniBatch], None] | None = None,
+    ) -> None:
         stream = {"rank": rank, "world_size": world_size, "epochs": _UNBOUNDED}
         self.pipeline = pipeline.with_settings(stream=stream)
+        self.training: Training | None = None
+        """What the trainer has done with its mini-batches, if a callback follows it."""
         self._progress = progress
+        self._check = check
         self._stream: Stream | None = None
         self._state: dict[str, Any] | None = None
+        self._is_provisional = False
+        """Whether the stream stands at the newest state in the checkpoint folder, which nobody has asked for yet."""
         self._epoch = 0
         """Of the mini-batch that was taken last."""
         self._within = False
         """Whether that epoch may have more."""
         self._continues = False
+        self._to_skip = 0
         self._target = 0
 
     @property
     def stream(self) -> Stream:
         """The stream. The first use starts it, which embeds the whole data set."""
+        if self._is_provisional:
+            # No state was loaded, so this is another run; the library says what is in the way.
+            self.close()
         if self._stream is None:
-            pipeline = self.pipeline if self._state is None else self.pipeline.resumed(self._state)
-            self._stream = pipeline.start(progress=self._progress)
+            self._stream = self._open(self._state)
         return self._stream
+
+    def start(self) -> None:
+        """Starts the stream, if it has not started."""
+        self._stream = self.stream
+
+    def _open(self, state: Mapping[str, Any] | None) -> Stream:
+        pipeline = self.pipeline if state is None else self.pipeline.resumed(state)
+        return pipeline.start(progress=self._progress)
 
     @property
     def handle(self) -> RefreshHandle:
@@ -53,12 +79,32 @@ class Epochs:
 
     def __len__(self) -> int:
         """The number of mini-batches in an epoch. The first use starts the stream."""
-        return self.stream.mini_batches_per_epoch
+        if self._stream is None and self._state is None:
+            # Trainers ask for the length before they say which state they go on from.
+            self._start_provisionally()
+        stream = self._stream if self._is_provisional and self._stream is not None else self.stream
+        return stream.mini_batches_per_epoch
+
+    def _start_provisionally(self) -> None:
+        """Starts the stream at the newest state in the checkpoint folder, if there is one."""
+        if (kept := self.pipeline.newest_kept_state()) is None:
+            return
+        try:
+            self._stream = self._open(kept)
+            self._is_provisional = True
+        except StateError as refused:
+            # With other settings this can only be another run; where the library refuses that too, both are of use.
+            try:
+                self.start()
+            except StateError as error:
+                raise StateError(f"{error}. To resume it: {refused}") from refused
 
     def __iter__(self) -> Iterator[MiniBatch]:
         # A generator, so nothing happens before the first mini-batch is asked for.
-        goes_on = self._continues and self._within
+        goes_on = self._continues and self._within and self._target <= self._epoch
         self._continues = False
+        if self.training is not None:
+            self.training.leave()
         if not goes_on:
             while self._within:
                 self._take()
@@ -70,14 +116,23 @@ class Epochs:
                 return
             self._epoch, self._within = begun, True
         while (mini_batch := self._take()) is not None:
+            if self.training is not None:
+                self.training.give(mini_batch, self.state_dict())
             yield mini_batch
 
     def _take(self) -> MiniBatch | None:
         """The next mini-batch of this epoch."""
         if self.stream.next_epoch() == self._epoch:
-            return next(self.stream)
+            mini_batch = next(self.stream)
+            if self._check is not None:
+                self._check(mini_batch)
+            return mini_batch
         self._within = False
         return None
+
+    def taken(self) -> int:
+        """Mini-batches that were taken from the run, over all epochs."""
+        return int(self.stream.state()["step"])
 
     def set_epoch(self, epoch: int) -> None:
         """Makes the next ``iter`` begin with this epoch, from 0, or a later one if it has begun already."""
@@ -88,10 +143,11 @@ class Epochs:
         state = self._state if self._stream is None else self._stream.state()
         return {"stream": state, "epoch": self._epoch, "within_epoch": self._within}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, Any], *, trainer_skips: bool = False) -> None:
         """Continues from a ``state_dict``, in the middle of its epoch; a running stream is ended.
 
-        The pipeline must have the ``checkpoint.dir`` of the state's run.
+        The pipeline must have the ``checkpoint.dir`` of the state's run. If ``trainer_skips``, the trainer takes as
+        many mini-batches as the epoch has had and throws them away: ``skipped`` says how many.
         """
         try:
             state, epoch, within = (state_dict[key] for key in ("stream", "epoch", "within_epoch"))
@@ -100,9 +156,28 @@ class Epochs:
         self.close()
         self._state, self._epoch, self._within = state, epoch, within
         self._continues = True
+        self._to_skip = state["step"] - state["epoch_began_at_step"] if trainer_skips and within else 0
+        if self.training is not None:
+            self.training = Training(dict(state_dict))
+
+    def skipped(self) -> int:
+        """How many mini-batches the trainer takes first and throws away, since it has had them. 0 when asked again."""
+        skipped, self._to_skip = self._to_skip, 0
+        return skipped
+
+    def follow(self, refresh: Mapping[str, Any]) -> None:
+        """Follows the training from here on, with these settings of ``refresh``. The stream must not have started."""
+        if self._stream is not None:
+            raise StateError(
+                "the stream has started, and the callback comes too late to set when it refreshes; give the callback "
+                "to the trainer when that is made, and use the sampler after that"
+            )
+        self.pipeline = self.pipeline.with_settings(refresh=refresh)
+        self.training = Training()
 
     def close(self) -> None:
         """Ends the stream and its threads."""
         if self._stream is not None:
             self._stream.close()
             self._stream = None
+        self._is_provisional = False

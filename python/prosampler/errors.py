@@ -46,6 +46,10 @@ class StateError(Error):
     """A state that cannot be resumed."""
 
 
+class RankError(Error):
+    """Ranks that share mini-batches draw different ones; the message says how they differ."""
+
+
 class RefreshError(Error):
     """A refresh failed, or was cancelled; the run goes on with the graph before."""
 

@@ -6,14 +6,20 @@ from typing import Any
 import lightning
 import torch
 
-from .callbacks import EncoderRefresh, HasHandle
+from .callbacks import EncoderRefresh, Run, read_ahead
 
 
 class RefreshCallback(lightning.Callback):  # type: ignore[misc]
-    """Exports the encoder and refreshes the run every n steps.
+    """Keeps a run and a training together: refreshes every n steps, checkpoints, and numbers in the trainer's log.
+
+    - The encoder is exported every n steps, in time for the run's refresh: see
+      ``prosampler.callbacks.EncoderRefresh``.
+    - With a ``checkpoint.dir``, the run's state is in Lightning's checkpoints, and ``fit(ckpt_path=…)`` continues with
+      the mini-batches of a training that was never stopped.
+    - Numbers on the mini-batches are logged by ``log_dict``: see ``EncoderRefresh.log``.
 
     Args:
-        run: the stream or sampler whose graph is to be refreshed.
+        run: a sampler or data set whose graph is to be refreshed, and whose stream has not started.
         model: the encoder, which is often a part of the module that the trainer has.
         path: the run's ``encode.model``.
         every_steps: n, in optimiser steps.
@@ -21,15 +27,36 @@ class RefreshCallback(lightning.Callback):  # type: ignore[misc]
     """
 
     def __init__(
-        self, run: HasHandle, model: torch.nn.Module, path: str | os.PathLike[str], *, every_steps: int, **options: Any
+        self, run: Run, model: torch.nn.Module, path: str | os.PathLike[str], *, every_steps: int, **options: Any
     ) -> None:
         self.core = EncoderRefresh(run, model, path, every_steps=every_steps, **options)
 
-    def on_train_batch_end(self, trainer: Any, *_: Any, **__: Any) -> None:
-        """Called by the trainer."""
-        if trainer.global_step > 0:
-            self.core.step(trainer.global_step)
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Called by the trainer before it loads a checkpoint."""
+        if stage == "fit" and not self.core.has_begun:
+            self.core.begin(accumulation=trainer.accumulate_grad_batches)
 
-    def on_save_checkpoint(self, *_: Any, **__: Any) -> None:
-        """Called by the trainer."""
-        self.core.save()
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Called by the trainer before the first mini-batch."""
+        self.core.set_read_ahead(1 + read_ahead(trainer.train_dataloader))
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any, **__: Any) -> None:
+        """Called by the trainer after each mini-batch."""
+        self.core.step()
+        pl_module.log_dict(self.core.log(), on_step=True, on_epoch=False, batch_size=1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Called by the trainer for its checkpoint."""
+        if not self.core.has_begun or not self.core.run.epochs.handle.has_checkpoints:
+            return {}
+        waiting = self.core.waiting_export()
+        # A tensor, since checkpoints may be read without any other objects.
+        model = None if waiting is None else torch.frombuffer(bytearray(waiting.read_bytes()), dtype=torch.uint8)
+        return {"state": self.core.state(), "model": model}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Called by the trainer with what its checkpoint has."""
+        if state_dict:
+            model = state_dict["model"]
+            waiting = None if model is None else model.numpy().tobytes()
+            self.core.load(state_dict["state"], waiting, trainer_skips=False)

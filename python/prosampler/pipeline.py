@@ -2,8 +2,11 @@
 
 import asyncio
 import atexit
+import json
 import os
+import tomllib
 from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from . import settings as _settings
@@ -71,6 +74,30 @@ class Pipeline:
     def drop_last(self) -> bool:
         """Whether an epoch's last mini-batch is left out if it would be short: ``walk.drop_last``."""
         return self._drop_last
+
+    def newest_kept_state(self) -> dict[str, Any] | None:
+        """The newest state that a trainer has kept in ``checkpoint.dir``; ``None`` if there is none after step 0."""
+        folder = self.checkpoint_dir()
+        if folder is None:
+            return None
+        try:
+            states = json.loads((folder / "manifest.json").read_text())["content"]["states"]
+        except (OSError, ValueError, LookupError):
+            # There is no folder yet, or the library says what is wrong with it.
+            return None
+        return states[-1] if states and states[-1]["step"] > 0 else None
+
+    def checkpoint_dir(self) -> Path | None:
+        """The folder of the setting ``checkpoint.dir``, if there is one."""
+        key = "checkpoint.dir="
+        for line in reversed(self._settings):
+            if line.startswith(key):
+                return Path(json.loads(line.removeprefix(key))).expanduser()
+        if self._path is None:
+            return None
+        with open(self._path, "rb") as file:
+            named = tomllib.load(file).get("checkpoint", {}).get("dir")
+        return None if named is None else Path(self._path).parent / Path(named).expanduser()
 
     def _open(self) -> RawStream:
         data = None if self._data is None else arrow_stream(self._data)

@@ -2,38 +2,49 @@
 
 >>> hard = HardNegatives(model, "encoder/model.onnx", every_steps=100)
 >>> args = SentenceTransformerTrainingArguments("out", batch_sampler=hard)
->>> SentenceTransformerTrainer(model, args, train_dataset=pairs, loss=loss, callbacks=[hard.callback]).train()
+>>> trainer = SentenceTransformerTrainer(model, args, train_dataset=pairs, loss=loss)
+>>> hard.attach(trainer)
+>>> trainer.train()
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
+from torch.utils.data import BatchSampler, Sampler, SequentialSampler
+from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
+from .accelerate import AccelerateBatchSampler, check
 from .callbacks import HasHandle
-from .export import export_model
+from .epochs import Epochs
 from .handle import RefreshHandle
 from .pipeline import Pipeline
-from .torch import HardNegativeBatchSampler
+from .torch import HardNegativeBatchSampler, rank_and_world_size
 from .transformers import RefreshCallback
 
 
 class HardNegatives:
     """A batch sampler for ``SentenceTransformerTrainingArguments(batch_sampler=…)``, and the callback beside it.
 
-    The model is exported when this object is made. The trainer asks it for a sampler over the data set, and then the
-    embeddings and the graph are made; ``callback`` keeps them up to date with the model. Batch size, ``drop_last`` and
-    seed are those of the training arguments. With several processes the trainer gives each whole mini-batches.
+    When the training begins, the trainer asks it for a sampler over the data set: the model is exported with the
+    weights that it has then, and embeddings and graph are made. ``callback`` keeps them up to date with the model.
+    Batch size, ``drop_last`` and seed are those of the training arguments. With W processes, B samples a process are
+    one mini-batch of W · B, of which each process gets a slice, so guards hold and negatives are hard across processes
+    (``gather_across_devices``).
+
+    Checkpoints of the run are in ``output_dir/prosampler`` unless ``checkpoint={"dir": …}`` says otherwise, and
+    ``train(resume_from_checkpoint=True)`` continues with the mini-batches of a training that was never stopped. A
+    training that does not resume is refused a folder that holds another one's.
 
     Args:
         model: the ``SentenceTransformer`` under training.
         path: where its exports go, ``DIR/model.onnx``.
         column: the column that is embedded; by default the data set's first.
-        every_steps: training steps from one export and refresh to the next.
-        wait: whether training waits for refreshes; by default only with several processes.
+        every_steps: training steps from one refresh to the next.
+        wait: whether training waits for a graph that is late: see ``prosampler.callbacks.EncoderRefresh``.
         fp16: whether exports are in 16-bit numbers.
         settings: as for ``Pipeline``: ``graph={"candidates": 1000}``, ``walk={"restart_probability": 0.2}``.
     """
@@ -45,15 +56,17 @@ class HardNegatives:
         *,
         column: str | None = None,
         every_steps: int = 100,
-        wait: bool | None = None,
+        wait: bool = True,
         fp16: bool = False,
         **settings: Any,
     ) -> None:
         self.path, self.column, self.settings = Path(path), column, settings
         self.max_tokens = getattr(model, "max_seq_length", None)
         self.sampler: HardNegativeBatchSampler | None = None
-        self.callback = RefreshCallback(self, model, path, every_steps=every_steps, wait=wait, fp16=fp16)
-        export_model(model, path, fp16=fp16)
+        self.callback = _Callback(self, model, path, every_steps=every_steps, wait=wait, fp16=fp16)
+        self._dataset: Any = None
+        self._refresh: Mapping[str, Any] | None = None
+        self._output_dir: Path | None = None
 
     def __call__(
         self,
@@ -63,30 +76,52 @@ class HardNegatives:
         valid_label_columns: list[str] | None = None,
         generator: torch.Generator | None = None,
         seed: int = 0,
-    ) -> HardNegativeBatchSampler:
-        """Called by the trainer."""
+    ) -> Sampler[list[int]]:
+        """Called by the trainer, which has loaded its checkpoint by then, if it resumes.
+
+        Data sets to evaluate on are taken in order: those are all but the first that a trainer asks for, or if it was
+        given to ``attach``, all but its ``train_dataset``.
+        """
+        if self._dataset is not None and dataset is not self._dataset:
+            return BatchSampler(SequentialSampler(dataset), batch_size, drop_last)
+        self._dataset = dataset
+        self.close()
+        self.callback.core.export_now()
         column = self.column or dataset.column_names[0]
-        own = {
+        _, world_size = rank_and_world_size()
+        own: dict[str, Any] = {
             "seed": seed,
             "source": {"columns": [column]},
             "encode": {"model": self.path, "column": column, "max_tokens": self.max_tokens},
-            "walk": {"batch_size": batch_size, "drop_last": drop_last},
+            "walk": {"batch_size": batch_size * world_size, "drop_last": drop_last},
         }
-        pipeline = Pipeline(own, data=dataset, **self.settings)
-        self.sampler = HardNegativeBatchSampler(pipeline, rank=0, world_size=1)
+        if self._output_dir is not None:
+            own["checkpoint"] = {"dir": self._output_dir / "prosampler"}
+        self.sampler = AccelerateBatchSampler(Pipeline(own, data=dataset, **self.settings))
+        if self._refresh is not None:
+            self.sampler.follow(self._refresh)
         return self.sampler
+
+    @property
+    def epochs(self) -> Epochs:
+        """The stream, taken epoch by epoch. It exists once the trainer has asked for a sampler."""
+        if self.sampler is None:
+            raise RuntimeError("no sampler was asked for yet; give this object as batch_sampler= and start training")
+        return self.sampler.epochs
 
     @property
     def handle(self) -> RefreshHandle:
         """Starts refreshes. It exists once the trainer has asked for a sampler."""
-        if self.sampler is None:
-            raise RuntimeError("no sampler was asked for yet; give this object as batch_sampler= and start training")
-        return self.sampler.handle
+        return self.epochs.handle
 
-    def keep(self) -> None:
-        """Keeps the current state, since the trainer saves now; the callback calls this."""
-        if self.sampler is not None:
-            self.sampler.keep()
+    def follow(self, refresh: Mapping[str, Any]) -> None:
+        """Sets how the run refreshes; the callback calls this."""
+        self._refresh = refresh
+
+    def attach(self, trainer: Trainer) -> None:
+        """Gives ``callback`` to a trainer, so that its reporters get the numbers on mini-batches too."""
+        self._dataset = trainer.train_dataset
+        self.callback.attach(trainer)
 
     def close(self) -> None:
         """Ends the stream and its threads."""
@@ -95,10 +130,27 @@ class HardNegatives:
 
     def __getstate__(self) -> dict[str, Any]:
         # Trainers pickle their arguments, but a run belongs to one process.
-        return {**self.__dict__, "sampler": None, "callback": None}
+        return {**self.__dict__, "sampler": None, "callback": None, "_dataset": None}
 
     def __repr__(self) -> str:
         return f"<prosampler.sentence_transformers.HardNegatives: {self.path}, {self.settings}>"
+
+
+class _Callback(RefreshCallback):
+    """The callback of ``HardNegatives``, which learns from the trainer's arguments what the sampler must know."""
+
+    def __init__(self, hard: HardNegatives, *args: Any, **options: Any) -> None:
+        super().__init__(hard, *args, **options)
+        self._hard: HardNegatives | None = hard
+
+    def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        check(args.accelerator_config)
+        if self._hard is not None:
+            self._hard._output_dir = Path(args.output_dir)
+        super().on_init_end(args, state, control, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_hard": None}
 
 
 def mine_hard_negatives(

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -44,25 +45,31 @@ class Stream:
 
     def __init__(self, raw: RawStream) -> None:
         self._raw = raw
+        self.trainer_wait = 0.0
+        """Seconds that the trainer has waited for mini-batches so far."""
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> MiniBatch:
-        raw = self._raw
-        # Python handles signals between two turns.
-        while not raw.poll(TICK):
-            pass
+        self._wait()
         log()
-        mini_batch = raw.take()
+        mini_batch = self._raw.take()
         if mini_batch is None:
             raise StopIteration
         return mini_batch
 
-    def next_epoch(self) -> int | None:
-        """Waits for the next mini-batch and returns its epoch without taking it; ``None`` at the end."""
+    def _wait(self) -> None:
+        """Waits for the next mini-batch, or the end."""
+        begun = time.perf_counter()
+        # Python handles signals between two turns.
         while not self._raw.poll(TICK):
             pass
+        self.trainer_wait += time.perf_counter() - begun
+
+    def next_epoch(self) -> int | None:
+        """Waits for the next mini-batch and returns its epoch without taking it; ``None`` at the end."""
+        self._wait()
         epoch = self._raw.next_epoch()
         if epoch is None:
             # The end, or an error, which is raised here.
@@ -77,8 +84,10 @@ class Stream:
         if not self._raw.poll(0.0):
             loop = asyncio.get_running_loop()
             ready = loop.create_future()
+            begun = time.perf_counter()
             self._raw.notify(lambda: loop.call_soon_threadsafe(_settle, ready))
             await ready
+            self.trainer_wait += time.perf_counter() - begun
         log()
         mini_batch = self._raw.take()
         if mini_batch is None:

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import IterableDataset, Sampler, get_worker_info
 
 from ._prosampler import MiniBatch
+from .agreement import Agreement
 from .epochs import Epochs
 from .errors import ForkError
 from .handle import RefreshHandle
@@ -60,51 +61,62 @@ class _Adapter:
         self.batch_size = pipeline.batch_size
         """Samples in a mini-batch, over all ranks."""
         self.drop_last = pipeline.drop_last
-        self._epochs = Epochs(pipeline, *found, progress=progress)
+        self.epochs = Epochs(pipeline, *found, progress=progress, check=Agreement(self.world_size).check)
+        """The stream, taken epoch by epoch; for callbacks."""
 
     @property
     def handle(self) -> RefreshHandle:
         """Starts refreshes and takes vectors from the trainer. The first use starts the stream."""
-        return self._epochs.handle
+        return self.epochs.handle
+
+    def follow(self, refresh: Mapping[str, Any]) -> None:
+        """Sets how the run refreshes, and follows the training from then on; callbacks call this."""
+        self.epochs.follow(refresh)
 
     def __len__(self) -> int:
         """The number of mini-batches in an epoch. The first use starts the stream."""
-        return len(self._epochs)
+        return len(self.epochs)
 
     def set_epoch(self, epoch: int) -> None:
         """Makes the next ``iter`` begin with this epoch, from 0, or a later one if it has begun already."""
-        self._epochs.set_epoch(epoch)
+        self.epochs.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the run, for ``load_state_dict``; torchdata's ``StatefulDataLoader`` calls this."""
-        return self._epochs.state_dict()
+        return self.epochs.state_dict()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continues from a ``state_dict``, with the ``checkpoint.dir`` of its run."""
-        self._epochs.load_state_dict(state_dict)
+        self.epochs.load_state_dict(state_dict)
 
     def keep(self) -> None:
         """Keeps the current state resumable; see ``RefreshHandle.keep``.
 
         Call ``keep`` first, then write the trainer's own checkpoint.
         """
-        self._epochs.stream.keep()
+        self.epochs.stream.keep()
 
     def close(self) -> None:
         """Ends the stream and its threads."""
-        self._epochs.close()
+        self.epochs.close()
 
     def __repr__(self) -> str:
         share = f", rank {self.rank} of {self.world_size}" if self.world_size > 1 else ""
-        return f"<prosampler.torch.{type(self).__name__}: batch size {self.batch_size}{share}, {self.pipeline!r}>"
+        return (
+            f"<prosampler.torch.{type(self).__name__}: batch size {self.pipeline.batch_size}{share}, {self.pipeline!r}>"
+        )
 
 
 class HardNegativeBatchSampler(_Adapter, Sampler[list[int]]):
     """Indices of samples that are hard to tell apart: ``DataLoader(dataset, batch_sampler=sampler)``.
 
     Each ``iter`` yields one epoch, in which every sample comes once; graph and embeddings stay from one to the next.
-    With several processes each takes its share of every mini-batch. Do not let Accelerate share out the mini-batches a
-    second time; or give it a sampler with ``rank=0, world_size=1`` and let it do so.
+    With several processes each takes its share of every mini-batch. Where ``Accelerator.prepare`` prepares the loader,
+    as in Hugging Face's trainers, use ``prosampler.accelerate.AccelerateBatchSampler``: Accelerate would share out the
+    shares a second time.
+
+    If ``torch.distributed`` has as many ranks, they compare the first mini-batch and that of every hundredth step, and
+    all raise ``RankError`` if they draw different ones.
 
     Args:
         pipeline: a ``Pipeline``, or what makes one: a pipeline file or a dict, and ``settings``. If only indices are
@@ -115,7 +127,9 @@ class HardNegativeBatchSampler(_Adapter, Sampler[list[int]]):
     """
 
     def __iter__(self) -> Iterator[list[int]]:
-        for mini_batch in self._epochs:
+        for _ in range(self.epochs.skipped()):
+            yield []
+        for mini_batch in self.epochs:
             yield mini_batch.ids
 
 
@@ -123,7 +137,8 @@ class HardNegativeDataset(_Adapter, IterableDataset[Any]):
     """Whole mini-batches: ``DataLoader(dataset, batch_size=None)``.
 
     Each item is ``transform(mini_batch)``, and each ``iter`` yields one epoch. Use at most one worker, since each would
-    yield the same.
+    yield the same. With several processes each takes its share of every mini-batch; ``Accelerator.prepare`` would share
+    out the shares a second time, so leave such a loader out of it.
 
     Args:
         pipeline: a ``Pipeline``, or what makes one: a pipeline file or a dict, and ``settings``.
@@ -151,5 +166,7 @@ class HardNegativeDataset(_Adapter, IterableDataset[Any]):
                 f"{worker.num_workers} workers would each yield the same mini-batches; use DataLoader with "
                 "num_workers=0: the pipeline has threads of its own"
             )
-        for mini_batch in self._epochs:
+        for _ in range(self.epochs.skipped()):
+            yield None
+        for mini_batch in self.epochs:
             yield self._transform(mini_batch)

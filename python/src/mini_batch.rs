@@ -89,6 +89,22 @@ impl MiniBatch {
         self.0.is_warm_up
     }
 
+    /// A hash of the step, the ids over all ranks, and the graph: the same on all ranks that draw the same.
+    #[getter]
+    fn digest(&self) -> u64 {
+        self.0.digest
+    }
+
+    /// What happened while it was filled: samples that guards ``refused`` (each guard counts one at most once), and
+    /// places that were left empty for that, ``short``. Those of other ranks too.
+    #[getter]
+    fn counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let counts = PyDict::new(py);
+        counts.set_item("refused", self.0.counts.refused())?;
+        counts.set_item("short", self.0.counts.short)?;
+        Ok(counts)
+    }
+
     /// The columns' names, in order.
     #[getter]
     fn column_names(&self) -> Vec<String> {

@@ -11,6 +11,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 import prosampler
 from prosampler import Pipeline
+from prosampler.agreement import Drawn, difference
 from prosampler.torch import HardNegativeBatchSampler, HardNegativeDataset
 
 
@@ -194,6 +195,29 @@ def test_two_processes_share_every_mini_batch(table, tmp_path):
         assert joined == [mini_batch.ids for mini_batch in stream]
 
 
+def disagree_as_a_rank(rank, world_size, folder):
+    """One of several processes with a seed of its own."""
+    store = torch.distributed.FileStore(f"{folder}/store", world_size)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=world_size)
+    sampler = HardNegativeBatchSampler(pipeline(vectors(1000), seed=rank))
+    with pytest.raises(prosampler.RankError, match="at step 0, the samples or graphs of ranks 0 and 1 differ; give"):
+        next(iter(sampler))
+    sampler.close()
+    torch.distributed.destroy_process_group()
+
+
+def test_processes_that_draw_differently_all_stop(tmp_path):
+    torch.multiprocessing.spawn(disagree_as_a_rank, (2, tmp_path), nprocs=2)
+
+
+def test_a_disagreement_is_named():
+    one = Drawn(step=100, graph_version=3, digest=7)
+    assert difference([one, one, one]) is None
+    assert "rank 2 at step 200; resume" in difference([one, one, one._replace(step=200)])
+    assert "graph 3 and rank 1 graph 4; set" in difference([one, one._replace(graph_version=4)])
+    assert "step 100, the samples or graphs of ranks 0 and 1 differ" in difference([one, one._replace(digest=8)])
+
+
 def follow_rank(rank, world_size, folder, tiny_folder, texts):
     """One of several processes that train an encoder, and whose runs follow it."""
     from sentence_transformers import SentenceTransformer, models
@@ -214,10 +238,10 @@ def follow_rank(rank, world_size, folder, tiny_folder, texts):
         SMALL,
         data=table_of(texts),
         encode={"model": path, "column": "text", "max_tokens": 32},
-        refresh={"swap_after_steps": 6},
         transform=lambda mini_batch: mini_batch,
     )
     refresh = EncoderRefresh(dataset, encoder, path, every_steps=5)
+    refresh.begin()
     optimizer = torch.optim.Adam(encoder.parameters(), 1e-3)
     seen = []
     for mini_batch in dataset:
@@ -229,7 +253,7 @@ def follow_rank(rank, world_size, folder, tiny_folder, texts):
             if parameter.grad is not None:
                 torch.distributed.all_reduce(parameter.grad)
         optimizer.step()
-        refresh.step(mini_batch.step + 1)
+        refresh.step()
         seen.append((mini_batch.ids, mini_batch.graph_version, mini_batch.model_version))
     with open(f"{folder}/{rank}.json", "w") as file:
         json.dump(seen, file)
@@ -248,8 +272,8 @@ def test_two_processes_swap_graphs_at_the_same_step(glosses, tiny_folder, tmp_pa
     torch.multiprocessing.spawn(follow_rank, (2, tmp_path, tiny_folder, texts), nprocs=2)
     one, two = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert [versions for _, *versions in one] == [versions for _, *versions in two]
-    # A refresh after steps 5, 10 and 15, each used six steps later.
-    assert [versions for _, *versions in one] == [[1, 1]] * 11 + [[2, 2]] * 5
+    # A refresh at steps 5 and 10, each used one step later.
+    assert [versions for _, *versions in one] == [[1, 1]] * 6 + [[2, 2]] * 5 + [[3, 3]] * 5
     assert sorted(i for ids, *_ in one + two for i in ids) == list(range(512))
 
 

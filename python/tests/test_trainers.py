@@ -51,8 +51,8 @@ def train(model, pairs, hard, folder, steps):
 
 
 def test_sentence_transformers_end_to_end(tiny, pairs, tmp_path):
-    hard = HardNegatives(tiny, tmp_path / "encoder/model.onnx", every_steps=10, wait=True, **NO_GUARDS)
-    first = (tmp_path / "encoder/model.onnx").read_bytes()
+    hard = HardNegatives(tiny, tmp_path / "encoder/model.onnx", every_steps=10, **NO_GUARDS)
+    first = export_model(tiny, tmp_path / "first.onnx").read_bytes()
     trainer = train(tiny, pairs, hard, tmp_path / "out", 35)
     assert hard.handle.counts() == {"published": 3, "skipped": 0, "failed": 0, "cancelled": 0}
     assert (tmp_path / "encoder/model.onnx").read_bytes() != first
@@ -60,7 +60,7 @@ def test_sentence_transformers_end_to_end(tiny, pairs, tmp_path):
     assert hard.handle.refresh().wait(60).model_version == 4
     export_model(tiny, tmp_path / "encoder/model.onnx")
     assert hard.handle.refresh_now(60).model_version == 5
-    taken = next(m for m in hard.sampler._epochs.stream if m.model_version == 5)
+    taken = next(m for m in hard.epochs.stream if m.model_version == 5)
     texts = [pairs["anchor"][i] for i in taken.ids]
     assert taken.similarity == pytest.approx(similarity(tiny, texts), abs=1e-3)
     # The trainer has saved its arguments, and the run with them as far as that goes.
@@ -74,13 +74,13 @@ def test_minilm_is_fine_tuned_and_followed(pairs, tmp_path):
     model = SentenceTransformer(f"{minilm.__path__[0]}/model", device="cpu")
     model.max_seq_length = 32
     pairs = pairs.select(range(128))
-    hard = HardNegatives(model, tmp_path / "encoder/model.onnx", every_steps=3, wait=True, **NO_GUARDS)
-    train(model, pairs, hard, tmp_path / "out", 4)
+    hard = HardNegatives(model, tmp_path / "encoder/model.onnx", every_steps=5, **NO_GUARDS)
+    train(model, pairs, hard, tmp_path / "out", 7)
     assert hard.handle.model_version == 2
-    taken = next(m for m in hard.sampler._epochs.stream if m.model_version == 2)
-    # One training step has passed since.
+    taken = next(m for m in hard.epochs.stream if m.model_version == 2)
+    # Some training steps have passed since that export, and the first ones change much.
     texts = [pairs["anchor"][i] for i in taken.ids]
-    assert taken.similarity == pytest.approx(similarity(model, texts), abs=0.1)
+    assert taken.similarity == pytest.approx(similarity(model, texts), abs=0.3)
     hard.close()
 
 
@@ -157,15 +157,14 @@ def test_hugging_face_trainer(tiny, pairs, tmp_path):
         args,
         data_collator=lambda rows: dict(tiny.preprocess([row["anchor"] for row in rows])),
         train_dataset=pairs,
-        callbacks=[RefreshCallback(sampler, tiny, tmp_path / "model.onnx", every_steps=12, wait=True)],
+        callbacks=[RefreshCallback(sampler, tiny, tmp_path / "model.onnx", every_steps=12)],
     )
     trainer.train()
     assert trainer.state.global_step == 2 * len(sampler) == 32
     assert sampler.handle.model_version == 3
     # What the trainer has saved stays resumable: the last two times, of 10, 20, 30 and the end.
     kept = json.loads((tmp_path / "run/manifest.json").read_text())["content"]["states"]
-    steps = [state["step"] for state in kept]
-    assert len(steps) == 2 and 29 <= steps[0] < steps[1] == 32
+    assert [state["step"] for state in kept] == [30, 32]
     sampler.close()
 
 
@@ -196,7 +195,7 @@ def test_lightning(tiny, pairs, tmp_path):
     trainer = lightning.Trainer(
         max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, default_root_dir=tmp_path,
-        callbacks=[RefreshCallback(dataset, tiny, tmp_path / "model.onnx", every_steps=12, wait=True)],
+        callbacks=[RefreshCallback(dataset, tiny, tmp_path / "model.onnx", every_steps=12)],
     )  # fmt: skip
     trainer.fit(Module(), DataLoader(dataset, batch_size=None))
     assert trainer.global_step == 32

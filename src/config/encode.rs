@@ -135,8 +135,10 @@ pub struct EncodeConfig {
     /// How the embeddings are kept in memory, whatever the encoder. Default `f32`.
     pub storage: Storage,
     /// Folder for embeddings, made if missing, from which later runs take those of the same model, settings and rows: a
-    /// start that was killed goes on, and rows that were embedded before are not embedded again. Default: `embeddings`
-    /// in `store.cache_dir`, and none without that. Takes 4 d bytes a sample for each model version that is used.
+    /// start that was killed goes on, and rows that were embedded before are not embedded again. Processes that use it
+    /// at the same time, such as the ranks of a job, share the work; docs/ranks.md says which folders are fit for that.
+    /// Default: `embeddings` in `store.cache_dir`, and none without that. Takes 4 d bytes a sample for each model
+    /// version that is used.
     pub cache_dir: Option<PathBuf>,
     /// The most that `cache_dir` may take, in bytes; 0 keeps nothing, default 64 GiB. The least recently used models
     /// make room for others.

@@ -16,7 +16,8 @@ pub struct StreamConfig {
     /// [`swap_after_steps`](super::RefreshConfig::swap_after_steps) with refreshes.
     pub rank: usize,
     /// Processes that share every mini-batch, at least 1; default 1. Must divide `walk.batch_size`. All get equally
-    /// many samples: the remainder of a smaller last mini-batch is left out.
+    /// many samples: the remainder of a smaller last mini-batch is left out. With a folder that all of them reach, in
+    /// `store.cache_dir`, they embed each sample once between them.
     pub world_size: usize,
 }
 

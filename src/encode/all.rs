@@ -5,8 +5,8 @@
 //! 1. [`encode_all`] embeds all samples; one that cannot be encoded is an error.
 //! 2. [`encode_present`] embeds all samples by a policy, [`BadSamples`], which may skip some.
 //! 3. [`encode_rest`] appends the samples that a table lacks: all of them, or those added to the store since.
-//! 4. [`Pass::encode`] encodes a record batch of them, or takes its vectors from the cache; [`Pass::append`] puts the
-//!    vectors into the table, and decides about bad rows.
+//! 4. [`RowQueue`] takes vectors of record batches from the cache, and hands out the others. [`Pass::encode`] encodes
+//!    one of those; [`Pass::append`] puts vectors into the table, and decides about bad rows.
 //! 5. [`encode_without_nulls`] takes rows with nulls out, which no encoder gets.
 //! 6. [`Encoder::encode_readable`] encodes rows, and reports those that it cannot read.
 //!
@@ -14,9 +14,10 @@
 
 use arrow::array::RecordBatch;
 
-use super::ahead::in_order;
+use super::ahead::do_all;
 use super::cache::EncoderCache;
 use super::nulls::{NULL, encode_without_nulls, refuse_nulls};
+use super::queue::{ClaimedRows, EmbeddedCounts, EncodedRows, RowQueue};
 use super::{BadRow, EmbeddingCache, Encoded, Encoder};
 use crate::config::{OnBadSample, Similarity, Storage};
 use crate::embeddings::{EmbeddingTable, Flaw, SkipReason};
@@ -46,7 +47,11 @@ pub fn encode_all(
     progress: &mut dyn FnMut(usize),
 ) -> Result<EmbeddingTable> {
     let settings = TableSettings { storage, similarity, model_version };
-    encode_present(encoder, store, BadSamples::default(), settings, None, progress)
+    let mut report = |done| {
+        progress(done);
+        Ok(())
+    };
+    encode_present(encoder, store, BadSamples::default(), settings, None, &mut report)
 }
 
 /// What to do with samples that cannot be encoded.
@@ -67,15 +72,18 @@ pub(crate) struct TableSettings {
 
 /// Embeds all samples of `store`, except for those that the policy `bad` lets it skip.
 ///
+/// With a `cache`, embeddings that it has are read, and other processes with the same cache share the work. An error of
+/// `progress` ends it; it is also called while this process waits for others.
+///
 /// # Errors
-/// The errors of [`encode_all`]; bad samples are errors only if the policy says so.
+/// The errors of [`encode_all`], and of `progress`; bad samples are errors only if the policy says so.
 pub(crate) fn encode_present(
     encoder: &dyn Encoder,
     store: &Store,
     bad: BadSamples,
     settings: TableSettings,
     cache: Option<&EmbeddingCache>,
-    progress: &mut dyn FnMut(usize),
+    progress: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<EmbeddingTable> {
     let TableSettings { storage, similarity, model_version } = settings;
     let _span = telemetry::encode(encoder.name(), store.len(), model_version).entered();
@@ -95,7 +103,7 @@ pub(crate) fn encode_rest(
     bad: BadSamples,
     table: &mut EmbeddingTable,
     cache: Option<&EmbeddingCache>,
-    progress: &mut dyn FnMut(usize),
+    progress: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<()> {
     if bad.on_bad_sample == OnBadSample::Fail {
         refuse_bad_texts(store)?;
@@ -104,13 +112,13 @@ pub(crate) fn encode_rest(
     let missing = rows_from(&store, table.len());
     let cache = cache.and_then(|cache| cache.for_encoder(encoder));
     let pass = Pass { encoder, cache, on_bad_sample: bad.on_bad_sample };
-    let encode = |missing: Result<MissingRows>| pass.encode(missing?);
-    let take = |encoded: EncodedRows| {
-        pass.append(table, encoded)?;
-        progress(table.len());
-        Ok(())
-    };
-    in_order(missing, encoder.calls_at_once(), encode, take)?;
+    let mut queue = RowQueue::new(&pass, table, missing, progress);
+    do_all(&mut queue, encoder.calls_at_once(), |claimed| pass.encode(claimed))?;
+    let EmbeddedCounts { here, before, elsewhere } = queue.counts();
+    if let Some(cache) = &pass.cache {
+        cache.count_reused(before + elsewhere);
+        telemetry::embedded(here, before, elsewhere);
+    }
     if table.skipped() > bad.skipped_before {
         log_skip_reasons(table);
     }
@@ -130,26 +138,12 @@ fn log_skip_reasons(table: &EmbeddingTable) {
     }
 }
 
-/// Consecutive rows of the store, of samples that the table lacks.
-struct MissingRows {
-    first: SampleId,
-    rows: RecordBatch,
-}
-
-/// What an encoder makes of [`MissingRows`].
-struct EncodedRows {
-    first: SampleId,
-    /// [rows × dimension], row-major; zeros for rows that cannot be read.
-    vectors: Vec<f32>,
-    encoded: Encoded,
-}
-
 /// Iterates over the rows of a store from the sample `begin` on, a record batch at a time.
-fn rows_from(store: &Store, begin: usize) -> impl Iterator<Item = Result<MissingRows>> {
+fn rows_from(store: &Store, begin: usize) -> impl Iterator<Item = Result<(SampleId, RecordBatch)>> {
     let rest = move |first: SampleId, rows: &RecordBatch| {
         let skip = begin.saturating_sub(first.index());
         let left = rows.num_rows().checked_sub(skip).filter(|left| *left > 0)?;
-        Some(MissingRows { first: SampleId::new(first.index() + skip), rows: rows.slice(skip, left) })
+        Some((SampleId::new(first.index() + skip), rows.slice(skip, left)))
     };
     store.record_batches().filter_map(move |item| match item {
         Ok((first, rows)) => rest(first, rows).map(Ok),
@@ -158,34 +152,34 @@ fn rows_from(store: &Store, begin: usize) -> impl Iterator<Item = Result<Missing
 }
 
 /// What a pass of an encoder over samples uses for every record batch.
-struct Pass<'a> {
-    encoder: &'a dyn Encoder,
-    /// The vectors that earlier runs have kept, if there is a cache for this encoder.
-    cache: Option<EncoderCache<'a>>,
+pub(super) struct Pass<'a> {
+    pub encoder: &'a dyn Encoder,
+    /// The embeddings that are kept, if any are of this encoder.
+    pub cache: Option<EncoderCache<'a>>,
     on_bad_sample: OnBadSample,
 }
 
 impl Pass<'_> {
-    /// Encodes rows, or takes their vectors from the cache. Runs for several record batches side by side.
-    fn encode(&self, MissingRows { first, rows }: MissingRows) -> Result<EncodedRows> {
-        if self.on_bad_sample == OnBadSample::Fail {
-            refuse_nulls(first, &rows)?;
-        }
+    /// Refuses rows with a null in a column that the encoder reads, if bad samples are not skipped.
+    pub fn check_nulls(&self, first: SampleId, rows: &RecordBatch) -> Result<()> {
+        if self.on_bad_sample == OnBadSample::Fail { refuse_nulls(first, rows) } else { Ok(()) }
+    }
+
+    /// Encodes rows, and keeps their vectors. Runs for several record batches side by side.
+    fn encode(&self, ClaimedRows { first, rows, path, claim }: ClaimedRows) -> Result<EncodedRows> {
         let mut vectors = vec![0f32; rows.num_rows() * self.encoder.dimension()];
-        let encode = |vectors: &mut [f32]| encode_without_nulls(self.encoder, &rows, vectors);
-        let encoded = match &self.cache {
-            Some(cache) => cache.vectors(&rows, &mut vectors, encode)?,
-            None => encode(&mut vectors)?,
-        };
-        Ok(EncodedRows { first, vectors, encoded })
+        let encoded = encode_without_nulls(self.encoder, &rows, &mut vectors)?;
+        let keep = |(cache, path): (&EncoderCache<'_>, _)| cache.keep(path, &vectors, &encoded);
+        let is_kept = self.cache.as_ref().zip(path.as_deref()).is_some_and(keep);
+        if is_kept {
+            claim.end();
+        }
+        Ok(EncodedRows { first, vectors, encoded, is_kept })
     }
 
     /// Appends vectors to the table. A bad sample is an error, or is skipped and counted, as the policy says.
-    fn append(
-        &self,
-        table: &mut EmbeddingTable,
-        EncodedRows { first, mut vectors, encoded }: EncodedRows,
-    ) -> Result<()> {
+    pub fn append(&self, table: &mut EmbeddingTable, rows: EncodedRows) -> Result<()> {
+        let EncodedRows { first, mut vectors, encoded, .. } = rows;
         let sample_of = |row: usize| SampleId::new(first.index() + row);
         let bad = push(self.encoder, table, &mut vectors, encoded)?;
         let rows = vectors.len() / self.encoder.dimension();

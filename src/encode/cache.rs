@@ -1,7 +1,7 @@
 //! Keeps embeddings on disk from run to run.
 //!
 //! A run that was killed while it embedded goes on, and a second run over the same rows with the same model embeds
-//! nothing.
+//! nothing. Processes that run at the same time, such as the ranks of a job, share the work.
 //!
 //! Each encoder has a folder, named by its [identity](Encoder::identity), with a file for each record batch of rows,
 //! named by the content of the rows. It therefore does not matter where the rows are, which run they belong to, and
@@ -16,9 +16,10 @@ use std::time::{Duration, SystemTime};
 use arrow::array::{ArrayRef, AsArray, FixedSizeListArray, Float32Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Float32Type, Schema};
 
+use super::claim::Claim;
 use super::{BadRow, Encoded, Encoder};
 use crate::arrow_file::{self, FORMAT_VERSION, checksum, checksum_of_rows, to_text};
-use crate::config::{EncodeConfig, StoreConfig};
+use crate::config::{FeatureKind, PipelineConfig};
 use crate::error::{Error, Result};
 use crate::telemetry;
 
@@ -28,6 +29,8 @@ pub(crate) struct EmbeddingCache {
     dir: PathBuf,
     /// The most bytes that the folder may take.
     limit: u64,
+    /// The number of ranks, which share the work.
+    world_size: usize,
     reused: AtomicU64,
 }
 
@@ -40,14 +43,24 @@ pub(super) struct EncoderCache<'a> {
     /// The bytes that the embeddings of all encoders take.
     taken: AtomicU64,
     /// Whether nothing more is written, since the limit is reached or writing has failed.
-    full: AtomicBool,
+    is_full: AtomicBool,
+    /// Whether record batches cannot be claimed, so that this process embeds all that are missing.
+    is_unshared: AtomicBool,
 }
 
 impl EmbeddingCache {
     /// Opens the cache that the settings ask for: a folder of its own, or one in the cache folder of the rows.
-    pub fn of(encode: &EncodeConfig, store: &StoreConfig) -> Option<Arc<Self>> {
-        let dir = encode.cache_dir.clone().or_else(|| store.cache_dir.as_ref().map(|dir| dir.join(FOLDER)))?;
-        Some(Arc::new(Self { dir, limit: encode.cache_limit, reused: AtomicU64::new(0) }))
+    ///
+    /// Without one, ranks cannot share the work, which is logged.
+    pub fn of(config: &PipelineConfig) -> Option<Arc<Self>> {
+        let PipelineConfig { encode, store, stream, .. } = config;
+        let world_size = stream.world_size;
+        let dir = encode.cache_dir.clone().or_else(|| store.cache_dir.as_ref().map(|dir| dir.join(FOLDER)));
+        let dir = dir.filter(|_| encode.cache_limit > 0);
+        if dir.is_none() && world_size > 1 && encode.kind() != FeatureKind::Vector {
+            telemetry::embeds_alone(world_size);
+        }
+        Some(Arc::new(Self { dir: dir?, limit: encode.cache_limit, world_size, reused: AtomicU64::new(0) }))
     }
 
     /// Returns how many samples' embeddings were read from the cache so far.
@@ -55,21 +68,23 @@ impl EmbeddingCache {
         self.reused.load(Relaxed)
     }
 
-    /// Opens the folder of an encoder; `None` if the encoder has no identity, or nothing may be kept.
+    /// Opens the folder of an encoder; `None` if the encoder has no identity.
     pub(super) fn for_encoder(&self, encoder: &dyn Encoder) -> Option<EncoderCache<'_>> {
-        let identity = encoder.identity()?;
-        if self.limit == 0 {
-            return None;
+        let identity = encoder.identity();
+        if identity.is_none() && self.world_size > 1 {
+            telemetry::no_identity(encoder.name(), self.world_size);
         }
+        let identity = identity?;
         let dir = self.dir.join(to_text(checksum(identity.as_bytes())));
         let mut encoder_cache = EncoderCache {
             cache: self,
             dir,
             dimension: encoder.dimension(),
             taken: AtomicU64::new(0),
-            full: AtomicBool::new(false),
+            is_full: AtomicBool::new(false),
+            is_unshared: AtomicBool::new(false),
         };
-        match encoder_cache.claim(&identity) {
+        match encoder_cache.mark_used(&identity) {
             Ok(taken) => encoder_cache.taken = AtomicU64::new(taken),
             Err(cause) => encoder_cache.stop_writing(&cause),
         }
@@ -79,7 +94,7 @@ impl EmbeddingCache {
 
 impl EncoderCache<'_> {
     /// Writes the encoder's identity, marks the folder as used now, and returns the bytes that all folders take.
-    fn claim(&self, identity: &str) -> std::io::Result<u64> {
+    fn mark_used(&self, identity: &str) -> std::io::Result<u64> {
         std::fs::create_dir_all(&self.dir)?;
         let path = self.dir.join(IDENTITY_FILE);
         if std::fs::read_to_string(&path).ok().as_deref() != Some(identity) {
@@ -104,38 +119,64 @@ impl EncoderCache<'_> {
         Ok(())
     }
 
-    /// Fills `vectors` [rows × dimension] from the cache, or by `encode`, whose result is then kept.
-    pub fn vectors(
-        &self,
-        rows: &RecordBatch,
-        vectors: &mut [f32],
-        encode: impl FnOnce(&mut [f32]) -> Result<Encoded>,
-    ) -> Result<Encoded> {
+    /// Returns the path of the file that has, or will have, the embeddings of these rows.
+    pub fn path(&self, rows: &RecordBatch) -> Result<PathBuf> {
         let key = checksum_of_rows(rows).map_err(|cause| Error::Arrow { action: "look at rows", cause })?;
-        let path = self.dir.join(format!("{}-{}.arrow", to_text(key), rows.num_rows()));
-        if path.exists() {
-            match self.read(&path, rows.num_rows(), vectors) {
-                Ok(encoded) => {
-                    self.cache.reused.fetch_add(rows.num_rows() as u64, Relaxed);
-                    return Ok(encoded);
-                }
-                Err(error) => telemetry::cache_discarded(&path, &error),
-            }
-            // Encoders expect zeros.
-            vectors.fill(0.0);
-        }
-        let encoded = encode(vectors)?;
-        if !self.full.load(Relaxed) {
-            if !self.fits_limit(size_of_val(vectors) as u64) {
-                self.stop_writing(&"encode.cache_limit is reached");
-            } else if let Err(error) = self.write(&path, vectors, &encoded) {
-                self.stop_writing(&error);
-            }
-        }
-        Ok(encoded)
+        Ok(self.dir.join(format!("{}-{}.arrow", to_text(key), rows.num_rows())))
     }
 
-    fn read(&self, path: &Path, rows: usize, vectors: &mut [f32]) -> Result<Encoded> {
+    /// Claims the record batch whose embeddings will be in this file; `None` while another process has claimed it.
+    ///
+    /// `awaited` is how long this process has known of that other claim, which counts for ten minutes: its process may
+    /// hang, or its host may be gone without the lock being released. Without locks, or if this process keeps nothing,
+    /// it embeds all that is missing.
+    pub fn claim(&self, path: &Path, awaited: Duration) -> Option<Claim> {
+        if self.is_full.load(Relaxed) || self.is_unshared.load(Relaxed) {
+            return Some(Claim::unshared());
+        }
+        match Claim::of(path) {
+            Ok(None) if awaited >= MAX_CLAIM_AGE => telemetry::claim_ignored(path, awaited),
+            Ok(claim) => return claim,
+            Err(cause) => {
+                if !self.is_unshared.swap(true, Relaxed) {
+                    telemetry::not_claimed(path, &cause);
+                }
+            }
+        }
+        Some(Claim::unshared())
+    }
+
+    /// Keeps the embeddings of a record batch, and says whether they could be kept.
+    pub fn keep(&self, path: &Path, vectors: &[f32], encoded: &Encoded) -> bool {
+        if self.is_full.load(Relaxed) {
+            return false;
+        }
+        if !self.fits_limit(size_of_val(vectors) as u64) {
+            self.stop_writing(&"encode.cache_limit is reached");
+            return false;
+        }
+        let written = self.write(path, vectors, encoded);
+        if let Err(error) = &written {
+            self.stop_writing(error);
+        }
+        written.is_ok()
+    }
+
+    /// Counts samples whose embeddings were read.
+    pub fn count_reused(&self, samples: usize) {
+        self.cache.reused.fetch_add(samples as u64, Relaxed);
+    }
+
+    /// Counts the bytes of a file that another process has added.
+    pub fn count_added(&self, vectors: &[f32]) {
+        self.taken.fetch_add(size_of_val(vectors) as u64, Relaxed);
+    }
+
+    /// Fills `vectors` [rows × dimension] from a file, and returns what the encoder returned for these rows.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Damaged`]; [`Error::Corrupt`] for a file with other embeddings.
+    pub fn read(&self, path: &Path, rows: usize, vectors: &mut [f32]) -> Result<Encoded> {
         arrow_file::open_one(path, FORMAT, "embeddings that this version reads", |schema, batch| {
             let list = batch.column_by_name("embedding").and_then(|column| column.as_fixed_size_list_opt());
             let numbers = list.and_then(|list| list.values().as_primitive_opt::<Float32Type>());
@@ -199,7 +240,7 @@ impl EncoderCache<'_> {
 
     /// Writes nothing more, and logs the reason once.
     fn stop_writing(&self, reason: &dyn std::fmt::Display) {
-        if !self.full.swap(true, Relaxed) {
+        if !self.is_full.swap(true, Relaxed) {
             telemetry::embeddings_not_kept(&self.dir, reason);
         }
     }
@@ -253,5 +294,30 @@ const BAD_ROWS: &str = "bad_rows";
 /// The age from which an unfinished file is abandoned: no record batch takes as long to write.
 const MIN_ABANDONED_AGE: Duration = Duration::from_secs(3600);
 
+/// How long another process may take to embed a record batch before this one embeds it too.
+const MAX_CLAIM_AGE: Duration = Duration::from_secs(600);
+
 /// The version of the format, raised if older readers would misread a file.
 const FORMAT: &str = "1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_of_another_process_counts_for_ten_minutes() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let reused = AtomicU64::new(0);
+        let cache = EmbeddingCache { dir: dir.path().to_owned(), limit: 1, world_size: 2, reused };
+        let (taken, is_full, is_unshared) = Default::default();
+        let dir = dir.path().to_owned();
+        let cache = EncoderCache { cache: &cache, dir: dir.clone(), dimension: 1, taken, is_full, is_unshared };
+        let path = dir.join("a.arrow");
+        let other = Claim::of(&path).unwrap().unwrap();
+        assert!(cache.claim(&path, Duration::from_secs(599)).is_none());
+        assert!(cache.claim(&path, Duration::from_secs(600)).is_some());
+        assert!(cache.claim(&path, Duration::ZERO).is_none(), "the other claim is ignored once, not for good");
+        drop(other);
+        assert!(cache.claim(&path, Duration::ZERO).is_some());
+    }
+}

@@ -15,6 +15,7 @@ mod all;
 #[cfg(feature = "onnx")]
 mod batching;
 pub(crate) mod cache;
+mod claim;
 mod column;
 mod combined;
 pub mod contract;
@@ -40,6 +41,7 @@ mod pairs;
 mod pooling;
 #[cfg(feature = "onnx")]
 mod provider;
+mod queue;
 #[cfg(feature = "onnx")]
 pub mod runtime;
 #[cfg(feature = "onnx")]
@@ -179,7 +181,7 @@ pub trait Encoder: Send + Sync + 'static {
     ///
     /// With equal texts, vectors are equal to the bit for the same rows in the same record batch. Embeddings are then
     /// kept from run to run, under the settings `encode.cache_dir` and `cache_limit`. Called once before each pass over
-    /// the samples; may block. Default: `None`, with which nothing is kept.
+    /// the samples; may block. Default: `None`, with which nothing is kept, and every rank of a job encodes all rows.
     fn identity(&self) -> Option<String> {
         None
     }

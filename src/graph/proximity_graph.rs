@@ -4,6 +4,7 @@ use arrow::buffer::ScalarBuffer;
 use rayon::prelude::*;
 
 use super::tails::InDegreeTails;
+use crate::arrow_file::checksum;
 use crate::error::{ArgumentError, Result};
 use crate::memory;
 use crate::sample::{GraphVersion, SampleId};
@@ -152,6 +153,11 @@ impl ProximityGraph {
     /// The samples with the lowest and the highest in-degrees; counted at the first call, for all clones.
     pub(crate) fn in_degree_tails(&self) -> Arc<InDegreeTails> {
         self.tails.get_or_init(|| Arc::new(InDegreeTails::of_degrees(&self.in_degrees()))).clone()
+    }
+
+    /// A hash of all neighbors: graphs with the same neighbors have the same one. O(N K).
+    pub(crate) fn digest(&self) -> u64 {
+        checksum(self.neighbors.inner().as_slice())
     }
 
     /// Whether a sample was skipped, so that it neighbors itself alone.

@@ -93,7 +93,7 @@ impl Startup {
             seed: config.seed,
             batch_size: config.walk.batch_size,
             checkpoint_folder,
-            embedding_cache: EmbeddingCache::of(&config.encode, &config.store),
+            embedding_cache: EmbeddingCache::of(&config),
             check_first: Box::new(move |snapshot| {
                 check_values(snapshot, &config)?;
                 warn_of_harm(snapshot, &config.guards);
@@ -153,8 +153,11 @@ impl Startup {
         let progress = self.progress.clone();
         let make = move || {
             let total = Some(store.len());
-            let mut report = |done| progress.report(Stage::Encode, done, total);
-            report(0);
+            let mut report = |done| {
+                progress.report(Stage::Encode, done, total);
+                encoder.check()
+            };
+            report(0)?;
             let table = context.embed_all(&encoder, &store, &mut report)?;
             progress.report(Stage::Graph, 0, total);
             let snapshot = context.first_snapshot(store, FirstEmbeddings::at_start(table))?;

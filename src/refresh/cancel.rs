@@ -24,7 +24,8 @@ pub(crate) struct CancellableEncoder {
 }
 
 impl CancellableEncoder {
-    pub(super) fn check(&self) -> Result<()> {
+    /// Fails if the work is cancelled.
+    pub fn check(&self) -> Result<()> {
         if self.cancelled.load(Relaxed) { Err(Error::Cancelled) } else { Ok(()) }
     }
 }

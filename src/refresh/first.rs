@@ -63,12 +63,13 @@ impl Beginning {
 impl RefreshContext {
     /// The embeddings of all samples in `store`, for a run that has none yet.
     ///
-    /// Refuses them if skipped samples leave fewer than a mini-batch has. `report` is told how many are done.
+    /// Refuses them if skipped samples leave fewer than a mini-batch has. `report` is told how many are done, and its
+    /// error ends the work.
     pub fn embed_all(
         &self,
         encoder: &dyn Encoder,
         store: &Store,
-        report: &mut dyn FnMut(usize),
+        report: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<EmbeddingTable> {
         let bad = BadSamples { on_bad_sample: self.on_bad_sample, skipped_before: 0 };
         let model_version = ModelVersion(1);

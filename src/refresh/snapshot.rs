@@ -29,6 +29,8 @@ pub struct Snapshot {
     pub(crate) store: Store,
     /// What keeps samples out of each other's mini-batches.
     pub(crate) guards: Guards,
+    /// A hash of the graph.
+    pub(crate) graph_digest: u64,
     index: OnceLock<HnswIndex>,
 }
 
@@ -64,6 +66,7 @@ impl Snapshot {
         };
         let guards = Guards::new(&rules.config, groups, embeddings.clone());
         Ok(Self {
+            graph_digest: graph.digest(),
             embeddings,
             graph,
             ages,

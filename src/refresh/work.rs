@@ -166,7 +166,10 @@ impl RefreshContext {
         let next_version = ModelVersion(old.model_version().0 + 1);
         let bad = BadSamples { on_bad_sample: self.on_bad_sample, skipped_before: old.embeddings.skipped() };
         let cache = self.embedding_cache.as_deref();
-        let mut report = |done| status.report(Stage::Encode, done, total);
+        let mut report = |done| {
+            status.report(Stage::Encode, done, total);
+            encoder.check()
+        };
 
         if is_newer {
             if pushed.len() > 0 {

@@ -104,7 +104,10 @@ impl Worker {
             let model = stopwatch.lap();
             let total = rows.store.len();
             let cancellable = CancellableEncoder { encoder: encoder.clone(), cancelled };
-            let mut report = |done| status.report(Stage::Encode, done, total);
+            let mut report = |done| {
+                status.report(Stage::Encode, done, total);
+                cancellable.check()
+            };
             let table = context.embed_all(&cancellable, &rows.store, &mut report)?;
             let encode = stopwatch.lap();
             status.report(Stage::Graph, 0, total);

@@ -62,6 +62,11 @@ pub struct MiniBatch {
     pub similarity: Option<f32>,
     /// Whether it belongs to the [warm-up](crate::config::WarmUp), and was drawn uniformly.
     pub is_warm_up: bool,
+    /// A hash of the step, the ids over all ranks, and the graph.
+    ///
+    /// It is the same on all ranks that draw the same mini-batches. If ranks differ, for example in their settings or
+    /// in the rounding of their models, so does this, although their ids may be the same for some steps.
+    pub digest: u64,
     /// What `walk.target_similarity` had learnt before it was drawn, for the run's state.
     pub(crate) feedback: Option<[u64; 6]>,
     /// What happened on the walk.

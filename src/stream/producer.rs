@@ -13,11 +13,12 @@ use super::counts::Shared;
 use super::graph_changes::GraphChanges;
 use super::rows::{RowColumns, Rows};
 use super::sampling::{Drawn, Sampling};
+use crate::arrow_file::checksum;
 use crate::checkpoint::{CheckpointFolder, State};
 use crate::config::{Coverage, StreamConfig, WalkConfig};
 use crate::error::{Error, Result, TooFewError};
 use crate::refresh::{DrawnFrom, Published};
-use crate::sample::GraphVersion;
+use crate::sample::{GraphVersion, SampleId};
 use crate::telemetry;
 use crate::walk::{Draw, EpochSampler, mini_batches_per_epoch};
 
@@ -244,6 +245,7 @@ impl Producer {
             staleness: snapshot.map(|snapshot| snapshot.ages.mean(&draw.ids, self.step)),
             similarity,
             is_warm_up,
+            digest: digest(self.step, &draw.ids, snapshot.map(|snapshot| snapshot.graph_digest)),
             feedback,
             counts: draw.counts,
             ids,
@@ -321,4 +323,12 @@ impl Producer {
             telemetry::unplaced(self.epoch, unplaced);
         }
     }
+}
+
+/// A hash of what all ranks draw at this step, and of the graph that they draw it from.
+fn digest(step: u64, ids: &[SampleId], graph_digest: Option<u64>) -> u64 {
+    let mut bytes = step.to_le_bytes().to_vec();
+    bytes.extend(graph_digest.map_or([0; 8], u64::to_le_bytes));
+    bytes.extend(ids.iter().flat_map(|id| id.0.to_le_bytes()));
+    checksum(&bytes)
 }

@@ -1,11 +1,11 @@
 //! The same seed gives the same mini-batches on any number of threads.
 
 use futures::TryStreamExt;
-use prosampler::config::ComputeConfig;
+use prosampler::config::{ComputeConfig, SamplerKind, StreamConfig, WalkConfig};
 use prosampler::graph;
 use prosampler::{ComputePool, GraphVersion, SampleId};
 
-use crate::support::{graph_config, pipeline, table};
+use crate::support::{graph_config, pipeline, table, walk_config};
 
 async fn run(seed: u64, threads: usize) -> Vec<Vec<SampleId>> {
     let stream = pipeline(3000, 50).seed(seed).compute(ComputeConfig { threads }).start().await.unwrap();
@@ -18,6 +18,26 @@ async fn seeds_decide_and_threads_do_not() {
     assert_eq!(one, run(1, 2).await);
     assert_eq!(one, run(1, 4).await);
     assert_ne!(one, run(2, 2).await);
+}
+
+/// Ranks that draw the same have the same digests; others have not, even while they draw the same ids.
+#[tokio::test]
+async fn digests_tell_whether_ranks_draw_the_same() {
+    let run = async |rank, seed, neighbors| {
+        let walk = WalkConfig { sampler: SamplerKind::Uniform, ..walk_config(50) };
+        let stream = StreamConfig { rank, world_size: 2, ..StreamConfig::default() };
+        let builder = pipeline(1000, 50).seed(seed).graph(graph_config(40, neighbors)).walk(walk).stream(stream);
+        let drawn = builder.start().await.unwrap().map_ok(|mini_batch| (mini_batch.ids, mini_batch.digest));
+        drawn.try_collect::<Vec<_>>().await.unwrap().into_iter().unzip::<_, _, Vec<_>, Vec<_>>()
+    };
+    let (ids, digests) = run(0, 7, 10).await;
+    let (others, of_other_rank) = run(1, 7, 10).await;
+    assert!(ids != others && digests == of_other_rank);
+    let all_differ = |others: Vec<u64>| digests.iter().zip(others).all(|(one, other)| *one != other);
+    // Only the graph differs, from which uniform mini-batches are not drawn.
+    let (same_ids, of_other_graph) = run(0, 7, 9).await;
+    assert!(same_ids == ids && all_differ(of_other_graph));
+    assert!(all_differ(run(0, 8, 10).await.1));
 }
 
 #[test]

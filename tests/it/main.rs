@@ -16,6 +16,7 @@ mod contract_sources;
 mod coverage;
 mod determinism;
 mod device;
+mod embed_once;
 mod embedding_cache;
 mod encoders;
 mod ending;

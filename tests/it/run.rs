@@ -46,6 +46,23 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// Ranks that cannot share embeddings are told so.
+#[test]
+fn ranks_without_a_shared_folder_are_warned() {
+    let dir = pipeline();
+    let warned = |settings: &[&str]| {
+        let settings = settings.iter().flat_map(|setting| ["--set", setting]);
+        let output = prosampler(dir.path(), &["run", "p.toml"].into_iter().chain(settings).collect::<Vec<_>>());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stderr).contains("every rank embeds all samples by itself")
+    };
+    let (rank, cache) = ("stream.world_size=2", "store.cache_dir=cache");
+    assert!(warned(&[rank]));
+    assert!(warned(&[rank, cache, "encode.cache_limit=0"]));
+    assert!(!warned(&[rank, cache]));
+    assert!(!warned(&[]));
+}
+
 /// After Ctrl-C the same command goes on, and the two together give the mini-batches of an uninterrupted run.
 #[cfg(unix)]
 #[test]
