@@ -28,6 +28,7 @@ pub(super) fn frame(mini_batch: &MiniBatch, state: &State, most: usize) -> Resul
     let facts = Facts {
         step: mini_batch.step,
         is_warm_up: mini_batch.is_warm_up,
+        digest: mini_batch.digest,
         counts: mini_batch.counts,
         negatives: mini_batch.negatives.iter().map(|id| id.map(|id| id.0)).collect(),
         state: state.clone(),
@@ -83,6 +84,7 @@ pub(super) fn mini_batch(all: &RecordBatch, facts: &Facts) -> Option<MiniBatch> 
         similarity: (!similarity.is_empty() && similarity.is_valid(0)).then(|| similarity.value(0)),
         is_warm_up: facts.is_warm_up,
         feedback: None,
+        digest: facts.digest,
         counts: facts.counts,
     })
 }

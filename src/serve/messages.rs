@@ -41,6 +41,8 @@ pub struct Facts {
     pub step: u64,
     /// Whether it belongs to the warm-up.
     pub is_warm_up: bool,
+    /// [`MiniBatch::digest`](crate::MiniBatch::digest).
+    pub digest: u64,
     /// What happened on the walk.
     pub counts: WalkCounts,
     /// Ids of explicit negatives, [samples × n].
