@@ -54,10 +54,6 @@ mod refresh_triggers;
 mod resume;
 mod run;
 mod samplers;
-#[cfg(feature = "serve")]
-mod serve;
-#[cfg(feature = "serve")]
-mod serve_limits;
 mod shards;
 mod shared_values;
 mod sources;

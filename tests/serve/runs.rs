@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
+use tonic::transport::Channel;
 
 use crate::support::{pipeline, walk_config};
 
@@ -64,6 +65,11 @@ impl Drop for Running {
     }
 }
 
+/// A client that says what it likes.
+pub async fn client(server: &Running) -> FlightServiceClient<Channel> {
+    FlightServiceClient::new(Channel::from_shared(server.uri.clone()).unwrap().connect().await.unwrap())
+}
+
 fn rank(rank: usize, world_size: usize) -> RemoteOptions {
     let mut options = RemoteOptions::default();
     (options.rank, options.world_size) = (rank, world_size);
@@ -95,7 +101,7 @@ async fn all_ranks_get_what_they_would_get_in_process() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_sent_without_a_credit() {
     let server = Running::start(|| builder(1, None), ServeOptions::default()).await;
-    let mut client = FlightServiceClient::connect(server.uri.clone()).await.unwrap();
+    let mut client = client(&server).await;
     let (credits, given) = mpsc::unbounded_channel();
     let give = |credit: u64, taken: u64| {
         let text = format!("{{\"credits\": {credit}, \"taken\": {taken}}}");

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::{FlightData, FlightDescriptor, Ticket};
 use futures::{StreamExt, TryStreamExt};
 use prosampler::serve::{RemoteOptions, ServeOptions, Server, TlsFiles};
@@ -10,7 +9,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tonic::{Code, Request};
 
-use crate::serve::Running;
+use crate::runs::{Running, client};
 use crate::support::pipeline;
 
 const TOKEN: &str = "a-token-that-is-long-enough";
@@ -64,7 +63,7 @@ async fn a_token_is_not_sent_in_the_clear() {
 
 /// The messages of a client that sends what it likes.
 async fn exchange(server: &Running, messages: Vec<FlightData>) -> tonic::Status {
-    let mut client = FlightServiceClient::connect(server.uri.clone()).await.unwrap();
+    let mut client = client(server).await;
     let messages = futures::stream::iter(messages).chain(futures::stream::pending());
     let answer = match client.do_exchange(Request::new(messages)).await {
         Ok(answer) => answer.into_inner(),
@@ -97,7 +96,7 @@ async fn nonsense_is_refused_by_name() {
         assert!(status.message().contains(expected), "{expected}: {status}");
         assert_ne!(status.code(), Code::Internal);
     }
-    let mut client = FlightServiceClient::connect(server.uri.clone()).await.unwrap();
+    let mut client = client(&server).await;
     let status = client.do_get(Ticket::new("nonsense")).await.unwrap_err();
     assert!(status.message().contains("the ticket is wrong"), "{status}");
 }
