@@ -11,10 +11,11 @@ demo: setup
 test: setup
 	cargo test --quiet
 
-## Runs the tests of object stores, which compile 50 more crates.
+## Runs the tests of object stores and of the server of mini-batches, which compile 70 more crates.
 test-cloud: setup
 	./scripts/moto.sh
 	cargo test --quiet --all-features --test it -- cloud
+	cargo test --quiet --all-features --test serve
 	cargo test --quiet --all-features --test soak -- failing_requests
 
 ## Kills runs, damages files and makes disks fail for SECONDS (default 3600); docs/soak.md explains it. A run with the

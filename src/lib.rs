@@ -62,6 +62,7 @@
 //! |---|---|---|---|
 //! | `onnx` | yes | [`OnnxEncoder`] and [`device`]: models and graphs on ONNX Runtime, on CPUs and GPUs | tokenizers and image decoders take long to compile; without it, encoders are your own or vectors are in the data |
 //! | `cli` | yes | the command `prosampler`; it implies `onnx` | libraries need no command line |
+//! | `serve` | no | [`serve`]: mini-batches for trainers elsewhere, over Arrow Flight | HTTP/2 and TLS are many dependencies |
 //! | `cloud` | no | sources on S3, Google Cloud Storage, Azure and web servers | an HTTP client and TLS are many dependencies |
 //!
 //! ONNX Runtime's library is found and loaded at run time, so no feature links it.
@@ -77,6 +78,7 @@
 //! * `docs/models.md`: which ONNX models can be used.
 //! * `docs/filters.md`: what the conditions of `source.filter` mean.
 //! * `docs/command.md`: how the command behaves.
+//! * `docs/serve.md`: how trainers elsewhere get mini-batches.
 //! * `docs/integrity.md`, `docs/conformance.md`, `docs/soak.md`: what is checked, and with what results.
 //! * `ARCHITECTURE.md`: how the crate is built, file by file.
 #![warn(clippy::unwrap_used)]
@@ -101,6 +103,8 @@ mod progress;
 pub mod refresh;
 pub mod report;
 mod sample;
+#[cfg(feature = "serve")]
+pub mod serve;
 mod simd;
 pub mod source;
 pub mod store;

@@ -401,3 +401,33 @@ pub(crate) fn unplaced(epoch: u64, samples: usize) {
 pub(crate) fn finished(epochs: u64, steps: u64) {
     info!(epochs, steps, "the stream has ended");
 }
+
+#[cfg(feature = "serve")]
+pub(crate) fn serving(address: &dyn Display, token: bool, tls: bool) {
+    info!(%address, token, tls, "serving mini-batches");
+}
+
+#[cfg(feature = "serve")]
+pub(crate) fn rank_joined(rank: usize, step: u64) {
+    info!(rank, step, "a rank has joined");
+}
+
+#[cfg(feature = "serve")]
+pub(crate) fn rank_left(rank: usize, step: u64) {
+    info!(rank, step, "a rank has left");
+}
+
+#[cfg(feature = "serve")]
+pub(crate) fn run_restarted(step: u64) {
+    info!(step, "the run goes on from a kept state");
+}
+
+#[cfg(feature = "serve")]
+pub(crate) fn ranks_late(late: &[usize], step: u64) {
+    warn!(?late, step, "the other ranks wait for these to take their mini-batches");
+}
+
+#[cfg(feature = "serve")]
+pub(crate) fn reconnecting(uri: &str, attempt: u32, reason: &dyn Display) {
+    warn!(uri, attempt, %reason, "the connection to the server broke; it is made again");
+}

@@ -54,6 +54,10 @@ class RefreshError(Error):
     """A refresh failed, or was cancelled; the run goes on with the graph before."""
 
 
+class ServerError(Error):
+    """A server of mini-batches refused, or could not be reached."""
+
+
 class TaskDiedError(Error):
     """A background task ended before its work was done; the message says whether that is a defect to report."""
 

@@ -2,15 +2,13 @@
 
 import asyncio
 import atexit
-import json
 import os
-import tomllib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from . import settings as _settings
-from ._prosampler import MiniBatch, RawStream, check_settings, wait_for_readers
+from ._prosampler import MiniBatch, RawStream, check_settings, newest_kept_state, wait_for_readers
 from .data import arrow_stream, check_data, onnxruntime_library
 from .handle import TICK
 from .progress import Bars
@@ -63,7 +61,11 @@ class Pipeline:
         given = settings if isinstance(settings, Mapping) else {}
         self._settings = [*_settings.lines(given), *own]
         self._data, self._resume = data, resume
-        self._batch_size, self._drop_last = check_settings(self._path, self._settings, data is not None)
+        self._take(check_settings(self._path, self._settings, data is not None))
+
+    def _take(self, checked: tuple[int, bool, os.PathLike[str] | None]) -> None:
+        self._batch_size, self._drop_last, folder = checked
+        self._checkpoint_dir = None if folder is None else Path(folder)
 
     @property
     def batch_size(self) -> int:
@@ -75,29 +77,14 @@ class Pipeline:
         """Whether an epoch's last mini-batch is left out if it would be short: ``walk.drop_last``."""
         return self._drop_last
 
-    def newest_kept_state(self) -> dict[str, Any] | None:
-        """The newest state that a trainer has kept in ``checkpoint.dir``; ``None`` if there is none after step 0."""
-        folder = self.checkpoint_dir()
-        if folder is None:
-            return None
-        try:
-            states = json.loads((folder / "manifest.json").read_text())["content"]["states"]
-        except (OSError, ValueError, LookupError):
-            # There is no folder yet, or the library says what is wrong with it.
-            return None
-        return states[-1] if states and states[-1]["step"] > 0 else None
-
+    @property
     def checkpoint_dir(self) -> Path | None:
         """The folder of the setting ``checkpoint.dir``, if there is one."""
-        key = "checkpoint.dir="
-        for line in reversed(self._settings):
-            if line.startswith(key):
-                return Path(json.loads(line.removeprefix(key))).expanduser()
-        if self._path is None:
-            return None
-        with open(self._path, "rb") as file:
-            named = tomllib.load(file).get("checkpoint", {}).get("dir")
-        return None if named is None else Path(self._path).parent / Path(named).expanduser()
+        return self._checkpoint_dir
+
+    def newest_kept_state(self) -> dict[str, Any] | None:
+        """The newest state that a trainer has kept in ``checkpoint.dir``; ``None`` if there is none after step 0."""
+        return None if self._checkpoint_dir is None else newest_kept_state(self._checkpoint_dir)
 
     def _open(self) -> RawStream:
         data = None if self._data is None else arrow_stream(self._data)
@@ -117,8 +104,7 @@ class Pipeline:
         other.__dict__.update(self.__dict__)
         other._settings = [*self._settings, *_settings.lines(sections)]
         other._resume = self._resume if resume is None else resume
-        checked = check_settings(other._path, other._settings, other._data is not None)
-        other._batch_size, other._drop_last = checked
+        other._take(check_settings(other._path, other._settings, other._data is not None))
         return other
 
     def start(self, *, progress: bool | None = None) -> Stream:

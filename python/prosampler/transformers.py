@@ -63,7 +63,7 @@ class RefreshCallback(TrainerCallback):  # type: ignore[misc]
             self._resume(args, state)
 
     def _resume(self, args: TrainingArguments, state: TrainerState) -> None:
-        if self.core.run.epochs.pipeline.checkpoint_dir() is None:
+        if self.core.run.epochs.pipeline.checkpoint_dir is None:
             logger.warning(
                 "the run has no checkpoint.dir, so that the training continues with mini-batches of a new run"
             )

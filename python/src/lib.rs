@@ -26,7 +26,7 @@ mod _prosampler {
     #[pymodule_export]
     use super::source::wait_for_readers;
     #[pymodule_export]
-    use super::state::skip;
+    use super::state::{newest_kept_state, skip};
     #[pymodule_export]
     use super::stream::{RawStream, check_settings};
 

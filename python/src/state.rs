@@ -1,5 +1,7 @@
 //! A run's state as a dict of texts and whole numbers, which any checkpoint of a trainer can hold.
 
+use std::path::PathBuf;
+
 use prosampler::State;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -11,6 +13,12 @@ use crate::errors::raise;
 #[pyo3(name = "skip_mini_batches")]
 pub fn skip<'py>(py: Python<'py>, state: &Bound<'py, PyDict>, mini_batches: u64) -> PyResult<Bound<'py, PyDict>> {
     write(py, &read(state)?.skip(mini_batches))
+}
+
+/// `State::newest_kept`; `None` too if the folder cannot be read, which the start of a run says.
+#[pyfunction]
+pub fn newest_kept_state(py: Python<'_>, dir: PathBuf) -> PyResult<Option<Bound<'_, PyDict>>> {
+    State::newest_kept(dir).ok().flatten().map(|state| write(py, &state)).transpose()
 }
 
 pub fn write<'py>(py: Python<'py>, state: &State) -> PyResult<Bound<'py, PyDict>> {

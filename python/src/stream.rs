@@ -82,7 +82,8 @@ impl Phase {
     }
 }
 
-/// Refuses settings that no run could begin with. Those that adapters ask for: `walk.batch_size` and `walk.drop_last`.
+/// Refuses settings that no run could begin with. Those that adapters ask for: `walk.batch_size`, `walk.drop_last` and
+/// `checkpoint.dir`.
 #[pyfunction]
 #[pyo3(signature = (path, settings, has_data))]
 pub fn check_settings(
@@ -90,9 +91,9 @@ pub fn check_settings(
     path: Option<PathBuf>,
     settings: Vec<String>,
     has_data: bool,
-) -> PyResult<(usize, bool)> {
+) -> PyResult<(usize, bool, Option<PathBuf>)> {
     let config = read_settings(path, settings, has_data).map_err(|e| exception(py, &e))?;
-    Ok((config.walk.batch_size, config.walk.drop_last))
+    Ok((config.walk.batch_size, config.walk.drop_last, config.checkpoint.dir))
 }
 
 fn read_settings(path: Option<PathBuf>, mut settings: Vec<String>, has_data: bool) -> Result<PipelineConfig> {

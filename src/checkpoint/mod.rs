@@ -18,11 +18,13 @@ mod saved_pushes;
 mod settings;
 mod state;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
 pub(crate) use self::folder::{CheckpointFolder, WeakCheckpointFolder};
+use self::manifest::Manifest;
 pub(crate) use self::saved_pushes::SavedPushes;
 pub(crate) use self::settings::settings;
 pub use self::state::State;
@@ -60,6 +62,17 @@ pub(crate) struct RunStart {
     pub folder: Option<CheckpointFolder>,
     /// The number of mini-batches that the trainer has taken.
     pub delivered: watch::Sender<u64>,
+}
+
+impl State {
+    /// The newest state that a trainer has kept in a `checkpoint.dir`; `None` if there is none after step 0.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] and [`Error::Io`] for a manifest that cannot be read.
+    pub fn newest_kept(dir: impl AsRef<Path>) -> Result<Option<Self>> {
+        let states = Manifest::read(dir.as_ref())?.map(|manifest| manifest.states);
+        Ok(states.unwrap_or_default().into_iter().max_by_key(|state| state.step).filter(|state| state.step > 0))
+    }
 }
 
 /// Takes the checkpoint folder, and looks up what a state refers to; without a state, begins a run at step 0.

@@ -10,6 +10,8 @@ mod inspect;
 mod output;
 mod progress;
 mod run;
+#[cfg(feature = "serve")]
+mod serve;
 mod state;
 mod summary;
 
@@ -39,6 +41,9 @@ enum Command {
     /// Runs a pipeline file: reads, embeds, builds the graph, streams mini-batches, and says how hard they are.
     #[command(after_help = EXIT_CODES)]
     Run(run::Run),
+    /// Serves the mini-batches of a pipeline file over Arrow Flight, to trainers elsewhere.
+    #[cfg(feature = "serve")]
+    Serve(serve::Serve),
     /// Says what is in a file, folder or pattern: columns, types, nulls, a few rows, and what the columns can serve as.
     Inspect(inspect::Inspect),
     /// Lists, checks or removes the rows and embeddings that runs keep for later ones.
@@ -66,6 +71,8 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(run) => runtime.block_on(run.run()),
+        #[cfg(feature = "serve")]
+        Command::Serve(serve) => runtime.block_on(serve.run()),
         Command::Inspect(inspect) => runtime.block_on(inspect.run()),
         Command::Cache(cache) => cache.run(),
         Command::Doctor(doctor) => doctor.run(),

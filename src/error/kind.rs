@@ -28,6 +28,8 @@ pub enum ErrorKind {
     State,
     /// A refresh failed or was cancelled; the stream goes on with the graph before.
     Refresh,
+    /// A server of mini-batches refused, or could not be reached.
+    Server,
     /// A background task ended before its work was done: it panicked, which is a defect of this crate, or its runtime
     /// was shut down.
     TaskDied,
@@ -48,6 +50,7 @@ impl ErrorKind {
             Self::Argument => "Argument",
             Self::State => "State",
             Self::Refresh => "Refresh",
+            Self::Server => "Server",
             Self::TaskDied => "TaskDied",
         }
     }
@@ -85,6 +88,7 @@ impl Error {
             Self::Argument(_) => ErrorKind::Argument,
             Self::State { .. } => ErrorKind::State,
             Self::Refresh { .. } | Self::Cancelled => ErrorKind::Refresh,
+            Self::Server { .. } => ErrorKind::Server,
             Self::TaskDied { .. } | Self::TaskEnded { .. } => ErrorKind::TaskDied,
         }
     }
@@ -97,11 +101,24 @@ mod tests {
     /// Every kind. The match makes a new one come here, and then into the list.
     fn all() -> Vec<ErrorKind> {
         use ErrorKind::*;
-        let all = vec![Config, Source, NotFound, File, OnnxRuntime, Model, Encode, Argument, State, Refresh, TaskDied];
+        let all = vec![
+            Config,
+            Source,
+            NotFound,
+            File,
+            OnnxRuntime,
+            Model,
+            Encode,
+            Argument,
+            State,
+            Refresh,
+            Server,
+            TaskDied,
+        ];
         for kind in &all {
             match kind {
                 Config | Source | NotFound | File | OnnxRuntime | Model | Encode | Argument | State | Refresh
-                | TaskDied => {}
+                | Server | TaskDied => {}
             }
         }
         all

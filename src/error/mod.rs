@@ -136,6 +136,19 @@ pub enum Error {
         cause: Cause,
     },
 
+    /// A server of mini-batches refused, or could not be reached, retries included.
+    #[error("the server `{uri}` says: {reason}")]
+    #[non_exhaustive]
+    Server {
+        /// The server.
+        uri: String,
+        /// Its reason, or why it could not be reached.
+        reason: String,
+        /// What came back.
+        #[source]
+        cause: Cause,
+    },
+
     /// The operating system refused to do something with a file.
     #[error("cannot {action} `{}`: {cause}", path.display())]
     Io {

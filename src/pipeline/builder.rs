@@ -40,16 +40,25 @@ use crate::stream::MiniBatchStream;
 /// # }
 /// ```
 pub struct PipelineBuilder {
-    pub(super) config: PipelineConfig,
+    pub(crate) config: PipelineConfig,
     pub(super) source: Option<Box<dyn Source>>,
     pub(super) encoder: Option<Arc<dyn Encoder>>,
     pub(super) state: Option<State>,
     pub(super) progress: ProgressSink,
+    /// Whether mini-batches have the shares of all ranks.
+    pub(super) is_for_all_ranks: bool,
 }
 
 impl PipelineBuilder {
     pub(super) fn new(config: PipelineConfig) -> Self {
-        Self { config, source: None, encoder: None, state: None, progress: ProgressSink::new(|_| {}) }
+        Self {
+            config,
+            source: None,
+            encoder: None,
+            state: None,
+            progress: ProgressSink::new(|_| {}),
+            is_for_all_ranks: false,
+        }
     }
 
     /// Sets the source of the rows; replaces `source.uri`.
@@ -161,6 +170,13 @@ impl PipelineBuilder {
     #[must_use]
     pub fn resume(mut self, state: State) -> Self {
         self.state = Some(state);
+        self
+    }
+
+    /// Gives mini-batches the shares of all ranks, one after another, and not that of `stream.rank` alone.
+    #[cfg(feature = "serve")]
+    pub(crate) fn for_all_ranks(mut self) -> Self {
+        self.is_for_all_ranks = true;
         self
     }
 

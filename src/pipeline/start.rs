@@ -35,12 +35,12 @@ use crate::stream::{MiniBatch, MiniBatchStream, Producer, ProducerSettings, RowC
 use crate::telemetry;
 
 pub(super) async fn start(builder: PipelineBuilder) -> Result<MiniBatchStream> {
-    let PipelineBuilder { config, source, encoder, state, progress } = builder;
+    let PipelineBuilder { config, source, encoder, state, progress, is_for_all_ranks } = builder;
     check_settings(&config, source.is_some())?;
     let pool = ComputePool::new(config.compute.threads)?;
     let opened = open(&config, source, encoder, &pool).await?;
 
-    let startup = Startup { config, pool, progress };
+    let startup = Startup { config, pool, progress, is_for_all_ranks };
     let store = startup.build_store(&opened).await?;
     let run = checkpoint::begin(store, state, &startup.config).await?;
     let Opened { source, encoder, model_watch, row_columns, guard_rules, .. } = opened;
@@ -56,6 +56,7 @@ pub(super) async fn start(builder: PipelineBuilder) -> Result<MiniBatchStream> {
 /// What all stages of a start use.
 struct Startup {
     config: PipelineConfig,
+    is_for_all_ranks: bool,
     pool: ComputePool,
     progress: ProgressSink,
 }
@@ -176,11 +177,13 @@ impl Startup {
     ) -> Result<MiniBatchStream> {
         let RunStart { state, folder: checkpoint_folder, delivered, .. } = run;
         let PipelineConfig { walk, stream, refresh, seed, .. } = self.config;
+        let ranks = if self.is_for_all_ranks { 0..stream.world_size } else { stream.rank..stream.rank + 1 };
         let (tx, rx) = mpsc::channel(stream.prefetch);
         let mut tasks = JoinSet::new();
         tasks.spawn(supervise(worker, tx.downgrade()));
 
-        let settings = ProducerSettings { row_columns, walk, stream, waits_for_first: refresh.wait_for_first, seed };
+        let waits_for_first = refresh.wait_for_first;
+        let settings = ProducerSettings { row_columns, walk, stream, ranks, waits_for_first, seed };
         let published = handle.published();
         let begun_from = state.clone();
         let folder = checkpoint_folder.clone();

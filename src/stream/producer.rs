@@ -1,5 +1,6 @@
 //! The task that makes mini-batches, one after another.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -58,6 +59,8 @@ pub(crate) struct ProducerSettings {
     pub row_columns: RowColumns,
     pub walk: WalkConfig,
     pub stream: StreamConfig,
+    /// The ranks whose shares mini-batches have: this process's, or all.
+    pub ranks: Range<usize>,
     /// Whether a run without a snapshot waits for one once its warm-up is over.
     pub waits_for_first: bool,
     pub seed: u64,
@@ -225,11 +228,12 @@ impl Producer {
     /// The rows of a mini-batch, and what is known about it. With several ranks, this rank's share of them.
     fn mini_batch(&self, drawn: Drawn, from: &DrawnFrom) -> Result<MiniBatch> {
         let Drawn { draw, is_warm_up, similarity, feedback } = drawn;
-        let StreamConfig { rank, world_size, .. } = self.settings.stream;
-        let share = draw.ids.len() / world_size;
-        let ids = draw.ids[rank * share..][..share].to_vec();
+        let ProducerSettings { stream, ranks, .. } = &self.settings;
+        let share = draw.ids.len() / stream.world_size;
+        let (from_place, to_place) = (ranks.start * share, ranks.end * share);
+        let ids = draw.ids[from_place..to_place].to_vec();
         let count = draw.negatives.len() / draw.ids.len().max(1);
-        let negatives = draw.negatives[rank * share * count..][..share * count].to_vec();
+        let negatives = draw.negatives[from_place * count..to_place * count].to_vec();
         let snapshot = from.snapshot();
         Ok(MiniBatch {
             rows: self.rows.gather(&ids, &negatives)?,

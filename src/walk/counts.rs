@@ -1,7 +1,10 @@
+use serde::{Deserialize, Serialize};
+
 /// What happened while a mini-batch was filled.
 ///
 /// Each guard counts a sample at most once a mini-batch, however often walks reach it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct WalkCounts {
     /// Moves along an edge.

@@ -7,7 +7,7 @@ use crate::support::path;
 
 const LEAVES: [&str; 10] =
     ["arrow_file", "compute", "config", "error", "memory", "panics", "progress", "sample", "simd", "telemetry"];
-const STAGES: [&str; 12] = [
+const STAGES: [&str; 13] = [
     "source",
     "store",
     "embeddings",
@@ -19,6 +19,7 @@ const STAGES: [&str; 12] = [
     "refresh",
     "stream",
     "pipeline",
+    "serve",
     "report",
 ];
 

@@ -1,0 +1,158 @@
+//! Whom a server lets in, and what it bears.
+
+use std::time::Duration;
+
+use arrow_flight::{FlightData, FlightDescriptor, Ticket};
+use futures::{StreamExt, TryStreamExt};
+use prosampler::serve::{RemoteOptions, ServeOptions, Server, TlsFiles};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tonic::{Code, Request};
+
+use crate::runs::{Running, client};
+use crate::support::pipeline;
+
+const TOKEN: &str = "a-token-that-is-long-enough";
+
+fn with_token(token: Option<&str>) -> RemoteOptions {
+    let mut options = RemoteOptions::default();
+    options.token = token.map(str::to_owned);
+    options
+}
+
+fn guarded() -> ServeOptions {
+    let mut options = ServeOptions::default();
+    options.token = Some(TOKEN.to_owned());
+    options
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_who_has_the_token_gets_in() {
+    let server = Running::start(|| pipeline(100, 20), guarded()).await;
+    for wrong in [None, Some(""), Some("a-token-that-is-long-enougH"), Some("a-token-that-is-long")] {
+        let error = server.stream(with_token(wrong)).await.unwrap_err().to_string();
+        assert!(error.contains("the token is missing or wrong"), "{error}");
+    }
+    let right: Vec<_> = server.stream(with_token(Some(TOKEN))).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(right.len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_is_not_open_to_others_by_oversight() {
+    let refused = |options| async { Server::start(|| pipeline(100, 20), options).await.unwrap_err().to_string() };
+    let mut open = ServeOptions::default();
+    open.address = ([0, 0, 0, 0], 0).into();
+    let error = refused(open.clone()).await;
+    assert!(error.contains("--token-file") && error.contains("--tls-cert"), "{error}");
+    open.token = Some(TOKEN.to_owned());
+    let error = refused(open.clone()).await;
+    assert!(!error.contains("--token-file") && error.contains("--tls-cert"), "{error}");
+    open.token = Some("short".to_owned());
+    assert!(refused(open.clone()).await.contains("can be guessed"));
+    (open.token, open.insecure) = (None, true);
+    Server::start(|| pipeline(100, 20), open).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_not_sent_in_the_clear() {
+    let options = with_token(Some(TOKEN));
+    let stream = prosampler::serve::RemoteStream::connect("http://192.0.2.1:8815", options);
+    let error = stream.await.unwrap_err().to_string();
+    assert!(error.contains("in the clear"), "{error}");
+}
+
+/// The messages of a client that sends what it likes.
+async fn exchange(server: &Running, messages: Vec<FlightData>) -> tonic::Status {
+    let mut client = client(server).await;
+    let messages = futures::stream::iter(messages).chain(futures::stream::pending());
+    let answer = match client.do_exchange(Request::new(messages)).await {
+        Ok(answer) => answer.into_inner(),
+        Err(status) => return status,
+    };
+    answer.try_for_each(|_| async { Ok(()) }).await.unwrap_err()
+}
+
+fn first(ticket: &str, credits: &'static str) -> FlightData {
+    FlightData::new().with_descriptor(FlightDescriptor::new_cmd(ticket.to_owned())).with_app_metadata(credits)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nonsense_is_refused_by_name() {
+    let server = Running::start(|| pipeline(100, 20), ServeOptions::default()).await;
+    let cases = [
+        (vec![first("{", "")], "command of the first message is wrong"),
+        (vec![first(r#"{"path": "/etc/passwd"}"#, "")], "unknown field `path`"),
+        (vec![first(r#"{"rank": 3}"#, "")], "rank 3 of 1"),
+        (vec![first(r#"{"world_size": 4}"#, "")], "4 ranks"),
+        (vec![first("{}", r#"{"credits": -1}"#)], "credits are wrong"),
+        (
+            vec![first("{}", r#"{"credits": 2, "taken": 7}"#), FlightData::new().with_app_metadata(r#"{"taken": 7}"#)],
+            "said to be taken",
+        ),
+        (vec![first(r#"{"state": {"step": 3}}"#, "")], "missing field"),
+    ];
+    for (messages, expected) in cases {
+        let status = exchange(&server, messages).await;
+        assert!(status.message().contains(expected), "{expected}: {status}");
+        assert_ne!(status.code(), Code::Internal);
+    }
+    let mut client = client(&server).await;
+    let status = client.do_get(Ticket::new("nonsense")).await.unwrap_err();
+    assert!(status.message().contains("the ticket is wrong"), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_are_too_large_are_refused() {
+    let mut options = ServeOptions::default();
+    options.max_message_bytes = 4096;
+    let server = Running::start(|| pipeline(400, 300), options).await;
+    let status = exchange(&server, vec![first(&format!("{{\"a\": \"{}\"}}", "x".repeat(5000)), "")]).await;
+    assert_eq!(status.code(), Code::OutOfRange, "{status}");
+    let status = exchange(&server, vec![first("{}", r#"{"credits": 1}"#)]).await;
+    assert!(status.message().contains("raise --max-message-bytes"), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_clients_are_let_go() {
+    let mut options = ServeOptions::default();
+    options.max_idle = Duration::from_millis(200);
+    let server = Running::start(|| pipeline(400, 20), options).await;
+    // Without any message, without a credit, and with credits whose mini-batches nobody reads.
+    for messages in [vec![], vec![first("{}", "")]] {
+        let status = exchange(&server, messages).await;
+        assert!(status.message().contains("nothing came from the client"), "{status}");
+    }
+    let mut rest = server.stream(RemoteOptions::default()).await.unwrap();
+    assert_eq!(rest.next().await.unwrap().unwrap().step, 0);
+}
+
+/// Connections beyond the limit wait, and get in when one ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_limited() {
+    let mut options = ServeOptions::default();
+    options.max_connections = 2;
+    let server = Running::start(|| pipeline(100, 20), options).await;
+    // Half open: they never say anything.
+    let mut silent = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        // The server's HTTP/2 preface shows that it was accepted.
+        stream.read_exact(&mut [0; 9]).await.unwrap();
+        silent.push(stream);
+    }
+    let connect = server.stream(RemoteOptions::default());
+    let waits = tokio::time::timeout(Duration::from_millis(300), connect).await;
+    assert!(waits.is_err(), "{waits:?}");
+    silent.pop();
+    assert_eq!(server.stream(RemoteOptions::default()).await.unwrap().samples(), 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_cannot_be_read_is_named() {
+    let mut options = ServeOptions::default();
+    options.tls = Some(TlsFiles { certificate: "no-such.pem".into(), key: "no-such.key".into() });
+    options.address.set_port(0);
+    let server = Server::start(|| pipeline(100, 20), options).await.unwrap();
+    let error = server.run(std::future::pending()).await.unwrap_err().to_string();
+    assert!(error.contains("cannot read `no-such.pem`"), "{error}");
+}

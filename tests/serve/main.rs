@@ -1,0 +1,7 @@
+//! Mini-batches for trainers elsewhere (feature `serve`).
+
+mod limits;
+mod runs;
+#[allow(dead_code, unused_imports, reason = "what the tests in `it` need")]
+#[path = "../it/support/mod.rs"]
+mod support;
