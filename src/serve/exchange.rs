@@ -18,7 +18,7 @@ type Frames = BoxStream<'static, Result<FlightData, Status>>;
 
 /// All mini-batches, as fast as the client reads.
 pub(super) fn all(mut seat: Seat, options: ServeOptions) -> Frames {
-    frames(move |tx| async move {
+    frames(seat.ended(), move |tx| async move {
         send(&tx, schema_frame(&seat.schema, &seat.hello)?, &options).await?;
         while let Some(held) = seat.next().await? {
             seat.send(&held, &tx, &options).await?;
@@ -35,7 +35,7 @@ pub(super) fn by_credits(
     first: Credits,
     options: ServeOptions,
 ) -> Frames {
-    frames(move |tx| async move {
+    frames(seat.ended(), move |tx| async move {
         send(&tx, schema_frame(&seat.schema, &seat.hello)?, &options).await?;
         let mut credit = first.credits;
         loop {
@@ -96,22 +96,25 @@ async fn send(to: &Sender, frame: FlightData, options: &ServeOptions) -> Result<
     within(options.max_idle, to.send(Ok(frame))).await?.map_err(gone)
 }
 
-/// What a task sends, and the error that it ends with, if it does. The task ends when the client goes.
-fn frames<F>(work: impl FnOnce(Sender) -> F + Send + 'static) -> Frames
+/// What a task sends, and the error that it ends with, if it does. The task ends when the client goes or the server ends.
+fn frames<F>(
+    ended: impl Future<Output = ()> + Send + 'static,
+    work: impl FnOnce(Sender) -> F + Send + 'static,
+) -> Frames
 where
     F: Future<Output = Result<(), Status>> + Send + 'static,
 {
     let (tx, rx) = mpsc::channel(1);
     let task = tokio::spawn(async move {
-        let ended = tx.clone();
-        let gone = tx.clone();
+        let client = tx.clone();
         let result = tokio::select! {
             result = work(tx) => result,
-            () = gone.closed() => return,
+            () = client.closed() => return,
+            () = ended => Err(Status::unavailable("the server ends")),
         };
         if let Err(status) = result {
             // If the client has gone, there is nobody to tell.
-            let _ = ended.send(Err(status)).await;
+            let _ = client.send(Err(status)).await;
         }
     });
     stream::unfold((rx, task), |(mut rx, task)| async move { Some((rx.recv().await?, (rx, task))) }).boxed()

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, watch};
 use tonic::Status;
 
 use super::frames::status;
@@ -30,6 +30,8 @@ pub(super) struct Job {
     run: Mutex<Run>,
     /// Told whenever a mini-batch need not be held any more, or a connection has taken another's place.
     changed: Notify,
+    /// Whether the server ends.
+    ends: watch::Sender<bool>,
 }
 
 /// A mini-batch for all ranks, and the state after it.
@@ -84,7 +86,7 @@ impl Job {
         }
         let stream = builder.for_all_ranks().start().await?;
         let run = Mutex::new(Run::new(stream, world_size));
-        Ok(Self { make, world_size, window, run, changed: Notify::new() })
+        Ok(Self { make, world_size, window, run, changed: Notify::new(), ends: watch::Sender::new(false) })
     }
 
     /// Gives a connection its rank's place. A run that stands elsewhere is started anew at the state of the ticket.
@@ -151,6 +153,11 @@ impl Job {
             }
         }
         Ok(step)
+    }
+
+    /// Ends all exchanges. Clients connect again, to a server that may come in the place of this one.
+    pub fn end(&self) {
+        self.ends.send_replace(true);
     }
 
     /// Controls the run's refreshes.
@@ -231,6 +238,13 @@ impl Seat {
                 () = tokio::time::sleep(LATE) => telemetry::ranks_late(&late, self.step),
             }
         }
+    }
+
+    /// Waits until the server ends.
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut ends = self.job.ends.subscribe();
+        // The sender is in the job, which the seat keeps.
+        async move { drop(ends.wait_for(|ends| *ends).await) }
     }
 
     /// Says that the mini-batch which `next` gave was sent.

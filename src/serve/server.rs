@@ -83,13 +83,25 @@ impl Server {
         if let Some(files) = &options.tls {
             http = http.tls_config(tls(files)?).map_err(failed)?;
         }
+        let ending = job.clone();
         let service = FlightServiceServer::new(Service { job, options: options.clone() })
             .max_decoding_message_size(options.max_message_bytes)
             .max_encoding_message_size(options.max_message_bytes + FRAMING);
         let token = options.token.clone();
         let service = InterceptedService::new(service, move |request| authorized(request, token.as_deref()));
         let connections = Box::pin(accepted(listener, options.max_connections));
-        http.add_service(service).serve_with_incoming_shutdown(connections, end).await.map_err(failed)
+        let (ended, mut has_ended) = tokio::sync::oneshot::channel::<()>();
+        let end = async {
+            end.await;
+            ending.end();
+            drop(ended);
+        };
+        let serving = http.add_service(service).serve_with_incoming_shutdown(connections, end);
+        tokio::select! {
+            served = serving => served.map_err(failed),
+            // A connection that says nothing does not end by itself.
+            () = async { drop((&mut has_ended).await); tokio::time::sleep(LAST_WORDS).await } => Ok(()),
+        }
     }
 }
 
@@ -124,6 +136,8 @@ impl std::fmt::Debug for Server {
 
 /// How long a connection may be silent before it is asked whether it is still there, and how long it has to answer.
 const KEEPALIVE: Duration = Duration::from_secs(20);
+/// How long connections have to end when the server does.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// The most requests of a connection at a time.
 const STREAMS: u32 = 16;
 /// The most bytes that Flight and HTTP/2 add to a message.

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use arrow_flight::{FlightData, FlightDescriptor, Ticket};
 use futures::{StreamExt, TryStreamExt};
-use prosampler::serve::{RemoteOptions, ServeOptions, Server, TlsFiles};
+use prosampler::Error;
+use prosampler::config::StreamConfig;
+use prosampler::serve::{RemoteOptions, RemoteStream, ServeOptions, Server, TlsFiles};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tonic::{Code, Request};
 
 use crate::runs::{Running, client};
-use crate::support::pipeline;
+use crate::support::{path, pipeline};
 
 const TOKEN: &str = "a-token-that-is-long-enough";
 
@@ -56,7 +58,7 @@ async fn a_server_is_not_open_to_others_by_oversight() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_not_sent_in_the_clear() {
     let options = with_token(Some(TOKEN));
-    let stream = prosampler::serve::RemoteStream::connect("http://192.0.2.1:8815", options);
+    let stream = RemoteStream::connect("http://192.0.2.1:8815", options);
     let error = stream.await.unwrap_err().to_string();
     assert!(error.contains("in the clear"), "{error}");
 }
@@ -155,4 +157,51 @@ async fn a_certificate_that_cannot_be_read_is_named() {
     let server = Server::start(|| pipeline(100, 20), options).await.unwrap();
     let error = server.run(std::future::pending()).await.unwrap_err().to_string();
     assert!(error.contains("cannot read `no-such.pem`"), "{error}");
+}
+
+/// A certificate of these tests for 127.0.0.1, and its key. Made by `openssl req -x509 -newkey ec`; it guards nothing.
+fn tls() -> TlsFiles {
+    TlsFiles { certificate: path("tests/data/tls/cert.pem"), key: path("tests/data/tls/key.pem") }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_needs_a_certificate_that_the_client_knows() {
+    let mut options = guarded();
+    options.tls = Some(tls());
+    let server = Running::start(|| pipeline(100, 20), options).await;
+    let uri = format!("https://{}", server.address);
+    let connect = async |uri: &str, ca: Option<TlsFiles>| {
+        let mut options = with_token(Some(TOKEN));
+        options.retries = 0;
+        options.ca_certificate = ca.map(|files| files.certificate);
+        RemoteStream::connect(uri, options).await
+    };
+    let right: Vec<_> = connect(&uri, Some(tls())).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(right.len(), 5);
+    // Not known, and in the clear to a server that speaks TLS.
+    assert!(matches!(connect(&uri, None).await, Err(Error::Server { .. })));
+    assert!(matches!(connect(&server.uri, Some(tls())).await, Err(Error::Server { .. })));
+}
+
+/// A client of `DoGet` that does not read is let go, and holds nothing up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_is_let_go() {
+    let mut options = ServeOptions::default();
+    options.max_idle = Duration::from_millis(200);
+    let many = StreamConfig { epochs: 3000, ..StreamConfig::default() };
+    let server = Running::start(move || pipeline(400, 200).stream(many.clone()), options).await;
+    let mut frames = client(&server).await.do_get(Ticket::new("{}")).await.unwrap().into_inner();
+    frames.try_next().await.unwrap().unwrap();
+    // Longer than it may be silent; what is on the way then is all that it gets.
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    let mut got = 0;
+    let ended = loop {
+        match frames.try_next().await {
+            Ok(Some(_)) => got += 1,
+            Ok(None) => panic!("all {got} mini-batches came"),
+            Err(status) => break status,
+        }
+    };
+    assert!(ended.message().contains("nothing came from the client"), "{ended}");
+    assert!(got < 6000, "{got}");
 }
