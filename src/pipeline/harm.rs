@@ -33,7 +33,7 @@ struct Neighbors<'a> {
 }
 
 impl Neighbors<'_> {
-    /// Samples spread over all, with their neighbors that guards let come together with them, and how similar these are.
+    /// Samples spread over all, and how similar those of their neighbors are that guards let come together with them.
     fn of_some(&self) -> impl Iterator<Item = (SampleId, Vec<f32>)> {
         let Self { snapshot, skip } = *self;
         let groups = snapshot.guards.groups();

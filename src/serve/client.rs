@@ -96,8 +96,8 @@ impl RemoteStream {
     /// Takes a rank's place in the run of the server at `uri`, such as `http://127.0.0.1:8815`.
     ///
     /// # Errors
-    /// [`Error::Remote`] if the server cannot be reached or refuses, with its reason; [`Error::Config`] for options that
-    /// are not possible; [`Error::Io`] for a certificate that cannot be read.
+    /// [`Error::Server`] if the server cannot be reached or refuses, with its reason; [`Error::Config`] for options
+    /// that are not possible; [`Error::Io`] for a certificate that cannot be read.
     pub async fn connect(uri: &str, options: RemoteOptions) -> Result<Self> {
         let handle = RemoteHandle::new(uri, &options)?;
         let ticket = Ticket { rank: options.rank, world_size: options.world_size, state: options.state.clone() };
@@ -227,7 +227,7 @@ impl RemoteHandle {
     /// Starts a refresh and waits until its snapshot is published.
     ///
     /// # Errors
-    /// [`Error::Remote`] with the server's reason.
+    /// [`Error::Server`] with the server's reason.
     pub async fn refresh_now(&self) -> Result<RefreshResult> {
         let answer = self.act("refresh", Vec::new()).await?;
         serde_json::from_slice(&answer).map_err(|error| remote(&self.uri, "understand", error.into()))
@@ -237,7 +237,7 @@ impl RemoteHandle {
     /// `checkpoint.dir`.
     ///
     /// # Errors
-    /// [`Error::Remote`] with the server's reason.
+    /// [`Error::Server`] with the server's reason.
     pub async fn keep(&self, state: &State) -> Result<()> {
         let body = serde_json::to_vec(state).map_err(|error| remote(&self.uri, "write a state for", error.into()))?;
         self.act("keep", body).await.map(drop)
@@ -247,7 +247,7 @@ impl RemoteHandle {
     /// [`RefreshHandle::push_embeddings`](crate::RefreshHandle::push_embeddings) does.
     ///
     /// # Errors
-    /// [`Error::Remote`] with the server's reason.
+    /// [`Error::Server`] with the server's reason.
     pub async fn push_embeddings(&self, ids: &[SampleId], vectors: &[f32]) -> Result<()> {
         if ids.is_empty() {
             return Ok(());

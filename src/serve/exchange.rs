@@ -96,7 +96,9 @@ async fn send(to: &Sender, frame: FlightData, options: &ServeOptions) -> Result<
     within(options.max_idle, to.send(Ok(frame))).await?.map_err(gone)
 }
 
-/// What a task sends, and the error that it ends with, if it does. The task ends when the client goes or the server ends.
+/// What a task sends, and the error that it ends with, if it does.
+///
+/// The task ends when the client goes, or the server ends.
 fn frames<F>(
     ended: impl Future<Output = ()> + Send + 'static,
     work: impl FnOnce(Sender) -> F + Send + 'static,
