@@ -234,7 +234,7 @@ pub(crate) fn near_copies(share: f64) {
     warn!(
         share,
         "this share of the samples have a neighbor that is nearly the same, likely a false negative; set \
-         guards.duplicate_similarity = 0.99, or name a column that tells them in guards.distinct"
+         guards.duplicate_similarity = 0.999, or name a column that tells them in guards.distinct"
     );
 }
 

@@ -83,7 +83,7 @@ fn share(part: usize, whole: usize) -> f64 {
 const LOOKED_AT: usize = 2000;
 
 /// From which cosine on two samples are likely copies of each other.
-const COPY: f32 = 0.99;
+const COPY: f32 = 0.999;
 
 /// The share of samples with a near copy, and of neighbors above the positive, from which on a run warns.
 const MANY_COPIES: f64 = 0.1;

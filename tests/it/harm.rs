@@ -51,7 +51,7 @@ fn near_copies_are_warned_of_unless_they_are_few_or_kept_apart() {
     let column = "encode.column = 'v'\n";
     let said = warnings(&with_twins(50), column);
     assert!(said.contains(warned) && said.contains("share=0.25"), "{said}");
-    for (twins, guards) in [(19, ""), (50, "guards.duplicate_similarity = 0.99"), (50, "guards.distinct = ['twin']")] {
+    for (twins, guards) in [(19, ""), (50, "guards.duplicate_similarity = 0.999"), (50, "guards.distinct = ['twin']")] {
         let said = warnings(&with_twins(twins), &format!("{column}{guards}"));
         assert!(!said.contains(warned), "{twins} {guards}: {said}");
     }
