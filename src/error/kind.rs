@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn kinds_are_the_classes_of_python() {
         /// Classes of what only the Python package does.
-        const OF_PYTHON: [&str; 3] = ["Export", "Fork", "Closed"];
+        const OF_PYTHON: [&str; 4] = ["Export", "Fork", "Closed", "Rank"];
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/python/prosampler/errors.py");
         let text = std::fs::read_to_string(file).unwrap();
         let class = |line: &str| {
