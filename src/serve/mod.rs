@@ -18,10 +18,14 @@ mod frames;
 mod job;
 mod messages;
 mod options;
+mod pump;
+mod remote_handle;
 mod server;
 mod service;
+mod session;
 
-pub use self::client::{RemoteHandle, RemoteOptions, RemoteStream};
+pub use self::client::{RemoteOptions, RemoteStream};
 pub use self::messages::{Credits, Facts, RefreshResult, Ticket};
 pub use self::options::{ServeOptions, TlsFiles};
+pub use self::remote_handle::RemoteHandle;
 pub use self::server::Server;
