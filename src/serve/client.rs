@@ -78,8 +78,9 @@ impl RemoteStream {
     /// Takes a rank's place in the run of the server at `uri`, such as `http://127.0.0.1:8815`.
     ///
     /// # Errors
-    /// [`Error::Server`] if the server cannot be reached or refuses, with its reason; [`Error::Config`] for options
-    /// that are not possible; [`Error::Io`] for a certificate that cannot be read.
+    /// [`Error::Server`](crate::Error::Server) if the server cannot be reached or refuses, with its reason;
+    /// [`Error::Config`](crate::Error::Config) for options that are not possible;
+    /// [`Error::Io`](crate::Error::Io) for a certificate that cannot be read.
     pub async fn connect(uri: &str, options: RemoteOptions) -> Result<Self> {
         let handle = RemoteHandle::new(uri, &options)?;
         let ticket = Ticket { rank: options.rank, world_size: options.world_size, state: options.state.clone() };
