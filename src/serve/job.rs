@@ -14,7 +14,7 @@ use tonic::Status;
 use super::frames::status;
 use super::messages::{Hello, Ticket};
 use crate::checkpoint::State;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pipeline::PipelineBuilder;
 use crate::refresh::RefreshHandle;
 use crate::stream::{MiniBatch, MiniBatchStream};
@@ -81,6 +81,7 @@ impl Job {
         if let Some(dir) = &builder.config.checkpoint.dir
             && let Some(state) = State::newest_kept(dir)?
         {
+            refuse_skips(&state)?;
             telemetry::run_restarted(state.step);
             builder = builder.resume(state);
         }
@@ -101,6 +102,9 @@ impl Job {
         if rank >= world_size {
             let message = format!("the ticket says rank {rank} of {world_size}; ranks are numbered from 0");
             return Err(Status::invalid_argument(message));
+        }
+        if let Some(state) = &state {
+            refuse_skips(state).map_err(|error| status(&error))?;
         }
         let mut run = self.run.lock().await;
         let at = match &state {
@@ -311,6 +315,19 @@ impl Drop for Seat {
             }
         });
     }
+}
+
+/// Refuses a state that leaves out a stretch: ranks would count its mini-batches as sent.
+fn refuse_skips(state: &State) -> Result<()> {
+    if state.skips == 0 {
+        return Ok(());
+    }
+    let reason = format!(
+        "the state leaves out {} mini-batches, which a server cannot; give it without them, or run the pipeline in the \
+         trainer's process",
+        state.skips
+    );
+    Err(Error::State { reason })
 }
 
 /// How long a rank waits for others before the log names them.

@@ -199,9 +199,13 @@ async fn trainers_go_on_from_a_kept_state() {
     }
     let state = state.unwrap();
 
+    let mut options = rank(0, 2);
+    options.state = Some(state.skip(3));
+    let error = server.stream(options.clone()).await.unwrap_err().to_string();
+    assert!(error.contains("leaves out 3 mini-batches, which a server cannot"), "{error}");
+
     // While another rank is there, none goes back alone.
     drop(first);
-    let mut options = rank(0, 2);
     options.state = Some(state.clone());
     let error = server.stream(options.clone()).await.unwrap_err().to_string();
     assert!(error.contains("ranks [1] are connected"), "{error}");
