@@ -85,6 +85,7 @@
 
 mod arrow_file;
 pub mod checkpoint;
+mod claim;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;

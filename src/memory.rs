@@ -1,8 +1,11 @@
 //! Large arrays that are read at random.
 
 use std::mem::MaybeUninit;
+use std::ops::Deref;
 
 use aligned_vec::AVec;
+use arrow::buffer::ScalarBuffer;
+use arrow::datatypes::ArrowNativeType;
 
 /// Moves items to pages of 2 MiB, if the system has any to spare, at the cost of a copy.
 ///
@@ -49,4 +52,60 @@ pub(crate) fn huge_aligned_copy<T: Copy>(from: &[T], capacity: usize) -> Aligned
     let mut to = huge_aligned(capacity.max(from.len()));
     to.extend_from_slice(from);
     to
+}
+
+/// A large array, in memory or in a mapped file. One in a file is copied to memory when it is first changed.
+#[derive(Clone, Debug)]
+pub(crate) enum LargeArray<T: ArrowNativeType> {
+    InMemory(Aligned<T>),
+    Mapped(ScalarBuffer<T>),
+}
+
+impl<T: ArrowNativeType> LargeArray<T> {
+    /// An empty array in memory with space for so many items.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self::InMemory(huge_aligned(capacity))
+    }
+
+    /// A copy in memory with space for `capacity` items in all.
+    pub fn copy_with_capacity(&self, capacity: usize) -> Self {
+        Self::InMemory(huge_aligned_copy(self, capacity))
+    }
+
+    /// The array in memory, to be changed.
+    pub fn to_mut(&mut self) -> &mut Aligned<T> {
+        if let Self::Mapped(items) = self {
+            *self = Self::InMemory(huge_aligned_copy(items, 0));
+        }
+        match self {
+            Self::InMemory(items) => items,
+            Self::Mapped(_) => unreachable!("it was copied to memory"),
+        }
+    }
+
+    /// The items as a buffer of Arrow's. They are copied if they are in memory.
+    pub fn to_buffer(&self) -> ScalarBuffer<T> {
+        match self {
+            Self::InMemory(items) => items.iter().copied().collect(),
+            Self::Mapped(items) => items.clone(),
+        }
+    }
+}
+
+impl<T: ArrowNativeType> Deref for LargeArray<T> {
+    type Target = [T];
+
+    #[inline]
+    fn deref(&self) -> &[T] {
+        match self {
+            Self::InMemory(items) => items,
+            Self::Mapped(items) => items,
+        }
+    }
+}
+
+impl<T: ArrowNativeType> PartialEq for LargeArray<T> {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
 }

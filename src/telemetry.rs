@@ -115,14 +115,14 @@ pub(crate) fn rows_awaited(samples: usize) {
     info!(samples, "other processes are embedding these samples; waiting for them");
 }
 
-pub(crate) fn claim_ignored(path: &Path, awaited: Duration) {
-    let path = path.display();
-    warn!(%path, awaited = awaited.as_secs_f64(), "another process embeds these samples for too long; this one does too");
+pub(crate) fn claim_ignored(path: &Path, holder: &str, awaited: Duration) {
+    let (path, awaited) = (path.display(), awaited.as_secs_f64());
+    warn!(%path, holder, awaited, "another process takes too long to make this file; this one makes it too");
 }
 
 pub(crate) fn not_claimed(path: &Path, reason: &dyn Display) {
     let path = path.display();
-    warn!(%path, %reason, "no lock here, so other processes may embed the same samples as this one");
+    warn!(%path, %reason, "no lock here, so other processes may do the same work as this one");
 }
 
 pub(crate) fn embeds_alone(world_size: usize) {
@@ -135,6 +135,15 @@ pub(crate) fn embeds_alone(world_size: usize) {
 
 pub(crate) fn no_identity(encoder: &str, world_size: usize) {
     info!(encoder, world_size, "the encoder has no identity, so every rank runs it over all samples");
+}
+
+pub(crate) fn shared_awaited(what: &str, holder: &str) {
+    info!(what, holder, "waiting for what another rank makes for all");
+}
+
+pub(crate) fn not_shared(path: &Path, reason: &dyn Display) {
+    let path = path.display();
+    warn!(%path, %reason, "this rank shares no embeddings and graphs with others from here on: it makes its own");
 }
 
 #[cfg(feature = "onnx")]

@@ -130,6 +130,20 @@ pub(crate) fn unfinished(stem: &str) -> String {
     format!(".building-{stem}{dash}")
 }
 
+/// Removes files in `dir` that killed processes left unfinished, but not recent ones, which others may be writing.
+pub(crate) fn remove_unfinished(dir: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(dir)?.flatten() {
+        let is_unfinished = entry.file_name().to_string_lossy().starts_with(&unfinished(""));
+        let modified = entry.metadata().and_then(|metadata| metadata.modified());
+        let age = modified.ok().and_then(|time| SystemTime::now().duration_since(time).ok());
+        if is_unfinished && age.is_some_and(|age| age > MIN_ABANDONED_AGE) {
+            // Another process may be doing the same.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
+}
+
 /// Returns the folder of a file; the working directory if the path has none.
 fn folder(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
@@ -147,6 +161,13 @@ pub(crate) fn sync_folder(dir: &Path) -> Result<()> {
 /// Writes a file of one record batch, all of it or nothing. Creates missing folders.
 pub(crate) fn save(path: &Path, batch: &RecordBatch) -> Result<()> {
     let mut writer = ArrowFileWriter::create(Some(path), &batch.schema())?;
+    writer.write(batch)?;
+    writer.finish(Some(path)).map(drop)
+}
+
+/// Writes a file as [`save`] does, and does not wait for the disk: for a file that no later run needs.
+pub(crate) fn save_for_now(path: &Path, batch: &RecordBatch) -> Result<()> {
+    let mut writer = ArrowFileWriter::create(Some(path), &batch.schema())?.for_now();
     writer.write(batch)?;
     writer.finish(Some(path)).map(drop)
 }
@@ -275,6 +296,9 @@ fn failed(path: &Path, error: ArrowError) -> Error {
         },
     }
 }
+
+/// The age from which an unfinished file is abandoned: nothing takes as long to write.
+const MIN_ABANDONED_AGE: Duration = Duration::from_secs(3600);
 
 /// The bytes at the end of a file: the footer's length and a mark.
 const TRAILER_BYTES: usize = 10;

@@ -23,7 +23,7 @@ pub(crate) struct ArrowFileWriter {
     path: PathBuf,
     /// The checksums of what is written so far: of the beginning, and of each record batch.
     checksums: Vec<u64>,
-    /// Whether the file will have a name, and remain on disk.
+    /// Whether the file is to be on disk before it has its name.
     stays: bool,
     /// The modification time that the file records, and will be given.
     mtime: Option<SystemTime>,
@@ -48,6 +48,11 @@ impl ArrowFileWriter {
         let mut writer = FileWriter::try_new(summed, schema).map_err(|e| failed(&path, e))?;
         let checksums = vec![writer.get_mut().take()];
         Ok(Self { writer, path, checksums, stays: target.is_some(), mtime: None })
+    }
+
+    /// Says that the file need not outlive a power cut.
+    pub fn for_now(self) -> Self {
+        Self { stays: false, ..self }
     }
 
     /// Appends a record batch.
@@ -98,9 +103,13 @@ impl ArrowFileWriter {
         if let Some(time) = self.mtime {
             file.as_file().set_modified(time).map_err(|e| io("set the time of", e))?;
         }
-        file.as_file().sync_all().map_err(|e| io("write", e))?;
+        if self.stays {
+            file.as_file().sync_all().map_err(|e| io("write", e))?;
+        }
         let file = file.persist(target).map_err(|e| io("rename", e.error))?;
-        sync_folder(folder(target))?;
+        if self.stays {
+            sync_folder(folder(target))?;
+        }
         Ok(decode(map(&file, target)?, target).map_err(|e| failed(target, e))?.parts)
     }
 

@@ -11,7 +11,7 @@ use super::lock::lock;
 use super::manifest::{self, Manifest, SnapshotRecord};
 use super::saved_pushes::SavedPushes;
 use super::{SavedSnapshot, State, numbers};
-use crate::config::CheckpointConfig;
+use crate::config::{CheckpointConfig, StreamConfig};
 use crate::error::{Error, Result};
 use crate::telemetry;
 use crate::walk::Left;
@@ -40,6 +40,8 @@ struct Inner {
     delivered: watch::Receiver<u64>,
     /// Held by rank 0 as long as the run lasts; `None` on other ranks.
     lock: Option<fs::File>,
+    /// Whether other ranks read the folder, too.
+    is_shared: bool,
     content: Mutex<Content>,
 }
 
@@ -65,13 +67,14 @@ impl CheckpointFolder {
     pub async fn take(
         config: &CheckpointConfig,
         pending: usize,
-        rank: usize,
+        StreamConfig { rank, world_size, .. }: &StreamConfig,
         delivered: watch::Receiver<u64>,
     ) -> Result<Option<Self>> {
         let Some(dir) = config.dir.clone() else { return Ok(None) };
-        let lock = if rank == 0 { Some(lock(&dir).await?) } else { None };
+        let lock = if *rank == 0 { Some(lock(&dir).await?) } else { None };
         let keep = config.keep.saturating_add(pending);
-        Ok(Some(Self(Arc::new(Inner { dir, keep, delivered, lock, content: Mutex::default() }))))
+        let is_shared = *world_size > 1;
+        Ok(Some(Self(Arc::new(Inner { dir, keep, delivered, lock, is_shared, content: Mutex::default() }))))
     }
 
     pub fn downgrade(&self) -> WeakCheckpointFolder {
@@ -80,6 +83,10 @@ impl CheckpointFolder {
 
     pub(super) fn dir(&self) -> &PathBuf {
         &self.0.dir
+    }
+
+    pub(super) fn is_shared(&self) -> bool {
+        self.0.is_shared
     }
 
     fn is_writer(&self) -> bool {
@@ -344,7 +351,7 @@ mod tests {
         let dir = tempfile::TempDir::new().unwrap();
         let config = CheckpointConfig { dir: Some(dir.path().into()), ..CheckpointConfig::default() };
         let (_delivered, heard) = watch::channel(0);
-        let folder = CheckpointFolder::take(&config, 0, 0, heard).await.unwrap().unwrap();
+        let folder = CheckpointFolder::take(&config, 0, &StreamConfig::default(), heard).await.unwrap().unwrap();
         folder.begin(State::first(1, "rows".into(), Default::default(), 1)).unwrap();
         for (model, embeddings_since_graph) in [(3, 2), (4, 2), (5, 1), (6, 2)] {
             let saved = snapshot(model, embeddings_since_graph);

@@ -83,7 +83,7 @@ pub(crate) async fn begin(store: Store, state: Option<State>, config: &PipelineC
     let lag = config.refresh.swap_after_steps.unwrap_or(0);
     let pending = lag / config.refresh.every_steps.unwrap_or(u64::MAX);
     let pending = usize::try_from(pending).unwrap_or(0);
-    let folder = CheckpointFolder::take(&config.checkpoint, pending, config.stream.rank, receiver).await?;
+    let folder = CheckpointFolder::take(&config.checkpoint, pending, &config.stream, receiver).await?;
     let start = match state {
         Some(state) => resume(store, state, folder, delivered, config).await?,
         None => begin_anew(store, folder, delivered, config).await?,

@@ -36,9 +36,11 @@ impl CheckpointFolder {
         let graph = self.dir().join(manifest::graph_file(record));
         let embeddings = self.dir().join(manifest::embeddings_file(record));
         let pushed = self.dir().join(manifest::pushed_file(record));
+        // Mapped, ranks on one host have one copy of them all.
+        let open = if self.is_shared() { EmbeddingTable::map } else { EmbeddingTable::open };
         let snapshot = SavedSnapshot {
             graph: ProximityGraph::open(&graph).map_err(|error| unusable(&graph, error))?,
-            embeddings: EmbeddingTable::open(&embeddings).map_err(|error| unusable(&embeddings, error))?.into(),
+            embeddings: open(&embeddings).map_err(|error| unusable(&embeddings, error))?.into(),
             embeddings_since_graph: record.embeddings_since_graph,
             begun_at_step: record.begun_at_step,
             embedded_at_step: record.embedded_at_step,

@@ -3,9 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float16Array, Float32Array, Int8Array, RecordBatch};
+use arrow::array::{
+    Array, ArrayRef, AsArray, FixedSizeListArray, Float16Array, Float32Array, Int8Array, PrimitiveArray, RecordBatch,
+};
 use arrow::buffer::NullBuffer;
-use arrow::datatypes::{DataType, Field, Float16Type, Float32Type, Int8Type, Schema};
+use arrow::datatypes::{ArrowPrimitiveType, DataType, Field, Float16Type, Float32Type, Int8Type, Schema};
 
 use super::EmbeddingTable;
 use super::skipped::Skipped;
@@ -13,7 +15,7 @@ use super::stored::StoredVectors;
 use crate::arrow_file;
 use crate::config::Similarity;
 use crate::error::{Error, Result};
-use crate::memory::huge_aligned_copy;
+use crate::memory::LargeArray;
 use crate::sample::{ModelVersion, SampleId};
 
 impl EmbeddingTable {
@@ -26,16 +28,25 @@ impl EmbeddingTable {
     /// - `pair_similarity`, if rows are pairs.
     ///
     /// The file is written under a temporary name in the folder of `path`, which is created if it is missing, and
-    /// renamed when it is complete on disk. Copies the numbers once, and blocks meanwhile.
+    /// renamed when it is complete on disk. Copies the numbers once, if they are in memory, and blocks meanwhile.
     ///
     /// # Errors
     /// [`Error::Io`]; `path` is then unchanged.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        arrow_file::save(path.as_ref(), &self.to_record_batch()?)
+    }
+
+    /// Saves the table for processes that run at the same time: it need not be on disk.
+    pub(crate) fn save_for_now(&self, path: &Path) -> Result<()> {
+        arrow_file::save_for_now(path, &self.to_record_batch()?)
+    }
+
+    fn to_record_batch(&self) -> Result<RecordBatch> {
         let (numbers, factors): (ArrayRef, _) = match &self.vectors {
-            StoredVectors::F32(vectors) => (Arc::new(Float32Array::from_iter_values(vectors.iter().copied())), None),
-            StoredVectors::F16(vectors) => (Arc::new(Float16Array::from_iter_values(vectors.iter().copied())), None),
+            StoredVectors::F32(vectors) => (Arc::new(Float32Array::new(vectors.to_buffer(), None)), None),
+            StoredVectors::F16(vectors) => (Arc::new(Float16Array::new(vectors.to_buffer(), None)), None),
             StoredVectors::I8 { numbers, factors } => {
-                (Arc::new(Int8Array::from_iter_values(numbers.iter().copied())), Some(factors.clone()))
+                (Arc::new(Int8Array::new(numbers.to_buffer(), None)), Some(factors.to_vec()))
             }
         };
         let item = Arc::new(Field::new_list_field(numbers.data_type().clone(), false));
@@ -63,7 +74,7 @@ impl EmbeddingTable {
             let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
             RecordBatch::try_new(Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), metadata)), columns)
         });
-        arrow_file::save(path.as_ref(), &batch.map_err(|cause| Error::Arrow { action: "save embeddings", cause })?)
+        batch.map_err(|cause| Error::Arrow { action: "save embeddings", cause })
     }
 
     /// Reads a saved table into memory, and checks it against its checksum. Blocks meanwhile.
@@ -72,11 +83,24 @@ impl EmbeddingTable {
     /// [`Error::Io`]; [`Error::Damaged`] for a file that has changed since it was written; [`Error::Corrupt`] for a
     /// file of another kind.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let mut table = Self::map(path.as_ref())?;
+        table.vectors = table.vectors.copy_with_capacity(table.len(), table.dimension);
+        Ok(table)
+    }
+
+    /// Maps a saved table, so that processes that map the same file share the memory that it takes.
+    ///
+    /// Reads the file once, to check it against its checksum, and blocks meanwhile. The file may be replaced while it
+    /// is mapped, but must not be changed in place.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub fn map(path: impl AsRef<Path>) -> Result<Self> {
         arrow_file::open_one(path.as_ref(), FORMAT, "embeddings that this version reads", decode)
     }
 }
 
-/// Makes a table of a file's record batch. The error is the reason why that fails.
+/// Makes a table over the buffers of a file's record batch. The error is the reason why that fails.
 fn decode(schema: &Schema, batch: &RecordBatch) -> Result<EmbeddingTable, String> {
     let key = |key| schema.metadata().get(key).map_or("", String::as_str);
     let model_version = key(MODEL_VERSION).parse().map(ModelVersion).map_err(|_| "it has no model version")?;
@@ -87,14 +111,14 @@ fn decode(schema: &Schema, batch: &RecordBatch) -> Result<EmbeddingTable, String
     let values = embeddings.values();
     let floats = |name: &str| {
         let column = batch.column_by_name(name).and_then(|c| c.as_primitive_opt::<Float32Type>());
-        column.map(|column| column.values().to_vec())
+        column.map(|column| column.values().clone())
     };
     let vectors = match values.data_type() {
-        DataType::Float32 => StoredVectors::F32(huge_aligned_copy(values.as_primitive::<Float32Type>().values(), 0)),
-        DataType::Float16 => StoredVectors::F16(huge_aligned_copy(values.as_primitive::<Float16Type>().values(), 0)),
+        DataType::Float32 => StoredVectors::F32(mapped(values.as_primitive::<Float32Type>())),
+        DataType::Float16 => StoredVectors::F16(mapped(values.as_primitive::<Float16Type>())),
         DataType::Int8 => {
-            let factors = floats("factor").ok_or("its numbers have no `factor`")?;
-            StoredVectors::I8 { numbers: huge_aligned_copy(values.as_primitive::<Int8Type>().values(), 0), factors }
+            let factors = LargeArray::Mapped(floats("factor").ok_or("its numbers have no `factor`")?);
+            StoredVectors::I8 { numbers: mapped(values.as_primitive::<Int8Type>()), factors }
         }
         other => return Err(format!("its embeddings are {other}")),
     };
@@ -105,8 +129,12 @@ fn decode(schema: &Schema, batch: &RecordBatch) -> Result<EmbeddingTable, String
         nulls.for_each(|sample| skipped.add(SampleId::new(sample)));
         skipped.read_lines(key(SKIP_REASONS)).ok_or("its reasons for skipped samples cannot be read")?;
     }
-    let pair_similarities = floats("pair_similarity").unwrap_or_default();
+    let pair_similarities = floats("pair_similarity").map(|floats| floats.to_vec()).unwrap_or_default();
     Ok(EmbeddingTable { vectors, dimension, similarity, model_version, skipped, pair_similarities })
+}
+
+fn mapped<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>) -> LargeArray<T::Native> {
+    LargeArray::Mapped(array.values().clone())
 }
 
 /// Keys of the schema's metadata.

@@ -2,22 +2,24 @@
 
 use std::ops::Range;
 
+use arrow::datatypes::{ArrowNativeType, ToByteSlice};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
+use crate::arrow_file::checksum;
 use crate::config::Storage;
-use crate::memory::{Aligned, huge_aligned, huge_aligned_copy};
+use crate::memory::LargeArray;
 use crate::simd::prefetch;
 
 /// The numbers of all vectors [vectors × dimension], row-major, in the type that [`Storage`] says.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum StoredVectors {
-    F32(Aligned<f32>),
-    F16(Aligned<f16>),
+    F32(LargeArray<f32>),
+    F16(LargeArray<f16>),
     /// A component is its number times the factor of its vector.
     I8 {
-        numbers: Aligned<i8>,
-        factors: Vec<f32>,
+        numbers: LargeArray<i8>,
+        factors: LargeArray<f32>,
     },
 }
 
@@ -26,9 +28,12 @@ impl StoredVectors {
     pub fn with_capacity(storage: Storage, vectors: usize, dimension: usize) -> Self {
         let numbers = vectors * dimension;
         match storage {
-            Storage::F32 => Self::F32(huge_aligned(numbers)),
-            Storage::F16 => Self::F16(huge_aligned(numbers)),
-            Storage::I8 => Self::I8 { numbers: huge_aligned(numbers), factors: Vec::with_capacity(vectors) },
+            Storage::F32 => Self::F32(LargeArray::with_capacity(numbers)),
+            Storage::F16 => Self::F16(LargeArray::with_capacity(numbers)),
+            Storage::I8 => {
+                let (numbers, factors) = (LargeArray::with_capacity(numbers), LargeArray::with_capacity(vectors));
+                Self::I8 { numbers, factors }
+            }
         }
     }
 
@@ -36,12 +41,11 @@ impl StoredVectors {
     pub fn copy_with_capacity(&self, vectors: usize, dimension: usize) -> Self {
         let capacity = vectors * dimension;
         match self {
-            Self::F32(numbers) => Self::F32(huge_aligned_copy(numbers, capacity)),
-            Self::F16(numbers) => Self::F16(huge_aligned_copy(numbers, capacity)),
+            Self::F32(numbers) => Self::F32(numbers.copy_with_capacity(capacity)),
+            Self::F16(numbers) => Self::F16(numbers.copy_with_capacity(capacity)),
             Self::I8 { numbers, factors } => {
-                let mut all_factors = Vec::with_capacity(vectors.max(factors.len()));
-                all_factors.extend_from_slice(factors);
-                Self::I8 { numbers: huge_aligned_copy(numbers, capacity), factors: all_factors }
+                let factors = factors.copy_with_capacity(vectors);
+                Self::I8 { numbers: numbers.copy_with_capacity(capacity), factors }
             }
         }
     }
@@ -52,6 +56,17 @@ impl StoredVectors {
             Self::F32(numbers) => numbers.len(),
             Self::F16(numbers) => numbers.len(),
             Self::I8 { numbers, .. } => numbers.len(),
+        }
+    }
+
+    /// Returns a hash of all numbers.
+    pub fn digest(&self) -> u64 {
+        match self {
+            Self::F32(numbers) => checksum(numbers.to_byte_slice()),
+            Self::F16(numbers) => checksum(numbers.to_byte_slice()),
+            Self::I8 { numbers, factors } => {
+                checksum(numbers.to_byte_slice()) ^ checksum(factors.to_byte_slice()).rotate_left(1)
+            }
         }
     }
 
@@ -66,11 +81,11 @@ impl StoredVectors {
     /// Appends a vector of zeros.
     pub fn push_zeros(&mut self, dimension: usize) {
         match self {
-            Self::F32(numbers) => numbers.resize(numbers.len() + dimension, 0.0),
-            Self::F16(numbers) => numbers.resize(numbers.len() + dimension, f16::ZERO),
+            Self::F32(numbers) => extend(numbers, dimension, 0.0),
+            Self::F16(numbers) => extend(numbers, dimension, f16::ZERO),
             Self::I8 { numbers, factors } => {
-                numbers.resize(numbers.len() + dimension, 0);
-                factors.push(0.0);
+                extend(numbers, dimension, 0);
+                extend(factors, 1, 0.0);
             }
         }
     }
@@ -82,8 +97,9 @@ impl StoredVectors {
     pub fn set(&mut self, index: usize, vector: &[f32]) -> Result<(), usize> {
         let range = range_of(index, vector.len());
         match self {
-            Self::F32(numbers) => numbers[range].copy_from_slice(vector),
+            Self::F32(numbers) => numbers.to_mut()[range].copy_from_slice(vector),
             Self::F16(numbers) => {
+                let numbers = numbers.to_mut();
                 numbers[range.clone()].convert_from_f32_slice(vector);
                 if let Some(component) = numbers[range].iter().position(|x| !x.is_finite()) {
                     return Err(component);
@@ -93,8 +109,8 @@ impl StoredVectors {
                 let largest = vector.iter().fold(0f32, |largest, x| largest.max(x.abs()));
                 let scale = if largest > 0.0 { LARGEST_I8 / largest } else { 0.0 };
                 let scaled = vector.iter().map(|x| (x * scale).round_ties_even() as i8);
-                numbers[range].iter_mut().zip(scaled).for_each(|(number, x)| *number = x);
-                factors[index] = largest / LARGEST_I8;
+                numbers.to_mut()[range].iter_mut().zip(scaled).for_each(|(number, x)| *number = x);
+                factors.to_mut()[index] = largest / LARGEST_I8;
             }
         }
         Ok(())
@@ -133,6 +149,11 @@ impl StoredVectors {
             Self::I8 { numbers, .. } => prefetch(&numbers[range]),
         }
     }
+}
+
+fn extend<T: ArrowNativeType>(numbers: &mut LargeArray<T>, count: usize, value: T) {
+    let numbers = numbers.to_mut();
+    numbers.resize(numbers.len() + count, value);
 }
 
 /// Returns the range of the numbers of the vector at `index`.

@@ -234,6 +234,11 @@ impl EmbeddingTable {
         bits
     }
 
+    /// A hash of all numbers: tables with the same vectors have the same one. O(N d).
+    pub(crate) fn digest(&self) -> u64 {
+        self.vectors.digest()
+    }
+
     /// Returns the number of samples, including those that were skipped.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -16,6 +16,7 @@ use arrow::array::RecordBatch;
 
 use super::ahead::do_all;
 use super::cache::EncoderCache;
+use super::help::UnclaimedRows;
 use super::nulls::{NULL, encode_without_nulls, refuse_nulls};
 use super::queue::{ClaimedRows, EmbeddedCounts, EncodedRows, RowQueue};
 use super::{BadRow, EmbeddingCache, Encoded, Encoder};
@@ -125,6 +126,28 @@ pub(crate) fn encode_rest(
     Ok(())
 }
 
+/// Embeds samples of `store` from `begin` on that nobody has embedded or claimed, and keeps their vectors in `cache`.
+///
+/// That is for another process, which puts them in its table. Without a cache nothing is done.
+///
+/// # Errors
+/// Those of the encoder, and of `progress`.
+pub(crate) fn encode_for_others(
+    encoder: &dyn Encoder,
+    store: &Store,
+    begin: usize,
+    cache: Option<&EmbeddingCache>,
+    progress: &mut dyn FnMut(usize) -> Result<()>,
+) -> Result<()> {
+    let store = store.select(encoder.columns())?;
+    let cache = cache.and_then(|cache| cache.for_encoder(encoder));
+    let pass = Pass { encoder, cache, on_bad_sample: OnBadSample::Skip };
+    let Some(mut unclaimed) = UnclaimedRows::of(&pass, rows_from(&store, begin), progress) else { return Ok(()) };
+    do_all(&mut unclaimed, encoder.calls_at_once(), |claimed| pass.encode(claimed))?;
+    telemetry::embedded(unclaimed.embedded, 0, 0);
+    Ok(())
+}
+
 /// Returns an error for texts that are null in the store since they are not UTF-8.
 fn refuse_bad_texts(store: &Store) -> Result<()> {
     let (count, Some((sample, column))) = store.bad_texts() else { return Ok(()) };
@@ -174,7 +197,7 @@ impl Pass<'_> {
         if is_kept {
             claim.end();
         }
-        Ok(EncodedRows { first, vectors, encoded, is_kept })
+        Ok(EncodedRows { first, vectors, encoded, is_kept, rows: rows.num_rows() })
     }
 
     /// Appends vectors to the table. A bad sample is an error, or is skipped and counted, as the policy says.

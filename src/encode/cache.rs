@@ -16,10 +16,10 @@ use std::time::{Duration, SystemTime};
 use arrow::array::{ArrayRef, AsArray, FixedSizeListArray, Float32Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Float32Type, Schema};
 
-use super::claim::Claim;
 use super::{BadRow, Encoded, Encoder};
-use crate::arrow_file::{self, FORMAT_VERSION, checksum, checksum_of_rows, to_text};
-use crate::config::{FeatureKind, PipelineConfig};
+use crate::arrow_file::{self, FORMAT_VERSION, checksum, checksum_of_rows, remove_unfinished, to_text};
+use crate::claim::Claim;
+use crate::config::{FeatureKind, PipelineConfig, StreamConfig};
 use crate::error::{Error, Result};
 use crate::telemetry;
 
@@ -31,6 +31,7 @@ pub(crate) struct EmbeddingCache {
     limit: u64,
     /// The number of ranks, which share the work.
     world_size: usize,
+    rank: usize,
     reused: AtomicU64,
 }
 
@@ -53,14 +54,13 @@ impl EmbeddingCache {
     ///
     /// Without one, ranks cannot share the work, which is logged.
     pub fn of(config: &PipelineConfig) -> Option<Arc<Self>> {
-        let PipelineConfig { encode, store, stream, .. } = config;
-        let world_size = stream.world_size;
-        let dir = encode.cache_dir.clone().or_else(|| store.cache_dir.as_ref().map(|dir| dir.join(FOLDER)));
-        let dir = dir.filter(|_| encode.cache_limit > 0);
+        let PipelineConfig { encode, stream, .. } = config;
+        let StreamConfig { world_size, rank, .. } = *stream;
+        let dir = cache_dir(config).filter(|_| encode.cache_limit > 0);
         if dir.is_none() && world_size > 1 && encode.kind() != FeatureKind::Vector {
             telemetry::embeds_alone(world_size);
         }
-        Some(Arc::new(Self { dir: dir?, limit: encode.cache_limit, world_size, reused: AtomicU64::new(0) }))
+        Some(Arc::new(Self { dir: dir?, limit: encode.cache_limit, world_size, rank, reused: AtomicU64::new(0) }))
     }
 
     /// Returns how many samples' embeddings were read from the cache so far.
@@ -101,22 +101,8 @@ impl EncoderCache<'_> {
             std::fs::write(&path, identity)?;
         }
         std::fs::File::options().append(true).open(&path)?.set_modified(SystemTime::now())?;
-        self.remove_unfinished()?;
+        remove_unfinished(&self.dir)?;
         Ok(folders(&self.cache.dir)?.iter().map(|folder| folder.bytes).sum())
-    }
-
-    /// Removes files that killed processes left unfinished, but not recent ones, which others may be writing.
-    fn remove_unfinished(&self) -> std::io::Result<()> {
-        for entry in std::fs::read_dir(&self.dir)?.flatten() {
-            let is_unfinished = entry.file_name().to_string_lossy().starts_with(&arrow_file::unfinished(""));
-            let modified = entry.metadata().and_then(|metadata| metadata.modified());
-            let age = modified.ok().and_then(|time| SystemTime::now().duration_since(time).ok());
-            if is_unfinished && age.is_some_and(|age| age > MIN_ABANDONED_AGE) {
-                // Another process may be doing the same.
-                let _ = std::fs::remove_file(entry.path());
-            }
-        }
-        Ok(())
     }
 
     /// Returns the path of the file that has, or will have, the embeddings of these rows.
@@ -134,8 +120,8 @@ impl EncoderCache<'_> {
         if self.is_full.load(Relaxed) || self.is_unshared.load(Relaxed) {
             return Some(Claim::unshared());
         }
-        match Claim::of(path) {
-            Ok(None) if awaited >= MAX_CLAIM_AGE => telemetry::claim_ignored(path, awaited),
+        match Claim::of(path, self.cache.rank) {
+            Ok(None) if awaited >= MAX_CLAIM_AGE => telemetry::claim_ignored(path, &Claim::holder(path), awaited),
             Ok(claim) => return claim,
             Err(cause) => {
                 if !self.is_unshared.swap(true, Relaxed) {
@@ -144,6 +130,11 @@ impl EncoderCache<'_> {
             }
         }
         Some(Claim::unshared())
+    }
+
+    /// Whether other processes can find what this one embeds.
+    pub fn is_shared(&self) -> bool {
+        !self.is_full.load(Relaxed) && !self.is_unshared.load(Relaxed)
     }
 
     /// Keeps the embeddings of a record batch, and says whether they could be kept.
@@ -260,6 +251,12 @@ pub(crate) struct EncoderFolder {
     pub identity: String,
 }
 
+/// The folder for embeddings that the settings ask for: one of its own, or one in the cache folder of the rows.
+pub(crate) fn cache_dir(config: &PipelineConfig) -> Option<PathBuf> {
+    let of_rows = || config.store.cache_dir.as_ref().map(|dir| dir.join(FOLDER));
+    config.encode.cache_dir.clone().or_else(of_rows)
+}
+
 /// Lists the folders of all encoders in the folder of a cache; none if it does not exist.
 pub(crate) fn folders(cache: &Path) -> std::io::Result<Vec<EncoderFolder>> {
     let mut found = Vec::new();
@@ -291,9 +288,6 @@ const IDENTITY_FILE: &str = "encoder.txt";
 /// The key in the schema's metadata of the rows that could not be read, as JSON.
 const BAD_ROWS: &str = "bad_rows";
 
-/// The age from which an unfinished file is abandoned: no record batch takes as long to write.
-const MIN_ABANDONED_AGE: Duration = Duration::from_secs(3600);
-
 /// How long another process may take to embed a record batch before this one embeds it too.
 const MAX_CLAIM_AGE: Duration = Duration::from_secs(600);
 
@@ -308,12 +302,12 @@ mod tests {
     fn a_claim_of_another_process_counts_for_ten_minutes() {
         let dir = tempfile::TempDir::new().unwrap();
         let reused = AtomicU64::new(0);
-        let cache = EmbeddingCache { dir: dir.path().to_owned(), limit: 1, world_size: 2, reused };
+        let cache = EmbeddingCache { dir: dir.path().to_owned(), limit: 1, world_size: 2, rank: 1, reused };
         let (taken, is_full, is_unshared) = Default::default();
         let dir = dir.path().to_owned();
         let cache = EncoderCache { cache: &cache, dir: dir.clone(), dimension: 1, taken, is_full, is_unshared };
         let path = dir.join("a.arrow");
-        let other = Claim::of(&path).unwrap().unwrap();
+        let other = Claim::of(&path, 0).unwrap().unwrap();
         assert!(cache.claim(&path, Duration::from_secs(599)).is_none());
         assert!(cache.claim(&path, Duration::from_secs(600)).is_some());
         assert!(cache.claim(&path, Duration::ZERO).is_none(), "the other claim is ignored once, not for good");

@@ -15,7 +15,6 @@ mod all;
 #[cfg(feature = "onnx")]
 mod batching;
 pub(crate) mod cache;
-mod claim;
 mod column;
 mod combined;
 pub mod contract;
@@ -25,6 +24,7 @@ pub(crate) mod external_data;
 #[cfg(feature = "onnx")]
 mod features;
 mod file_state;
+mod help;
 #[cfg(feature = "onnx")]
 mod identity;
 #[cfg(feature = "onnx")]
@@ -59,8 +59,8 @@ use arrow::datatypes::Schema;
 
 pub use self::all::encode_all;
 use self::all::flawed;
-pub(crate) use self::all::{BadSamples, TableSettings, encode_present, encode_rest, encode_some};
-pub(crate) use self::cache::EmbeddingCache;
+pub(crate) use self::all::{BadSamples, TableSettings, encode_for_others, encode_present, encode_rest, encode_some};
+pub(crate) use self::cache::{EmbeddingCache, cache_dir};
 pub use self::column::ColumnEncoder;
 pub use self::combined::CombinedEncoder;
 pub(crate) use self::file_state::FileState;

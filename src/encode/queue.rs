@@ -15,7 +15,7 @@ use arrow::array::RecordBatch;
 use super::Encoded;
 use super::ahead::{Next, Tasks};
 use super::all::Pass;
-use super::claim::Claim;
+use crate::claim::Claim;
 use crate::embeddings::EmbeddingTable;
 use crate::error::{Error, Result};
 use crate::sample::SampleId;
@@ -91,6 +91,8 @@ pub(super) struct EncodedRows {
     pub encoded: Encoded,
     /// Whether this was written to its file.
     pub is_kept: bool,
+    /// The number of rows.
+    pub rows: usize,
 }
 
 impl<'a, R: Iterator<Item = Result<(SampleId, RecordBatch)>>> RowQueue<'a, R> {
@@ -169,7 +171,7 @@ impl<'a, R: Iterator<Item = Result<(SampleId, RecordBatch)>>> RowQueue<'a, R> {
                 if matches!(queued.embedded_by, EmbeddedBy::OtherProcess) {
                     cache.count_added(&vectors);
                 }
-                Some(EncodedRows { first: queued.first, vectors, encoded, is_kept: true })
+                Some(EncodedRows { first: queued.first, vectors, encoded, is_kept: true, rows: samples })
             }
             Err(error) => {
                 if !was_damaged {

@@ -25,6 +25,11 @@ impl Backend {
         Self { config, device, failures: AtomicU64::new(0) }
     }
 
+    /// The settings of the graphs.
+    pub fn config(&self) -> &GraphConfig {
+        &self.config
+    }
+
     /// Builds the first graph of a run, as [`build`](build()) does.
     pub fn build(&self, table: &EmbeddingTable, seed: u64, version: GraphVersion) -> Result<ProximityGraph> {
         self.report_size(table.present());

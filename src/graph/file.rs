@@ -25,6 +25,15 @@ impl ProximityGraph {
     /// # Errors
     /// [`Error::Io`]; `path` is then as it was before.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        arrow_file::save(path.as_ref(), &self.to_record_batch()?)
+    }
+
+    /// Saves the graph for processes that run at the same time: it need not be on disk.
+    pub(crate) fn save_for_now(&self, path: &Path) -> Result<()> {
+        arrow_file::save_for_now(path, &self.to_record_batch()?)
+    }
+
+    fn to_record_batch(&self) -> Result<RecordBatch> {
         let width = i32::try_from(self.degree);
         let width = width.map_err(|_| ArgumentError::Shape { found: self.neighbors.len(), dimension: self.degree })?;
         let metadata =
@@ -44,7 +53,7 @@ impl ProximityGraph {
             }
             RecordBatch::try_new(Arc::new(Schema::new_with_metadata(fields(width, reserve), metadata)), columns)
         });
-        arrow_file::save(path.as_ref(), &batch.map_err(|cause| Error::Arrow { action: "save a graph", cause })?)
+        batch.map_err(|cause| Error::Arrow { action: "save a graph", cause })
     }
 
     /// Opens a saved graph, memory-mapped: nothing is copied, and the operating system decides what stays in memory.

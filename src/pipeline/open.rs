@@ -6,7 +6,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 
 use super::checks::{check_sample_count, guard_rules, row_columns};
 use crate::compute::ComputePool;
-use crate::config::PipelineConfig;
+use crate::config::{FeatureKind, PipelineConfig};
 #[cfg(feature = "onnx")]
 use crate::device::choose as choose_device;
 use crate::encode::Encoder;
@@ -29,6 +29,8 @@ pub(super) struct Opened {
     pub row_columns: RowColumns,
     /// What keeps samples out of each other's mini-batches.
     pub guard_rules: GuardRules,
+    /// Names the columns of vectors that are read from rows, if no model makes any.
+    pub reads_vectors: Option<String>,
 }
 
 /// Opens the source and the encoder, unless they are given, and refuses columns that do not fit.
@@ -53,6 +55,7 @@ pub(super) async fn open(
         check_sample_count(source.as_ref(), rows, &config.walk)?;
     }
 
+    let is_own = encoder.is_some();
     let encoder = match encoder {
         Some(encoder) => encoder,
         None => open_encoder(config, schema.clone(), pool).await.map_err(|error| match error {
@@ -70,7 +73,9 @@ pub(super) async fn open(
     encoder.accepts(source.uri(), &schema)?;
     let guard_rules = guard_rules(config, encoder.as_ref(), &schema);
     let row_columns = row_columns(config, payload, encoder.as_ref())?;
-    Ok(Opened { source, encoder, model_watch, stored_columns, row_columns, guard_rules })
+    let is_vector = !is_own && config.encode.kind() == FeatureKind::Vector && config.encode.views.is_empty();
+    let reads_vectors = is_vector.then(|| format!("{:?} {:?}", config.encode, config.pairs));
+    Ok(Opened { source, encoder, model_watch, stored_columns, row_columns, guard_rules, reads_vectors })
 }
 
 /// The columns that mini-batches carry: those of the settings, or all.

@@ -27,7 +27,7 @@ use crate::panics::guarded_future;
 use crate::progress::{ProgressSink, Stage};
 use crate::refresh::{
     Beginning, CancelOnDrop, CancellableEncoder, FirstEmbeddings, GuardRules, RefreshContext, RefreshHandle,
-    TrainerSteps, Worker,
+    SharedFolder, TrainerSteps, Worker,
 };
 use crate::source::Source;
 use crate::store::Store;
@@ -43,8 +43,8 @@ pub(super) async fn start(builder: PipelineBuilder) -> Result<MiniBatchStream> {
     let startup = Startup { config, pool, progress, is_for_all_ranks };
     let store = startup.build_store(&opened).await?;
     let run = checkpoint::begin(store, state, &startup.config).await?;
-    let Opened { source, encoder, model_watch, row_columns, guard_rules, .. } = opened;
-    let context = startup.context(source.into(), guard_rules, run.folder.clone()).await?;
+    let Opened { source, encoder, model_watch, row_columns, guard_rules, reads_vectors, .. } = opened;
+    let context = startup.context(source.into(), guard_rules, reads_vectors, run.folder.clone()).await?;
     let context = Arc::new(context);
     let (run, beginning) = startup.beginning(&context, run, &encoder).await?;
     let (asked, asked_for) = watch::channel(0);
@@ -78,6 +78,7 @@ impl Startup {
         &self,
         source: Arc<dyn Source>,
         guard_rules: GuardRules,
+        reads_vectors: Option<String>,
         checkpoint_folder: Option<CheckpointFolder>,
     ) -> Result<RefreshContext> {
         let config = self.config.clone();
@@ -94,6 +95,8 @@ impl Startup {
             batch_size: config.walk.batch_size,
             checkpoint_folder,
             embedding_cache: EmbeddingCache::of(&config),
+            shared: SharedFolder::of(&config),
+            reads_vectors,
             check_first: Box::new(move |snapshot| {
                 check_values(snapshot, &config)?;
                 warn_of_harm(snapshot, &config.guards);
@@ -160,7 +163,9 @@ impl Startup {
             report(0)?;
             let table = context.embed_all(&encoder, &store, &mut report)?;
             progress.report(Stage::Graph, 0, total);
-            let snapshot = context.first_snapshot(store, FirstEmbeddings::at_start(table))?;
+            let mut wait = |_| encoder.check();
+            let first = FirstEmbeddings::at_start(table);
+            let snapshot = context.first_snapshot(&encoder, store, first, &mut wait)?;
             Ok(Beginning::embedded(snapshot))
         };
         self.pool.run("encode", make).await

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use super::ages::Ages;
+use super::embed::ages_after;
 use super::pushed_vectors::PushedVectors;
+use super::shared::{Report, Shared};
 use super::snapshot::{Snapshot, SnapshotParts};
 use super::unembedded::{DrawnFrom, UnembeddedRows};
-use super::work::{RefreshContext, replace_pushed};
+use super::work::RefreshContext;
 use crate::checkpoint::{SavedPushes, SavedSnapshot};
 use crate::embeddings::EmbeddingTable;
-use crate::encode::{BadSamples, Encoder, TableSettings, encode_present};
+use crate::encode::Encoder;
 use crate::error::Result;
 use crate::sample::{GraphVersion, ModelVersion};
 use crate::store::Store;
@@ -27,7 +29,7 @@ pub(crate) struct Beginning {
 
 /// The embeddings of a first snapshot, and where they are from.
 pub(crate) struct FirstEmbeddings {
-    pub table: EmbeddingTable,
+    pub table: Shared<EmbeddingTable>,
     /// The step at which the first pass over the samples began.
     pub step: u64,
     pub(super) pushed: Arc<PushedVectors>,
@@ -49,7 +51,8 @@ impl Beginning {
         saved: SavedSnapshot,
         waiting: SavedPushes,
     ) -> Result<Self> {
-        let snapshot = Snapshot::of_saved(saved, store, &context.guard_rules)?;
+        let recipe = context.recipe_of_saved(&saved.embeddings);
+        let snapshot = Snapshot::of_saved(saved, recipe, store, &context.guard_rules)?;
         Ok(Self { drawn_from: DrawnFrom::Snapshot(snapshot.into()), waiting, is_restored: true })
     }
 
@@ -69,27 +72,37 @@ impl RefreshContext {
         &self,
         encoder: &dyn Encoder,
         store: &Store,
-        report: &mut dyn FnMut(usize) -> Result<()>,
-    ) -> Result<EmbeddingTable> {
-        let bad = BadSamples { on_bad_sample: self.on_bad_sample, skipped_before: 0 };
-        let model_version = ModelVersion(1);
-        let settings = TableSettings { storage: self.storage, similarity: self.similarity, model_version };
-        let cache = self.embedding_cache.as_deref();
-        let table = encode_present(encoder, store, bad, settings, cache, report)?;
+        report: Report<'_>,
+    ) -> Result<Shared<EmbeddingTable>> {
+        let table = self.embed_anew(encoder, store, ModelVersion(1), 0, report)?;
         let needed = self.batch_size.max(2);
-        if table.present() < needed {
-            return Err(table.too_few(store.uri(), needed));
+        if table.value.present() < needed {
+            return Err(table.value.too_few(store.uri(), needed));
         }
         Ok(table)
     }
 
     /// Builds the first graph over `first`, and saves both in the checkpoint folder, if there is one.
-    pub fn first_snapshot(&self, store: Store, first: FirstEmbeddings) -> Result<Snapshot> {
+    ///
+    /// `report` is called while this rank waits for another one, and its error ends that.
+    pub fn first_snapshot(
+        &self,
+        encoder: &dyn Encoder,
+        store: Store,
+        first: FirstEmbeddings,
+        report: Report<'_>,
+    ) -> Result<Snapshot> {
         let FirstEmbeddings { mut table, step, pushed, groups } = first;
-        let (ages, _) = replace_pushed(&mut table, &pushed, &Ages::all_at(step))?;
+        let (ages, _) = ages_after(&table.value, &pushed, &Ages::all_at(step));
+        if pushed.len() > 0 {
+            let version = table.value.model_version();
+            let before = Shared { value: &table.value, origin: table.origin.clone() };
+            table = self.embed_rest(before, &pushed, encoder, &store, version, report)?;
+        }
         let version = GraphVersion(1);
-        let graph = self.backend.build(&table, self.seed, version)?;
-        let embeddings = table.into();
+        let build = || self.backend.build(&table.value, self.seed, version);
+        let graph = self.shared_graph(table.origin.recipe, 0, version, build, report)?;
+        let embeddings = table.map(Arc::new);
         let parts = SnapshotParts { embeddings, graph, ages, embeddings_since_graph: version, begun_at_step: step };
         let snapshot = Snapshot::new(parts, store, &self.guard_rules, groups)?;
         (self.check_first)(&snapshot)?;
@@ -102,8 +115,8 @@ impl RefreshContext {
 
 impl FirstEmbeddings {
     /// Those that are made before the stream is there.
-    pub fn at_start(table: EmbeddingTable) -> Self {
-        let pushed = PushedVectors::new(table.dimension()).into();
+    pub fn at_start(table: Shared<EmbeddingTable>) -> Self {
+        let pushed = PushedVectors::new(table.value.dimension()).into();
         Self { table, step: 0, pushed, groups: None }
     }
 }

@@ -2,6 +2,9 @@
 
 use std::collections::HashMap;
 
+use arrow::datatypes::ToByteSlice;
+
+use crate::arrow_file::checksum;
 use crate::sample::SampleId;
 
 /// A set of pushed vectors: the last one of each sample, with the step of its push.
@@ -52,6 +55,13 @@ impl PushedVectors {
         for push in newer.iter() {
             self.insert(&push);
         }
+    }
+
+    /// A hash of all vectors and their samples: sets with the same ones have the same one.
+    pub fn digest(&self) -> u64 {
+        let of_one = |push: Push<'_>| [u64::from(push.id.0), checksum(push.vector.to_byte_slice())];
+        let all: Vec<u64> = self.iter().flat_map(of_one).collect();
+        checksum(all.to_byte_slice())
     }
 
     /// All pushes in the order of ids.

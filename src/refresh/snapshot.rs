@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use super::ages::{AgeSummary, Ages};
+use super::shared::{Origin, Recipe, Shared};
 use crate::checkpoint::SavedSnapshot;
 use crate::config::{GuardsConfig, WalkConfig};
 use crate::embeddings::EmbeddingTable;
@@ -31,13 +32,16 @@ pub struct Snapshot {
     pub(crate) guards: Guards,
     /// A hash of the graph.
     pub(crate) graph_digest: u64,
+    /// Where the embeddings and the graph are from.
+    pub(super) embeddings_origin: Origin,
+    _graph_origin: Origin,
     index: OnceLock<HnswIndex>,
 }
 
 /// What a snapshot consists of, without its rows.
 pub(super) struct SnapshotParts {
-    pub embeddings: Arc<EmbeddingTable>,
-    pub graph: ProximityGraph,
+    pub embeddings: Shared<Arc<EmbeddingTable>>,
+    pub graph: Shared<ProximityGraph>,
     pub ages: Ages,
     pub embeddings_since_graph: GraphVersion,
     pub begun_at_step: u64,
@@ -60,6 +64,8 @@ impl Snapshot {
         groups: Option<Arc<Groups>>,
     ) -> Result<Self> {
         let SnapshotParts { embeddings, graph, ages, embeddings_since_graph, begun_at_step } = parts;
+        let Shared { value: embeddings, origin: embeddings_origin } = embeddings;
+        let Shared { value: graph, origin: graph_origin } = graph;
         let groups = match groups {
             Some(groups) => groups,
             None => Groups::of(&store, &rules.keys)?.into(),
@@ -74,6 +80,8 @@ impl Snapshot {
             embeddings_since_graph,
             store,
             guards,
+            embeddings_origin,
+            _graph_origin: graph_origin,
             index: OnceLock::new(),
         })
     }
@@ -90,11 +98,16 @@ impl Snapshot {
         }
     }
 
-    /// A snapshot from a checkpoint, over the same rows.
-    pub(super) fn of_saved(saved: SavedSnapshot, store: Store, rules: &GuardRules) -> Result<Self> {
+    /// A snapshot from a checkpoint, over the same rows. `recipe` says what its embeddings are made of, if they are shared.
+    pub(super) fn of_saved(
+        saved: SavedSnapshot,
+        recipe: Option<Recipe>,
+        store: Store,
+        rules: &GuardRules,
+    ) -> Result<Self> {
         let parts = SnapshotParts {
-            embeddings: saved.embeddings,
-            graph: saved.graph,
+            embeddings: Shared::own(saved.embeddings, recipe),
+            graph: Shared::own(saved.graph, None),
             ages: Ages { embedded_at_step: saved.embedded_at_step, pushed_at_step: saved.pushed_at_step },
             embeddings_since_graph: GraphVersion(saved.embeddings_since_graph),
             begun_at_step: saved.begun_at_step,

@@ -6,14 +6,16 @@ use std::sync::atomic::AtomicBool;
 use super::ages::Ages;
 use super::cancel::CancellableEncoder;
 use super::drift::Drift;
+use super::embed::ages_after;
 use super::pushed_vectors::PushedVectors;
 use super::report::{RefreshSeconds, RefreshStatus, Refreshed, Stopwatch};
+use super::shared::{Shared, SharedFolder};
 use super::snapshot::{GuardRules, Snapshot, SnapshotParts};
 use crate::checkpoint::CheckpointFolder;
 use crate::compute::ComputePool;
 use crate::config::{OnBadSample, RefreshConfig, Similarity, Storage};
 use crate::embeddings::EmbeddingTable;
-use crate::encode::{BadSamples, EmbeddingCache, Encoder, TableSettings, encode_present, encode_rest};
+use crate::encode::{EmbeddingCache, Encoder};
 use crate::error::{ModelError, Result};
 use crate::graph::Backend;
 use crate::progress::Stage;
@@ -39,6 +41,10 @@ pub(crate) struct RefreshContext {
     pub pool: ComputePool,
     pub checkpoint_folder: Option<CheckpointFolder>,
     pub embedding_cache: Option<Arc<EmbeddingCache>>,
+    /// Where ranks share embeddings and graphs; `None` for a rank of its own.
+    pub shared: Option<SharedFolder>,
+    /// Names an encoder without an identity that reads vectors from rows, and so depends on these alone.
+    pub reads_vectors: Option<String>,
 }
 
 /// Refuses a first snapshot that does not fit the settings.
@@ -68,7 +74,7 @@ pub(super) struct RefreshOutput {
 
 /// The embeddings that the new graph is built over.
 struct NewEmbeddings {
-    table: Arc<EmbeddingTable>,
+    table: Shared<Arc<EmbeddingTable>>,
     ages: Ages,
     /// The number of pushed vectors among them.
     pushed: usize,
@@ -115,20 +121,22 @@ impl RefreshContext {
         report.pushed = new.pushed;
         report.seconds.encode = stopwatch.lap();
         cancellable.check()?;
-        if new.table.present() < 2 {
-            return Err(new.table.too_few(store.uri(), 2));
+        if new.table.value.present() < 2 {
+            return Err(new.table.value.too_few(store.uri(), 2));
         }
 
         status.report(Stage::Graph, 0, store.len());
         let version = GraphVersion(old.graph_version().0 + 1);
-        let graph = self.backend.renew(&old.graph, &new.table, self.seed, version)?;
+        let renew = || self.backend.renew(&old.graph, &new.table.value, self.seed, version);
+        let mut wait = |_| cancellable.check();
+        let graph = self.shared_graph(new.table.origin.recipe, old.graph_digest, version, renew, &mut wait)?;
         report.seconds.graph = stopwatch.lap();
         cancellable.check()?;
 
         report.skipped = false;
         report.graph_version = version;
-        report.model_version = new.table.model_version();
-        let is_same_table = Arc::ptr_eq(&new.table, &old.embeddings);
+        report.model_version = new.table.value.model_version();
+        let is_same_table = Arc::ptr_eq(&new.table.value, &old.embeddings);
         let embeddings_since_graph = if is_same_table { old.embeddings_since_graph } else { version };
         let parts = SnapshotParts {
             embeddings: new.table,
@@ -164,8 +172,7 @@ impl RefreshContext {
         let RefreshInput { old, pushed, step, status, .. } = input;
         let total = store.len();
         let next_version = ModelVersion(old.model_version().0 + 1);
-        let bad = BadSamples { on_bad_sample: self.on_bad_sample, skipped_before: old.embeddings.skipped() };
-        let cache = self.embedding_cache.as_deref();
+        let skipped_before = old.embeddings.skipped();
         let mut report = |done| {
             status.report(Stage::Encode, done, total);
             encoder.check()
@@ -175,20 +182,20 @@ impl RefreshContext {
             if pushed.len() > 0 {
                 telemetry::pushes_dropped(pushed.len());
             }
-            let settings =
-                TableSettings { storage: self.storage, similarity: self.similarity, model_version: next_version };
-            let table = encode_present(encoder, store, bad, settings, cache, &mut report)?;
-            return Ok(Some(NewEmbeddings { table: table.into(), ages: Ages::all_at(*step), pushed: 0 }));
+            let table = self.embed_anew(encoder, store, next_version, skipped_before, &mut report)?;
+            let table = table.map(Arc::new);
+            return Ok(Some(NewEmbeddings { table, ages: Ages::all_at(*step), pushed: 0 }));
         }
         if total > old.store.len() || pushed.len() > 0 {
             let version = if pushed.len() > 0 { next_version } else { old.model_version() };
-            let mut table = old.embeddings.fork(total, version);
-            encode_rest(encoder, store, bad, &mut table, cache, &mut report)?;
-            let (ages, pushed) = replace_pushed(&mut table, pushed, &old.ages)?;
-            return Ok(Some(NewEmbeddings { table: table.into(), ages, pushed }));
+            let before = Shared { value: old.embeddings.as_ref(), origin: old.embeddings_origin.clone() };
+            let table = self.embed_rest(before, pushed, encoder, store, version, &mut report)?;
+            let (ages, pushed) = ages_after(&table.value, pushed, &old.ages);
+            return Ok(Some(NewEmbeddings { table: table.map(Arc::new), ages, pushed }));
         }
         let is_settled = self.backend.is_settled(old.embeddings.present());
-        let same = || NewEmbeddings { table: old.embeddings.clone(), ages: old.ages.clone(), pushed: 0 };
+        let table = || Shared { value: old.embeddings.clone(), origin: old.embeddings_origin.clone() };
+        let same = || NewEmbeddings { table: table(), ages: old.ages.clone(), pushed: 0 };
         Ok((!is_settled).then(same))
     }
 
@@ -227,31 +234,6 @@ impl RefreshContext {
         let is_far = drift.cosine_shift >= self.refresh.min_drift.max(least_shift);
         Ok(is_far.then_some(newer))
     }
-}
-
-/// Replaces the vectors of pushed samples, except those that a newer model has skipped since; gives their number.
-pub(super) fn replace_pushed(table: &mut EmbeddingTable, pushed: &PushedVectors, ages: &Ages) -> Result<(Ages, usize)> {
-    let mut pushed_at_step = ages.pushed_at_step.to_vec();
-    if pushed.len() > 0 || !pushed_at_step.is_empty() {
-        pushed_at_step.resize(table.len(), Ages::NEVER);
-    }
-
-    let mut scratch = vec![0f32; table.dimension()];
-    let mut skipped = 0;
-    for push in pushed.iter() {
-        if table.is_skipped(push.id) {
-            skipped += 1;
-            continue;
-        }
-        scratch.copy_from_slice(push.vector);
-        table.replace(push.id, &mut scratch)?;
-        pushed_at_step[push.id.index()] = push.step;
-    }
-    if skipped > 0 {
-        telemetry::pushes_skipped(skipped);
-    }
-    let ages = Ages { embedded_at_step: ages.embedded_at_step, pushed_at_step: pushed_at_step.into() };
-    Ok((ages, pushed.len() - skipped))
 }
 
 /// A mean 1 − cosine below this is no newer model: storing vectors in i8 may turn them as far.

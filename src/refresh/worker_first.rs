@@ -113,8 +113,9 @@ impl Worker {
             status.report(Stage::Graph, 0, total);
             let pushes = pushed.len();
             let groups = Some(rows.guards.groups().clone());
-            let snapshot =
-                context.first_snapshot(rows.store.clone(), FirstEmbeddings { table, step, pushed, groups })?;
+            let first = FirstEmbeddings { table, step, pushed, groups };
+            let mut wait = |_| cancellable.check();
+            let snapshot = context.first_snapshot(&cancellable, rows.store.clone(), first, &mut wait)?;
             let seconds = RefreshSeconds { model, encode, graph: stopwatch.lap(), ..RefreshSeconds::default() };
             let report = Refreshed {
                 graph_version: snapshot.graph_version(),

@@ -5,8 +5,19 @@ use std::path::{Path, PathBuf};
 
 use crate::support::path;
 
-const LEAVES: [&str; 10] =
-    ["arrow_file", "compute", "config", "error", "memory", "panics", "progress", "sample", "simd", "telemetry"];
+const LEAVES: [&str; 11] = [
+    "arrow_file",
+    "claim",
+    "compute",
+    "config",
+    "error",
+    "memory",
+    "panics",
+    "progress",
+    "sample",
+    "simd",
+    "telemetry",
+];
 const STAGES: [&str; 13] = [
     "source",
     "store",

@@ -16,7 +16,6 @@ mod contract_sources;
 mod coverage;
 mod determinism;
 mod device;
-mod embed_once;
 mod embedding_cache;
 mod encoders;
 mod ending;
