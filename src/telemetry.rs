@@ -312,6 +312,10 @@ pub(crate) fn model_incomplete(missing: &Path) {
     warn!(missing = %missing.display(), "the model has changed, but a file of it is missing; the refresh waits for it");
 }
 
+pub(crate) fn decision_awaited(step: u64) {
+    warn!(step, "rank 0 is late to say whether a refresh begins at this step; waiting for it");
+}
+
 pub(crate) fn refresh_skipped(step: u64, reason: &'static str) {
     info!(step, reason, "skipped a refresh");
 }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::lock::lock;
 use super::manifest::{self, Manifest, SnapshotRecord};
 use super::saved_pushes::SavedPushes;
-use super::{SavedSnapshot, State, numbers};
+use super::{Decisions, SavedSnapshot, State, decisions, numbers};
 use crate::config::{CheckpointConfig, StreamConfig};
 use crate::error::{Error, Result};
 use crate::telemetry;
@@ -117,6 +117,7 @@ impl CheckpointFolder {
             let kept_at_step = before.states.last().map_or(0, |state| state.step);
             telemetry::checkpoints_taken_over(self.dir(), removed, kept_at_step);
         }
+        self.forget_decisions(0)?;
         let mut content = self.content();
         content.in_use = [GraphUse { from_step: 0, graph_version: state.graph_version }].into();
         content.manifest.states = vec![state.sealed()];
@@ -135,12 +136,23 @@ impl CheckpointFolder {
         manifest.waiting_at_steps.retain(|&step| step <= state.step);
         manifest.write(self.dir())?;
         self.remove_unnamed(&manifest)?;
+        self.forget_decisions(state.step)?;
 
         let State { graph_used_from_step: from_step, graph_version, .. } = *state;
         let mut content = self.content();
         content.in_use = [GraphUse { from_step, graph_version }].into();
         content.manifest = manifest;
         Ok(())
+    }
+
+    /// The decisions of rank 0 about refreshes.
+    pub fn decisions(&self) -> Decisions {
+        Decisions::in_folder(self.dir(), self.is_writer())
+    }
+
+    fn forget_decisions(&self, from_step: u64) -> Result<()> {
+        let forgotten = decisions::keep_before(self.dir(), from_step);
+        forgotten.map_err(|cause| Error::Io { action: "change a file in", path: self.dir().clone(), cause })
     }
 
     /// Saves a snapshot, and removes those that are no longer needed.

@@ -9,6 +9,7 @@
 //! be killed at any time, and a damaged file is never used. The manifest also holds the states that a trainer has
 //! [kept](crate::refresh::RefreshHandle::keep); each stays resumable until two more are kept.
 
+mod decisions;
 mod folder;
 mod lock;
 mod manifest;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+pub(crate) use self::decisions::Decisions;
 pub(crate) use self::folder::{CheckpointFolder, WeakCheckpointFolder};
 use self::manifest::Manifest;
 pub(crate) use self::saved_pushes::SavedPushes;

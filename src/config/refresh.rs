@@ -45,9 +45,30 @@ pub struct RefreshConfig {
     pub wait_for_first: bool,
     /// The graph of a refresh that begins at step s is used from exactly step s + `swap_after_steps` on, and the stream
     /// waits for it if it must: what a run yields then depends on no clock, if `every_steps` is the only trigger.
-    /// Default: none, and a graph is used as soon as it is ready, and never waited for.
+    /// Default: none, and a graph is used as soon as it is ready, and never waited for. With several ranks, which must
+    /// change graphs together: half of `every_steps`, or 100 if `every_seconds` or `watch_model` is a trigger.
     pub swap_after_steps: Option<u64>,
 }
+
+impl RefreshConfig {
+    /// Whether a trigger may fire at another step on each rank.
+    pub(crate) fn is_by_clock(&self) -> bool {
+        self.every_seconds.is_some() || self.watch_model
+    }
+
+    /// These settings with the default of `swap_after_steps` for so many processes that refresh alike.
+    pub(crate) fn for_ranks(self, ranks: usize) -> Self {
+        let default = match self.every_steps {
+            _ if ranks == 1 => None,
+            _ if self.is_by_clock() => Some(SWAP_BY_CLOCK),
+            every => every.map(|every| (every / 2).max(1)),
+        };
+        Self { swap_after_steps: self.swap_after_steps.or(default), ..self }
+    }
+}
+
+/// `swap_after_steps` of ranks that refresh by the clock.
+const SWAP_BY_CLOCK: u64 = 100;
 
 /// When the first embeddings and graph of a run with a warm-up are made. Training begins at once in either case.
 ///

@@ -12,12 +12,11 @@ pub struct StreamConfig {
     /// Epochs before the stream ends, at least 1; default 1.
     pub epochs: u64,
     /// Which share of every mini-batch this process takes, 0 to `world_size` − 1; default 0. Processes with the same
-    /// seed, data and settings draw the same mini-batches, whatever their rank, if their graphs are the same: use
-    /// [`swap_after_steps`](super::RefreshConfig::swap_after_steps) with refreshes.
+    /// seed, data and settings draw the same mini-batches, whatever their rank.
     pub rank: usize,
     /// Processes that share every mini-batch, at least 1; default 1. Must divide `walk.batch_size`. All get equally
     /// many samples: the remainder of a smaller last mini-batch is left out. With a folder that all of them reach, in
-    /// `store.cache_dir`, they embed each sample once between them.
+    /// `store.cache_dir`, they embed each sample once between them, and share one copy of embeddings and graph.
     pub world_size: usize,
 }
 

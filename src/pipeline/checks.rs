@@ -4,16 +4,22 @@ use arrow::datatypes::{DataType, Schema};
 
 use crate::config::{PipelineConfig, WalkConfig};
 use crate::encode::Encoder;
-use crate::error::{Error, Faults, Result, TooFewError};
+use crate::error::{Error, Fault, Faults, Result, TooFewError};
 use crate::refresh::{GuardRules, Snapshot};
 use crate::sample::SampleId;
 use crate::source::Source;
 use crate::store::{ColumnPath, Key};
 use crate::stream::{RowColumns, negative_column};
 
-/// Checks settings that are made in code as those of a file are checked.
-pub(super) fn check_settings(config: &PipelineConfig, has_source: bool) -> Result<(), Faults> {
+/// Checks settings that are made in code as those of a file are checked, for a run of so many processes.
+pub(super) fn check_settings(config: &PipelineConfig, has_source: bool, ranks: usize) -> Result<(), Faults> {
     let mut faults = config.faults();
+    if ranks > 1 && config.refresh.is_by_clock() && config.checkpoint.dir.is_none() {
+        let key = if config.refresh.watch_model { "refresh.watch_model" } else { "refresh.every_seconds" };
+        let message = "needs a checkpoint.dir that all ranks reach, in which rank 0 says at which step each refresh \
+                       begins; set that, or let refresh.every_steps alone trigger refreshes";
+        faults.push(Fault::new(key, message));
+    }
     faults.retain(|fault| !(has_source && fault.key == "source.uri"));
     Faults::none_or(Faults::SETTINGS, faults)
 }

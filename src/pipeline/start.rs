@@ -35,12 +35,14 @@ use crate::stream::{MiniBatch, MiniBatchStream, Producer, ProducerSettings, RowC
 use crate::telemetry;
 
 pub(super) async fn start(builder: PipelineBuilder) -> Result<MiniBatchStream> {
-    let PipelineBuilder { config, source, encoder, state, progress, is_for_all_ranks } = builder;
-    check_settings(&config, source.is_some())?;
+    let PipelineBuilder { mut config, source, encoder, state, progress, is_for_all_ranks } = builder;
+    let ranks = if is_for_all_ranks { 1 } else { config.stream.world_size };
+    check_settings(&config, source.is_some(), ranks)?;
+    config.refresh = config.refresh.for_ranks(ranks);
     let pool = ComputePool::new(config.compute.threads)?;
     let opened = open(&config, source, encoder, &pool).await?;
 
-    let startup = Startup { config, pool, progress, is_for_all_ranks };
+    let startup = Startup { config, pool, progress, ranks };
     let store = startup.build_store(&opened).await?;
     let run = checkpoint::begin(store, state, &startup.config).await?;
     let Opened { source, encoder, model_watch, row_columns, guard_rules, reads_vectors, .. } = opened;
@@ -56,7 +58,8 @@ pub(super) async fn start(builder: PipelineBuilder) -> Result<MiniBatchStream> {
 /// What all stages of a start use.
 struct Startup {
     config: PipelineConfig,
-    is_for_all_ranks: bool,
+    /// How many processes the run has. One process may make the shares of all ranks.
+    ranks: usize,
     pool: ComputePool,
     progress: ProgressSink,
 }
@@ -93,9 +96,10 @@ impl Startup {
             refresh: config.refresh.clone(),
             seed: config.seed,
             batch_size: config.walk.batch_size,
+            ranks: self.ranks,
             checkpoint_folder,
             embedding_cache: EmbeddingCache::of(&config),
-            shared: SharedFolder::of(&config),
+            shared: SharedFolder::of(&config).filter(|_| self.ranks > 1),
             reads_vectors,
             check_first: Box::new(move |snapshot| {
                 check_values(snapshot, &config)?;
@@ -182,7 +186,8 @@ impl Startup {
     ) -> Result<MiniBatchStream> {
         let RunStart { state, folder: checkpoint_folder, delivered, .. } = run;
         let PipelineConfig { walk, stream, refresh, seed, .. } = self.config;
-        let ranks = if self.is_for_all_ranks { 0..stream.world_size } else { stream.rank..stream.rank + 1 };
+        let is_for_all = self.ranks < stream.world_size;
+        let ranks = if is_for_all { 0..stream.world_size } else { stream.rank..stream.rank + 1 };
         let (tx, rx) = mpsc::channel(stream.prefetch);
         let mut tasks = JoinSet::new();
         tasks.spawn(supervise(worker, tx.downgrade()));

@@ -18,6 +18,7 @@
 //! old one is freed when its last reader drops it.
 
 mod ages;
+mod agreement;
 mod cancel;
 mod drift;
 mod embed;

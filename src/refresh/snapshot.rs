@@ -98,7 +98,8 @@ impl Snapshot {
         }
     }
 
-    /// A snapshot from a checkpoint, over the same rows. `recipe` says what its embeddings are made of, if they are shared.
+    /// A snapshot from a checkpoint, over the same rows. `recipe` says what its embeddings are made of, if ranks share
+    /// them.
     pub(super) fn of_saved(
         saved: SavedSnapshot,
         recipe: Option<Recipe>,

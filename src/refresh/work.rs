@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::ages::Ages;
+use super::agreement::Agreement;
 use super::cancel::CancellableEncoder;
 use super::drift::Drift;
 use super::embed::ages_after;
@@ -36,6 +37,8 @@ pub(crate) struct RefreshContext {
     pub seed: u64,
     /// How many samples a mini-batch has.
     pub batch_size: usize,
+    /// How many processes refresh alike.
+    pub ranks: usize,
     /// Refuses a first snapshot that does not fit the settings.
     pub check_first: CheckFirst,
     pub pool: ComputePool,
@@ -81,6 +84,12 @@ struct NewEmbeddings {
 }
 
 impl RefreshContext {
+    /// How ranks agree on refreshes, if triggers fire at other steps on each.
+    pub(super) fn agreement(&self) -> Option<Agreement> {
+        let folder = self.checkpoint_folder.as_ref().filter(|_| self.refresh.is_by_clock() && self.ranks > 1)?;
+        Some(Agreement::new(folder.decisions(), &self.refresh))
+    }
+
     /// Makes and saves the next snapshot: reads new files on tokio's threads, and does the rest in the background pool.
     pub(super) async fn make_snapshot(self: &Arc<Self>, input: RefreshInput) -> Result<RefreshOutput> {
         let mut stopwatch = Stopwatch::begin();

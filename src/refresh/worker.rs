@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use super::agreement::Agreement;
 use super::cancel::CancelOnDrop;
 use super::first::Beginning;
 use super::handle::{Call, RefreshHandle};
@@ -48,6 +49,10 @@ pub(crate) struct Worker {
     unembedded: Option<Arc<UnembeddedRows>>,
     /// Whether a changed model cancelled the last refresh, so that the next one begins at once.
     restarts: bool,
+    /// With several ranks, and triggers that do not fire at the same step on all.
+    agreement: Option<Agreement>,
+    /// Calls that wait for the next refresh on which all ranks agree.
+    waiting_calls: Vec<Call>,
 }
 
 /// How far the trainer is.
@@ -83,7 +88,9 @@ impl Worker {
         let begun_at_step = drawn_from.snapshot().map(|snapshot| snapshot.begun_at_step);
         // The vectors of an earlier run may be of another dimension than the encoder's.
         let dimension = drawn_from.snapshot().map_or(encoder.dimension(), |snapshot| snapshot.embeddings.dimension());
-        let mut push_queue = PushQueue::new(dimension, refresh_steps(&context.refresh, begun_at_step));
+        let agreement = context.agreement();
+        let fixed_every = fixed_every(&context.refresh, agreement.as_ref());
+        let mut push_queue = PushQueue::new(dimension, refresh_steps(fixed_every, begun_at_step));
         push_queue.resume(&waiting);
         let push_queue = Arc::new(Mutex::new(push_queue));
         let (publisher, published) = Publisher::new(drawn_from);
@@ -119,6 +126,8 @@ impl Worker {
             is_restored,
             unembedded,
             restarts: false,
+            agreement,
+            waiting_calls: Vec::new(),
         };
         if let Some(step) = begun_at_step {
             worker.schedule_after(step);
@@ -133,7 +142,7 @@ impl Worker {
         {
             return Ok(());
         }
-        while let Some(trigger) = self.next_trigger().await {
+        while let Some(trigger) = self.agreed_trigger().await? {
             self.begun = Instant::now();
             let due_step = if let Trigger::Steps(step) = trigger { Some(step) } else { None };
             let step = due_step.unwrap_or_else(|| *self.delivered.borrow());
@@ -141,15 +150,43 @@ impl Worker {
             self.schedule_next(due_step.is_some());
 
             let fatal = self.report_failure(&result);
-            if let Trigger::Call(call) = trigger {
-                // The caller is gone; nothing to report to.
-                let _ = call.send(result);
+            let call = if let Trigger::Call(call) = trigger { Some(call) } else { None };
+            for call in self.waiting_calls.drain(..).chain(call) {
+                // If the caller is gone, there is nothing to report to.
+                let _ = call.send(copy_of(&result));
             }
             if let Some(error) = fatal {
                 return Err(error);
             }
         }
         Ok(())
+    }
+
+    /// The next trigger that starts a refresh on all ranks; `None` at the end of the run.
+    async fn agreed_trigger(&mut self) -> Result<Option<Trigger>> {
+        loop {
+            let Some(trigger) = self.next_trigger().await else { return Ok(None) };
+            let needed_at = self.decided_before();
+            let Some(agreement) = &mut self.agreement else { return Ok(Some(trigger)) };
+            match trigger {
+                Trigger::Steps(step) => match agreement.begins(step, needed_at, &mut self.asked).await? {
+                    None => return Ok(None),
+                    Some(true) => {
+                        agreement.begin(step);
+                        return Ok(Some(trigger));
+                    }
+                    Some(false) => self.schedule_next(true),
+                },
+                Trigger::Time | Trigger::Model => {
+                    self.begun = Instant::now();
+                    agreement.want();
+                }
+                Trigger::Call(call) => {
+                    agreement.want();
+                    self.waiting_calls.push(call);
+                }
+            }
+        }
     }
 
     /// The next trigger that fires; `None` at the end of the run.
@@ -179,31 +216,43 @@ impl Worker {
 
     /// Sets the step at which the next refresh begins, if the one that has ended was due at a step.
     fn schedule_next(&mut self, was_due: bool) {
-        let swap_after_steps = self.context.refresh.swap_after_steps;
-        if let Some(every) = self.context.refresh.every_steps.filter(|_| was_due) {
-            // With `swap_after_steps` none may be left out, however late it is.
-            let from = if swap_after_steps.is_some() { self.due_step } else { *self.delivered.borrow() };
+        if let Some(every) = self.every().filter(|_| was_due) {
+            // None of several fixed steps may be left out, however late it is.
+            let from = if self.fixed_every().is_some() { self.due_step } else { *self.delivered.borrow() };
             self.due_step = from.max(self.due_step).saturating_add(every);
         }
         self.decide();
     }
 
-    /// The number of steps between refreshes, if `swap_after_steps` fixes them.
+    /// The number of steps between those at which a refresh may begin; `None` if steps trigger none.
+    fn every(&self) -> Option<u64> {
+        self.agreement.as_ref().map(|agreement| agreement.every).or(self.context.refresh.every_steps)
+    }
+
+    /// The same, if the steps are fixed.
     pub(super) fn fixed_every(&self) -> Option<u64> {
-        self.context.refresh.every_steps.filter(|_| self.context.refresh.swap_after_steps.is_some())
+        fixed_every(&self.context.refresh, self.agreement.as_ref())
     }
 
     /// Sets the step at which the next refresh begins after a snapshot that was begun at `step`.
     pub(super) fn schedule_after(&mut self, step: u64) {
-        self.due_step = self.context.refresh.every_steps.map_or(u64::MAX, |every| step.saturating_add(every));
+        self.due_step = self.every().map_or(u64::MAX, |every| step.saturating_add(every));
+        if let Some(agreement) = &mut self.agreement {
+            agreement.begin(step);
+        }
         self.decide();
     }
 
     /// Promises the steps before which no refresh to come is used.
     fn decide(&self) {
-        if let Some(lag) = self.context.refresh.swap_after_steps {
-            self.publisher.decide_before(self.due_step.saturating_add(lag));
+        if self.context.refresh.swap_after_steps.is_some() {
+            self.publisher.decide_before(self.decided_before());
         }
+    }
+
+    /// The first step that may use a refresh to come.
+    fn decided_before(&self) -> u64 {
+        self.due_step.saturating_add(self.context.refresh.swap_after_steps.unwrap_or(0))
     }
 
     /// Logs a refresh that failed; gives the error if it is one that ends the run.
@@ -249,7 +298,8 @@ impl Worker {
             cancelled: cancel.0.clone(),
             status: self.status.clone(),
         });
-        let restarts = self.context.refresh.on_newer_model == OnNewerModel::Restart;
+        // Ranks that agree on refreshes finish them, since a model changes for each at another time.
+        let restarts = self.context.refresh.on_newer_model == OnNewerModel::Restart && self.agreement.is_none();
         tokio::select! {
             result = making => result,
             () = changed(&mut self.model_watch), if restarts => {
@@ -316,9 +366,26 @@ impl std::fmt::Debug for Worker {
     }
 }
 
+/// The number of steps between those at which a refresh may begin, if they are fixed.
+fn fixed_every(config: &RefreshConfig, agreement: Option<&Agreement>) -> Option<u64> {
+    let every = agreement.map(|agreement| agreement.every);
+    every.or_else(|| config.every_steps.filter(|_| config.swap_after_steps.is_some()))
+}
+
+/// The result of a refresh, for one of several callers.
+fn copy_of(result: &Result<Refreshed>) -> Result<Refreshed> {
+    match result {
+        Ok(refreshed) => Ok(refreshed.clone()),
+        Err(Error::Refresh { step, failures, cause }) => {
+            Err(Error::Refresh { step: *step, failures: *failures, cause: cause.clone() })
+        }
+        Err(_) => Err(Error::Cancelled),
+    }
+}
+
 /// When refreshes begin that follow a snapshot begun at `begun_at_step`, if there is one yet.
-fn refresh_steps(config: &RefreshConfig, begun_at_step: Option<u64>) -> RefreshSteps {
-    match (config.every_steps.filter(|_| config.swap_after_steps.is_some()), begun_at_step) {
+fn refresh_steps(fixed_every: Option<u64>, begun_at_step: Option<u64>) -> RefreshSteps {
+    match (fixed_every, begun_at_step) {
         (None, _) => RefreshSteps::Open,
         (Some(_), None) => RefreshSteps::Unknown,
         (Some(every), Some(first)) => RefreshSteps::Fixed(FixedSteps { first, every }),

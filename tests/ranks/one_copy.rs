@@ -3,125 +3,30 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 
-use futures::TryStreamExt;
-use prosampler::arrow::array::RecordBatch;
-use prosampler::config::{CheckpointConfig, EncodeConfig, RefreshConfig, StreamConfig};
-use prosampler::encode::{Encoded, Encoder};
-use prosampler::{MiniBatchStream, PipelineBuilder, Result, SampleId, State};
-use serde::{Deserialize, Serialize};
+use prosampler::State;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::process::{Rank, Start, started, tell, told};
-use crate::support::{DIMENSION, TestEncoder, pipeline, trained_vectors};
-
-const SAMPLES: usize = 700;
-const BATCH_SIZE: usize = 24;
-const TRAINED_AT: u64 = 31;
-
-/// A test encoder whose embeddings are kept.
-struct Kept {
-    encoder: Arc<dyn Encoder>,
-    version: u64,
-}
-
-impl Encoder for Kept {
-    fn name(&self) -> &str {
-        self.encoder.name()
-    }
-
-    fn columns(&self) -> &[String] {
-        self.encoder.columns()
-    }
-
-    fn dimension(&self) -> usize {
-        self.encoder.dimension()
-    }
-
-    fn identity(&self) -> Option<String> {
-        Some(format!("version {}", self.version))
-    }
-
-    fn newer(&self) -> Result<Option<Arc<dyn Encoder>>> {
-        let newer = |encoder| Arc::new(Self { encoder, version: self.version + 1 }) as Arc<dyn Encoder>;
-        Ok(self.encoder.newer()?.map(newer))
-    }
-
-    fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()> {
-        self.encoder.encode(rows, vectors)
-    }
-
-    fn encode_readable(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Encoded> {
-        self.encoder.encode_readable(rows, vectors)
-    }
-}
-
-fn kept(encoder: &TestEncoder) -> Arc<dyn Encoder> {
-    Arc::new(Kept { encoder: Arc::new(encoder.clone()), version: 0 })
-}
-
-fn builder(dir: &Path, encoder: Arc<dyn Encoder>, rank: usize, world_size: usize) -> PipelineBuilder {
-    let refresh = RefreshConfig { every_steps: Some(7), swap_after_steps: Some(3), ..RefreshConfig::default() };
-    pipeline(SAMPLES, BATCH_SIZE)
-        .encoder(encoder)
-        .encode(EncodeConfig { cache_dir: Some(dir.join("cache")), ..EncodeConfig::default() })
-        .refresh(refresh)
-        .stream(StreamConfig { epochs: 3, rank, world_size, prefetch: 1 })
-        .checkpoint(CheckpointConfig { dir: Some(dir.join("checkpoints")), ..CheckpointConfig::default() })
-}
-
-/// What a rank sees of a step.
-#[derive(Serialize, Deserialize, Debug, PartialEq)]
-struct Seen {
-    step: u64,
-    ids: Vec<u32>,
-    digest: u64,
-    graph_version: u64,
-    similarity: f32,
-}
-
-/// Takes a mini-batch. All ranks push the same vectors; after step 31, which uses the graph of the refresh at step 28,
-/// there is a newer model.
-async fn step(stream: &mut MiniBatchStream, encoder: &TestEncoder) -> Seen {
-    let m = stream.try_next().await.unwrap().unwrap();
-    let pushed: Vec<_> = (0..20).map(|i| SampleId(((m.step * 37 + i * 11) % SAMPLES as u64) as u32)).collect();
-    let trained = trained_vectors(m.step, SAMPLES);
-    let vectors: Vec<f32> =
-        pushed.iter().flat_map(|id| trained[id.index() * DIMENSION..][..DIMENSION].to_vec()).collect();
-    stream.handle().push_embeddings(&pushed, &vectors).unwrap();
-    if m.step == TRAINED_AT {
-        encoder.train();
-    }
-    Seen {
-        step: m.step,
-        ids: m.ids.iter().map(|id| id.0).collect(),
-        digest: m.digest,
-        graph_version: m.graph_version.unwrap().0,
-        similarity: m.similarity.unwrap(),
-    }
-}
+use crate::support::TestEncoder;
+use crate::training::{SAMPLES, Seen, builder, kept_at, step};
 
 /// The process that the tests below start. It takes a step for each `step`, and keeps its state for each `keep`.
 #[tokio::test(flavor = "multi_thread")]
 async fn rank() {
     let Some(Start { rank, world_size, state }) = started() else { return };
     let encoder = TestEncoder::new(SAMPLES);
-    let mut kept = kept(&encoder);
     let state: Option<State> = state.map(|state| serde_json::from_value(state).unwrap());
-    if state.as_ref().is_some_and(|state| state.step > TRAINED_AT) {
-        encoder.train();
-        kept = kept.newer().unwrap().unwrap();
-    }
-    let mut builder = builder(Path::new("."), kept, rank, world_size);
+    let step_now = state.as_ref().map_or(0, |state| state.step);
+    let mut builder = builder(Path::new("."), kept_at(step_now, &encoder), rank, world_size);
     if let Some(state) = state {
         builder = builder.resume(state);
     }
     let mut stream = builder.start().await.unwrap();
     while let Some(what) = told() {
         match what.as_str() {
-            "step" => tell(&step(&mut stream, &encoder).await),
+            "step" => tell(&step(&mut stream, &encoder).await.unwrap()),
             "maps" => tell(&mapped()),
             _ => {
                 let state = stream.state();
@@ -167,10 +72,10 @@ fn take(ranks: &mut [Rank], expected: &Seen) {
 async fn alone(steps: usize) -> Vec<Seen> {
     let dir = TempDir::new().unwrap();
     let encoder = TestEncoder::new(SAMPLES);
-    let mut stream = builder(dir.path(), kept(&encoder), 0, 1).start().await.unwrap();
+    let mut stream = builder(dir.path(), kept_at(0, &encoder), 0, 1).start().await.unwrap();
     let mut seen = Vec::new();
     for _ in 0..steps {
-        seen.push(step(&mut stream, &encoder).await);
+        seen.push(step(&mut stream, &encoder).await.unwrap());
     }
     assert!(seen.iter().any(|seen| seen.graph_version > 2));
     assert!(!dir.path().join("cache/shared").exists());
