@@ -61,7 +61,7 @@ def difference(drawn: Sequence[Drawn]) -> str | None:
             remedy = "resume all ranks from the same state, and take equally many mini-batches on each"
         elif other.graph_version != first.graph_version:
             found = f"rank 0 uses graph {first.graph_version} and rank {rank} graph {other.graph_version}"
-            remedy = "leave refreshes to refresh.every_steps, refresh.every_seconds or refresh.watch_model, alike on all ranks"
+            remedy = "start refreshes by settings alone (refresh.every_steps, for one), which are alike on all ranks"
         else:
             found = f"the samples or graphs of ranks 0 and {rank} differ"
             remedy = (
