@@ -154,8 +154,7 @@ async fn a_certificate_that_cannot_be_read_is_named() {
     let mut options = ServeOptions::default();
     options.tls = Some(TlsFiles { certificate: "no-such.pem".into(), key: "no-such.key".into() });
     options.address.set_port(0);
-    let server = Server::start(|| pipeline(100, 20), options).await.unwrap();
-    let error = server.run(std::future::pending()).await.unwrap_err().to_string();
+    let error = Server::start(|| pipeline(100, 20), options).await.unwrap_err().to_string();
     assert!(error.contains("cannot read `no-such.pem`"), "{error}");
 }
 
