@@ -56,11 +56,16 @@ async fn a_server_is_not_open_to_others_by_oversight() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_is_not_sent_in_the_clear() {
+async fn a_token_is_not_sent_in_the_clear_and_a_uri_is_checked() {
     let options = with_token(Some(TOKEN));
     let stream = RemoteStream::connect("http://192.0.2.1:8815", options);
     let error = stream.await.unwrap_err().to_string();
     assert!(error.contains("in the clear"), "{error}");
+    for wrong in ["nowhere", "grpc://127.0.0.1:8815", "//"] {
+        let stream = RemoteStream::connect(wrong, RemoteOptions::default());
+        let error = stream.await.unwrap_err().to_string();
+        assert!(error.contains("is no uri of a server"), "{error}");
+    }
 }
 
 /// The messages of a client that sends what it likes.
