@@ -442,5 +442,5 @@ pub(crate) fn ranks_late(late: &[usize], step: u64) {
 
 #[cfg(feature = "serve")]
 pub(crate) fn reconnecting(uri: &str, attempt: u32, reason: &dyn Display) {
-    warn!(uri, attempt, %reason, "the connection to the server broke; it is made again");
+    warn!(uri, attempt, %reason, "there is no connection to the server; trying again");
 }

@@ -6,7 +6,8 @@
 ...     columns = mini_batch.to_torch()
 
 ``Pipeline`` takes a pipeline file, a dict, or keyword settings. The documentation of the Rust module
-``prosampler::config`` describes every setting under the same name. Adapters for trainers are modules of their own, so
+``prosampler::config`` describes every setting under the same name. ``connect`` takes mini-batches from the pipeline
+that ``prosampler serve`` runs, on this machine or another. Adapters for trainers are modules of their own, so
 that only what is used is imported:
 
 - ``prosampler.torch``: a batch sampler and an ``IterableDataset`` for ``DataLoader``;
@@ -36,6 +37,8 @@ from .errors import (
 )
 from .handle import Refresh, RefreshHandle
 from .pipeline import Pipeline
+from .remote import RemotePipeline, connect
+from .server import Server
 from .stream import Stream, skip
 
 __all__ = [
@@ -59,11 +62,14 @@ __all__ = [
     "RefreshError",
     "RefreshHandle",
     "Refreshed",
+    "RemotePipeline",
+    "Server",
     "ServerError",
     "SourceError",
     "StateError",
     "Stream",
     "TaskDiedError",
     "__version__",
+    "connect",
     "skip",
 ]

@@ -7,6 +7,7 @@ from .progress import Progress
 __all__ = [
     "Column",
     "MiniBatch",
+    "RawServer",
     "RawStream",
     "RecordBatch",
     "Refresh",
@@ -14,7 +15,9 @@ __all__ = [
     "Refreshed",
     "__version__",
     "check_settings",
+    "connect",
     "newest_kept_state",
+    "served",
     "skip_mini_batches",
     "take_log",
     "wait_for_readers",
@@ -114,12 +117,8 @@ class RefreshHandle:
     def keep(self, state: dict[str, object]) -> None: ...
     @property
     def has_checkpoints(self) -> bool: ...
-    def counts(self) -> dict[str, int]: ...
+    def status(self) -> tuple[int | None, int | None, dict[str, int]]: ...
     def neighbors(self, sample: int) -> list[tuple[int, float]]: ...
-    @property
-    def graph_version(self) -> int | None: ...
-    @property
-    def model_version(self) -> int | None: ...
     @property
     def dimension(self) -> int: ...
 
@@ -149,6 +148,35 @@ class RawStream:
     @property
     def closed(self) -> bool: ...
 
+@final
+class RawServer:
+    @staticmethod
+    def start(
+        path: str | PathLike[str] | None,
+        settings: list[str],
+        read_data: Callable[[], object] | None,
+        runtime: PathLike[str] | None,
+        *,
+        address: str,
+        token: str | None,
+        tls: tuple[str | PathLike[str], str | PathLike[str]] | None,
+        insecure: bool,
+    ) -> RawServer: ...
+    @property
+    def address(self) -> str: ...
+    def close(self, seconds: float) -> None: ...
+
+def connect(
+    uri: str,
+    *,
+    rank: int,
+    world_size: int,
+    prefetch: int,
+    state: dict[str, Any] | None,
+    token: str | None,
+    ca_certificate: str | PathLike[str] | None,
+) -> RawStream: ...
+def served(uri: str, *, token: str | None, ca_certificate: str | PathLike[str] | None) -> tuple[int, bool, int]: ...
 def check_settings(
     path: str | PathLike[str] | None, settings: list[str], has_data: bool
 ) -> tuple[int, bool, PathLike[str] | None]: ...

@@ -10,15 +10,13 @@ from .pipeline import Pipeline
 from .stream import Stream
 from .training import Training
 
-_UNBOUNDED = 2**62
-
 
 class Epochs:
     """A stream that starts when it is first needed; each ``iter`` takes one epoch of it.
 
     Graph and embeddings stay from epoch to epoch. Epochs only go forward: if one was left in the middle, the next one
     begins, and only ``load_state_dict`` continues it. ``stream.epochs`` has no effect, since the trainer decides how
-    many epochs there are.
+    many epochs there are; only a server's run ends after as many as it says.
 
     Args:
         pipeline: what to start.
@@ -36,8 +34,7 @@ class Epochs:
         progress: bool | None = None,
         check: Callable[[MiniBatch], None] | None = None,
     ) -> None:
-        stream = {"rank": rank, "world_size": world_size, "epochs": _UNBOUNDED}
-        self.pipeline = pipeline.with_settings(stream=stream)
+        self.pipeline = pipeline.for_trainer(rank, world_size)
         self.training: Training | None = None
         """What the trainer has done with its mini-batches, if a callback follows it."""
         self._progress = progress
@@ -81,6 +78,8 @@ class Epochs:
         """The number of mini-batches in an epoch. The first use starts the stream."""
         if self._stream is None and self._state is None:
             # Trainers ask for the length before they say which state they go on from.
+            if (known := self.pipeline.mini_batches_per_epoch) is not None:
+                return known
             self._start_provisionally()
         stream = self._stream if self._is_provisional and self._stream is not None else self.stream
         return stream.mini_batches_per_epoch
@@ -113,7 +112,7 @@ class Epochs:
                 while self._within:
                     self._take()
             if begun is None:
-                return
+                raise StateError("the run has ended; give its server a stream.epochs of as many epochs as are trained")
             self._epoch, self._within = begun, True
         while (mini_batch := self._take()) is not None:
             if self.training is not None:

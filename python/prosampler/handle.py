@@ -65,7 +65,10 @@ class Refresh:
 
 
 class RefreshHandle:
-    """Starts refreshes and takes vectors from the trainer. It can be used from any thread."""
+    """Starts refreshes and takes vectors from the trainer. It can be used from any thread.
+
+    That of a server's run asks the server: what is refused there, or does not reach it, is a ``ServerError``.
+    """
 
     def __init__(self, raw: _RefreshHandle) -> None:
         self._raw = raw
@@ -134,17 +137,17 @@ class RefreshHandle:
 
     def counts(self) -> dict[str, int]:
         """How refreshes have ended so far: ``published``, ``skipped``, ``failed``, ``cancelled``."""
-        return self._raw.counts()
+        return self._raw.status()[2]
 
     @property
     def graph_version(self) -> int | None:
         """The newest graph, from 1; ``None`` in a warm-up without one."""
-        return self._raw.graph_version
+        return self._raw.status()[0]
 
     @property
     def model_version(self) -> int | None:
         """The model that made its embeddings, from 1. Pushed vectors count as another model."""
-        return self._raw.model_version
+        return self._raw.status()[1]
 
     @property
     def dimension(self) -> int:
@@ -152,9 +155,13 @@ class RefreshHandle:
         return self._raw.dimension
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{count} {how}" for how, count in self.counts().items())
+        try:
+            graph_version, model_version, refreshes = self._raw.status()
+        except Error as error:
+            return f"<prosampler.RefreshHandle: {error}>"
+        counts = ", ".join(f"{count} {how}" for how, count in refreshes.items())
         return (
-            f"<prosampler.RefreshHandle: graph version {self.graph_version}, model version {self.model_version}; "
+            f"<prosampler.RefreshHandle: graph version {graph_version}, model version {model_version}; "
             f"refreshes: {counts}>"
         )
 

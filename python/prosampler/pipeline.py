@@ -7,12 +7,17 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from . import _prosampler
 from . import settings as _settings
 from ._prosampler import MiniBatch, RawStream, check_settings, newest_kept_state, wait_for_readers
 from .data import arrow_stream, check_data, onnxruntime_library
+from .errors import ConfigError
 from .handle import TICK
 from .progress import Bars
+from .server import Server
 from .stream import Stream, log
+
+_UNBOUNDED = 2**62
 
 # A start that was cancelled may still be reading a record batch of a Python generator.
 atexit.register(wait_for_readers, 5.0)
@@ -82,6 +87,11 @@ class Pipeline:
         """The folder of the setting ``checkpoint.dir``, if there is one."""
         return self._checkpoint_dir
 
+    @property
+    def mini_batches_per_epoch(self) -> int | None:
+        """The number of mini-batches in an epoch, if it is known before the start, as it is of a server's run."""
+        return None
+
     def newest_kept_state(self) -> dict[str, Any] | None:
         """The newest state that a trainer has kept in ``checkpoint.dir``; ``None`` if there is none after step 0."""
         return None if self._checkpoint_dir is None else newest_kept_state(self._checkpoint_dir)
@@ -98,6 +108,10 @@ class Pipeline:
     def with_settings(self, **sections: Any) -> "Pipeline":
         """The same pipeline with some settings replaced."""
         return self._with(**sections)
+
+    def for_trainer(self, rank: int, world_size: int) -> "Pipeline":
+        """The same pipeline for one of ``world_size`` processes that train together, without an end."""
+        return self._with(stream={"rank": rank, "world_size": world_size, "epochs": _UNBOUNDED})
 
     def _with(self, *, resume: Mapping[str, Any] | None = None, **sections: Any) -> "Pipeline":
         other = object.__new__(Pipeline)
@@ -144,6 +158,48 @@ class Pipeline:
             finally:
                 log()
         return Stream(raw)
+
+    def serve(
+        self,
+        address: str = "127.0.0.1:8815",
+        *,
+        token: str | None = None,
+        tls: tuple[str | os.PathLike[str], str | os.PathLike[str]] | None = None,
+        insecure: bool = False,
+    ) -> Server:
+        """Starts the pipeline, and gives its mini-batches to ``stream.world_size`` ranks, as ``prosampler serve`` does.
+
+        Each rank calls ``prosampler.connect``. With a ``checkpoint.dir`` the run goes on from the newest state that was
+        kept there. ``data`` is read again whenever the ranks go back to a state that is not held any more.
+
+        Args:
+            address: where it listens, ``IP:PORT``; port 0 is any free one.
+            token: what clients must send; at least 16 letters, digits and signs of ASCII.
+            tls: PEM files: the certificate, and its private key.
+            insecure: whether it may listen to other machines without a token or TLS.
+
+        Raises:
+            ConfigError: the address is none, or is open to other machines without a token or TLS.
+            Error: what is wrong with source, model, settings or certificate. Ctrl-C ends the start.
+        """
+        if self._resume is not None:
+            raise ConfigError("a server has ranks go on from the state that they give; pass it to connect(state=…)")
+        data = self._data
+        read = None if data is None else lambda: arrow_stream(data)
+        try:
+            raw = _prosampler.RawServer.start(
+                self._path,
+                self._settings,
+                read,
+                onnxruntime_library(),
+                address=address,
+                token=token,
+                tls=tls,
+                insecure=insecure,
+            )
+        finally:
+            log()
+        return Server(raw, "http" if tls is None else "https")
 
     def __iter__(self) -> Iterator[MiniBatch]:
         with self.start() as stream:

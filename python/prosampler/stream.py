@@ -98,8 +98,8 @@ class Stream:
         """The state after the mini-batches that were taken, however many more are ready.
 
         Call ``keep`` first, then write the trainer's own checkpoint, with the state in it, in any format; it is a few
-        numbers and texts. ``Pipeline(…, resume=state)`` continues from there, with the same ``checkpoint.dir``, which
-        must be set, and ``prosampler.skip`` leaves out a stretch.
+        numbers and texts. ``Pipeline(…, resume=state)`` or ``connect(…, state=state)`` continues from there, with the
+        same ``checkpoint.dir``, which must be set, and ``prosampler.skip`` leaves out a stretch.
         """
         return self._raw.state()
 
@@ -162,11 +162,12 @@ class Stream:
         if self.closed:
             return "<prosampler.Stream: closed>"
         try:
-            state, handle = self.state(), self.handle
+            state = self.state()
+            graph_version, model_version, _ = self._raw.handle().status()
             return (
                 f"<prosampler.Stream: {self.samples:,} samples, {self.mini_batches_per_epoch:,} mini-batches an epoch, "
-                f"epoch {state['epoch']}, step {state['step']}, graph version {handle.graph_version}, "
-                f"model version {handle.model_version}>"
+                f"epoch {state['epoch']}, step {state['step']}, graph version {graph_version}, "
+                f"model version {model_version}>"
             )
         except Error as error:
             return f"<prosampler.Stream: {error}>"

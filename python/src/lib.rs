@@ -6,7 +6,13 @@ mod handle;
 mod interchange;
 mod log;
 mod mini_batch;
+mod pending;
 mod record_batch;
+#[cfg(feature = "serve")]
+mod remote;
+mod run;
+#[cfg(feature = "serve")]
+mod server;
 mod source;
 mod state;
 mod stream;
@@ -23,6 +29,12 @@ mod _prosampler {
     use super::mini_batch::MiniBatch;
     #[pymodule_export]
     use super::record_batch::{Column, RecordBatch};
+    #[cfg(feature = "serve")]
+    #[pymodule_export]
+    use super::remote::{connect, served};
+    #[cfg(feature = "serve")]
+    #[pymodule_export]
+    use super::server::RawServer;
     #[pymodule_export]
     use super::source::wait_for_readers;
     #[pymodule_export]

@@ -59,6 +59,12 @@ impl PythonSource {
         let (schema, reader) = (batches.schema(), Reader { batches, _counted: Counted::new() });
         Self { schema, reader: Mutex::new(Some(reader)) }
     }
+
+    /// One that was read already, and says so.
+    #[cfg(feature = "serve")]
+    pub fn spent(schema: SchemaRef) -> Self {
+        Self { schema, reader: Mutex::new(None) }
+    }
 }
 
 impl Source for PythonSource {

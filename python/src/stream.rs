@@ -1,10 +1,11 @@
+use std::future::Future;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::StreamExt;
 use prosampler::config::PipelineConfig;
-use prosampler::{MiniBatchStream, Pipeline, Progress, Result, State, refresh};
+use prosampler::{Pipeline, Progress, Result, State};
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyDict};
 use tokio::runtime::{Builder, Runtime};
@@ -15,14 +16,13 @@ use crate::errors::{exception, raise};
 use crate::handle::RefreshHandle;
 use crate::interchange::{of_schema, reader};
 use crate::mini_batch::MiniBatch;
+use crate::pending::TURN;
+use crate::run::{Handle, Run};
 use crate::source::PythonSource;
 use crate::state;
 
-/// How long a lock is held in the background.
-const TURN: Duration = Duration::from_millis(50);
-
-/// A running pipeline, in small steps: `prosampler.Stream` puts them together. Every wait ends after the given seconds,
-/// so that Python can hear Ctrl-C, and lets other Python threads run meanwhile.
+/// A run, here or on a server, in small steps: `prosampler.Stream` puts them together. Every wait ends after the given
+/// seconds, so that Python can hear Ctrl-C, and lets other Python threads run meanwhile.
 #[pyclass(frozen, module = "prosampler._prosampler")]
 pub struct RawStream {
     running: Mutex<Option<Arc<Running>>>,
@@ -42,18 +42,18 @@ struct Running {
 
 /// What is fixed once it runs.
 struct Started {
-    handle: refresh::RefreshHandle,
+    handle: Arc<dyn Handle>,
     schema: arrow::datatypes::SchemaRef,
 }
 
 enum Phase {
-    Starting(JoinHandle<Result<MiniBatchStream>>),
+    Starting(JoinHandle<Result<Box<dyn Run>>>),
     Running(Box<Live>),
     Failed,
 }
 
 struct Live {
-    stream: MiniBatchStream,
+    stream: Box<dyn Run>,
     /// The next mini-batch, or the end, and the state before it.
     next: Option<(Option<Result<prosampler::MiniBatch>>, State)>,
 }
@@ -96,7 +96,7 @@ pub fn check_settings(
     Ok((config.walk.batch_size, config.walk.drop_last, config.checkpoint.dir))
 }
 
-fn read_settings(path: Option<PathBuf>, mut settings: Vec<String>, has_data: bool) -> Result<PipelineConfig> {
+pub fn read_settings(path: Option<PathBuf>, mut settings: Vec<String>, has_data: bool) -> Result<PipelineConfig> {
     if has_data {
         // What is required of settings alone; `data` takes its place.
         settings.push("source.uri='data'".into());
@@ -124,11 +124,6 @@ impl RawStream {
         config.encode.runtime = config.encode.runtime.or(runtime);
         let source = data.as_ref().map(reader).transpose()?.map(PythonSource::new);
         let state = state.as_ref().map(state::read).transpose()?;
-        let failed = |e: std::io::Error| {
-            raise(py, "FileError", &format!("the system refuses threads ({e}); free some, and start again"))
-        };
-        let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("prosampler-io").enable_all().build();
-        let runtime = runtime.map_err(failed)?;
         let progress = Arc::new(Mutex::new(Vec::<Progress>::new()));
         let heard = progress.clone();
         let start = async move {
@@ -143,16 +138,9 @@ impl RawStream {
             if let Some(state) = state {
                 builder = builder.resume(state);
             }
-            builder.start().await
+            Ok(Box::new(builder.start().await?) as Box<dyn Run>)
         };
-        let running = Running {
-            phase: Arc::new(tokio::sync::Mutex::new(Phase::Starting(runtime.spawn(start)))),
-            started: OnceLock::new(),
-            progress,
-            spawner: runtime.handle().clone(),
-            runtime: RwLock::new(Some(runtime)),
-        };
-        Ok(Self { running: Mutex::new(Some(Arc::new(running))), process: std::process::id() })
+        Self::begin(py, progress, start)
     }
 
     /// Waits for so many seconds at most; whether it has started.
@@ -281,16 +269,25 @@ impl RawStream {
 }
 
 impl RawStream {
+    /// Begins a start in the background; it may put how far it has come into `progress`.
+    pub fn begin(
+        py: Python<'_>,
+        progress: Arc<Mutex<Vec<Progress>>>,
+        start: impl Future<Output = Result<Box<dyn Run>>> + Send + 'static,
+    ) -> PyResult<Self> {
+        let runtime = runtime(py)?;
+        let running = Running {
+            phase: Arc::new(tokio::sync::Mutex::new(Phase::Starting(runtime.spawn(start)))),
+            started: OnceLock::new(),
+            progress,
+            spawner: runtime.handle().clone(),
+            runtime: RwLock::new(Some(runtime)),
+        };
+        Ok(Self { running: Mutex::new(Some(Arc::new(running))), process: std::process::id() })
+    }
+
     fn running(&self, py: Python<'_>) -> PyResult<Arc<Running>> {
-        if self.process != std::process::id() {
-            let message = format!(
-                "this stream was started by process {}, and process {} is a fork of it, without its threads; start \
-                 the pipeline in the process that uses it, and use DataLoader with num_workers=0",
-                self.process,
-                std::process::id()
-            );
-            return Err(raise(py, "ForkError", &message));
-        }
+        refuse_forks(py, self.process)?;
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).clone();
         running.ok_or_else(|| closed(py))
     }
@@ -298,11 +295,11 @@ impl RawStream {
     fn with_stream<T: Send>(
         &self,
         py: Python<'_>,
-        read: impl FnOnce(&MiniBatchStream, Option<&State>) -> T + Send,
+        read: impl FnOnce(&dyn Run, Option<&State>) -> T + Send,
     ) -> PyResult<T> {
         let running = self.running(py)?;
         let found = py.detach(|| match &*running.phase.blocking_lock() {
-            Phase::Running(live) => Some(read(&live.stream, live.next.as_ref().map(|(_, before)| before))),
+            Phase::Running(live) => Some(read(&*live.stream, live.next.as_ref().map(|(_, before)| before))),
             _ => None,
         });
         found.ok_or_else(|| not_started(py))
@@ -352,6 +349,26 @@ impl Drop for RawStream {
             std::mem::forget(running);
         }
     }
+}
+
+/// The threads of a stream or a server.
+pub fn runtime(py: Python<'_>) -> PyResult<Runtime> {
+    let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("prosampler-io").enable_all().build();
+    runtime
+        .map_err(|e| raise(py, "FileError", &format!("the system refuses threads ({e}); free some, and start again")))
+}
+
+/// Refuses to use threads of `process` in a fork of it.
+pub fn refuse_forks(py: Python<'_>, process: u32) -> PyResult<()> {
+    let own = std::process::id();
+    if own == process {
+        return Ok(());
+    }
+    let message = format!(
+        "this stream was started by process {process}, and process {own} is a fork of it, without its threads; start \
+         the pipeline in the process that uses it, and use DataLoader with num_workers=0"
+    );
+    Err(raise(py, "ForkError", &message))
 }
 
 fn closed(py: Python<'_>) -> PyErr {

@@ -137,7 +137,7 @@ pub enum Error {
     },
 
     /// A server of mini-batches refused, or could not be reached, retries included.
-    #[error("the server `{uri}` says: {reason}")]
+    #[error("the server `{uri}`: {reason}")]
     #[non_exhaustive]
     Server {
         /// The server.

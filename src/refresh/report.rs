@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use super::drift::Drift;
 use crate::progress::{Progress, Stage};
 use crate::sample::{GraphVersion, ModelVersion};
@@ -68,7 +70,7 @@ impl Stopwatch {
 }
 
 /// How refreshes have ended so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RefreshCounts {
     /// Refreshes that published a new snapshot.

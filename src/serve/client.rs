@@ -37,7 +37,7 @@ pub struct RemoteOptions {
     /// with the command's TLS library, which know no private ones.
     pub ca_certificate: Option<PathBuf>,
     /// How often in a row a connection that breaks is made again, first after a tenth of a second and then ever more
-    /// slowly, up to 10 s. Default 10.
+    /// slowly, up to 10 s. Default 10. The first one is tried for a second or two only.
     pub retries: u32,
     /// The most bytes of one message. Default 64 MiB.
     pub max_message_bytes: usize,
@@ -82,7 +82,7 @@ impl RemoteStream {
     /// [`Error::Config`](crate::Error::Config) for options that are not possible;
     /// [`Error::Io`](crate::Error::Io) for a certificate that cannot be read.
     pub async fn connect(uri: &str, options: RemoteOptions) -> Result<Self> {
-        let handle = RemoteHandle::new(uri, &options)?;
+        let handle = RemoteHandle::connect(uri, &options).await?;
         let ticket = Ticket { rank: options.rank, world_size: options.world_size, state: options.state.clone() };
         let mut retries = Retries::new(options.retries);
         let session = loop {
@@ -131,6 +131,18 @@ impl RemoteStream {
     #[must_use]
     pub fn mini_batches_per_epoch(&self) -> u64 {
         self.hello.mini_batches_per_epoch
+    }
+
+    /// The numbers of an embedding, and of each vector that is pushed.
+    #[must_use]
+    pub fn dimension(&self) -> usize {
+        self.hello.dimension
+    }
+
+    /// Whether the server has a `checkpoint.dir`, in which states can be kept.
+    #[must_use]
+    pub fn has_checkpoints(&self) -> bool {
+        self.hello.has_checkpoints
     }
 
     /// The columns of the rows.

@@ -99,7 +99,7 @@ fn own_columns() -> usize {
     MiniBatch::schema(&Schema::empty()).fields().len()
 }
 
-fn json(value: &impl Serialize) -> Result<Vec<u8>, Status> {
+pub(super) fn json(value: &impl Serialize) -> Result<Vec<u8>, Status> {
     serde_json::to_vec(value).map_err(|error| Status::internal(format!("cannot write JSON: {error}")))
 }
 

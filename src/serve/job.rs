@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, Notify, watch};
 use tonic::Status;
 
 use super::frames::status;
-use super::messages::{Hello, Ticket};
+use super::messages::{Hello, RunStatus, Ticket};
 use crate::checkpoint::State;
 use crate::error::{Error, Result};
 use crate::pipeline::PipelineBuilder;
@@ -26,6 +26,8 @@ pub(super) type MakePipeline = Box<dyn Fn() -> PipelineBuilder + Send + Sync>;
 pub(super) struct Job {
     make: MakePipeline,
     world_size: usize,
+    batch_size: usize,
+    drop_last: bool,
     window: usize,
     run: Mutex<Run>,
     /// Told whenever a mini-batch need not be held any more, or a connection has taken another's place.
@@ -78,6 +80,8 @@ impl Job {
     pub async fn start(make: MakePipeline, window: usize) -> Result<Self> {
         let mut builder = make();
         let world_size = builder.config.stream.world_size;
+        let batch_size = builder.config.walk.batch_size;
+        let drop_last = builder.config.walk.drop_last;
         if let Some(dir) = &builder.config.checkpoint.dir
             && let Some(state) = State::newest_kept(dir)?
         {
@@ -87,7 +91,8 @@ impl Job {
         }
         let stream = builder.for_all_ranks().start().await?;
         let run = Mutex::new(Run::new(stream, world_size));
-        Ok(Self { make, world_size, window, run, changed: Notify::new(), ends: watch::Sender::new(false) })
+        let (changed, ends) = (Notify::new(), watch::Sender::new(false));
+        Ok(Self { make, world_size, batch_size, drop_last, window, run, changed, ends })
     }
 
     /// Gives a connection its rank's place. A run that stands elsewhere is started anew at the state of the ticket.
@@ -127,9 +132,15 @@ impl Job {
         run.ranks[rank] = Rank { taken: step, connection: Some(connection) };
         self.changed.notify_waiters();
         let stream = run.stream()?;
-        let (samples, mini_batches_per_epoch) = (stream.samples(), stream.mini_batches_per_epoch());
+        let handle = stream.handle();
         let schema = stream.schema();
-        let hello = Hello { samples, mini_batches_per_epoch, state: run.state_at(step) };
+        let hello = Hello {
+            samples: stream.samples(),
+            mini_batches_per_epoch: stream.mini_batches_per_epoch(),
+            dimension: handle.dimension(),
+            has_checkpoints: handle.has_checkpoints(),
+            state: run.state_at(step),
+        };
         telemetry::rank_joined(rank, step);
         Ok(Seat { job: self.clone(), rank, world_size, connection, step, hello, schema })
     }
@@ -167,6 +178,23 @@ impl Job {
     /// Controls the run's refreshes.
     pub async fn handle(&self) -> Result<RefreshHandle, Status> {
         Ok(self.run.lock().await.stream()?.handle())
+    }
+
+    /// How the run stands.
+    pub async fn status(&self) -> Result<RunStatus, Status> {
+        let run = self.run.lock().await;
+        let stream = run.stream()?;
+        let handle = stream.handle();
+        let snapshot = handle.snapshot();
+        Ok(RunStatus {
+            samples: stream.samples(),
+            batch_size: self.batch_size,
+            drop_last: self.drop_last,
+            mini_batches_per_epoch: stream.mini_batches_per_epoch(),
+            graph_version: snapshot.as_ref().map(|snapshot| snapshot.graph_version().0),
+            model_version: snapshot.as_ref().map(|snapshot| snapshot.model_version().0),
+            refreshes: handle.counts(),
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::State;
+use crate::refresh::RefreshCounts;
 use crate::walk::WalkCounts;
 
 /// What a client wants: the ticket of `DoGet`, and the command in the first message of `DoExchange`.
@@ -56,12 +57,14 @@ pub struct Facts {
 pub(super) struct Hello {
     pub samples: usize,
     pub mini_batches_per_epoch: u64,
+    pub dimension: usize,
+    pub has_checkpoints: bool,
     /// The state that the first mini-batch follows.
     pub state: State,
 }
 
 /// What the action `refresh` came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RefreshResult {
     /// The version of the graph that is in use now.
@@ -70,16 +73,42 @@ pub struct RefreshResult {
     pub model_version: u64,
     /// Whether there was nothing to do.
     pub skipped: bool,
+    /// How far a newer model had drifted, 1 − cosine on average; `None` if there was none.
+    pub drift: Option<f64>,
     /// The number of samples that the source has gained.
     pub added: usize,
     /// The number of samples whose vector was pushed.
     pub pushed: usize,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// How the run stands; the answer of the action `status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RunStatus {
+    /// The number of samples in the data set.
+    pub samples: usize,
+    /// The number of samples in a mini-batch, over all ranks.
+    pub batch_size: usize,
+    /// Whether an epoch's last mini-batch is left out if it would be short.
+    pub drop_last: bool,
+    /// The number of mini-batches in an epoch.
+    pub mini_batches_per_epoch: u64,
+    /// The version of the newest graph; `None` in a warm-up without one.
+    pub graph_version: Option<u64>,
+    /// The version of the model that made its embeddings.
+    pub model_version: Option<u64>,
+    /// How refreshes have ended so far.
+    pub refreshes: RefreshCounts,
 }
 
 /// The actions of `DoAction`, each with what it does.
-pub(super) const ACTIONS: [(&str, &str); 2] = [
+pub(super) const ACTIONS: [(&str, &str); 4] = [
     ("refresh", "refreshes now, and answers with what came of it"),
     ("keep", "keeps the state in the body resumable; see RefreshHandle::keep"),
+    ("status", "answers with how the run stands"),
+    ("neighbors", "answers with the neighbors of the sample in the body, and their similarities"),
 ];
 
 fn one() -> usize {

@@ -12,6 +12,7 @@
 //! then it needs a token and TLS.
 
 mod accept;
+mod channel;
 mod client;
 mod exchange;
 mod frames;
@@ -25,7 +26,7 @@ mod service;
 mod session;
 
 pub use self::client::{RemoteOptions, RemoteStream};
-pub use self::messages::{Credits, Facts, RefreshResult, Ticket};
+pub use self::messages::{Credits, Facts, RefreshResult, RunStatus, Ticket};
 pub use self::options::{ServeOptions, TlsFiles};
 pub use self::remote_handle::RemoteHandle;
 pub use self::server::Server;

@@ -1,7 +1,6 @@
 //! A served run, and what can be asked of it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, Field};
@@ -9,14 +8,16 @@ use arrow_flight::Action;
 use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use futures::{StreamExt, TryStreamExt, stream};
+use serde::de::DeserializeOwned;
 use tonic::metadata::MetadataValue;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Request, Status};
 
+use super::channel::{authorization, channel};
 use super::client::RemoteOptions;
-use super::messages::RefreshResult;
+use super::messages::{RefreshResult, RunStatus};
 use crate::checkpoint::State;
-use crate::error::{Cause, Error, Fault, Faults, Result};
+use crate::error::{Cause, Error, Result};
 use crate::sample::SampleId;
 
 /// Controls the refreshes of a served run, and takes vectors from the trainer. Cloning shares its connection.
@@ -29,37 +30,13 @@ pub struct RemoteHandle {
 }
 
 impl RemoteHandle {
-    pub(super) fn new(uri: &str, options: &RemoteOptions) -> Result<Self> {
-        let fault = |key: &str, message: String| Error::from(Faults::one("RemoteOptions", Fault::new(key, message)));
-        if options.prefetch == 0 {
-            return Err(fault("prefetch", "must be at least 1".into()));
-        }
-        let endpoint = Endpoint::from_shared(uri.to_owned());
-        let wrong = "is no uri of a server; write http://HOST:PORT, or https:// with TLS";
-        let mut endpoint = endpoint.map_err(|_| fault("uri", format!("`{uri}` {wrong}")))?;
-        if uri.starts_with("https:") {
-            let mut tls = ClientTlsConfig::new();
-            if let Some(path) = &options.ca_certificate {
-                let failed = |cause| Error::Io { action: "read", path: path.clone(), cause };
-                tls = tls.ca_certificate(Certificate::from_pem(std::fs::read(path).map_err(failed)?));
-            }
-            let failed = |cause: tonic::transport::Error| remote(uri, "use TLS for", cause.into());
-            endpoint = endpoint.tls_config(tls).map_err(failed)?;
-        } else if options.token.is_some() && !is_local(uri) {
-            let message = "would be sent in the clear to another machine; use a uri of https://";
-            return Err(fault("token", message.into()));
-        }
-        let authorization = options.token.as_ref().map(|token| format!("Bearer {token}").parse()).transpose();
-        let signs = "must have letters, digits and signs of ASCII alone";
-        let authorization = authorization.map_err(|_| fault("token", signs.into()))?;
-        let endpoint = endpoint
-            .connect_timeout(CONNECT)
-            .tcp_nodelay(true)
-            .http2_adaptive_window(true)
-            .http2_keep_alive_interval(KEEPALIVE)
-            .keep_alive_timeout(KEEPALIVE)
-            .keep_alive_while_idle(true);
-        let channel = endpoint.connect_lazy();
+    /// Reaches the server at `uri` without taking a rank's place.
+    ///
+    /// # Errors
+    /// As [`RemoteStream::connect`](super::RemoteStream::connect).
+    pub async fn connect(uri: &str, options: &RemoteOptions) -> Result<Self> {
+        let authorization = authorization(options)?;
+        let channel = channel(uri, options).await?;
         Ok(Self { uri: uri.to_owned(), channel, authorization, max_message_bytes: options.max_message_bytes })
     }
 
@@ -68,8 +45,7 @@ impl RemoteHandle {
     /// # Errors
     /// [`Error::Server`] with the server's reason.
     pub async fn refresh_now(&self) -> Result<RefreshResult> {
-        let answer = self.act("refresh", Vec::new()).await?;
-        serde_json::from_slice(&answer).map_err(|error| remote(&self.uri, "understand", error.into()))
+        self.ask("refresh", Vec::new()).await
     }
 
     /// Keeps a state resumable, as [`RefreshHandle::keep`](crate::RefreshHandle::keep) does, in the server's
@@ -106,6 +82,28 @@ impl RemoteHandle {
         answers.try_for_each(|_| async { Ok(()) }).await.map_err(|status| refused(&self.uri, status))
     }
 
+    /// How the run stands.
+    ///
+    /// # Errors
+    /// [`Error::Server`] with the server's reason.
+    pub async fn status(&self) -> Result<RunStatus> {
+        self.ask("status", Vec::new()).await
+    }
+
+    /// The neighbors of a sample in the newest graph with their similarities, most similar first.
+    ///
+    /// # Errors
+    /// [`Error::Server`] with the server's reason.
+    pub async fn neighbors(&self, sample: SampleId) -> Result<Vec<(SampleId, f32)>> {
+        let found: Vec<(u32, f32)> = self.ask("neighbors", sample.0.to_string().into_bytes()).await?;
+        Ok(found.into_iter().map(|(id, similarity)| (SampleId(id), similarity)).collect())
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, name: &str, body: Vec<u8>) -> Result<T> {
+        let answer = self.act(name, body).await?;
+        serde_json::from_slice(&answer).map_err(|error| remote(&self.uri, "understand", error.into()))
+    }
+
     async fn act(&self, name: &str, body: Vec<u8>) -> Result<Vec<u8>> {
         let action = Action { r#type: name.to_owned(), body: body.into() };
         let answer = self.client().do_action(self.request(action)).await;
@@ -129,22 +127,13 @@ impl RemoteHandle {
     }
 }
 
-fn is_local(uri: &str) -> bool {
-    let host = uri.parse::<tonic::transport::Uri>().ok().and_then(|uri| uri.host().map(str::to_owned));
-    let host = host.unwrap_or_default();
-    let host = host.trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
 pub(super) fn refused(uri: &str, status: Status) -> Error {
     Error::Server { uri: uri.to_owned(), reason: status.message().to_owned(), cause: Box::new(status) }
 }
 
-fn remote(uri: &str, action: &'static str, cause: Cause) -> Error {
+pub(super) fn remote(uri: &str, action: &'static str, cause: Cause) -> Error {
     Error::Server { uri: uri.to_owned(), reason: format!("cannot {action} it: {cause}"), cause }
 }
 
-const CONNECT: Duration = Duration::from_secs(20);
-const KEEPALIVE: Duration = Duration::from_secs(20);
 /// The most bytes that Flight and HTTP/2 add to a message.
 const FRAMING: usize = 1 << 10;

@@ -37,6 +37,7 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     job: Arc<Job>,
+    http: Http,
     options: ServeOptions,
 }
 
@@ -46,19 +47,21 @@ impl Server {
     /// `make` is called again whenever the ranks go on from a state that is not held any more.
     ///
     /// # Errors
-    /// [`Error::Config`] for options that are not safe or not possible; [`Error::System`] if the address cannot be
-    /// listened to; whatever the start of the pipeline reports.
+    /// [`Error::Config`] for options that are not safe or not possible; [`Error::Io`] for a certificate that cannot be
+    /// read; [`Error::System`] if it cannot be used, or the address cannot be listened to; whatever the start of the
+    /// pipeline reports.
     pub async fn start(
         make: impl Fn() -> PipelineBuilder + Send + Sync + 'static,
         options: ServeOptions,
     ) -> Result<Self> {
         options.check()?;
+        let http = http(options.tls.as_ref())?;
         let failed = |cause: std::io::Error| Error::System { action: "listen to the address", cause: cause.into() };
         let listener = TcpListener::bind(options.address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let job = Arc::new(Job::start(Box::new(make), options.window).await?);
         telemetry::serving(&address, options.token.is_some(), options.tls.is_some());
-        Ok(Self { listener, address, job, options })
+        Ok(Self { listener, address, job, http, options })
     }
 
     /// Where it listens.
@@ -70,19 +73,10 @@ impl Server {
     /// Serves until `end` is ready.
     ///
     /// # Errors
-    /// [`Error::Io`] for a certificate that cannot be read; [`Error::System`] if it cannot be used.
+    /// [`Error::System`] if the system refuses further connections.
     pub async fn run(self, end: impl Future<Output = ()> + Send) -> Result<()> {
-        let Self { listener, job, options, .. } = self;
+        let Self { listener, job, mut http, options, .. } = self;
         let failed = |cause: tonic::transport::Error| Error::System { action: "serve", cause: cause.into() };
-        let mut http = Http::builder()
-            .http2_adaptive_window(Some(true))
-            .http2_keepalive_interval(Some(KEEPALIVE))
-            .http2_keepalive_timeout(Some(KEEPALIVE))
-            .max_concurrent_streams(STREAMS)
-            .accept_http1(false);
-        if let Some(files) = &options.tls {
-            http = http.tls_config(tls(files)?).map_err(failed)?;
-        }
         let ending = job.clone();
         let service = FlightServiceServer::new(Service { job, options: options.clone() })
             .max_decoding_message_size(options.max_message_bytes)
@@ -103,6 +97,18 @@ impl Server {
             () = async { drop((&mut has_ended).await); tokio::time::sleep(LAST_WORDS).await } => Ok(()),
         }
     }
+}
+
+fn http(tls_files: Option<&TlsFiles>) -> Result<Http> {
+    let http = Http::builder()
+        .http2_adaptive_window(Some(true))
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .max_concurrent_streams(STREAMS)
+        .accept_http1(false);
+    let Some(files) = tls_files else { return Ok(http) };
+    let failed = |cause: tonic::transport::Error| Error::System { action: "use the certificate", cause: cause.into() };
+    http.tls_config(tls(files)?).map_err(failed)
 }
 
 fn tls(files: &TlsFiles) -> Result<ServerTlsConfig> {

@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::exchange;
-use super::frames::status;
+use super::frames::{json, status};
 use super::job::Job;
 use super::messages::{ACTIONS, RefreshResult};
 use super::options::ServeOptions;
@@ -85,15 +85,23 @@ impl FlightService for Service {
                     graph_version: done.graph_version.0,
                     model_version: done.model_version.0,
                     skipped: done.skipped,
+                    drift: done.drift.as_ref().map(|drift| drift.cosine_shift),
                     added: done.added,
                     pushed: done.pushed,
+                    seconds: done.seconds.total(),
                 };
-                serde_json::to_vec(&result).map_err(|error| Status::internal(error.to_string()))?
+                json(&result)?
             }
             "keep" => {
                 let state: State = parsed(&body, "state")?;
                 handle.keep(&state).await.map_err(|error| status(&error))?;
                 Vec::new()
+            }
+            "status" => json(&self.job.status().await?)?,
+            "neighbors" => {
+                let sample: u32 = parsed(&body, "sample")?;
+                let found = handle.neighbors(SampleId(sample)).map_err(|error| status(&error))?;
+                json(&found.into_iter().map(|(id, similarity)| (id.0, similarity)).collect::<Vec<_>>())?
             }
             _ => {
                 let known: Vec<_> = ACTIONS.iter().map(|(name, _)| *name).collect();

@@ -56,11 +56,16 @@ async fn a_server_is_not_open_to_others_by_oversight() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_is_not_sent_in_the_clear() {
+async fn a_token_is_not_sent_in_the_clear_and_a_uri_is_checked() {
     let options = with_token(Some(TOKEN));
     let stream = RemoteStream::connect("http://192.0.2.1:8815", options);
     let error = stream.await.unwrap_err().to_string();
     assert!(error.contains("in the clear"), "{error}");
+    for wrong in ["nowhere", "grpc://127.0.0.1:8815", "//"] {
+        let stream = RemoteStream::connect(wrong, RemoteOptions::default());
+        let error = stream.await.unwrap_err().to_string();
+        assert!(error.contains("is no uri of a server"), "{error}");
+    }
 }
 
 /// The messages of a client that sends what it likes.
@@ -154,8 +159,7 @@ async fn a_certificate_that_cannot_be_read_is_named() {
     let mut options = ServeOptions::default();
     options.tls = Some(TlsFiles { certificate: "no-such.pem".into(), key: "no-such.key".into() });
     options.address.set_port(0);
-    let server = Server::start(|| pipeline(100, 20), options).await.unwrap();
-    let error = server.run(std::future::pending()).await.unwrap_err().to_string();
+    let error = Server::start(|| pipeline(100, 20), options).await.unwrap_err().to_string();
     assert!(error.contains("cannot read `no-such.pem`"), "{error}");
 }
 

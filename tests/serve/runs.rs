@@ -244,16 +244,40 @@ async fn trainers_go_on_from_a_kept_state() {
     assert!(again == in_process(1, 2).await[12..]);
 }
 
+/// Where nobody listens, a trainer is told soon; the retries are for connections that were there.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_server_is_an_error_within_seconds() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let began = std::time::Instant::now();
+    let error = RemoteStream::connect(&format!("http://{free}"), rank(0, 1)).await.unwrap_err().to_string();
+    assert!(error.contains("cannot be reached") && error.contains("refused"), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(10));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn pushes_and_refreshes_go_over_the_connection() {
     let server = Running::start(|| pipeline(SAMPLES, 24), ServeOptions::default()).await;
     let mut stream = server.stream(rank(0, 1)).await.unwrap();
-    stream.try_next().await.unwrap().unwrap();
+    let mut local = pipeline(SAMPLES, 24).start().await.unwrap();
+    assert_eq!(stream.try_next().await.unwrap(), local.try_next().await.unwrap());
     let handle = stream.handle();
+    assert_eq!((stream.dimension(), stream.has_checkpoints()), (8, false));
+    let before = handle.status().await.unwrap();
+    assert_eq!((before.samples, before.mini_batches_per_epoch), (SAMPLES, 21));
+    assert_eq!((before.graph_version, before.model_version, before.refreshes.published), (Some(1), Some(1), 0));
     let ids: Vec<_> = (0..40).map(SampleId).collect();
     handle.push_embeddings(&ids, &vec![0.5; 40 * 8]).await.unwrap();
     let refreshed = handle.refresh_now().await.unwrap();
     assert_eq!((refreshed.graph_version, refreshed.pushed, refreshed.skipped), (2, 40, false));
+    assert!(refreshed.seconds > 0.0 && refreshed.drift.is_none());
+    let after = handle.status().await.unwrap();
+    assert_eq!((after.graph_version, after.refreshes.published), (Some(2), 1));
+    let expected = local.handle();
+    expected.push_embeddings(&ids, &vec![0.5; 40 * 8]).unwrap();
+    expected.refresh_now().await.unwrap();
+    assert_eq!(handle.neighbors(SampleId(7)).await.unwrap(), expected.neighbors(SampleId(7)).unwrap());
+    let error = handle.neighbors(SampleId(500)).await.unwrap_err().to_string();
+    assert!(error.contains("sample 500"), "{error}");
     let error = handle.push_embeddings(&[SampleId(500)], &[0.5; 8]).await.unwrap_err().to_string();
     assert!(error.contains("sample 500"), "{error}");
     let error = handle.keep(&stream.state()).await.unwrap_err().to_string();
