@@ -35,7 +35,7 @@ pub fn connect(
     options.world_size = world_size;
     options.prefetch = prefetch;
     options.state = state.as_ref().map(state::read).transpose()?;
-    options.token = token;
+    options.token = token.map(Into::into);
     options.ca_certificate = ca_certificate;
     let start = async move {
         let stream = RemoteStream::connect(&uri, options).await?;
@@ -55,7 +55,7 @@ pub fn served(
     ca_certificate: Option<PathBuf>,
 ) -> PyResult<(usize, bool, u64)> {
     let mut options = RemoteOptions::default();
-    options.token = token;
+    options.token = token.map(Into::into);
     options.ca_certificate = ca_certificate;
     let runtime = runtime(py)?;
     let status = async move { RemoteHandle::connect(&uri, &options).await?.status().await };

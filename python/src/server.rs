@@ -58,7 +58,7 @@ impl RawServer {
         config.encode.runtime = config.encode.runtime.or(runtime);
         let mut options = ServeOptions::default();
         options.address = parse_address(py, address)?;
-        options.token = token;
+        options.token = token.map(Into::into);
         options.tls = tls.map(|(certificate, key)| TlsFiles { certificate, key });
         options.insecure = insecure;
         let data = read_data.map(|read| Data::new(py, read)).transpose()?;

@@ -89,7 +89,7 @@ impl Serve {
         let tls = self.tls_cert.clone().zip(self.tls_key.clone());
         Ok(ServeOptions {
             address: self.address,
-            token: self.token_file.as_deref().map(token).transpose()?,
+            token: self.token_file.as_deref().map(token).transpose()?.map(Into::into),
             tls: tls.map(|(certificate, key)| TlsFiles { certificate, key }),
             insecure: self.insecure,
             max_message_bytes: self.max_message_bytes,

@@ -27,8 +27,12 @@ pub(super) async fn channel(uri: &str, options: &RemoteOptions) -> Result<Channe
 
 /// What is sent with each request.
 pub(super) fn authorization(options: &RemoteOptions) -> Result<Option<MetadataValue<Ascii>>> {
-    let authorization = options.token.as_ref().map(|token| format!("Bearer {token}").parse()).transpose();
-    authorization.map_err(|_| fault("token", "must have letters, digits and signs of ASCII alone".to_owned()))
+    let Some(token) = options.token.as_deref() else { return Ok(None) };
+    let authorization = format!("Bearer {token}").parse::<MetadataValue<Ascii>>();
+    let mut authorization =
+        authorization.map_err(|_| fault("token", "must have letters, digits and signs of ASCII alone".to_owned()))?;
+    authorization.set_sensitive(true);
+    Ok(Some(authorization))
 }
 
 fn endpoint(uri: &str, options: &RemoteOptions) -> Result<Endpoint> {

@@ -15,6 +15,7 @@ use super::messages::{Hello, Ticket};
 use super::pump::{Pump, Retries};
 use super::remote_handle::RemoteHandle;
 use super::session::Session;
+use super::token::Token;
 use crate::checkpoint::State;
 use crate::error::Result;
 use crate::stream::MiniBatch;
@@ -32,7 +33,7 @@ pub struct RemoteOptions {
     /// Where to go on; default: at the beginning.
     pub state: Option<State>,
     /// The server's token. Default none.
-    pub token: Option<String>,
+    pub token: Option<Token>,
     /// A PEM file with the certificate that the server's is checked by, for uris of `https`. Default: those that come
     /// with the command's TLS library, which know no private ones.
     pub ca_certificate: Option<PathBuf>,

@@ -24,9 +24,11 @@ mod remote_handle;
 mod server;
 mod service;
 mod session;
+mod token;
 
 pub use self::client::{RemoteOptions, RemoteStream};
 pub use self::messages::{Credits, Facts, RefreshResult, RunStatus, Ticket};
 pub use self::options::{ServeOptions, TlsFiles};
 pub use self::remote_handle::RemoteHandle;
 pub use self::server::Server;
+pub use self::token::Token;

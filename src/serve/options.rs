@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::token::Token;
 use crate::error::{Error, Fault, Faults, Result};
 
 /// How a [`Server`](super::Server) serves.
@@ -13,7 +14,7 @@ pub struct ServeOptions {
     /// Where it listens. Default 127.0.0.1:8815; port 0 is any free one.
     pub address: SocketAddr,
     /// What clients must send as `authorization: Bearer TOKEN`; at least 16 bytes. Default none.
-    pub token: Option<String>,
+    pub token: Option<Token>,
     /// The files of its certificate. Default none, and no TLS.
     pub tls: Option<TlsFiles>,
     /// Whether it may listen to other machines without token or TLS. Default false.

@@ -18,13 +18,13 @@ const TOKEN: &str = "a-token-that-is-long-enough";
 
 fn with_token(token: Option<&str>) -> RemoteOptions {
     let mut options = RemoteOptions::default();
-    options.token = token.map(str::to_owned);
+    options.token = token.map(Into::into);
     options
 }
 
 fn guarded() -> ServeOptions {
     let mut options = ServeOptions::default();
-    options.token = Some(TOKEN.to_owned());
+    options.token = Some(TOKEN.into());
     options
 }
 
