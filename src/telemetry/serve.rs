@@ -1,0 +1,29 @@
+//! Events of serving.
+
+use std::fmt::Display;
+
+use tracing::{info, warn};
+
+pub(crate) fn serving(address: &dyn Display, token: bool, tls: bool) {
+    info!(%address, token, tls, "serving mini-batches");
+}
+
+pub(crate) fn rank_joined(rank: usize, step: u64) {
+    info!(rank, step, "a rank has joined");
+}
+
+pub(crate) fn rank_left(rank: usize, step: u64) {
+    info!(rank, step, "a rank has left");
+}
+
+pub(crate) fn run_restarted(step: u64) {
+    info!(step, "the run goes on from a kept state");
+}
+
+pub(crate) fn ranks_late(late: &[usize], step: u64) {
+    warn!(?late, step, "the other ranks wait for these to take their mini-batches");
+}
+
+pub(crate) fn reconnecting(uri: &str, attempt: u32, reason: &dyn Display) {
+    warn!(uri, attempt, %reason, "there is no connection to the server; trying again");
+}
