@@ -30,9 +30,7 @@ def mosaicml(file, _):
 
     streaming.base.util.clean_stale_shared_memory()
     dataset = streaming.StreamingDataset(local=shards(file), shuffle=True, batch_size=BATCH_SIZE)
-    loader = streaming.StreamingDataLoader(
-        dataset, batch_size=BATCH_SIZE, num_workers=WORKERS, persistent_workers=True
-    )
+    loader = streaming.StreamingDataLoader(dataset, batch_size=BATCH_SIZE, num_workers=WORKERS, persistent_workers=True)
     while True:
         yield from loader
 
@@ -130,7 +128,7 @@ def serve(peer, file, uri):
         print("missing", error, flush=True)
         return
     assert len(numbers(first)) == BATCH_SIZE, f"{peer} gives {len(numbers(first))} rows"
-    print("ready", package, version, flush=True)
+    print("ready", version, flush=True)
     for line in sys.stdin:
         begun = time.perf_counter()
         for _ in range(int(line)):

@@ -5,15 +5,15 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 scratch=$PWD/target/bench
 python=$scratch/store-venv/bin/python
-install() { "$python" -m pip install --quiet --disable-pip-version-check "$@"; }
+pip_install() { "$python" -m pip install --quiet --disable-pip-version-check "$@"; }
 if [ ! -f "$scratch/ranks/ready" ]; then
     mkdir -p "$scratch/ranks"
     [ -x "$python" ] || python3 -m venv "$scratch/store-venv" || echo "ranks: no Python environment" >&2
-    if install -r benches/peers/ranks.txt; then
+    if pip_install -r benches/peers/ranks.txt; then
         touch "$scratch/ranks/ready"
     else
         # Those that can be had; the run names the others.
-        while read -r requirement; do install "$requirement" || true; done <benches/peers/ranks.txt
+        while read -r requirement; do pip_install "$requirement" || true; done <benches/peers/ranks.txt
     fi
 fi
 PROSAMPLER_BENCH=$scratch cargo bench --quiet --features serve --bench ranks -- "$@"

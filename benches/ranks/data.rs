@@ -10,13 +10,16 @@ use prosampler::arrow::ipc::writer::FileWriter;
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, SeedableRng};
 
+/// The definitions of WordNet.
+pub const TEXTS: usize = 117_659;
+
 /// The bytes of a row of [`binaries`].
 const IMAGE: usize = 3072;
 
 /// Rows of a record batch.
 const RECORD_BATCH: usize = 8192;
 
-/// The first definitions of WordNet, which has 117,659.
+/// The first definitions of WordNet.
 pub fn texts(folder: &Path, rows: usize) -> PathBuf {
     once(folder.join(format!("texts-{rows}.arrow")), || {
         let file = File::open("data/wordnet/glosses.parquet").expect("WordNet");

@@ -21,10 +21,6 @@ const WORLD_SIZES: [usize; 3] = [1, 2, 4];
 const MINI_BATCHES: usize = 1000;
 
 pub fn run(bench: &mut Bench) {
-    if !cfg!(target_os = "linux") {
-        println!("memory: not on this system; it reads /proc");
-        return;
-    }
     let rows = bench.rows(1_000_000, 100_000);
     let file = data::numbers(&bench.folder(), rows);
     let cache = bench.folder().join("numbers");

@@ -11,7 +11,7 @@ pub fn start(scratch: &Path, peer: &str, file: &Path, uri: &str) -> Result<Proce
     command.arg("benches/peers/ranks.py").arg(peer).arg(file).arg(uri);
     let mut process = Process::start(&mut command).map_err(|cause| format!("no Python: {cause}"))?;
     match process.line().split_once(' ') {
-        Some(("ready", version)) => println!("  {peer}: {version}"),
+        Some(("ready", version)) => println!("  {peer} {version}"),
         Some(("missing", reason)) => return Err(reason.to_owned()),
         answer => panic!("{peer} says {answer:?}"),
     }
