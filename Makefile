@@ -1,7 +1,7 @@
 # `make demo` and `make test` set up all that they need.
 
 .PHONY: demo test test-cloud soak soak-case fuzz python-test setup width
-.PHONY: bench bench-encode bench-graph bench-quality bench-refresh bench-store bench-walk
+.PHONY: bench bench-encode bench-graph bench-quality bench-ranks bench-refresh bench-store bench-walk
 
 ## Streams hard-negative mini-batches from WordNet and says how hard they are.
 demo: setup
@@ -48,7 +48,7 @@ width:
 	./scripts/width.sh
 
 ## Runs the benchmarks of every stage; each prints its figures at the end.
-bench: bench-encode bench-graph bench-refresh bench-store bench-walk
+bench: bench-encode bench-graph bench-ranks bench-refresh bench-store bench-walk
 
 ## Measures embedding against Python's onnxruntime and sentence-transformers, in one run.
 bench-encode: setup
@@ -71,6 +71,11 @@ bench-graph:
 ## ARGS="--rows N" takes fewer rows.
 bench-store:
 	./benches/peers/store.sh $(ARGS)
+
+## Measures what ranks share and what serving costs, against pyarrow, MosaicML and PyTorch's DataLoader, in one run.
+## ARGS="speedup memory serve" chooses the parts, ARGS=--quick takes few rows, ARGS="--rows N" so many.
+bench-ranks: setup
+	./benches/peers/ranks.sh $(ARGS)
 
 ## Measures how long a trainer waits for its next mini-batch, idle and during a refresh.
 bench-refresh:
