@@ -313,15 +313,16 @@ mod tests {
         let (begun, has_begun) = channel();
         let (helped, has_helped) = channel();
         let helps = AtomicUsize::new(0);
-        let maker = folder(dir.path(), 0);
+        let maker = &folder(dir.path(), 0);
         let made = std::thread::scope(|scope| {
-            let make = |_: Report<'_>| {
+            let make = move |_: Report<'_>| {
                 begun.send(()).unwrap();
                 // All others have helped before it is made.
                 (0..3).for_each(|_| has_helped.recv().unwrap());
                 Ok(graph(0.5))
             };
-            let first = scope.spawn(|| maker.get(RECIPE, make, |_| panic!("nobody to help"), &mut |_| Ok(())).unwrap());
+            let first =
+                scope.spawn(move || maker.get(RECIPE, make, |_| panic!("nobody to help"), &mut |_| Ok(())).unwrap());
             has_begun.recv().unwrap();
             let others: Vec<_> = (1..4)
                 .map(|rank| {

@@ -57,6 +57,7 @@ fn endpoint(uri: &str, options: &RemoteOptions) -> Result<Endpoint> {
     Ok(endpoint
         .connect_timeout(CONNECT)
         .tcp_nodelay(true)
+        .max_frame_size(FRAME)
         .http2_adaptive_window(true)
         .http2_keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE)
@@ -89,6 +90,8 @@ fn fault(key: &str, message: String) -> Error {
 }
 
 const CONNECT: Duration = Duration::from_secs(20);
+/// The most bytes of an HTTP/2 frame. By default it is 16 KiB, and a mini-batch many frames.
+pub(super) const FRAME: u32 = 1 << 20;
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// How often the first connection is tried again.
 const FIRST_RETRIES: u32 = 4;

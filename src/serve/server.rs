@@ -13,6 +13,7 @@ use tonic::transport::{Identity, Server as Http, ServerTlsConfig};
 use tonic::{Request, Status};
 
 use super::accept::accepted;
+use super::channel::FRAME;
 use super::job::Job;
 use super::options::{ServeOptions, TlsFiles};
 use super::service::Service;
@@ -101,6 +102,7 @@ impl Server {
 
 fn http(tls_files: Option<&TlsFiles>) -> Result<Http> {
     let http = Http::builder()
+        .max_frame_size(FRAME)
         .http2_adaptive_window(Some(true))
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))

@@ -46,10 +46,10 @@ async fn a_server_is_not_open_to_others_by_oversight() {
     open.address = ([0, 0, 0, 0], 0).into();
     let error = refused(open.clone()).await;
     assert!(error.contains("--token-file") && error.contains("--tls-cert"), "{error}");
-    open.token = Some(TOKEN.to_owned());
+    open.token = Some(TOKEN.into());
     let error = refused(open.clone()).await;
     assert!(!error.contains("--token-file") && error.contains("--tls-cert"), "{error}");
-    open.token = Some("short".to_owned());
+    open.token = Some("short".into());
     assert!(refused(open.clone()).await.contains("can be guessed"));
     (open.token, open.insecure) = (None, true);
     Server::start(|| pipeline(100, 20), open).await.unwrap();
