@@ -1,7 +1,7 @@
 //! All spans and events of the crate, by `tracing`; no other module names any.
 //!
-//! Their target begins with `prosampler::telemetry`, so a filter such as `prosampler=info` finds them. An event with a counted
-//! or measured quantity has it as a field, which a `tracing` layer can turn into a metric.
+//! Their target begins with `prosampler::telemetry`, so a filter such as `prosampler=info` finds them. An event with a
+//! counted or measured quantity has it as a field, which a `tracing` layer can turn into a metric.
 //!
 //! | span | level | fields | lasts |
 //! |---|---|---|---|
