@@ -66,7 +66,7 @@ def main(bases: list[Trial]) -> list[Trial]:
 
 
 def hardness(bases: list[Trial]) -> list[Trial]:
-    """Ways to make mini-batches harder than the recommended arm's, on the first two of the data sets."""
+    """Ways to make mini-batches harder than the recommended arm's: of pairs on two sets, of text on the first."""
     everyone = {"candidates": "100 %", "builder": "nn_descent"}
     fifth = {"candidates": "20 %", "neighbors": 32}
     restart = {"walk": {"restart_probability": 0.5}}
@@ -80,7 +80,7 @@ def hardness(bases: list[Trial]) -> list[Trial]:
     of_others: dict[str, Settings] = {"M = N / 5": {"graph": fifth}, "M = N / 5, α = 0.5": {"graph": fifth, **restart}}
     trials = []
     # Of text, the second is the one that is fine-tuned.
-    for base in bases[: 1 if bases[0].modality == "text" else 2]:
+    for base in bases[: {"pairs": 2, "text": 1}.get(bases[0].modality)]:
         ours = arm(base, "recommended")
         harder = of_pairs if base.modality == "pairs" else of_others
         trials += [arm(base, "uniform"), ours, arm(base, "knn")]
