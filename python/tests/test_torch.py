@@ -214,7 +214,7 @@ def test_a_disagreement_is_named():
     one = Drawn(step=100, graph_version=3, digest=7)
     assert difference([one, one, one]) is None
     assert "rank 2 at step 200; resume" in difference([one, one, one._replace(step=200)])
-    assert "graph 3 and rank 1 graph 4; set" in difference([one, one._replace(graph_version=4)])
+    assert "graph 3 and rank 1 graph 4; start refreshes by settings" in difference([one, one._replace(graph_version=4)])
     assert "step 100, the samples or graphs of ranks 0 and 1 differ" in difference([one, one._replace(digest=8)])
 
 
