@@ -65,7 +65,8 @@ fn measure(name: &str, graph: &ProximityGraph) -> [f64; 4] {
 
 /// The time of half an epoch and of a whole one, with all that belongs to it.
 fn ours(graph: &ProximityGraph, seed: u64) -> (Duration, Duration, WalkCounts) {
-    let config = WalkConfig { batch_size: BATCH_SIZE, restart_probability: ALPHA.into(), ..WalkConfig::default() };
+    let config =
+        WalkConfig { batch_size: BATCH_SIZE, restart_probability: Some(ALPHA.into()), ..WalkConfig::default() };
     let begun = Instant::now();
     let mut epoch = EpochSampler::new(graph.len(), &config, seed, 0);
     let (mut half, mut collected, mut counts) = (None, 0, WalkCounts::default());
@@ -84,7 +85,7 @@ fn ours(graph: &ProximityGraph, seed: u64) -> (Duration, Duration, WalkCounts) {
 fn uncovered(graph: &ProximityGraph, seed: u64) -> Duration {
     let config = WalkConfig {
         batch_size: BATCH_SIZE,
-        restart_probability: ALPHA.into(),
+        restart_probability: Some(ALPHA.into()),
         coverage: Coverage::Paper,
         ..WalkConfig::default()
     };

@@ -23,7 +23,7 @@
 //! let mut mini_batches = Pipeline::builder()
 //!     .source(FileSource::open("data/wordnet/glosses.parquet").await?)
 //!     .encoder(encoder)
-//!     .walk(WalkConfig { batch_size: 256, restart_probability: 0.2.into(), ..WalkConfig::default() })
+//!     .walk(WalkConfig { batch_size: 256, restart_probability: Some(0.2.into()), ..WalkConfig::default() })
 //!     .refresh(RefreshConfig { every_steps: Some(100), ..RefreshConfig::default() })
 //!     .seed(42)
 //!     .start()

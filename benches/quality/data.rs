@@ -116,7 +116,7 @@ impl Data {
 
     /// The settings of a walk with this restart probability.
     pub fn walk(&self, alpha: f64) -> WalkConfig {
-        WalkConfig { batch_size: self.batch_size, restart_probability: alpha.into(), ..WalkConfig::default() }
+        WalkConfig { batch_size: self.batch_size, restart_probability: Some(alpha.into()), ..WalkConfig::default() }
     }
 
     /// An epoch of mini-batches over a graph.

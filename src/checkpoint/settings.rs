@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::config::PipelineConfig;
+use crate::config::{PipelineConfig, WalkConfig};
 
 /// These settings by their keys in a pipeline file, each value as JSON.
 pub(crate) fn settings(config: &PipelineConfig) -> BTreeMap<String, String> {
     let mut settings = BTreeMap::new();
     let PipelineConfig { graph, walk, guards, pairs, encode, .. } = config;
     section("graph", graph, &mut settings);
-    section("walk", walk, &mut settings);
+    let walk = WalkConfig { restart_probability: Some(walk.alpha()), ..walk.clone() };
+    section("walk", &walk, &mut settings);
     section("guards", guards, &mut settings);
     section("pairs", pairs, &mut settings);
     add("encode.storage".into(), &encode.storage, &mut settings);
@@ -102,7 +103,7 @@ mod tests {
     #[test]
     fn the_order_of_a_schedule_s_keys_does_not_matter() {
         let mut config = PipelineConfig::default();
-        config.walk.restart_probability = Schedule::Epochs { from: 0.1, to: 0.05, epochs: 8 };
+        config.walk.restart_probability = Some(Schedule::Epochs { from: 0.1, to: 0.05, epochs: 8 });
         let now = settings(&config);
         let schedule = |first: &str, second: &str| format!(r#"{{"epochs":8,{first},{second}}}"#);
         for text in [schedule(r#""from":0.1"#, r#""to":0.05"#), schedule(r#""to":5e-2"#, r#""from":0.1"#)] {

@@ -14,8 +14,8 @@ pub enum Candidates {
     /// it is [`AutoOfPairs`](Self::AutoOfPairs).
     #[default]
     Auto,
-    /// What `"auto"` means if rows are pairs: min(20,000, N / 5), and at least 8; and unless K is given, it is at most
-    /// 32. Training on pairs gained by as hard mini-batches, see docs/evidence.md.
+    /// What `"auto"` means if rows are pairs: all others, so that neighbors are the nearest of all; and unless K is given,
+    /// it is at most 32. Training on pairs gained by as hard mini-batches, see docs/evidence.md.
     AutoOfPairs,
     /// So many; 1 to 2³² − 1.
     Number(usize),
@@ -58,7 +58,7 @@ impl GraphConfig {
     }
 
     /// These settings, where `"auto"` means what it does if rows are pairs.
-    pub(crate) fn of_pairs(mut self) -> Self {
+    pub(super) fn of_pairs(mut self) -> Self {
         if self.candidates == Candidates::Auto {
             self.candidates = Candidates::AutoOfPairs;
         }
@@ -70,7 +70,7 @@ impl Candidates {
     fn of(self, samples: usize) -> usize {
         match self {
             Self::Auto => (samples / 100).max((samples / 10).min(128)).clamp(2 * MIN_NEIGHBORS, 1000),
-            Self::AutoOfPairs => (samples / 5).clamp(2 * MIN_NEIGHBORS, 20_000),
+            Self::AutoOfPairs => samples.max(2 * MIN_NEIGHBORS),
             Self::Number(number) => number,
             Self::Share(share) => ((share * samples as f64).round() as usize).max(1),
         }
@@ -174,9 +174,10 @@ mod tests {
     }
 
     #[test]
-    fn pairs_have_more_candidates() {
+    fn pairs_have_all_others_as_candidates() {
         let auto = GraphConfig::default().of_pairs();
-        let sizes = [(30, (8, 4)), (200, (40, 5)), (31_095, (6219, 32)), (1_000_000, (20_000, 32))];
+        let sizes =
+            [(5, (8, 4)), (30, (30, 4)), (200, (200, 25)), (31_095, (31_095, 32)), (1_000_000, (1_000_000, 32))];
         for (samples, expected) in sizes {
             let GraphSize { candidates, neighbors, .. } = auto.size(samples);
             assert_eq!((candidates, neighbors), expected, "{samples} pairs");

@@ -109,6 +109,17 @@ pub struct PipelineConfig {
 }
 
 impl PipelineConfig {
+    /// These settings with the defaults that depend on other sections, for a run of so many processes.
+    pub(crate) fn resolved(self, ranks: usize) -> Self {
+        let is_pairs = self.pairs.columns().is_some();
+        Self {
+            graph: if is_pairs { self.graph.of_pairs() } else { self.graph },
+            walk: if is_pairs { self.walk.of_pairs() } else { self.walk },
+            refresh: self.refresh.for_ranks(ranks),
+            ..self
+        }
+    }
+
     /// Reads a pipeline file. Relative paths in it are relative to the file's folder.
     ///
     /// # Errors

@@ -319,7 +319,7 @@ mod tests {
         assert_eq!((cuda.devices, cuda.memory_limit, cuda.tf32), (vec![1, 2], Some(100_000_000), true));
         assert_eq!(config.encode.image.unwrap().mean, [0.5]);
         assert_eq!(config.source.options, [("region".to_owned(), "y".to_owned())].into());
-        assert_eq!(config.walk.restart_probability, 0.3.into());
+        assert_eq!(config.walk.restart_probability, Some(0.3.into()));
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl RefreshConfig {
     }
 
     /// These settings with the default of `swap_after_steps` for so many processes that refresh alike.
-    pub(crate) fn for_ranks(self, ranks: usize) -> Self {
+    pub(super) fn for_ranks(self, ranks: usize) -> Self {
         let default = match self.every_steps {
             _ if ranks == 1 => None,
             _ if self.is_by_clock() => Some(SWAP_BY_CLOCK),

@@ -13,9 +13,10 @@ pub struct WalkConfig {
     /// How mini-batches are chosen. Default `random_walk`.
     pub sampler: SamplerKind,
     /// α in the paper: the probability of going back to the start instead of on to a neighbor; 0 up to but not
-    /// including 1, default 0.1. Larger values keep a mini-batch nearer to its start, at 1 / (1 − α) times the steps. A
-    /// number or a [`Schedule`], such as `{ from = 0.2, to = 0.05, epochs = 8 }`.
-    pub restart_probability: Schedule,
+    /// including 1. Larger values keep a mini-batch nearer to its start, at 1 / (1 − α) times the steps. Default 0.1, or
+    /// 0.5 if rows are pairs, which gain by harder mini-batches (docs/evidence.md). A number or a [`Schedule`], such as
+    /// `{ from = 0.2, to = 0.05, epochs = 8 }`.
+    pub restart_probability: Option<Schedule>,
     /// How many walks of B / `starts` samples each make a mini-batch, from unrelated starts; whole numbers from 1 to B,
     /// default 1, which is the paper's. More starts make a mini-batch of several neighborhoods: each sample keeps a few
     /// hard negatives, and the others are as far as chance has them. Touch it if mini-batches of one neighborhood have
@@ -80,6 +81,16 @@ pub enum Coverage {
 }
 
 impl WalkConfig {
+    /// α, where it does not depend on whether rows are pairs.
+    pub(crate) fn alpha(&self) -> Schedule {
+        self.restart_probability.unwrap_or(Schedule::Constant(0.1))
+    }
+
+    /// These settings with what they are by default if rows are pairs.
+    pub(super) fn of_pairs(self) -> Self {
+        Self { restart_probability: self.restart_probability.or(Some(Schedule::Constant(0.5))), ..self }
+    }
+
     /// Whether the mini-batch of `step`, which lies in `epoch`, belongs to the warm-up; both count from 0.
     #[must_use]
     pub fn is_warm_up(&self, step: u64, epoch: u64) -> bool {
@@ -92,7 +103,7 @@ impl Default for WalkConfig {
         Self {
             batch_size: 256,
             sampler: SamplerKind::RandomWalk,
-            restart_probability: Schedule::Constant(0.1),
+            restart_probability: None,
             starts: Schedule::Constant(1.0),
             random_share: Schedule::Constant(0.0),
             target_similarity: None,
@@ -111,12 +122,12 @@ impl Check for WalkConfig {
         let size = self.batch_size;
         let message = format!("is {size}, but a mini-batch needs at least 2 samples, or there is no negative");
         check.require(size >= 2, "batch_size", message);
-        let outside = self.restart_probability.ends().into_iter().find(|alpha| !(0.0..1.0).contains(alpha));
+        let outside = self.alpha().ends().into_iter().find(|alpha| !(0.0..1.0).contains(alpha));
         let alpha = outside.unwrap_or_default();
         let message =
             format!("is {alpha}; it must be at least 0 and below 1, or the walk never leaves its start (0.1 is usual)");
         check.require(outside.is_none(), "restart_probability", message);
-        check.schedule(self.restart_probability, "restart_probability");
+        check.schedule(self.alpha(), "restart_probability");
         let is_count = |starts: &f64| starts.fract() == 0.0 && (1.0..=size.max(1) as f64).contains(starts);
         let outside = self.starts.ends().into_iter().find(|starts| !is_count(starts));
         let starts = outside.unwrap_or_default();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::build::{build, build_on, is_for_device, renew, takes_all};
 use super::{Device, ProximityGraph};
-use crate::config::{GraphBuilder, GraphConfig, GraphDevice, GraphSize};
+use crate::config::{Candidates, GraphBuilder, GraphConfig, GraphDevice, GraphSize};
 use crate::embeddings::EmbeddingTable;
 use crate::error::Result;
 use crate::sample::GraphVersion;
@@ -47,7 +47,7 @@ impl Backend {
         if candidates > asked {
             telemetry::candidates_raised(asked, candidates, neighbors);
         }
-        if takes_all(&self.config, samples) {
+        if takes_all(&self.config, samples) && self.config.candidates != Candidates::AutoOfPairs {
             telemetry::all_are_candidates(candidates, samples);
         }
     }

@@ -110,8 +110,7 @@ pub(super) async fn open_backend(config: &PipelineConfig, pool: &ComputePool) ->
     let wanted = config.graph.device;
     let encode = config.encode.clone();
     let device = pool.run("device", move || choose_device(wanted, &encode)).await?;
-    let graph = config.graph.clone();
-    Ok(Backend::new(if config.pairs.columns().is_some() { graph.of_pairs() } else { graph }, device))
+    Ok(Backend::new(config.graph.clone(), device))
 }
 
 #[cfg(not(feature = "onnx"))]

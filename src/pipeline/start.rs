@@ -35,10 +35,10 @@ use crate::stream::{MiniBatch, MiniBatchStream, Producer, ProducerSettings, RowC
 use crate::telemetry;
 
 pub(super) async fn start(builder: PipelineBuilder) -> Result<MiniBatchStream> {
-    let PipelineBuilder { mut config, source, encoder, state, progress, is_for_all_ranks } = builder;
+    let PipelineBuilder { config, source, encoder, state, progress, is_for_all_ranks } = builder;
     let ranks = if is_for_all_ranks { 1 } else { config.stream.world_size };
     check_settings(&config, source.is_some(), ranks)?;
-    config.refresh = config.refresh.for_ranks(ranks);
+    let config = config.resolved(ranks);
     let pool = ComputePool::new(config.compute.threads)?;
     let opened = open(&config, source, encoder, &pool).await?;
 

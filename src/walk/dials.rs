@@ -22,7 +22,7 @@ impl Dials {
         Self {
             sampler: if is_uniform { SamplerKind::Uniform } else { config.sampler },
             counts_uniform_draws: config.sampler != SamplerKind::Uniform,
-            restart_probability: config.restart_probability.at(step, epoch),
+            restart_probability: config.alpha().at(step, epoch),
             starts: config.starts.at(step, epoch).round().max(1.0) as usize,
             random_share: random_share.unwrap_or_else(|| config.random_share.at(step, epoch)).clamp(0.0, 1.0),
         }

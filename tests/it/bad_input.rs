@@ -239,7 +239,7 @@ async fn embeddings_that_are_not_finite() {
 
 #[tokio::test]
 async fn settings_in_code_are_checked_like_a_file() {
-    let walk = WalkConfig { restart_probability: 1.0.into(), ..walk_config(1) };
+    let walk = WalkConfig { restart_probability: Some(1.0.into()), ..walk_config(1) };
     let error = pipeline(300, 10).walk(walk).graph(graph_config(5, 6)).start().await.unwrap_err().to_string();
     assert_says(
         &error,

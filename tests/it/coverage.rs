@@ -55,7 +55,7 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let graph = adversarial(kind, len);
-        let restart_probability = restart_probability.into();
+        let restart_probability = Some(restart_probability.into());
         let config = WalkConfig { batch_size, restart_probability, drop_last, sampler, ..WalkConfig::default() };
         let mut epoch = EpochSampler::new(len, &config, seed, 3);
         let mut seen = HashSet::new();
@@ -123,7 +123,7 @@ fn an_epoch_stays_hard_to_its_end() {
 #[test]
 fn restarts_come_with_their_probability() {
     let graph = adversarial(4, 4000);
-    let config = WalkConfig { restart_probability: 0.3.into(), ..walk_config(200) };
+    let config = WalkConfig { restart_probability: Some(0.3.into()), ..walk_config(200) };
     let mut epoch = EpochSampler::new(4000, &config, 11, 0);
     let mut counts = WalkCounts::default();
     while let Some(draw) = epoch.next(&graph) {
@@ -235,7 +235,7 @@ fn mini_batches_have_their_exact_probabilities() {
     assert!((laws.values().sum::<f64>() - 1.0).abs() < 1e-9);
 
     let graph = handmade(LEN, 3, |i, e| NEXT[i][e]);
-    let config = WalkConfig { restart_probability: ALPHA.into(), ..walk_config(SIZE) };
+    let config = WalkConfig { restart_probability: Some(ALPHA.into()), ..walk_config(SIZE) };
     let mut times: HashMap<Vec<usize>, u64> = HashMap::new();
     for seed in 0..SEEDS {
         let draw = EpochSampler::new(LEN, &config, seed, 0).next(&graph).unwrap();

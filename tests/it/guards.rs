@@ -160,7 +160,7 @@ proptest! {
         let guards = GuardsConfig {
             max_similarity, duplicate_similarity, max_relative_to_positive, skip_nearest, ..GuardsConfig::default()
         };
-        let restart_probability = restart_probability.into();
+        let restart_probability = Some(restart_probability.into());
         let starts = f64::from(starts).into();
         let random_share = random_share.into();
         let config = WalkConfig {

@@ -73,7 +73,7 @@ async fn a_refresh_is_published_between_mini_batches_and_loses_nothing() {
 
 #[tokio::test]
 async fn walks_are_harder_than_chance_and_the_summary_says_so() {
-    let walk = WalkConfig { restart_probability: 0.5.into(), ..walk_config(50) };
+    let walk = WalkConfig { restart_probability: Some(0.5.into()), ..walk_config(50) };
     let mut stream = pipeline(SAMPLES, 50).walk(walk.clone()).start().await.unwrap();
     let mut observer = Observer::new(SAMPLES, &walk, 7, Some("n"));
     while let Some(mini_batch) = stream.try_next().await.unwrap() {

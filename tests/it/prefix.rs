@@ -75,7 +75,7 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let graph = clustered(clusters, zipf, away, seed);
-        let config = WalkConfig { restart_probability: alpha.into(), ..walk_config(64) };
+        let config = WalkConfig { restart_probability: Some(alpha.into()), ..walk_config(64) };
         for share in [0.25, 0.5, 0.75] {
             let [low, high] = come(&graph, &config, seed, share);
             let even = |percent: f64| (percent - 100.0 * share).abs() <= 7.0;

@@ -22,7 +22,7 @@ fn mini_batches_of_two_walks_have_their_exact_probabilities() {
         let neighbors = NEXT.iter().flatten().map(|&to| SampleId::new(to)).collect();
         let graph = ProximityGraph::new(neighbors, vec![0.5; 3 * SMALL], 3, GraphVersion(1)).unwrap();
         let config = WalkConfig {
-            restart_probability: ALPHA.into(),
+            restart_probability: Some(ALPHA.into()),
             starts: (starts as f64).into(),
             random_share: (random as f64 / SIZE as f64).into(),
             ..walk_config(SIZE)

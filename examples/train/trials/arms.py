@@ -19,7 +19,11 @@ GRAPHS_PER_EPOCH, LEAST_STEPS = 5, 5
 
 RECOMMENDED: dict[str, Settings] = {
     # What `[pairs]` makes of the defaults.
-    "pairs": {"graph": {"candidates": "20 %", "neighbors": 32}, "guards": {"distinct": ["anchor", "positive"]}},
+    "pairs": {
+        "graph": {"candidates": "100 %", "neighbors": 32},
+        "walk": {"restart_probability": 0.5},
+        "guards": {"distinct": ["anchor", "positive"]},
+    },
     "text": {"guards": {"distinct": ["text"]}},
     "graph": {},
     "image": {"guards": {"distinct": ["image"]}},

@@ -66,18 +66,19 @@ def main(bases: list[Trial]) -> list[Trial]:
 
 
 def hardness(bases: list[Trial]) -> list[Trial]:
-    """Ways to make mini-batches harder than the recommended arm's: of pairs on two sets, of text on the first."""
+    """Milder and harder mini-batches than the recommended arm's: of pairs on two sets, of text on the first."""
     everyone = {"candidates": "100 %", "builder": "nn_descent"}
     fifth = {"candidates": "20 %", "neighbors": 32}
-    restart = {"walk": {"restart_probability": 0.5}}
+    back, onward = {"walk": {"restart_probability": 0.5}}, {"walk": {"restart_probability": 0.1}}
     of_pairs: dict[str, Settings] = {
-        "α = 0.5": restart,
-        "K = 8": {"graph": {"neighbors": 8}},
-        "M = N": {"graph": everyone},
-        "M = N, α = 0.5": {"graph": everyone, **restart},
-        "M = N, K = 8": {"graph": {**everyone, "neighbors": 8}},
+        "M = N / 5, α = 0.1": {"graph": fifth, **onward},
+        "M = N / 5, α = 0.5": {"graph": fifth, **back},
+        "M = N / 5, K = 8, α = 0.1": {"graph": {**fifth, "neighbors": 8}, **onward},
+        "M = N, α = 0.1": {"graph": everyone, **onward},
+        "M = N, α = 0.5": {"graph": everyone, **back},
+        "M = N, K = 8, α = 0.1": {"graph": {**everyone, "neighbors": 8}, **onward},
     }
-    of_others: dict[str, Settings] = {"M = N / 5": {"graph": fifth}, "M = N / 5, α = 0.5": {"graph": fifth, **restart}}
+    of_others: dict[str, Settings] = {"M = N / 5": {"graph": fifth}, "M = N / 5, α = 0.5": {"graph": fifth, **back}}
     trials = []
     # Of text, the second is the one that is fine-tuned.
     for base in bases[: {"pairs": 2, "text": 1}.get(bases[0].modality)]:
