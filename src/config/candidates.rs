@@ -14,8 +14,8 @@ pub enum Candidates {
     /// it is [`AutoOfPairs`](Self::AutoOfPairs).
     #[default]
     Auto,
-    /// What `"auto"` means if rows are pairs: all others, so that neighbors are the nearest of all; and unless K is given,
-    /// it is at most 32. Training on pairs gained by as hard mini-batches, see docs/evidence.md.
+    /// What `"auto"` means if rows are pairs: all others, so that neighbors are the nearest of all; and unless K is
+    /// given, it is at most 32. Training on pairs gained by as hard mini-batches, see docs/evidence.md.
     AutoOfPairs,
     /// So many; 1 to 2³² − 1.
     Number(usize),

@@ -13,9 +13,9 @@ pub struct WalkConfig {
     /// How mini-batches are chosen. Default `random_walk`.
     pub sampler: SamplerKind,
     /// α in the paper: the probability of going back to the start instead of on to a neighbor; 0 up to but not
-    /// including 1. Larger values keep a mini-batch nearer to its start, at 1 / (1 − α) times the steps. Default 0.1, or
-    /// 0.5 if rows are pairs, which gain by harder mini-batches (docs/evidence.md). A number or a [`Schedule`], such as
-    /// `{ from = 0.2, to = 0.05, epochs = 8 }`.
+    /// including 1. Larger values keep a mini-batch nearer to its start, at 1 / (1 − α) times the steps. Default 0.1,
+    /// or 0.5 if rows are pairs, which gain by harder mini-batches (docs/evidence.md). A number or a [`Schedule`], such
+    /// as `{ from = 0.2, to = 0.05, epochs = 8 }`.
     pub restart_probability: Option<Schedule>,
     /// How many walks of B / `starts` samples each make a mini-batch, from unrelated starts; whole numbers from 1 to B,
     /// default 1, which is the paper's. More starts make a mini-batch of several neighborhoods: each sample keeps a few
