@@ -30,6 +30,7 @@ mod pushed_vectors;
 mod report;
 mod shared;
 mod snapshot;
+mod triggers;
 mod unembedded;
 mod watch;
 mod work;

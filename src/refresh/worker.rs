@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -13,15 +12,16 @@ use super::cancel::CancelOnDrop;
 use super::first::Beginning;
 use super::handle::{Call, RefreshHandle};
 use super::published::Publisher;
-use super::push_queue::{FixedSteps, PushQueue, RefreshSteps};
+use super::push_queue::PushQueue;
 use super::pushed_vectors::PushedVectors;
 use super::report::{RefreshSeconds, RefreshStatus, Refreshed};
 use super::snapshot::Snapshot;
+use super::triggers::{Trigger, changed, fixed_every, refresh_steps};
 use super::unembedded::UnembeddedRows;
 use super::watch::ModelWatch;
 use super::work::{RefreshContext, RefreshInput, RefreshOutput};
 use crate::checkpoint::CheckpointFolder;
-use crate::config::{OnNewerModel, OnRefreshError, RefreshConfig};
+use crate::config::{OnNewerModel, OnRefreshError};
 use crate::encode::Encoder;
 use crate::error::{Error, Result};
 use crate::telemetry;
@@ -34,7 +34,7 @@ pub(crate) struct Worker {
     pub(super) delivered: watch::Receiver<u64>,
     pub(super) asked: watch::Receiver<u64>,
     pub(super) calls: mpsc::UnboundedReceiver<Call>,
-    model_watch: Option<ModelWatch>,
+    pub(super) model_watch: Option<ModelWatch>,
     pub(super) push_queue: Arc<Mutex<PushQueue>>,
     pub(super) status: Arc<RefreshStatus>,
     /// The number of refreshes that have failed since the last one that did not.
@@ -42,17 +42,17 @@ pub(crate) struct Worker {
     /// When the last refresh began.
     pub(super) begun: Instant,
     /// The step at which the next refresh begins; `u64::MAX` if steps trigger none.
-    due_step: u64,
+    pub(super) due_step: u64,
     /// Whether the snapshot in use is of an earlier run, so that the encoder may be newer than its embeddings.
     is_restored: bool,
     /// The rows to make the first snapshot of, if the run begins without one.
     unembedded: Option<Arc<UnembeddedRows>>,
     /// Whether a changed model cancelled the last refresh, so that the next one begins at once.
-    restarts: bool,
+    pub(super) restarts: bool,
     /// With several ranks, and triggers that do not fire at the same step on all.
-    agreement: Option<Agreement>,
+    pub(super) agreement: Option<Agreement>,
     /// Calls that wait for the next refresh on which all ranks agree.
-    waiting_calls: Vec<Call>,
+    pub(super) waiting_calls: Vec<Call>,
 }
 
 /// How far the trainer is.
@@ -61,18 +61,6 @@ pub(crate) struct TrainerSteps {
     pub delivered: watch::Receiver<u64>,
     /// The step of the mini-batch that it has asked for last. It is done with all before.
     pub asked: watch::Receiver<u64>,
-}
-
-/// What started a refresh.
-enum Trigger {
-    /// The trainer has taken as many mini-batches as the due step says.
-    Steps(u64),
-    /// The time since the last refresh has passed.
-    Time,
-    /// The model's files have changed.
-    Model,
-    /// [`RefreshHandle::refresh_now`].
-    Call(Call),
 }
 
 impl Worker {
@@ -160,99 +148,6 @@ impl Worker {
             }
         }
         Ok(())
-    }
-
-    /// The next trigger that starts a refresh on all ranks; `None` at the end of the run.
-    async fn agreed_trigger(&mut self) -> Result<Option<Trigger>> {
-        loop {
-            let Some(trigger) = self.next_trigger().await else { return Ok(None) };
-            let needed_at = self.decided_before();
-            let Some(agreement) = &mut self.agreement else { return Ok(Some(trigger)) };
-            match trigger {
-                Trigger::Steps(step) => match agreement.begins(step, needed_at, &mut self.asked).await? {
-                    None => return Ok(None),
-                    Some(true) => {
-                        agreement.begin(step);
-                        return Ok(Some(trigger));
-                    }
-                    Some(false) => self.schedule_next(true),
-                },
-                Trigger::Time | Trigger::Model => {
-                    self.begun = Instant::now();
-                    agreement.want();
-                }
-                Trigger::Call(call) => {
-                    agreement.want();
-                    self.waiting_calls.push(call);
-                }
-            }
-        }
-    }
-
-    /// The next trigger that fires; `None` at the end of the run.
-    async fn next_trigger(&mut self) -> Option<Trigger> {
-        if std::mem::take(&mut self.restarts) {
-            return Some(Trigger::Model);
-        }
-        let due_step = self.due_step;
-        let due_time = self.context.refresh.every_seconds.map(|every| self.begun + Duration::from_secs_f64(every));
-        let time = async {
-            match due_time {
-                Some(due_time) => tokio::time::sleep_until(due_time).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            delivered = self.delivered.wait_for(|&delivered| delivered >= due_step) => {
-                delivered.is_ok().then_some(Trigger::Steps(due_step))
-            }
-            // The stream keeps a handle, so calls end no earlier than the run.
-            call = self.calls.recv() => call.map(Trigger::Call),
-            () = changed(&mut self.model_watch) => Some(Trigger::Model),
-            () = time => Some(Trigger::Time),
-        }
-    }
-
-    /// Sets the step at which the next refresh begins, if the one that has ended was due at a step.
-    fn schedule_next(&mut self, was_due: bool) {
-        if let Some(every) = self.every().filter(|_| was_due) {
-            // None of several fixed steps may be left out, however late it is.
-            let from = if self.fixed_every().is_some() { self.due_step } else { *self.delivered.borrow() };
-            self.due_step = from.max(self.due_step).saturating_add(every);
-        }
-        self.decide();
-    }
-
-    /// The number of steps between those at which a refresh may begin; `None` if steps trigger none.
-    fn every(&self) -> Option<u64> {
-        self.agreement.as_ref().map(|agreement| agreement.every).or(self.context.refresh.every_steps)
-    }
-
-    /// The same, if the steps are fixed.
-    pub(super) fn fixed_every(&self) -> Option<u64> {
-        fixed_every(&self.context.refresh, self.agreement.as_ref())
-    }
-
-    /// Sets the step at which the next refresh begins after a snapshot that was begun at `step`.
-    pub(super) fn schedule_after(&mut self, step: u64) {
-        self.due_step = self.every().map_or(u64::MAX, |every| step.saturating_add(every));
-        if let Some(agreement) = &mut self.agreement {
-            agreement.begin(step);
-        }
-        self.decide();
-    }
-
-    /// Promises the steps before which no refresh to come is used.
-    fn decide(&self) {
-        if self.context.refresh.swap_after_steps.is_some() {
-            self.publisher.decide_before(self.decided_before());
-        }
-    }
-
-    /// The first step that may use a refresh to come.
-    fn decided_before(&self) -> u64 {
-        self.due_step.saturating_add(self.context.refresh.swap_after_steps.unwrap_or(0))
     }
 
     /// Logs a refresh that failed; gives the error if it is one that ends the run.
@@ -366,12 +261,6 @@ impl std::fmt::Debug for Worker {
     }
 }
 
-/// The number of steps between those at which a refresh may begin, if they are fixed.
-fn fixed_every(config: &RefreshConfig, agreement: Option<&Agreement>) -> Option<u64> {
-    let every = agreement.map(|agreement| agreement.every);
-    every.or_else(|| config.every_steps.filter(|_| config.swap_after_steps.is_some()))
-}
-
 /// The result of a refresh, for one of several callers.
 fn copy_of(result: &Result<Refreshed>) -> Result<Refreshed> {
     match result {
@@ -380,22 +269,6 @@ fn copy_of(result: &Result<Refreshed>) -> Result<Refreshed> {
             Err(Error::Refresh { step: *step, failures: *failures, cause: cause.clone() })
         }
         Err(_) => Err(Error::Cancelled),
-    }
-}
-
-/// When refreshes begin that follow a snapshot begun at `begun_at_step`, if there is one yet.
-fn refresh_steps(fixed_every: Option<u64>, begun_at_step: Option<u64>) -> RefreshSteps {
-    match (fixed_every, begun_at_step) {
-        (None, _) => RefreshSteps::Open,
-        (Some(_), None) => RefreshSteps::Unknown,
-        (Some(every), Some(first)) => RefreshSteps::Fixed(FixedSteps { first, every }),
-    }
-}
-
-async fn changed(model_watch: &mut Option<ModelWatch>) {
-    match model_watch {
-        Some(model_watch) => model_watch.changed().await,
-        None => std::future::pending().await,
     }
 }
 
