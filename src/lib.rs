@@ -51,6 +51,7 @@
 //! 8. [`stream`] gathers the rows of these ids ahead of time, with backpressure.
 //! 9. [`checkpoint`] saves what a stopped run needs to continue exactly where it was.
 //! 10. [`report`] compares the mini-batches with those of a uniform sampler.
+//! 11. [`tune`] tries settings of how hard mini-batches are on a sample of the data.
 //!
 //! Each stage also works alone. [`config`] has the settings of all stages, with units, ranges and defaults;
 //! [`RefreshHandle`] controls a running stream; every function that can fail returns an [`Error`], whose parts
@@ -111,6 +112,7 @@ pub mod source;
 pub mod store;
 pub mod stream;
 mod telemetry;
+pub mod tune;
 pub mod walk;
 
 pub use arrow;

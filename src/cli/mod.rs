@@ -6,14 +6,19 @@ mod out;
 mod cache;
 mod doctor;
 mod ending;
+mod export;
+mod init;
 mod inspect;
+mod map;
 mod output;
 mod progress;
+mod report;
 mod run;
 #[cfg(feature = "serve")]
 mod serve;
 mod state;
 mod summary;
+mod tune;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -38,12 +43,21 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Looks at data and a model, and writes a pipeline file that runs.
+    Init(init::Init),
     /// Runs a pipeline file: reads, embeds, builds the graph, streams mini-batches, and says how hard they are.
     #[command(after_help = EXIT_CODES)]
     Run(run::Run),
     /// Serves the mini-batches of a pipeline file over Arrow Flight, to trainers elsewhere.
     #[cfg(feature = "serve")]
     Serve(serve::Serve),
+    /// Runs a pipeline file and writes a page that shows how hard its mini-batches are, and who is in them.
+    #[command(after_help = EXIT_CODES)]
+    Report(report::Report),
+    /// Tries settings of how hard mini-batches are on a sample of the data, and recommends one.
+    Tune(tune::Tune),
+    /// Writes rows, a map of their embeddings and their neighbors, for tools that browse data.
+    Export(export::Export),
     /// Says what is in a file, folder or pattern: columns, types, nulls, a few rows, and what the columns can serve as.
     Inspect(inspect::Inspect),
     /// Lists, checks or removes the rows and embeddings that runs keep for later ones.
@@ -70,9 +84,13 @@ pub fn main() -> ExitCode {
         }
     };
     let result = match cli.command {
+        Command::Init(init) => runtime.block_on(init.run()),
         Command::Run(run) => runtime.block_on(run.run()),
         #[cfg(feature = "serve")]
         Command::Serve(serve) => runtime.block_on(serve.run()),
+        Command::Report(report) => runtime.block_on(report.run()),
+        Command::Tune(tune) => runtime.block_on(tune.run()),
+        Command::Export(export) => runtime.block_on(export.run()),
         Command::Inspect(inspect) => runtime.block_on(inspect.run()),
         Command::Cache(cache) => cache.run(),
         Command::Doctor(doctor) => doctor.run(),

@@ -2,6 +2,9 @@
 
 use std::fmt::Arguments;
 use std::io::{Error as IoError, ErrorKind, Write};
+use std::path::Path;
+
+use tempfile::NamedTempFile;
 
 use crate::{Error, Result};
 
@@ -25,6 +28,15 @@ pub(super) fn aside(text: Arguments<'_>) {
     // Written in one piece, or two processes on one terminal would mix their lines. If that fails, there is no other
     // place to report it.
     let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
+}
+
+/// A file beside `path`, which gets that name by `persist` when it is whole; with the permissions of any new file.
+pub(super) fn unfinished(path: &Path) -> std::io::Result<NamedTempFile> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(folder)
 }
 
 /// Whether the reader of what is printed or written has closed its end.

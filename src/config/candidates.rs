@@ -11,12 +11,13 @@ use super::graph::GraphConfig;
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Candidates {
     /// It follows the number of samples N: min(1000, max(N / 100, min(N / 10, 128))), and at least 8. If rows are pairs
-    /// it is [`AutoOfPairs`](Self::AutoOfPairs).
+    /// or texts it is [`AutoNearest`](Self::AutoNearest).
     #[default]
     Auto,
-    /// What `"auto"` means if rows are pairs: all others, so that neighbors are the nearest of all; and unless K is
-    /// given, it is at most 32. Training on pairs gained by as hard mini-batches, see docs/evidence.md.
-    AutoOfPairs,
+    /// What `"auto"` means if rows are pairs, or texts that a model embeds: all others, so that neighbors are the
+    /// nearest of all; and unless K is given, it is at most 32. Training on them gained by mini-batches as hard as that,
+    /// see docs/evidence.md.
+    AutoNearest,
     /// So many; 1 to 2³² − 1.
     Number(usize),
     /// This share of the samples, above 0 and at most 1.
@@ -38,29 +39,29 @@ pub struct GraphSize {
 impl GraphConfig {
     /// M and K for a data set of `samples`, before they are limited to the N − 1 others that a sample has.
     ///
-    /// Unless K is given, it is M / 8, within 4 to 100, or to 32 if M follows the number of pairs. If K is given and M
+    /// Unless K is given, it is M / 8, within 4 to 100, or to 32 for [`Candidates::AutoNearest`]. If K is given and M
     /// is no number, M is at least min(8 K, N / 10), so that neighbors are chosen, and at least K.
     #[must_use]
     pub fn size(&self, samples: usize) -> GraphSize {
         let asked = self.candidates.of(samples);
         let Some(neighbors) = self.neighbors else {
-            let most = if self.candidates == Candidates::AutoOfPairs { MAX_NEIGHBORS_OF_PAIRS } else { MAX_NEIGHBORS };
+            let most = if self.candidates == Candidates::AutoNearest { MOST_NEAREST } else { MAX_NEIGHBORS };
             let neighbors = (asked / 8).clamp(MIN_NEIGHBORS, most).min(asked);
             return GraphSize { candidates: asked, neighbors, asked };
         };
         let candidates = match self.candidates {
             Candidates::Number(number) => number,
-            Candidates::Auto | Candidates::AutoOfPairs | Candidates::Share(_) => {
+            Candidates::Auto | Candidates::AutoNearest | Candidates::Share(_) => {
                 asked.max((8 * neighbors).min(samples / 10)).max(neighbors)
             }
         };
         GraphSize { candidates, neighbors, asked }
     }
 
-    /// These settings, where `"auto"` means what it does if rows are pairs.
-    pub(super) fn of_pairs(mut self) -> Self {
+    /// These settings, where `"auto"` means what it does if rows are pairs or texts.
+    pub(super) fn nearest(mut self) -> Self {
         if self.candidates == Candidates::Auto {
-            self.candidates = Candidates::AutoOfPairs;
+            self.candidates = Candidates::AutoNearest;
         }
         self
     }
@@ -70,7 +71,7 @@ impl Candidates {
     fn of(self, samples: usize) -> usize {
         match self {
             Self::Auto => (samples / 100).max((samples / 10).min(128)).clamp(2 * MIN_NEIGHBORS, 1000),
-            Self::AutoOfPairs => samples.max(2 * MIN_NEIGHBORS),
+            Self::AutoNearest => samples.max(2 * MIN_NEIGHBORS),
             Self::Number(number) => number,
             Self::Share(share) => ((share * samples as f64).round() as usize).max(1),
         }
@@ -87,7 +88,7 @@ impl From<usize> for Candidates {
 impl fmt::Display for Candidates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Auto | Self::AutoOfPairs => f.write_str("auto"),
+            Self::Auto | Self::AutoNearest => f.write_str("auto"),
             Self::Number(number) => write!(f, "{number}"),
             Self::Share(share) => write!(f, "{} %", share * 100.0),
         }
@@ -98,7 +99,7 @@ impl Serialize for Candidates {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Number(number) => number.serialize(serializer),
-            Self::Auto | Self::AutoOfPairs | Self::Share(_) => serializer.collect_str(self),
+            Self::Auto | Self::AutoNearest | Self::Share(_) => serializer.collect_str(self),
         }
     }
 }
@@ -144,7 +145,7 @@ impl<'de> Deserialize<'de> for Candidates {
 /// The limits of K if it follows M.
 const MIN_NEIGHBORS: usize = 4;
 const MAX_NEIGHBORS: usize = 100;
-const MAX_NEIGHBORS_OF_PAIRS: usize = 32;
+const MOST_NEAREST: usize = 32;
 
 #[cfg(test)]
 mod tests {
@@ -175,7 +176,7 @@ mod tests {
 
     #[test]
     fn pairs_have_all_others_as_candidates() {
-        let auto = GraphConfig::default().of_pairs();
+        let auto = GraphConfig::default().nearest();
         let sizes =
             [(5, (8, 4)), (30, (30, 4)), (200, (200, 25)), (31_095, (31_095, 32)), (1_000_000, (1_000_000, 32))];
         for (samples, expected) in sizes {
@@ -183,8 +184,8 @@ mod tests {
             assert_eq!((candidates, neighbors), expected, "{samples} pairs");
         }
         let given = GraphConfig { candidates: 70.into(), ..GraphConfig::default() };
-        assert_eq!(given.clone().of_pairs(), given);
-        assert_eq!(serde_json::to_string(&Candidates::AutoOfPairs).unwrap(), "\"auto\"");
+        assert_eq!(given.clone().nearest(), given);
+        assert_eq!(serde_json::to_string(&Candidates::AutoNearest).unwrap(), "\"auto\"");
     }
 
     #[test]

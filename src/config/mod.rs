@@ -111,10 +111,11 @@ pub struct PipelineConfig {
 impl PipelineConfig {
     /// These settings with the defaults that depend on other sections, for a run of so many processes.
     pub(crate) fn resolved(self, ranks: usize) -> Self {
-        let is_pairs = self.pairs.columns().is_some();
+        let embeds_texts = self.encode.model.is_some() && self.encode.kind() == FeatureKind::Text;
+        let is_harder = embeds_texts || self.pairs.columns().is_some();
         Self {
-            graph: if is_pairs { self.graph.of_pairs() } else { self.graph },
-            walk: if is_pairs { self.walk.of_pairs() } else { self.walk },
+            graph: if is_harder { self.graph.nearest() } else { self.graph },
+            walk: if is_harder { self.walk.nearest() } else { self.walk },
             refresh: self.refresh.for_ranks(ranks),
             ..self
         }

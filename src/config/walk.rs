@@ -14,8 +14,8 @@ pub struct WalkConfig {
     pub sampler: SamplerKind,
     /// α in the paper: the probability of going back to the start instead of on to a neighbor; 0 up to but not
     /// including 1. Larger values keep a mini-batch nearer to its start, at 1 / (1 − α) times the steps. Default 0.1,
-    /// or 0.5 if rows are pairs, which gain by harder mini-batches (docs/evidence.md). A number or a [`Schedule`], such
-    /// as `{ from = 0.2, to = 0.05, epochs = 8 }`.
+    /// or 0.5 if rows are pairs or texts, which gain by harder mini-batches (docs/evidence.md). A number or a
+    /// [`Schedule`], such as `{ from = 0.2, to = 0.05, epochs = 8 }`.
     pub restart_probability: Option<Schedule>,
     /// How many walks of B / `starts` samples each make a mini-batch, from unrelated starts; whole numbers from 1 to B,
     /// default 1, which is the paper's. More starts make a mini-batch of several neighborhoods: each sample keeps a few
@@ -66,6 +66,20 @@ pub enum SamplerKind {
     Uniform,
 }
 
+impl SamplerKind {
+    /// Returns its name in pipeline files: `random_walk`, `knn`, `communities`, `clusters` or `uniform`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RandomWalk => "random_walk",
+            Self::Knn => "knn",
+            Self::Communities => "communities",
+            Self::Clusters => "clusters",
+            Self::Uniform => "uniform",
+        }
+    }
+}
+
 /// How often each sample is drawn in an epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -81,13 +95,13 @@ pub enum Coverage {
 }
 
 impl WalkConfig {
-    /// α, where it does not depend on whether rows are pairs.
+    /// α, where it does not depend on whether rows are pairs or texts.
     pub(crate) fn alpha(&self) -> Schedule {
         self.restart_probability.unwrap_or(Schedule::Constant(0.1))
     }
 
-    /// These settings with what they are by default if rows are pairs.
-    pub(super) fn of_pairs(self) -> Self {
+    /// These settings with what they are by default if rows are pairs or texts.
+    pub(super) fn nearest(self) -> Self {
         Self { restart_probability: self.restart_probability.or(Some(Schedule::Constant(0.5))), ..self }
     }
 

@@ -63,9 +63,11 @@ pub(crate) use self::all::{BadSamples, TableSettings, encode_for_others, encode_
 pub(crate) use self::cache::{EmbeddingCache, cache_dir};
 pub use self::column::ColumnEncoder;
 pub use self::combined::CombinedEncoder;
+#[cfg(feature = "cli")]
+pub(crate) use self::features::thumbnail;
 pub(crate) use self::file_state::FileState;
 #[cfg(feature = "cli")]
-pub(crate) use self::model::tokenizer_of;
+pub(crate) use self::model::{declared_inputs, tokenizer_of};
 #[cfg(feature = "onnx")]
 pub use self::onnx::OnnxEncoder;
 pub use self::pairs::PairEncoder;

@@ -162,6 +162,17 @@ pub(crate) fn tokenizer_of(model: &Path) -> PathBuf {
     above.filter(|above| above.exists()).unwrap_or(beside)
 }
 
+/// The names of the inputs that the model of these settings declares.
+///
+/// # Errors
+/// Those of opening the model.
+#[cfg(feature = "cli")]
+pub(crate) fn declared_inputs(config: &EncodeConfig) -> Result<Vec<String>> {
+    let path = config.model.as_deref().ok_or_else(|| Error::setting("encode.model", "is required; name a model"))?;
+    let model = Models::default().open(path, config)?;
+    Ok(model.inputs.iter().map(|input| input.base_name().to_owned()).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -47,7 +47,7 @@ impl Backend {
         if candidates > asked {
             telemetry::candidates_raised(asked, candidates, neighbors);
         }
-        if takes_all(&self.config, samples) && self.config.candidates != Candidates::AutoOfPairs {
+        if takes_all(&self.config, samples) && self.config.candidates != Candidates::AutoNearest {
             telemetry::all_are_candidates(candidates, samples);
         }
     }

@@ -142,7 +142,7 @@ impl ProximityGraph {
     }
 
     /// How many samples have each sample among their neighbors; a skipped sample does not count itself. O(N K).
-    pub(super) fn in_degrees(&self) -> Vec<u32> {
+    pub(crate) fn in_degrees(&self) -> Vec<u32> {
         let mut degrees = vec![0u32; self.len()];
         for id in (0..self.len()).map(SampleId::new) {
             self.neighbors(id).iter().filter(|to| **to != id).for_each(|to| degrees[to.index()] += 1);

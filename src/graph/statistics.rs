@@ -1,6 +1,7 @@
 use std::fmt;
 
 use rayon::prelude::*;
+use serde::Serialize;
 
 use crate::graph::ProximityGraph;
 use crate::sample::SampleId;
@@ -9,7 +10,7 @@ use crate::sample::SampleId;
 ///
 /// The in-degree of a sample is the number of samples that it is a neighbor of. Skipped samples do not count. All
 /// numbers are 0 for a graph without samples.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct GraphStatistics {
     /// N: how many samples there are.
     pub samples: usize,

@@ -12,6 +12,7 @@ mod open;
 mod start;
 
 pub use self::builder::PipelineBuilder;
+pub(crate) use self::open::open_source;
 use crate::config::PipelineConfig;
 
 /// From a source and an encoder to a stream of hard-negative mini-batches.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 
-use super::checks::{check_sample_count, guard_rules, row_columns};
+use super::checks::{check_sample_count, check_settings, guard_rules, row_columns};
 use crate::compute::ComputePool;
 use crate::config::{FeatureKind, PipelineConfig};
 #[cfg(feature = "onnx")]
@@ -76,6 +76,16 @@ pub(super) async fn open(
     let is_vector = !is_own && config.encode.kind() == FeatureKind::Vector && config.encode.views.is_empty();
     let reads_vectors = is_vector.then(|| format!("{:?} {:?}", config.encode, config.pairs));
     Ok(Opened { source, encoder, model_watch, stored_columns, row_columns, guard_rules, reads_vectors })
+}
+
+/// Opens the source alone, with the columns that a run keeps of it.
+///
+/// # Errors
+/// As a start of the pipeline: also those of its encoder, which says which columns it reads.
+pub(crate) async fn open_source(config: &PipelineConfig, pool: &ComputePool) -> Result<(Box<dyn Source>, Vec<String>)> {
+    check_settings(config, false, 1)?;
+    let Opened { source, stored_columns, .. } = open(config, None, None, pool).await?;
+    Ok((source, stored_columns))
 }
 
 /// The columns that mini-batches carry: those of the settings, or all.

@@ -42,16 +42,28 @@ impl Drift {
         let new = encode_some(encoder, probe, &rows, on_bad_sample, table.similarity())?;
         let indices: Vec<_> = new.present_ids().into_iter().map(SampleId).collect();
         let ids: Vec<_> = indices.iter().map(|index| probe[index.index()]).collect();
+        Ok(Self::of(table, &ids, &new, &indices))
+    }
 
-        let shift = ids.iter().zip(&indices).map(|(&id, &index)| 1.0 - cosine(&table.get(id), &new.get(index)));
+    /// Compares the embeddings that two tables have of the same samples, on 512 of them.
+    pub(crate) fn between(old: &EmbeddingTable, new: &EmbeddingTable) -> Self {
+        let in_both = |id: &u32| (*id as usize) < new.len() && !new.is_skipped(SampleId(*id));
+        let candidates: Vec<u32> = old.present_ids().into_iter().filter(in_both).collect();
+        let ids = Self::probe(&candidates, PROBED, 0);
+        Self::of(old, &ids, new, &ids)
+    }
+
+    /// Compares the vectors of `ids` in a table with those of `indices` in another one.
+    fn of(table: &EmbeddingTable, ids: &[SampleId], new: &EmbeddingTable, indices: &[SampleId]) -> Self {
+        let shift = ids.iter().zip(indices).map(|(&id, &index)| 1.0 - cosine(&table.get(id), &new.get(index)));
         let neighbors = (ids.len() / 4).clamp(1, 10);
         let overlap = (0..ids.len()).map(|index| {
-            let before = nearest(table, &ids, index, neighbors);
-            let after = nearest(&new, &indices, index, neighbors);
+            let before = nearest(table, ids, index, neighbors);
+            let after = nearest(new, indices, index, neighbors);
             before.iter().filter(|neighbor| after.contains(neighbor)).count() as f64 / neighbors as f64
         });
         let count = ids.len().max(1) as f64;
-        Ok(Self { cosine_shift: shift.sum::<f64>() / count, overlap: overlap.sum::<f64>() / count })
+        Self { cosine_shift: shift.sum::<f64>() / count, overlap: overlap.sum::<f64>() / count }
     }
 }
 
@@ -69,3 +81,6 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(f64::MIN_POSITIVE)
 }
+
+/// How many samples two tables are compared by.
+const PROBED: usize = 512;

@@ -2,18 +2,19 @@
 
 use std::collections::HashMap;
 
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 
 use crate::error::{ColumnError, Result};
 use crate::sample::SampleId;
 use crate::source::column_indices;
+use crate::store::Store;
 use crate::stream::MiniBatch;
 
 /// The class of every sample seen, as a number.
 #[derive(Clone, Debug)]
-pub(super) struct Labels {
+pub(crate) struct Labels {
     column: String,
     classes: HashMap<String, u32>,
     /// The class of each sample, or `NO_CLASS`.
@@ -29,17 +30,33 @@ impl Labels {
         &self.column
     }
 
-    /// Reads the labels of a mini-batch. A null is no class.
+    /// The labels of all samples.
+    pub fn of(store: &Store, column: &str) -> Result<Self> {
+        let mut labels = Self::new(store.len(), column);
+        let names = [column.to_owned()];
+        for item in store.select(&names)?.record_batches() {
+            let (first, rows) = item?;
+            let ids: Vec<_> = (first.index()..).take(rows.num_rows()).map(SampleId::new).collect();
+            labels.learn_rows(store.uri(), &ids, rows)?;
+        }
+        Ok(labels)
+    }
+
+    /// Reads the labels of a mini-batch.
     pub fn learn(&mut self, mini_batch: &MiniBatch) -> Result<()> {
-        let rows = &mini_batch.rows;
-        let index = column_indices("the mini-batches", &rows.schema(), std::slice::from_ref(&self.column))?[0];
+        self.learn_rows("the mini-batches", &mini_batch.ids, &mini_batch.rows)
+    }
+
+    /// Reads the labels of samples in their rows. A null is no class.
+    fn learn_rows(&mut self, uri: &str, ids: &[SampleId], rows: &RecordBatch) -> Result<()> {
+        let index = column_indices(uri, &rows.schema(), std::slice::from_ref(&self.column))?[0];
         let column = rows.column(index);
         let texts = cast(column, &DataType::Utf8View).map_err(|_| ColumnError::Type {
             column: self.column.clone(),
             found: column.data_type().to_string(),
             expected: "labels must be strings, numbers or booleans; name another column as `report.label`".into(),
         })?;
-        for (&id, text) in mini_batch.ids.iter().zip(texts.as_string_view()) {
+        for (&id, text) in ids.iter().zip(texts.as_string_view()) {
             let Some(text) = text else { continue };
             let next = self.classes.len() as u32;
             let class = match self.classes.get(text) {
@@ -65,3 +82,13 @@ impl Labels {
 
 /// The class of a sample without a label, or one that was not seen.
 const NO_CLASS: u32 = u32::MAX;
+
+/// Whether so large a share of pairs with the same label is likely to harm, beside that of uniform mini-batches.
+pub(super) fn is_much(share: f64, uniform: f64) -> bool {
+    share >= MUCH && share >= MORE_THAN_UNIFORM * uniform
+}
+
+/// From which share of pairs with the same label on false negatives are many, if uniform mini-batches have clearly
+/// fewer.
+const MUCH: f64 = 0.2;
+const MORE_THAN_UNIFORM: f64 = 1.2;

@@ -1,15 +1,28 @@
 //! "Here are mini-batches, tell me how hard they are."
 //!
 //! An [`Observer`] looks at mini-batches as they are delivered. Its [`Summary`] compares them with what a uniform
-//! sampler draws from the same data.
+//! sampler draws from the same data. A [`Report`] looks closer at what a run has [`Seen`]: pairs that are likely no
+//! negatives, the graph and its hubs, how far embeddings moved.
 
+mod bound;
+mod facts;
+mod hardness;
 mod labels;
+mod measure;
+mod pair_counts;
 mod sparkline;
 mod summary;
 
 use std::collections::BTreeMap;
 
-use self::labels::Labels;
+pub(crate) use self::bound::Bound;
+pub use self::facts::{
+    Audit, DataFacts, DriftFacts, Example, GraphFacts, HubFacts, MemoryFacts, PairFacts, Report, SampleFacts,
+};
+pub use self::hardness::{Distribution, Hardness};
+pub(crate) use self::hardness::{Judge, Measurement};
+pub(crate) use self::labels::Labels;
+pub use self::measure::Seen;
 pub use self::summary::{Measure, Summary};
 use crate::config::{Coverage, SamplerKind, WalkConfig};
 use crate::error::Result;

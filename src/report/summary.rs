@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::labels::is_much;
 use super::sparkline::sparkline;
 use crate::config::SamplerKind;
 use crate::embeddings::SkipReason;
@@ -94,7 +95,7 @@ impl Summary {
         let uniform = 100.0 * self.uniform.mean_shared();
         let name = format!("pairs that share `{label}`");
         writeln!(f, "{name:<34}{:>12}{:>12}{}", percent(walked), percent(uniform), ratio(walked, uniform))?;
-        if walked < MANY_SHARED || walked < MORE_THAN_UNIFORM * uniform {
+        if !is_much(walked / 100.0, uniform / 100.0) {
             return Ok(());
         }
         writeln!(
@@ -176,11 +177,6 @@ fn percent(value: f64) -> String {
 fn ratio(walked: f64, uniform: f64) -> String {
     if uniform > LEAST_RATIO_BASE { format!("{:>8.1}×", walked / uniform) } else { format!("{:>9}", "–") }
 }
-
-/// From which percentage of pairs with the same label on the summary says what to do, if uniform mini-batches have
-/// clearly fewer.
-const MANY_SHARED: f64 = 20.0;
-const MORE_THAN_UNIFORM: f64 = 1.2;
 
 /// The number of bars in a sparkline.
 const SPARKLINE_WIDTH: usize = 60;

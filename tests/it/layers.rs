@@ -18,7 +18,7 @@ const LEAVES: [&str; 11] = [
     "simd",
     "telemetry",
 ];
-const STAGES: [&str; 13] = [
+const STAGES: [&str; 14] = [
     "source",
     "store",
     "embeddings",
@@ -32,6 +32,7 @@ const STAGES: [&str; 13] = [
     "pipeline",
     "serve",
     "report",
+    "tune",
 ];
 
 /// The files and folders of these stages, each of which imports only those to its left.

@@ -24,7 +24,12 @@ RECOMMENDED: dict[str, Settings] = {
         "walk": {"restart_probability": 0.5},
         "guards": {"distinct": ["anchor", "positive"]},
     },
-    "text": {"guards": {"distinct": ["text"]}},
+    # What texts make of them.
+    "text": {
+        "graph": {"candidates": "100 %", "neighbors": 32},
+        "walk": {"restart_probability": 0.5},
+        "guards": {"distinct": ["text"]},
+    },
     "graph": {},
     "image": {"guards": {"distinct": ["image"]}},
 }

@@ -13,6 +13,8 @@ mod lists;
 mod pixels;
 mod tensor;
 mod text;
+#[cfg(feature = "cli")]
+mod thumbnail;
 mod tokenizer;
 mod tokens;
 
@@ -23,6 +25,8 @@ use self::graph::GraphFeature;
 use self::image::ImageFeature;
 use self::tensor::TensorFeature;
 use self::text::TextFeature;
+#[cfg(feature = "cli")]
+pub(crate) use self::thumbnail::thumbnail;
 use super::BadRow;
 use super::batching::Grouping;
 use super::inputs::{Given, Input};

@@ -14,6 +14,7 @@ mod refine;
 mod update;
 
 pub(crate) use self::k_means::k_means;
+pub(crate) use self::recall::nearest_others;
 pub use self::recall::recall;
 pub use self::refine::{Refined, refine};
 pub use self::update::{insert, remove};

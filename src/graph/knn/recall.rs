@@ -86,6 +86,13 @@ impl RecallProbe {
     }
 }
 
+/// The exact `k` nearest others of these samples, most similar first; fewer if there are not so many.
+///
+/// Costs `rows` × N × d multiplications, on the current rayon pool.
+pub(crate) fn nearest_others(table: &EmbeddingTable, rows: &[u32], k: usize) -> Vec<Vec<SampleId>> {
+    nearest(table, Kernel::new(Format::F32), rows, k)
+}
+
 /// The `k` nearest others of these samples, as the kernel finds them, ordered by their similarities.
 pub(in crate::graph) fn nearest(table: &EmbeddingTable, kernel: Kernel, rows: &[u32], k: usize) -> Vec<Vec<SampleId>> {
     let mut lists = Lists::new(rows.len(), if kernel.is_exact() { k } else { with_margin(k) });

@@ -1,0 +1,158 @@
+//! `prosampler export`: rows, a map of their embeddings and their neighbors, for tools that browse data.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float32Array, ListBuilder, PrimitiveBuilder, RecordBatch, StructArray, UInt32Array};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{ArrowPrimitiveType, Field, Fields, Float32Type, Int64Type, Schema};
+use clap::Args;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+
+use super::ending::Ending;
+use super::map::positions;
+use super::out::unfinished;
+use super::progress::{StageBars, thousands};
+use crate::config::{CheckpointConfig, PipelineConfig};
+use crate::refresh::Snapshot;
+use crate::source::column_indices;
+use crate::{Error, Pipeline, Result, SampleId};
+
+#[derive(Debug, Args)]
+pub(super) struct Export {
+    /// The pipeline file.
+    pipeline: PathBuf,
+
+    /// The Parquet file to write, with the columns that embedding-atlas reads: those of the rows, `sample_id`, `x`, `y`
+    /// and `neighbors`. It is replaced if it is there.
+    #[arg(long, value_name = "FILE")]
+    atlas: PathBuf,
+
+    /// Two columns of the rows that already say where samples are, instead of a map made here by UMAP.
+    #[arg(long, value_name = "X,Y", value_delimiter = ',', num_args = 2)]
+    position: Option<Vec<String>>,
+
+    /// Another setting than the file's, for example source.filter="label = 'noun.animal'". May be given again.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl Export {
+    pub async fn run(self) -> Result<Ending> {
+        let mut config = PipelineConfig::from_file_with(&self.pipeline, &self.set)?;
+        config.walk.warm_up = None;
+        config.stream.rank = 0;
+        config.stream.world_size = 1;
+        config.checkpoint = CheckpointConfig::default();
+        let seed = config.seed;
+        let mut bars = StageBars::new();
+        let stream = Pipeline::from_config(config).on_progress(move |progress| bars.show(progress)).start().await?;
+        let Some(snapshot) = stream.snapshot() else { return Ok(Ending::Done) };
+        drop(stream);
+        let rows = snapshot.embeddings.len();
+        let atlas = self.atlas.clone();
+        let written = tokio::task::spawn_blocking(move || self.write(&snapshot, seed)).await;
+        written.map_err(|e| Error::TaskDied { task: "export", message: e.to_string() })??;
+        note!("{}: {} rows; open it: embedding-atlas {}", atlas.display(), thousands(rows as u64), atlas.display());
+        Ok(Ending::Done)
+    }
+
+    /// Writes all rows under a temporary name, then gives the file its own.
+    fn write(&self, snapshot: &Snapshot, seed: u64) -> Result<()> {
+        let schema = snapshot.store.schema();
+        let own = if self.position.is_some() { &OWN[..2] } else { &OWN[..] };
+        if let Some(taken) = own.iter().find(|name| schema.field_with_name(name).is_ok()) {
+            let message = format!("would have two columns `{taken}`; leave the data's out by source.columns");
+            return Err(Error::setting("source.columns", message));
+        }
+        let map = match &self.position {
+            Some(columns) => {
+                column_indices(snapshot.store.uri(), &schema, columns)?;
+                None
+            }
+            None => Some(positions(&snapshot.embeddings, seed)?),
+        };
+        let failed = |cause| Error::Io { action: "write", path: self.atlas.clone(), cause };
+        let file = unfinished(&self.atlas).map_err(failed)?;
+        let not_written = |cause: parquet::errors::ParquetError| failed(std::io::Error::other(cause));
+        let mut writer: Option<ArrowWriter<&std::fs::File>> = None;
+        for item in snapshot.store.record_batches() {
+            let (first, rows) = item?;
+            let rows = self.with_columns(snapshot, map.as_deref(), first, rows)?;
+            let writer = match &mut writer {
+                Some(writer) => writer,
+                None => {
+                    let zstd = Compression::ZSTD(ZstdLevel::default());
+                    let properties = WriterProperties::builder().set_compression(zstd).build();
+                    let new = ArrowWriter::try_new(file.as_file(), rows.schema(), Some(properties));
+                    writer.insert(new.map_err(not_written)?)
+                }
+            };
+            writer.write(&rows).map_err(not_written)?;
+        }
+        if let Some(writer) = writer {
+            writer.close().map_err(not_written)?;
+        }
+        file.persist(&self.atlas).map_err(|e| failed(e.error))?;
+        Ok(())
+    }
+
+    /// Rows from `first` on, with the columns of this file.
+    fn with_columns(
+        &self,
+        snapshot: &Snapshot,
+        map: Option<&[[f32; 2]]>,
+        first: SampleId,
+        rows: &RecordBatch,
+    ) -> Result<RecordBatch> {
+        let ids: Vec<SampleId> = (first.index()..).take(rows.num_rows()).map(SampleId::new).collect();
+        let mut fields: Vec<Arc<Field>> = rows.schema().fields().iter().cloned().collect();
+        let mut columns = rows.columns().to_vec();
+        let mut add = |name: &str, column: ArrayRef| {
+            fields.push(Field::new(name, column.data_type().clone(), true).into());
+            columns.push(column);
+        };
+        add("sample_id", Arc::new(UInt32Array::from_iter_values(ids.iter().map(|id| id.0))));
+        add("neighbors", Arc::new(neighbors(snapshot, &ids)));
+        if let Some(map) = map {
+            let is_there = |id: &SampleId| !snapshot.embeddings.is_skipped(*id);
+            let axis = |axis: usize| -> ArrayRef {
+                let of = |id: &SampleId| is_there(id).then(|| map[id.index()][axis]);
+                Arc::new(Float32Array::from_iter(ids.iter().map(of)))
+            };
+            add("x", axis(0));
+            add("y", axis(1));
+        }
+        let schema = Schema::new(fields);
+        RecordBatch::try_new(schema.into(), columns).map_err(|cause| Error::Arrow { action: "export rows", cause })
+    }
+}
+
+/// The neighbors of samples, `{ids, distances}`: row numbers from 0, and 1 − similarity. Null for skipped samples.
+fn neighbors(snapshot: &Snapshot, ids: &[SampleId]) -> StructArray {
+    let of = |id: &SampleId| if snapshot.embeddings.is_skipped(*id) { &[][..] } else { snapshot.graph.neighbors(*id) };
+    let rows = lists::<Int64Type>(ids.iter().map(|id| of(id).iter().map(|to| i64::from(to.0)).collect()));
+    let distances = ids.iter().map(|id| {
+        let similarities = snapshot.graph.similarities(*id).iter().take(of(id).len());
+        similarities.map(|similarity| 1.0 - similarity).collect()
+    });
+    let distances = lists::<Float32Type>(distances);
+    let field = |name: &str, column: &ArrayRef| Field::new(name, column.data_type().clone(), true);
+    let fields = Fields::from(vec![field("ids", &rows), field("distances", &distances)]);
+    let present: NullBuffer = ids.iter().map(|id| !snapshot.embeddings.is_skipped(*id)).collect::<Vec<bool>>().into();
+    StructArray::new(fields, vec![rows, distances], Some(present))
+}
+
+fn lists<T: ArrowPrimitiveType>(rows: impl Iterator<Item = Vec<T::Native>>) -> ArrayRef {
+    let mut lists = ListBuilder::new(PrimitiveBuilder::<T>::new());
+    for row in rows {
+        lists.values().append_slice(&row);
+        lists.append(true);
+    }
+    Arc::new(lists.finish())
+}
+
+/// The columns that are added.
+const OWN: [&str; 4] = ["sample_id", "neighbors", "x", "y"];
