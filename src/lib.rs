@@ -97,6 +97,7 @@ pub mod embeddings;
 pub mod encode;
 pub mod error;
 pub mod graph;
+mod machine;
 mod memory;
 mod panics;
 mod pipeline;

@@ -12,6 +12,8 @@ mod open;
 mod start;
 
 pub use self::builder::PipelineBuilder;
+#[cfg(feature = "cli")]
+pub(crate) use self::start::dry_start;
 use crate::config::PipelineConfig;
 
 /// From a source and an encoder to a stream of hard-negative mini-batches.
