@@ -98,6 +98,7 @@ pub mod embeddings;
 pub mod encode;
 pub mod error;
 pub mod graph;
+mod machine;
 mod memory;
 mod panics;
 mod pipeline;

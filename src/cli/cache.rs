@@ -6,13 +6,14 @@ use std::time::{Duration, Instant, SystemTime};
 use clap::{Args, Subcommand};
 
 use super::ending::Ending;
-use super::progress::thousands;
+use super::progress::{size, thousands};
 use crate::arrow_file::ArrowFile;
 use crate::encode::cache::{FOLDER, folders};
 use crate::store::cached::cached;
 use crate::{Error, PipelineConfig, Result};
 
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Cache {
     #[command(subcommand)]
     action: Action,
@@ -184,14 +185,6 @@ fn source_name(uris: &[String]) -> String {
     }
 }
 
-fn size(bytes: u64) -> String {
-    match bytes {
-        0..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
-        _ => format!("{:.1} GB", bytes as f64 / 1e9),
-    }
-}
-
 /// How long ago it was.
 fn age(time: Option<SystemTime>) -> String {
     let since = time.and_then(|time| SystemTime::now().duration_since(time).ok()).unwrap_or(Duration::ZERO);
@@ -205,3 +198,9 @@ fn age(time: Option<SystemTime>) -> String {
         _ => ago(86400, "day"),
     }
 }
+
+/// What `--help` ends with.
+const EXAMPLES: &str = "\
+Examples:
+  prosampler cache list pipelines/text.toml
+  prosampler cache clear pipelines/text.toml --embeddings";

@@ -21,6 +21,7 @@ use crate::source::column_indices;
 use crate::{Error, Pipeline, Result, SampleId};
 
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Export {
     /// The pipeline file.
     pipeline: PathBuf,
@@ -156,3 +157,9 @@ fn lists<T: ArrowPrimitiveType>(rows: impl Iterator<Item = Vec<T::Native>>) -> A
 
 /// The columns that are added.
 const OWN: [&str; 4] = ["sample_id", "neighbors", "x", "y"];
+
+/// What `--help` ends with.
+const EXAMPLES: &str = "\
+Examples:
+  prosampler export pipelines/images.toml --atlas images.parquet
+  prosampler export pipelines/text.toml --atlas animals.parquet --set source.filter=\"label = 'noun.animal'\"";

@@ -3,7 +3,7 @@
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use arrow::util::display::array_value_to_string;
-use clap::Args;
+use clap::{Args, ValueHint};
 use futures::TryStreamExt;
 
 use super::ending::Ending;
@@ -14,9 +14,10 @@ use crate::source::{FileSource, Source, filtered, readable};
 use crate::{Error, Result, SampleId};
 
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Inspect {
     /// Files, folders or shell patterns, as `source.uri` takes them.
-    #[arg(required = true)]
+    #[arg(required = true, value_hint = ValueHint::AnyPath)]
     uri: Vec<String>,
 
     /// An option of the store or server, as `source.options` takes them, for example region=eu-west-1. May be given
@@ -278,3 +279,9 @@ const LISTED_FILES: usize = 10;
 
 /// Characters of a value that is shown.
 const VALUE_WIDTH: usize = 100;
+
+/// What `--help` ends with.
+const EXAMPLES: &str = "\
+Examples:
+  prosampler inspect data/wordnet/glosses.parquet
+  prosampler inspect data/wordnet --filter \"label = 'noun.animal'\" --rows 10";

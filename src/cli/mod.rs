@@ -4,15 +4,20 @@
 mod out;
 
 mod cache;
+mod completions;
 mod doctor;
 mod ending;
 mod export;
 mod init;
 mod inspect;
+mod json;
+mod man;
 mod map;
 mod output;
+mod output_apart;
 mod progress;
 mod report;
+mod resume;
 mod run;
 #[cfg(feature = "serve")]
 mod serve;
@@ -46,13 +51,11 @@ enum Command {
     /// Looks at data and a model, and writes a pipeline file that runs.
     Init(init::Init),
     /// Runs a pipeline file: reads, embeds, builds the graph, streams mini-batches, and says how hard they are.
-    #[command(after_help = EXIT_CODES)]
     Run(run::Run),
     /// Serves the mini-batches of a pipeline file over Arrow Flight, to trainers elsewhere.
     #[cfg(feature = "serve")]
     Serve(serve::Serve),
     /// Runs a pipeline file and writes a page that shows how hard its mini-batches are, and who is in them.
-    #[command(after_help = EXIT_CODES)]
     Report(report::Report),
     /// Tries settings of how hard mini-batches are on a sample of the data, and recommends one.
     Tune(tune::Tune),
@@ -62,15 +65,19 @@ enum Command {
     Inspect(inspect::Inspect),
     /// Lists, checks or removes the rows and embeddings that runs keep for later ones.
     Cache(cache::Cache),
-    /// Says which ONNX Runtime is found, what it needs for CUDA, and which execution providers work.
+    /// Says what the machine has, what works on it, and whether a pipeline file can be run; if not, what to do.
     Doctor(doctor::Doctor),
+    /// Prints completions of this command for a shell.
+    Completions(completions::Completions),
+    /// Writes a manual page of each command into a folder.
+    Man(man::Man),
 }
 
 /// Parses the command line, runs the command, and prints what went wrong.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    log(cli.verbose);
+    log(cli.verbose, matches!(&cli.command, Command::Run(run) if run.is_quiet()));
     #[cfg(unix)]
     // SAFETY: the signal is ignored, so no handler is installed. A file that exceeds the limit of the process then is
     // an error that names it, as a full disk is, and does not end the process.
@@ -93,7 +100,9 @@ pub fn main() -> ExitCode {
         Command::Export(export) => runtime.block_on(export.run()),
         Command::Inspect(inspect) => runtime.block_on(inspect.run()),
         Command::Cache(cache) => cache.run(),
-        Command::Doctor(doctor) => doctor.run(),
+        Command::Doctor(doctor) => runtime.block_on(doctor.run()),
+        Command::Completions(completions) => completions.run(),
+        Command::Man(man) => man.run(),
     };
     // Work in the compute pool cannot be stopped halfway, so this does not wait for it.
     runtime.shutdown_background();
@@ -101,8 +110,9 @@ pub fn main() -> ExitCode {
 }
 
 /// Logs to standard error, in colors if that is a terminal.
-fn log(verbose: u8) {
+fn log(verbose: u8, is_quiet: bool) {
     let level = match verbose {
+        0 if is_quiet => "error",
         0 => "warn",
         1 => "warn,prosampler=info",
         _ => "warn,prosampler=debug",
@@ -121,4 +131,55 @@ fn log(verbose: u8) {
         .log_internal_errors(false)
         .with_target(false)
         .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_declarations_agree_with_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    /// Each command's help ends with examples that can be typed in the root of the repository.
+    #[test]
+    fn examples_are_commands_over_files_that_exist() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut commands = Cli::command();
+        for command in commands.get_subcommands_mut() {
+            let name = command.get_name().to_owned();
+            let help = command.render_long_help().to_string();
+            let examples = help.split_once("\nExamples:\n").map(|(_, examples)| examples);
+            let examples = examples.unwrap_or_else(|| panic!("the help of {name} has no examples: {help}"));
+            assert!((1..=2).contains(&examples.lines().count()), "{examples}");
+            for example in examples.lines() {
+                // What a shell does with the output is not the command's.
+                let words = words(example.trim().split(" > ").next().unwrap());
+                assert_eq!(words[..2], ["prosampler", &name], "{example}");
+                let parsed = Cli::try_parse_from(&words);
+                assert!(parsed.is_ok(), "{example}: {}", parsed.unwrap_err());
+                let is_input = |word: &&String| word.starts_with("data/") || word.starts_with("pipelines/");
+                words.iter().filter(is_input).for_each(|file| assert!(root.join(file).exists(), "{example}"));
+            }
+        }
+    }
+
+    /// The words of a line as a shell has them; examples quote by `"` only, and not within words.
+    fn words(line: &str) -> Vec<String> {
+        let mut words = Vec::new();
+        for (i, part) in line.split('"').enumerate() {
+            let is_quoted = i % 2 == 1;
+            if is_quoted {
+                words.push(part.to_owned());
+            } else {
+                words.extend(part.split_whitespace().map(str::to_owned));
+            }
+        }
+        words
+    }
 }

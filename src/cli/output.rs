@@ -1,114 +1,186 @@
-//! The file to which `prosampler run --output` writes its mini-batches.
+//! Where `prosampler run --output` writes its mini-batches: an Arrow IPC stream, or a Parquet file.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, ErrorKind};
+use std::io::{BufWriter, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
+use arrow::datatypes::Schema;
 use arrow::ipc::writer::StreamWriter;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::Compression;
+use parquet::errors::ParquetError;
+use parquet::file::properties::WriterProperties;
+use tempfile::NamedTempFile;
 
 use super::out::system_error;
+use super::output_apart::must_be_apart;
+use crate::arrow_file::unfinished;
 use crate::config::PipelineConfig;
-use crate::encode::external_data::named_files;
-use crate::encode::{FileState, tokenizer_of};
-use crate::source::{column_indices, local_files};
+use crate::source::column_indices;
 use crate::{Error, Fault, Faults, MiniBatch, MiniBatchStream, Result};
 
-/// An Arrow IPC stream of mini-batches.
+/// The mini-batches of a run as they are written, one record batch each.
 ///
-/// The file is opened before anything is read or embedded, so that no hours are spent if it cannot be written. It is
-/// emptied when the stream has started.
+/// A file is opened before anything is read or embedded, so that no hours are spent if it cannot be written. It is
+/// replaced when the stream has started: an Arrow stream is emptied then and grows in place, so that others may follow
+/// it; a Parquet file, which nobody can read before its end, is written under another name and renamed.
 pub(super) struct Output {
+    /// What errors name.
     path: PathBuf,
-    is_new: bool,
-    /// The file before [`begin`](Self::begin).
-    file: Option<File>,
-    writer: Option<StreamWriter<BufWriter<File>>>,
+    place: Place,
+    writer: Option<Writer>,
+}
+
+/// What has been opened.
+enum Place {
+    Stdout,
+    Stream(OpenedFile),
+    Parquet(ParquetPlace),
+}
+
+/// What writes record batches.
+enum Writer {
+    Stream(StreamWriter<BufWriter<Box<dyn Write + Send>>>),
+    Parquet(Box<ArrowWriter<NamedTempFile>>),
+}
+
+/// Whether this value of `--output` means standard output.
+pub(super) fn is_stdout(path: &Path) -> bool {
+    path.as_os_str() == "-" || path.as_os_str() == "/dev/stdout"
 }
 
 impl Output {
-    pub fn open(path: PathBuf) -> Result<Self> {
-        let failed = |cause: std::io::Error| Error::Io { action: "create", path: path.clone(), cause };
-        if path.as_os_str() == "-" {
-            let remedy = "name a file; /dev/stdout is standard output, and ./- a file of that name";
-            return Err(failed(std::io::Error::new(ErrorKind::InvalidInput, remedy)));
+    /// Opens what `--output` names. A file must be none that the run reads or keeps, nor one of these `others`.
+    pub fn open(path: PathBuf, config: &PipelineConfig, others: &[&Path]) -> Result<Self> {
+        if is_stdout(&path) {
+            return Self::to_stdout();
         }
+        let opened = OpenedFile::open(&path)?;
+        must_be_apart(&path, config, others)?;
+        let is_parquet = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("parquet"));
+        let place = if is_parquet { Place::Parquet(opened.into_parquet()?) } else { Place::Stream(opened) };
+        Ok(Self { path, place, writer: None })
+    }
+
+    fn to_stdout() -> Result<Self> {
+        if std::io::stdout().is_terminal() {
+            let message = "is a terminal, which shows no Arrow stream; pipe it to a program, or name a file";
+            return Err(Faults::one(Faults::COMMAND_LINE, Fault::new("--output -", message)).into());
+        }
+        Ok(Self { path: "standard output".into(), place: Place::Stdout, writer: None })
+    }
+
+    /// Empties the file and writes the schema of the mini-batches that follow.
+    pub fn begin(&mut self, stream: &MiniBatchStream) -> Result<()> {
+        let schema = MiniBatch::schema(&stream.schema());
+        let names: Vec<_> = schema.fields().iter().map(|field| field.name().clone()).collect();
+        column_indices("the file of mini-batches", &schema, &names)?;
+        let writer = match &mut self.place {
+            Place::Stdout => self.stream_writer(Box::new(std::io::stdout()), &schema)?,
+            Place::Stream(opened) => {
+                let file = opened.emptied()?;
+                self.stream_writer(Box::new(file), &schema)?
+            }
+            Place::Parquet(place) => {
+                let file = place.create()?;
+                let properties = WriterProperties::builder()
+                    .set_compression(Compression::SNAPPY)
+                    .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
+                    .build();
+                let writer = ArrowWriter::try_new(file, schema.into(), Some(properties));
+                Writer::Parquet(Box::new(writer.map_err(|error| self.failed(parquet_error(error)))?))
+            }
+        };
+        self.writer = Some(writer);
+        Ok(())
+    }
+
+    fn stream_writer(&self, to: Box<dyn Write + Send>, schema: &Schema) -> Result<Writer> {
+        let writer = StreamWriter::try_new_buffered(to, schema);
+        writer.map(Writer::Stream).map_err(|error| self.failed(system_error(error)))
+    }
+
+    /// Writes a mini-batch. A reader of a stream gets it at once.
+    pub fn write(&mut self, mini_batch: &MiniBatch) -> Result<()> {
+        let rows = mini_batch.to_record_batch()?;
+        let written = match &mut self.writer {
+            None => Ok(()),
+            Some(Writer::Stream(writer)) => writer.write(&rows).and_then(|()| writer.flush()).map_err(system_error),
+            Some(Writer::Parquet(writer)) => writer.write(&rows).map_err(parquet_error),
+        };
+        written.map_err(|cause| self.failed(cause))
+    }
+
+    /// Completes what was written.
+    pub fn finish(mut self) -> Result<()> {
+        let finished = match (self.writer.take(), &self.place) {
+            (Some(Writer::Stream(mut writer)), _) => {
+                writer.finish().and_then(|()| writer.flush()).map_err(system_error)
+            }
+            (Some(Writer::Parquet(writer)), Place::Parquet(place)) => {
+                writer.into_inner().map_err(parquet_error).and_then(|file| place.persist(file))
+            }
+            _ => Ok(()),
+        };
+        finished.map_err(|cause| self.failed(cause))
+    }
+
+    fn failed(&self, cause: std::io::Error) -> Error {
+        Error::Io { action: "write", path: self.path.clone(), cause }
+    }
+}
+
+/// A file that was opened to be written. If it was not there before and nothing is written, it is removed.
+struct OpenedFile {
+    path: PathBuf,
+    is_new: bool,
+    /// The file, until it is written to.
+    file: Option<File>,
+}
+
+impl OpenedFile {
+    fn open(path: &Path) -> Result<Self> {
+        let failed = |cause: std::io::Error| Error::Io { action: "create", path: path.to_owned(), cause };
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
             let reason = format!("there is no folder `{}`", folder.display());
             return Err(failed(std::io::Error::new(ErrorKind::NotFound, reason)));
         }
         let is_new = !path.exists();
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
-        Ok(Self { path, is_new, file: Some(file), writer: None })
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path).map_err(failed)?;
+        Ok(Self { path: path.to_owned(), is_new, file: Some(file) })
     }
 
-    /// Refuses to overwrite what the run reads or keeps: its data, its model, the pipeline file, and these `others`.
-    pub fn must_be_apart(&self, config: &PipelineConfig, others: &[&Path]) -> Result<()> {
-        let Ok(own) = FileState::of(&self.path) else { return Ok(()) };
-        let is_own = |path: &Path| FileState::of(path).is_ok_and(|state| state.is_same_file(&own));
-        let refused = |what: &str| {
-            let message = format!("`{}` is {what}; name another file", self.path.display());
-            Err(Faults::one("the command line", Fault::new("--output", message)).into())
-        };
-        // Faults of the uris are reported when the source is opened.
-        if local_files(&config.source.uri).unwrap_or_default().iter().any(|file| is_own(file)) {
-            return refused("among the files that the run reads (source.uri)");
-        }
-        let encode = &config.encode;
-        let views = encode.views.iter().map(|view| (&view.model, &view.tokenizer));
-        for (model, tokenizer) in views.chain([(&encode.model, &encode.tokenizer)]) {
-            let model_files = model.iter().flat_map(|model| named_files(model).unwrap_or_default());
-            let tokenizers = model.iter().map(|model| tokenizer_of(model));
-            let mut files = model_files.chain(tokenizers).chain(tokenizer.clone()).chain(encode.runtime.clone());
-            if files.any(|file| is_own(&file)) {
-                return refused("a file of the model");
-            }
-        }
-        if others.iter().any(|file| is_own(file)) {
-            return refused("a file of the run itself");
-        }
-        let folder = own.resolved().parent();
-        for (key, kept) in [("checkpoint.dir", &config.checkpoint.dir), ("store.cache_dir", &config.store.cache_dir)] {
-            if let Some(kept) = kept
-                && kept.canonicalize().is_ok_and(|kept| folder == Some(&kept))
-            {
-                return refused(&format!("in a folder that the run keeps for itself ({key})"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Empties the file and writes the schema of the mini-batches that follow.
-    pub fn begin(&mut self, stream: &MiniBatchStream) -> Result<()> {
-        let Some(file) = self.file.take() else { return Ok(()) };
+    /// The file without its former content.
+    fn emptied(&mut self) -> Result<File> {
+        let failed = |cause| Error::Io { action: "empty", path: self.path.clone(), cause };
+        let file = self.file.take().ok_or_else(|| failed(std::io::Error::other("it was opened once only")))?;
         // Pipes and devices have no length.
         if file.metadata().is_ok_and(|about| about.is_file()) {
-            file.set_len(0).map_err(|cause| Error::Io { action: "empty", path: self.path.clone(), cause })?;
+            file.set_len(0).map_err(failed)?;
         }
-        let schema = MiniBatch::schema(&stream.schema());
-        let names: Vec<_> = schema.fields().iter().map(|field| field.name().clone()).collect();
-        column_indices("the file of mini-batches", &schema, &names)?;
-        self.writer = Some(StreamWriter::try_new_buffered(file, &schema).map_err(|e| self.failed(e))?);
-        Ok(())
+        Ok(file)
     }
 
-    pub fn write(&mut self, mini_batch: &MiniBatch) -> Result<()> {
-        let rows = mini_batch.to_record_batch()?;
-        let written = self.writer.as_mut().map_or(Ok(()), |writer| writer.write(&rows));
-        written.map_err(|e| self.failed(e))
-    }
-
-    pub fn finish(mut self) -> Result<()> {
-        let Some(mut writer) = self.writer.take() else { return Ok(()) };
-        writer.finish().and_then(|()| writer.flush()).map_err(|e| self.failed(e))
-    }
-
-    fn failed(&self, error: arrow::error::ArrowError) -> Error {
-        Error::Io { action: "write", path: self.path.clone(), cause: system_error(error) }
+    /// The place of a Parquet file: whatever is there stays as it is until the new file is complete.
+    fn into_parquet(self) -> Result<ParquetPlace> {
+        let failed = |cause| Error::Io { action: "open", path: self.path.clone(), cause };
+        // A link stays, and what it leads to is replaced.
+        let path = self.path.canonicalize().map_err(failed)?;
+        let about = path.metadata().map_err(failed)?;
+        if !about.is_file() {
+            let message = format!(
+                "`{}` is a pipe or a device, and a Parquet file is complete only at its end; name a file, or let the \
+                 name end otherwise for an Arrow stream",
+                self.path.display()
+            );
+            return Err(Faults::one(Faults::COMMAND_LINE, Fault::new("--output", message)).into());
+        }
+        Ok(ParquetPlace { path, permissions: about.permissions() })
     }
 }
 
-impl Drop for Output {
+impl Drop for OpenedFile {
     fn drop(&mut self) {
         if self.is_new && self.file.is_some() {
             // The file is empty; if it stays, nothing is lost.
@@ -116,3 +188,42 @@ impl Drop for Output {
         }
     }
 }
+
+/// Where a Parquet file will be.
+struct ParquetPlace {
+    path: PathBuf,
+    /// Those of the file before it, or those that a new file gets.
+    permissions: std::fs::Permissions,
+}
+
+impl ParquetPlace {
+    /// Creates the file under another name, which no source finds. It is removed if the run fails.
+    fn create(&self) -> Result<NamedTempFile> {
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
+        let failed = |cause| Error::Io { action: "create a file in", path: folder.to_owned(), cause };
+        let file = tempfile::Builder::new().prefix(&unfinished(&stem)).tempfile_in(folder).map_err(failed)?;
+        file.as_file().set_permissions(self.permissions.clone()).map_err(failed)?;
+        Ok(file)
+    }
+
+    fn persist(&self, file: NamedTempFile) -> std::io::Result<()> {
+        file.as_file().sync_all()?;
+        file.persist(&self.path)?;
+        Ok(())
+    }
+}
+
+/// The system's own error, if Parquet only passes it on.
+fn parquet_error(error: ParquetError) -> std::io::Error {
+    match error {
+        ParquetError::External(cause) => match cause.downcast() {
+            Ok(cause) => *cause,
+            Err(other) => std::io::Error::other(other),
+        },
+        other => std::io::Error::other(other),
+    }
+}
+
+/// About how large a row group becomes; this much is held in memory.
+const ROW_GROUP_BYTES: usize = 64 << 20;

@@ -6,16 +6,18 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use futures::{Stream, TryStreamExt};
 
-use super::ending::{Ending, early_end};
-use super::output::Output;
-use super::progress::{StageBars, mini_batch_bar, thousands};
+use super::ending::{EXIT_CODES, Ending, early_end};
+use super::output::{Output, is_stdout};
+use super::progress::{MiniBatchProgress, StageBars, thousands};
 use super::state::StateFile;
 use super::summary::{Finished, Timing};
+use super::{json, resume};
 use crate::config::PipelineConfig;
 use crate::report::Observer;
-use crate::{Error, MiniBatch, MiniBatchStream, Pipeline, Progress, Result, Stage};
+use crate::{Error, Fault, Faults, MiniBatch, MiniBatchStream, Pipeline, Result};
 
 #[derive(Debug, Args)]
+#[command(after_help = format!("{EXIT_CODES}\n\n{EXAMPLES}"))]
 pub(super) struct Run {
     /// The pipeline file.
     pipeline: PathBuf,
@@ -41,10 +43,19 @@ pub(super) struct Run {
     #[arg(long, value_name = "MS", default_value_t = 0)]
     step_ms: u64,
 
-    /// Writes the mini-batches to this file as an Arrow IPC stream, one record batch each. It must be none that the run
-    /// reads.
-    #[arg(long, short)]
+    /// Writes the mini-batches to this file, one record batch each: as Parquet if the name ends in .parquet, else as an
+    /// Arrow IPC stream. It must be none that the run reads. `-` is standard output, for a pipe into another program;
+    /// the summary then goes to standard error.
+    #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
+
+    /// Prints a line of JSON for each mini-batch and one for the whole run, instead of the summary for people.
+    #[arg(long)]
+    json: bool,
+
+    /// Prints nothing but errors, and what --json and --output - ask for.
+    #[arg(long, short, conflicts_with = "verbose")]
+    quiet: bool,
 
     /// Goes on from the state in this file if it is there, and keeps it there from then on, with the pipeline's
     /// checkpoint.dir. Ctrl-C or SIGTERM ends a run early; the same command goes on with it.
@@ -54,37 +65,142 @@ pub(super) struct Run {
 
 impl Run {
     pub async fn run(self) -> Result<Ending> {
+        self.require_one_output()?;
         let config = self.config()?;
         let mut files = Files::open(&self, &config)?;
         let begun = Instant::now();
-        let mut stream = start(&config, files.state.as_ref()).await?;
+        let mut stream = self.start(&config, files.state.as_ref()).await?;
         if let Some(output) = &mut files.output {
             output.begin(&stream)?;
         }
 
         let start = begun.elapsed();
-        let step = Duration::from_millis(self.step_ms);
-        let streamed = consume(&mut stream, &config, &mut files, step).await?;
+        let streamed = self.consume(&mut stream, &config, &mut files).await?;
         files.finish(&stream).await?;
 
-        let Some(first) = &streamed.first else {
+        let ending = streamed.ending;
+        self.report(&config, &stream, start, streamed)?;
+        if ending != Ending::Done && !self.quiet {
+            let arguments: Vec<_> = std::env::args_os().collect();
+            let output = self.output.as_deref().filter(|path| path.is_file());
+            note!("{}", resume::advice(&arguments, self.state.is_some(), config.checkpoint.dir.is_some(), output));
+        }
+        Ok(ending)
+    }
+
+    /// Whether log lines other than errors are unwanted.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// Refuses two kinds of content on standard output.
+    fn require_one_output(&self) -> Result<()> {
+        if !self.json || !self.output.as_deref().is_some_and(is_stdout) {
+            return Ok(());
+        }
+        let message = "prints to standard output, where `--output -` writes the mini-batches; give --output a file, or \
+                       leave one of the two out";
+        Err(Faults::one(Faults::COMMAND_LINE, Fault::new("--json", message)).into())
+    }
+
+    /// Starts the pipeline, from the state in the file if there is one.
+    async fn start(&self, config: &PipelineConfig, state: Option<&StateFile>) -> Result<MiniBatchStream> {
+        let mut builder = Pipeline::from_config(config.clone());
+        if !self.quiet {
+            let mut bars = StageBars::new();
+            builder = builder.on_progress(move |progress| bars.show(progress));
+        }
+        let Some(file) = state else { return builder.start().await };
+        require_checkpoints(config)?;
+        if let Some(state) = file.read()? {
+            builder = builder.resume(state);
+        }
+        builder.start().await.map_err(|error| file.named(error))
+    }
+
+    /// Takes mini-batches until the stream ends or the user ends it, one training step after each.
+    async fn consume(
+        &self,
+        stream: &mut MiniBatchStream,
+        config: &PipelineConfig,
+        files: &mut Files,
+    ) -> Result<Streamed> {
+        let label = config.report.label.as_deref();
+        let mut observer = Observer::new(stream.samples(), &config.walk, config.seed, label);
+        let mut progress = MiniBatchProgress::new(stream.size_hint().1.map(|total| total as u64), self.quiet);
+        let mut first = None;
+        let mut waits = Vec::new();
+        let mut ending = Ending::Done;
+        let mut early = std::pin::pin!(early_end());
+        let begun = Instant::now();
+        loop {
+            let asked = Instant::now();
+            let next = tokio::select! {
+                // Polled first, since a stream that always has a mini-batch ready would keep it from being heard.
+                biased;
+                early = &mut early => {
+                    ending = early?;
+                    None
+                }
+                next = stream.try_next() => next?,
+            };
+            let Some(mini_batch) = next else { break };
+            let wait = asked.elapsed();
+            waits.push(wait);
+
+            observer.observe(&mini_batch)?;
+            files.write(&mini_batch, stream).await?;
+            if self.json {
+                json::print_mini_batch(&mini_batch, wait)?;
+            }
+            progress.advance(stream.handle().progress());
+            first.get_or_insert(mini_batch);
+            if self.step_ms > 0 {
+                tokio::time::sleep(self.step()).await;
+            }
+        }
+        progress.finish();
+        Ok(Streamed { ending, first, waits, elapsed: begun.elapsed(), observer })
+    }
+
+    /// The length of a pretended training step.
+    fn step(&self) -> Duration {
+        Duration::from_millis(self.step_ms)
+    }
+
+    /// Prints what the run was like: for programs, for people, or, if it is to be quiet, not at all.
+    fn report(
+        &self,
+        config: &PipelineConfig,
+        stream: &MiniBatchStream,
+        start: Duration,
+        streamed: Streamed,
+    ) -> Result<()> {
+        let Streamed { ending, first, waits, elapsed, observer } = streamed;
+        let pretended = self.step() * u32::try_from(waits.len()).unwrap_or(u32::MAX);
+        let timing = Timing { start, waits, streaming: elapsed.saturating_sub(pretended) };
+        let summary = || observer.summary(stream.snapshot().as_deref());
+        if self.json {
+            json::print_summary(ending, stream, &timing, &summary())?;
+        }
+        if self.quiet {
+            return Ok(());
+        }
+        let Some(first) = &first else {
             let done = thousands(stream.delivered());
-            let whole = if streamed.ending == Ending::Done { ", the whole run" } else { "" };
+            let whole = if ending == Ending::Done { ", the whole run" } else { "" };
             note!("no mini-batch in this run; {done} before it{whole}");
-            return Ok(streamed.ending);
+            return Ok(());
         };
-        let pretended = Duration::from_millis(self.step_ms * stream.counts().delivered);
-        let streaming = streamed.elapsed.saturating_sub(pretended);
-        let finished = Finished {
-            config: &config,
-            stream: &stream,
-            ending: streamed.ending,
-            timing: Timing { start, waits: streamed.waits, streaming },
-            first,
-            summary: streamed.observer.summary(stream.snapshot().as_deref()),
-        };
-        finished.print()?;
-        Ok(streamed.ending)
+        if self.json {
+            return Ok(());
+        }
+        let finished = Finished { config, stream, ending, timing, first, summary: summary() };
+        if self.output.as_deref().is_some_and(is_stdout) {
+            note!("{finished}");
+            return Ok(());
+        }
+        say!("{finished}")
     }
 
     /// The settings of the pipeline file, with those of the command line in their place.
@@ -115,11 +231,8 @@ impl Files {
     /// Opens them, and refuses an output that the run reads.
     fn open(run: &Run, config: &PipelineConfig) -> Result<Self> {
         let state = run.state.clone().map(StateFile::open).transpose()?;
-        let output = run.output.clone().map(Output::open).transpose()?;
-        if let Some(output) = &output {
-            let others: Vec<&Path> = state.iter().map(StateFile::path).chain([run.pipeline.as_path()]).collect();
-            output.must_be_apart(config, &others)?;
-        }
+        let others: Vec<&Path> = state.iter().map(StateFile::path).chain([run.pipeline.as_path()]).collect();
+        let output = run.output.clone().map(|path| Output::open(path, config, &others)).transpose()?;
         Ok(Self { state, output })
     }
 
@@ -144,18 +257,6 @@ impl Files {
     }
 }
 
-/// Starts the pipeline, from the state in the file if there is one.
-async fn start(config: &PipelineConfig, state: Option<&StateFile>) -> Result<MiniBatchStream> {
-    let mut bars = StageBars::new();
-    let mut builder = Pipeline::from_config(config.clone()).on_progress(move |progress| bars.show(progress));
-    let Some(file) = state else { return builder.start().await };
-    require_checkpoints(config)?;
-    if let Some(state) = file.read()? {
-        builder = builder.resume(state);
-    }
-    builder.start().await.map_err(|error| file.named(error))
-}
-
 /// What a run has seen of its stream.
 struct Streamed {
     ending: Ending,
@@ -164,48 +265,6 @@ struct Streamed {
     waits: Vec<Duration>,
     elapsed: Duration,
     observer: Observer,
-}
-
-/// Takes mini-batches until the stream ends or the user ends it, one training step of length `step` after each.
-async fn consume(
-    stream: &mut MiniBatchStream,
-    config: &PipelineConfig,
-    files: &mut Files,
-    step: Duration,
-) -> Result<Streamed> {
-    let label = config.report.label.as_deref();
-    let mut observer = Observer::new(stream.samples(), &config.walk, config.seed, label);
-    let bar = mini_batch_bar(stream.size_hint().1.unwrap_or(usize::MAX) as u64);
-    let mut first = None;
-    let mut waits = Vec::new();
-    let mut ending = Ending::Done;
-    let mut early = std::pin::pin!(early_end());
-    let begun = Instant::now();
-    loop {
-        let asked = Instant::now();
-        let next = tokio::select! {
-            // Polled first, since a stream that always has a mini-batch ready would keep it from being heard.
-            biased;
-            early = &mut early => {
-                ending = early?;
-                None
-            }
-            next = stream.try_next() => next?,
-        };
-        let Some(mini_batch) = next else { break };
-        waits.push(asked.elapsed());
-
-        observer.observe(&mini_batch)?;
-        files.write(&mini_batch, stream).await?;
-        bar.inc(1);
-        bar.set_message(stream.handle().progress().map(refresh_message).unwrap_or_default());
-        first.get_or_insert(mini_batch);
-        if !step.is_zero() {
-            tokio::time::sleep(step).await;
-        }
-    }
-    bar.finish_and_clear();
-    Ok(Streamed { ending, first, waits, elapsed: begun.elapsed(), observer })
 }
 
 /// Refuses `--state` without checkpoints: a state alone cannot be resumed.
@@ -217,13 +276,8 @@ fn require_checkpoints(config: &PipelineConfig) -> Result<()> {
     Err(Error::setting("checkpoint.dir", message))
 }
 
-/// What a background refresh is doing.
-fn refresh_message(progress: Progress) -> String {
-    let Progress { stage, done, total } = progress;
-    match (stage, total) {
-        (Stage::Encode, Some(total)) => format!("refresh: {} {} %", stage.name(), 100 * done / total.max(1)),
-        // Most refreshes find no files to read.
-        (Stage::Store, _) => "refresh: looking".to_owned(),
-        (Stage::Encode | Stage::Graph, _) => format!("refresh: {}", stage.name()),
-    }
-}
+/// What `--help` ends with.
+const EXAMPLES: &str = "\
+Examples:
+  prosampler run pipelines/text.toml --set walk.batch_size=64 --output mini-batches.parquet
+  prosampler run pipelines/text.toml --state run.json --set checkpoint.dir=checkpoints --json";

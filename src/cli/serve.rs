@@ -13,6 +13,7 @@ use crate::serve::{ServeOptions, Server, TlsFiles};
 use crate::{Error, Pipeline, Result};
 
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Serve {
     /// The pipeline file.
     pipeline: PathBuf,
@@ -106,3 +107,9 @@ fn token(path: &Path) -> Result<String> {
     let text = text.map_err(|cause| Error::Io { action: "read", path: path.to_owned(), cause })?;
     Ok(text.trim().to_owned())
 }
+
+/// What `--help` ends with.
+const EXAMPLES: &str = "\
+Examples:
+  prosampler serve pipelines/text.toml
+  prosampler serve pipelines/text.toml --set stream.world_size=4 --address 127.0.0.1:7890";

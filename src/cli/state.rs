@@ -44,7 +44,12 @@ impl StateFile {
             text => text.map_err(|cause| self.failed("read", cause))?,
         };
         let state = serde_json::from_slice(&text);
-        state.map(Some).map_err(|cause| self.failed("read a run's state in", cause.into()))
+        state.map(Some).map_err(|cause| Error::State {
+            reason: format!(
+                "`{}` holds no state of a run: {cause}; give the file of an earlier run, or remove it to start anew",
+                self.path.display()
+            ),
+        })
     }
 
     /// Saves where the stream stands, at most once a second.

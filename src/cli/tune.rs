@@ -12,6 +12,7 @@ use crate::tune::{Tried, TuneOptions, Tuning, tune};
 use crate::{Error, Result};
 
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Tune {
     /// The pipeline file.
     pipeline: PathBuf,
@@ -187,3 +188,9 @@ fn tuned(pipeline: &Path) -> PathBuf {
     let extension = pipeline.extension().map(|extension| extension.to_string_lossy().into_owned());
     pipeline.with_extension(extension.map_or_else(|| "tuned".to_owned(), |extension| format!("tuned.{extension}")))
 }
+
+/// What `--help` ends with.
+const EXAMPLES: &str = "\
+Examples:
+  prosampler tune pipelines/text.toml --samples 10000
+  prosampler tune pipelines/precomputed.toml --max-false 0.01 --json";

@@ -37,6 +37,10 @@ impl Faults {
     /// What a fault's origin is called if no file holds the settings.
     pub(crate) const SETTINGS: &str = "the settings";
 
+    /// What the origin of faults in options of the command is called.
+    #[cfg(any(feature = "cli", feature = "serve"))]
+    pub(crate) const COMMAND_LINE: &str = "the command line";
+
     /// A single fault.
     pub(crate) fn one(origin: impl Into<String>, fault: Fault) -> Self {
         Self { origin: origin.into(), faults: vec![fault] }

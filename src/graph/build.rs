@@ -1,6 +1,8 @@
 //! Builds the graph that the settings ask for.
 
 use super::device::{self, Device};
+#[cfg(feature = "cli")]
+use super::kernel::{Format, Kernel};
 use super::knn::{self, refine};
 use super::params::Size;
 use super::{ProximityGraph, hnsw, sampled};
@@ -90,6 +92,33 @@ fn is_nearly_exact(table: &EmbeddingTable, config: &GraphConfig) -> bool {
 /// Whether the candidates of a sample are all others.
 pub(super) fn takes_all(config: &GraphConfig, samples: usize) -> bool {
     config.size(samples).candidates >= samples.saturating_sub(1)
+}
+
+/// Returns the name of the kernel that scores the candidates of a graph on the processor; `None` if the builder has
+/// none of its own.
+#[cfg(feature = "cli")]
+pub(crate) fn kernel_name(config: &GraphConfig, samples: usize, dimension: usize) -> Option<String> {
+    let size = config.size(samples);
+    let others = samples.saturating_sub(1);
+    let is_descent = match config.builder {
+        GraphBuilder::Hnsw => return None,
+        GraphBuilder::NnDescent => true,
+        GraphBuilder::Sampled => samples > MAX_EXACT_SAMPLES && takes_all(config, samples),
+        GraphBuilder::Exact => false,
+    };
+    let (neighbors, candidates) = match config.builder {
+        // Its clusters look for one nearest center.
+        _ if is_descent => (1, usize::MAX),
+        GraphBuilder::Exact => (size.neighbors, others),
+        _ => (size.neighbors, size.candidates.min(others)),
+    };
+    Some(Kernel::choose(config.precision, dimension, neighbors, candidates).name())
+}
+
+/// Returns the names of the fastest kernels of this processor, one for each precision.
+#[cfg(feature = "cli")]
+pub(crate) fn kernel_names() -> [String; 3] {
+    [Format::F32, Format::Bf16, Format::I8].map(|format| Kernel::new(format).name())
 }
 
 /// Builds the graph of a refresh, over new embeddings of the samples of `old` and of any that were added behind them.

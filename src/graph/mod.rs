@@ -58,6 +58,8 @@ mod topk;
 
 pub(crate) use self::backend::Backend;
 pub use self::build::{build, build_on, renew};
+#[cfg(feature = "cli")]
+pub(crate) use self::build::{kernel_name, kernel_names};
 pub use self::device::Device;
 pub use self::hnsw::HnswIndex;
 pub use self::knn::{Refined, insert, recall, refine, remove};

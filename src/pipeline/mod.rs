@@ -13,6 +13,8 @@ mod start;
 
 pub use self::builder::PipelineBuilder;
 pub(crate) use self::open::open_source;
+#[cfg(feature = "cli")]
+pub(crate) use self::start::dry_start;
 use crate::config::PipelineConfig;
 
 /// From a source and an encoder to a stream of hard-negative mini-batches.

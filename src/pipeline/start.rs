@@ -55,6 +55,18 @@ pub(super) async fn start(builder: PipelineBuilder) -> Result<MiniBatchStream> {
     startup.spawn(run, asked, worker, handle, row_columns).await
 }
 
+/// Checks settings, source and encoder as a start does before it reads any rows, and returns the encoder.
+#[cfg(feature = "cli")]
+pub(crate) async fn dry_start(config: PipelineConfig) -> Result<Arc<dyn Encoder>> {
+    let ranks = config.stream.world_size;
+    check_settings(&config, false, ranks)?;
+    let config = config.resolved(ranks);
+    let pool = ComputePool::new(config.compute.threads)?;
+    let opened = open(&config, None, None, &pool).await?;
+    open_backend(&config, &pool).await?;
+    Ok(opened.encoder)
+}
+
 /// What all stages of a start use.
 struct Startup {
     config: PipelineConfig,

@@ -74,7 +74,7 @@ impl ServeOptions {
         require(self.max_connections > 0, "--max-connections", "must be at least 1");
         require(!self.max_idle.is_zero(), "--max-idle-seconds", "must be at least 1");
         require(self.window > 0, "--window", "must be at least 1");
-        Faults::none_or("the command line", faults).map_err(Error::from)
+        Faults::none_or(Faults::COMMAND_LINE, faults).map_err(Error::from)
     }
 }
 

@@ -5,7 +5,6 @@
 //! mini-batch's rows are requested all at once, so that the disk works on many at a time.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 #[cfg(target_os = "linux")]
 use std::sync::OnceLock;
 
@@ -13,7 +12,7 @@ use arrow::array::{Array, ArrayData, ByteView, MAX_INLINE_VIEW_LEN, RecordBatch}
 use arrow::datatypes::DataType;
 
 use crate::config::Advice;
-use crate::telemetry;
+use crate::{machine, telemetry};
 
 /// Advises the system that rows will be read at random, if `advice` says so, and returns whether it does.
 ///
@@ -24,7 +23,7 @@ pub(super) fn advise_random<'a>(batches: impl Iterator<Item = &'a RecordBatch> +
     let random = match advice {
         Advice::Normal => false,
         Advice::Random => true,
-        Advice::Auto => available().is_some_and(|available| size > available / 2),
+        Advice::Auto => machine::available_memory().is_some_and(|available| size as u64 > available / 2),
     };
     if random {
         telemetry::read_at_random(size);
@@ -184,58 +183,15 @@ fn page_size() -> usize {
 #[cfg(not(target_os = "linux"))]
 fn advise(_: Range<usize>, _: AccessPattern) {}
 
-/// Returns the bytes of memory that the system, or the container, has left; `None` if it does not tell.
-fn available() -> Option<usize> {
-    let number = |path: &Path| std::fs::read_to_string(path).ok()?.trim().parse::<usize>().ok();
-    let line = |text: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-        line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()
-    };
-    let machine = line(&std::fs::read_to_string("/proc/meminfo").ok()?)? * 1024;
-    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    Some(limits(&groups).iter().filter_map(|path| number(path)).fold(machine, usize::min))
-}
-
-/// Returns the files with the memory limits of a process's control groups, of version 1 or 2.
-///
-/// `groups` is the content of `/proc/self/cgroup`. The limits of all groups from the process's own up to the root hold.
-fn limits(groups: &str) -> Vec<PathBuf> {
-    let limits_of = |line: &str| {
-        let (controllers, group) = line.split_once(':')?.1.split_once(':')?;
-        let (root, file) = match controllers {
-            "" => ("/sys/fs/cgroup", "memory.max"),
-            _ if controllers.split(',').any(|c| c == "memory") => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
-            _ => return None,
-        };
-        let group = Path::new(root).join(group.trim_start_matches('/'));
-        Some(group.ancestors().take_while(|folder| folder.starts_with(root)).map(|f| f.join(file)).collect::<Vec<_>>())
-    };
-    groups.lines().filter_map(limits_of).flatten().collect()
-}
-
 /// Shorter values are not requested: they share their page with many others, which keep it in memory.
 const MIN_REQUEST_BYTES: usize = 64;
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
 
-    #[cfg(target_os = "linux")]
     #[test]
     fn pages_are_as_large_as_the_system_says() {
         assert!(page_size().is_power_of_two() && page_size() >= 4096, "{}", page_size());
-    }
-
-    #[test]
-    fn every_group_from_the_own_one_to_the_root_has_a_limit() {
-        let paths = |groups| limits(groups).iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
-        let unified = ["/user.slice/job", "/user.slice", ""].map(|group| format!("/sys/fs/cgroup{group}/memory.max"));
-        assert_eq!(paths("0::/user.slice/job\n"), unified);
-        let of_memory = ["/docker/1f", "/docker", ""];
-        let of_memory = of_memory.map(|group| format!("/sys/fs/cgroup/memory{group}/memory.limit_in_bytes"));
-        assert_eq!(paths("9:cpu,cpuacct:/docker/1f\n4:hugetlb,memory:/docker/1f\n1:name=systemd:/init\n"), of_memory);
-        // A container sees its own group as the root.
-        assert_eq!(paths("0::/\n"), ["/sys/fs/cgroup/memory.max"]);
-        assert_eq!(paths("nonsense\n"), [""; 0]);
     }
 }

@@ -75,7 +75,7 @@ async fn rows_neighbors_and_a_map() {
 async fn a_position_of_ones_own() {
     let dir = folder("source.columns = ['text']\n");
     let arguments = ["export", "p.toml", "--atlas", "out.parquet", "--position", "label,text"];
-    let (_, said) = ends_with(&prosampler(dir.path(), &arguments), 1);
+    let (_, said) = ends_with(&prosampler(dir.path(), &arguments), 5);
     assert!(said.contains("`label`"), "a column that the run does not keep: {said}");
     let dir = folder("");
     ends_with(&prosampler(dir.path(), &arguments), 0);
@@ -93,7 +93,7 @@ fn a_column_of_the_data_is_not_hidden() {
     });
     let schema = prosampler::arrow::datatypes::Schema::new(renamed.collect::<Vec<_>>());
     write_arrow(&dir, &RecordBatch::try_new(schema.into(), rows.columns().to_vec()).unwrap());
-    let (_, said) = ends_with(&prosampler(dir.path(), &["export", "p.toml", "--atlas", "out.parquet"]), 1);
+    let (_, said) = ends_with(&prosampler(dir.path(), &["export", "p.toml", "--atlas", "out.parquet"]), 4);
     assert!(said.contains("`x`") && said.contains("source.columns"), "{said}");
     assert!(!dir.path().join("out.parquet").exists());
 }

@@ -73,7 +73,7 @@ fn nothing_is_overwritten() {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("pipeline.toml"), "mine").unwrap();
     let uri = path("data/fashion-mnist/embeddings.parquet").display().to_string();
-    let (_, said) = ends_with(&prosampler(dir.path(), &["init", &uri]), 1);
+    let (_, said) = ends_with(&prosampler(dir.path(), &["init", &uri]), 8);
     assert!(said.contains("pipeline.toml") && said.contains("--out"), "{said}");
     assert_eq!(fs::read_to_string(dir.path().join("pipeline.toml")).unwrap(), "mine");
 }
@@ -105,7 +105,7 @@ fn nothing_to_embed_is_said() {
     let rows =
         prosampler::arrow::array::RecordBatch::try_from_iter([("n", std::sync::Arc::new(numbers) as _)]).unwrap();
     write_arrow(&dir, &rows);
-    let (_, said) = ends_with(&prosampler(dir.path(), &["init", "rows.arrow"]), 1);
+    let (_, said) = ends_with(&prosampler(dir.path(), &["init", "rows.arrow"]), 2);
     assert!(said.contains("no column is a text") && said.contains("prosampler inspect"), "{said}");
     assert!(!dir.path().join("pipeline.toml").exists());
 }

@@ -1,57 +1,12 @@
 //! The command's exit statuses, how it takes signals and closed pipes, and which files it never overwrites.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
-use prosampler::arrow::array::{ArrayRef, FixedSizeListArray, RecordBatch, UInt32Array};
-use prosampler::arrow::datatypes::Float32Type;
-use tempfile::TempDir;
-
-use crate::support::{assert_says, path, vectors, write_parquet};
-
-const SAMPLES: usize = 200;
-
-/// A folder with vectors and a pipeline file over them, to which `more` is added.
-fn pipeline(more: &str) -> TempDir {
-    let dir = TempDir::new().unwrap();
-    let numbers: ArrayRef = Arc::new(UInt32Array::from_iter_values(0..SAMPLES as u32));
-    // All numbers are above zero, so that all similarities are.
-    let vectors = vectors(SAMPLES, 8, 10, 3);
-    let vectors = vectors.chunks(8).map(|vector| Some(vector.iter().map(|x| Some(x.abs())).collect::<Vec<_>>()));
-    let vectors: ArrayRef = Arc::new(FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>(vectors, 8));
-    let rows = RecordBatch::try_from_iter([("n", numbers), ("v", vectors)]).unwrap();
-    write_parquet(&dir.path().join("rows.parquet"), &rows, 100);
-    let text = format!(
-        "source.uri = 'rows.parquet'\nencode = {{ feature = 'vector', column = 'v' }}\n\
-         graph = {{ candidates = 40, neighbors = 8 }}\nwalk.batch_size = 16\n{more}\n"
-    );
-    fs::write(dir.path().join("p.toml"), text).unwrap();
-    dir
-}
-
-fn command(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_prosampler"));
-    command.current_dir(dir);
-    command
-}
-
-fn prosampler(dir: &Path, arguments: &[&str]) -> Output {
-    command(dir).args(arguments).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-#[track_caller]
-fn ends_with(output: &Output, status: i32, parts: &[&str]) {
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(status), "{said}");
-    assert_says(&said, parts);
-    assert!(!said.contains("panicked"), "{said}");
-}
+use crate::support::command::{command, ends_with, pipeline, prosampler, text};
+use crate::support::{assert_says, path};
 
 #[test]
 fn no_mini_batch_at_all_is_a_failure_with_a_status_of_its_own() {
@@ -68,7 +23,7 @@ fn no_mini_batch_at_all_is_a_failure_with_a_status_of_its_own() {
         let set = set.iter().flat_map(|set| ["--set", set]);
         let arguments: Vec<_> = ["run", "p.toml"].into_iter().chain(set).collect();
         let output = prosampler(dir.path(), &arguments);
-        let status = if says == ["guards.max_relative_to_positive"] { 1 } else { 3 };
+        let status = if says == ["guards.max_relative_to_positive"] { 4 } else { 3 };
         ends_with(&output, status, says);
         assert!(!text(&output.stdout).contains("mini-batches of"), "{}", text(&output.stdout));
     }
@@ -101,15 +56,15 @@ fn a_full_disk_is_an_error_that_names_the_place() {
     let dir = pipeline("");
     let full = || Stdio::from(fs::File::create("/dev/full").unwrap());
     let output = command(dir.path()).args(["run", "p.toml"]).stdout(full()).output().unwrap();
-    ends_with(&output, 1, &["cannot write to `standard output`", "No space left"]);
+    ends_with(&output, 8, &["cannot write to `standard output`", "No space left"]);
     let output = prosampler(dir.path(), &["run", "p.toml", "-o", "/dev/full"]);
-    ends_with(&output, 1, &["cannot write `/dev/full`", "No space left"]);
+    ends_with(&output, 8, &["cannot write `/dev/full`", "No space left"]);
     let output = command(dir.path()).args(["run", "p.toml"]).stderr(full()).output().unwrap();
     ends_with(&output, 0, &[]);
 
     let limited = format!("ulimit -f 4; exec {} run p.toml --set store.cache_dir=c", env!("CARGO_BIN_EXE_prosampler"));
     let output = Command::new("sh").current_dir(dir.path()).args(["-c", &limited]).output().unwrap();
-    ends_with(&output, 1, &["File too large", "c/"]);
+    ends_with(&output, 8, &["File too large", "c/"]);
 }
 
 /// The output is checked before anything is read or embedded: this model does not exist, and no error names it.
@@ -118,22 +73,24 @@ fn the_output_is_checked_first() {
     let dir = pipeline("");
     let cases: [(&str, &[&str]); 4] = [
         ("no/where.arrows", &["cannot create `no/where.arrows`", "there is no folder `no`"]),
+        ("no/where.parquet", &["cannot create `no/where.parquet`", "there is no folder `no`"]),
         (".", &["cannot create `.`"]),
-        ("-", &["cannot create `-`", "/dev/stdout"]),
         ("p.toml/x", &["cannot create `p.toml/x`", "there is no folder `p.toml`"]),
     ];
     for (name, says) in cases {
         let output = prosampler(dir.path(), &["run", "p.toml", "-o", name, "--set", "source.uri=gone.parquet"]);
-        ends_with(&output, 1, says);
+        ends_with(&output, 8, says);
     }
-    let output = prosampler(dir.path(), &["run", "p.toml", "-o", "new.arrows", "--set", "source.uri=gone.parquet"]);
-    ends_with(&output, 1, &["no such file: `gone.parquet`"]);
-    assert!(!dir.path().join("new.arrows").exists(), "nothing is left of a run that did not begin");
+    for name in ["new.arrows", "new.parquet"] {
+        let output = prosampler(dir.path(), &["run", "p.toml", "-o", name, "--set", "source.uri=gone.parquet"]);
+        ends_with(&output, 5, &["no such file: `gone.parquet`"]);
+        assert!(!dir.path().join(name).exists(), "nothing is left of a run that did not begin");
+    }
     fs::write(dir.path().join("old.arrows"), "of an earlier run").unwrap();
     prosampler(dir.path(), &["run", "p.toml", "-o", "old.arrows", "--set", "source.uri=gone.parquet"]);
     assert_eq!(fs::read(dir.path().join("old.arrows")).unwrap(), b"of an earlier run");
     let output = prosampler(dir.path(), &["run", "p.toml", "--state", "no/s.json", "--set", "checkpoint.dir=c"]);
-    ends_with(&output, 1, &["cannot write `no/s.json`"]);
+    ends_with(&output, 8, &["cannot write `no/s.json`"]);
 }
 
 #[test]
@@ -168,13 +125,34 @@ fn the_output_never_overwrites_what_the_run_reads() {
     for (name, set, says) in cases {
         let set = set.iter().flat_map(|set| ["--set", set]);
         let arguments: Vec<_> = ["run", "p.toml", "-o", name].into_iter().chain(set).collect();
-        ends_with(&prosampler(dir.path(), &arguments), 1, &["--output", name, says, "name another file"]);
+        ends_with(&prosampler(dir.path(), &arguments), 2, &["--output", name, says, "name another file"]);
         assert!(contents() == before, "{name}");
     }
     assert_eq!(fs::read_dir(file("data")).unwrap().count(), 1, "no file was left there");
     // A file beside the data with a name of its own may be written.
     let output = prosampler(dir.path(), &["run", "p.toml", "-o", "data/_new.arrows", "--set", "source.uri=data"]);
     ends_with(&output, 0, &[]);
+}
+
+/// The first run that somebody ends early should be the last one that cannot be continued.
+#[cfg(unix)]
+#[test]
+fn a_run_without_a_state_says_how_to_start_one_that_can_be_continued() {
+    for (more, added) in [("", " --set checkpoint.dir=checkpoints\n"), ("checkpoint.dir = 'c'", " run.json\n")] {
+        let dir = pipeline(more);
+        let arguments = ["run", "p.toml", "--json", "--step-ms", "300"];
+        let mut child =
+            command(dir.path()).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // Once there is a line, the run is under way.
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        lines.next().unwrap().unwrap();
+        // SAFETY: a plain system call, on our own child.
+        assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGINT) }, 0);
+        let last = lines.map(Result::unwrap).last().unwrap();
+        assert!(last.contains(r#""type":"summary","ending":"interrupted""#), "{last}");
+        let output = child.wait_with_output().unwrap();
+        ends_with(&output, 130, &["cannot be continued", "run p.toml --json --step-ms 300 --state run.json", added]);
+    }
 }
 
 #[cfg(unix)]
@@ -191,9 +169,12 @@ fn signals_end_a_run_in_order_and_show_in_its_status() {
         // SAFETY: a plain system call, on our own child.
         assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
         let output = child.wait_with_output().unwrap();
-        ends_with(&output, status, &[]);
+        ends_with(&output, status, &["to continue, type\n"]);
         assert!(text(&output.stdout).contains("interrupted after"), "{}", text(&output.stdout));
-        let rest = prosampler(dir.path(), &[&arguments[..7], &["0"]].concat());
+        // What is told to type continues the run.
+        let said = text(&output.stderr);
+        let told = said.split_once("to continue, type\n").unwrap().1.lines().next().unwrap();
+        let rest = Command::new("sh").current_dir(dir.path()).args(["-c", told]).output().unwrap();
         ends_with(&rest, 0, &[]);
         // A job queue that starts the command once more must learn that the run is complete.
         let again = prosampler(dir.path(), &[&arguments[..7], &["0"]].concat());
@@ -248,12 +229,36 @@ fn paths_need_not_be_utf8() {
     ends_with(&output, 2, &["UTF-8"]);
 }
 
+/// A script can tell what is to be mended without reading the error.
+#[test]
+fn each_cause_has_a_status() {
+    let dir = pipeline("");
+    fs::write(dir.path().join("damaged.json"), "{").unwrap();
+    let state: &[&str] = &["--set", "checkpoint.dir=c", "--state"];
+    let cases: [(i32, &[&str], &str); 11] = [
+        (2, &["--json", "-o", "-"], "--output"),
+        (2, &["--quiet", "-v"], "--verbose"),
+        (3, &["--set", "walk.batch_size=500"], "walk.batch_size"),
+        (4, &["--set", "graph.neighbours=5"], "did you mean `neighbors`?"),
+        (4, &["--set", "source.filter=n <"], "filter"),
+        (4, &["--state", "s.json"], "checkpoint.dir"),
+        (5, &["--set", "source.uri=gone.parquet"], "gone.parquet"),
+        (5, &["--column", "w"], "column `w`"),
+        (6, &["--set", "encode.feature=text", "--set", "encode.column=n", "--model", "rows.parquet"], "rows.parquet"),
+        (7, &[state, &["damaged.json"]].concat(), "damaged.json"),
+        (8, &["--output", "no/where.arrows"], "no/where.arrows"),
+    ];
+    for (status, arguments, says) in cases {
+        ends_with(&prosampler(dir.path(), &[&["run", "p.toml"], arguments].concat()), status, &[says]);
+    }
+}
+
 #[test]
 fn a_file_that_is_not_a_pipeline_is_named() {
     let dir = pipeline("");
-    ends_with(&prosampler(dir.path(), &["run", "."]), 1, &["`.`", "pipeline file"]);
-    ends_with(&prosampler(dir.path(), &["run", "rows.parquet"]), 1, &["rows.parquet", "is no text"]);
-    ends_with(&prosampler(dir.path(), &["run", "gone.toml"]), 1, &["no such file: `gone.toml`"]);
+    ends_with(&prosampler(dir.path(), &["run", "."]), 4, &["`.`", "pipeline file"]);
+    ends_with(&prosampler(dir.path(), &["run", "rows.parquet"]), 4, &["rows.parquet", "is no text"]);
+    ends_with(&prosampler(dir.path(), &["run", "gone.toml"]), 5, &["no such file: `gone.toml`"]);
     ends_with(&prosampler(dir.path(), &["run"]), 2, &["PIPELINE"]);
 }
 
@@ -263,7 +268,7 @@ fn exit_statuses_are_documented() {
     let dir = pipeline("");
     let help = text(&prosampler(dir.path(), &["run", "--help"]).stdout);
     let page = fs::read_to_string(path("docs/command.md")).unwrap();
-    for status in [0, 1, 2, 3, 130, 141, 143] {
+    for status in [0, 1, 2, 3, 4, 5, 6, 7, 8, 130, 141, 143] {
         assert!(help.contains(&format!("\n  {status:<5}")), "{status}: {help}");
         assert!(page.contains(&format!("| {status} |")), "{status}");
     }

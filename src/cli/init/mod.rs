@@ -23,6 +23,7 @@ use crate::store::decoded_schema;
 use crate::{Error, Fault, Faults, Result};
 
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Init {
     /// Files, folders or shell patterns, as `source.uri` takes them.
     #[arg(required = true)]
@@ -49,7 +50,7 @@ impl Init {
         let rows = first_rows(source.as_ref()).await?;
         let inputs = self.model.as_deref().map(model_inputs).transpose()?;
         let guess = guess(&rows.schema(), &rows, inputs.as_deref())
-            .map_err(|message| Faults::one("the command line", Fault::new("URI", message)))?;
+            .map_err(|message| Faults::one(Faults::COMMAND_LINE, Fault::new("URI", message)))?;
 
         let uri = self.uri.iter().map(|uri| self.from_out(uri)).collect::<Result<Vec<_>>>()?;
         let model = self.model.as_ref().map(|model| self.from_out(&model.to_string_lossy())).transpose()?;
@@ -128,3 +129,9 @@ async fn first_rows(source: &dyn Source) -> Result<RecordBatch> {
 
 /// How many rows are looked at, about.
 const LOOKED_AT: usize = 2000;
+
+/// What `--help` ends with.
+const EXAMPLES: &str = "\
+Examples:
+  prosampler init data/wordnet/glosses.parquet --model data/models/gloss-encoder/model.onnx --out glosses.toml
+  prosampler init data/fashion-mnist/embeddings.parquet";

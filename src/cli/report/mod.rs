@@ -12,14 +12,15 @@ use clap::Args;
 use futures::{Stream, TryStreamExt};
 use serde::Serialize;
 
-use super::ending::{Ending, early_end};
+use super::ending::{EXIT_CODES, Ending, early_end};
 use super::out::unfinished;
-use super::progress::{StageBars, mini_batch_bar};
+use super::progress::{MiniBatchProgress, StageBars};
 use crate::config::{CheckpointConfig, PipelineConfig};
 use crate::report::{Report as Facts, Seen};
 use crate::{Error, MiniBatchStream, Pipeline, Progress, Result, Stage};
 
 #[derive(Debug, Args)]
+#[command(after_help = format!("{EXIT_CODES}\n\n{EXAMPLES}"))]
 pub(super) struct Report {
     /// The pipeline file.
     pipeline: PathBuf,
@@ -133,7 +134,7 @@ impl Report {
     /// Takes mini-batches until there are enough, the stream ends, or the user ends it.
     async fn consume(&self, stream: &mut MiniBatchStream) -> Result<(Seen, Course, Ending)> {
         let wanted = stream.size_hint().1.unwrap_or(usize::MAX).min(self.mini_batches);
-        let bar = mini_batch_bar(wanted as u64);
+        let mut progress = MiniBatchProgress::new(Some(wanted as u64), false);
         let mut seen = Seen::default();
         let mut waits: Vec<Duration> = Vec::new();
         let mut samples = 0;
@@ -154,9 +155,9 @@ impl Report {
             waits.push(asked.elapsed());
             samples += mini_batch.ids.len();
             seen.add(&mini_batch, stream.snapshot());
-            bar.inc(1);
+            progress.advance(stream.handle().progress());
         }
-        bar.finish_and_clear();
+        progress.finish();
         let streaming_seconds = begun.elapsed().as_secs_f64();
         waits.sort_unstable();
         let ms = |wait: Option<&Duration>| wait.map_or(0.0, |wait| wait.as_secs_f64() * 1e3);
@@ -211,3 +212,9 @@ fn peak_memory() -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
+
+/// What `--help` ends with.
+const EXAMPLES: &str = "\
+Examples:
+  prosampler report pipelines/molecules.toml --out molecules.html
+  prosampler report pipelines/text.toml --mini-batches 200 --json";

@@ -100,6 +100,24 @@ impl Kernel {
         self.simd
     }
 
+    /// Returns the precision and the instructions, such as `i8 by AVX-512`.
+    #[cfg(feature = "cli")]
+    pub fn name(self) -> String {
+        let format = match self.format {
+            Format::F32 => "f32",
+            Format::Bf16 => "bf16",
+            Format::I8 => "i8",
+        };
+        let simd = match self.simd {
+            #[cfg(target_arch = "x86_64")]
+            SimdLevel::Avx512 => "AVX-512",
+            #[cfg(target_arch = "x86_64")]
+            SimdLevel::Avx2 => "AVX2",
+            SimdLevel::Portable => "portable loops",
+        };
+        format!("{format} by {simd}")
+    }
+
     /// Whether scores are similarities up to the rounding of f32; if not, the best must be scored again.
     pub fn is_exact(self) -> bool {
         self.format == Format::F32

@@ -1,5 +1,6 @@
 //! What several tests need.
 
+pub mod command;
 mod encoder;
 pub mod refresh;
 

@@ -179,7 +179,8 @@ impl Target for StateFile {
             _ if said.contains("panicked") => Outcome::Fault(format!("it panics: {said}")),
             Some(0) if found == self.begun.whole[STEP..] => Outcome::Right,
             Some(0) => Outcome::Fault(format!("{} mini-batches, others than without damage", found.len())),
-            Some(1) if said.contains("run.json") => Outcome::Refused,
+            // A state that cannot be resumed.
+            Some(7) if said.contains("run.json") => Outcome::Refused,
             code => Outcome::Fault(format!("status {code:?}, and run.json is not named: {said}")),
         }
     }
