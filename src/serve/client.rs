@@ -101,7 +101,7 @@ impl RemoteStream {
             ticket,
             prefetch: options.prefetch as u64,
             received: state.clone(),
-            taken: state.step,
+            taken: state.next_step(),
             taken_steps,
             retries,
         };
