@@ -57,6 +57,11 @@ class _Adapter:
         if (rank is None) != (world_size is None):
             raise ValueError("give rank and world_size together, or neither")
         given = None if rank is None or world_size is None else (rank, world_size)
+        if isinstance(pipeline, Sampler):
+            raise TypeError(
+                "a sampler was given in place of a pipeline, as Lightning does to share out samples; give its Trainer "
+                "use_distributed_sampler=False, since the run shares out mini-batches"
+            )
         if not isinstance(pipeline, Pipeline):
             pipeline = Pipeline(pipeline, **settings)
         elif settings:

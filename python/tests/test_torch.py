@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 from conftest import SMALL, VECTORS, vectors
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 import prosampler
@@ -275,6 +275,12 @@ def test_two_processes_swap_graphs_at_the_same_step(glosses, tiny_folder, tmp_pa
     # A refresh at steps 5 and 10, each used one step later.
     assert [versions for _, *versions in one] == [[1, 1]] * 6 + [[2, 2]] * 5 + [[3, 3]] * 5
     assert sorted(i for ids, *_ in one + two for i in ids) == list(range(512))
+
+
+def test_lightning_is_told_not_to_share_out_samples():
+    with pytest.raises(TypeError, match="use_distributed_sampler=False"):
+        # As it makes a new one of a loader's.
+        HardNegativeBatchSampler(SequentialSampler(range(1000)), batch_size=32, drop_last=False)
 
 
 def test_the_rank_is_asked_for_when_the_stream_starts(table, monkeypatch):

@@ -131,7 +131,7 @@ impl RemoteHandle {
     }
 }
 
-/// The answer of a server that may still embed; the log says for whom it is waited.
+/// The answer of a server that may still embed; the log says what is waited for.
 ///
 /// There is no limit: where the server is gone, the connection ends within 40 s.
 pub(super) async fn answer<T>(uri: &str, answer: impl Future<Output = T>) -> T {
