@@ -23,27 +23,28 @@ class Agreement:
     Ranks that draw different mini-batches would train on some samples twice and on others never, without any other
     sign. The first mini-batch is compared, and then that of every hundredth step, over a process group of its own (a
     few bytes, on the CPU). Nothing is compared unless ``torch.distributed`` has as many ranks as the sampler.
-
-    Args:
-        world_size: how many ranks share a mini-batch.
     """
 
-    def __init__(self, world_size: int) -> None:
-        self._world_size = world_size
+    def __init__(self) -> None:
         self._group: Any = None
 
-    def check(self, mini_batch: MiniBatch) -> None:
-        """Takes part in the comparison if one is due, which all ranks must do. Raises ``RankError`` on all of them."""
+    def check(self, mini_batch: MiniBatch, world_size: int) -> None:
+        """Takes part in the comparison if one is due, which all ranks must do. Raises ``RankError`` on all of them.
+
+        Args:
+            mini_batch: the one that this rank has drawn.
+            world_size: how many ranks share it.
+        """
         if self._group is not None and mini_batch.step % _EVERY > 0:
             return
         if not (distributed.is_available() and distributed.is_initialized()):
             return
-        if self._world_size == 1 or distributed.get_world_size() != self._world_size:
+        if world_size == 1 or distributed.get_world_size() != world_size:
             return
         if self._group is None:
             # The trainer's own group may be of GPUs that are not chosen yet.
             self._group = distributed.new_group(backend="gloo")
-        drawn: list[Any] = [None] * self._world_size
+        drawn: list[Any] = [None] * world_size
         mine = Drawn(mini_batch.step, mini_batch.graph_version, mini_batch.digest)
         distributed.all_gather_object(drawn, mine, group=self._group)
         if message := difference(drawn):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ._prosampler import MiniBatch
-from .errors import StateError
+from .errors import RankError, StateError
 from .handle import RefreshHandle
 from .pipeline import Pipeline
 from .stream import Stream
@@ -20,23 +20,24 @@ class Epochs:
 
     Args:
         pipeline: what to start.
-        rank, world_size: which share of every mini-batch this process takes.
+        ranks: gives this process's rank, and how many ranks share every mini-batch; asked when the stream starts.
         progress: whether the start shows bars; by default in a terminal and in a notebook.
-        check: called with each mini-batch that is taken, those that are passed over too.
+        check: called with each mini-batch that is taken, those that are passed over too, and the number of ranks.
     """
 
     def __init__(
         self,
         pipeline: Pipeline,
-        rank: int,
-        world_size: int,
+        ranks: Callable[[], tuple[int, int]],
         *,
         progress: bool | None = None,
-        check: Callable[[MiniBatch], None] | None = None,
+        check: Callable[[MiniBatch, int], None] | None = None,
     ) -> None:
-        self.pipeline = pipeline.for_trainer(rank, world_size)
+        self.pipeline = pipeline.for_trainer(*ranks())
         self.training: Training | None = None
         """What the trainer has done with its mini-batches, if a callback follows it."""
+        self._ranks = ranks
+        self._share: tuple[int, int] | None = None
         self._progress = progress
         self._check = check
         self._stream: Stream | None = None
@@ -66,8 +67,17 @@ class Epochs:
         self._stream = self.stream
 
     def _open(self, state: Mapping[str, Any] | None) -> Stream:
-        pipeline = self.pipeline if state is None else self.pipeline.resumed(state)
-        return pipeline.start(progress=self._progress)
+        # Trainers may say only when they begin which process this is.
+        share = self._ranks()
+        pipeline = self.pipeline.for_trainer(*share)
+        stream = (pipeline if state is None else pipeline.resumed(state)).start(progress=self._progress)
+        self._share = share
+        return stream
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """This process's rank, and how many there are: those that the stream started with, once it has."""
+        return self._ranks() if self._share is None else self._share
 
     @property
     def handle(self) -> RefreshHandle:
@@ -100,6 +110,12 @@ class Epochs:
 
     def __iter__(self) -> Iterator[MiniBatch]:
         # A generator, so nothing happens before the first mini-batch is asked for.
+        now, then = self._ranks(), self.share
+        if now[1] > then[1]:
+            raise RankError(
+                f"the stream started as rank {then[0]} of {then[1]}, and the process is rank {now[0]} of {now[1]} now; "
+                "use the sampler first when all processes have joined, or give it rank and world_size"
+            )
         goes_on = self._continues and self._within and self._target <= self._epoch
         self._continues = False
         if self.training is not None:
@@ -124,7 +140,7 @@ class Epochs:
         if self.stream.next_epoch() == self._epoch:
             mini_batch = next(self.stream)
             if self._check is not None:
-                self._check(mini_batch)
+                self._check(mini_batch, self.share[1])
             return mini_batch
         self._within = False
         return None
@@ -178,5 +194,5 @@ class Epochs:
         """Ends the stream and its threads."""
         if self._stream is not None:
             self._stream.close()
-            self._stream = None
+            self._stream = self._share = None
         self._is_provisional = False

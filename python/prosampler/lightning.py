@@ -18,6 +18,8 @@ class RefreshCallback(lightning.Callback):  # type: ignore[misc]
       the mini-batches of a training that was never stopped.
     - Numbers on the mini-batches are logged by ``log_dict``: see ``EncoderRefresh.log``.
 
+    With several processes, give the trainer ``use_distributed_sampler=False``: the run shares out mini-batches itself.
+
     Args:
         run: a sampler or data set whose graph is to be refreshed, and whose stream has not started.
         model: the encoder, which is often a part of the module that the trainer has.
@@ -39,6 +41,11 @@ class RefreshCallback(lightning.Callback):  # type: ignore[misc]
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Called by the trainer before the first mini-batch."""
         self.core.set_read_ahead(1 + read_ahead(trainer.train_dataloader))
+        loop = trainer.fit_loop.epoch_loop
+        if loop.restarting and loop.batch_progress.current.completed >= trainer.num_training_batches:
+            # Saved after an epoch's end. Lightning would add one step to that epoch, and then begin the next one.
+            for progress in (loop.batch_progress, loop.scheduler_progress, loop.automatic_optimization.optim_progress):
+                progress.reset_on_run()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any, **__: Any) -> None:
         """Called by the trainer after each mini-batch."""

@@ -135,6 +135,7 @@ class Pipeline:
             try:
                 while not raw.poll_start(TICK):
                     bars.show(raw.progress())
+                    log()
                 bars.show(raw.progress())
             except BaseException:
                 raw.close(0.0)
@@ -150,6 +151,7 @@ class Pipeline:
             try:
                 while not raw.poll_start(0.0):
                     bars.show(raw.progress())
+                    log()
                     await asyncio.sleep(TICK)
                 bars.show(raw.progress())
             except BaseException:

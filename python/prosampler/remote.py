@@ -27,7 +27,8 @@ def connect(
     """Takes a rank's place in the run of ``prosampler serve``, and returns its mini-batches.
 
     The stream is like that of ``Pipeline.start``, and ``close`` ends the connection, not the run. A connection that
-    breaks is made again for about a minute, and nothing is lost or repeated.
+    breaks is made again for about a minute, and nothing is lost or repeated. A server that still embeds is waited for,
+    as long as it is there.
 
     Args:
         uri: ``http://HOST:PORT``, or ``https://`` with TLS.
@@ -91,7 +92,7 @@ class RemotePipeline(Pipeline):
         self._known: tuple[int, bool, int] | None = None
 
     def _served(self) -> tuple[int, bool, int]:
-        """What the server says of its run, asked for once."""
+        """What the server says of its run, asked for once; a server that still embeds is waited for."""
         if self._known is None:
             self._known = _prosampler.served(self._uri, token=self._token, ca_certificate=self._ca_certificate)
         return self._known

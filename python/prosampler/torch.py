@@ -8,6 +8,7 @@ workers, which fetch the rows of its indices.
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,6 +37,10 @@ def rank_and_world_size() -> tuple[int, int]:
     return 0, 1
 
 
+def _share(given: tuple[int, int] | None) -> tuple[int, int]:
+    return given or rank_and_world_size()
+
+
 class _Adapter:
     """What both adapters share: epochs of one stream, with the ranks of the trainer."""
 
@@ -51,8 +56,12 @@ class _Adapter:
     ) -> None:
         if (rank is None) != (world_size is None):
             raise ValueError("give rank and world_size together, or neither")
-        found = rank_and_world_size() if rank is None or world_size is None else (rank, world_size)
-        self.rank, self.world_size = found
+        given = None if rank is None or world_size is None else (rank, world_size)
+        if isinstance(pipeline, Sampler):
+            raise TypeError(
+                "a sampler was given in place of a pipeline, as Lightning does to share out samples; give its Trainer "
+                "use_distributed_sampler=False, since the run shares out mini-batches"
+            )
         if not isinstance(pipeline, Pipeline):
             pipeline = Pipeline(pipeline, **settings)
         elif settings:
@@ -61,8 +70,18 @@ class _Adapter:
         self.batch_size = pipeline.batch_size
         """Samples in a mini-batch, over all ranks."""
         self.drop_last = pipeline.drop_last
-        self.epochs = Epochs(pipeline, *found, progress=progress, check=Agreement(self.world_size).check)
+        self.epochs = Epochs(pipeline, partial(_share, given), progress=progress, check=Agreement().check)
         """The stream, taken epoch by epoch; for callbacks."""
+
+    @property
+    def rank(self) -> int:
+        """This process, from 0."""
+        return self.epochs.share[0]
+
+    @property
+    def world_size(self) -> int:
+        """How many processes share every mini-batch."""
+        return self.epochs.share[1]
 
     @property
     def handle(self) -> RefreshHandle:
@@ -121,7 +140,8 @@ class HardNegativeBatchSampler(_Adapter, Sampler[list[int]]):
     Args:
         pipeline: a ``Pipeline``, or what makes one: a pipeline file or a dict, and ``settings``. If only indices are
             needed, ``source.columns`` may be just the encoder's column.
-        rank, world_size: this process's share; by default from ``torch.distributed`` or Accelerate.
+        rank, world_size: this process's share; by default from ``torch.distributed`` or Accelerate, when the stream
+            starts.
         progress: whether the start shows bars; by default in a terminal and in a notebook.
         settings: as for ``Pipeline``.
     """
@@ -143,7 +163,8 @@ class HardNegativeDataset(_Adapter, IterableDataset[Any]):
     Args:
         pipeline: a ``Pipeline``, or what makes one: a pipeline file or a dict, and ``settings``.
         transform: makes an item of a mini-batch; by default ``to_torch()``, its columns by name.
-        rank, world_size: this process's share; by default from ``torch.distributed`` or Accelerate.
+        rank, world_size: this process's share; by default from ``torch.distributed`` or Accelerate, when the stream
+            starts.
         progress: whether the start shows bars; by default in a terminal and in a notebook.
         settings: as for ``Pipeline``.
     """

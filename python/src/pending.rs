@@ -39,13 +39,14 @@ impl<T: Send + 'static> Pending<T> {
         }
     }
 
-    /// Waits until it is there.
+    /// Waits until it is there, and passes on what is logged meanwhile.
     pub fn wait(self, py: Python<'_>) -> PyResult<T> {
         loop {
             if let Some(value) = self.poll(py, TURN)? {
                 return Ok(value);
             }
             py.check_signals()?;
+            py.import("prosampler.stream")?.call_method0("log")?;
         }
     }
 }

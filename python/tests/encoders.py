@@ -31,6 +31,14 @@ class Encoder(torch.nn.Module):
         return {"loss": torch.nn.functional.cross_entropy(one @ two.T / 0.1, torch.arange(len(id)))}
 
 
+class Steady(Encoder):
+    """Learns the same whatever its mini-batches are, and so with any number of processes."""
+
+    def forward(self, id, vector):
+        self.seen.append(id.tolist())
+        return {"loss": (self.linear.weight * torch.arange(128.0).sin().reshape(8, 16)).sum()}
+
+
 def export(model, path, **_):
     """What ``prosampler.export.export_model`` does, for an ``Encoder``."""
     weights = numpy_helper.from_array(model.linear.weight.detach().numpy().T.copy(), "weights")
@@ -44,7 +52,7 @@ def export(model, path, **_):
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    incoming = path.with_name(".incoming.onnx")
+    incoming = path.with_name(f".incoming-{os.getpid()}.onnx")
     onnx.save(made, incoming)
     os.replace(incoming, path)
     return path

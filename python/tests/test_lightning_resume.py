@@ -21,9 +21,9 @@ def quick_export(monkeypatch):
 
 
 class Module(lightning.LightningModule):
-    def __init__(self):
+    def __init__(self, kind):
         super().__init__()
-        self.encoder = Encoder()
+        self.encoder = kind()
         self.logged = []
 
     def on_train_batch_start(self, batch, batch_idx):
@@ -40,19 +40,23 @@ class Module(lightning.LightningModule):
         self.logged.append(dict(self.trainer.logged_metrics))
 
 
-def train(table, folder, steps, *, resume=None):
-    """Trains for so many steps, saves, and gives the samples of each mini-batch and what was logged."""
-    export(Encoder(), folder / "model.onnx")
+def train(table, folder, steps, *, kind=Encoder, resume=None, save=None, **options):
+    """Trains for so many steps, saves then unless told otherwise, and gives the module, which has noted all."""
+    export(kind(), folder / "model.onnx")
     pipeline = Pipeline(settings(folder, checkpoint={"dir": folder / "run"}, seed=5), data=table)
     sampler = HardNegativeBatchSampler(pipeline)
-    module = Module()
+    module = Module(kind)
     callback = RefreshCallback(sampler, module.encoder, folder / "model.onnx", every_steps=10)
-    save = ModelCheckpoint(folder, f"{steps}", every_n_train_steps=steps)
+    by_step = ModelCheckpoint(folder, f"{steps}", every_n_train_steps=steps)
+    savers = {None: [by_step], "epoch": [ModelCheckpoint(folder, "epoch", save_on_train_epoch_end=True)], "hand": []}
     trainer = lightning.Trainer(
-        max_steps=steps, accelerator="cpu", logger=False, enable_progress_bar=False,
-        enable_model_summary=False, default_root_dir=folder, callbacks=[callback, save],
+        accelerator="cpu", logger=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=folder, callbacks=[callback, *savers[save]],
+        enable_checkpointing=save != "hand", **{"max_steps": steps, **options},
     )  # fmt: skip
     trainer.fit(module, DataLoader(Rows(table), batch_sampler=sampler), ckpt_path=resume)
+    if save == "hand":
+        trainer.save_checkpoint(folder / "hand.ckpt")
     sampler.close()
     return module
 
@@ -71,6 +75,22 @@ def test_lightning_resumes_exactly(table, tmp_path, uninterrupted, stop):
     assert train(table, tmp_path, stop).encoder.seen == uninterrupted[:stop]
     resumed = train(table, tmp_path, 3 * EPOCH, resume=tmp_path / f"{stop}.ckpt")
     assert resumed.encoder.seen == uninterrupted[stop:]
+
+
+# At an epoch's end Lightning begins an epoch of no steps, if it counts steps alone, and asks for another loader then.
+@pytest.mark.parametrize("save", ["hand", "epoch"])
+@pytest.mark.parametrize("limits", [{}, {"max_steps": -1, "max_epochs": 1}])
+def test_lightning_resumes_exactly_after_an_epoch(table, tmp_path, uninterrupted, save, limits):
+    train(table, tmp_path, EPOCH, save=save, **limits)
+    limits = {"max_steps": -1, "max_epochs": 3} if limits else {}
+    resumed = train(table, tmp_path, 3 * EPOCH, resume=tmp_path / f"{save}.ckpt", save="hand", **limits)
+    assert resumed.encoder.seen == uninterrupted[EPOCH:]
+
+
+def test_lightning_resumes_exactly_from_a_checkpoint_by_hand(table, tmp_path, uninterrupted):
+    train(table, tmp_path, 9, save="hand")
+    resumed = train(table, tmp_path, 3 * EPOCH, resume=tmp_path / "hand.ckpt", save="hand")
+    assert resumed.encoder.seen == uninterrupted[9:]
 
 
 def test_numbers_are_logged(table, tmp_path):

@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 import time
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -387,13 +388,65 @@ def test_two_ranks_go_back_together(table, serve, tmp_path):
         connect(server.uri, rank=0, world_size=2, state=state)
     for stream in streams:
         stream.close()
-    again = []
-    while len(again) < 2:
+    assert joined(rejoin(server, 2, state)) == expected[10:]
+
+
+def rejoin(server, world_size, state):
+    """The streams of all ranks, from a state."""
+    streams = []
+    while len(streams) < world_size:
         try:
-            again.append(connect(server.uri, rank=len(again), world_size=2, state=state))
+            streams.append(connect(server.uri, rank=len(streams), world_size=world_size, state=state))
         except prosampler.ServerError as error:
             # The server notices a little later that the others have left.
             assert "are connected" in str(error)
-    assert [a.ids + b.ids for a, b in zip(*again, strict=True)] == expected[10:]
-    for stream in again:
+    return streams
+
+
+def joined(streams):
+    """The mini-batches that are left, over all ranks."""
+    ids = [[*chain(*(mini_batch.ids for mini_batch in step))] for step in zip(*streams, strict=True)]
+    for stream in streams:
         stream.close()
+    return ids
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_stretch_is_left_out_for_all_ranks(table, serve, tmp_path, world_size):
+    settings = {"stream": {"world_size": world_size}, "checkpoint": {"dir": tmp_path}}
+    server = serve(pipeline(table, **settings))
+    streams = [connect(server.uri, rank=rank, world_size=world_size) for rank in range(world_size)]
+    for _ in range(10):
+        for stream in streams:
+            next(stream)
+    streams[0].keep()
+    kept = streams[0].state()
+    for stream in streams:
+        stream.close()
+    # Over the epoch's end, and over refreshes.
+    state = prosampler.skip(kept, 25)
+    streams = rejoin(server, world_size, state)
+    assert [stream.state() for stream in streams] == [state] * world_size
+    if world_size > 1:
+        with pytest.raises(prosampler.ServerError, match=r"leaves out 0 mini-batches.*ranks \[0\] are connected"):
+            connect(server.uri, rank=1, world_size=world_size, state=kept)
+    served = joined(streams)
+    server.close()
+    ranks = [
+        pipeline(table, stream={"world_size": world_size, "rank": rank}, checkpoint={"dir": tmp_path}).resumed(state)
+        for rank in range(world_size)
+    ]
+    local = joined([rank.start() for rank in ranks])
+    assert served == local == [mini_batch.ids for mini_batch in pipeline(table)][35:]
+
+
+def test_a_sampler_over_a_server_leaves_out_a_stretch(table, serve, tmp_path):
+    server = serve(pipeline(table, checkpoint={"dir": tmp_path}))
+    sampler = HardNegativeBatchSampler(RemotePipeline(server.uri))
+    items = iter(sampler)
+    for _ in range(10):
+        next(items)
+    sampler.keep()
+    sampler.load_state_dict(prosampler.skip(sampler.state_dict(), 7))
+    assert [*sampler, *sampler] == [mini_batch.ids for mini_batch in pipeline(table)][17:]
+    sampler.close()

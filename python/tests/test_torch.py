@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 from conftest import SMALL, VECTORS, vectors
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 import prosampler
@@ -275,6 +275,30 @@ def test_two_processes_swap_graphs_at_the_same_step(glosses, tiny_folder, tmp_pa
     # A refresh at steps 5 and 10, each used one step later.
     assert [versions for _, *versions in one] == [[1, 1]] * 6 + [[2, 2]] * 5 + [[3, 3]] * 5
     assert sorted(i for ids, *_ in one + two for i in ids) == list(range(512))
+
+
+def test_lightning_is_told_not_to_share_out_samples():
+    with pytest.raises(TypeError, match="use_distributed_sampler=False"):
+        # As it makes a new one of a loader's.
+        HardNegativeBatchSampler(SequentialSampler(range(1000)), batch_size=32, drop_last=False)
+
+
+def test_the_rank_is_asked_for_when_the_stream_starts(table, monkeypatch):
+    sampler = HardNegativeBatchSampler(pipeline(table))
+    early = HardNegativeBatchSampler(pipeline(table))
+    list(early)
+    assert (sampler.rank, sampler.world_size) == (0, 1)
+    # As a trainer has its processes join once it begins.
+    monkeypatch.setattr("prosampler.torch.rank_and_world_size", lambda: (1, 2))
+    assert [len(ids) for ids in sampler][:2] == [16, 16]
+    assert (sampler.rank, sampler.world_size) == (1, 2)
+    with pytest.raises(prosampler.RankError, match="started as rank 0 of 1, and the process is rank 1 of 2 now"):
+        list(early)
+    # Processes that leave change nothing.
+    monkeypatch.undo()
+    assert [len(ids) for ids in sampler][:2] == [16, 16]
+    early.close()
+    sampler.close()
 
 
 def test_the_rank_is_that_of_accelerate_where_it_is_in_use(monkeypatch):

@@ -27,17 +27,17 @@ class WithSampler(Trainer):
         return self.accelerator.prepare(DataLoader(self.train_dataset, batch_sampler=self.sampler))
 
 
-def train(table, folder, *, resume=None, accumulation=1, every_steps=10, reporters=(), walk=None, **arguments):
+def train(table, folder, *, kind=Encoder, resume=None, accumulation=1, every_steps=10, reporters=(), walk=None, **more):
     """Trains in a folder; gives the trainer after that, and the samples of each mini-batch."""
     run = {"checkpoint": {"dir": folder / "run"}, "walk": {**SMALL["walk"], **(walk or {})}, "seed": 5}
     pipeline = Pipeline(settings(folder, **run), data=table)
     sampler = AccelerateBatchSampler(pipeline)
-    model = Encoder()
+    model = kind()
     callback = RefreshCallback(sampler, model, folder / "model.onnx", every_steps=every_steps)
     args = TrainingArguments(
         str(folder / "out"), learning_rate=0.05, lr_scheduler_type="constant", report_to="none", use_cpu=True,
         disable_tqdm=True, remove_unused_columns=False, gradient_accumulation_steps=accumulation, logging_steps=5,
-        **arguments,
+        **more,
     )  # fmt: skip
     trainer = WithSampler(model, args, train_dataset=Rows(table), callbacks=[*reporters])
     callback.attach(trainer)

@@ -101,6 +101,12 @@ impl State {
         Self { skips: self.skips.saturating_add(mini_batches), ..self.clone() }.sealed()
     }
 
+    /// The step of the mini-batch that comes next.
+    #[cfg(feature = "serve")]
+    pub(crate) fn next_step(&self) -> u64 {
+        self.step.saturating_add(self.skips)
+    }
+
     /// The same state with its checksum, as trainers get it.
     pub(crate) fn sealed(&self) -> Self {
         Self { format: FORMAT, checksum: self.sum(), ..self.clone() }

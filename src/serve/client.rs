@@ -78,6 +78,8 @@ pub struct RemoteStream {
 impl RemoteStream {
     /// Takes a rank's place in the run of the server at `uri`, such as `http://127.0.0.1:8815`.
     ///
+    /// A server that still embeds is waited for as long as it is there.
+    ///
     /// # Errors
     /// [`Error::Server`](crate::Error::Server) if the server cannot be reached or refuses, with its reason;
     /// [`Error::Config`](crate::Error::Config) for options that are not possible;
@@ -101,7 +103,7 @@ impl RemoteStream {
             ticket,
             prefetch: options.prefetch as u64,
             received: state.clone(),
-            taken: state.step,
+            taken: state.next_step(),
             taken_steps,
             retries,
         };

@@ -14,7 +14,7 @@ use tonic::Status;
 use super::frames::status;
 use super::messages::{Hello, RunStatus, Ticket};
 use crate::checkpoint::State;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::pipeline::PipelineBuilder;
 use crate::refresh::RefreshHandle;
 use crate::stream::{MiniBatch, MiniBatchStream};
@@ -45,7 +45,7 @@ pub(super) struct Held {
 struct Run {
     /// `None` if it could not be started anew.
     stream: Option<MiniBatchStream>,
-    /// The mini-batches from step `state.step` on that some rank has not taken yet.
+    /// The mini-batches that follow `state` and that some rank has not taken yet.
     held: VecDeque<Arc<Held>>,
     /// The state before these.
     state: State,
@@ -85,8 +85,7 @@ impl Job {
         if let Some(dir) = &builder.config.checkpoint.dir
             && let Some(state) = State::newest_kept(dir)?
         {
-            refuse_skips(&state)?;
-            telemetry::run_restarted(state.step);
+            telemetry::run_restarted(&state);
             builder = builder.resume(state);
         }
         let stream = builder.for_all_ranks().start().await?;
@@ -108,13 +107,10 @@ impl Job {
             let message = format!("the ticket says rank {rank} of {world_size}; ranks are numbered from 0");
             return Err(Status::invalid_argument(message));
         }
-        if let Some(state) = &state {
-            refuse_skips(state).map_err(|error| status(&error))?;
-        }
         let mut run = self.run.lock().await;
         let at = match &state {
             Some(state) => run.step_of(state),
-            None => (run.state.step == 0 && run.ranks[rank].taken == 0).then_some(0),
+            None => (run.state.next_step() == 0 && run.ranks[rank].taken == 0).then_some(0),
         };
         let step = match (at, state) {
             (Some(step), _) => step,
@@ -150,14 +146,14 @@ impl Job {
         let others: Vec<_> =
             (0..self.world_size).filter(|&other| other != rank && run.ranks[other].connection.is_some()).collect();
         if !others.is_empty() {
+            let State { step, skips, .. } = state;
             return Err(Status::failed_precondition(format!(
-                "rank {rank} goes on from step {}, which is no longer held, and ranks {others:?} are connected; let \
-                 all ranks go on from one state, after the last of them has left",
-                state.step
+                "rank {rank} gives a state of step {step} that leaves out {skips} mini-batches, which is not held, and \
+                 ranks {others:?} are connected; let all ranks go on from one state, after the last of them has left"
             )));
         }
-        telemetry::run_restarted(state.step);
-        let step = state.step;
+        telemetry::run_restarted(&state);
+        let step = state.next_step();
         // The checkpoint folder is locked until the old run is gone.
         run.stream = None;
         match (self.make)().for_all_ranks().resume(state).start().await {
@@ -201,7 +197,7 @@ impl Job {
 impl Run {
     fn new(stream: MiniBatchStream, world_size: usize) -> Self {
         let state = stream.state();
-        let ranks = vec![Rank { taken: state.step, connection: None }; world_size];
+        let ranks = vec![Rank { taken: state.next_step(), connection: None }; world_size];
         let stream = Some(stream);
         Self { stream, held: VecDeque::new(), state, ranks, connections: 0, failure: None }
     }
@@ -214,15 +210,15 @@ impl Run {
         Status::failed_precondition(self.failure.clone().unwrap_or_else(|| "the run has ended".to_owned()))
     }
 
-    /// The step of a state, if what follows it is held or comes next.
+    /// The step that follows a state, if it is held or comes next.
     fn step_of(&self, state: &State) -> Option<u64> {
         let states = std::iter::once(&self.state).chain(self.held.iter().map(|held| &held.state));
-        states.into_iter().find(|known| *known == state).map(|known| known.step)
+        states.into_iter().find(|known| *known == state).map(State::next_step)
     }
 
     /// The state before `step`, which is held or comes next.
     fn state_at(&self, step: u64) -> State {
-        let before = (step - self.state.step) as usize;
+        let before = (step - self.state.next_step()) as usize;
         before.checked_sub(1).map_or_else(|| self.state.clone(), |last| self.held[last].state.clone())
     }
 
@@ -230,7 +226,7 @@ impl Run {
     fn release(&mut self) -> bool {
         let taken = self.ranks.iter().map(|rank| rank.taken).min().unwrap_or(0);
         let mut released = false;
-        while self.state.step < taken
+        while self.state.next_step() < taken
             && let Some(held) = self.held.pop_front()
         {
             self.state = held.state.clone();
@@ -242,7 +238,7 @@ impl Run {
     /// The ranks that hold the others up.
     fn late(&self) -> Vec<usize> {
         let ranks = self.ranks.iter().enumerate();
-        ranks.filter(|(_, rank)| rank.taken == self.state.step).map(|(number, _)| number).collect()
+        ranks.filter(|(_, rank)| rank.taken == self.state.next_step()).map(|(number, _)| number).collect()
     }
 }
 
@@ -256,7 +252,7 @@ impl Seat {
             let late = {
                 let mut run = self.job.run.lock().await;
                 self.check(&run)?;
-                let ahead = (self.step - run.state.step) as usize;
+                let ahead = (self.step - run.state.next_step()) as usize;
                 if let Some(held) = run.held.get(ahead) {
                     return Ok(Some(held.clone()));
                 }
@@ -343,19 +339,6 @@ impl Drop for Seat {
             }
         });
     }
-}
-
-/// Refuses a state that leaves out a stretch: ranks would count its mini-batches as sent.
-fn refuse_skips(state: &State) -> Result<()> {
-    if state.skips == 0 {
-        return Ok(());
-    }
-    let reason = format!(
-        "the state leaves out {} mini-batches, which a server cannot; give it without them, or run the pipeline in the \
-         trainer's process",
-        state.skips
-    );
-    Err(Error::State { reason })
 }
 
 /// How long a rank waits for others before the log names them.

@@ -78,7 +78,7 @@ impl Pump {
             while let Ok(step) = self.taken_steps.try_recv() {
                 self.taken = step;
             }
-            let waiting = self.received.step - self.taken;
+            let waiting = self.received.next_step() - self.taken;
             match Session::open(&self.handle, &self.ticket, self.prefetch - waiting, self.taken).await {
                 Ok(session) => return Ok(session),
                 Err(status) => broken = status,

@@ -1,6 +1,8 @@
 //! A served run, and what can be asked of it.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, Field};
@@ -9,6 +11,7 @@ use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::de::DeserializeOwned;
+use tokio::time::{Instant, timeout};
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
@@ -19,6 +22,7 @@ use super::messages::{RefreshResult, RunStatus};
 use crate::checkpoint::State;
 use crate::error::{Cause, Error, Result};
 use crate::sample::SampleId;
+use crate::telemetry;
 
 /// Controls the refreshes of a served run, and takes vectors from the trainer. Cloning shares its connection.
 #[derive(Clone, Debug)]
@@ -82,12 +86,12 @@ impl RemoteHandle {
         answers.try_for_each(|_| async { Ok(()) }).await.map_err(|status| refused(&self.uri, status))
     }
 
-    /// How the run stands.
+    /// How the run stands. A server that still embeds is waited for as long as it is there.
     ///
     /// # Errors
     /// [`Error::Server`] with the server's reason.
     pub async fn status(&self) -> Result<RunStatus> {
-        self.ask("status", Vec::new()).await
+        answer(&self.uri, self.ask("status", Vec::new())).await
     }
 
     /// The neighbors of a sample in the newest graph with their similarities, most similar first.
@@ -127,6 +131,20 @@ impl RemoteHandle {
     }
 }
 
+/// The answer of a server that may still embed; the log says what is waited for.
+///
+/// There is no limit: where the server is gone, the connection ends within 40 s.
+pub(super) async fn answer<T>(uri: &str, answer: impl Future<Output = T>) -> T {
+    let began = Instant::now();
+    let mut answer = pin!(answer);
+    loop {
+        match timeout(SILENT, &mut answer).await {
+            Ok(answer) => return answer,
+            Err(_) => telemetry::server_silent(uri, began.elapsed().as_secs()),
+        }
+    }
+}
+
 pub(super) fn refused(uri: &str, status: Status) -> Error {
     Error::Server { uri: uri.to_owned(), reason: status.message().to_owned(), cause: Box::new(status) }
 }
@@ -137,3 +155,58 @@ pub(super) fn remote(uri: &str, action: &'static str, cause: Cause) -> Error {
 
 /// The most bytes that Flight and HTTP/2 add to a message.
 const FRAMING: usize = 1 << 10;
+/// How long a server says nothing before the log names it, each time.
+const SILENT: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+    use std::sync::Mutex;
+
+    use tracing::field::{Field, Visit};
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Metadata, Subscriber};
+
+    use super::*;
+
+    /// The fields of all events.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<String>>);
+
+    impl Subscriber for Log {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn event(&self, event: &Event<'_>) {
+            event.record(&mut self.clone());
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    impl Visit for Log {
+        fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+            self.0.lock().unwrap().push_str(&format!("{field}={value:?} "));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_server_is_waited_for_and_named() {
+        let log = Log::default();
+        let _guard = tracing::subscriber::set_default(log.clone());
+        let hour = async {
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            7
+        };
+        assert_eq!(answer("http://a", hour).await, 7);
+        let lines = log.0.lock().unwrap().clone();
+        for seconds in [30, 60, 3570] {
+            assert!(lines.contains(&format!("uri=\"http://a\" seconds={seconds} ")), "{lines}");
+        }
+    }
+}

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
 use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Identity, Server as Http, ServerTlsConfig};
 use tonic::{Request, Status};
@@ -35,17 +37,18 @@ use crate::telemetry;
 /// # }
 /// ```
 pub struct Server {
-    listener: TcpListener,
     address: SocketAddr,
     job: Arc<Job>,
-    http: Http,
-    options: ServeOptions,
+    /// Dropped, it ends the task.
+    end: oneshot::Sender<()>,
+    task: JoinSet<Result<(), tonic::transport::Error>>,
 }
 
 impl Server {
     /// Listens, then starts the pipeline that `make` returns, with `stream.world_size` ranks.
     ///
-    /// `make` is called again whenever the ranks go on from a state that is not held any more.
+    /// Clients that come before the pipeline has started wait for it, over a connection that is alive. `make` is called
+    /// again whenever the ranks go on from a state that is not held any more.
     ///
     /// # Errors
     /// [`Error::Config`] for options that are not safe or not possible; [`Error::Io`] for a certificate that cannot be
@@ -60,9 +63,14 @@ impl Server {
         let failed = |cause: std::io::Error| Error::System { action: "listen to the address", cause: cause.into() };
         let listener = TcpListener::bind(options.address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
+        let (started, job) = watch::channel(None);
+        let (end, ended) = oneshot::channel();
+        let mut task = JoinSet::new();
+        task.spawn(serve(listener, http, Service { job, options: options.clone() }, ended));
         let job = Arc::new(Job::start(Box::new(make), options.window).await?);
+        started.send_replace(Some(job.clone()));
         telemetry::serving(&address, options.token.is_some(), options.tls.is_some());
-        Ok(Self { listener, address, job, http, options })
+        Ok(Self { address, job, end, task })
     }
 
     /// Where it listens.
@@ -76,28 +84,40 @@ impl Server {
     /// # Errors
     /// [`Error::System`] if the system refuses further connections.
     pub async fn run(self, end: impl Future<Output = ()> + Send) -> Result<()> {
-        let Self { listener, job, mut http, options, .. } = self;
-        let failed = |cause: tonic::transport::Error| Error::System { action: "serve", cause: cause.into() };
-        let ending = job.clone();
-        let service = FlightServiceServer::new(Service { job, options: options.clone() })
-            .max_decoding_message_size(options.max_message_bytes)
-            .max_encoding_message_size(options.max_message_bytes + FRAMING);
-        let token = options.token.clone();
-        let service = InterceptedService::new(service, move |request| authorized(request, token.as_deref()));
-        let connections = Box::pin(accepted(listener, options.max_connections));
-        let (ended, mut has_ended) = tokio::sync::oneshot::channel::<()>();
+        let Self { job, end: ending, mut task, .. } = self;
         let end = async {
             end.await;
-            ending.end();
-            drop(ended);
-        };
-        let serving = http.add_service(service).serve_with_incoming_shutdown(connections, end);
-        tokio::select! {
-            served = serving => served.map_err(failed),
+            job.end();
+            drop(ending);
             // A connection that says nothing does not end by itself.
-            () = async { drop((&mut has_ended).await); tokio::time::sleep(LAST_WORDS).await } => Ok(()),
+            tokio::time::sleep(LAST_WORDS).await;
+        };
+        let failed = |cause| Error::System { action: "serve", cause };
+        tokio::select! {
+            served = task.join_next() => match served {
+                Some(Ok(Err(error))) => Err(failed(error.into())),
+                Some(Err(panic)) => Err(failed(panic.into())),
+                _ => Ok(()),
+            },
+            () = end => Ok(()),
         }
     }
+}
+
+/// Serves until `ended` is ready.
+async fn serve(
+    listener: TcpListener,
+    mut http: Http,
+    service: Service,
+    ended: oneshot::Receiver<()>,
+) -> Result<(), tonic::transport::Error> {
+    let options = service.options.clone();
+    let service = FlightServiceServer::new(service)
+        .max_decoding_message_size(options.max_message_bytes)
+        .max_encoding_message_size(options.max_message_bytes + FRAMING);
+    let service = InterceptedService::new(service, move |request| authorized(request, options.token.as_deref()));
+    let connections = Box::pin(accepted(listener, options.max_connections));
+    http.add_service(service).serve_with_incoming_shutdown(connections, async { drop(ended.await) }).await
 }
 
 fn http(tls_files: Option<&TlsFiles>) -> Result<Http> {

@@ -15,6 +15,7 @@ use arrow_flight::{
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::exchange;
@@ -27,8 +28,18 @@ use crate::sample::SampleId;
 
 #[derive(Clone)]
 pub(super) struct Service {
-    pub job: Arc<Job>,
+    /// `None` until the run has started.
+    pub job: watch::Receiver<Option<Arc<Job>>>,
     pub options: ServeOptions,
+}
+
+impl Service {
+    /// The job, once its run has started.
+    async fn job(&self) -> Result<Arc<Job>, Status> {
+        let mut job = self.job.clone();
+        let started = job.wait_for(Option::is_some).await.ok().and_then(|job| job.clone());
+        started.ok_or_else(|| Status::unavailable("the run could not be started; the server's log says why"))
+    }
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -47,7 +58,7 @@ impl FlightService for Service {
     /// Mini-batches as fast as the client reads. What HTTP/2 holds on the way counts as taken.
     async fn do_get(&self, request: Request<Ticket>) -> Answer<Self::DoGetStream> {
         let ticket = parsed(&request.get_ref().ticket, "ticket")?;
-        let seat = self.job.join(ticket).await?;
+        let seat = self.job().await?.join(ticket).await?;
         Ok(Response::new(exchange::all(seat, self.options.clone())))
     }
 
@@ -59,13 +70,13 @@ impl FlightService for Service {
         let descriptor = first.flight_descriptor.unwrap_or_default();
         let ticket = parsed(&descriptor.cmd, "command of the first message")?;
         let credits = exchange::credits(&first.app_metadata)?;
-        let seat = self.job.join(ticket).await?;
+        let seat = self.job().await?.join(ticket).await?;
         Ok(Response::new(exchange::by_credits(seat, messages, credits, self.options.clone())))
     }
 
     /// Takes vectors that a trainer has made: columns `sample_id` (u32) and `vector` (lists of f32 of one length).
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Answer<Self::DoPutStream> {
-        let handle = self.job.handle().await?;
+        let handle = self.job().await?.handle().await?;
         let messages = request.into_inner().map_err(FlightError::from);
         let mut batches = FlightRecordBatchStream::new_from_flight_data(messages);
         while let Some(batch) = within(self.options.max_idle, batches.try_next()).await?? {
@@ -77,7 +88,8 @@ impl FlightService for Service {
 
     async fn do_action(&self, request: Request<Action>) -> Answer<Self::DoActionStream> {
         let Action { r#type: name, body } = request.into_inner();
-        let handle = self.job.handle().await?;
+        let job = self.job().await?;
+        let handle = job.handle().await?;
         let answer = match name.as_str() {
             "refresh" => {
                 let done = handle.refresh_now().await.map_err(|error| status(&error))?;
@@ -97,7 +109,7 @@ impl FlightService for Service {
                 handle.keep(&state).await.map_err(|error| status(&error))?;
                 Vec::new()
             }
-            "status" => json(&self.job.status().await?)?,
+            "status" => json(&job.status().await?)?,
             "neighbors" => {
                 let sample: u32 = parsed(&body, "sample")?;
                 let found = handle.neighbors(SampleId(sample)).map_err(|error| status(&error))?;

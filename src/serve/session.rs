@@ -10,7 +10,7 @@ use tonic::Status;
 
 use super::frames::mini_batch;
 use super::messages::{Credits, Facts, Hello, Ticket};
-use super::remote_handle::RemoteHandle;
+use super::remote_handle::{RemoteHandle, answer};
 use crate::checkpoint::State;
 use crate::stream::MiniBatch;
 
@@ -23,7 +23,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Takes a place, with the first credits.
+    /// Takes a place, with the first credits. A server that still embeds is waited for as long as it is there.
     pub async fn open(handle: &RemoteHandle, ticket: &Ticket, credits: u64, taken: u64) -> Result<Self, Status> {
         let internal = |error: serde_json::Error| Status::invalid_argument(error.to_string());
         let command = serde_json::to_vec(ticket).map_err(internal)?;
@@ -34,8 +34,9 @@ impl Session {
         // The receiver is below.
         let _ = tx.send(first);
         let messages = stream::unfold(rx, |mut rx| async { Some((rx.recv().await?, rx)) });
-        let answer = handle.client().do_exchange(handle.request(messages)).await?.into_inner();
-        let mut frames = FlightDataDecoder::new(answer.map_err(FlightError::from));
+        let exchange = async { handle.client().do_exchange(handle.request(messages)).await };
+        let frames = answer(&handle.uri, exchange).await?.into_inner();
+        let mut frames = FlightDataDecoder::new(frames.map_err(FlightError::from));
         let Some(first) = frames.try_next().await.map_err(status)? else {
             return Err(Status::unavailable("the server sent nothing"));
         };

@@ -4,6 +4,8 @@ use std::fmt::Display;
 
 use tracing::{info, warn};
 
+use crate::checkpoint::State;
+
 pub(crate) fn serving(address: &dyn Display, token: bool, tls: bool) {
     info!(%address, token, tls, "serving mini-batches");
 }
@@ -16,12 +18,16 @@ pub(crate) fn rank_left(rank: usize, step: u64) {
     info!(rank, step, "a rank has left");
 }
 
-pub(crate) fn run_restarted(step: u64) {
-    info!(step, "the run goes on from a kept state");
+pub(crate) fn run_restarted(state: &State) {
+    info!(step = state.step, left_out = state.skips, "the run goes on from a kept state");
 }
 
 pub(crate) fn ranks_late(late: &[usize], step: u64) {
     warn!(?late, step, "the other ranks wait for these to take their mini-batches");
+}
+
+pub(crate) fn server_silent(uri: &str, seconds: u64) {
+    warn!(uri, seconds, "waiting for the server, which is there and answers once its samples are embedded");
 }
 
 pub(crate) fn reconnecting(uri: &str, attempt: u32, reason: &dyn Display) {

@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::{FlightData, FlightDescriptor};
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use prosampler::config::{CheckpointConfig, RefreshConfig, StreamConfig, WalkConfig};
-use prosampler::serve::{Facts, RemoteOptions, RemoteStream, ServeOptions, Server};
-use prosampler::{MiniBatch, PipelineBuilder, SampleId};
+use prosampler::serve::{Facts, RemoteHandle, RemoteOptions, RemoteStream, ServeOptions, Server};
+use prosampler::{MiniBatch, PipelineBuilder, SampleId, State};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tonic::transport::Channel;
 
-use crate::support::{pipeline, walk_config};
+use crate::support::{TestEncoder, pipeline, walk_config};
 
 const SAMPLES: usize = 500;
 
@@ -200,10 +200,6 @@ async fn trainers_go_on_from_a_kept_state() {
     let state = state.unwrap();
 
     let mut options = rank(0, 2);
-    options.state = Some(state.skip(3));
-    let error = server.stream(options.clone()).await.unwrap_err().to_string();
-    assert!(error.contains("leaves out 3 mini-batches, which a server cannot"), "{error}");
-
     // While another rank is there, none goes back alone.
     drop(first);
     options.state = Some(state.clone());
@@ -211,23 +207,11 @@ async fn trainers_go_on_from_a_kept_state() {
     assert!(error.contains("ranks [1] are connected"), "{error}");
     drop(second);
 
-    // The server notices a little later that the other has left.
-    let mut first = loop {
-        match server.stream(options.clone()).await {
-            Ok(stream) => break stream,
-            Err(error) => assert!(error.to_string().contains("are connected"), "{error}"),
-        }
-        tokio::task::yield_now().await;
-    };
-    options.rank = 1;
-    let second = server.stream(options).await.unwrap();
-    let second = tokio::spawn(second.try_collect::<Vec<_>>());
-    let mut rest = Vec::new();
-    while let Some(mini_batch) = first.next().await {
-        rest.push(mini_batch.unwrap());
+    let ranks = rejoin(&server.uri, 2, &state).await;
+    let ranks: Vec<_> = ranks.into_iter().map(|stream| tokio::spawn(stream.try_collect::<Vec<_>>())).collect();
+    for (number, served) in ranks.into_iter().enumerate() {
+        assert!(served.await.unwrap().unwrap() == in_process(number, 2).await[12..]);
     }
-    assert!(rest == in_process(0, 2).await[12..]);
-    assert!(second.await.unwrap().unwrap() == in_process(1, 2).await[12..]);
 
     // Another server goes on from the state that was kept last.
     drop(server);
@@ -242,6 +226,115 @@ async fn trainers_go_on_from_a_kept_state() {
         server.stream(options).await.unwrap().try_collect().await.unwrap()
     };
     assert!(again == in_process(1, 2).await[12..]);
+}
+
+/// All ranks go on from a state, once the server has noticed that those before have left.
+async fn rejoin(uri: &str, world_size: usize, state: &State) -> Vec<RemoteStream> {
+    let mut ranks = Vec::new();
+    for number in 0..world_size {
+        let mut options = rank(number, world_size);
+        options.state = Some(state.clone());
+        ranks.push(loop {
+            match RemoteStream::connect(uri, options.clone()).await {
+                Ok(stream) => break stream,
+                Err(error) => assert!(error.to_string().contains("are connected"), "{error}"),
+            }
+            tokio::task::yield_now().await;
+        });
+    }
+    ranks
+}
+
+/// Mini-batches that a state leaves out are left out for all ranks, within an epoch and over its end, also where
+/// connections break.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_skipped_stretch_is_left_out_for_all_ranks() {
+    for (world_size, skipped) in [(1, 3), (2, 3), (2, 15)] {
+        let dir = TempDir::new().unwrap();
+        let folder = dir.path().to_owned();
+        let server = Running::start(move || builder(world_size, Some(&folder)), ServeOptions::default()).await;
+        let mut ranks = Vec::new();
+        for number in 0..world_size {
+            ranks.push(server.stream(rank(number, world_size)).await.unwrap());
+        }
+        for _ in 0..12 {
+            for stream in &mut ranks {
+                stream.try_next().await.unwrap().unwrap();
+            }
+        }
+        let kept = ranks[0].state();
+        ranks[0].handle().keep(&kept).await.unwrap();
+        drop(ranks);
+
+        let state = kept.skip(skipped);
+        let cuts = Arc::new(AtomicU64::new(0));
+        let uri = format!("http://{}", flaky(server.address, cuts.clone()).await);
+        let ranks = rejoin(&uri, world_size, &state).await;
+        assert!(ranks.iter().all(|stream| stream.state() == state));
+        if world_size > 1 {
+            // Another stretch would be other mini-batches.
+            let mut options = rank(0, world_size);
+            options.state = Some(kept.skip(skipped + 1));
+            let error = server.stream(options).await.unwrap_err().to_string();
+            let expected = format!("leaves out {} mini-batches, which is not held, and ranks [1]", skipped + 1);
+            assert!(error.contains(&expected), "{error}");
+        }
+        let ranks: Vec<_> = ranks.into_iter().map(|stream| tokio::spawn(stream.try_collect::<Vec<_>>())).collect();
+        for (number, served) in ranks.into_iter().enumerate() {
+            let expected = &in_process(number, world_size).await[12 + skipped as usize..];
+            assert!(served.await.unwrap().unwrap() == expected, "rank {number} of {world_size} without {skipped}");
+        }
+        assert!(cuts.load(Ordering::SeqCst) > 0);
+    }
+}
+
+/// While samples are embedded, the server says that it is there, and whoever comes waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_while_samples_are_embedded_waits() {
+    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let mut options = ServeOptions::default();
+    options.address = address;
+    let (open, gate) = std::sync::mpsc::channel::<()>();
+    let gate = Arc::new(std::sync::Mutex::new(gate));
+    let make = move || {
+        let gate = gate.clone();
+        // It ends when the gate is opened, and at once from then on.
+        builder(1, None).encoder(TestEncoder::new(SAMPLES).before_each_call(move |_| {
+            let _ = gate.lock().unwrap().recv();
+        }))
+    };
+    let (end, ended) = oneshot::channel::<()>();
+    let server = tokio::spawn(async move {
+        Server::start(make, options).await.unwrap().run(async { drop(ended.await) }).await.unwrap();
+    });
+    let mut raw = loop {
+        match TcpStream::connect(address).await {
+            Ok(raw) => break raw,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    // By such a ping, clients see whether the server is alive.
+    let (settings, ping) = ([0, 0, 0, 4, 0, 0, 0, 0, 0], [0, 0, 8, 6, 0, 0, 0, 0, 0]);
+    raw.write_all(&[&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings, &ping, b"are you?"].concat()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"are you?") {
+        let more = tokio::time::timeout(Duration::from_secs(10), raw.read_buf(&mut answer)).await;
+        assert!(more.expect("no answer").unwrap() > 0, "{answer:?}");
+    }
+
+    let uri = format!("http://{address}");
+    let handle = RemoteHandle::connect(&uri, &rank(0, 1)).await.unwrap();
+    let mut status = std::pin::pin!(handle.status());
+    let mut stream = std::pin::pin!(RemoteStream::connect(&uri, rank(0, 1)));
+    let wait = Duration::from_millis(50);
+    assert!(tokio::time::timeout(wait, &mut status).await.is_err());
+    assert!(tokio::time::timeout(wait, &mut stream).await.is_err());
+    drop(open);
+    assert_eq!(status.await.unwrap().samples, SAMPLES);
+    let served: Vec<_> = stream.await.unwrap().try_collect().await.unwrap();
+    assert!(served == in_process(0, 1).await);
+    drop(end);
+    server.await.unwrap();
 }
 
 /// Where nobody listens, a trainer is told soon; the retries are for connections that were there.
