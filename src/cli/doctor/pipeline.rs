@@ -104,7 +104,7 @@ async fn check_encoder(
         Err(error) => {
             let name = match error.kind() {
                 ErrorKind::Config => "settings",
-                ErrorKind::Source | ErrorKind::NotFound => "source",
+                ErrorKind::Source => "source",
                 _ => name,
             };
             findings.failed(name, &error, &format!("mend what the line `{name}` says"))?;
