@@ -150,7 +150,8 @@ mod tests {
     #[test]
     fn examples_are_commands_over_files_that_exist() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut commands = Cli::command();
+        let mut commands = Cli::command().disable_help_subcommand(true);
+        commands.build();
         for command in commands.get_subcommands_mut() {
             let name = command.get_name().to_owned();
             let help = command.render_long_help().to_string();

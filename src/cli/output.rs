@@ -40,7 +40,7 @@ enum Place {
 
 /// What writes record batches.
 enum Writer {
-    Stream(StreamWriter<BufWriter<Box<dyn Write + Send>>>),
+    Stream(Box<StreamWriter<BufWriter<Box<dyn Write + Send>>>>),
     Parquet(Box<ArrowWriter<NamedTempFile>>),
 }
 
@@ -97,7 +97,7 @@ impl Output {
 
     fn stream_writer(&self, to: Box<dyn Write + Send>, schema: &Schema) -> Result<Writer> {
         let writer = StreamWriter::try_new_buffered(to, schema);
-        writer.map(Writer::Stream).map_err(|error| self.failed(system_error(error)))
+        writer.map(|writer| Writer::Stream(Box::new(writer))).map_err(|error| self.failed(system_error(error)))
     }
 
     /// Writes a mini-batch. A reader of a stream gets it at once.

@@ -20,7 +20,7 @@ pub(super) async fn check(config: PipelineConfig, findings: &mut Findings) -> Re
     let rows = check_source(&config, findings).await?;
     let encoder = check_encoder(&config, rows.is_usable, findings).await?;
     let config = config.resolved(1);
-    let dimension = encoder.as_ref().map(|encoder| encoder.dimension()).or(config.encode.dimension);
+    let dimension = encoder.as_ref().map(Encoder::dimension).or(config.encode.dimension);
     if let (Some(rows), Some(dimension)) = (rows.count, dimension) {
         print_graph(&config, rows, dimension)?;
         check_memory(&Estimate::new(&config, rows, dimension), findings)?;
@@ -104,7 +104,7 @@ async fn check_encoder(
         Err(error) => {
             let name = match error.kind() {
                 ErrorKind::Config => "settings",
-                ErrorKind::Source | ErrorKind::NotFound => "source",
+                ErrorKind::Source => "source",
                 _ => name,
             };
             findings.failed(name, &error, &format!("mend what the line `{name}` says"))?;
@@ -209,6 +209,7 @@ fn check_cache(config: &PipelineConfig, findings: &mut Findings) -> Result<()> {
 }
 
 /// The bytes that this user can still write to the disk of a folder; `None` if the system does not tell.
+#[allow(clippy::unnecessary_cast, reason = "the types of the two fields differ from system to system")]
 fn free_space(folder: &Path) -> Option<u64> {
     #[cfg(unix)]
     {
