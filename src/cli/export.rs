@@ -18,7 +18,7 @@ use super::progress::{StageBars, thousands};
 use crate::config::{CheckpointConfig, PipelineConfig};
 use crate::refresh::Snapshot;
 use crate::source::column_indices;
-use crate::{Error, Pipeline, Result, SampleId};
+use crate::{ComputePool, Error, Pipeline, Result, SampleId};
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -48,14 +48,14 @@ impl Export {
         config.stream.world_size = 1;
         config.checkpoint = CheckpointConfig::default();
         let seed = config.seed;
+        let pool = ComputePool::new(config.compute.threads)?;
         let mut bars = StageBars::new();
         let stream = Pipeline::from_config(config).on_progress(move |progress| bars.show(progress)).start().await?;
         let Some(snapshot) = stream.snapshot() else { return Ok(Ending::Done) };
         drop(stream);
         let rows = snapshot.embeddings.len();
         let atlas = self.atlas.clone();
-        let written = tokio::task::spawn_blocking(move || self.write(&snapshot, seed)).await;
-        written.map_err(|e| Error::TaskDied { task: "export", message: e.to_string() })??;
+        pool.run("export", move || self.write(&snapshot, seed)).await?;
         note!("{}: {} rows; open it: embedding-atlas {}", atlas.display(), thousands(rows as u64), atlas.display());
         Ok(Ending::Done)
     }
@@ -76,26 +76,21 @@ impl Export {
             None => Some(positions(&snapshot.embeddings, seed)?),
         };
         let failed = |cause| Error::Io { action: "write", path: self.atlas.clone(), cause };
-        let file = unfinished(&self.atlas).map_err(failed)?;
         let not_written = |cause: parquet::errors::ParquetError| failed(std::io::Error::other(cause));
-        let mut writer: Option<ArrowWriter<&std::fs::File>> = None;
-        for item in snapshot.store.record_batches() {
+        let mut batches = snapshot.store.record_batches().map(|item| {
             let (first, rows) = item?;
-            let rows = self.with_columns(snapshot, map.as_deref(), first, rows)?;
-            let writer = match &mut writer {
-                Some(writer) => writer,
-                None => {
-                    let zstd = Compression::ZSTD(ZstdLevel::default());
-                    let properties = WriterProperties::builder().set_compression(zstd).build();
-                    let new = ArrowWriter::try_new(file.as_file(), rows.schema(), Some(properties));
-                    writer.insert(new.map_err(not_written)?)
-                }
-            };
-            writer.write(&rows).map_err(not_written)?;
+            self.with_columns(snapshot, map.as_deref(), first, rows)
+        });
+        // A snapshot has two samples at least.
+        let Some(first) = batches.next().transpose()? else { return Ok(()) };
+        let file = unfinished(&self.atlas).map_err(failed)?;
+        let zstd = Compression::ZSTD(ZstdLevel::default());
+        let properties = WriterProperties::builder().set_compression(zstd).build();
+        let mut writer = ArrowWriter::try_new(file, first.schema(), Some(properties)).map_err(not_written)?;
+        for rows in std::iter::once(Ok(first)).chain(batches) {
+            writer.write(&rows?).map_err(not_written)?;
         }
-        if let Some(writer) = writer {
-            writer.close().map_err(not_written)?;
-        }
+        let file = writer.into_inner().map_err(not_written)?;
         file.persist(&self.atlas).map_err(|e| failed(e.error))?;
         Ok(())
     }

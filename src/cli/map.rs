@@ -3,7 +3,7 @@
 use ndarray::Array2;
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
-use umap::{GraphParams, Umap, UmapConfig};
+use umap_rs::{GraphParams, Umap, UmapConfig};
 
 use crate::config::{Candidates, GraphConfig};
 use crate::embeddings::EmbeddingTable;

@@ -17,7 +17,7 @@ use super::out::unfinished;
 use super::progress::{MiniBatchProgress, StageBars};
 use crate::config::{CheckpointConfig, PipelineConfig};
 use crate::report::{Report as Facts, Seen};
-use crate::{Error, MiniBatchStream, Pipeline, Progress, Result, Stage};
+use crate::{ComputePool, Error, MiniBatchStream, Pipeline, Progress, Result, Stage};
 
 #[derive(Debug, Args)]
 #[command(after_help = format!("{EXIT_CODES}\n\n{EXAMPLES}"))]
@@ -96,9 +96,9 @@ impl Report {
         course.stages = std::mem::take(&mut stages.lock().unwrap_or_else(std::sync::PoisonError::into_inner).times);
         drop(stream);
 
+        let pool = ComputePool::new(config.compute.threads)?;
         let for_facts = config.clone();
-        let facts = tokio::task::spawn_blocking(move || Facts::new(&for_facts, &seen)).await;
-        let facts = facts.map_err(|e| Error::TaskDied { task: "report", message: e.to_string() })??;
+        let facts = pool.run("report", move || Facts::new(&for_facts, &seen)).await?;
         course.peak_memory = peak_memory();
         if let Some(out) = &out {
             write(out, &page::page(&facts, &course, &settings, &config))?;
