@@ -1,9 +1,11 @@
-//! `prosampler export`: rows, a map of their embeddings and their neighbors, for tools that browse data.
+//! `prosampler export`: rows, their embeddings and their neighbors, for tools that browse data.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float32Array, ListBuilder, PrimitiveBuilder, RecordBatch, StructArray, UInt32Array};
+use arrow::array::{
+    ArrayRef, FixedSizeListArray, ListBuilder, PrimitiveBuilder, RecordBatch, StructArray, UInt32Array,
+};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{ArrowPrimitiveType, Field, Fields, Float32Type, Int64Type, Schema};
 use clap::Args;
@@ -12,12 +14,10 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
 use super::ending::Ending;
-use super::map::positions;
 use super::out::unfinished;
 use super::progress::{StageBars, thousands};
 use crate::config::{CheckpointConfig, PipelineConfig};
 use crate::refresh::Snapshot;
-use crate::source::column_indices;
 use crate::{ComputePool, Error, Pipeline, Result, SampleId};
 
 #[derive(Debug, Args)]
@@ -26,14 +26,10 @@ pub(super) struct Export {
     /// The pipeline file.
     pipeline: PathBuf,
 
-    /// The Parquet file to write, with the columns that embedding-atlas reads: those of the rows, `sample_id`, `x`, `y`
-    /// and `neighbors`. It is replaced if it is there.
+    /// The Parquet file to write, with the columns that embedding-atlas reads: those of the rows, `sample_id`,
+    /// `embedding` and `neighbors`. It is replaced if it is there.
     #[arg(long, value_name = "FILE")]
     atlas: PathBuf,
-
-    /// Two columns of the rows that already say where samples are, instead of a map made here by UMAP.
-    #[arg(long, value_name = "X,Y", value_delimiter = ',', num_args = 2)]
-    position: Option<Vec<String>>,
 
     /// Another setting than the file's, for example source.filter="label = 'noun.animal'". May be given again.
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -47,7 +43,6 @@ impl Export {
         config.stream.rank = 0;
         config.stream.world_size = 1;
         config.checkpoint = CheckpointConfig::default();
-        let seed = config.seed;
         let pool = ComputePool::new(config.compute.threads)?;
         let mut bars = StageBars::new();
         let stream = Pipeline::from_config(config).on_progress(move |progress| bars.show(progress)).start().await?;
@@ -55,31 +50,23 @@ impl Export {
         drop(stream);
         let rows = snapshot.embeddings.len();
         let atlas = self.atlas.clone();
-        pool.run("export", move || self.write(&snapshot, seed)).await?;
+        pool.run("export", move || self.write(&snapshot)).await?;
         note!("{}: {} rows; open it: embedding-atlas {}", atlas.display(), thousands(rows as u64), atlas.display());
         Ok(Ending::Done)
     }
 
     /// Writes all rows under a temporary name, then gives the file its own.
-    fn write(&self, snapshot: &Snapshot, seed: u64) -> Result<()> {
+    fn write(&self, snapshot: &Snapshot) -> Result<()> {
         let schema = snapshot.store.schema();
-        let own = if self.position.is_some() { &OWN[..2] } else { &OWN[..] };
-        if let Some(taken) = own.iter().find(|name| schema.field_with_name(name).is_ok()) {
+        if let Some(taken) = OWN.iter().find(|name| schema.field_with_name(name).is_ok()) {
             let message = format!("would have two columns `{taken}`; leave the data's out by source.columns");
             return Err(Error::setting("source.columns", message));
         }
-        let map = match &self.position {
-            Some(columns) => {
-                column_indices(snapshot.store.uri(), &schema, columns)?;
-                None
-            }
-            None => Some(positions(&snapshot.embeddings, seed)?),
-        };
         let failed = |cause| Error::Io { action: "write", path: self.atlas.clone(), cause };
         let not_written = |cause: parquet::errors::ParquetError| failed(std::io::Error::other(cause));
         let mut batches = snapshot.store.record_batches().map(|item| {
             let (first, rows) = item?;
-            self.with_columns(snapshot, map.as_deref(), first, rows)
+            with_columns(snapshot, first, rows)
         });
         // A snapshot has two samples at least.
         let Some(first) = batches.next().transpose()? else { return Ok(()) };
@@ -94,36 +81,33 @@ impl Export {
         file.persist(&self.atlas).map_err(|e| failed(e.error))?;
         Ok(())
     }
+}
 
-    /// Rows from `first` on, with the columns of this file.
-    fn with_columns(
-        &self,
-        snapshot: &Snapshot,
-        map: Option<&[[f32; 2]]>,
-        first: SampleId,
-        rows: &RecordBatch,
-    ) -> Result<RecordBatch> {
-        let ids: Vec<SampleId> = (first.index()..).take(rows.num_rows()).map(SampleId::new).collect();
-        let mut fields: Vec<Arc<Field>> = rows.schema().fields().iter().cloned().collect();
-        let mut columns = rows.columns().to_vec();
-        let mut add = |name: &str, column: ArrayRef| {
-            fields.push(Field::new(name, column.data_type().clone(), true).into());
-            columns.push(column);
-        };
-        add("sample_id", Arc::new(UInt32Array::from_iter_values(ids.iter().map(|id| id.0))));
-        add("neighbors", Arc::new(neighbors(snapshot, &ids)));
-        if let Some(map) = map {
-            let is_there = |id: &SampleId| !snapshot.embeddings.is_skipped(*id);
-            let axis = |axis: usize| -> ArrayRef {
-                let of = |id: &SampleId| is_there(id).then(|| map[id.index()][axis]);
-                Arc::new(Float32Array::from_iter(ids.iter().map(of)))
-            };
-            add("x", axis(0));
-            add("y", axis(1));
-        }
-        let schema = Schema::new(fields);
-        RecordBatch::try_new(schema.into(), columns).map_err(|cause| Error::Arrow { action: "export rows", cause })
+/// Rows from `first` on, with the columns of this file.
+fn with_columns(snapshot: &Snapshot, first: SampleId, rows: &RecordBatch) -> Result<RecordBatch> {
+    let ids: Vec<SampleId> = (first.index()..).take(rows.num_rows()).map(SampleId::new).collect();
+    let mut fields: Vec<Arc<Field>> = rows.schema().fields().iter().cloned().collect();
+    let mut columns = rows.columns().to_vec();
+    let added: [ArrayRef; 3] = [
+        Arc::new(UInt32Array::from_iter_values(ids.iter().map(|id| id.0))),
+        Arc::new(embeddings(snapshot, &ids)),
+        Arc::new(neighbors(snapshot, &ids)),
+    ];
+    for (name, column) in OWN.into_iter().zip(added) {
+        fields.push(Field::new(name, column.data_type().clone(), true).into());
+        columns.push(column);
     }
+    RecordBatch::try_new(Schema::new(fields).into(), columns)
+        .map_err(|cause| Error::Arrow { action: "export rows", cause })
+}
+
+/// The embeddings of samples. Null for skipped samples.
+fn embeddings(snapshot: &Snapshot, ids: &[SampleId]) -> FixedSizeListArray {
+    let table = &snapshot.embeddings;
+    let vectors =
+        ids.iter().map(|&id| (!table.is_skipped(id)).then(|| table.get(id).iter().map(|&x| Some(x)).collect()));
+    let vectors = vectors.collect::<Vec<Option<Vec<Option<f32>>>>>();
+    FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>(vectors, table.dimension() as i32)
 }
 
 /// The neighbors of samples, `{ids, distances}`: row numbers from 0, and 1 − similarity. Null for skipped samples.
@@ -151,7 +135,7 @@ fn lists<T: ArrowPrimitiveType>(rows: impl Iterator<Item = Vec<T::Native>>) -> A
 }
 
 /// The columns that are added.
-const OWN: [&str; 4] = ["sample_id", "neighbors", "x", "y"];
+const OWN: [&str; 3] = ["sample_id", "embedding", "neighbors"];
 
 /// What `--help` ends with.
 const EXAMPLES: &str = "\

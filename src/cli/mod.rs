@@ -12,7 +12,6 @@ mod init;
 mod inspect;
 mod json;
 mod man;
-mod map;
 mod output;
 mod output_apart;
 mod progress;
@@ -59,7 +58,7 @@ enum Command {
     Report(report::Report),
     /// Tries settings of how hard mini-batches are on a sample of the data, and recommends one.
     Tune(tune::Tune),
-    /// Writes rows, a map of their embeddings and their neighbors, for tools that browse data.
+    /// Writes rows, their embeddings and their neighbors, for tools that browse data.
     Export(export::Export),
     /// Says what is in a file, folder or pattern: columns, types, nulls, a few rows, and what the columns can serve as.
     Inspect(inspect::Inspect),

@@ -156,11 +156,13 @@ impl Tune {
             let has_room = number == 0 && !table.is_inline_table();
             let Some(table) = table.as_table_like_mut() else { continue };
             let value: toml_edit::Value = value.parse().map_err(not_toml)?;
-            let is_new = !table.contains_key(key);
-            table.insert(key, Item::Value(value));
+            // A key that is there keeps its comments.
+            match table.get_mut(key) {
+                Some(item) => *item = Item::Value(value),
+                None => drop(table.insert(key, Item::Value(value))),
+            }
             if let Some(mut key) = table.key_mut(key).filter(|_| has_room) {
                 let before = key.leaf_decor().prefix().and_then(|text| text.as_str()).unwrap_or("").to_owned();
-                let before = if is_new { String::new() } else { before };
                 key.leaf_decor_mut().set_prefix(format!("{before}{because}"));
             }
         }

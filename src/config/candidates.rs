@@ -15,8 +15,8 @@ pub enum Candidates {
     #[default]
     Auto,
     /// What `"auto"` means if rows are pairs, or texts that a model embeds: all others, so that neighbors are the
-    /// nearest of all; and unless K is given, it is at most 32. Training on them gained by mini-batches as hard as that,
-    /// see docs/evidence.md.
+    /// nearest of all; and unless K is given, it is at most 32. Training on them gained by mini-batches as hard as
+    /// that, see docs/evidence.md.
     AutoNearest,
     /// So many; 1 to 2³² − 1.
     Number(usize),

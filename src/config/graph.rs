@@ -11,13 +11,13 @@ pub struct GraphConfig {
     pub builder: GraphBuilder,
     /// M in the paper: how many others, drawn uniformly, a sample's neighbors are chosen from. A number (K to 2³² − 1),
     /// a share of the samples (`"1 %"`), or `"auto"`, the default, which follows the number of samples, and is larger
-    /// if rows are pairs or texts: [`Candidates::Auto`]. The hardness dial: M = K gives random neighbors, M ≥ N − 1 the nearest
-    /// ones, with the most false negatives. Building costs N · M · d multiplications. The other builders do not draw
-    /// candidates.
+    /// if rows are pairs or texts: [`Candidates::Auto`]. The hardness dial: M = K gives random neighbors, M ≥ N − 1 the
+    /// nearest ones, with the most false negatives. Building costs N · M · d multiplications. The other builders do not
+    /// draw candidates.
     pub candidates: Candidates,
     /// K in the paper: out-neighbors of each sample; 1 to M. Default: M / 8, within 4 to 100, or 32 if rows are pairs
-    /// or texts and M is `"auto"`. A share of candidates grows as far as K needs it, see [`size`](Self::size). The graph
-    /// takes 8 K bytes a sample.
+    /// or texts and M is `"auto"`. A share of candidates grows as far as K needs it, see [`size`](Self::size). The
+    /// graph takes 8 K bytes a sample.
     pub neighbors: Option<usize>,
     /// What "near" means. Default `cosine`.
     pub similarity: Similarity,

@@ -16,8 +16,8 @@ use serde::Serialize;
 use self::grid::{Trial, trials};
 use self::rows::SampledRows;
 use crate::compute::ComputePool;
-use crate::config::{Candidates, CheckpointConfig, GraphConfig, PipelineConfig, StoreConfig};
-use crate::error::Result;
+use crate::config::{Candidates, CheckpointConfig, FeatureKind, GraphConfig, PipelineConfig, StoreConfig};
+use crate::error::{Error, Result};
 use crate::graph::{self, ProximityGraph};
 use crate::pipeline::{Pipeline, open_source};
 use crate::progress::{Progress, Stage};
@@ -92,6 +92,10 @@ pub async fn tune(
     options: &TuneOptions,
     mut progress: impl FnMut(Progress) + Send + Clone + 'static,
 ) -> Result<Tuning> {
+    if options.guide.is_some() && config.encode.kind() == FeatureKind::Vector {
+        let message = "is \"vector\", so rows have nothing that a guide model could embed; tune without a guide";
+        return Err(Error::setting("encode.feature", message));
+    }
     let pool = ComputePool::new(config.compute.threads)?;
     let (source, mut columns) = open_source(config, &pool).await?;
     let label = config.report.label.as_ref();

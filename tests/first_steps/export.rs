@@ -1,4 +1,4 @@
-//! What `prosampler export` writes is the data, its neighbors as brute force finds them, and a map that keeps them near.
+//! What `prosampler export` writes is the data, its vectors, and its neighbors as brute force finds them.
 
 use std::fs;
 
@@ -13,13 +13,11 @@ use crate::{dot, ends_with, prosampler, rows, vectors, write_arrow};
 
 const LEN: usize = 400;
 
-fn folder(more: &str) -> TempDir {
+fn folder() -> TempDir {
     let dir = TempDir::new().unwrap();
     write_arrow(&dir, &rows(&vectors(LEN, 16, 8, 0.3), 8));
-    let text = format!(
-        "{more}source.uri = 'rows.arrow'\n[encode]\nfeature = 'vector'\ncolumn = 'vector'\n\
-         [graph]\ncandidates = 399\nneighbors = 5\n[walk]\nbatch_size = 20\n"
-    );
+    let text = "source.uri = 'rows.arrow'\n[encode]\nfeature = 'vector'\ncolumn = 'vector'\n\
+         [graph]\ncandidates = 399\nneighbors = 5\n[walk]\nbatch_size = 20\n";
     fs::write(dir.path().join("p.toml"), text).unwrap();
     dir
 }
@@ -33,8 +31,8 @@ async fn read(dir: &TempDir) -> RecordBatch {
 }
 
 #[tokio::test]
-async fn rows_neighbors_and_a_map() {
-    let dir = folder("");
+async fn rows_embeddings_and_neighbors() {
+    let dir = folder();
     let (_, said) = ends_with(&prosampler(dir.path(), &["export", "p.toml", "--atlas", "out.parquet"]), 0);
     assert!(said.contains("out.parquet: 400 rows"), "{said}");
     let found = read(&dir).await;
@@ -48,9 +46,7 @@ async fn rows_neighbors_and_a_map() {
 
     let neighbors = found["neighbors"].as_struct();
     let (lists, distances) = (neighbors["ids"].as_list::<i32>(), neighbors["distances"].as_list::<i32>());
-    let [x, y] = ["x", "y"].map(|axis| found[axis].as_primitive::<Float32Type>().values().to_vec());
-    let on_map = |a: usize, b: usize| f64::from((x[a] - x[b]).hypot(y[a] - y[b]));
-    let (mut near, mut far) = (0.0, 0.0);
+    let embeddings = found["embedding"].as_fixed_size_list();
     for a in 0..LEN {
         let list = lists.value(a);
         let list = list.as_primitive::<Int64Type>().values();
@@ -64,36 +60,25 @@ async fn rows_neighbors_and_a_map() {
             assert!(similarity >= worst - 1e-5);
             let distance = distances.value(a).as_primitive::<Float32Type>().value(place);
             assert!((f64::from(distance) - (1.0 - similarity)).abs() < 1e-5);
-            near += on_map(a, b as usize) / 5.0;
         }
-        far += on_map(a, others[LEN / 2]);
+        let embedding = embeddings.value(a);
+        let embedding = embedding.as_primitive::<Float32Type>().values();
+        assert!(embedding.iter().zip(&vectors[a]).all(|(x, y)| (x - y).abs() < 1e-6));
     }
-    assert!(near < 0.3 * far, "neighbors are {near} apart on the map, others {far}");
-}
-
-#[tokio::test]
-async fn a_position_of_ones_own() {
-    let dir = folder("source.columns = ['text']\n");
-    let arguments = ["export", "p.toml", "--atlas", "out.parquet", "--position", "label,text"];
-    let (_, said) = ends_with(&prosampler(dir.path(), &arguments), 5);
-    assert!(said.contains("`label`"), "a column that the run does not keep: {said}");
-    let dir = folder("");
-    ends_with(&prosampler(dir.path(), &arguments), 0);
-    assert!(read(&dir).await.column_by_name("x").is_none());
 }
 
 #[test]
 fn a_column_of_the_data_is_not_hidden() {
-    let dir = folder("");
+    let dir = folder();
     let rows = rows(&vectors(LEN, 16, 8, 0.3), 8);
     let schema = rows.schema();
     let renamed = schema.fields().iter().map(|field| {
-        let name = if field.name() == "label" { "x" } else { field.name() };
+        let name = if field.name() == "label" { "embedding" } else { field.name() };
         field.as_ref().clone().with_name(name)
     });
     let schema = prosampler::arrow::datatypes::Schema::new(renamed.collect::<Vec<_>>());
     write_arrow(&dir, &RecordBatch::try_new(schema.into(), rows.columns().to_vec()).unwrap());
     let (_, said) = ends_with(&prosampler(dir.path(), &["export", "p.toml", "--atlas", "out.parquet"]), 4);
-    assert!(said.contains("`x`") && said.contains("source.columns"), "{said}");
+    assert!(said.contains("`embedding`") && said.contains("source.columns"), "{said}");
     assert!(!dir.path().join("out.parquet").exists());
 }

@@ -12,13 +12,12 @@ use crate::{ends_with, path, prosampler, write_arrow};
 #[track_caller]
 fn written(uri: &str, model: Option<&str>) -> PipelineConfig {
     let dir = TempDir::new().unwrap();
-    let uri = path(uri).display().to_string();
-    let mut arguments = vec!["init", &uri, "--out", "p.toml"];
-    let model = model.map(|model| path(model).display().to_string());
+    let out = dir.path().join("p.toml").display().to_string();
+    let mut arguments = vec!["init", uri, "--out", &out];
     arguments.extend(model.iter().flat_map(|model| ["--model", model]));
-    let (_, said) = ends_with(&prosampler(dir.path(), &arguments), 0);
-    assert!(said.contains("p.toml is written; try it: prosampler run p.toml"), "{said}");
-    PipelineConfig::from_file(dir.path().join("p.toml")).unwrap()
+    let (_, said) = ends_with(&prosampler(&path(""), &arguments), 0);
+    assert!(said.contains(&format!("{out} is written; try it: prosampler run {out}")), "{said}");
+    PipelineConfig::from_file(out).unwrap()
 }
 
 #[test]

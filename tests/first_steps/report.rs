@@ -168,17 +168,19 @@ fn json_has_the_numbers_of_the_page() {
 #[test]
 fn molecules_are_drawn_by_the_script_that_the_page_brings() {
     let dir = TempDir::new().unwrap();
-    let pipeline = path("pipelines/molecules.toml").display().to_string();
-    ends_with(&prosampler(dir.path(), &["report", &pipeline, "--mini-batches", "5"]), 0);
-    let page = fs::read_to_string(dir.path().join("report.html")).unwrap();
+    let out = dir.path().join("report.html").display().to_string();
+    let arguments = ["report", "pipelines/molecules.toml", "--mini-batches", "5", "--out", &out];
+    ends_with(&prosampler(&path(""), &arguments), 0);
+    let page = fs::read_to_string(out).unwrap();
     assert!(page.contains("data-smiles=\"") && page.contains("SmiDrawer.apply("));
 }
 
 #[test]
 fn images_are_in_the_page() {
     let dir = TempDir::new().unwrap();
-    let pipeline = path("pipelines/images.toml").display().to_string();
-    ends_with(&prosampler(dir.path(), &["report", &pipeline, "--mini-batches", "5"]), 0);
-    let page = fs::read_to_string(dir.path().join("report.html")).unwrap();
+    let out = dir.path().join("report.html").display().to_string();
+    let arguments = ["report", "pipelines/images.toml", "--mini-batches", "5", "--out", &out];
+    ends_with(&prosampler(&path(""), &arguments), 0);
+    let page = fs::read_to_string(out).unwrap();
     assert!(page.matches("data:image/png;base64,iVBOR").count() >= 12);
 }

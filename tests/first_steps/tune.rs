@@ -7,7 +7,7 @@ use prosampler::config::Candidates;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{dot, ends_with, prosampler, rows, vectors, write_arrow};
+use crate::{dot, ends_with, path, prosampler, rows, vectors, write_arrow};
 
 const LEN: usize = 1000;
 
@@ -107,9 +107,19 @@ fn m_keeps_its_share_of_a_sample() {
     assert!(present - uniform < 0.25 * (hardest - uniform), "{uniform} {present} {hardest}");
 }
 
+/// The guide is the model itself, so that it judges as the model does, by its own embeddings.
 #[test]
 fn a_guide_judges_by_its_own_embeddings() {
-    let dir = folder();
-    let (_, said) = ends_with(&prosampler(dir.path(), &["tune", "p.toml", "--guide", "missing.onnx"]), 6);
-    assert!(said.contains("missing.onnx"), "{said}");
+    let pipeline = path("pipelines/images.toml").display().to_string();
+    let model = path("data/models/fashion-encoder/model.onnx").display().to_string();
+    let tuned = |more: &[&str]| -> Value {
+        let arguments = ["tune", &pipeline, "--json", "--samples", "600", "--set", "encode.cache_limit=0"];
+        let arguments: Vec<_> = arguments.iter().chain(more).copied().collect();
+        let (out, _) = ends_with(&prosampler(&path(""), &arguments), 0);
+        serde_json::from_str(&out).unwrap()
+    };
+    assert_eq!(tuned(&[]), tuned(&["--guide", &model]));
+
+    let (_, said) = ends_with(&prosampler(folder().path(), &["tune", "p.toml", "--guide", "missing.onnx"]), 4);
+    assert!(said.contains("encode.feature") && said.contains("guide"), "{said}");
 }

@@ -17,19 +17,15 @@ from .trial import Settings, Trial
 ARMS = ("uniform", "knn", "paper", "recommended")
 GRAPHS_PER_EPOCH, LEAST_STEPS = 5, 5
 
+# What the defaults are for pairs and texts.
+NEAREST: Settings = {
+    "graph": {"candidates": "100 %", "neighbors": 32},
+    "walk": {"restart_probability": 0.5},
+}
+
 RECOMMENDED: dict[str, Settings] = {
-    # What `[pairs]` makes of the defaults.
-    "pairs": {
-        "graph": {"candidates": "100 %", "neighbors": 32},
-        "walk": {"restart_probability": 0.5},
-        "guards": {"distinct": ["anchor", "positive"]},
-    },
-    # What texts make of them.
-    "text": {
-        "graph": {"candidates": "100 %", "neighbors": 32},
-        "walk": {"restart_probability": 0.5},
-        "guards": {"distinct": ["text"]},
-    },
+    "pairs": {**NEAREST, "guards": {"distinct": ["anchor", "positive"]}},
+    "text": {**NEAREST, "guards": {"distinct": ["text"]}},
     "graph": {},
     "image": {"guards": {"distinct": ["image"]}},
 }

@@ -70,7 +70,7 @@ def hardness(bases: list[Trial]) -> list[Trial]:
     everyone = {"candidates": "100 %", "builder": "nn_descent"}
     fifth = {"candidates": "20 %", "neighbors": 32}
     back, onward = {"walk": {"restart_probability": 0.5}}, {"walk": {"restart_probability": 0.1}}
-    of_pairs: dict[str, Settings] = {
+    of_texts: dict[str, Settings] = {
         "M = N / 5, α = 0.1": {"graph": fifth, **onward},
         "M = N / 5, α = 0.5": {"graph": fifth, **back},
         "M = N / 5, K = 8, α = 0.1": {"graph": {**fifth, "neighbors": 8}, **onward},
@@ -83,7 +83,7 @@ def hardness(bases: list[Trial]) -> list[Trial]:
     # Of text, the second is the one that is fine-tuned.
     for base in bases[: {"pairs": 2, "text": 1}.get(bases[0].modality)]:
         ours = arm(base, "recommended")
-        harder = of_pairs if base.modality == "pairs" else of_others
+        harder = of_texts if base.modality in ("pairs", "text") else of_others
         trials += [arm(base, "uniform"), ours, arm(base, "knn")]
         trials += [ours.with_settings(name, **settings) for name, settings in harder.items()]
     return trials
