@@ -61,10 +61,12 @@ impl Tune {
             let cause = std::io::Error::new(std::io::ErrorKind::AlreadyExists, "it is there; name another by --out");
             return Err(Error::Io { action: "create", path: out.clone(), cause });
         }
-        let mut options = TuneOptions::default();
-        options.samples = self.samples;
-        options.max_false = self.max_false;
-        options.guide = self.guide.clone();
+        let options = TuneOptions {
+            samples: self.samples,
+            max_false: self.max_false,
+            guide: self.guide.clone(),
+            ..TuneOptions::default()
+        };
         let bars = std::sync::Arc::new(std::sync::Mutex::new(StageBars::new()));
         let show = move |progress| bars.lock().unwrap_or_else(std::sync::PoisonError::into_inner).show(progress);
         let tuning = tune(&config, &options, show).await?;

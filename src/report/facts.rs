@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+#[cfg(feature = "cli")]
 use arrow::array::RecordBatch;
 use serde::Serialize;
 
@@ -36,6 +37,7 @@ pub struct Report {
     /// Bytes of what the run keeps.
     pub memory: MemoryFacts,
     /// Their rows, with all columns that the run keeps.
+    #[cfg(feature = "cli")]
     #[serde(skip)]
     pub(crate) rows: RecordBatch,
 }

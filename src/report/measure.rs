@@ -116,11 +116,13 @@ impl Report {
                 embeddings: (table.len() * table.bytes_per_sample()) as u64,
                 graph: (snapshot.graph.len() * snapshot.graph.degree() * 8) as u64,
             },
+            #[cfg(feature = "cli")]
             rows,
         })
     }
 
     /// The row of a sample in `rows`.
+    #[cfg(feature = "cli")]
     pub(crate) fn row_of(&self, id: u32) -> Option<usize> {
         self.samples.keys().position(|&known| known == id)
     }

@@ -85,7 +85,7 @@ impl Job {
         if let Some(dir) = &builder.config.checkpoint.dir
             && let Some(state) = State::newest_kept(dir)?
         {
-            telemetry::run_restarted(&state);
+            telemetry::run_restarted(state.step, state.skips);
             builder = builder.resume(state);
         }
         let stream = builder.for_all_ranks().start().await?;
@@ -152,7 +152,7 @@ impl Job {
                  ranks {others:?} are connected; let all ranks go on from one state, after the last of them has left"
             )));
         }
-        telemetry::run_restarted(&state);
+        telemetry::run_restarted(state.step, state.skips);
         let step = state.next_step();
         // The checkpoint folder is locked until the old run is gone.
         run.stream = None;

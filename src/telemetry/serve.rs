@@ -4,8 +4,6 @@ use std::fmt::Display;
 
 use tracing::{info, warn};
 
-use crate::checkpoint::State;
-
 pub(crate) fn serving(address: &dyn Display, token: bool, tls: bool) {
     info!(%address, token, tls, "serving mini-batches");
 }
@@ -18,8 +16,8 @@ pub(crate) fn rank_left(rank: usize, step: u64) {
     info!(rank, step, "a rank has left");
 }
 
-pub(crate) fn run_restarted(state: &State) {
-    info!(step = state.step, left_out = state.skips, "the run goes on from a kept state");
+pub(crate) fn run_restarted(step: u64, left_out: u64) {
+    info!(step, left_out, "the run goes on from a kept state");
 }
 
 pub(crate) fn ranks_late(late: &[usize], step: u64) {

@@ -52,8 +52,8 @@ impl Init {
         let guess = guess(&rows.schema(), &rows, inputs.as_deref())
             .map_err(|message| Faults::one(Faults::COMMAND_LINE, Fault::new("URI", message)))?;
 
-        let uri = self.uri.iter().map(|uri| self.from_out(uri)).collect::<Result<Vec<_>>>()?;
-        let model = self.model.as_ref().map(|model| self.from_out(&model.to_string_lossy())).transpose()?;
+        let uri = self.uri.iter().map(|uri| self.as_written(uri)).collect::<Result<Vec<_>>>()?;
+        let model = self.model.as_ref().map(|model| self.as_written(&model.to_string_lossy())).transpose()?;
         let name = self.out.display().to_string();
         let facts = Facts {
             name: &name,
@@ -95,7 +95,7 @@ impl Init {
     }
 
     /// A path as a file beside `out` has it: the same if `out` is in the current folder, else an absolute one.
-    fn from_out(&self, path: &str) -> Result<String> {
+    fn as_written(&self, path: &str) -> Result<String> {
         let is_here = self.out.parent().is_none_or(|folder| folder.as_os_str().is_empty());
         if is_here || path.contains("://") {
             return Ok(path.to_owned());

@@ -82,8 +82,8 @@ fn hardness(report: &Report, plots: &mut Plots) -> Markup {
                 span style=(format!("color: {color}")) { "■ " } (of.sampler.replace('_', " ")) " "
             }
         }
-        (plots.distributions(&report.hardness))
-        (plots.course(&report.hardness))
+        div.scroll.plot { (plots.distributions(&report.hardness)) }
+        div.scroll.plot { (plots.course(&report.hardness)) }
         div.scroll { table {
             tr {
                 th { "sampler" }
@@ -152,7 +152,7 @@ fn graph(graph: &GraphFacts, report: &Report, content: &Content<'_>, plots: &mut
         h2 { "The graph" }
         div.scroll { table { @for (what, value) in &rows { tr { td { (what) } td.number { (value) } } } } }
         h3 { "In-degrees" }
-        (plots.in_degrees(graph))
+        div.scroll.plot { (plots.in_degrees(graph)) }
         h3 { "The greatest hubs" }
         div.samples {
             @for hub in &graph.hubs {
