@@ -141,4 +141,4 @@ const OWN: [&str; 3] = ["sample_id", "embedding", "neighbors"];
 const EXAMPLES: &str = "\
 Examples:
   prosampler export pipelines/images.toml --atlas images.parquet
-  prosampler export pipelines/text.toml --atlas animals.parquet --set source.filter=\"label = 'noun.animal'\"";
+  prosampler export pipelines/text.toml --atlas animals.parquet --set \"source.filter=label = 'noun.animal'\"";

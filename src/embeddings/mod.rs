@@ -22,3 +22,6 @@ mod table;
 pub use self::skipped::SkipReason;
 pub(crate) use self::skipped::{Flaw, prepare};
 pub use self::table::EmbeddingTable;
+
+/// From which cosine on two samples are likely copies of each other.
+pub(crate) const COPY: f32 = 0.999;

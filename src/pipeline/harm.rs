@@ -4,6 +4,7 @@
 //! rest on docs/evidence.md.
 
 use crate::config::{GuardsConfig, Similarity};
+use crate::embeddings::COPY;
 use crate::refresh::Snapshot;
 use crate::sample::SampleId;
 use crate::telemetry;
@@ -81,9 +82,6 @@ fn share(part: usize, whole: usize) -> f64 {
 
 /// How many samples are looked at, about.
 const LOOKED_AT: usize = 2000;
-
-/// From which cosine on two samples are likely copies of each other.
-const COPY: f32 = 0.999;
 
 /// The share of samples with a near copy, and of neighbors above the positive, from which on a run warns.
 const MANY_COPIES: f64 = 0.1;

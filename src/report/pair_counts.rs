@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::bound::Bound;
-use crate::embeddings::EmbeddingTable;
+use crate::embeddings::{COPY, EmbeddingTable};
 use crate::sample::SampleId;
 
 /// Counts over pairs of a sample and one of its in-batch negatives.
@@ -89,9 +89,6 @@ const ANCHORS: usize = 256;
 
 /// How many pairs of a mini-batch are kept for the distribution, about.
 const SHOWN_PAIRS: usize = 256;
-
-/// From which similarity on two samples are likely copies of each other.
-const COPY: f32 = 0.999;
 
 /// How many of the most similar pairs are kept.
 const WORST: usize = 24;
