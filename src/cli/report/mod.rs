@@ -25,7 +25,7 @@ pub(super) struct Report {
     /// The pipeline file.
     pipeline: PathBuf,
 
-    /// The page to write; it is replaced if it is there. Default: report.html in the current folder, or none with --json.
+    /// The page to write; it is replaced if it is there. Default: report.html in the current folder; none with --json.
     #[arg(long, short, value_name = "FILE")]
     out: Option<PathBuf>,
 
