@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import socket
 
 import pytest
@@ -36,10 +37,19 @@ def pipeline(*, walk=None, **settings):
 
 def spawn(function, world_size, *args):
     """Runs ``function(rank, world_size, *args)`` in processes that Accelerate takes for those of one training."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(join, (world_size, port, function, args), nprocs=world_size)
+    torch.multiprocessing.spawn(join, (world_size, free_port(), function, args), nprocs=world_size)
+
+
+def free_port():
+    """A free port below those that systems give by themselves, so that nobody gets it before the processes listen."""
+    for port in random.Random(os.getpid()).sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no port of 100 is free")
 
 
 def join(rank, world_size, port, function, args):
