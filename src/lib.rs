@@ -79,6 +79,7 @@
 //! * `docs/models.md`: which ONNX models can be used.
 //! * `docs/filters.md`: what the conditions of `source.filter` mean.
 //! * `docs/command.md`: how the command behaves.
+//! * `docs/metrics.md`: how to watch a run while it goes on.
 //! * `docs/serve.md`: how trainers elsewhere get mini-batches.
 //! * `docs/integrity.md`, `docs/conformance.md`, `docs/soak.md`: what is checked, and with what results.
 //! * `ARCHITECTURE.md`: how the crate is built, file by file.
@@ -100,6 +101,8 @@ pub mod error;
 pub mod graph;
 mod machine;
 mod memory;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod panics;
 mod pipeline;
 mod progress;

@@ -1,5 +1,5 @@
 //! The `prosampler` command.
 
 fn main() -> std::process::ExitCode {
-    prosampler::cli::main()
+    std::process::ExitCode::from(prosampler::cli::main(std::env::args_os().collect()))
 }

@@ -46,6 +46,15 @@ impl ProgressSink {
         Self(Arc::new(Mutex::new(listener)))
     }
 
+    /// Has another listener hear it first.
+    #[cfg(feature = "metrics")]
+    pub fn tee(self, mut first: impl FnMut(Progress) + Send + 'static) -> Self {
+        Self::new(move |progress| {
+            first(progress);
+            self.report(progress.stage, progress.done, progress.total);
+        })
+    }
+
     pub fn report(&self, stage: Stage, done: usize, total: Option<usize>) {
         let mut listener = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         listener(Progress { stage, done, total });

@@ -1,5 +1,7 @@
 //! `prosampler._prosampler`: what the Python package `prosampler` stands on. Signatures and conversions only.
 
+#[cfg(feature = "command")]
+mod command;
 mod dlpack;
 mod errors;
 mod handle;
@@ -21,6 +23,9 @@ use pyo3::prelude::*;
 
 #[pymodule]
 mod _prosampler {
+    #[cfg(feature = "command")]
+    #[pymodule_export]
+    use super::command::command;
     #[pymodule_export]
     use super::handle::{Refresh, RefreshHandle, Refreshed};
     #[pymodule_export]
@@ -46,7 +51,6 @@ mod _prosampler {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        super::log::install();
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

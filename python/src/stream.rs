@@ -351,8 +351,9 @@ impl Drop for RawStream {
     }
 }
 
-/// The threads of a stream or a server.
+/// The threads of a stream or a server, whose events Python's `logging` gets.
 pub fn runtime(py: Python<'_>) -> PyResult<Runtime> {
+    crate::log::install();
     let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("prosampler-io").enable_all().build();
     runtime
         .map_err(|e| raise(py, "FileError", &format!("the system refuses threads ({e}); free some, and start again")))

@@ -1,6 +1,8 @@
 """Small data for all tests: vectors in clusters, which need no model, and definitions of WordNet."""
 
 import os
+import random
+import socket
 from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -41,6 +43,18 @@ def vectors(rows: int, dimension: int = 16, seed: int = 0) -> pa.Table:
             "vector": pa.FixedSizeListArray.from_arrays(points.reshape(-1), dimension),
         }
     )
+
+
+def free_port() -> int:
+    """A free port below those that systems give by themselves, so that nobody gets it before it is used."""
+    for port in random.Random(os.getpid()).sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no port of 100 is free")
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,11 @@
 //! How a command ends, and the exit status that says so.
 
-use std::process::ExitCode;
+use futures::TryStreamExt;
+use futures::future::{BoxFuture, FutureExt};
 
 use super::out::is_closed_pipe;
 use crate::error::{EmbeddingError, TooFewError};
-use crate::{Error, ErrorKind, Faults, Result};
+use crate::{Error, ErrorKind, Faults, MiniBatch, MiniBatchStream, Result};
 
 /// How a command that did not fail has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,16 +48,16 @@ Exit status:
   143  ended early by SIGTERM";
 
 /// The exit status of a command; prints its error, if there is one.
-pub(super) fn exit_code(result: &Result<Ending>) -> ExitCode {
+pub(super) fn exit_code(result: &Result<Ending>) -> u8 {
     match result {
-        Ok(Ending::Done) => ExitCode::SUCCESS,
+        Ok(Ending::Done) => 0,
         Ok(Ending::Interrupted) => signal_exit_code(2),
         Ok(Ending::Terminated) => signal_exit_code(15),
-        Ok(Ending::Failed(status)) => ExitCode::from(*status),
+        Ok(Ending::Failed(status)) => *status,
         Err(error) if is_closed_pipe(error) => signal_exit_code(13),
         Err(error) => {
             note!("error: {error}");
-            ExitCode::from(status(error))
+            status(error)
         }
     }
 }
@@ -84,8 +85,34 @@ pub(super) fn status(error: &Error) -> u8 {
 pub(super) const SYSTEM: u8 = 8;
 
 /// The exit status of a shell for a process that a signal has ended.
-fn signal_exit_code(signal: u8) -> ExitCode {
-    ExitCode::from(128 + signal)
+fn signal_exit_code(signal: u8) -> u8 {
+    128 + signal
+}
+
+/// Takes mini-batches until the stream ends or the user ends the command.
+pub(super) struct UntilEnded {
+    early: BoxFuture<'static, Result<Ending>>,
+    /// How it has ended so far.
+    pub ending: Ending,
+}
+
+impl UntilEnded {
+    pub fn new() -> Self {
+        Self { early: early_end().boxed(), ending: Ending::Done }
+    }
+
+    /// The next mini-batch; `None` at the end, of which `ending` then says how it came.
+    pub async fn next(&mut self, stream: &mut MiniBatchStream) -> Result<Option<MiniBatch>> {
+        tokio::select! {
+            // Polled first, since a stream that always has a mini-batch ready would keep it from being heard.
+            biased;
+            early = &mut self.early => {
+                self.ending = early?;
+                Ok(None)
+            }
+            next = stream.try_next() => next,
+        }
+    }
 }
 
 /// Waits for Ctrl-C or SIGTERM.

@@ -13,6 +13,7 @@ use super::summary::Timing;
 use crate::config::SamplerKind;
 use crate::refresh::RefreshCounts;
 use crate::report::{Measure, Summary};
+use crate::source::SourceCounts;
 use crate::walk::WalkCounts;
 use crate::{Error, MiniBatch, MiniBatchStream, Result};
 
@@ -47,7 +48,6 @@ pub(super) fn print_summary(
 ) -> Result<()> {
     let counts = stream.counts();
     let handle = stream.handle();
-    let source = handle.source_counts();
     let waits = timing.other_waits();
     print(&SummaryLine {
         kind: "summary",
@@ -73,11 +73,7 @@ pub(super) fn print_summary(
         producer_wait: counts.producer_wait.as_secs_f64(),
         streaming: timing.streaming.as_secs_f64(),
         refreshes: handle.counts(),
-        source: SourceLine {
-            skipped_rows: source.skipped_rows,
-            bad_texts: source.bad_texts,
-            failed_requests: source.failed_requests,
-        },
+        source: handle.source_counts(),
         embeddings_reused: handle.embeddings_reused(),
         unplaced: counts.unplaced,
         unsaved: counts.unsaved,
@@ -133,19 +129,11 @@ struct SummaryLine<'a> {
     producer_wait: f64,
     streaming: f64,
     refreshes: RefreshCounts,
-    source: SourceLine,
+    source: SourceCounts,
     embeddings_reused: u64,
     unplaced: u64,
     unsaved: u64,
     counts: WalkCounts,
-}
-
-/// What the source has tolerated.
-#[derive(Serialize)]
-struct SourceLine {
-    skipped_rows: usize,
-    bad_texts: usize,
-    failed_requests: usize,
 }
 
 fn mean(measure: &Measure, of: fn(&Measure) -> f64) -> Option<f64> {

@@ -14,6 +14,7 @@ mod json;
 mod man;
 mod output;
 mod output_apart;
+mod page;
 mod progress;
 mod report;
 mod resume;
@@ -23,9 +24,10 @@ mod serve;
 mod state;
 mod summary;
 mod tune;
+mod watch;
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
-use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -72,10 +74,19 @@ enum Command {
     Man(man::Man),
 }
 
-/// Parses the command line, runs the command, and prints what went wrong.
+/// Runs the command of these arguments, the first of which is its own name, and prints what went wrong.
+///
+/// Returns the exit status. Call it once a process.
 #[must_use]
-pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+pub fn main(arguments: Vec<OsString>) -> u8 {
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // If nobody reads what is wrong, or the help, there is nobody to tell.
+            let _ = error.print();
+            return u8::try_from(error.exit_code()).unwrap_or(1);
+        }
+    };
     log(cli.verbose, matches!(&cli.command, Command::Run(run) if run.is_quiet()));
     #[cfg(unix)]
     // SAFETY: the signal is ignored, so no handler is installed. A file that exceeds the limit of the process then is
@@ -91,7 +102,7 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Init(init) => runtime.block_on(init.run()),
-        Command::Run(run) => runtime.block_on(run.run()),
+        Command::Run(run) => runtime.block_on(run.run(&arguments)),
         #[cfg(feature = "serve")]
         Command::Serve(serve) => runtime.block_on(serve.run()),
         Command::Report(report) => runtime.block_on(report.run()),

@@ -1,16 +1,18 @@
 //! `prosampler run`: streams a pipeline's mini-batches, as a trainer would take them.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use futures::{Stream, TryStreamExt};
+use futures::Stream;
 
-use super::ending::{EXIT_CODES, Ending, early_end};
+use super::ending::{EXIT_CODES, Ending, UntilEnded};
 use super::output::{Output, is_stdout};
 use super::progress::{MiniBatchProgress, StageBars, thousands};
 use super::state::StateFile;
 use super::summary::{Finished, Timing};
+use super::watch::Watch;
 use super::{json, resume};
 use crate::config::PipelineConfig;
 use crate::report::Observer;
@@ -61,10 +63,14 @@ pub(super) struct Run {
     /// checkpoint.dir. Ctrl-C or SIGTERM ends a run early; the same command goes on with it.
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
+
+    #[command(flatten)]
+    watch: Watch,
 }
 
 impl Run {
-    pub async fn run(self) -> Result<Ending> {
+    /// `arguments` are those of the whole command, as they were typed.
+    pub async fn run(self, arguments: &[OsString]) -> Result<Ending> {
         self.require_one_output()?;
         let config = self.config()?;
         let mut files = Files::open(&self, &config)?;
@@ -81,9 +87,8 @@ impl Run {
         let ending = streamed.ending;
         self.report(&config, &stream, start, streamed)?;
         if ending != Ending::Done && !self.quiet {
-            let arguments: Vec<_> = std::env::args_os().collect();
             let output = self.output.as_deref().filter(|path| path.is_file());
-            note!("{}", resume::advice(&arguments, self.state.is_some(), config.checkpoint.dir.is_some(), output));
+            note!("{}", resume::advice(arguments, self.state.is_some(), config.checkpoint.dir.is_some(), output));
         }
         Ok(ending)
     }
@@ -130,21 +135,11 @@ impl Run {
         let mut progress = MiniBatchProgress::new(stream.size_hint().1.map(|total| total as u64), self.quiet);
         let mut first = None;
         let mut waits = Vec::new();
-        let mut ending = Ending::Done;
-        let mut early = std::pin::pin!(early_end());
+        let mut until_ended = UntilEnded::new();
         let begun = Instant::now();
         loop {
             let asked = Instant::now();
-            let next = tokio::select! {
-                // Polled first, since a stream that always has a mini-batch ready would keep it from being heard.
-                biased;
-                early = &mut early => {
-                    ending = early?;
-                    None
-                }
-                next = stream.try_next() => next?,
-            };
-            let Some(mini_batch) = next else { break };
+            let Some(mini_batch) = until_ended.next(stream).await? else { break };
             let wait = asked.elapsed();
             waits.push(wait);
 
@@ -160,7 +155,7 @@ impl Run {
             }
         }
         progress.finish();
-        Ok(Streamed { ending, first, waits, elapsed: begun.elapsed(), observer })
+        Ok(Streamed { ending: until_ended.ending, first, waits, elapsed: begun.elapsed(), observer })
     }
 
     /// The length of a pretended training step.
@@ -217,6 +212,7 @@ impl Run {
         if let Some(column) = &self.column {
             config.encode.column = Some(column.clone());
         }
+        self.watch.apply(&mut config, self.quiet);
         Ok(config)
     }
 }

@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::ending::{Ending, early_end};
 use super::progress::StageBars;
+use super::watch::Watch;
 use crate::config::PipelineConfig;
 use crate::serve::{ServeOptions, Server, TlsFiles};
 use crate::{Error, Pipeline, Result};
@@ -57,11 +58,15 @@ pub(super) struct Serve {
     /// Another setting than the file's, for example stream.world_size=4. May be given again.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+
+    #[command(flatten)]
+    watch: Watch,
 }
 
 impl Serve {
     pub async fn run(self) -> Result<Ending> {
-        let config = PipelineConfig::from_file_with(&self.pipeline, &self.set)?;
+        let mut config = PipelineConfig::from_file_with(&self.pipeline, &self.set)?;
+        self.watch.apply(&mut config, false);
         let options = self.options()?;
         let make = move || {
             let mut bars = StageBars::new();

@@ -55,6 +55,7 @@ impl PipelineConfig {
         check(&self.checkpoint, &mut faults);
         check(&self.compute, &mut faults);
         check(&self.report, &mut faults);
+        check(&self.metrics, &mut faults);
         if let (Some(label), Some(columns)) = (&self.report.label, &self.source.columns)
             && !columns.contains(label)
         {
@@ -77,6 +78,11 @@ impl PipelineConfig {
         {
             let message = format!("is {target}, but a cosine lies between -1 and 1; give one, or use graph.similarity");
             faults.push(Fault::new("walk.target_similarity", message));
+        }
+        let highest = self.metrics.address.map_or(0, |address| usize::from(address.port()));
+        if highest > 0 && highest + self.stream.rank > usize::from(u16::MAX) {
+            let message = format!("leaves rank {} without a port; choose a lower one", self.stream.rank);
+            faults.push(Fault::new("metrics.address", message));
         }
         let (size, ranks) = (self.walk.batch_size, self.stream.world_size);
         if ranks > 1 && !size.is_multiple_of(ranks) {

@@ -26,6 +26,7 @@ mod encode;
 mod features;
 mod graph;
 mod guards;
+mod metrics;
 mod pairs;
 mod paths;
 mod providers;
@@ -52,6 +53,7 @@ pub use self::encode::{EncodeConfig, FeatureKind, OnBadSample, Pooling, Storage}
 pub use self::features::{GraphInputConfig, ImageConfig, ImageSize, Layout, PixelOrder, TensorConfig};
 pub use self::graph::{GraphBuilder, GraphConfig, GraphDevice, Precision, Similarity};
 pub use self::guards::GuardsConfig;
+pub use self::metrics::MetricsConfig;
 pub use self::pairs::{GraphOver, PairsConfig};
 pub use self::providers::{Arena, Convolutions, CudaConfig, Provider};
 pub use self::refresh::{FirstRefresh, OnNewerModel, OnRefreshError, RefreshConfig};
@@ -106,6 +108,8 @@ pub struct PipelineConfig {
     pub compute: ComputeConfig,
     /// What the summary of `prosampler run` looks at.
     pub report: ReportConfig,
+    /// Where a run can be watched while it goes on.
+    pub metrics: MetricsConfig,
 }
 
 impl PipelineConfig {

@@ -3,8 +3,8 @@ use std::sync::Arc;
 use super::start::start;
 use crate::checkpoint::State;
 use crate::config::{
-    CheckpointConfig, ComputeConfig, EncodeConfig, GraphConfig, GuardsConfig, PairsConfig, PipelineConfig,
-    RefreshConfig, StoreConfig, StreamConfig, WalkConfig,
+    CheckpointConfig, ComputeConfig, EncodeConfig, GraphConfig, GuardsConfig, MetricsConfig, PairsConfig,
+    PipelineConfig, RefreshConfig, StoreConfig, StreamConfig, WalkConfig,
 };
 use crate::encode::Encoder;
 use crate::error::Result;
@@ -161,6 +161,13 @@ impl PipelineBuilder {
     #[must_use]
     pub fn checkpoint(mut self, checkpoint: CheckpointConfig) -> Self {
         self.config.checkpoint = checkpoint;
+        self
+    }
+
+    /// Sets where the run can be watched while it goes on.
+    #[must_use]
+    pub fn metrics(mut self, metrics: MetricsConfig) -> Self {
+        self.config.metrics = metrics;
         self
     }
 

@@ -10,6 +10,8 @@ mod checks;
 mod harm;
 mod open;
 mod start;
+#[cfg(feature = "metrics")]
+mod watching;
 
 pub use self::builder::PipelineBuilder;
 pub(crate) use self::open::open_source;

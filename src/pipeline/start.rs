@@ -18,6 +18,8 @@ use super::PipelineBuilder;
 use super::checks::{check_sample_count, check_settings, check_values};
 use super::harm::warn_of_harm;
 use super::open::{Opened, open, open_backend};
+#[cfg(feature = "metrics")]
+use super::watching::Watching;
 use crate::checkpoint::{self, CheckpointFolder, RunStart};
 use crate::compute::ComputePool;
 use crate::config::PipelineConfig;
@@ -31,6 +33,8 @@ use crate::refresh::{
 };
 use crate::source::Source;
 use crate::store::Store;
+#[cfg(feature = "metrics")]
+use crate::stream::Course;
 use crate::stream::{MiniBatch, MiniBatchStream, Producer, ProducerSettings, RowColumns, StreamParts};
 use crate::telemetry;
 
@@ -39,10 +43,19 @@ pub(super) async fn start(builder: PipelineBuilder) -> Result<MiniBatchStream> {
     let ranks = if is_for_all_ranks { 1 } else { config.stream.world_size };
     check_settings(&config, source.is_some(), ranks)?;
     let config = config.resolved(ranks);
+    #[cfg(feature = "metrics")]
+    let (watching, progress) = Watching::begin(&config, ranks, progress).await?;
     let pool = ComputePool::new(config.compute.threads)?;
     let opened = open(&config, source, encoder, &pool).await?;
 
-    let startup = Startup { config, pool, progress, ranks };
+    let startup = Startup {
+        config,
+        pool,
+        progress,
+        ranks,
+        #[cfg(feature = "metrics")]
+        watching,
+    };
     let store = startup.build_store(&opened).await?;
     let run = checkpoint::begin(store, state, &startup.config).await?;
     let Opened { source, encoder, model_watch, row_columns, guard_rules, reads_vectors, .. } = opened;
@@ -74,6 +87,9 @@ struct Startup {
     ranks: usize,
     pool: ComputePool,
     progress: ProgressSink,
+    /// `None` unless the run is watched.
+    #[cfg(feature = "metrics")]
+    watching: Option<Watching>,
 }
 
 impl Startup {
@@ -203,6 +219,8 @@ impl Startup {
         let (tx, rx) = mpsc::channel(stream.prefetch);
         let mut tasks = JoinSet::new();
         tasks.spawn(supervise(worker, tx.downgrade()));
+        #[cfg(feature = "metrics")]
+        let waiting = tx.downgrade();
 
         let waits_for_first = refresh.wait_for_first;
         let settings = ProducerSettings { row_columns, walk, stream, ranks, waits_for_first, seed };
@@ -214,8 +232,24 @@ impl Startup {
         let shared = producer.shared();
         let schema = producer.schema();
         tasks.spawn(producer.run(tx));
-        let parts = StreamParts { rx, delivered, asked, tasks, handle, shared, schema, state, checkpoint_folder };
-        Ok(MiniBatchStream::new(parts))
+        #[cfg(feature = "metrics")]
+        let watched = self.watching.map(|watching| {
+            let course = Course::new(shared.clone(), waiting);
+            watching.go_on(course, handle.clone(), &mut tasks)
+        });
+        Ok(MiniBatchStream::new(StreamParts {
+            rx,
+            delivered,
+            asked,
+            tasks,
+            handle,
+            shared,
+            schema,
+            state,
+            checkpoint_folder,
+            #[cfg(feature = "metrics")]
+            watched,
+        }))
     }
 }
 

@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::published::Published;
 use super::push_queue::PushQueue;
-use super::report::{RefreshCounts, RefreshStatus, Refreshed};
+use super::report::{RefreshCounts, RefreshSeconds, RefreshStatus, Refreshed};
 use super::snapshot::Snapshot;
 use crate::checkpoint::{State, WeakCheckpointFolder};
 use crate::config::{Similarity, Storage};
@@ -184,6 +184,12 @@ impl RefreshHandle {
         self.status.counts()
     }
 
+    /// What all new snapshots have taken so far in the background, in seconds, stage by stage.
+    #[must_use]
+    pub fn seconds(&self) -> RefreshSeconds {
+        self.status.seconds()
+    }
+
     /// How far the refresh that is running has come; `None` if none is.
     #[must_use]
     pub fn progress(&self) -> Option<Progress> {
@@ -198,6 +204,12 @@ impl RefreshHandle {
     pub fn source_counts(&self) -> SourceCounts {
         let store = self.store();
         SourceCounts { skipped_rows: store.skipped_rows(), bad_texts: store.bad_texts().0, ..self.source.counts() }
+    }
+
+    /// The number of mini-batches that the trainer has taken, before a resume too.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn delivered(&self) -> u64 {
+        *self.delivered.borrow()
     }
 
     pub(crate) fn published(&self) -> Published {

@@ -31,7 +31,7 @@ pub struct Refreshed {
 }
 
 /// How long a refresh took, stage by stage, in seconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct RefreshSeconds {
     /// Looking for new files, and reading them.
@@ -51,6 +51,18 @@ impl RefreshSeconds {
     #[must_use]
     pub fn total(&self) -> f64 {
         self.store + self.model + self.encode + self.graph + self.checkpoint
+    }
+}
+
+impl std::ops::AddAssign for RefreshSeconds {
+    fn add_assign(&mut self, other: Self) {
+        // A new stage that is left out here does not compile.
+        let Self { store, model, encode, graph, checkpoint } = other;
+        self.store += store;
+        self.model += model;
+        self.encode += encode;
+        self.graph += graph;
+        self.checkpoint += checkpoint;
     }
 }
 
@@ -90,6 +102,7 @@ pub(super) struct RefreshStatus {
     pub skipped: AtomicU64,
     pub failed: AtomicU64,
     pub cancelled: AtomicU64,
+    seconds: Mutex<RefreshSeconds>,
     progress: Mutex<Option<Progress>>,
 }
 
@@ -101,6 +114,16 @@ impl RefreshStatus {
             failed: self.failed.load(Relaxed),
             cancelled: self.cancelled.load(Relaxed),
         }
+    }
+
+    /// What all snapshots that the worker published have taken so far.
+    pub fn seconds(&self) -> RefreshSeconds {
+        *self.seconds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A snapshot that was published has taken so long.
+    pub fn took(&self, seconds: RefreshSeconds) {
+        *self.seconds.lock().unwrap_or_else(PoisonError::into_inner) += seconds;
     }
 
     /// How far the refresh that is running has come; `None` if none is.

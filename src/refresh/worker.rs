@@ -217,6 +217,7 @@ impl Worker {
         };
 
         count(&self.status.published);
+        self.status.took(report.seconds);
         let RefreshSeconds { store, model, encode, graph, checkpoint } = report.seconds;
         telemetry::published(snapshot.graph_version(), snapshot.model_version(), step, report.seconds.total());
         telemetry::refresh_took(store, model, encode, graph, checkpoint);

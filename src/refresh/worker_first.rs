@@ -50,6 +50,7 @@ impl Worker {
         self.status.clear();
         match made {
             Ok(FirstMade { snapshot, encoder, report }) => {
+                self.status.took(report.seconds);
                 telemetry::published(snapshot.graph_version(), snapshot.model_version(), step, report.seconds.total());
                 self.encoder = encoder;
                 self.schedule_after(step);

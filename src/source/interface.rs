@@ -5,6 +5,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use serde::Serialize;
 
 use crate::error::{ColumnError, Result};
 
@@ -96,7 +97,7 @@ pub trait Source: Send + Sync + 'static {
 }
 
 /// Counts of what a source has tolerated.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SourceCounts {
     /// Rows skipped since they lay in damaged parts. Parquet states how many these are, Arrow IPC does not.
     pub skipped_rows: usize,

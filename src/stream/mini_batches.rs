@@ -14,6 +14,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::counts::Shared;
+#[cfg(feature = "metrics")]
+use super::course::Course;
 use super::{MiniBatch, StreamCounts};
 use crate::checkpoint::{CheckpointFolder, State};
 use crate::error::{Error, Result};
@@ -65,6 +67,17 @@ pub struct MiniBatchStream {
     counts: StreamCounts,
     /// Since when the trainer has waited for a mini-batch, if it does.
     waiting_since: Option<Instant>,
+    /// For those who watch the run.
+    #[cfg(feature = "metrics")]
+    watched: Option<WatchedCourse>,
+}
+
+/// A course that is watched, and where.
+#[cfg(feature = "metrics")]
+#[derive(Clone, Debug)]
+pub(crate) struct WatchedCourse {
+    pub course: Arc<Course>,
+    pub address: std::net::SocketAddr,
 }
 
 /// What a stream is made of.
@@ -82,24 +95,27 @@ pub(crate) struct StreamParts {
     pub schema: SchemaRef,
     pub state: State,
     pub checkpoint_folder: Option<CheckpointFolder>,
+    #[cfg(feature = "metrics")]
+    pub watched: Option<WatchedCourse>,
 }
 
 impl MiniBatchStream {
     pub(crate) fn new(parts: StreamParts) -> Self {
-        let StreamParts { rx, delivered, asked, tasks, handle, shared, schema, state, checkpoint_folder } = parts;
         Self {
-            rx,
-            delivered,
-            asked,
-            shared,
-            handle,
-            schema,
+            rx: parts.rx,
+            delivered: parts.delivered,
+            asked: parts.asked,
+            shared: parts.shared,
+            handle: parts.handle,
+            schema: parts.schema,
             is_done: false,
-            tasks,
-            state,
-            _checkpoint_folder: checkpoint_folder,
+            tasks: parts.tasks,
+            state: parts.state,
+            _checkpoint_folder: parts.checkpoint_folder,
             counts: StreamCounts::default(),
             waiting_since: None,
+            #[cfg(feature = "metrics")]
+            watched: parts.watched,
         }
     }
 
@@ -167,6 +183,14 @@ impl MiniBatchStream {
         self.handle.snapshot()
     }
 
+    /// Where the run can be watched; `None` without a
+    /// [`metrics.address`](crate::config::MetricsConfig::address).
+    #[cfg(feature = "metrics")]
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<std::net::SocketAddr> {
+        self.watched.as_ref().map(|watched| watched.address)
+    }
+
     fn deliver(&mut self, mini_batch: &MiniBatch, waited: Duration) {
         let MiniBatch { epoch, step, graph_version, staleness, similarity, is_warm_up, feedback, counts, .. } =
             *mini_batch;
@@ -176,6 +200,10 @@ impl MiniBatchStream {
         self.counts.staleness = self.counts.staleness.max(staleness.unwrap_or(0));
         self.counts.warm_up += u64::from(is_warm_up);
         self.counts.walks += counts;
+        #[cfg(feature = "metrics")]
+        if let Some(watched) = &self.watched {
+            watched.course.add(mini_batch, waited, &self.counts);
+        }
         self.state.advance(epoch, step, graph_version, feedback);
         self.delivered.send_modify(|delivered| *delivered += 1);
     }

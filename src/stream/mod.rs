@@ -5,6 +5,8 @@
 //! dropping the [`MiniBatchStream`] ends it.
 
 mod counts;
+#[cfg(feature = "metrics")]
+mod course;
 mod graph_changes;
 mod mini_batch;
 mod mini_batches;
@@ -13,8 +15,12 @@ mod rows;
 mod sampling;
 
 pub use self::counts::StreamCounts;
+#[cfg(feature = "metrics")]
+pub(crate) use self::course::{Course, Delivered};
 pub use self::mini_batch::MiniBatch;
 pub use self::mini_batches::MiniBatchStream;
 pub(crate) use self::mini_batches::StreamParts;
+#[cfg(feature = "metrics")]
+pub(crate) use self::mini_batches::WatchedCourse;
 pub(crate) use self::producer::{Producer, ProducerSettings};
 pub(crate) use self::rows::{RowColumns, negative_column};

@@ -26,6 +26,8 @@
 
 mod encode;
 mod graph;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod refresh;
 #[cfg(feature = "serve")]
 mod serve;
@@ -36,6 +38,8 @@ use tracing::{Span, debug_span, info_span};
 
 pub(crate) use self::encode::*;
 pub(crate) use self::graph::*;
+#[cfg(feature = "metrics")]
+pub(crate) use self::metrics::*;
 pub(crate) use self::refresh::*;
 #[cfg(feature = "serve")]
 pub(crate) use self::serve::*;

@@ -10,7 +10,7 @@ pub(super) struct Trial {
     pub config: PipelineConfig,
 }
 
-/// The present settings first; then M and α together, from mild to hard; then starts, a random share and guards, each
+/// The present settings first; then M and α together, from mild to hard; then K, starts, a random share and guards, each
 /// at the hardest of these; and nearest first.
 pub(super) fn trials(present: &PipelineConfig, samples: usize) -> Vec<Trial> {
     let mut trials = vec![Trial { changes: Vec::new(), config: present.clone() }];
@@ -21,6 +21,7 @@ pub(super) fn trials(present: &PipelineConfig, samples: usize) -> Vec<Trial> {
     }
     let hardest = || walk(present, 1.0, ALPHAS[ALPHAS.len() - 1], samples);
     let number = |value: f64| Schedule::Constant(value);
+    trials.push(hardest().with("graph.neighbors", "8", |config| config.graph.neighbors = Some(8)));
     trials.push(hardest().with("walk.starts", "4", |config| config.walk.starts = number(4.0)));
     trials.push(hardest().with("walk.random_share", "0.25", |config| config.walk.random_share = number(0.25)));
     if present.pairs.columns().is_some() {
@@ -66,7 +67,10 @@ impl Trial {
 
     fn with(mut self, key: &'static str, value: &str, change: impl FnOnce(&mut PipelineConfig)) -> Self {
         change(&mut self.config);
-        self.changes.push((key, value.to_owned()));
+        match self.changes.iter_mut().find(|(other, _)| *other == key) {
+            Some((_, old)) => value.clone_into(old),
+            None => self.changes.push((key, value.to_owned())),
+        }
         self
     }
 

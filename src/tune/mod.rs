@@ -63,6 +63,8 @@ pub struct Tuning {
     pub uniform: Hardness,
     /// Which of `tried` is recommended; `null` if even the mildest has too many likely false negatives.
     pub recommended: Option<usize>,
+    /// Those of `tried` than which no other is harder with as few likely false negatives, the mildest first.
+    pub frontier: Vec<usize>,
     /// Spearman's rank correlation, over all settings, of the share of likely false negatives with the share of pairs
     /// of the same label; `null` without labels.
     pub rank_correlation: Option<f64>,
@@ -195,10 +197,28 @@ fn sweep(
         total,
         estimate: judge.bound.to_string(),
         rank_correlation: (!pairs.is_empty()).then(|| spearman(&pairs)),
+        frontier: frontier(&tried),
         tried,
         uniform,
         recommended,
     })
+}
+
+/// The settings that none of the others is harder than without having more likely false negatives, the mildest first.
+/// Of equal ones the first is meant.
+fn frontier(tried: &[Tried]) -> Vec<usize> {
+    let of = |index: usize| (tried[index].hardness.mean_similarity, tried[index].hardness.likely_false);
+    let is_beaten = |index: usize| {
+        let (similarity, share) = of(index);
+        (0..tried.len()).any(|other| {
+            let (others_similarity, others_share) = of(other);
+            let is_as_good = others_similarity >= similarity && others_share <= share;
+            is_as_good && (of(other) != of(index) || other < index)
+        })
+    };
+    let mut frontier: Vec<usize> = (0..tried.len()).filter(|&index| !is_beaten(index)).collect();
+    frontier.sort_by(|&a, &b| of(a).0.total_cmp(&of(b).0));
+    frontier
 }
 
 /// The graph of these settings, built once.

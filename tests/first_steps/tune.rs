@@ -71,6 +71,25 @@ fn the_estimate_of_uniform_mini_batches_is_that_of_all_pairs() {
     assert!(number(&tuning["rank_correlation"]) > 0.8, "{}", tuning["rank_correlation"]);
 }
 
+/// By all pairs of settings.
+#[test]
+fn the_frontier_has_what_no_other_setting_beats() {
+    let tuning = tuned(&folder(), &[]);
+    let place = |tried: &Value| {
+        let of = &tried["hardness"];
+        (number(&of["mean_similarity"]), number(&of["likely_false"]))
+    };
+    let tried: Vec<_> = tuning["tried"].as_array().unwrap().iter().map(place).collect();
+    let beats = |a: (f64, f64), b: (f64, f64)| a.0 >= b.0 && a.1 <= b.1 && a != b;
+    let unbeaten = |&index: &usize| !tried.iter().any(|&other| beats(other, tried[index]));
+    let mut expected: Vec<_> = (0..tried.len()).filter(unbeaten).map(|index| tried[index]).collect();
+    expected.sort_by(|a, b| a.0.total_cmp(&b.0));
+    expected.dedup();
+    let frontier = tuning["frontier"].as_array().unwrap().iter().map(|index| tried[index.as_u64().unwrap() as usize]);
+    assert_eq!(frontier.collect::<Vec<_>>(), expected);
+    assert!(expected.len() > 1);
+}
+
 #[test]
 fn its_file_keeps_comments_and_runs() {
     let dir = folder();
@@ -80,6 +99,12 @@ fn its_file_keeps_comments_and_runs() {
     );
     assert!(out.contains("<- recommended") && out.contains("the present settings"), "{out}");
     assert!(said.contains("p.tuned.toml has the recommended settings"), "{said}");
+    assert!(said.contains("p.tuned.html shows the settings that were tried"), "{said}");
+    let page = fs::read_to_string(dir.path().join("p.tuned.html")).unwrap();
+    for shown in ["<svg", "recommended", "plain shuffle", "graph.candidates = ", "All settings"] {
+        assert!(page.contains(shown), "{shown} is missing");
+    }
+    assert!(!page.contains("https://") && !page.contains("<script"), "the page asks for something");
     let text = fs::read_to_string(dir.path().join("p.tuned.toml")).unwrap();
     for kept in
         ["# Where rows are.", "# M of mine.", "batch_size = 20", "# From `prosampler tune`: in-batch similarity"]

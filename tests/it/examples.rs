@@ -41,3 +41,23 @@ fn hot_reload() {
     let [first, last] = [lines[..before].iter().find_map(versions), lines[before..].iter().rev().find_map(versions)];
     assert_eq!((first, last), (Some(("1".into(), "1".into())), Some(("2".into(), "2".into()))), "{output}");
 }
+
+#[test]
+fn opentelemetry() {
+    let output = run("opentelemetry");
+    let spans: Vec<_> = output.split("Span #").skip(1).collect();
+    let field = |span: &str, name: &str| {
+        let line = span.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(':'));
+        line.map(|value| value.trim().to_owned()).unwrap_or_default()
+    };
+    let named = |name: &str| spans.iter().filter(|span| field(span, "Name") == name).collect::<Vec<_>>();
+    assert_eq!((named("store").len(), named("encode").len()), (1, 1), "{output}");
+    // Each refresh of the 78 mini-batches builds a graph within it, as the start does without.
+    let refreshes: Vec<_> = named("refresh").iter().map(|span| field(span, "SpanId")).collect();
+    let parents: Vec<_> = named("graph").iter().map(|span| field(span, "ParentSpanId")).collect();
+    assert!(!refreshes.is_empty());
+    for refresh in &refreshes {
+        assert!(parents.contains(refresh), "{output}");
+    }
+    assert_eq!(parents.len(), refreshes.len() + 1, "{output}");
+}

@@ -19,7 +19,7 @@ const LEAVES: [&str; 12] = [
     "simd",
     "telemetry",
 ];
-const STAGES: [&str; 14] = [
+const STAGES: [&str; 15] = [
     "source",
     "store",
     "embeddings",
@@ -30,6 +30,7 @@ const STAGES: [&str; 14] = [
     "checkpoint",
     "refresh",
     "stream",
+    "metrics",
     "pipeline",
     "serve",
     "report",

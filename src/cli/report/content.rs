@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use maud::{Markup, PreEscaped, html};
 
-use super::plots::Plots;
+use crate::cli::page::Plots;
 use crate::config::{FeatureKind, PipelineConfig};
 use crate::encode::thumbnail;
 use crate::report::Report;

@@ -2,18 +2,15 @@
 
 mod content;
 mod page;
-mod plots;
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use futures::{Stream, TryStreamExt};
+use futures::Stream;
 use serde::Serialize;
 
-use super::ending::{EXIT_CODES, Ending, early_end};
-use super::out::unfinished;
+use super::ending::{EXIT_CODES, Ending, UntilEnded};
 use super::progress::{MiniBatchProgress, StageBars};
 use crate::config::{CheckpointConfig, PipelineConfig};
 use crate::report::{Report as Facts, Seen};
@@ -101,7 +98,7 @@ impl Report {
         let facts = pool.run("report", move || Facts::new(&for_facts, &seen)).await?;
         course.peak_memory = peak_memory();
         if let Some(out) = &out {
-            write(out, &page::page(&facts, &course, &settings, &config))?;
+            crate::cli::page::write(out, &page::page(&facts, &course, &settings, &config))?;
             note!("{} tells what the mini-batches are like", out.display());
         }
         if self.json {
@@ -138,20 +135,11 @@ impl Report {
         let mut seen = Seen::default();
         let mut waits: Vec<Duration> = Vec::new();
         let mut samples = 0;
-        let mut ending = Ending::Done;
-        let mut early = std::pin::pin!(early_end());
+        let mut until_ended = UntilEnded::new();
         let begun = Instant::now();
         while waits.len() < self.mini_batches {
             let asked = Instant::now();
-            let next = tokio::select! {
-                biased;
-                early = &mut early => {
-                    ending = early?;
-                    None
-                }
-                next = stream.try_next() => next?,
-            };
-            let Some(mini_batch) = next else { break };
+            let Some(mini_batch) = until_ended.next(stream).await? else { break };
             waits.push(asked.elapsed());
             samples += mini_batch.ids.len();
             seen.add(&mini_batch, stream.snapshot());
@@ -168,7 +156,7 @@ impl Report {
             wait_ms_max: ms(waits.last()),
             ..Course::default()
         };
-        Ok((seen, course, ending))
+        Ok((seen, course, until_ended.ending))
     }
 }
 
@@ -195,15 +183,6 @@ impl StageTimes {
             time.seconds = begun.elapsed().as_secs_f64();
         }
     }
-}
-
-/// Writes a file that is whole or not there.
-fn write(path: &Path, text: &str) -> Result<()> {
-    let failed = |cause| Error::Io { action: "write", path: path.to_owned(), cause };
-    let mut file = unfinished(path).map_err(failed)?;
-    file.write_all(text.as_bytes()).map_err(failed)?;
-    file.persist(path).map_err(|e| failed(e.error))?;
-    Ok(())
 }
 
 /// The most memory that the process has had, in bytes; `None` where the system does not tell.

@@ -1,10 +1,10 @@
-//! A report as one page that needs nothing else: no network, and no script but the one that draws molecules.
+//! A report as one page, without a script but the one that draws molecules.
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, PreEscaped, html};
 
 use super::content::Content;
-use super::plots::{COLORS, Plots};
 use super::{Course, Settings};
+use crate::cli::page::{COLORS, Plots, number, page as page_of, percent};
 use crate::cli::progress::thousands;
 use crate::config::PipelineConfig;
 use crate::report::{Audit, GraphFacts, Report};
@@ -14,32 +14,21 @@ pub(super) fn page(report: &Report, course: &Course, settings: &Settings, config
     let content = Content::new(report, config);
     let mut plots = Plots::default();
     let plots = &mut plots;
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                title { "Mini-batches of " (settings.name) }
-                style { (PreEscaped(STYLE)) }
-            }
-            body {
-                (header(report, settings))
-                (hardness(report, plots))
-                (audit(report, &content, plots))
-                (graph(&report.graph, report, &content, plots))
-                (drift(report))
-                (examples(report, &content, plots))
-                (cost(report, course))
-                (used(settings))
-                @if content.has_molecules() {
-                    script { (PreEscaped(MOLECULES)) }
-                    script { (PreEscaped(DRAW_MOLECULES)) }
-                }
-            }
+    let body = html! {
+        (header(report, settings))
+        (hardness(report, plots))
+        (audit(report, &content, plots))
+        (graph(&report.graph, report, &content, plots))
+        (drift(report))
+        (examples(report, &content, plots))
+        (cost(report, course))
+        (used(settings))
+        @if content.has_molecules() {
+            script { (PreEscaped(MOLECULES)) }
+            script { (PreEscaped(DRAW_MOLECULES)) }
         }
     };
-    page.into_string()
+    page_of(&format!("Mini-batches of {}", settings.name), &body)
 }
 
 fn header(report: &Report, settings: &Settings) -> Markup {
@@ -50,23 +39,19 @@ fn header(report: &Report, settings: &Settings) -> Markup {
         h1 { "Mini-batches of " (settings.name) }
         div.soft.uri { (data.uri) }
         div.numbers {
-            (number(thousands(data.samples as u64), "samples"))
-            (number(thousands(report.audit.mini_batches as u64), &format!("mini-batches of {}", data.batch_size)))
-            (number(format!("{:.3}", run.mean_similarity), "mean in-batch similarity"))
+            (number(&thousands(data.samples as u64), "samples"))
+            (number(&thousands(report.audit.mini_batches as u64), &format!("mini-batches of {}", data.batch_size)))
+            (number(&format!("{:.3}", run.mean_similarity), "mean in-batch similarity"))
             @if let Some(uniform) = uniform {
-                (number(format!("{:.3}", uniform.mean_similarity), "of uniform mini-batches"))
+                (number(&format!("{:.3}", uniform.mean_similarity), "of uniform mini-batches"))
             }
-            (number(percent(run.likely_false), "of pairs likely false negatives"))
-            @if let Some(same) = run.same_label { (number(percent(same), "of pairs share their label")) }
+            (number(&percent(run.likely_false), "of pairs likely false negatives"))
+            @if let Some(same) = run.same_label { (number(&percent(same), "of pairs share their label")) }
         }
         @if data.skipped > 0 {
             p.warning { (thousands(data.skipped as u64)) " samples could not be encoded, and are in no mini-batch." }
         }
     }
-}
-
-fn number(value: String, what: &str) -> Markup {
-    html! { div { b { (value) } span { (what) } } }
 }
 
 fn hardness(report: &Report, plots: &mut Plots) -> Markup {
@@ -234,15 +219,9 @@ fn percentile(percentiles: &[f32], at: usize) -> String {
     percentiles.get(at).map_or_else(String::new, |value| format!("{value:.3}"))
 }
 
-fn percent(share: f64) -> String {
-    format!("{:.1} %", 100.0 * share)
-}
-
 fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }
-
-const STYLE: &str = include_str!("style.css");
 
 /// SmilesDrawer, which draws molecules; its licence is at its top.
 const MOLECULES: &str = include_str!("smiles-drawer.min.js");

@@ -1,11 +1,15 @@
 //! `prosampler tune`: tries settings of how hard mini-batches are, and writes down the one it recommends.
 
+mod file;
+mod frontier;
+
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use toml_edit::{DocumentMut, Item, Table};
 
+use self::file::rewritten;
 use super::ending::Ending;
+use super::page;
 use super::progress::{StageBars, thousands};
 use crate::config::PipelineConfig;
 use crate::tune::{Tried, TuneOptions, Tuning, tune};
@@ -21,6 +25,11 @@ pub(super) struct Tune {
     /// with `.tuned` before its ending.
     #[arg(long, short, value_name = "FILE")]
     out: Option<PathBuf>,
+
+    /// The page to write, with the settings as a picture; it is replaced if it is there. Default: the file's name with
+    /// `.tuned.html` in place of its ending; none with --json.
+    #[arg(long, value_name = "FILE")]
+    page: Option<PathBuf>,
 
     /// The most samples that are embedded.
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = samples)]
@@ -76,10 +85,15 @@ impl Tune {
         } else {
             self.print(&tuning)?;
         }
+        let page = self.page.clone().or_else(|| (!self.json).then(|| self.pipeline.with_extension("tuned.html")));
+        if let Some(path) = page {
+            page::write(&path, &frontier::page(&self.pipeline, &tuning, self.max_false))?;
+            note!("{} shows the settings that were tried", path.display());
+        }
         match (tuning.recommended, out) {
             (Some(0) | None, _) | (_, None) => {}
             (Some(index), Some(out)) => {
-                let text = self.rewritten(&tuning, &tuning.tried[index])?;
+                let text = rewritten(&self.pipeline, &tuning, &tuning.tried[index])?;
                 std::fs::write(&out, text).map_err(|cause| Error::Io { action: "write", path: out.clone(), cause })?;
                 note!("{} has the recommended settings", out.display());
                 if out.parent() != self.pipeline.parent() {
@@ -109,66 +123,47 @@ impl Tune {
         by_hardness.sort_by(|&a, &b| tried[a].hardness.mean_similarity.total_cmp(&tried[b].hardness.mean_similarity));
         for index in by_hardness {
             let of = &tried[index].hardness;
-            let mark = match (*recommended == Some(index), tried[index].is_eligible) {
-                (true, _) => "  <- recommended",
-                (false, false) if of.likely_false > self.max_false => "  too many false",
-                (false, false) => "  too many of a label",
-                (false, true) => "",
-            };
-            line(&describe(&tried[index]), of, mark)?;
+            let mark = verdict(tuning, index, self.max_false);
+            let mark = if mark.is_empty() { String::new() } else { format!("  {mark}") };
+            line(&describe(&tried[index]), of, &mark)?;
         }
         say!("\na pair is likely false if it is more similar than {estimate}: an estimate, since only labels know")?;
         if let Some(correlation) = rank_correlation {
             say!("over these settings its rank correlation with the pairs of the same label is {correlation:.2}")?;
         }
         let bound = 100.0 * self.max_false;
+        let labels = if uniform.same_label.is_some() { ", and not many pairs of one label" } else { "" };
         match recommended {
-            Some(0) => say!("\nthe present settings are the hardest with at most {bound} % likely false: keep them"),
+            Some(0) => {
+                say!("\nthe present settings are the hardest with at most {bound} % likely false{labels}: keep them")
+            }
             Some(index) => {
                 let [new, present] = [*index, 0].map(|index| tried[index].hardness.mean_similarity);
                 say!(
-                    "\nrecommended: {}\n  the hardest with at most {bound} % likely false; in-batch similarity {new:.3} \
+                    "\nrecommended: {}\n  the hardest with at most {bound} % likely false{labels}; in-batch similarity {new:.3} \
                      instead of {present:.3}",
                     describe(&tried[*index])
                 )
             }
             None => say!(
-                "\nnone has at most {bound} % likely false: train on uniform mini-batches (walk.sampler = \"uniform\"), \
+                "\nnone has at most {bound} % likely false{labels}: train on uniform mini-batches (walk.sampler = \"uniform\"), \
                  keep copies apart ([guards]), or allow more by --max-false"
             ),
         }
     }
+}
 
-    /// The pipeline file with other settings, each with a comment.
-    fn rewritten(&self, tuning: &Tuning, tried: &Tried) -> Result<String> {
-        let failed = |cause| Error::Io { action: "read", path: self.pipeline.clone(), cause };
-        let text = std::fs::read_to_string(&self.pipeline).map_err(failed)?;
-        let not_toml =
-            |e: toml_edit::TomlError| failed(std::io::Error::new(std::io::ErrorKind::InvalidData, e.to_string()));
-        let mut document: DocumentMut = text.parse().map_err(not_toml)?;
-        let because = format!(
-            "# From `prosampler tune`: in-batch similarity {:.3} instead of {:.3}, {:.1} % likely false negatives.\n",
-            tried.hardness.mean_similarity,
-            tuning.tried[0].hardness.mean_similarity,
-            100.0 * tried.hardness.likely_false
-        );
-        for (number, (key, value)) in tried.changes.iter().enumerate() {
-            let Some((section, key)) = key.split_once('.') else { continue };
-            let table = document.entry(section).or_insert(Item::Table(Table::new()));
-            let has_room = number == 0 && !table.is_inline_table();
-            let Some(table) = table.as_table_like_mut() else { continue };
-            let value: toml_edit::Value = value.parse().map_err(not_toml)?;
-            // A key that is there keeps its comments.
-            match table.get_mut(key) {
-                Some(item) => *item = Item::Value(value),
-                None => drop(table.insert(key, Item::Value(value))),
-            }
-            if let Some(mut key) = table.key_mut(key).filter(|_| has_room) {
-                let before = key.leaf_decor().prefix().and_then(|text| text.as_str()).unwrap_or("").to_owned();
-                key.leaf_decor_mut().set_prefix(format!("{before}{because}"));
-            }
-        }
-        Ok(document.to_string())
+/// What to think of a setting; nothing of one that is neither recommended nor refused.
+fn verdict(tuning: &Tuning, index: usize, max_false: f64) -> &'static str {
+    let tried = &tuning.tried[index];
+    if tuning.recommended == Some(index) {
+        "<- recommended"
+    } else if tried.is_eligible {
+        ""
+    } else if tried.hardness.likely_false > max_false {
+        "too many false"
+    } else {
+        "too many of a label"
     }
 }
 

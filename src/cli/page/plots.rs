@@ -1,13 +1,24 @@
-//! The plots of a report, as SVG in the page's colors.
+//! The plots of pages, as SVG in their colors.
 
 use kuva::prelude::*;
 use maud::PreEscaped;
 
 use crate::report::{GraphFacts, Hardness};
 
+/// A point of a plot.
+#[derive(Clone, Debug)]
+pub(in crate::cli) struct Point {
+    pub x: f64,
+    pub y: f64,
+    /// Empty for a point that is one of many.
+    pub label: &'static str,
+    /// Drawn in gray.
+    pub is_refused: bool,
+}
+
 /// Numbers plots, whose parts must have names of their own within a page.
 #[derive(Debug, Default)]
-pub(super) struct Plots {
+pub(in crate::cli) struct Plots {
     drawn: usize,
 }
 
@@ -41,6 +52,31 @@ impl Plots {
         });
         let plots: Vec<Plot> = lines.collect();
         let layout = layout(&plots, "mini-batch", "in-batch similarity");
+        self.draw(plots, layout)
+    }
+
+    /// Points, a line through some places in the order of their x, and a bound for y.
+    pub fn frontier(
+        &mut self,
+        points: &[Point],
+        along: &[(f64, f64)],
+        bound: f64,
+        (x, y): (&str, &str),
+    ) -> PreEscaped<String> {
+        let scatter = |is_wanted: fn(&Point) -> bool, color: &str, size: f64| {
+            let wanted: Vec<_> = points.iter().filter(|point| is_wanted(point)).collect();
+            let plot = ScatterPlot::new().with_color(color).with_size(size);
+            plot.with_data(wanted.iter().map(|point| (point.x, point.y))).with_labels(wanted.iter().map(|of| of.label))
+        };
+        let line = LinePlot::new().with_color("var(--soft)").with_stroke_width(1.0).with_data(along.iter().copied());
+        let plots: Vec<Plot> = vec![
+            line.into(),
+            scatter(|of| of.label.is_empty() && of.is_refused, "var(--soft)", 4.0).into(),
+            scatter(|of| of.label.is_empty() && !of.is_refused, COLORS[2], 4.0).into(),
+            scatter(|of| !of.label.is_empty(), COLORS[0], 7.0).into(),
+        ];
+        let bound = ReferenceLine::horizontal(bound).with_color("var(--accent)");
+        let layout = layout(&plots, x, y).with_height(360.0).with_reference_line(bound);
         self.draw(plots, layout)
     }
 
@@ -120,7 +156,7 @@ fn theme() -> Theme {
 }
 
 /// The colors of the run, of nearest first and of uniform mini-batches, which most people can tell apart.
-pub(super) const COLORS: [&str; 3] = ["#d95f02", "#1b9e77", "#7570b3"];
+pub(in crate::cli) const COLORS: [&str; 3] = ["#d95f02", "#1b9e77", "#7570b3"];
 
 /// How many points a line has at most.
 const POINTS: usize = 200;
