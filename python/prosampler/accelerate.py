@@ -36,9 +36,9 @@ class AccelerateBatchSampler(HardNegativeBatchSampler):
         settings: as for ``HardNegativeBatchSampler``.
 
     Raises:
-        ValueError: the accelerator has ``dispatch_batches`` or ``use_stateful_dataloader``. ``iter`` raises it on all
-            processes for a loader that was prepared with ``dispatch_batches``, and the first mini-batch for one that
-            was not prepared as ``split_batches`` says.
+        ValueError: the accelerator has ``dispatch_batches`` or ``use_stateful_dataloader``. Where the sampler has no
+            ``accelerator``, ``iter`` of a loader raises it on all processes if that was prepared with
+            ``dispatch_batches``, and ``next`` if ``split_batches`` is not what it was prepared with.
     """
 
     def __init__(
