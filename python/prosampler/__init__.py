@@ -11,7 +11,9 @@ that ``prosampler serve`` runs, on this machine or another. Adapters for trainer
 that only what is used is imported:
 
 - ``prosampler.torch``: a batch sampler and an ``IterableDataset`` for ``DataLoader``;
-- ``prosampler.sentence_transformers``, ``prosampler.transformers``, ``prosampler.lightning``: for these trainers;
+- ``prosampler.accelerate``: a batch sampler for loaders that ``Accelerator.prepare`` prepares;
+- ``prosampler.sentence_transformers``, ``prosampler.transformers``, ``prosampler.lightning``: callbacks for these
+  trainers, which export, save and log; ``prosampler.callbacks`` does the same for a training loop of one's own;
 - ``prosampler.export``: the encoder under training as an ONNX file.
 """
 

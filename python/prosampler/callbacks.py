@@ -82,6 +82,10 @@ class EncoderRefresh:
 
         Args:
             accumulation: mini-batches in an optimiser step.
+
+        Raises:
+            ValueError: several processes train together and ``wait`` is false, or ``every_steps`` is too small.
+            StateError: the stream has started.
         """
         if not self.wait and _world_size() > 1:
             raise ValueError("several processes must use each graph from the same step on; leave wait=True")
@@ -97,7 +101,11 @@ class EncoderRefresh:
         return self._every > 0
 
     def set_read_ahead(self, mini_batches: int) -> None:
-        """Says how many mini-batches the loader reads ahead of training, at most; 2 by default."""
+        """Says how many mini-batches the loader reads ahead of training, at most: by default a step's, and one more.
+
+        Raises:
+            ValueError: ``every_steps`` is too small for it; the message says from where on it is not.
+        """
         # Before an export, the graph of the one before must be there: this many steps after it was due, it is.
         least = max(2 * mini_batches, mini_batches + 3)
         if self._every < least:

@@ -3,7 +3,8 @@
 import asyncio
 import atexit
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,9 @@ class Pipeline:
         resume: Mapping[str, Any] | None = None,
         **sections: Any,
     ) -> None:
-        file = isinstance(settings, (str, os.PathLike))
-        if settings is not None and not file and not isinstance(settings, Mapping):
+        self._path = settings if isinstance(settings, (str, os.PathLike)) else None
+        given = settings if isinstance(settings, Mapping) else {}
+        if settings is not None and settings is not self._path and settings is not given:
             message = f"settings are a {type(settings).__name__}; give a pipeline file or a dict, and a table as data="
             raise TypeError(message)
         own = list(_settings.lines(sections))
@@ -62,8 +64,6 @@ class Pipeline:
             check_data(data)
             if any(line.startswith("source.uri=") for line in own):
                 raise TypeError("give rows as data= or files as source=, not both")
-        self._path = settings if isinstance(settings, (str, os.PathLike)) else None
-        given = settings if isinstance(settings, Mapping) else {}
         self._settings = [*_settings.lines(given), *own]
         self._data, self._resume = data, resume
         self._take(check_settings(self._path, self._settings, data is not None))
@@ -131,34 +131,18 @@ class Pipeline:
             Error: what is wrong with source, model or settings. Ctrl-C ends the start.
         """
         raw = self._open()
-        with Bars(progress) as bars:
-            try:
-                while not raw.poll_start(TICK):
-                    bars.show(raw.progress())
-                    log()
-                bars.show(raw.progress())
-            except BaseException:
-                raw.close(0.0)
-                raise
-            finally:
-                log()
+        with _starting(raw, progress) as show:
+            while not raw.poll_start(TICK):
+                show()
         return Stream(raw)
 
     async def start_async(self, *, progress: bool | None = None) -> Stream:
         """``start()`` for an event loop, which continues meanwhile."""
         raw = self._open()
-        with Bars(progress) as bars:
-            try:
-                while not raw.poll_start(0.0):
-                    bars.show(raw.progress())
-                    log()
-                    await asyncio.sleep(TICK)
-                bars.show(raw.progress())
-            except BaseException:
-                raw.close(0.0)
-                raise
-            finally:
-                log()
+        with _starting(raw, progress) as show:
+            while not raw.poll_start(0.0):
+                show()
+                await asyncio.sleep(TICK)
         return Stream(raw)
 
     def serve(
@@ -216,3 +200,22 @@ class Pipeline:
         parts = [] if self._path is None else [os.fspath(self._path)]
         parts += [] if self._data is None else [f"data: {type(self._data).__module__}.{type(self._data).__name__}"]
         return f"<prosampler.Pipeline: {', '.join(parts + self._settings)}>"
+
+
+@contextmanager
+def _starting(raw: RawStream, progress: bool | None) -> Iterator[Callable[[], None]]:
+    """Gives a function that shows how far a start is, and closes ``raw`` if the start fails or is cancelled."""
+    with Bars(progress) as bars:
+
+        def show() -> None:
+            bars.show(raw.progress())
+            log()
+
+        try:
+            yield show
+            bars.show(raw.progress())
+        except BaseException:
+            raw.close(0.0)
+            raise
+        finally:
+            log()

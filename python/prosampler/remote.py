@@ -64,10 +64,11 @@ class RemotePipeline(Pipeline):
     ``handle.refresh`` are of use.
 
     Args:
-        uri: and all others: as for ``connect``, which starts such a pipeline.
+        uri: where the server is; this and all other arguments are as for ``connect``, which starts such a pipeline.
+            Adapters replace ``rank`` and ``world_size``.
 
     Raises:
-        ConfigError: the rank or the prefetch is not possible.
+        ConfigError: the rank or the prefetch is not possible. What the server refuses is raised by ``start``.
     """
 
     def __init__(

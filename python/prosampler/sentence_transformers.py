@@ -33,7 +33,8 @@ class HardNegatives:
     weights that it has then, and embeddings and graph are made. ``callback`` keeps them up to date with the model.
     Batch size, ``drop_last`` and seed are those of the training arguments. With W processes, B samples a process are
     one mini-batch of W · B, of which each process gets a slice, so guards hold and negatives are hard across processes
-    (``gather_across_devices``).
+    (``gather_across_devices``). With ``split_batches`` in the ``accelerator_config``, B samples are the mini-batch of
+    all processes, and B must be a multiple of W.
 
     Checkpoints of the run are in ``output_dir/prosampler`` unless ``checkpoint={"dir": …}`` says otherwise, and
     ``train(resume_from_checkpoint=True)`` continues with the mini-batches of a training that was never stopped. A
@@ -67,6 +68,7 @@ class HardNegatives:
         self._dataset: Any = None
         self._refresh: Mapping[str, Any] | None = None
         self._output_dir: Path | None = None
+        self._split_batches = False
 
     def __call__(
         self,
@@ -89,15 +91,17 @@ class HardNegatives:
         self.callback.core.export_now()
         column = self.column or dataset.column_names[0]
         _, world_size = rank_and_world_size()
+        together = batch_size if self._split_batches else batch_size * world_size
         own: dict[str, Any] = {
             "seed": seed,
             "source": {"columns": [column]},
             "encode": {"model": self.path, "column": column, "max_tokens": self.max_tokens},
-            "walk": {"batch_size": batch_size * world_size, "drop_last": drop_last},
+            "walk": {"batch_size": together, "drop_last": drop_last},
         }
         if self._output_dir is not None:
             own["checkpoint"] = {"dir": self._output_dir / "prosampler"}
-        self.sampler = AccelerateBatchSampler(Pipeline(own, data=dataset, **self.settings))
+        pipeline = Pipeline(own, data=dataset, **self.settings)
+        self.sampler = AccelerateBatchSampler(pipeline, split_batches=self._split_batches)
         if self._refresh is not None:
             self.sampler.follow(self._refresh)
         return self.sampler
@@ -147,6 +151,7 @@ class _Callback(RefreshCallback):
         check(args.accelerator_config)
         if self._hard is not None:
             self._hard._output_dir = Path(args.output_dir)
+            self._hard._split_batches = args.accelerator_config.split_batches
         super().on_init_end(args, state, control, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:

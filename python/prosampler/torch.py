@@ -41,6 +41,21 @@ def _share(given: tuple[int, int] | None) -> tuple[int, int]:
     return given or rank_and_world_size()
 
 
+def _refuse_prepared(dataset: IterableDataset[Any]) -> None:
+    """Raises ``ValueError`` if a loader that Accelerate has prepared is taking its items from ``dataset``."""
+    if "accelerate" not in sys.modules:
+        return
+    from .accelerate import prepared_loader
+
+    if (loader := prepared_loader(dataset)) is not None:
+        # Accelerate would take it for the loader in use from here on.
+        loader.end()
+        raise ValueError(
+            f"the loader of a {type(dataset).__name__} was given to Accelerator.prepare, which would share out the "
+            "shares of its processes a second time; leave it out of prepare, or use AccelerateBatchSampler"
+        )
+
+
 class _Adapter:
     """What both adapters share: epochs of one stream, with the ranks of the trainer."""
 
@@ -158,7 +173,7 @@ class HardNegativeDataset(_Adapter, IterableDataset[Any]):
 
     Each item is ``transform(mini_batch)``, and each ``iter`` yields one epoch. Use at most one worker, since each would
     yield the same. With several processes each takes its share of every mini-batch; ``Accelerator.prepare`` would share
-    out the shares a second time, so leave such a loader out of it.
+    out the shares a second time, so leave such a loader out of it, and move items to the device yourself.
 
     Args:
         pipeline: a ``Pipeline``, or what makes one: a pipeline file or a dict, and ``settings``.
@@ -167,6 +182,11 @@ class HardNegativeDataset(_Adapter, IterableDataset[Any]):
             starts.
         progress: whether the start shows bars; by default in a terminal and in a notebook.
         settings: as for ``Pipeline``.
+
+    Raises:
+        ForkError: ``iter`` raises it in a loader with several workers.
+        ValueError: ``iter`` raises it on all of several processes for a loader that ``Accelerator.prepare`` has
+            prepared.
     """
 
     def __init__(
@@ -181,12 +201,18 @@ class HardNegativeDataset(_Adapter, IterableDataset[Any]):
         self._transform = transform or MiniBatch.to_torch
 
     def __iter__(self) -> Iterator[Any]:
+        # This is no generator: Accelerate asks all processes for an iterator, and then only the first one for items.
         worker = get_worker_info()
         if worker is not None and worker.num_workers > 1:
             raise ForkError(
                 f"{worker.num_workers} workers would each yield the same mini-batches; use DataLoader with "
                 "num_workers=0: the pipeline has threads of its own"
             )
+        if self.world_size > 1:
+            _refuse_prepared(self)
+        return self._items()
+
+    def _items(self) -> Iterator[Any]:
         for _ in range(self.epochs.skipped()):
             yield None
         for mini_batch in self.epochs:

@@ -69,6 +69,20 @@ def glosses() -> pa.Table:
 
 
 @pytest.fixture
+def serve():
+    """A function that serves a pipeline, until the test ends."""
+    servers = []
+
+    def start(pipeline, **options):
+        servers.append(pipeline.serve("127.0.0.1:0", **options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
 def model_copy(tmp_path: Path) -> Path:
     """The gloss encoder, where a test may change it."""
     for name in ("model.onnx", "tokenizer.json"):

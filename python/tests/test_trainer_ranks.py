@@ -24,11 +24,16 @@ def quick_export(monkeypatch):
     monkeypatch.setattr("prosampler.callbacks.export_model", export)
 
 
-def hugging_face(folder, steps, world_size, *, resumes=False):
+def hugging_face(folder, steps, world_size, *, resumes=False, **more):
     """Trains up to a step, and saves there; gives the samples of this process's slices."""
     saving = {"save_strategy": "steps", "save_steps": steps, "max_steps": steps}
-    _, seen = test_trainer_resume.train(vectors(1000), folder, kind=Steady, resume=resumes, **saving)
+    _, seen = test_trainer_resume.train(vectors(1000), folder, kind=Steady, resume=resumes, **saving, **more)
     return seen
+
+
+def hugging_face_split(folder, steps, world_size, *, resumes=False):
+    """The same, where Accelerate splits mini-batches."""
+    return hugging_face(folder, steps, world_size, resumes=resumes, accelerator_config={"split_batches": True})
 
 
 def lightning(folder, steps, world_size, *, resumes=False):
@@ -55,7 +60,7 @@ def joined(folder, world_size, resumes):
     return [[*chain(*slices)] for slices in zip(*ranks, strict=True)]
 
 
-@pytest.mark.parametrize("trainer", [hugging_face, lightning])
+@pytest.mark.parametrize("trainer", [hugging_face, hugging_face_split, lightning])
 def test_trainings_go_on_with_as_many_processes_and_with_others(tmp_path, trainer):
     whole = tmp_path / "whole"
     ways = [(before, after, stop) for stop in STOPS for before, after in [(2, 2), (2, 1), (1, 2)]]

@@ -31,7 +31,8 @@ def train(table, folder, *, kind=Encoder, resume=None, accumulation=1, every_ste
     """Trains in a folder; gives the trainer after that, and the samples of each mini-batch."""
     run = {"checkpoint": {"dir": folder / "run"}, "walk": {**SMALL["walk"], **(walk or {})}, "seed": 5}
     pipeline = Pipeline(settings(folder, **run), data=table)
-    sampler = AccelerateBatchSampler(pipeline)
+    split_batches = more.get("accelerator_config", {}).get("split_batches", False)
+    sampler = AccelerateBatchSampler(pipeline, split_batches=split_batches)
     model = kind()
     callback = RefreshCallback(sampler, model, folder / "model.onnx", every_steps=every_steps)
     args = TrainingArguments(
