@@ -71,7 +71,8 @@ def stage(pages: Path) -> None:
         else:
             show(pages, name)
     write(pages / "api.md", API_PAGE)
-    write(pages / "assets/iframe-worker.js", (ROOT / "scripts/iframe-worker.js").read_text(encoding="utf-8"))
+    for name in ("iframe-worker.js", "site.css"):
+        write(pages / "assets" / name, (ROOT / "scripts" / name).read_text(encoding="utf-8"))
     for folder in folders(pages):
         write(pages / folder / "index.md", listing(pages, folder, everything))
 
