@@ -84,7 +84,8 @@ def write(path: Path, text: str) -> None:
 
 def page(text: str, at: Path, shown: set[str]) -> str:
     """The text of a page of the repository for the site. Adds to `shown` what it links to that is no page."""
-    lines, fence = [], ""
+    lines: list[str] = []
+    fence, is_rust = "", False
     for line in text.split("\n"):
         mark = re.match(r" *(`{3,}|~{3,})", line)
         if fence:
