@@ -115,7 +115,7 @@ def prose(line: str, at: Path, shown: set[str]) -> str:
 
 def target(link: str, at: Path, shown: set[str]) -> str:
     """Where a link of the page `at` leads in the site."""
-    if urlsplit(link).scheme or link.endswith((".md", ".svg")):
+    if urlsplit(link).scheme or link.endswith((".md", ".svg", "llms.txt")):
         return link
     name = os.path.normpath(at.parent / link)
     if not (ROOT / name).exists():
