@@ -104,6 +104,13 @@ def walks_are_harder(score: str | None, walk: str = "random_walk"):
     return check
 
 
+def hard_pairs_teach_longer(output: str) -> None:
+    """The loss is still high where that of a plain shuffle is small, and both have taught something."""
+    assert number(output, "hard negatives", "last loss") > 1.5 * number(output, "plain shuffle", "last loss")
+    for arm in ("hard negatives", "plain shuffle"):
+        assert number(output, arm, "found first") > number(output, "untrained", "found first")
+
+
 def ranks_agree(output: str) -> None:
     # Before the first step, each text is embedded by one rank.
     start = output[: output.index("step   0")]
@@ -114,7 +121,7 @@ CHECKS = {
     "text": walks_are_harder("found first"),
     "images": walks_are_harder("right class", "random walk"),
     "graphs": walks_are_harder(None),
-    "pairs": walks_are_harder("found first"),
+    "pairs": hard_pairs_teach_longer,
     "many-gpus": ranks_agree,
 }
 
