@@ -1,6 +1,6 @@
 # `make demo` and `make test` set up all that they need.
 
-.PHONY: demo test test-cloud soak soak-case fuzz python-test setup width
+.PHONY: demo docs-site test test-cloud soak soak-case fuzz python-test setup width
 .PHONY: bench bench-encode bench-graph bench-quality bench-ranks bench-refresh bench-store bench-walk
 
 ## Streams hard-negative mini-batches from WordNet and says how hard they are.
@@ -42,6 +42,11 @@ python-test:
 ## Fetches ONNX Runtime's shared library, once.
 setup:
 	@./scripts/onnxruntime.sh
+
+## Builds the documentation into target/site: the guide, and beside it the API (api/). The first run fetches MkDocs.
+docs-site:
+	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --all-features
+	./scripts/site.sh
 
 ## Lists comments and lines of Markdown that are wider than 120 columns.
 width:
