@@ -2,13 +2,11 @@
 
 import json
 import os
-import random
-import socket
 from itertools import chain, product
 
 import pytest
 import torch
-from conftest import VECTORS, vectors
+from conftest import VECTORS, free_port, vectors
 from encoders import Rows
 from torch.utils.data import DataLoader
 
@@ -40,18 +38,6 @@ def pipeline(*, walk=None, **settings):
 def spawn(function, world_size, *args):
     """Runs ``function(rank, world_size, *args)`` in processes that Accelerate takes for those of one training."""
     torch.multiprocessing.spawn(join, (world_size, free_port(), function, args), nprocs=world_size)
-
-
-def free_port():
-    """A free port below those that systems give by themselves, so that nobody gets it before the processes listen."""
-    for port in random.Random(os.getpid()).sample(range(20_000, 32_000), 100):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("", port))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError("no port of 100 is free")
 
 
 def join(rank, world_size, port, function, args):

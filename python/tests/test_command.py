@@ -8,8 +8,9 @@ import time
 import urllib.request
 from pathlib import Path
 
-import prosampler
 from conftest import ROOT, free_port
+
+import prosampler
 
 COMMAND = Path(sys.executable).with_name("prosampler")
 

@@ -2,9 +2,10 @@
 
 import urllib.request
 
-import prosampler
 from conftest import VECTORS, free_port
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+import prosampler
 
 
 def scrape(port):

@@ -1,4 +1,4 @@
-"""The pages of ``prosampler report``, ``tune`` and ``run --metrics`` in a browser, on a phone and a screen, light and dark."""
+"""The pages of ``report``, ``tune`` and ``run --metrics`` in a browser, on a phone and a screen, light and dark."""
 
 import json
 import shutil
@@ -73,7 +73,8 @@ def check(browser, width):
 
 def sizes(browser, selector):
     """Width and height of all elements of a selector."""
-    script = "return [...document.querySelectorAll(arguments[0])].map(e => e.getBoundingClientRect()).map(r => [r.width, r.height])"
+    script = """return [...document.querySelectorAll(arguments[0])]
+        .map(element => element.getBoundingClientRect()).map(place => [place.width, place.height])"""
     return browser.execute_script(script, selector)
 
 

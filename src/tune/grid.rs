@@ -10,8 +10,8 @@ pub(super) struct Trial {
     pub config: PipelineConfig,
 }
 
-/// The present settings first; then M and α together, from mild to hard; then K, starts, a random share and guards, each
-/// at the hardest of these; and nearest first.
+/// The present settings first; then M and α together, from mild to hard; then K, starts, a random share and guards,
+/// each at the hardest of these; and nearest first.
 pub(super) fn trials(present: &PipelineConfig, samples: usize) -> Vec<Trial> {
     let mut trials = vec![Trial { changes: Vec::new(), config: present.clone() }];
     for share in SHARES {
