@@ -18,7 +18,7 @@ def scrape(port):
 def test_prometheus_reads_what_the_stream_says(table):
     port = free_port()
     pipeline = prosampler.Pipeline(data=table, metrics={"address": f"127.0.0.1:{port}"}, **VECTORS)
-    with iter(pipeline) as stream:
+    with pipeline.start() as stream:
         mini_batches = [next(stream) for _ in range(7)]
         told = scrape(port)
         last = mini_batches[-1]
