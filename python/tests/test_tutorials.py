@@ -87,10 +87,9 @@ def assert_shown(page: Path, output: str) -> None:
 
 
 def number(output: str, beginning: str, name: str) -> float:
-    """The number behind `name` in the line that begins so."""
-    line = next(line for line in output.splitlines() if line.startswith(beginning))
-    found = re.search(rf"{name} (\d+\.\d+)", line)
-    assert found, line
+    """The number behind `name` in the first line that begins so and has one."""
+    found = re.search(rf"^{re.escape(beginning)}.* {name} (\d+\.\d+)", output, re.MULTILINE)
+    assert found, f"no {name} of {beginning} in:\n{output}"
     return float(found[1])
 
 
