@@ -21,11 +21,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let spans = tracing_opentelemetry::layer().with_tracer(provider.tracer("prosampler")).with_filter(filter);
     tracing_subscriber::registry().with(spans).init();
 
-    let config = PipelineConfig::from_file("pipelines/precomputed.toml")?;
+    // Mini-batches wait for the graph that they are to come from, so that no refresh is cut off by the end of the run.
+    let settings = ["refresh.swap_after_steps=10".to_owned()];
+    let config = PipelineConfig::from_file_with("pipelines/precomputed.toml", &settings)?;
     let mut stream = Pipeline::from_config(config).start().await?;
     while stream.try_next().await?.is_some() {
         // A training step goes here.
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     drop(stream);
     provider.shutdown()?;

@@ -24,37 +24,11 @@ fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAd
     text.parse().map(Some).map_err(|_| refused())
 }
 
-impl MetricsConfig {
-    /// The address of one process of several.
-    pub(crate) fn of_rank(&self, rank: usize) -> Option<SocketAddr> {
-        let mut address = self.address?;
-        let port = usize::from(address.port());
-        if port > 0 {
-            // Checked when settings were.
-            address.set_port(u16::try_from(port + rank).unwrap_or(u16::MAX));
-        }
-        Some(address)
-    }
-}
-
 impl Check for MetricsConfig {
     const SECTION: &'static str = "metrics";
 
     fn check(&self, check: &mut Checker<'_>) {
         let is_there = cfg!(feature = "metrics") || self.address.is_none();
         check.require(is_there, "address", "needs the cargo feature `metrics`; build with it, or leave the key out");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranks_have_ports_of_their_own() {
-        let config = |text: &str| MetricsConfig { address: Some(text.parse().unwrap()) };
-        assert_eq!(config("127.0.0.1:9100").of_rank(3), Some("127.0.0.1:9103".parse().unwrap()));
-        assert_eq!(config("127.0.0.1:0").of_rank(3), Some("127.0.0.1:0".parse().unwrap()));
-        assert_eq!(MetricsConfig::default().of_rank(3), None);
     }
 }

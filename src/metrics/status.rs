@@ -6,7 +6,7 @@ use super::watched::{Run, Watched};
 use crate::progress::Progress;
 use crate::refresh::{RefreshCounts, RefreshSeconds};
 use crate::source::SourceCounts;
-use crate::stream::Delivered;
+use crate::stream::{Delivered, Span};
 use crate::walk::WalkCounts;
 
 /// A run at one moment. Names are those of Rust, Python and `prosampler run --json`; seconds are seconds.
@@ -125,7 +125,7 @@ impl Running {
             embeddings_reused: handle.embeddings_reused(),
             history: History {
                 step: history.spans().iter().map(|span| span.step).collect(),
-                similarity: history.spans().iter().map(|span| span.similarity()).collect(),
+                similarity: history.spans().iter().map(Span::similarity).collect(),
                 staleness: history.spans().iter().map(|span| span.staleness).collect(),
                 wait_ms: history.spans().iter().map(|span| span.mean_wait().as_secs_f64() * 1e3).collect(),
             },

@@ -28,8 +28,8 @@ impl Watching {
     ) -> Result<(Option<Self>, ProgressSink)> {
         // One process for all ranks has no rank of its own.
         let rank = if ranks > 1 { config.stream.rank } else { 0 };
-        let Some(address) = config.metrics.of_rank(rank) else { return Ok((None, progress)) };
-        let listener = Listener::bind(address).await?;
+        let Some(address) = config.metrics.address else { return Ok((None, progress)) };
+        let listener = Listener::bind(of_rank(address, rank)).await?;
         let address = listener.address();
         let watched = Arc::new(Watched::new());
         let mut server = JoinSet::new();
@@ -46,5 +46,28 @@ impl Watching {
         watched.streams(course.clone(), handle);
         tasks.spawn(async move { while server.join_next().await.is_some() {} });
         WatchedCourse { course, address }
+    }
+}
+
+/// The address of one process of several.
+fn of_rank(mut address: SocketAddr, rank: usize) -> SocketAddr {
+    let port = usize::from(address.port());
+    if port > 0 {
+        // That there is such a port was checked with the settings.
+        address.set_port(u16::try_from(port + rank).unwrap_or(u16::MAX));
+    }
+    address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_have_ports_of_their_own() {
+        let port = |text: &str, rank| of_rank(text.parse().unwrap(), rank).port();
+        assert_eq!(port("127.0.0.1:9100", 0), 9100);
+        assert_eq!(port("127.0.0.1:9100", 3), 9103);
+        assert_eq!(port("127.0.0.1:0", 3), 0);
     }
 }

@@ -14,7 +14,8 @@ use crate::sample::SampleId;
 ///
 /// Nobody but labels knows which negatives are false, so this is a stand-in for them. Where rows are pairs, it is what
 /// a sample's own positive has. Elsewhere it is what a sample's nearest neighbor has, at the median: a pair above that
-/// is nearer than half of all samples are to anyone. docs/first-steps.md says how well its shares follow those of labels.
+/// is nearer than half of all samples are to anyone. docs/first-steps.md says how well its shares follow those of
+/// labels.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Bound {
     /// The similarity of each sample's own pair.

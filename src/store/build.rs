@@ -33,7 +33,6 @@ pub(super) struct StoreBuilder {
     pub settings: String,
     /// The cache folder, and what the names of its files start with; `None` without a cache.
     cache: Option<(PathBuf, String)>,
-    span: Span,
 }
 
 /// Is called with the number of rows read so far.
@@ -49,20 +48,16 @@ impl StoreBuilder {
         let settings = source.fingerprint().map(|fingerprint| fingerprint.settings);
         let cache = config.cache_dir.clone().zip(settings.as_ref().map(|settings| key(settings, &schema)));
         let settings = settings.unwrap_or_default();
-        let span = telemetry::store(source.uri());
-        Ok(Self {
-            columns: columns.to_vec(),
-            schema,
-            advice: config.advice,
-            verify: config.verify,
-            settings,
-            cache,
-            span,
-        })
+        Ok(Self { columns: columns.to_vec(), schema, advice: config.advice, verify: config.verify, settings, cache })
     }
 
     /// Opens the segments that are cached, and reads the rows that are missing.
     pub async fn build(self, source: &dyn Source, progress: OnProgress<'_>) -> Result<Store> {
+        let span = telemetry::store(source.uri());
+        self.open_or_read(source, progress).instrument(span).await
+    }
+
+    async fn open_or_read(self, source: &dyn Source, progress: OnProgress<'_>) -> Result<Store> {
         let shards = source.fingerprint().map(|Fingerprint { shards, .. }| shards).unwrap_or_default();
         let complete = |segments: &[Segment]| {
             let known: usize = segments.iter().map(|segment| segment.shards.len()).sum();
@@ -93,20 +88,25 @@ impl StoreBuilder {
     /// Reads what was added to the source since these segments were read; `None` if nothing was.
     pub async fn grow(&self, source: &dyn Source, segments: &[Segment]) -> Result<Option<Segment>> {
         let Some(added) = source.added(known(segments)).await? else { return Ok(None) };
+        let span = telemetry::store(source.uri());
+        self.read_added(added.as_ref(), segments).instrument(span).await.map(Some)
+    }
+
+    async fn read_added(&self, added: &dyn Source, segments: &[Segment]) -> Result<Segment> {
         let _lock = self.lock().await?;
         let shards = added.fingerprint().map(|Fingerprint { shards, .. }| shards).unwrap_or_default();
         let next = self.open_one(segments.len(), shards.iter().cloned().collect()).await?;
         if let Some(segment) = next.filter(|segment| segment.shards == shards) {
             // Another process has read it.
-            return Ok(Some(segment));
+            return Ok(segment);
         }
-        self.read(added.as_ref(), segments, &mut |_| {}).await.map(Some)
+        self.read(added, segments, &mut |_| {}).await
     }
 
     /// Waits for the lock of the cache; `None` without a cache.
     async fn lock(&self) -> Result<Option<BuildLock>> {
         let Some((dir, key)) = &self.cache else { return Ok(None) };
-        BuildLock::acquire(dir, key, self.span.clone()).await.map(Some)
+        BuildLock::acquire(dir, key, Span::current()).await.map(Some)
     }
 
     /// Opens the segments in the cache, up to the first that cannot be used.
@@ -124,7 +124,7 @@ impl StoreBuilder {
     async fn open_one(&self, number: usize, shards: HashSet<Shard>) -> Result<Option<Segment>> {
         let Some(path) = self.path(number) else { return Ok(None) };
         let schema = self.schema.clone();
-        let span = self.span.clone();
+        let span = Span::current();
         let verify = self.verify;
         let open = move || {
             let opened = path.exists().then(|| ArrowFile::open(&path))?;
@@ -170,7 +170,7 @@ impl StoreBuilder {
         let target = self.path(before.len());
         let schema = Arc::new(self.schema.as_ref().clone().with_metadata(metadata(&shards)));
         let later: Vec<_> = (before.len() + 1..).map_while(|n| self.path(n).filter(|path| path.exists())).collect();
-        let span = self.span.clone();
+        let span = Span::current();
         let uri = source.uri().to_owned();
         let task = move || {
             span.in_scope(|| {
@@ -183,7 +183,7 @@ impl StoreBuilder {
         };
         let writer = tokio::task::spawn_blocking(task);
         let rows = before.iter().map(Segment::len).sum();
-        let sent = send(source, stream, tx, rows, progress).instrument(self.span.clone()).await;
+        let sent = send(source, stream, tx, rows, progress).await;
         let written = writer.await.map_err(|e| Error::of_task("store", e))?;
         // If the source failed, the writer failed too, without an end: the source's error is the cause.
         sent?;

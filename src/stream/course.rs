@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn a_long_history_keeps_all_sums() {
         let mut history = History::default();
-        let similarity = |step: u64| (step % 7 != 0).then_some((step % 10) as f32);
+        let similarity = |step: u64| (!step.is_multiple_of(7)).then_some((step % 10) as f32);
         let steps = 300..20_000;
         for step in steps.clone() {
             history.add(step, similarity(step), step.checked_sub(400), Duration::from_millis(step));

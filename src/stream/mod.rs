@@ -16,7 +16,7 @@ mod sampling;
 
 pub use self::counts::StreamCounts;
 #[cfg(feature = "metrics")]
-pub(crate) use self::course::{Course, Delivered};
+pub(crate) use self::course::{Course, Delivered, Span};
 pub use self::mini_batch::MiniBatch;
 pub use self::mini_batches::MiniBatchStream;
 pub(crate) use self::mini_batches::StreamParts;
