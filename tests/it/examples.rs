@@ -47,8 +47,9 @@ fn opentelemetry() {
     let output = run("opentelemetry");
     let spans: Vec<_> = output.split("Span #").skip(1).collect();
     let field = |span: &str, name: &str| {
-        // The scope has a name before the span has.
-        let line = span.lines().rev().find_map(|line| line.trim().strip_prefix(name)?.trim_start().strip_prefix(':'));
+        // What its scope and its events have is further in.
+        let line =
+            span.lines().find_map(|line| line.strip_prefix('\t')?.strip_prefix(name)?.trim_start().strip_prefix(':'));
         line.unwrap_or_default().trim().to_owned()
     };
     let named = |name: &str| spans.iter().filter(|span| field(span, "Name") == name).collect::<Vec<_>>();
