@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -30,7 +31,17 @@ impl Listener {
             let cause = format!("{address}: {cause}; give metrics.address a free port of this machine");
             Error::System { action: "listen for those who watch the run", cause: cause.into() }
         };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        // A run that was ended a moment ago, and is started again, may not have let go of it yet.
+        let mut listener = TcpListener::bind(address).await;
+        for _ in 0..TRIES {
+            match &listener {
+                Err(cause) if cause.kind() == std::io::ErrorKind::AddrInUse => {}
+                _ => break,
+            }
+            tokio::time::sleep(PAUSE).await;
+            listener = TcpListener::bind(address).await;
+        }
+        let listener = listener.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         Ok(Self { listener, address })
     }
@@ -59,6 +70,10 @@ impl Listener {
         }
     }
 }
+
+/// How often an address in use is tried again, and after which time each.
+const TRIES: usize = 20;
+const PAUSE: Duration = Duration::from_millis(50);
 
 async fn status(State(watched): State<Arc<Watched>>) -> Json<Status> {
     Json(Status::of(&watched))

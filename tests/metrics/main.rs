@@ -181,6 +181,15 @@ async fn an_address_in_use_is_named() {
     assert_says(&error, &[&address.to_string(), "metrics.address", "a free port"]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_started_again_has_its_address() {
+    let mut address = "127.0.0.1:0".parse().unwrap();
+    for _ in 0..20 {
+        let stream = at(address, TestEncoder::new(SAMPLES)).start().await.unwrap();
+        address = stream.metrics_address().unwrap();
+    }
+}
+
 #[test]
 fn addresses_that_cannot_be_are_refused() {
     let error = |setting: &str| PipelineConfig::from_settings(&[setting.to_owned()]).unwrap_err().to_string();
