@@ -1,22 +1,16 @@
 # `make demo` and `make test` set up all that they need.
 
-.PHONY: demo docs-site test test-cloud soak soak-case fuzz python-test setup width
+.PHONY: demo docs-site test soak soak-case fuzz python-test setup width
 .PHONY: bench bench-encode bench-graph bench-quality bench-ranks bench-refresh bench-store bench-walk
 
 ## Streams hard-negative mini-batches from WordNet and says how hard they are.
 demo: setup
 	cargo run --release --quiet -- run pipelines/text.toml --step-ms 10
 
-## Runs the tests.
+## Runs the tests of the library, with all its features.
 test: setup
-	cargo test --quiet
-
-## Runs the tests of object stores and of the server of mini-batches, which compile 70 more crates.
-test-cloud: setup
 	./scripts/moto.sh
-	cargo test --quiet --all-features --test it -- cloud
-	cargo test --quiet --all-features --test serve
-	cargo test --quiet --all-features --test soak -- failing_requests
+	cargo test --quiet --all-features
 
 ## Kills runs, damages files and makes disks fail for SECONDS (default 3600); docs/soak.md explains it. A run with the
 ## same SEED continues where that seed's last run stopped.

@@ -13,8 +13,13 @@ const LEN: usize = 1000;
 
 /// A folder with rows around many centers, and a pipeline file with comments.
 fn folder() -> TempDir {
+    labelled(100)
+}
+
+/// The same with so many labels.
+fn labelled(labels: usize) -> TempDir {
     let dir = TempDir::new().unwrap();
-    let rows = rows(&vectors(LEN, 16, 100, 0.4), 100);
+    let rows = rows(&vectors(LEN, 16, 100, 0.4), labels);
     write_arrow(&dir, &rows);
     let text = "# Where rows are.\nsource.uri = 'rows.arrow'\nreport.label = 'label'\n\n[encode]\nfeature = 'vector'\n\
                 column = 'vector'\n\n[graph]\n# M of mine.\ncandidates = 20\nneighbors = 8\n\n[walk]\nbatch_size = 20\n";
@@ -34,20 +39,24 @@ fn number(value: &Value) -> f64 {
 
 #[test]
 fn the_hardest_below_the_bound_is_recommended() {
-    let dir = folder();
-    for bound in ["0.5", "0.02", "0.004"] {
+    for (labels, bound) in [(100, "0.5"), (100, "0.02"), (100, "0.004"), (2, "0.5")] {
+        let dir = labelled(labels);
         let tuning = tuned(&dir, &["--max-false", bound]);
         let uniform = number(&tuning["uniform"]["same_label"]);
         let tried = tuning["tried"].as_array().unwrap();
         let is_eligible = |tried: &Value| {
             let same = number(&tried["hardness"]["same_label"]);
-            number(&tried["hardness"]["likely_false"]) <= bound.parse().unwrap() && (same < 0.2 || same < 1.2 * uniform)
+            let is_much = same > 0.2 && (same - uniform) / (1.0 - uniform) > 0.05;
+            number(&tried["hardness"]["likely_false"]) <= bound.parse().unwrap() && !is_much
         };
         let similarity = |tried: &Value| number(&tried["hardness"]["mean_similarity"]);
         let hardest = tried.iter().filter(|tried| is_eligible(tried)).map(similarity).fold(f64::MIN, f64::max);
         match tuning["recommended"].as_u64() {
             Some(index) => assert_eq!(similarity(&tried[index as usize]), hardest, "--max-false {bound}"),
             None => assert!(!tried.iter().any(is_eligible), "--max-false {bound}"),
+        }
+        if labels == 2 {
+            assert!(tried.iter().any(is_eligible) && !tried.iter().all(is_eligible), "the labels decide nothing");
         }
     }
 }
