@@ -2,7 +2,9 @@
 
 import os
 import random
+import signal
 import socket
+import time
 from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -43,6 +45,18 @@ def vectors(rows: int, dimension: int = 16, seed: int = 0) -> pa.Table:
             "vector": pa.FixedSizeListArray.from_arrays(points.reshape(-1), dimension),
         }
     )
+
+
+def exit_code(child: int) -> int:
+    """Waits for a forked process, at most a minute."""
+    end = time.monotonic() + 60
+    while (status := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < end:
+        time.sleep(0.01)
+    if status == (0, 0):
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        pytest.fail("the child hangs")
+    return os.waitstatus_to_exitcode(status[1])
 
 
 def free_port() -> int:

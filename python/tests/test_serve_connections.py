@@ -3,14 +3,13 @@
 import json
 import os
 import re
-import signal
 import socket
 import threading
-import time
 from contextlib import closing, suppress
 from itertools import chain
 
 import pytest
+from conftest import exit_code
 from serving import pipeline
 
 import prosampler
@@ -122,13 +121,6 @@ def test_a_fork_gets_an_error_and_the_parent_goes_on(table, serve):
             code -= 3
         finally:
             os._exit(code)
-    end = time.monotonic() + 60
-    while (status := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < end:
-        time.sleep(0.01)
-    if status == (0, 0):
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        pytest.fail("the child hangs")
-    assert os.waitstatus_to_exitcode(status[1]) == 0
+    assert exit_code(child) == 0
     assert next(stream).step == 1
     stream.close()

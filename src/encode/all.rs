@@ -144,7 +144,9 @@ pub(crate) fn encode_for_others(
     let pass = Pass { encoder, cache, on_bad_sample: OnBadSample::Skip };
     let Some(mut unclaimed) = UnclaimedRows::of(&pass, rows_from(&store, begin), progress) else { return Ok(()) };
     do_all(&mut unclaimed, encoder.calls_at_once(), |claimed| pass.encode(claimed))?;
-    telemetry::embedded(unclaimed.embedded, 0, 0);
+    if unclaimed.embedded > 0 {
+        telemetry::embedded(unclaimed.embedded, 0, 0);
+    }
     Ok(())
 }
 
