@@ -12,9 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def info_nce(a: Tensor, b: Tensor, temperature: float) -> Tensor:
-    """Row i of `a` [n, d] should find row i of `b` [n, d] among all of `b`, and the reverse. Both of unit length."""
+def info_nce(a: Tensor, b: Tensor, temperature: float, mask: Tensor | None = None) -> Tensor:
+    """Row i of `a` [n, d] should find row i of `b` [n, d] among all of `b`, and the reverse. Both of unit length.
+
+    Pairs that `mask` [n, n] has as true are left out: they are no negatives.
+    """
     scores, target = a @ b.T / temperature, torch.arange(len(a))
+    if mask is not None:
+        scores = scores.masked_fill(mask, -torch.inf)
     return (F.cross_entropy(scores, target) + F.cross_entropy(scores.T, target)) / 2
 
 

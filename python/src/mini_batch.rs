@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use prosampler::MiniBatch as Made;
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyDict};
@@ -44,6 +46,19 @@ impl MiniBatch {
         let count = self.0.negatives.len() / self.0.ids.len().max(1);
         let of_one = |ids: &[Option<prosampler::SampleId>]| ids.iter().map(|id| id.map(|id| id.0)).collect();
         self.0.negatives.chunks_exact(count.max(1)).map(of_one).collect()
+    }
+
+    /// Which samples are no negatives: with ``[mask]``, a column of B(1 + n) truth values for each sample; else
+    /// ``None``. ``torch.from_dlpack(mini_batch.mask)`` and ``numpy.from_dlpack`` make ``[samples, B(1 + n)]`` of it,
+    /// and ``to_torch()`` has it as ``"mask"``.
+    ///
+    /// A column stands for a sample of the mini-batch, those of other ranks too, and after these for ``negative_1`` of
+    /// each of them, and so on. A sample and its own positive are false, a negative that is not there is true.
+    #[getter]
+    fn mask(&self) -> Option<Column> {
+        let last = self.0.rows.num_columns().checked_sub(1)?;
+        let marks = Arc::new(self.0.mask()?.clone());
+        Some(Column { field: self.0.rows.schema().fields()[last].clone(), array: marks })
     }
 
     /// The epoch, from 0.

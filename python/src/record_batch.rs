@@ -18,8 +18,8 @@ pub struct RecordBatch(pub Rows);
 /// One column of a record batch, for Arrow (``pyarrow.array(column)``) and DLPack (``torch.from_dlpack(column)``).
 #[pyclass(frozen, module = "prosampler")]
 pub struct Column {
-    field: FieldRef,
-    array: ArrayRef,
+    pub field: FieldRef,
+    pub array: ArrayRef,
 }
 
 #[pymethods]

@@ -50,6 +50,7 @@ impl PipelineConfig {
         check(&self.graph, &mut faults);
         check(&self.walk, &mut faults);
         check(&self.guards, &mut faults);
+        check(&self.mask, &mut faults);
         check(&self.refresh, &mut faults);
         check(&self.stream, &mut faults);
         check(&self.checkpoint, &mut faults);
@@ -67,9 +68,29 @@ impl PipelineConfig {
         {
             faults.push(Fault::new("guards.skip_nearest", message));
         }
-        if self.guards.max_relative_to_positive.is_some() && self.pairs.columns().is_none() {
-            let message = "needs pairs; name pairs.anchor and pairs.positive, or use guards.max_similarity";
-            faults.push(Fault::new("guards.max_relative_to_positive", message));
+        if self.pairs.columns().is_none() {
+            let needs = |other| format!("needs pairs; name pairs.anchor and pairs.positive, or use {other}");
+            let need_pairs = [
+                (
+                    "guards.max_relative_to_positive",
+                    self.guards.max_relative_to_positive.is_some(),
+                    "guards.max_similarity",
+                ),
+                ("mask.max_relative_to_positive", self.mask.max_relative_to_positive.is_some(), "mask.max_similarity"),
+                ("mask.positives", self.mask.positives, "mask.same"),
+            ];
+            let in_vain = need_pairs.into_iter().filter(|(_, is_set, _)| *is_set);
+            faults.extend(in_vain.map(|(key, _, other)| Fault::new(key, needs(other))));
+        }
+        let (size, ranks) = (self.walk.batch_size, self.stream.world_size);
+        let marks = (size / ranks.max(1)).saturating_mul(size).saturating_mul(1 + self.walk.negatives);
+        if self.mask.is_on() && i32::try_from(marks).is_err() {
+            let message =
+                format!("makes a mask of {marks} pairs, and 2^31 - 1 are possible; lower it, or leave [mask] out");
+            faults.push(Fault::new("walk.batch_size", message));
+        }
+        if let Some((key, message)) = self.mask.contradiction(&self.guards) {
+            faults.push(Fault::new(format!("mask.{key}"), message));
         }
         let target = self.walk.target_similarity.filter(|target| target.is_finite());
         if let Some(target) = target
@@ -84,7 +105,6 @@ impl PipelineConfig {
             let message = format!("leaves rank {} without a port; choose a lower one", self.stream.rank);
             faults.push(Fault::new("metrics.address", message));
         }
-        let (size, ranks) = (self.walk.batch_size, self.stream.world_size);
         if ranks > 1 && !size.is_multiple_of(ranks) {
             let message = format!("does not divide walk.batch_size ({size}) into equal shares; choose one that does");
             faults.push(Fault::new("stream.world_size", message));

@@ -26,6 +26,7 @@ mod encode;
 mod features;
 mod graph;
 mod guards;
+mod mask;
 mod metrics;
 mod pairs;
 mod paths;
@@ -53,6 +54,7 @@ pub use self::encode::{EncodeConfig, FeatureKind, OnBadSample, Pooling, Storage}
 pub use self::features::{GraphInputConfig, ImageConfig, ImageSize, Layout, PixelOrder, TensorConfig};
 pub use self::graph::{GraphBuilder, GraphConfig, GraphDevice, Precision, Similarity};
 pub use self::guards::GuardsConfig;
+pub use self::mask::MaskConfig;
 pub use self::metrics::MetricsConfig;
 pub use self::pairs::{GraphOver, PairsConfig};
 pub use self::providers::{Arena, Convolutions, CudaConfig, Provider};
@@ -98,6 +100,8 @@ pub struct PipelineConfig {
     pub walk: WalkConfig,
     /// What keeps likely false negatives out of mini-batches.
     pub guards: GuardsConfig,
+    /// Which samples may share a mini-batch without being negatives of each other.
+    pub mask: MaskConfig,
     /// When the graph is made anew.
     pub refresh: RefreshConfig,
     /// How mini-batches are handed out.

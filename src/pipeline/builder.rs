@@ -3,7 +3,7 @@ use std::sync::Arc;
 use super::start::start;
 use crate::checkpoint::State;
 use crate::config::{
-    CheckpointConfig, ComputeConfig, EncodeConfig, GraphConfig, GuardsConfig, MetricsConfig, PairsConfig,
+    CheckpointConfig, ComputeConfig, EncodeConfig, GraphConfig, GuardsConfig, MaskConfig, MetricsConfig, PairsConfig,
     PipelineConfig, RefreshConfig, StoreConfig, StreamConfig, WalkConfig,
 };
 use crate::encode::Encoder;
@@ -133,6 +133,13 @@ impl PipelineBuilder {
     #[must_use]
     pub fn guards(mut self, guards: GuardsConfig) -> Self {
         self.config.guards = guards;
+        self
+    }
+
+    /// Sets which samples may share a mini-batch without being negatives of each other.
+    #[must_use]
+    pub fn mask(mut self, mask: MaskConfig) -> Self {
+        self.config.mask = mask;
         self
     }
 

@@ -5,11 +5,11 @@ use arrow::datatypes::{DataType, Schema};
 use crate::config::{PipelineConfig, WalkConfig};
 use crate::encode::Encoder;
 use crate::error::{Error, Fault, Faults, Result, TooFewError};
-use crate::refresh::{GuardRules, Snapshot};
+use crate::refresh::{GuardRules, NegativeRules, Snapshot};
 use crate::sample::SampleId;
 use crate::source::Source;
 use crate::store::{ColumnPath, Key};
-use crate::stream::{RowColumns, negative_column};
+use crate::stream::{MASK_COLUMN, RowColumns, negative_column};
 
 /// Checks settings that are made in code as those of a file are checked, for a run of so many processes.
 pub(super) fn check_settings(config: &PipelineConfig, has_source: bool, ranks: usize) -> Result<(), Faults> {
@@ -24,7 +24,7 @@ pub(super) fn check_settings(config: &PipelineConfig, has_source: bool, ranks: u
     Faults::none_or(Faults::SETTINGS, faults)
 }
 
-/// The columns that mini-batches carry: `payload`, and the one that explicit negatives are taken from.
+/// The columns that mini-batches carry: `payload`, the one that explicit negatives are taken from, and the mask.
 pub(super) fn row_columns(config: &PipelineConfig, payload: Vec<String>, encoder: &dyn Encoder) -> Result<RowColumns> {
     let count = config.walk.negatives;
     let positive = config.pairs.positive.as_ref().or(encoder.columns().first());
@@ -35,24 +35,54 @@ pub(super) fn row_columns(config: &PipelineConfig, payload: Vec<String>, encoder
             format!("gives explicit negatives the name of the column `{column}`; leave it out of source.columns");
         return Err(Error::setting("walk.negatives", message));
     }
-    Ok(RowColumns { payload, negative })
+    let mask = config.mask.is_on();
+    if mask && payload.iter().any(|column| column == MASK_COLUMN) {
+        let message = format!("adds a column `{MASK_COLUMN}`, which the rows have; leave it out of source.columns");
+        return Err(Error::setting("mask", message));
+    }
+    Ok(RowColumns { payload, negative, mask })
 }
 
-/// What no two samples of a mini-batch may share: content, either side of a pair, the values of `guards.distinct`.
-pub(super) fn guard_rules(config: &PipelineConfig, encoder: &dyn Encoder, schema: &Schema) -> GuardRules {
-    let path = |column: &String| ColumnPath { column: column.clone(), field: field(encoder, schema, column) };
-    let content = if config.guards.duplicates { encoder.columns().iter().map(path).collect() } else { Vec::new() };
-    let mut keys = vec![Key::Content(content)];
-    if let Some(columns) = config.pairs.columns() {
-        let paths = columns.map(path);
-        let types = paths.each_ref().map(|path| type_of(schema, path));
-        match types {
-            [Some(anchor), Some(positive)] if Key::are_alike(anchor, positive) => keys.push(Key::Either(paths.into())),
-            _ => keys.extend(paths.map(|path| Key::Either(vec![path]))),
+/// What decides which samples are negatives of each other. What `[mask]` marks, guards do not keep apart.
+pub(super) fn negative_rules(config: &PipelineConfig, encoder: &dyn Encoder, schema: &Schema) -> NegativeRules {
+    let PipelineConfig { guards, mask, .. } = config;
+    let keys = KeysOf { config, encoder, schema };
+    let of_guards = GuardRules {
+        config: guards.clone(),
+        keys: keys.of(guards.duplicates && !mask.duplicates, !mask.positives, &guards.distinct),
+    };
+    let of_mask =
+        || GuardRules { config: mask.as_guards(), keys: keys.of(mask.duplicates, mask.positives, &mask.same) };
+    NegativeRules { guards: of_guards, mask: mask.is_on().then(of_mask) }
+}
+
+/// What two samples may have in common.
+struct KeysOf<'a> {
+    config: &'a PipelineConfig,
+    encoder: &'a dyn Encoder,
+    schema: &'a Schema,
+}
+
+impl KeysOf<'_> {
+    /// The content of samples if `content`, a text of their pairs if `pairs`, and values of `columns`, in this order.
+    fn of(&self, content: bool, pairs: bool, columns: &[String]) -> Vec<Key> {
+        let Self { config, encoder, schema } = *self;
+        let path = |column: &String| ColumnPath { column: column.clone(), field: field(encoder, schema, column) };
+        let content = if content { encoder.columns().iter().map(path).collect() } else { Vec::new() };
+        let mut keys = vec![Key::Content(content)];
+        if let Some(columns) = config.pairs.columns().filter(|_| pairs) {
+            let paths = columns.map(path);
+            let types = paths.each_ref().map(|path| type_of(schema, path));
+            match types {
+                [Some(anchor), Some(positive)] if Key::are_alike(anchor, positive) => {
+                    keys.push(Key::Either(paths.into()));
+                }
+                _ => keys.extend(paths.map(|path| Key::Either(vec![path]))),
+            }
         }
+        keys.extend(columns.iter().cloned().map(Key::Value));
+        keys
     }
-    keys.extend(config.guards.distinct.iter().cloned().map(Key::Value));
-    GuardRules { config: config.guards.clone(), keys }
 }
 
 /// The field of a struct column that is all that the encoder reads of it.
@@ -75,11 +105,17 @@ fn type_of<'a>(schema: &'a Schema, path: &ColumnPath) -> Option<&'a DataType> {
 /// These are columns with fewer values than a mini-batch has samples, which could never be full with distinct ones; a
 /// bound on pairs if there are none; and a graph of which all neighbors are skipped.
 pub(super) fn check_values(snapshot: &Snapshot, config: &PipelineConfig) -> Result<()> {
-    let PipelineConfig { guards, pairs, walk, .. } = config;
-    if guards.max_relative_to_positive.is_some() && snapshot.embeddings.pair_similarity(SampleId(0)).is_none() {
+    let PipelineConfig { guards, mask, pairs, walk, .. } = config;
+    let bounds = [
+        ("guards.max_relative_to_positive", guards.max_relative_to_positive),
+        ("mask.max_relative_to_positive", mask.max_relative_to_positive),
+    ];
+    if let Some((key, _)) = bounds.into_iter().find(|(_, bound)| bound.is_some())
+        && snapshot.embeddings.pair_similarity(SampleId(0)).is_none()
+    {
         let message =
             "the encoder does not tell how similar pairs are; make a PairEncoder of it, or take the bound out";
-        return Err(Error::setting("guards.max_relative_to_positive", message));
+        return Err(Error::setting(key, message));
     }
     if let Some(message) = guards.skips_all(snapshot.graph.degree()) {
         return Err(Error::setting("guards.skip_nearest", message));

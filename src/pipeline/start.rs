@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::panics::guarded_future;
 use crate::progress::{ProgressSink, Stage};
 use crate::refresh::{
-    Beginning, CancelOnDrop, CancellableEncoder, FirstEmbeddings, GuardRules, RefreshContext, RefreshHandle,
+    Beginning, CancelOnDrop, CancellableEncoder, FirstEmbeddings, NegativeRules, RefreshContext, RefreshHandle,
     SharedFolder, TrainerSteps, Worker,
 };
 use crate::source::Source;
@@ -58,8 +58,8 @@ pub(super) async fn start(builder: PipelineBuilder) -> Result<MiniBatchStream> {
     };
     let store = startup.build_store(&opened).await?;
     let run = checkpoint::begin(store, state, &startup.config).await?;
-    let Opened { source, encoder, model_watch, row_columns, guard_rules, reads_vectors, .. } = opened;
-    let context = startup.context(source.into(), guard_rules, reads_vectors, run.folder.clone()).await?;
+    let Opened { source, encoder, model_watch, row_columns, negative_rules, reads_vectors, .. } = opened;
+    let context = startup.context(source.into(), negative_rules, reads_vectors, run.folder.clone()).await?;
     let context = Arc::new(context);
     let (run, beginning) = startup.beginning(&context, run, &encoder).await?;
     let (asked, asked_for) = watch::channel(0);
@@ -108,14 +108,14 @@ impl Startup {
     async fn context(
         &self,
         source: Arc<dyn Source>,
-        guard_rules: GuardRules,
+        negative_rules: NegativeRules,
         reads_vectors: Option<String>,
         checkpoint_folder: Option<CheckpointFolder>,
     ) -> Result<RefreshContext> {
         let config = self.config.clone();
         Ok(RefreshContext {
             source,
-            guard_rules,
+            negative_rules,
             storage: config.encode.storage,
             on_bad_sample: config.encode.on_bad_sample,
             similarity: config.graph.similarity,
@@ -159,7 +159,8 @@ impl Startup {
         let beginning = if let Some(snapshot) = run.snapshot.take() {
             self.pool.run("graph", move || Beginning::restored(&shared, store, snapshot, waiting)).await?
         } else if run.state.graph_version == 0 {
-            let guards = self.config.guards.waiting_for_embeddings();
+            let mut guards = self.config.guards.waiting_for_embeddings();
+            guards.extend(self.config.mask.waiting_for_embeddings());
             if !guards.is_empty() {
                 telemetry::guards_wait(&guards);
             }

@@ -6,7 +6,7 @@ use super::ages::Ages;
 use super::embed::ages_after;
 use super::pushed_vectors::PushedVectors;
 use super::shared::{Report, Shared};
-use super::snapshot::{Snapshot, SnapshotParts};
+use super::snapshot::{RuleGroups, Snapshot, SnapshotParts};
 use super::unembedded::{DrawnFrom, UnembeddedRows};
 use super::work::RefreshContext;
 use crate::checkpoint::{SavedPushes, SavedSnapshot};
@@ -15,7 +15,6 @@ use crate::encode::Encoder;
 use crate::error::Result;
 use crate::sample::{GraphVersion, ModelVersion};
 use crate::store::Store;
-use crate::walk::Groups;
 
 /// What the refresh worker goes on from.
 #[derive(Debug)]
@@ -34,7 +33,7 @@ pub(crate) struct FirstEmbeddings {
     pub step: u64,
     pub(super) pushed: Arc<PushedVectors>,
     /// Which samples share a value, if that is known.
-    pub groups: Option<Arc<Groups>>,
+    pub groups: Option<RuleGroups>,
 }
 
 impl Beginning {
@@ -52,13 +51,13 @@ impl Beginning {
         waiting: SavedPushes,
     ) -> Result<Self> {
         let recipe = context.recipe_of_saved(&saved.embeddings);
-        let snapshot = Snapshot::of_saved(saved, recipe, store, &context.guard_rules)?;
+        let snapshot = Snapshot::of_saved(saved, recipe, store, &context.negative_rules)?;
         Ok(Self { drawn_from: DrawnFrom::Snapshot(snapshot.into()), waiting, is_restored: true })
     }
 
     /// A run that begins, or goes on, in a warm-up that has no snapshot yet.
     pub fn unembedded(context: &RefreshContext, store: Store, waiting: SavedPushes) -> Result<Self> {
-        let rows = UnembeddedRows::new(store, &context.guard_rules)?;
+        let rows = UnembeddedRows::new(store, &context.negative_rules)?;
         Ok(Self { drawn_from: DrawnFrom::Rows(rows.into()), waiting, is_restored: false })
     }
 }
@@ -104,7 +103,7 @@ impl RefreshContext {
         let graph = self.shared_graph(table.origin.recipe, 0, version, build, report)?;
         let embeddings = table.map(Arc::new);
         let parts = SnapshotParts { embeddings, graph, ages, embeddings_since_graph: version, begun_at_step: step };
-        let snapshot = Snapshot::new(parts, store, &self.guard_rules, groups)?;
+        let snapshot = Snapshot::new(parts, store, &self.negative_rules, groups)?;
         (self.check_first)(&snapshot)?;
         if let Some(folder) = &self.checkpoint_folder {
             folder.save(&snapshot.to_saved())?;

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::graph::{HnswIndex, ProximityGraph};
 use crate::sample::{GraphVersion, ModelVersion, SampleId};
 use crate::store::{Key, Store};
-use crate::walk::{EpochSampler, Groups, Guards, Left};
+use crate::walk::{EpochSampler, Groups, Guards, Left, Mask};
 
 /// Embeddings and the graph over them, published together with their rows and never changed afterwards.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub(crate) store: Store,
     /// What keeps samples out of each other's mini-batches.
     pub(crate) guards: Guards,
+    /// What marks pairs of a mini-batch that are no negatives; `None` without `[mask]`.
+    pub(crate) mask: Option<Mask>,
     /// A hash of the graph.
     pub(crate) graph_digest: u64,
     /// Where the embeddings and the graph are from.
@@ -47,12 +49,51 @@ pub(super) struct SnapshotParts {
     pub begun_at_step: u64,
 }
 
-/// What keeps samples out of each other's mini-batches, for a run's columns.
+/// What decides which samples are negatives of each other, for a run's columns.
+#[derive(Debug)]
+pub(crate) struct NegativeRules {
+    /// What keeps samples out of each other's mini-batches.
+    pub guards: GuardRules,
+    /// What marks samples that share one; `None` without `[mask]`.
+    pub mask: Option<GuardRules>,
+}
+
+/// What two samples must not have in common.
 #[derive(Debug)]
 pub(crate) struct GuardRules {
     pub config: GuardsConfig,
-    /// What no two samples of a mini-batch may share. The content of samples comes first.
+    /// The content of samples comes first.
     pub keys: Vec<Key>,
+}
+
+/// Which samples have in common what the rules look at.
+#[derive(Clone, Debug)]
+pub(crate) struct RuleGroups {
+    guards: Arc<Groups>,
+    mask: Option<Arc<Groups>>,
+}
+
+impl RuleGroups {
+    /// Reads the rows. Blocks.
+    pub fn of(store: &Store, rules: &NegativeRules) -> Result<Self> {
+        let groups = |rules: &GuardRules| Groups::of(store, &rules.keys).map(Arc::new);
+        Ok(Self { guards: groups(&rules.guards)?, mask: rules.mask.as_ref().map(groups).transpose()? })
+    }
+
+    /// The groups of guards and mask that were made before.
+    pub fn of_made(guards: &Guards, mask: Option<&Mask>) -> Self {
+        Self { guards: guards.groups().clone(), mask: mask.map(|mask| mask.rules().groups().clone()) }
+    }
+
+    /// Guards and mask by these groups, and by embeddings if there are any.
+    pub fn apply(self, rules: &NegativeRules, embeddings: Option<&Arc<EmbeddingTable>>) -> (Guards, Option<Mask>) {
+        let made = |rules: &GuardRules, groups| match embeddings {
+            Some(embeddings) => Guards::new(&rules.config, groups, embeddings.clone()),
+            None => Guards::of_groups(&rules.config, groups),
+        };
+        let mask = rules.mask.as_ref().zip(self.mask).map(|(rules, groups)| Mask::new(made(rules, groups)));
+        (made(&rules.guards, self.guards), mask)
+    }
 }
 
 impl Snapshot {
@@ -60,17 +101,17 @@ impl Snapshot {
     pub(super) fn new(
         parts: SnapshotParts,
         store: Store,
-        rules: &GuardRules,
-        groups: Option<Arc<Groups>>,
+        rules: &NegativeRules,
+        groups: Option<RuleGroups>,
     ) -> Result<Self> {
         let SnapshotParts { embeddings, graph, ages, embeddings_since_graph, begun_at_step } = parts;
         let Shared { value: embeddings, origin: embeddings_origin } = embeddings;
         let Shared { value: graph, origin: graph_origin } = graph;
         let groups = match groups {
             Some(groups) => groups,
-            None => Groups::of(&store, &rules.keys)?.into(),
+            None => RuleGroups::of(&store, rules)?,
         };
-        let guards = Guards::new(&rules.config, groups, embeddings.clone());
+        let (guards, mask) = groups.apply(rules, Some(&embeddings));
         Ok(Self {
             graph_digest: graph.digest(),
             embeddings,
@@ -80,6 +121,7 @@ impl Snapshot {
             embeddings_since_graph,
             store,
             guards,
+            mask,
             embeddings_origin,
             _graph_origin: graph_origin,
             index: OnceLock::new(),
@@ -104,7 +146,7 @@ impl Snapshot {
         saved: SavedSnapshot,
         recipe: Option<Recipe>,
         store: Store,
-        rules: &GuardRules,
+        rules: &NegativeRules,
     ) -> Result<Self> {
         let parts = SnapshotParts {
             embeddings: Shared::own(saved.embeddings, recipe),
@@ -146,6 +188,11 @@ impl Snapshot {
     /// finite, or without a usable length.
     pub fn search(&self, vector: &[f32], k: usize) -> Result<Vec<(SampleId, f32)>> {
         self.index().search(vector, k)
+    }
+
+    /// Which samples have in common what the rules look at.
+    pub(super) fn groups(&self) -> RuleGroups {
+        RuleGroups::of_made(&self.guards, self.mask.as_ref())
     }
 
     /// An epoch over all samples that have an embedding.

@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
-use super::snapshot::{GuardRules, Snapshot};
+use super::snapshot::{NegativeRules, RuleGroups, Snapshot};
 use crate::config::WalkConfig;
 use crate::error::Result;
 use crate::sample::GraphVersion;
 use crate::store::Store;
-use crate::walk::{EpochSampler, Groups, Guards};
+use crate::walk::{EpochSampler, Guards, Mask};
 
 /// The rows of a run that has no embeddings yet, and the guards that need none.
 #[derive(Debug)]
 pub(crate) struct UnembeddedRows {
     pub store: Store,
     pub guards: Guards,
+    pub mask: Option<Mask>,
 }
 
 /// What a mini-batch is drawn from.
@@ -45,6 +46,14 @@ impl DrawnFrom {
         }
     }
 
+    /// What marks pairs of a mini-batch that are no negatives; `None` without `[mask]`.
+    pub fn mask(&self) -> Option<&Mask> {
+        match self {
+            Self::Rows(rows) => rows.mask.as_ref(),
+            Self::Snapshot(snapshot) => snapshot.mask.as_ref(),
+        }
+    }
+
     /// The number of samples that an epoch has which begins here.
     pub fn samples(&self) -> usize {
         self.snapshot().map_or(self.store().len(), |snapshot| snapshot.embeddings.present())
@@ -62,9 +71,13 @@ impl DrawnFrom {
 
 impl UnembeddedRows {
     /// Reads the rows for their groups. Blocks.
-    pub fn new(store: Store, rules: &GuardRules) -> Result<Self> {
-        let groups: Arc<Groups> = Groups::of(&store, &rules.keys)?.into();
-        let guards = Guards::of_groups(&rules.config, groups);
-        Ok(Self { store, guards })
+    pub fn new(store: Store, rules: &NegativeRules) -> Result<Self> {
+        let (guards, mask) = RuleGroups::of(&store, rules)?.apply(rules, None);
+        Ok(Self { store, guards, mask })
+    }
+
+    /// Which samples have in common what the rules look at.
+    pub(super) fn groups(&self) -> RuleGroups {
+        RuleGroups::of_made(&self.guards, self.mask.as_ref())
     }
 }

@@ -11,7 +11,7 @@ use super::embed::ages_after;
 use super::pushed_vectors::PushedVectors;
 use super::report::{RefreshSeconds, RefreshStatus, Refreshed, Stopwatch};
 use super::shared::{Shared, SharedFolder};
-use super::snapshot::{GuardRules, Snapshot, SnapshotParts};
+use super::snapshot::{NegativeRules, Snapshot, SnapshotParts};
 use crate::checkpoint::CheckpointFolder;
 use crate::compute::ComputePool;
 use crate::config::{OnBadSample, RefreshConfig, Similarity, Storage};
@@ -28,7 +28,7 @@ use crate::telemetry;
 /// What every refresh of a run uses.
 pub(crate) struct RefreshContext {
     pub source: Arc<dyn Source>,
-    pub guard_rules: GuardRules,
+    pub negative_rules: NegativeRules,
     pub storage: Storage,
     pub on_bad_sample: OnBadSample,
     pub similarity: Similarity,
@@ -155,8 +155,8 @@ impl RefreshContext {
             begun_at_step: *step,
         };
         // Which samples share a value changes only with the rows.
-        let groups = (report.added == 0).then(|| old.guards.groups().clone());
-        let snapshot = Snapshot::new(parts, store, &self.guard_rules, groups)?;
+        let groups = (report.added == 0).then(|| old.groups());
+        let snapshot = Snapshot::new(parts, store, &self.negative_rules, groups)?;
         cancellable.check()?;
         if let Some(folder) = &self.checkpoint_folder {
             folder.save(&snapshot.to_saved())?;

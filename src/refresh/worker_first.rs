@@ -113,7 +113,7 @@ impl Worker {
             let encode = stopwatch.lap();
             status.report(Stage::Graph, 0, total);
             let pushes = pushed.len();
-            let groups = Some(rows.guards.groups().clone());
+            let groups = Some(rows.groups());
             let first = FirstEmbeddings { table, step, pushed, groups };
             let mut wait = |_| cancellable.check();
             let snapshot = context.first_snapshot(&cancellable, rows.store.clone(), first, &mut wait)?;

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float32Array, RecordBatch, UInt32Array, UInt64Array};
+use arrow::array::{ArrayRef, AsArray, Float32Array, ListArray, RecordBatch, UInt32Array, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema};
 
+use super::rows::MASK_ROLE;
 use crate::error::{Error, Result};
 use crate::sample::{GraphVersion, ModelVersion, SampleId};
 use crate::walk::WalkCounts;
@@ -40,7 +41,8 @@ pub struct MiniBatch {
     /// Their rows, in the same order.
     ///
     /// With `walk.negatives` = n, the columns `negative_1` to `negative_n` follow. They hold values of the column of
-    /// positives if rows are pairs, or else of the first column that the encoder reads.
+    /// positives if rows are pairs, or else of the first column that the encoder reads. With
+    /// [`[mask]`](crate::config::MaskConfig) a column `mask` comes last.
     pub rows: RecordBatch,
     /// Explicit hard negatives, [ids × n]; empty without `walk.negatives`.
     ///
@@ -74,6 +76,15 @@ pub struct MiniBatch {
 }
 
 impl MiniBatch {
+    /// Which samples are no negatives of which, the column `mask` of the rows: B(1 + n) truth values for each of
+    /// `ids`; `None` without [`[mask]`](crate::config::MaskConfig), which says what they stand for.
+    #[must_use]
+    pub fn mask(&self) -> Option<&ListArray> {
+        let (schema, last) = (self.rows.schema_ref(), self.rows.num_columns().checked_sub(1)?);
+        let is_mask = schema.field(last).metadata().contains_key(MASK_ROLE);
+        self.rows.column(last).as_list_opt().filter(|_| is_mask)
+    }
+
     /// Everything except the counts and the negatives' ids as one record batch.
     ///
     /// The columns are `sample_id`, `epoch`, `step`, `model_version`, `graph_version`, `staleness` and `similarity`

@@ -23,4 +23,4 @@ pub(crate) use self::mini_batches::StreamParts;
 #[cfg(feature = "metrics")]
 pub(crate) use self::mini_batches::WatchedCourse;
 pub(crate) use self::producer::{Producer, ProducerSettings};
-pub(crate) use self::rows::{RowColumns, negative_column};
+pub(crate) use self::rows::{MASK_COLUMN, RowColumns, negative_column};

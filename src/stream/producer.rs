@@ -235,8 +235,9 @@ impl Producer {
         let count = draw.negatives.len() / draw.ids.len().max(1);
         let negatives = draw.negatives[from_place * count..to_place * count].to_vec();
         let snapshot = from.snapshot();
+        let marks = from.mask().map(|mask| mask.marks(from_place..to_place, &draw.ids, &draw.negatives));
         Ok(MiniBatch {
-            rows: self.rows.gather(&ids, &negatives)?,
+            rows: self.rows.gather(&ids, &negatives, marks)?,
             negatives,
             epoch: self.epoch,
             step: self.step,

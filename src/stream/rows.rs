@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, BooleanArray, ListArray, RecordBatch, UInt32Array};
+use arrow::buffer::OffsetBuffer;
 use arrow::compute::take;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use crate::error::{Error, Result};
 use crate::sample::SampleId;
@@ -16,7 +17,15 @@ pub(crate) struct RowColumns {
     pub payload: Vec<String>,
     /// The column that explicit negatives are taken from, if there are any.
     pub negative: Option<String>,
+    /// Whether they carry the mask.
+    pub mask: bool,
 }
+
+/// The name of the column of marks for pairs that are no negatives.
+pub(crate) const MASK_COLUMN: &str = "mask";
+
+/// What tells this column from one of the rows that has the same name: a key of its metadata.
+pub(super) const MASK_ROLE: &str = "prosampler.role";
 
 /// The name of the column of the `number`-th explicit negative, from 1.
 pub(crate) fn negative_column(number: usize) -> String {
@@ -29,6 +38,7 @@ pub(super) struct Rows {
     payload: Store,
     /// The one column that explicit negatives are taken from.
     negative: Option<Store>,
+    has_mask: bool,
 }
 
 impl Rows {
@@ -36,7 +46,7 @@ impl Rows {
     pub fn of(store: &Store, columns: &RowColumns) -> Result<Self> {
         let payload = store.select(&columns.payload)?;
         let negative = columns.negative.as_ref().map(|column| store.select(std::slice::from_ref(column)));
-        Ok(Self { payload, negative: negative.transpose()? })
+        Ok(Self { payload, negative: negative.transpose()?, has_mask: columns.mask })
     }
 
     /// The columns of mini-batches with `negatives` explicit negatives of each sample.
@@ -47,31 +57,59 @@ impl Rows {
             let named = |number| schema.field(0).clone().with_name(negative_column(number)).with_nullable(true);
             fields.extend((1..=negatives).map(|number| Arc::new(named(number))));
         }
+        if self.has_mask {
+            let role = [(MASK_ROLE.to_owned(), "mask".to_owned())];
+            fields.push(Arc::new(Field::new_list(MASK_COLUMN, mark(), false).with_metadata(role.into())));
+        }
         Schema::new(fields).into()
     }
 
-    /// The rows of the samples `ids`, and a column for each explicit negative, [ids × negatives].
+    /// The rows of the samples `ids`, with columns for their explicit negatives, [ids × negatives], and for `marks`,
+    /// [ids × marks of each].
     ///
     /// Blocks while pages come in from disk.
-    pub fn gather(&self, ids: &[SampleId], negatives: &[Option<SampleId>]) -> Result<RecordBatch> {
+    pub fn gather(
+        &self,
+        ids: &[SampleId],
+        negatives: &[Option<SampleId>],
+        marks: Option<Vec<bool>>,
+    ) -> Result<RecordBatch> {
         let rows = self.payload.gather(ids)?;
-        let Some(store) = &self.negative else { return Ok(rows) };
-        if ids.is_empty() || negatives.is_empty() {
+        if self.negative.is_none() && marks.is_none() {
             return Ok(rows);
         }
+        let of_each = negatives.len() / ids.len().max(1);
+        let mut columns = rows.columns().to_vec();
+        columns.extend(self.negatives(negatives, of_each)?);
+        columns.extend(marks.map(|marks| lists(marks, ids.len())));
+        RecordBatch::try_new(self.schema(of_each), columns)
+            .map_err(|cause| Error::Arrow { action: "join rows with their negatives", cause })
+    }
 
+    /// A column for each of `count` explicit negatives, [samples × count].
+    fn negatives(&self, negatives: &[Option<SampleId>], count: usize) -> Result<Vec<ArrayRef>> {
+        let Some(store) = self.negative.as_ref().filter(|_| count > 0) else { return Ok(Vec::new()) };
         let found: Vec<_> = negatives.iter().copied().flatten().collect();
         let values = store.gather(&found)?;
         let mut next_index = 0..;
         let indices: Vec<Option<u32>> = negatives.iter().map(|id| id.and_then(|_| next_index.next())).collect();
 
-        let failed = |cause| Error::Arrow { action: "gather negatives", cause };
-        let count = negatives.len() / ids.len();
-        let mut columns = rows.columns().to_vec();
-        for number in 0..count {
+        let column = |number| {
             let indices: UInt32Array = indices.iter().skip(number).step_by(count).copied().collect();
-            columns.push(take(values.column(0), &indices, None).map_err(failed)?);
-        }
-        RecordBatch::try_new(self.schema(count), columns).map_err(failed)
+            take(values.column(0), &indices, None)
+        };
+        let columns = (0..count).map(column).collect::<Result<_, _>>();
+        columns.map_err(|cause| Error::Arrow { action: "gather negatives", cause })
     }
+}
+
+/// One of the marks of a sample.
+fn mark() -> Field {
+    Field::new_list_field(DataType::Boolean, false)
+}
+
+/// Marks [rows × marks of each] as a list for each row.
+fn lists(marks: Vec<bool>, rows: usize) -> ArrayRef {
+    let offsets = OffsetBuffer::from_repeated_length(marks.len() / rows.max(1), rows);
+    Arc::new(ListArray::new(mark().into(), offsets, Arc::new(BooleanArray::from(marks)), None))
 }

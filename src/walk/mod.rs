@@ -68,4 +68,5 @@ pub use self::counts::WalkCounts;
 pub use self::draw::{Draw, Left, mini_batches_per_epoch};
 pub use self::epoch_sampler::EpochSampler;
 pub use self::feedback::Feedback;
+pub(crate) use self::guards::Mask;
 pub use self::guards::{Groups, Guards};

@@ -38,6 +38,7 @@ mod help;
 mod hnsw;
 mod ipc_lengths;
 mod layers;
+mod mask;
 mod mini_batches;
 mod nearest;
 mod odd_files;

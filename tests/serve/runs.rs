@@ -9,7 +9,7 @@ use std::time::Duration;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::{FlightData, FlightDescriptor};
 use futures::TryStreamExt;
-use prosampler::config::{CheckpointConfig, RefreshConfig, StreamConfig, WalkConfig};
+use prosampler::config::{CheckpointConfig, MaskConfig, RefreshConfig, StreamConfig, WalkConfig};
 use prosampler::serve::{Facts, RemoteHandle, RemoteOptions, RemoteStream, ServeOptions, Server};
 use prosampler::{MiniBatch, PipelineBuilder, SampleId, State};
 use tempfile::TempDir;
@@ -26,6 +26,7 @@ const SAMPLES: usize = 500;
 fn builder(world_size: usize, dir: Option<&Path>) -> PipelineBuilder {
     pipeline(SAMPLES, 24)
         .walk(WalkConfig { negatives: 2, ..walk_config(24) })
+        .mask(MaskConfig { max_similarity: Some(0.8), ..MaskConfig::default() })
         .refresh(RefreshConfig { every_steps: Some(7), swap_after_steps: Some(3), ..RefreshConfig::default() })
         .stream(StreamConfig { epochs: 2, world_size, ..StreamConfig::default() })
         .checkpoint(CheckpointConfig { dir: dir.map(Into::into), ..CheckpointConfig::default() })
@@ -91,6 +92,8 @@ async fn all_ranks_get_what_they_would_get_in_process() {
             let expected = in_process(number, world_size).await;
             assert_eq!(served.len(), 42);
             assert!(served.iter().any(|mini_batch| mini_batch.graph_version.unwrap().0 > 3));
+            let widths = served.iter().map(|mini_batch| mini_batch.mask().unwrap().value_length(0));
+            assert!(widths.max() == Some(24 * 3));
             // The feedback is not there without a target, so mini-batches are equal in all that they have.
             assert!(served == expected, "rank {number} of {world_size}");
         }

@@ -5,10 +5,12 @@
 //! every sample is checked once a mini-batch, however often walks reach it.
 
 mod groups;
+mod mask;
 
 use std::sync::Arc;
 
 pub use self::groups::Groups;
+pub(crate) use self::mask::Mask;
 use super::counts::WalkCounts;
 use crate::config::GuardsConfig;
 use crate::embeddings::EmbeddingTable;
@@ -103,6 +105,9 @@ impl Guards {
         self.embeddings.as_ref().is_some_and(|embeddings| embeddings.is_skipped(id))
     }
 }
+
+/// The counter of a guard's refusals.
+type Counter = fn(&mut WalkCounts) -> &mut u64;
 
 /// Decides which samples may join a mini-batch.
 pub(in crate::walk) trait Admission {
@@ -200,7 +205,7 @@ impl<'a> BatchGuard<'a> {
     }
 
     /// The counter of the guard that refuses a sample, if one does.
-    fn refusal(&mut self, id: SampleId) -> Option<fn(&mut WalkCounts) -> &mut u64> {
+    fn refusal(&mut self, id: SampleId) -> Option<Counter> {
         let scratch = &*self.scratch;
         if let Some(&group) = self.guards.groups.groups_of(id).iter().find(|&&group| scratch.taken.has(group as usize))
         {
@@ -218,24 +223,30 @@ impl<'a> BatchGuard<'a> {
     }
 
     /// The counter of the similarity guard that refuses a sample, if one does.
-    fn too_similar(&mut self, id: SampleId) -> Option<fn(&mut WalkCounts) -> &mut u64> {
+    fn too_similar(&mut self, id: SampleId) -> Option<Counter> {
         let table = self.guards.by_similarity().filter(|table| !table.is_skipped(id))?;
-        let config = &self.guards.config;
         let GuardScratch { vectors, pairs, decoded, .. } = &mut *self.scratch;
         let vector = table.vector(id, decoded);
         let own = table.pair_similarity(id).unwrap_or(0.0);
-        for (member, &pair) in vectors.chunks_exact(table.dimension()).zip(&*pairs) {
-            let similarity = f64::from(dot(vector, member));
-            if config.duplicate_similarity.is_some_and(|bound| similarity >= bound) {
-                return Some(|counts| &mut counts.refused_duplicates);
-            }
-            if config.max_similarity.is_some_and(|bound| similarity > bound) {
-                return Some(|counts| &mut counts.refused_similar);
-            }
-            let near = |share: f64, pair: f32| pair > 0.0 && similarity >= share * f64::from(pair);
-            if config.max_relative_to_positive.is_some_and(|share| near(share, own) || near(share, pair)) {
-                return Some(|counts| &mut counts.refused_relative);
-            }
+        let mut members = vectors.chunks_exact(table.dimension()).zip(&*pairs);
+        members.find_map(|(member, &pair)| self.guards.config.too_similar(f64::from(dot(vector, member)), own, pair))
+    }
+}
+
+impl GuardsConfig {
+    /// The counter of the guard that keeps two samples of this similarity apart, if one does; `own` and `other` are the
+    /// similarities of their own pairs.
+    #[inline]
+    fn too_similar(&self, similarity: f64, own: f32, other: f32) -> Option<Counter> {
+        if self.duplicate_similarity.is_some_and(|bound| similarity >= bound) {
+            return Some(|counts| &mut counts.refused_duplicates);
+        }
+        if self.max_similarity.is_some_and(|bound| similarity > bound) {
+            return Some(|counts| &mut counts.refused_similar);
+        }
+        let near = |share: f64, pair: f32| pair > 0.0 && similarity >= share * f64::from(pair);
+        if self.max_relative_to_positive.is_some_and(|share| near(share, own) || near(share, other)) {
+            return Some(|counts| &mut counts.refused_relative);
         }
         None
     }
