@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::array::{Array, RecordBatch};
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 
 use super::interface::column_indices;
 use super::types::{Difference, common, exactly, item};
@@ -42,8 +42,8 @@ pub(super) struct Adapter {
     pub column_indices: Arc<[usize]>,
     /// The columns in use as the source declares them.
     schema: SchemaRef,
-    /// The types of the columns in use in the shard.
-    found: Arc<[DataType]>,
+    /// The columns in use as the shard declares them.
+    found: Arc<[FieldRef]>,
 }
 
 impl Adapter {
@@ -70,8 +70,8 @@ impl Adapter {
         }
         let names: Vec<_> = expected.fields().iter().map(|field| field.name().clone()).collect();
         let column_indices: Arc<[_]> = column_indices(uri, found, &names)?.into();
-        let types = column_indices.iter().map(|&index| found.field(index).data_type().clone()).collect();
-        Ok(Self { uri: uri.to_owned(), column_indices, schema: expected, found: types })
+        let fields = column_indices.iter().map(|&index| found.fields()[index].clone()).collect();
+        Ok(Self { uri: uri.to_owned(), column_indices, schema: expected, found: fields })
     }
 
     /// Casts a record batch of the columns in use.
@@ -80,15 +80,24 @@ impl Adapter {
     ///
     /// # Errors
     /// [`ColumnError::Drift`] for a value that the declared type does not hold, such as a time beyond the range of the
-    /// finer unit that other shards have.
+    /// finer unit that other shards have, or a null in a file that came later, where those before can have none.
     pub fn adapt(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         let mut schema = self.schema.clone();
         let mut columns = Vec::with_capacity(batch.num_columns());
         for (index, column) in batch.columns().iter().enumerate() {
-            let declared = self.schema.field(index);
+            let (declared, found) = (self.schema.field(index), &self.found[index]);
+            if found.is_nullable() && !declared.is_nullable() && column.logical_null_count() > 0 {
+                return Err(ColumnError::Drift {
+                    column: declared.name().clone(),
+                    uri: self.uri.clone(),
+                    found: short(&format!("{} with nulls", column.data_type())),
+                    expected: short(&format!("{} without", declared.data_type())),
+                }
+                .into());
+            }
             if column.data_type() == declared.data_type() {
                 columns.push(column.clone());
-            } else if *column.data_type() == self.found[index] {
+            } else if column.data_type() == found.data_type() {
                 columns.push(exactly(column, declared.data_type()).map_err(|cause| ColumnError::Drift {
                     column: declared.name().clone(),
                     uri: self.uri.clone(),

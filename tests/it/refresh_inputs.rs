@@ -2,12 +2,13 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use futures::{StreamExt, TryStreamExt};
-use prosampler::arrow::array::AsArray;
+use prosampler::arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
 use prosampler::arrow::datatypes::UInt32Type;
-use prosampler::config::{RefreshConfig, StreamConfig};
+use prosampler::config::{OnCorrupt, RefreshConfig, SourceConfig, StreamConfig};
 use prosampler::source::FileSource;
 use prosampler::{MiniBatchStream, ModelVersion, Pipeline, SampleId};
 use tempfile::TempDir;
@@ -102,4 +103,29 @@ async fn new_files_join_at_a_refresh_and_the_next_epoch() {
     assert_eq!(stream.delivered(), 30 + 43);
 
     fs::remove_file(dir.path().join("b.parquet")).unwrap();
+}
+
+/// The first files cannot have nulls, so those who read them rely on that. It is no damage, which could be skipped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_file_with_nulls_in_a_column_that_had_none_is_refused_by_name() {
+    let dir = TempDir::new().unwrap();
+    write_parquet(&dir.path().join("a.parquet"), &rows(SAMPLES), 100);
+    let source = SourceConfig {
+        uri: vec![dir.path().display().to_string()],
+        on_corrupt: OnCorrupt::Skip,
+        ..SourceConfig::default()
+    };
+    let builder = Pipeline::builder()
+        .source(FileSource::open_all(&source).await.unwrap())
+        .encoder(in_training())
+        .graph(graph_config(40, 10))
+        .walk(walk_config(20));
+    let stream = builder.start().await.unwrap();
+    let more = rows(SAMPLES + 50).slice(SAMPLES, 50);
+    let texts: StringArray = more["text"].as_string::<i32>().iter().skip(1).chain([None]).collect();
+    let columns = [("n", more["n"].clone()), ("text", Arc::new(texts) as ArrayRef)];
+    write_parquet(&dir.path().join("b.parquet"), &RecordBatch::try_from_iter(columns).unwrap(), 100);
+    let error = stream.handle().refresh_now().await.unwrap_err().to_string();
+    assert!(error.contains("column `text` is Utf8 with nulls in") && error.contains("but Utf8 without"), "{error}");
+    assert!(error.contains("b.parquet"), "{error}");
 }
