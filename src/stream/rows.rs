@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, ListArray, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, BooleanArray, ListArray, RecordBatch, UInt32Array};
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -59,7 +59,7 @@ impl Rows {
         }
         if self.has_mask {
             let role = [(MASK_ROLE.to_owned(), "mask".to_owned())];
-            fields.push(Arc::new(Field::new_list(MASK_COLUMN, mark(), false).with_metadata(role.into())));
+            fields.push(Arc::new(Field::new_list(MASK_COLUMN, mark(), false).with_metadata(role)));
         }
         Schema::new(fields).into()
     }

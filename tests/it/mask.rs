@@ -223,18 +223,18 @@ async fn contradictions_are_refused() {
         p.guards(GuardsConfig { distinct: vec!["label".into()], ..GuardsConfig::default() })
     });
     let message = message.await;
-    assert!(message.contains("mask.same names `label`, which guards.distinct keeps apart"), "{message}");
+    assert!(message.contains("mask.same: names `label`, which guards.distinct keeps apart"), "{message}");
     let above = MaskConfig { max_similarity: Some(0.9), ..off.clone() };
     let message =
         refused(above, |p| p.guards(GuardsConfig { max_similarity: Some(0.8), ..GuardsConfig::default() })).await;
-    assert!(message.contains("mask.max_similarity marks nothing"), "{message}");
+    assert!(message.contains("mask.max_similarity: marks nothing"), "{message}");
     let positives = MaskConfig { positives: true, ..off.clone() };
     let message = refused(positives, |p| p.pairs(PairsConfig::default())).await;
-    assert!(message.contains("mask.positives needs pairs"), "{message}");
+    assert!(message.contains("mask.positives: needs pairs"), "{message}");
     let message = refused(MaskConfig { same: vec!["labels".into()], ..off.clone() }, |p| p).await;
     assert!(message.contains("`labels` not found") && message.contains("`label`"), "{message}");
     let message = refused(MaskConfig { max_relative_to_positive: Some(0.0), ..off.clone() }, |p| p).await;
-    assert!(message.contains("mask.max_relative_to_positive must be"), "{message}");
+    assert!(message.contains("mask.max_relative_to_positive: must be"), "{message}");
     let message = refused(label, |p| {
         let renamed = rows().columns().to_vec();
         let names = ["question", "answer", "label", "mask"];

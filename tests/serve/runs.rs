@@ -138,7 +138,7 @@ async fn flaky(server: SocketAddr, cuts: Arc<AtomicU64>) -> SocketAddr {
             let Ok(mut server) = TcpStream::connect(server).await else { return };
             let cuts = cuts.clone();
             tokio::spawn(async move {
-                let mut left = 9_000 + cuts.load(Ordering::SeqCst) * 3_331 % 40_000;
+                let mut left = 12_000 + cuts.load(Ordering::SeqCst) * 3_331 % 40_000;
                 let (mut up, mut down) = (vec![0; 4096], vec![0; 4096]);
                 loop {
                     let most = left.min(4096) as usize;

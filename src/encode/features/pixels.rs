@@ -1,8 +1,8 @@
 //! Converts the channels of an image, and resizes, crops and normalizes it.
 
 use fast_image_resize::images::{Image, TypedImage};
-use fast_image_resize::pixels::F32;
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::pixels::{F32, U8, U8x3};
+use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 
 /// An image in memory [height, width, channels].
 #[derive(Clone, Debug, PartialEq)]
@@ -65,11 +65,11 @@ impl Pixels {
         let to = (width as u32, height as u32);
         let values = match self.values {
             PixelValues::Bytes(values) => {
-                let pixel = if self.channels == 3 { PixelType::U8x3 } else { PixelType::U8 };
-                let image = Image::from_vec_u8(from.0, from.1, values, pixel).map_err(|e| e.to_string())?;
-                let mut resized = Image::new(to.0, to.1, pixel);
-                resizer.resize(&image, &mut resized, &options).map_err(|e| e.to_string())?;
-                PixelValues::Bytes(resized.into_vec())
+                let resized = match self.channels {
+                    3 => resized_bytes::<U8x3>(values, from, to, resizer, &options),
+                    _ => resized_bytes::<U8>(values, from, to, resizer, &options),
+                };
+                PixelValues::Bytes(resized?)
             }
             PixelValues::Floats(values) => {
                 let mut all = vec![0f32; height * width * self.channels];
@@ -132,6 +132,24 @@ impl Pixels {
             to.extend((0..pixels).flat_map(|p| (0..channels).map(move |c| (p, c))).map(|(p, c)| value(p, c)));
         }
     }
+}
+
+/// Resizes bytes of this kind of pixel, from one width and height to another.
+///
+/// [`Resizer::resize`] would compile every kind of pixel there is, which takes a minute.
+fn resized_bytes<P: PixelTrait>(
+    values: Vec<u8>,
+    from: (u32, u32),
+    to: (u32, u32),
+    resizer: &mut Resizer,
+    options: &ResizeOptions,
+) -> Result<Vec<u8>, String> {
+    let image = Image::from_vec_u8(from.0, from.1, values, P::pixel_type()).map_err(|e| e.to_string())?;
+    let mut resized = Image::new(to.0, to.1, P::pixel_type());
+    let views = image.typed_image::<P>().zip(resized.typed_image_mut::<P>());
+    let (source, mut target) = views.ok_or("its pixels are of another kind")?;
+    resizer.resize_typed(&source, &mut target, options).map_err(|e| e.to_string())?;
+    Ok(resized.into_vec())
 }
 
 /// The weights of red, green and blue in gray, in parts of 65,536 (ITU-R 601, rounded as in Pillow).
