@@ -249,6 +249,8 @@ async fn train(stream: &mut MiniBatchStream, n: u64) -> Vec<MiniBatch> {
         stream.handle().push_embeddings(&ids, &vectors).unwrap();
         all.push(one);
     }
+    // A refresh that fails leaves the old graph in use, and other mini-batches.
+    assert_eq!(stream.handle().counts().failed, 0);
     all
 }
 
