@@ -28,8 +28,8 @@ use crate::error::{Error, Result};
 use crate::panics::guarded_future;
 use crate::progress::{ProgressSink, Stage};
 use crate::refresh::{
-    Beginning, CancelOnDrop, CancellableEncoder, FirstEmbeddings, NegativeRules, RefreshContext, RefreshHandle,
-    SharedFolder, TrainerSteps, Worker,
+    Beginning, CancelOnDrop, CancellableEncoder, DrawnFrom, FirstEmbeddings, NegativeRules, RefreshContext,
+    RefreshHandle, SharedFolder, TrainerSteps, Worker,
 };
 use crate::source::Source;
 use crate::store::Store;
@@ -62,10 +62,12 @@ pub(super) async fn start(builder: PipelineBuilder) -> Result<MiniBatchStream> {
     let context = startup.context(source.into(), negative_rules, reads_vectors, run.folder.clone()).await?;
     let context = Arc::new(context);
     let (run, beginning) = startup.beginning(&context, run, &encoder).await?;
+    // The worker may have a newer snapshot before the producer has begun.
+    let from = beginning.drawn_from.clone();
     let (asked, asked_for) = watch::channel(0);
     let steps = TrainerSteps { delivered: run.delivered.subscribe(), asked: asked_for };
     let (worker, handle) = Worker::new(context, beginning, encoder, model_watch, steps);
-    startup.spawn(run, asked, worker, handle, row_columns).await
+    startup.spawn(run, from, asked, worker, handle, row_columns).await
 }
 
 /// Checks settings, source and encoder as a start does before it reads any rows, and returns the encoder.
@@ -208,6 +210,7 @@ impl Startup {
     async fn spawn(
         self,
         run: RunStart,
+        from: DrawnFrom,
         asked: watch::Sender<u64>,
         worker: Worker,
         handle: RefreshHandle,
@@ -228,7 +231,7 @@ impl Startup {
         let published = handle.published();
         let begun_from = state.clone();
         let folder = checkpoint_folder.clone();
-        let build = move || Producer::new(settings, published, &begun_from, folder);
+        let build = move || Producer::new(settings, published, &from, &begun_from, folder);
         let producer = self.pool.run("producer", build).await?;
         let shared = producer.shared();
         let schema = producer.schema();

@@ -67,22 +67,18 @@ pub(crate) struct ProducerSettings {
 }
 
 impl Producer {
-    /// Begins at the state of the run, which is that of step 0 unless the run is resumed. Blocks.
+    /// Begins at the state of the run, which is that of step 0 unless the run is resumed, with what it draws `from`
+    /// there. Blocks.
     ///
     /// O(mini-batches drawn from the state's graph in its epoch), which are drawn again.
     pub fn new(
         settings: ProducerSettings,
         published: Published,
+        from: &DrawnFrom,
         state: &State,
         checkpoint_folder: Option<CheckpointFolder>,
     ) -> Result<Self> {
         let ProducerSettings { row_columns, walk, stream, seed, .. } = &settings;
-        // A run that begins without a snapshot draws from its rows first, even if the worker has made one by now.
-        let from = match (published.unembedded(), published.current()) {
-            (Some(rows), _) => DrawnFrom::Rows(rows.clone()),
-            (None, Some(snapshot)) => DrawnFrom::Snapshot(snapshot),
-            (None, None) => return Err(Error::TaskEnded { task: "refresh" }),
-        };
         let shared = Arc::new(Shared::new(walk.coverage == Coverage::Paper));
         let graph_changes = GraphChanges::new(checkpoint_folder, shared.clone());
 
@@ -98,7 +94,7 @@ impl Producer {
         }
         let mut sampling = Sampling::new(sampler, walk, stream.world_size, state)?;
         for _ in state.graph_used_from_step..step {
-            sampling.next(&from);
+            sampling.next(from);
         }
 
         let producer = Self {
