@@ -46,7 +46,7 @@ class HardNegatives:
         column: the column that is embedded; by default the data set's first.
         every_steps: training steps from one refresh to the next.
         wait: whether training waits for a graph that is late: see ``prosampler.callbacks.EncoderRefresh``.
-        fp16: whether exports are in 16-bit numbers.
+        fp16, fuse: how the model is exported: see ``prosampler.export``.
         settings: as for ``Pipeline``: ``graph={"candidates": 1000}``, ``walk={"restart_probability": 0.2}``.
     """
 
@@ -59,12 +59,13 @@ class HardNegatives:
         every_steps: int = 100,
         wait: bool = True,
         fp16: bool = False,
+        fuse: bool = True,
         **settings: Any,
     ) -> None:
         self.path, self.column, self.settings = Path(path), column, settings
         self.max_tokens = getattr(model, "max_seq_length", None)
         self.sampler: HardNegativeBatchSampler | None = None
-        self.callback = _Callback(self, model, path, every_steps=every_steps, wait=wait, fp16=fp16)
+        self.callback = _Callback(self, model, path, every_steps=every_steps, wait=wait, fp16=fp16, fuse=fuse)
         self._dataset: Any = None
         self._refresh: Mapping[str, Any] | None = None
         self._output_dir: Path | None = None
