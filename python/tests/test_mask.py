@@ -8,14 +8,13 @@ import pyarrow as pa
 import pytest
 import torch
 from conftest import VECTORS
-from torch.nn import functional as F
 
 from prosampler import Pipeline, connect
 from prosampler.torch import HardNegativeDataset
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent / "examples/train"))
 
-from training import info_nce  # noqa: E402
+from training import info_nce
 
 MASKED = {**VECTORS, "mask": {"same": ["label"]}, "walk": {"batch_size": 32, "negatives": 2}}
 
@@ -59,7 +58,7 @@ def test_without_the_setting_there_is_none(table):
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.7])
 def test_info_nce_leaves_marked_pairs_out(share):
     generator = torch.Generator().manual_seed(3)
-    a, b = (F.normalize(torch.randn(12, 5, generator=generator), dim=1) for _ in range(2))
+    a, b = (torch.nn.functional.normalize(torch.randn(12, 5, generator=generator), dim=1) for _ in range(2))
     half = torch.rand(12, 12, generator=generator).triu(1) < share / 2
     mask = half | half.T
     by_loop = []
