@@ -15,6 +15,7 @@
 //! ```
 
 mod file;
+mod similarity;
 mod skipped;
 mod stored;
 mod table;
