@@ -10,6 +10,7 @@ use prosampler::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use prosampler::arrow::ipc::reader::read_footer_length;
 use prosampler::arrow::ipc::writer::{FileWriter, StreamWriter};
 use prosampler::config::StoreConfig;
+use prosampler::error::ColumnError;
 use prosampler::source::{FileSource, RecordBatches, Source};
 use prosampler::store::Store;
 use prosampler::{Error, Result};
@@ -101,7 +102,9 @@ async fn nulls_in_a_parquet_file_that_was_added_name_the_file() {
     let known = source.fingerprint().unwrap().shards;
     write_parquet(&dir.path().join("later.parquet"), &with_nulls(), 100);
     let added = source.added(known).await.unwrap().unwrap();
-    assert_named(&refused(added.as_ref()).await, "later.parquet");
+    let error = refused(added.as_ref()).await;
+    assert!(matches!(error, Error::Column(ColumnError::Drift { .. })), "{error:?}");
+    assert_says(&error.to_string(), &["later.parquet", "column `n` is Int64 with nulls", "but Int64 without"]);
 }
 
 /// A source whose schema promises more than its record batches keep.
