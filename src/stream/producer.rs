@@ -231,7 +231,11 @@ impl Producer {
         let count = draw.negatives.len() / draw.ids.len().max(1);
         let negatives = draw.negatives[from_place * count..to_place * count].to_vec();
         let snapshot = from.snapshot();
-        let marks = from.mask().map(|mask| mask.marks(from_place..to_place, &draw.ids, &draw.negatives));
+        // Of a last mini-batch that ranks cannot share equally, no rank gets what is left over.
+        let shared = share * stream.world_size;
+        let marks = from
+            .mask()
+            .map(|mask| mask.marks(from_place..to_place, &draw.ids[..shared], &draw.negatives[..shared * count]));
         Ok(MiniBatch {
             rows: self.rows.gather(&ids, &negatives, marks)?,
             negatives,

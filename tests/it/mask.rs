@@ -14,7 +14,8 @@ use prosampler::{MiniBatch, Pipeline, PipelineBuilder, SampleId};
 
 use crate::support::{DIMENSION, TestEncoder, graph_config, vectors, walk_config};
 
-const ROWS: usize = 400;
+/// One more than ranks can share in the last mini-batch.
+const ROWS: usize = 401;
 const BATCH: usize = 24;
 const NEGATIVES: usize = 2;
 
