@@ -63,7 +63,8 @@ pub struct Tuning {
     pub uniform: Hardness,
     /// Which of `tried` is recommended; `null` if even the mildest has too many likely false negatives.
     pub recommended: Option<usize>,
-    /// Those of `tried` than which no other is harder with as few likely false negatives, the mildest first.
+    /// Those of `tried` than which no other is harder with as few likely false negatives, the mildest first. None of
+    /// them has many pairs of one label.
     pub frontier: Vec<usize>,
     /// Spearman's rank correlation, over all settings, of the share of likely false negatives with the share of pairs
     /// of the same label; `null` without labels.
@@ -78,6 +79,8 @@ pub struct Tried {
     pub changes: Vec<(&'static str, String)>,
     /// What its mini-batches are like.
     pub hardness: Hardness,
+    /// Whether it has many pairs of one label, beside those that are by chance; false without labels.
+    pub shares_labels: bool,
     /// Whether it has few enough likely false negatives, and no more pairs of one label than it may have.
     pub is_eligible: bool,
 }
@@ -175,14 +178,12 @@ fn sweep(
         Ok(measurement.finish(walk.sampler.name()).0)
     };
     let uniform = measure(&Trial::uniform(config))?;
-    let is_eligible = |hardness: &Hardness| {
-        let shares_labels = hardness.shares_labels(&uniform);
-        hardness.likely_false <= options.max_false && !shares_labels
-    };
     let mut tried = Vec::new();
     for trial in trials(config, table.present()) {
         let hardness = measure(&trial)?;
-        tried.push(Tried { changes: trial.changes, is_eligible: is_eligible(&hardness), hardness });
+        let shares_labels = hardness.shares_labels(&uniform);
+        let is_eligible = hardness.likely_false <= options.max_false && !shares_labels;
+        tried.push(Tried { changes: trial.changes, hardness, shares_labels, is_eligible });
     }
     let eligible = (0..tried.len()).filter(|&index| tried[index].is_eligible);
     let recommended = eligible.max_by(|&a, &b| {
@@ -204,19 +205,20 @@ fn sweep(
     })
 }
 
-/// The settings that none of the others is harder than without having more likely false negatives, the mildest first.
-/// Of equal ones the first is meant.
+/// The settings that none of the others is harder than without having more likely false negatives, the mildest first,
+/// all without many pairs of one label. Of equal ones the first is meant.
 fn frontier(tried: &[Tried]) -> Vec<usize> {
     let of = |index: usize| (tried[index].hardness.mean_similarity, tried[index].hardness.likely_false);
     let is_beaten = |index: usize| {
         let (similarity, share) = of(index);
-        (0..tried.len()).any(|other| {
+        (0..tried.len()).filter(|&other| !tried[other].shares_labels).any(|other| {
             let (others_similarity, others_share) = of(other);
             let is_as_good = others_similarity >= similarity && others_share <= share;
             is_as_good && (of(other) != of(index) || other < index)
         })
     };
-    let mut frontier: Vec<usize> = (0..tried.len()).filter(|&index| !is_beaten(index)).collect();
+    let is_in = |&index: &usize| !tried[index].shares_labels && !is_beaten(index);
+    let mut frontier: Vec<usize> = (0..tried.len()).filter(is_in).collect();
     frontier.sort_by(|&a, &b| of(a).0.total_cmp(&of(b).0));
     frontier
 }

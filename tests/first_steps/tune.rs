@@ -83,20 +83,30 @@ fn the_estimate_of_uniform_mini_batches_is_that_of_all_pairs() {
 /// By all pairs of settings.
 #[test]
 fn the_frontier_has_what_no_other_setting_beats() {
-    let tuning = tuned(&folder(), &[]);
+    assert!(length_of_frontier(&tuned(&folder(), &[])) > 1);
+    length_of_frontier(&tuned(&labelled(2), &["--max-false", "0.5"]));
+}
+
+/// Checks the frontier, and gives the number of settings on it.
+fn length_of_frontier(tuning: &Value) -> usize {
     let place = |tried: &Value| {
         let of = &tried["hardness"];
         (number(&of["mean_similarity"]), number(&of["likely_false"]))
     };
-    let tried: Vec<_> = tuning["tried"].as_array().unwrap().iter().map(place).collect();
+    let all = tuning["tried"].as_array().unwrap();
+    let tried: Vec<_> = all.iter().map(place).collect();
+    let shares_labels = |index: usize| all[index]["shares_labels"].as_bool().unwrap();
     let beats = |a: (f64, f64), b: (f64, f64)| a.0 >= b.0 && a.1 <= b.1 && a != b;
-    let unbeaten = |&index: &usize| !tried.iter().any(|&other| beats(other, tried[index]));
-    let mut expected: Vec<_> = (0..tried.len()).filter(unbeaten).map(|index| tried[index]).collect();
+    let few: Vec<usize> = (0..tried.len()).filter(|&index| !shares_labels(index)).collect();
+    let unbeaten = |&index: &usize| !few.iter().any(|&other| beats(tried[other], tried[index]));
+    let mut expected: Vec<_> = few.iter().copied().filter(unbeaten).map(|index| tried[index]).collect();
     expected.sort_by(|a, b| a.0.total_cmp(&b.0));
     expected.dedup();
     let frontier = tuning["frontier"].as_array().unwrap().iter().map(|index| tried[index.as_u64().unwrap() as usize]);
     assert_eq!(frontier.collect::<Vec<_>>(), expected);
-    assert!(expected.len() > 1);
+    let recommended = tuning["recommended"].as_u64().expect("a recommendation") as usize;
+    assert!(expected.contains(&tried[recommended]), "what is recommended is not on the frontier");
+    expected.len()
 }
 
 #[test]

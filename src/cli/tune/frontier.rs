@@ -82,8 +82,9 @@ fn picture(tuning: &Tuning, max_false: f64) -> Markup {
         div.scroll.plot { (Plots::default().frontier(&points, &along, 100.0 * max_false, axes)) }
         p.soft {
             "Each point is a setting; those with too many false negatives are gray. On the line are those than which no \
-             other is harder with as few likely false negatives. The bound, --max-false, is a dashed line where it is \
-             within the picture."
+             other is harder with as few likely false negatives"
+            @if tuning.uniform.same_label.is_some() { ", all without too many pairs of one label" }
+            ". The bound, --max-false, is a dashed line where it is within the picture."
         }
     }
 }
