@@ -19,9 +19,9 @@ const ROWS: usize = 401;
 const BATCH: usize = 24;
 const NEGATIVES: usize = 2;
 
-/// Every fiftieth row is a copy of another one.
+/// Every fifteenth row is a copy of another one.
 fn question(row: usize) -> usize {
-    if row % 50 == 49 { row - 10 } else { row }
+    if row % 30 >= 20 && row % 5 == 4 { row - 10 } else { row }
 }
 
 /// Three rows have one answer.
