@@ -61,5 +61,6 @@ fn opentelemetry() {
     for refresh in &refreshes {
         assert!(parents.contains(refresh), "{output}");
     }
-    assert_eq!(parents.len(), refreshes.len() + 1, "{output}");
+    // On a busy machine the span of the last refresh may still be open when the run has ended.
+    assert!([1, 2].contains(&(parents.len() - refreshes.len())), "{output}");
 }
