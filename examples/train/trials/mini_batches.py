@@ -95,7 +95,9 @@ class MiniBatches:
             self._push(self.ids, vectors.numpy())
             # A step before that of the next graph, which holds what was pushed before it.
             if self.carried and self.step > self.warm_up and (self.step + 1) % self.carried.every == 0:
-                self.stream.handle.push_embeddings(*self.carried.stale())
+                rows, mapped = self.carried.stale()
+                if len(rows):
+                    self.stream.handle.push_embeddings(rows, mapped)
         self.pushed[self.ids] = True
 
 
@@ -118,8 +120,9 @@ class Carried:
         known = self.is_new & self.old.any(axis=1)
         stale = np.flatnonzero(~self.is_new & self.old.any(axis=1))
         before, after = self.old[known], self.new[known]
-        ridge = before.T @ before + 0.01 * len(before) / before.shape[1] * np.eye(before.shape[1], dtype=np.float32)
-        mapped = self.old[stale] @ np.linalg.solve(ridge, before.T @ after)
-        self.new[stale] = mapped / np.linalg.norm(mapped, axis=1, keepdims=True).clip(min=1e-9)
+        if len(before) and len(stale):
+            ridge = before.T @ before + 0.01 * len(before) / before.shape[1] * np.eye(before.shape[1], dtype=np.float32)
+            mapped = self.old[stale] @ np.linalg.solve(ridge, before.T @ after)
+            self.new[stale] = mapped / np.linalg.norm(mapped, axis=1, keepdims=True).clip(min=1e-9)
         self.old, self.is_new = self.new.copy(), np.zeros(self.samples, bool)
         return stale, self.new[stale]
