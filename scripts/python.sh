@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 ./scripts/python_env.sh
 python=.python/bin/python
-VIRTUAL_ENV="$PWD/.python" .python/bin/maturin develop --quiet --features checkout
+VIRTUAL_ENV="$PWD/.python" PIP_QUIET=1 .python/bin/maturin develop --quiet --features checkout
 
 .python/bin/ruff check --quiet python
 .python/bin/ruff format --quiet --check python
