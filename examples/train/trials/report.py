@@ -22,13 +22,18 @@ def group_of(trial: Trial) -> Group:
 
 def report(trials: list[Trial], path: Path, plan: str = "main") -> None:
     """Prints and draws those of `trials` that have results in `path`, as the plan is best read."""
-    arms = {trial.key: trial.arm for trial in trials}
-    results = []
-    for result in latest(read(path)):
-        if (key := trial_of(result).key) in arms:
-            # The arm's name is the plan's: another plan may have run the same trial under another.
-            result["trial"]["arm"] = arms[key]
-            results.append(result)
+    arms: dict[str, set[str]] = defaultdict(set)
+    for trial in trials:
+        arms[trial.key].add(trial.arm)
+    # Names are the plan's: another plan may have run the same trial under another. A trial that this one has under
+    # several, as the default and as a value of a dial, stands under each.
+    results = [
+        {**result, "trial": {**result["trial"], "arm": arm}}
+        for result in latest(read(path))
+        for arm in sorted(arms[trial_of(result).key])
+    ]
+    order = {arm: place for place, arm in enumerate(dict.fromkeys(trial.arm for trial in trials))}
+    results.sort(key=lambda result: order[result["trial"]["arm"]])
     if results:
         VIEWS.get(plan, tables)(results, path)
 
