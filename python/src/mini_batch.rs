@@ -53,7 +53,7 @@ impl MiniBatch {
     /// and ``to_torch()`` has it as ``"mask"``.
     ///
     /// A column stands for a sample of the mini-batch, those of other ranks too, and after these for ``negative_1`` of
-    /// each of them, and so on. A sample and its own positive are false, a negative that is not there is true.
+    /// each of them, and so on. True says that it is no negative: the own positive is false, a null is true.
     #[getter]
     fn mask(&self) -> Option<Column> {
         let last = self.0.rows.num_columns().checked_sub(1)?;

@@ -8,8 +8,8 @@ use super::guards::GuardsConfig;
 /// What `[guards]` keeps apart, a mask lets come together, and marks: mini-batches then carry a column `mask`, for
 /// losses that leave marked pairs out. It has a list for each sample of this rank's share, [B(1 + n)] with n =
 /// `walk.negatives`: first all B samples of the mini-batch, those of all ranks, then `negative_1` of each of them, and
-/// so on, the order of texts that ranks have gathered. True is no negative. A sample and its own positive are false, an
-/// explicit negative that is null is true.
+/// so on, the order of texts that ranks have gathered. True says that it is no negative. A sample's own positive is
+/// false, and an explicit negative that is null is true.
 ///
 /// Off unless one of the keys is set. In a warm-up without embeddings the bounds on similarity mark nothing.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -43,10 +43,8 @@ impl MaskConfig {
     /// The guards that would keep the marked samples apart, by similarity.
     pub(crate) fn as_guards(&self) -> GuardsConfig {
         GuardsConfig {
-            duplicates: self.duplicates,
             max_similarity: self.max_similarity,
             max_relative_to_positive: self.max_relative_to_positive,
-            distinct: self.same.clone(),
             ..GuardsConfig::default()
         }
     }

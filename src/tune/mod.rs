@@ -61,7 +61,7 @@ pub struct Tuning {
     pub tried: Vec<Tried>,
     /// Uniform mini-batches of the same samples.
     pub uniform: Hardness,
-    /// Which of `tried` is recommended; `null` if even the mildest has too many likely false negatives.
+    /// Which of `tried` is recommended; `null` if all have too many likely false negatives or pairs of one label.
     pub recommended: Option<usize>,
     /// Those of `tried` than which no other is harder with as few likely false negatives, the mildest first. None of
     /// them has many pairs of one label.

@@ -160,10 +160,10 @@ fn verdict(tuning: &Tuning, index: usize, max_false: f64) -> &'static str {
         "<- recommended"
     } else if tried.is_eligible {
         ""
-    } else if tried.shares_labels && tried.hardness.likely_false <= max_false {
-        "too many of a label"
-    } else {
+    } else if tried.hardness.likely_false > max_false {
         "too many false"
+    } else {
+        "too many of a label"
     }
 }
 
