@@ -10,13 +10,17 @@ use crate::config::{PipelineConfig, WalkConfig};
 /// These settings by their keys in a pipeline file, each value as JSON.
 pub(crate) fn settings(config: &PipelineConfig) -> BTreeMap<String, String> {
     let mut settings = BTreeMap::new();
-    let PipelineConfig { graph, walk, guards, mask, pairs, encode, .. } = config;
+    let PipelineConfig { graph, walk, guards, mask, pairs, encode, mixture, .. } = config;
     section("graph", graph, &mut settings);
     let walk = WalkConfig { restart_probability: Some(walk.alpha()), ..walk.clone() };
     section("walk", &walk, &mut settings);
     section("guards", guards, &mut settings);
     section("mask", mask, &mut settings);
     section("pairs", pairs, &mut settings);
+    section("mixture", mixture, &mut settings);
+    let weights: BTreeMap<_, _> = config.sources.iter().map(|source| (&source.name, source.weight)).collect();
+    let weights = weights.into_iter().filter_map(|(name, weight)| Some((name, weight?)));
+    add("sources.weight".into(), &weights.collect::<BTreeMap<_, _>>(), &mut settings);
     add("encode.storage".into(), &encode.storage, &mut settings);
     add("encode.on_bad_sample".into(), &encode.on_bad_sample, &mut settings);
     settings

@@ -18,7 +18,8 @@ pub(super) fn must_be_apart(path: &Path, config: &PipelineConfig, others: &[&Pat
         Err(Faults::one(Faults::COMMAND_LINE, Fault::new("--output", message)).into())
     };
     // Faults of the uris are reported when the source is opened.
-    if local_files(&config.source.uri).unwrap_or_default().iter().any(|file| is_own(file)) {
+    let uris = config.sources.iter().map(|source| &source.uri).chain([&config.source.uri]);
+    if uris.flat_map(|uri| local_files(uri).unwrap_or_default()).any(|file| is_own(&file)) {
         return refused("among the files that the run reads (source.uri)");
     }
     let encode = &config.encode;

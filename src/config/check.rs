@@ -3,6 +3,7 @@
 use super::PipelineConfig;
 use super::graph::Similarity;
 use super::schedule::Schedule;
+use super::sources;
 use crate::error::Fault;
 
 /// Collects the faults of one stage's settings.
@@ -44,6 +45,15 @@ impl PipelineConfig {
         }
         let mut faults = Vec::new();
         check(&self.source, &mut faults);
+        if !self.sources.is_empty() {
+            faults.retain(|fault| fault.key != "source.uri");
+            let message = "is given beside [[sources]]; make it one of them, or leave one of both out";
+            let is_one = self.source.uri.is_empty();
+            Checker { section: "source", faults: &mut faults }.require(is_one, "uri", message);
+        }
+        faults.extend(sources::faults(&self.sources, &self.mixture));
+        check(&self.mixture, &mut faults);
+        faults.extend(self.strata_faults());
         check(&self.store, &mut faults);
         check(&self.encode, &mut faults);
         check(&self.pairs, &mut faults);

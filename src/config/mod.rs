@@ -37,6 +37,7 @@ mod report;
 mod schedule;
 mod shape;
 mod source;
+mod sources;
 mod store;
 mod stream;
 mod views;
@@ -62,6 +63,7 @@ pub use self::refresh::{FirstRefresh, OnNewerModel, OnRefreshError, RefreshConfi
 pub use self::report::ReportConfig;
 pub use self::schedule::Schedule;
 pub use self::source::{OnCorrupt, SourceConfig};
+pub use self::sources::{MixtureConfig, NamedSource, Prefix, SOURCE_COLUMN, Stop};
 pub use self::store::{Advice, StoreConfig, Verify};
 pub use self::stream::StreamConfig;
 pub use self::views::{Combine, ViewConfig};
@@ -88,6 +90,10 @@ pub struct PipelineConfig {
     pub seed: u64,
     /// Where the rows come from.
     pub source: SourceConfig,
+    /// Several sources in place of one uri. Default: none.
+    pub sources: Vec<NamedSource>,
+    /// How often the rows of several sources come.
+    pub mixture: MixtureConfig,
     /// Where the rows are kept.
     pub store: StoreConfig,
     /// How rows become embeddings.

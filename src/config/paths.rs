@@ -42,10 +42,9 @@ impl PipelineConfig {
                 *path = base.join(&*path);
             }
         }
-        if !is_meant("source.uri") {
-            return;
-        }
-        for uri in &mut self.source.uri {
+        let own = self.source.uri.iter_mut().filter(|_| is_meant("source.uri"));
+        let named = self.sources.iter_mut().flat_map(|source| &mut source.uri).filter(|_| is_meant("sources"));
+        for uri in own.chain(named) {
             let is_home = uri == "~" || uri.starts_with("~/");
             let is_absolute = uri.contains("://") || uri.to_ascii_lowercase().starts_with("file:/");
             if !is_home && !is_absolute && uri != "-" {

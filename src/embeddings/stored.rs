@@ -50,6 +50,24 @@ impl StoredVectors {
         }
     }
 
+    /// Makes a copy of the vectors at these indices, in this order.
+    pub fn select(&self, indices: &[u32], dimension: usize) -> Self {
+        let mut selected = Self::with_capacity(self.storage(), indices.len(), dimension);
+        for &index in indices {
+            let range = range_of(index as usize, dimension);
+            match (&mut selected, self) {
+                (Self::F32(to), Self::F32(from)) => to.to_mut().extend_from_slice(&from[range]),
+                (Self::F16(to), Self::F16(from)) => to.to_mut().extend_from_slice(&from[range]),
+                (Self::I8 { numbers: to, factors: to_factors }, Self::I8 { numbers, factors }) => {
+                    to.to_mut().extend_from_slice(&numbers[range]);
+                    to_factors.to_mut().push(factors[index as usize]);
+                }
+                _ => {}
+            }
+        }
+        selected
+    }
+
     /// Returns how many numbers all vectors have together.
     pub fn numbers(&self) -> usize {
         match self {

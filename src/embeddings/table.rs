@@ -78,6 +78,19 @@ impl EmbeddingTable {
         })
     }
 
+    /// Makes a copy of the embeddings of these samples, none of which is skipped, in this order.
+    pub(crate) fn select(&self, ids: &[u32]) -> Self {
+        let of_pairs = |pairs: &[f32]| ids.iter().map(|&id| pairs[id as usize]).collect();
+        Self {
+            vectors: self.vectors.select(ids, self.dimension),
+            skipped: Skipped::default(),
+            pair_similarities: Some(&self.pair_similarities)
+                .filter(|pairs| !pairs.is_empty())
+                .map_or_else(Vec::new, |pairs| of_pairs(pairs)),
+            ..*self
+        }
+    }
+
     /// Appends `vectors` [samples × dimension], row-major.
     ///
     /// They are scaled in place to unit length for cosine, then rounded to the type that the table keeps.

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::build::{build, build_on, is_for_device, renew, takes_all};
+use super::merged::Merged;
+use super::params::Size;
 use super::{Device, ProximityGraph};
 use crate::config::{Candidates, GraphBuilder, GraphConfig, GraphDevice, GraphSize};
 use crate::embeddings::EmbeddingTable;
 use crate::error::Result;
-use crate::sample::GraphVersion;
+use crate::sample::{GraphVersion, SampleId};
 use crate::telemetry;
 
 /// Builds the graphs of a run: on the processor, or on a device if the settings ask for it or if it pays.
@@ -34,7 +36,35 @@ impl Backend {
     pub fn build(&self, table: &EmbeddingTable, seed: u64, version: GraphVersion) -> Result<ProximityGraph> {
         self.report_size(table.present());
         let on_processor = || build(table, &self.config, seed, version);
-        self.on_device(table, seed, version).unwrap_or_else(on_processor)
+        self.on_device(table, &self.config, seed, version).unwrap_or_else(on_processor)
+    }
+
+    /// Builds a graph within each of these `parts`, which are ids in ascending order: neighbors are of the same part.
+    ///
+    /// Every part is a data set of its own for `graph.candidates`; K is that of all samples. In a part of fewer than
+    /// K + 1 samples neighbors repeat, all equally often but for one.
+    pub fn build_within<'a>(
+        &self,
+        parts: impl Iterator<Item = &'a [u32]>,
+        table: &EmbeddingTable,
+        seed: u64,
+        version: GraphVersion,
+    ) -> Result<ProximityGraph> {
+        let degree = Size::new(table.present(), &self.config)?.neighbors;
+        let mut merged = Merged::new(table.len(), degree);
+        for part in parts {
+            let ids: Vec<u32> = part.iter().copied().filter(|&id| !table.is_skipped(SampleId(id))).collect();
+            if ids.len() < 2 {
+                continue;
+            }
+            let neighbors = Some(degree.min(ids.len() - 1));
+            let config = GraphConfig { neighbors, ..self.config.clone() };
+            let of_part = table.select(&ids);
+            let on_processor = || build(&of_part, &config, seed, version);
+            let graph = self.on_device(&of_part, &config, seed, version).unwrap_or_else(on_processor)?;
+            merged.add(&ids, &graph);
+        }
+        Ok(merged.into_graph(version))
     }
 
     /// Logs what the settings leave open, and what they may not mean.
@@ -61,7 +91,7 @@ impl Backend {
         version: GraphVersion,
     ) -> Result<ProximityGraph> {
         let on_processor = || renew(old, table, &self.config, seed, version);
-        self.on_device(table, seed, version).unwrap_or_else(on_processor)
+        self.on_device(table, &self.config, seed, version).unwrap_or_else(on_processor)
     }
 
     /// Whether the same embeddings give the same neighbors for every graph version.
@@ -70,13 +100,19 @@ impl Backend {
     }
 
     /// Builds the graph on the device; `None` if the processor is to build it.
-    fn on_device(&self, table: &EmbeddingTable, seed: u64, version: GraphVersion) -> Option<Result<ProximityGraph>> {
-        let device = self.device.as_ref().filter(|_| is_for_device(table, &self.config))?;
-        let required = self.config.device == GraphDevice::Cuda;
-        if !required && multiplications(table, &self.config) < MIN_DEVICE_MULTIPLICATIONS {
+    fn on_device(
+        &self,
+        table: &EmbeddingTable,
+        config: &GraphConfig,
+        seed: u64,
+        version: GraphVersion,
+    ) -> Option<Result<ProximityGraph>> {
+        let device = self.device.as_ref().filter(|_| is_for_device(table, config))?;
+        let required = config.device == GraphDevice::Cuda;
+        if !required && multiplications(table, config) < MIN_DEVICE_MULTIPLICATIONS {
             return None;
         }
-        match build_on(device.as_ref(), table, &self.config, seed, version) {
+        match build_on(device.as_ref(), table, config, seed, version) {
             Err(error) if !required => {
                 let failures = self.failures.fetch_add(1, Relaxed) + 1;
                 telemetry::device_failed(device.name(), &error, failures);

@@ -48,6 +48,7 @@ mod file;
 mod hnsw;
 mod kernel;
 mod knn;
+mod merged;
 mod oracle;
 mod params;
 mod proximity_graph;

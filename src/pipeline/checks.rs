@@ -5,7 +5,7 @@ use arrow::datatypes::{DataType, Schema};
 use crate::config::{PipelineConfig, WalkConfig};
 use crate::encode::Encoder;
 use crate::error::{Error, Fault, Faults, Result, TooFewError};
-use crate::refresh::{GuardRules, NegativeRules, Snapshot};
+use crate::refresh::{GuardRules, MiniBatchRules, Snapshot, SourceWeights, StrataRule};
 use crate::sample::SampleId;
 use crate::source::Source;
 use crate::store::{ColumnPath, Key};
@@ -20,7 +20,8 @@ pub(super) fn check_settings(config: &PipelineConfig, has_source: bool, ranks: u
                        begins; set that, or let refresh.every_steps alone trigger refreshes";
         faults.push(Fault::new(key, message));
     }
-    faults.retain(|fault| !(has_source && fault.key == "source.uri"));
+    let is_uri = |key: &str| key == "source.uri" || key.starts_with("sources[") && key.ends_with(".uri");
+    faults.retain(|fault| !(has_source && is_uri(&fault.key)));
     Faults::none_or(Faults::SETTINGS, faults)
 }
 
@@ -43,8 +44,8 @@ pub(super) fn row_columns(config: &PipelineConfig, payload: Vec<String>, encoder
     Ok(RowColumns { payload, negative, mask })
 }
 
-/// What decides which samples are negatives of each other. What `[mask]` marks, guards do not keep apart.
-pub(super) fn negative_rules(config: &PipelineConfig, encoder: &dyn Encoder, schema: &Schema) -> NegativeRules {
+/// What decides which samples share a mini-batch. What `[mask]` marks, guards do not keep apart.
+pub(super) fn mini_batch_rules(config: &PipelineConfig, encoder: &dyn Encoder, schema: &Schema) -> MiniBatchRules {
     let PipelineConfig { guards, mask, .. } = config;
     let keys = KeysOf { config, encoder, schema };
     let of_guards = GuardRules {
@@ -53,7 +54,21 @@ pub(super) fn negative_rules(config: &PipelineConfig, encoder: &dyn Encoder, sch
     };
     let of_mask =
         || GuardRules { config: mask.as_guards(), keys: keys.of(mask.duplicates, mask.positives, &mask.same) };
-    NegativeRules { guards: of_guards, mask: mask.is_on().then(of_mask) }
+    let strata = config.strata_column().map(|column| StrataRule {
+        column: column.to_owned(),
+        weights: source_weights(config),
+        stop: config.mixture.stop,
+        batch_size: config.walk.batch_size,
+        is_single: config.walk.same.is_some(),
+    });
+    MiniBatchRules { guards: of_guards, mask: mask.is_on().then(of_mask), strata }
+}
+
+/// What gives sources their weights, if they have some.
+fn source_weights(config: &PipelineConfig) -> Option<SourceWeights> {
+    let given = config.sources.iter().filter_map(|source| Some((source.name.clone(), source.weight?)));
+    let given = || SourceWeights::Given(given.collect());
+    config.is_weighted().then(|| config.mixture.temperature.map_or_else(given, SourceWeights::OfSize))
 }
 
 /// What two samples may have in common.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 
-use super::checks::{check_sample_count, check_settings, negative_rules, row_columns};
+use super::checks::{check_sample_count, check_settings, mini_batch_rules, row_columns};
 use crate::compute::ComputePool;
 use crate::config::{FeatureKind, PipelineConfig};
 #[cfg(feature = "onnx")]
@@ -12,7 +12,7 @@ use crate::device::choose as choose_device;
 use crate::encode::Encoder;
 use crate::error::{ColumnError, Error, Result};
 use crate::graph::Backend;
-use crate::refresh::{ModelWatch, NegativeRules};
+use crate::refresh::{MiniBatchRules, ModelWatch};
 use crate::source::{self, Source, column_indices};
 use crate::store::decoded_schema;
 use crate::stream::RowColumns;
@@ -28,7 +28,7 @@ pub(super) struct Opened {
     /// The columns that mini-batches carry.
     pub row_columns: RowColumns,
     /// What decides which samples are negatives of each other.
-    pub negative_rules: NegativeRules,
+    pub mini_batch_rules: MiniBatchRules,
     /// Names the columns of vectors that are read from rows, if no model makes any.
     pub reads_vectors: Option<String>,
 }
@@ -41,9 +41,10 @@ pub(super) async fn open(
     pool: &ComputePool,
 ) -> Result<Opened> {
     let source = match source {
-        Some(source) => source::filtered(source, config.source.filter.as_deref())?,
-        None => source::open(&config.source).await?,
+        Some(source) => source,
+        None => source::unfiltered(&config.source, &config.sources).await?,
     };
+    let source = source::filtered(source, config.source.filter.as_deref())?;
     // The store decodes dictionaries, so later stages see the schema without them.
     let schema: SchemaRef = decoded_schema(&source.schema()).into();
     let payload = payload_columns(config, &schema);
@@ -71,11 +72,11 @@ pub(super) async fn open(
     let stored_columns = stored_columns(config, &payload, encoder.as_ref());
     column_indices(source.uri(), &schema, &stored_columns)?;
     encoder.accepts(source.uri(), &schema)?;
-    let negative_rules = negative_rules(config, encoder.as_ref(), &schema);
+    let mini_batch_rules = mini_batch_rules(config, encoder.as_ref(), &schema);
     let row_columns = row_columns(config, payload, encoder.as_ref())?;
     let is_vector = !is_own && config.encode.kind() == FeatureKind::Vector && config.encode.views.is_empty();
     let reads_vectors = is_vector.then(|| format!("{:?} {:?}", config.encode, config.pairs));
-    Ok(Opened { source, encoder, model_watch, stored_columns, row_columns, negative_rules, reads_vectors })
+    Ok(Opened { source, encoder, model_watch, stored_columns, row_columns, mini_batch_rules, reads_vectors })
 }
 
 /// Opens the source alone, with the columns that a run keeps of it.
@@ -99,11 +100,12 @@ fn payload_columns(config: &PipelineConfig, schema: &Schema) -> Vec<String> {
 /// The columns that mini-batches carry, then those that only the encoder, the guards or the mask read.
 fn stored_columns(config: &PipelineConfig, payload: &[String], encoder: &dyn Encoder) -> Vec<String> {
     let pairs = config.pairs.columns().into_iter().flatten();
-    let read = encoder.columns().iter().chain(pairs).chain(&config.guards.distinct).chain(&config.mask.same);
+    let of_rules = config.guards.distinct.iter().chain(&config.mask.same);
+    let read = encoder.columns().iter().chain(pairs).chain(of_rules).map(String::as_str);
     let mut columns = payload.to_vec();
-    for column in read {
-        if !columns.contains(column) {
-            columns.push(column.clone());
+    for column in read.chain(config.strata_column()) {
+        if !columns.iter().any(|known| known == column) {
+            columns.push(column.to_owned());
         }
     }
     columns

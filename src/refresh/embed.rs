@@ -72,7 +72,8 @@ impl RefreshContext {
         report: Report<'_>,
     ) -> Result<Shared<ProximityGraph>> {
         let (Some(folder), Some(table)) = (&self.shared, recipe) else { return Ok(Shared::own(build()?, None)) };
-        let settings = format!("{:?}", self.backend.config());
+        let strata = self.mini_batch_rules.strata.as_ref().map(|rule| &rule.column);
+        let settings = format!("{:?} {strata:?}", self.backend.config());
         let recipe = Recipe::of(&[&"graph", &table, &old, &version, &self.seed, &settings]);
         folder.get(recipe, |_| build(), |_| Ok(()), report)
     }

@@ -3,15 +3,16 @@
 use std::sync::{Arc, OnceLock};
 
 use super::ages::{AgeSummary, Ages};
+use super::rules::{MiniBatchRules, RuleGroups};
 use super::shared::{Origin, Recipe, Shared};
 use crate::checkpoint::SavedSnapshot;
-use crate::config::{GuardsConfig, WalkConfig};
+use crate::config::WalkConfig;
 use crate::embeddings::EmbeddingTable;
 use crate::error::Result;
 use crate::graph::{HnswIndex, ProximityGraph};
 use crate::sample::{GraphVersion, ModelVersion, SampleId};
-use crate::store::{Key, Store};
-use crate::walk::{EpochSampler, Groups, Guards, Left, Mask};
+use crate::store::Store;
+use crate::walk::{EpochSampler, Guards, Left, Mask, Strata};
 
 /// Embeddings and the graph over them, published together with their rows and never changed afterwards.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub struct Snapshot {
     pub(crate) guards: Guards,
     /// What marks pairs of a mini-batch that are no negatives; `None` without `[mask]`.
     pub(crate) mask: Option<Mask>,
+    /// What samples are divided into; `None` if mini-batches take all alike.
+    pub(crate) strata: Option<Arc<Strata>>,
     /// A hash of the graph.
     pub(crate) graph_digest: u64,
     /// Where the embeddings and the graph are from.
@@ -49,70 +52,15 @@ pub(super) struct SnapshotParts {
     pub begun_at_step: u64,
 }
 
-/// What decides which samples are negatives of each other, for a run's columns.
-#[derive(Debug)]
-pub(crate) struct NegativeRules {
-    /// What keeps samples out of each other's mini-batches.
-    pub guards: GuardRules,
-    /// What marks samples that share one; `None` without `[mask]`.
-    pub mask: Option<GuardRules>,
-}
-
-/// What two samples must not have in common.
-#[derive(Debug)]
-pub(crate) struct GuardRules {
-    pub config: GuardsConfig,
-    /// The content of samples comes first.
-    pub keys: Vec<Key>,
-}
-
-/// Which samples have in common what the rules look at.
-#[derive(Clone, Debug)]
-pub(crate) struct RuleGroups {
-    guards: Arc<Groups>,
-    mask: Option<Arc<Groups>>,
-}
-
-impl RuleGroups {
-    /// Reads the rows. Blocks.
-    pub fn of(store: &Store, rules: &NegativeRules) -> Result<Self> {
-        let groups = |rules: &GuardRules| Groups::of(store, &rules.keys).map(Arc::new);
-        Ok(Self { guards: groups(&rules.guards)?, mask: rules.mask.as_ref().map(groups).transpose()? })
-    }
-
-    /// The groups of guards and mask that were made before.
-    pub fn of_made(guards: &Guards, mask: Option<&Mask>) -> Self {
-        Self { guards: guards.groups().clone(), mask: mask.map(|mask| mask.rules().groups().clone()) }
-    }
-
-    /// Guards and mask by these groups, and by embeddings if there are any.
-    pub fn apply(self, rules: &NegativeRules, embeddings: Option<&Arc<EmbeddingTable>>) -> (Guards, Option<Mask>) {
-        let made = |rules: &GuardRules, groups| match embeddings {
-            Some(embeddings) => Guards::new(&rules.config, groups, embeddings.clone()),
-            None => Guards::of_groups(&rules.config, groups),
-        };
-        let mask = rules.mask.as_ref().zip(self.mask).map(|(rules, groups)| Mask::new(made(rules, groups)));
-        (made(&rules.guards, self.guards), mask)
-    }
-}
-
 impl Snapshot {
-    /// `groups` are those of the same rows, if they are known; else the rows are read for them.
-    pub(super) fn new(
-        parts: SnapshotParts,
-        store: Store,
-        rules: &NegativeRules,
-        groups: Option<RuleGroups>,
-    ) -> Result<Self> {
+    /// `groups` are those of the same rows.
+    pub(super) fn new(parts: SnapshotParts, store: Store, rules: &MiniBatchRules, groups: RuleGroups) -> Self {
         let SnapshotParts { embeddings, graph, ages, embeddings_since_graph, begun_at_step } = parts;
         let Shared { value: embeddings, origin: embeddings_origin } = embeddings;
         let Shared { value: graph, origin: graph_origin } = graph;
-        let groups = match groups {
-            Some(groups) => groups,
-            None => RuleGroups::of(&store, rules)?,
-        };
+        let strata = groups.strata().cloned();
         let (guards, mask) = groups.apply(rules, Some(&embeddings));
-        Ok(Self {
+        Self {
             graph_digest: graph.digest(),
             embeddings,
             graph,
@@ -122,10 +70,11 @@ impl Snapshot {
             store,
             guards,
             mask,
+            strata,
             embeddings_origin,
             _graph_origin: graph_origin,
             index: OnceLock::new(),
-        })
+        }
     }
 
     /// What a checkpoint keeps of it.
@@ -146,7 +95,7 @@ impl Snapshot {
         saved: SavedSnapshot,
         recipe: Option<Recipe>,
         store: Store,
-        rules: &NegativeRules,
+        rules: &MiniBatchRules,
     ) -> Result<Self> {
         let parts = SnapshotParts {
             embeddings: Shared::own(saved.embeddings, recipe),
@@ -155,7 +104,8 @@ impl Snapshot {
             embeddings_since_graph: GraphVersion(saved.embeddings_since_graph),
             begun_at_step: saved.begun_at_step,
         };
-        Self::new(parts, store, rules, None)
+        let groups = RuleGroups::of(&store, rules)?;
+        Ok(Self::new(parts, store, rules, groups))
     }
 
     /// How old the embeddings are at `step`. O(samples log samples) if some were pushed.
@@ -192,13 +142,13 @@ impl Snapshot {
 
     /// Which samples have in common what the rules look at.
     pub(super) fn groups(&self) -> RuleGroups {
-        RuleGroups::of_made(&self.guards, self.mask.as_ref())
+        RuleGroups::of_made(&self.guards, self.mask.as_ref(), self.strata.as_ref())
     }
 
-    /// An epoch over all samples that have an embedding.
-    pub(crate) fn epoch(&self, walk: &WalkConfig, seed: u64, epoch: u64) -> EpochSampler {
+    /// An epoch over all samples that have an embedding, which begins at `step`.
+    pub(crate) fn epoch(&self, walk: &WalkConfig, seed: u64, epoch: u64, step: u64) -> EpochSampler {
         let left = Left { samples: self.embeddings.len(), drawn: 0, bits: self.embeddings.present_bits() };
-        EpochSampler::from_left(&left, walk, seed, epoch)
+        EpochSampler::from_left(&left, walk, seed, epoch).began_at_step(step)
     }
 
     /// The model that made the embeddings. Vectors that a trainer pushed count as another.

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use super::snapshot::{NegativeRules, RuleGroups, Snapshot};
+use super::rules::{MiniBatchRules, RuleGroups};
+use super::snapshot::Snapshot;
 use crate::config::WalkConfig;
 use crate::error::Result;
 use crate::sample::GraphVersion;
 use crate::store::Store;
-use crate::walk::{EpochSampler, Guards, Mask};
+use crate::walk::{EpochSampler, Guards, Mask, Strata};
 
 /// The rows of a run that has no embeddings yet, and the guards that need none.
 #[derive(Debug)]
@@ -15,6 +16,7 @@ pub(crate) struct UnembeddedRows {
     pub store: Store,
     pub guards: Guards,
     pub mask: Option<Mask>,
+    pub strata: Option<Arc<Strata>>,
 }
 
 /// What a mini-batch is drawn from.
@@ -54,30 +56,37 @@ impl DrawnFrom {
         }
     }
 
-    /// The number of samples that an epoch has which begins here.
-    pub fn samples(&self) -> usize {
-        self.snapshot().map_or(self.store().len(), |snapshot| snapshot.embeddings.present())
+    /// What samples are divided into; `None` if mini-batches take all alike.
+    pub fn strata(&self) -> Option<&Arc<Strata>> {
+        match self {
+            Self::Rows(rows) => rows.strata.as_ref(),
+            Self::Snapshot(snapshot) => snapshot.strata.as_ref(),
+        }
     }
 
-    /// Epoch `epoch` over these samples, which begins at `step`.
-    pub fn epoch(&self, walk: &WalkConfig, seed: u64, epoch: u64, step: u64) -> EpochSampler {
+    /// Epoch `epoch` over these samples, which begins at `step`, for so many ranks.
+    pub fn epoch(&self, walk: &WalkConfig, seed: u64, epoch: u64, step: u64, ranks: usize) -> EpochSampler {
         let sampler = match self {
-            Self::Rows(rows) => EpochSampler::new(rows.store.len(), walk, seed, epoch).keeping_skipped(),
-            Self::Snapshot(snapshot) => snapshot.epoch(walk, seed, epoch),
+            Self::Rows(rows) => {
+                EpochSampler::new(rows.store.len(), walk, seed, epoch).began_at_step(step).keeping_skipped()
+            }
+            Self::Snapshot(snapshot) => snapshot.epoch(walk, seed, epoch, step),
         };
-        sampler.began_at_step(step)
+        sampler.divided(self.strata(), ranks)
     }
 }
 
 impl UnembeddedRows {
     /// Reads the rows for their groups. Blocks.
-    pub fn new(store: Store, rules: &NegativeRules) -> Result<Self> {
-        let (guards, mask) = RuleGroups::of(&store, rules)?.apply(rules, None);
-        Ok(Self { store, guards, mask })
+    pub fn new(store: Store, rules: &MiniBatchRules) -> Result<Self> {
+        let groups = RuleGroups::of(&store, rules)?;
+        let strata = groups.strata().cloned();
+        let (guards, mask) = groups.apply(rules, None);
+        Ok(Self { store, guards, mask, strata })
     }
 
     /// Which samples have in common what the rules look at.
     pub(super) fn groups(&self) -> RuleGroups {
-        RuleGroups::of_made(&self.guards, self.mask.as_ref())
+        RuleGroups::of_made(&self.guards, self.mask.as_ref(), self.strata.as_ref())
     }
 }

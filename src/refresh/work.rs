@@ -10,8 +10,9 @@ use super::drift::Drift;
 use super::embed::ages_after;
 use super::pushed_vectors::PushedVectors;
 use super::report::{RefreshSeconds, RefreshStatus, Refreshed, Stopwatch};
+use super::rules::{MiniBatchRules, RuleGroups};
 use super::shared::{Shared, SharedFolder};
-use super::snapshot::{NegativeRules, Snapshot, SnapshotParts};
+use super::snapshot::{Snapshot, SnapshotParts};
 use crate::checkpoint::CheckpointFolder;
 use crate::compute::ComputePool;
 use crate::config::{OnBadSample, RefreshConfig, Similarity, Storage};
@@ -28,7 +29,7 @@ use crate::telemetry;
 /// What every refresh of a run uses.
 pub(crate) struct RefreshContext {
     pub source: Arc<dyn Source>,
-    pub negative_rules: NegativeRules,
+    pub mini_batch_rules: MiniBatchRules,
     pub storage: Storage,
     pub on_bad_sample: OnBadSample,
     pub similarity: Similarity,
@@ -136,7 +137,13 @@ impl RefreshContext {
 
         status.report(Stage::Graph, 0, store.len());
         let version = GraphVersion(old.graph_version().0 + 1);
-        let renew = || self.backend.renew(&old.graph, &new.table.value, self.seed, version);
+        // What samples have in common changes only with the rows.
+        let is_same = report.added == 0;
+        let groups = if is_same { old.groups() } else { RuleGroups::of(&store, &self.mini_batch_rules)? };
+        let renew = || match groups.strata() {
+            Some(strata) => self.backend.build_within(strata.parts(), &new.table.value, self.seed, version),
+            None => self.backend.renew(&old.graph, &new.table.value, self.seed, version),
+        };
         let mut wait = |_| cancellable.check();
         let graph = self.shared_graph(new.table.origin.recipe, old.graph_digest, version, renew, &mut wait)?;
         report.seconds.graph = stopwatch.lap();
@@ -154,9 +161,7 @@ impl RefreshContext {
             embeddings_since_graph,
             begun_at_step: *step,
         };
-        // Which samples share a value changes only with the rows.
-        let groups = (report.added == 0).then(|| old.groups());
-        let snapshot = Snapshot::new(parts, store, &self.negative_rules, groups)?;
+        let snapshot = Snapshot::new(parts, store, &self.mini_batch_rules, groups);
         cancellable.check()?;
         if let Some(folder) = &self.checkpoint_folder {
             folder.save(&snapshot.to_saved())?;

@@ -114,7 +114,7 @@ impl Observer {
         let config =
             WalkConfig { sampler: SamplerKind::Uniform, coverage: Coverage::Exact, negatives: 0, ..self.walk.clone() };
         let mut measure = Measure::default();
-        let mut epochs = (0..).map(|epoch| snapshot.epoch(&config, self.seed, epoch));
+        let mut epochs = (0..).map(|epoch| snapshot.epoch(&config, self.seed, epoch, 0));
         while measure.similarity.len() < self.sizes.len() {
             let Some(mut epoch) = epochs.next() else { break };
             while measure.similarity.len() < self.sizes.len()

@@ -2,7 +2,7 @@
 //!
 //! A [`Source`] is read from front to back, once, into the [store](crate::store); nothing ever gathers rows from it.
 //! [`FileSource`] reads Parquet and Arrow IPC, [`MemorySource`] holds record batches that are already there,
-//! [`FilteredSource`] leaves rows out, and anything else that can be read in a fixed order is a `Source` of your own.
+//! [`FilteredSource`] leaves rows out, [`MixtureSource`] joins several, and anything else that can be read in a fixed order is a `Source` of your own.
 //!
 //! The rows of files take this way, through private modules:
 //!
@@ -37,6 +37,7 @@ mod ipc;
 mod leaves;
 mod location;
 mod memory;
+mod mixture;
 mod parquet;
 mod texts;
 mod types;
@@ -47,8 +48,9 @@ pub use self::filter::FilteredSource;
 pub(crate) use self::find::local_files;
 pub use self::interface::{Fingerprint, RecordBatches, Shard, Source, SourceCounts, column_indices};
 pub use self::memory::MemorySource;
+pub use self::mixture::MixtureSource;
 pub(crate) use self::texts::readable;
-use crate::config::SourceConfig;
+use crate::config::{NamedSource, SourceConfig};
 use crate::error::Result;
 
 /// Opens the source that these settings name.
@@ -56,7 +58,15 @@ use crate::error::Result;
 /// # Errors
 /// Those of [`FileSource::open_all`] and [`FilteredSource::new`].
 pub async fn open(config: &SourceConfig) -> Result<Box<dyn Source>> {
-    filtered(Box::new(FileSource::open_all(config).await?), config.filter.as_deref())
+    filtered(unfiltered(config, &[]).await?, config.filter.as_deref())
+}
+
+/// Opens several `sources` if there are some, else the files of `config`, without leaving rows out by its filter.
+pub(crate) async fn unfiltered(config: &SourceConfig, sources: &[NamedSource]) -> Result<Box<dyn Source>> {
+    Ok(match sources {
+        [] => Box::new(FileSource::open_all(config).await?),
+        several => Box::new(MixtureSource::open(several, config).await?),
+    })
 }
 
 /// Returns a source of the rows for which `filter` holds, or of all rows if there is no filter.

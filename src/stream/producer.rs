@@ -20,7 +20,7 @@ use crate::error::{Error, Result, TooFewError};
 use crate::refresh::{DrawnFrom, Published};
 use crate::sample::{GraphVersion, SampleId};
 use crate::telemetry;
-use crate::walk::{Draw, EpochSampler, mini_batches_per_epoch};
+use crate::walk::{Draw, EpochSampler};
 
 /// Makes mini-batches, one after another, and sends them to the stream.
 #[derive(Debug)]
@@ -83,14 +83,13 @@ impl Producer {
         let graph_changes = GraphChanges::new(checkpoint_folder, shared.clone());
 
         let State { epoch, step, .. } = *state;
-        let mut samples = from.samples();
-        let mut sampler = from.epoch(walk, *seed, epoch, state.epoch_began_at_step);
+        let mut sampler = from.epoch(walk, *seed, epoch, state.epoch_began_at_step, stream.world_size);
         if let Some(left) = graph_changes.left(state, from.store().len())? {
-            samples = left.samples;
             sampler = EpochSampler::from_left(&left, walk, *seed, epoch).began_at_step(state.epoch_began_at_step);
             if walk.is_warm_up(state.epoch_began_at_step, epoch) {
                 sampler = sampler.keeping_skipped();
             }
+            sampler = sampler.divided(from.strata(), stream.world_size);
         }
         let mut sampling = Sampling::new(sampler, walk, stream.world_size, state)?;
         for _ in state.graph_used_from_step..step {
@@ -111,7 +110,7 @@ impl Producer {
             has_warned: false,
             has_made: step > state.epoch_began_at_step,
         };
-        producer.announce_epoch(samples);
+        producer.announce_epoch();
         Ok(producer)
     }
 
@@ -126,11 +125,12 @@ impl Producer {
     }
 
     /// Tells the stream how many mini-batches the epoch that begins here has, and the run.
-    fn announce_epoch(&self, samples: usize) {
+    fn announce_epoch(&self) {
         let ProducerSettings { walk, stream, .. } = &self.settings;
-        let is_last_short = (1..stream.world_size).contains(&(samples % walk.batch_size));
-        let is_dropped = is_last_short && !walk.drop_last && !self.shared.is_open;
-        let per_epoch = mini_batches_per_epoch(samples, walk) - u64::from(is_dropped);
+        let sampler = &self.sampling.sampler;
+        let is_last_short = (1..stream.world_size).contains(&(sampler.left() % walk.batch_size));
+        let is_dropped = is_last_short && !walk.drop_last && !self.shared.is_open && !sampler.is_divided();
+        let per_epoch = sampler.mini_batches() - u64::from(is_dropped);
         self.shared.per_epoch.store(per_epoch, Relaxed);
         let left = per_epoch.saturating_mul(stream.epochs.saturating_sub(self.epoch));
         self.shared.total.store(self.step.saturating_sub(self.sampling.sampler.drawn()).saturating_add(left), Relaxed);
@@ -208,10 +208,10 @@ impl Producer {
             self.change_graph(from)?;
         }
         if std::mem::take(&mut self.epoch_has_ended) {
-            let ProducerSettings { walk, seed, .. } = &self.settings;
+            let ProducerSettings { walk, stream, seed, .. } = &self.settings;
             // Samples that the source has gained are in from here on.
-            self.sampling.begin(from.epoch(walk, *seed, self.epoch, self.step), self.epoch);
-            self.announce_epoch(from.samples());
+            self.sampling.begin(from.epoch(walk, *seed, self.epoch, self.step, stream.world_size), self.epoch);
+            self.announce_epoch();
         }
         let Some(drawn) = self.sampling.next(from) else { return self.end_epoch() };
         self.has_made = true;
@@ -311,14 +311,7 @@ impl Producer {
 
     /// Counts the samples that guards have kept out of the epoch that has ended.
     fn count_unplaced(&self) {
-        let walk = &self.settings.walk;
-        let expected_left = match (walk.coverage, walk.drop_last) {
-            // One sample may be left in any case, and with `drop_last` fewer than a mini-batch has.
-            (Coverage::Paper, _) => return,
-            (Coverage::Exact, true) => self.sampling.sampler.samples() % walk.batch_size,
-            (Coverage::Exact, false) => 0,
-        };
-        let unplaced = self.sampling.sampler.left().saturating_sub(expected_left);
+        let unplaced = self.sampling.sampler.unplaced();
         if unplaced > 0 {
             self.shared.unplaced.fetch_add(unplaced as u64, Relaxed);
             telemetry::unplaced(self.epoch, unplaced);

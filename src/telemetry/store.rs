@@ -20,6 +20,10 @@ pub(crate) fn texts_unreadable(column: &str, count: usize, first: SampleId) {
     warn!(column, count, %first, "values that are no UTF-8 are null; the first is named");
 }
 
+pub(crate) fn column_left_out(column: &str, source: &str) {
+    info!(column, source, "a column is left out, since this source has none of that name");
+}
+
 /// Logged once, when a folder is opened.
 pub(crate) fn foreign_files(uri: &str, names: &[String]) {
     let count = names.len();

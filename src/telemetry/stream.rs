@@ -42,7 +42,7 @@ pub(crate) fn short(epoch: u64, step: u64, missing: u64, first: bool) {
 }
 
 pub(crate) fn unplaced(epoch: u64, samples: usize) {
-    warn!(epoch, samples, "guards kept samples out of the epoch: no mini-batch of it could have them");
+    warn!(epoch, samples, "guards or walk.same kept samples out of the epoch: no mini-batch of it could have them");
 }
 
 pub(crate) fn finished(epochs: u64, steps: u64) {

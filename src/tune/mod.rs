@@ -16,7 +16,9 @@ use serde::Serialize;
 use self::grid::{Trial, trials};
 use self::rows::SampledRows;
 use crate::compute::ComputePool;
-use crate::config::{Candidates, CheckpointConfig, FeatureKind, GraphConfig, PipelineConfig, StoreConfig};
+use crate::config::{
+    Candidates, CheckpointConfig, FeatureKind, GraphConfig, MixtureConfig, PipelineConfig, StoreConfig,
+};
 use crate::error::{Error, Result};
 use crate::graph::{self, ProximityGraph};
 use crate::pipeline::{Pipeline, open_source};
@@ -131,6 +133,11 @@ fn on_sample(config: &PipelineConfig, total: usize) -> PipelineConfig {
         config.graph.candidates = Candidates::Share((number as f64 / total.max(1) as f64).min(1.0));
     }
     config.source.filter = None;
+    // The rows of all sources are in the sample, and it measures mini-batches of all alike.
+    config.sources.clear();
+    config.mixture = MixtureConfig::default();
+    config.walk.same = None;
+    config.walk.same_share = 1.0;
     config.store = StoreConfig::default();
     config.walk.warm_up = None;
     config.refresh.every_steps = None;

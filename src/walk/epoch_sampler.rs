@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 
@@ -9,11 +11,13 @@ use super::guards::{Admission, BatchGuard, GuardScratch, Guards, SparseBitSet};
 use super::must_draw::MustDraw;
 use super::negatives::NegativeRequest;
 use super::partition::{PartitionRequest, Partitioning};
-use super::plan::Plan;
+use super::plan::{Ground, Plan};
 use super::remaining::Remaining;
 use super::reverse::ReverseEdges;
 use super::skipped::SkippedSamples;
+use super::strata::{Share, Shares, Strata, Whose};
 use crate::config::{Coverage, SamplerKind, WalkConfig};
+use crate::embeddings::EmbeddingTable;
 use crate::graph::ProximityGraph;
 use crate::sample::SampleId;
 
@@ -68,6 +72,8 @@ pub struct EpochSampler {
     /// Whether samples that embeddings have skipped stay in the epoch.
     keeps_skipped: bool,
     skipped: Option<SkippedSamples>,
+    /// The strata that samples are divided into, and what mini-batches take of each.
+    strata: Option<(Arc<Strata>, Shares)>,
     guard_scratch: GuardScratch,
     /// The samples that cannot be an explicit negative of the mini-batch any more.
     used: SparseBitSet,
@@ -108,6 +114,22 @@ impl EpochSampler {
         Self { partitioning: earlier.partitioning.without_blocks(), ..self }
     }
 
+    /// The same epoch, whose mini-batches take of each stratum what its weight, or `walk.same`, asks for; they have `least`
+    /// samples at least, or two.
+    ///
+    /// It must be told at which step it [began](Self::began_at_step) before.
+    ///
+    /// # Panics
+    /// Panics if there are fewer samples in `strata` than in this epoch.
+    #[must_use]
+    pub fn divided(mut self, strata: Option<&Arc<Strata>>, least: usize) -> Self {
+        let Some(strata) = strata else { return self };
+        assert!(strata.samples() >= self.samples, "every sample has a stratum");
+        self.remaining.divide(strata);
+        let shares = Shares::new(strata, &self.config, self.samples, self.epoch, self.step(), self.drawn);
+        Self { strata: Some((strata.clone(), shares.of_at_least(strata, self.samples, least))), ..self }
+    }
+
     fn over(remaining: Remaining, samples: usize, config: &WalkConfig, seed: u64, epoch: u64) -> Self {
         Self {
             config: config.clone(),
@@ -126,6 +148,7 @@ impl EpochSampler {
             random_share: None,
             keeps_skipped: false,
             skipped: None,
+            strata: None,
             guard_scratch: GuardScratch::default(),
             used: SparseBitSet::default(),
         }
@@ -137,6 +160,9 @@ impl EpochSampler {
     pub fn forget_order(&mut self) -> Left {
         self.reverse = None;
         self.partitioning = self.partitioning.without_blocks();
+        if let Some((_, shares)) = &mut self.strata {
+            shares.forget_order();
+        }
         self.all = self.all.take().map(|_| Remaining::all(self.samples));
         Left { samples: self.samples, drawn: self.drawn, bits: self.remaining.forget_order() }
     }
@@ -170,6 +196,41 @@ impl EpochSampler {
     #[must_use]
     pub fn left(&self) -> usize {
         self.remaining.len()
+    }
+
+    /// How many mini-batches the epoch has at most; with the paper's coverage, how many at least.
+    #[must_use]
+    pub fn mini_batches(&self) -> u64 {
+        match (&self.strata, self.remaining.pools()) {
+            (Some((_, shares)), Some(pools)) => shares.mini_batches(self.drawn, self.step(), pools.left()),
+            _ if self.drawn == 0 => mini_batches_per_epoch(self.left(), &self.config),
+            _ => {
+                let all = mini_batches_per_epoch(self.samples, &self.config);
+                let more = mini_batches_per_epoch(self.left(), &self.config);
+                if self.config.coverage == Coverage::Paper { all } else { all.min(self.drawn + more) }
+            }
+        }
+    }
+
+    /// Whether samples are divided into strata.
+    pub(crate) fn is_divided(&self) -> bool {
+        self.strata.is_some()
+    }
+
+    /// How many samples have been in no mini-batch, of an epoch that has ended and would have had them all.
+    ///
+    /// Those that weights leave out, and with `drop_last` those of a last mini-batch, are not among them.
+    pub(crate) fn unplaced(&self) -> usize {
+        let WalkConfig { coverage, drop_last, batch_size, .. } = self.config;
+        let is_whole = self.strata.as_ref().is_none_or(|(_, shares)| shares.draws_from_all());
+        let expected = match (coverage, &self.strata) {
+            // One sample may be left in any case, and with `drop_last` fewer than a mini-batch has.
+            (Coverage::Paper, _) => return 0,
+            (_, Some((_, shares))) if shares.is_weighted() => return 0,
+            _ if drop_last && is_whole => self.samples % batch_size,
+            _ => 0,
+        };
+        self.left().saturating_sub(expected)
     }
 
     /// What guards refused in the last attempt, if they ended the epoch early.
@@ -213,9 +274,10 @@ impl EpochSampler {
     fn draw(&mut self, graph: Option<&ProximityGraph>, guards: Option<&Guards>) -> Option<Draw> {
         let embeddings = guards.and_then(Guards::embeddings);
         let guards = guards.filter(|guards| !guards.is_idle());
-        let (size, least) = self.size(guards.is_some())?;
         let mut generator = generator(self.seed, self.epoch, self.drawn);
-        let plan = self.plan(size, graph, guards, &mut generator);
+        let shares = self.shares(embeddings, &mut generator)?;
+        let (size, least) = self.size(&shares, guards.is_some())?;
+        let plan = self.plan(size, shares, graph, guards, &mut generator);
         if let Some(graph) = graph {
             let config = &self.config;
             let request = PartitionRequest { dials: plan.dials, config, seed: self.seed, graph, embeddings };
@@ -235,6 +297,7 @@ impl EpochSampler {
             let found = draw.ids.len() >= least;
             self.take_or_put_back(&draw.ids, size, found);
             if found {
+                self.put_back_first(&plan.shares);
                 self.drawn += 1;
                 if let Some(reverse) = &mut self.reverse {
                     reverse.count_drawn(&draw.ids);
@@ -255,6 +318,7 @@ impl EpochSampler {
     fn plan(
         &mut self,
         size: usize,
+        shares: Vec<Share>,
         graph: Option<&ProximityGraph>,
         guards: Option<&Guards>,
         generator: &mut ChaCha8Rng,
@@ -264,9 +328,43 @@ impl EpochSampler {
         if let Some(graph) = graph.filter(|_| dials.sampler == SamplerKind::RandomWalk) {
             self.update_reverse_edges(graph, skip);
         }
+        // Those of another stratum could not join.
+        let guards = guards.filter(|_| shares.is_empty());
         let must_draw = guards.map_or_else(Vec::new, |guards| self.must_draw(guards, generator));
         let skipped = guards.map_or_else(Vec::new, |guards| self.skipped(guards, size, generator));
-        Plan { size, dials, skip, must_draw, keeps_skipped: self.keeps_skipped, skipped }
+        Plan { size, dials, skip, must_draw, keeps_skipped: self.keeps_skipped, skipped, shares }
+    }
+
+    /// What the next mini-batch takes of each stratum: nothing if samples are not divided, `None` at the end of the
+    /// epoch. Strata of which less is left begin anew.
+    fn shares(&mut self, embeddings: Option<&Arc<EmbeddingTable>>, generator: &mut ChaCha8Rng) -> Option<Vec<Share>> {
+        let (step, drawn, samples) = (self.step(), self.drawn, self.samples);
+        let Some((strata, shares)) = &mut self.strata else { return Some(Vec::new()) };
+        if self.ended {
+            return None;
+        }
+        self.remaining.sweep();
+        let any = if shares.draws_from_all() { self.remaining.pick(&mut 0, generator) } else { None };
+        let any = any.map(|id| strata.stratum(id));
+        let left = self.remaining.pools()?.left();
+        let mut next = shares.next(drawn, step, left, any, generator);
+        if shares.repeats() {
+            for share in &mut next {
+                let Whose::Of(stratum) = share.whose else { continue };
+                if (share.places as u64) > self.remaining.pools()?.left()[stratum] {
+                    let is_in = |id: SampleId| id.index() < samples && !embeddings.is_some_and(|e| e.is_skipped(id));
+                    share.first = self.remaining.refill(stratum, is_in);
+                }
+            }
+        }
+        (!next.is_empty()).then_some(next)
+    }
+
+    /// Puts back what was left of a pass: it is in the next pass of its stratum, too.
+    fn put_back_first(&mut self, shares: &[Share]) {
+        for &id in shares.iter().flat_map(|share| &share.first) {
+            self.remaining.put_back(id);
+        }
     }
 
     /// Takes the samples of an attempt if it was `found` to be large enough; otherwise puts them back.
@@ -287,7 +385,11 @@ impl EpochSampler {
     }
 
     /// The size of the next mini-batch, and the least size that is accepted; `None` at the end of the epoch.
-    fn size(&self, guarded: bool) -> Option<(usize, usize)> {
+    fn size(&self, shares: &[Share], guarded: bool) -> Option<(usize, usize)> {
+        if let Some((_, of_strata)) = &self.strata {
+            let size = shares.iter().map(|share| share.places).sum();
+            return Some((size, of_strata.least(size)));
+        }
         let full = self.config.batch_size.min(self.samples);
         let left = self.remaining.len();
         let over = self.drawn >= mini_batches_per_epoch(self.samples, &self.config);
@@ -360,12 +462,14 @@ impl EpochSampler {
             _ => (&mut self.remaining, None),
         };
         let mut filling = Filling::new(plan.size, source, unseen, admission);
-        plan.fill(graph, self.reverse.as_ref(), self.partitioning.blocks(), &mut filling, generator);
+        let strata = self.strata.as_ref().map(|(strata, _)| strata.as_ref());
+        let ground = Ground { graph, reverse: self.reverse.as_ref(), blocks: self.partitioning.blocks(), strata };
+        plan.fill(ground, &mut filling, generator);
         let Filling { ids, mut counts, mut admission, .. } = filling;
         counts.short = (plan.size - ids.len()) as u64;
         let mut negatives = Vec::new();
         if self.config.negatives > 0 {
-            let request = NegativeRequest { of: &ids, count: self.config.negatives, samples: self.samples };
+            let request = NegativeRequest { of: &ids, count: self.config.negatives, samples: self.samples, strata };
             let search = plan.negative_search(graph);
             negatives = request.find(search.as_ref(), &mut self.used, &mut admission, &mut counts, generator);
         }

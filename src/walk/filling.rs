@@ -3,6 +3,7 @@ use rand::Rng;
 use super::counts::WalkCounts;
 use super::guards::Admission;
 use super::remaining::Remaining;
+use super::strata::{Strata, Whose};
 use crate::sample::SampleId;
 
 /// A mini-batch while it is being filled.
@@ -17,6 +18,8 @@ pub(super) struct Filling<'a, A> {
     source: &'a mut Remaining,
     /// The samples that walks start at with the paper's coverage: those not seen in this epoch.
     unseen: Option<&'a mut Remaining>,
+    /// The samples that may join: those of some strata alone.
+    whose: Option<(&'a Strata, Whose)>,
     /// How many samples of `unseen` and of `source` were picked.
     picked: [usize; 2],
     /// How many more samples [`any`](Self::any) may look at.
@@ -36,8 +39,30 @@ impl<'a, A: Admission> Filling<'a, A> {
             goal: size,
             source,
             unseen,
+            whose: None,
             picked: [0; 2],
             looks: size.saturating_mul(MAX_LOOKS_PER_SAMPLE),
+        }
+    }
+
+    /// Lets `places` samples of these strata alone join from here on.
+    pub fn begin_share(&mut self, strata: &'a Strata, whose: Whose, places: usize) {
+        if let Whose::Of(stratum) = whose {
+            self.source.sweep_of(stratum);
+        }
+        self.whose = (whose != Whose::All).then_some((strata, whose));
+        self.picked = [0; 2];
+        self.looks = places.saturating_mul(MAX_LOOKS_PER_SAMPLE);
+        self.goal = self.ids.len() + places;
+    }
+
+    /// Whether a sample is of the strata that may join.
+    #[inline]
+    fn is_of_share(&self, id: SampleId) -> bool {
+        match self.whose {
+            None | Some((_, Whose::All)) => true,
+            Some((strata, Whose::Of(stratum))) => strata.stratum(id) == stratum,
+            Some((strata, Whose::NotOf(stratum))) => strata.stratum(id) != stratum,
         }
     }
 
@@ -53,13 +78,13 @@ impl<'a, A: Admission> Filling<'a, A> {
     /// Whether a sample may still be taken, whatever guards say.
     #[inline]
     pub fn remains(&self, id: SampleId) -> bool {
-        self.source.contains(id)
+        self.source.contains(id) && self.is_of_share(id)
     }
 
     /// Takes a sample if it remains and may join, and returns whether it did.
     #[inline]
     pub fn offer(&mut self, id: SampleId) -> bool {
-        let joins = self.source.contains(id) && self.admission.admits(id);
+        let joins = self.remains(id) && self.admission.admits(id);
         if joins {
             self.join(id);
         }
@@ -68,7 +93,7 @@ impl<'a, A: Admission> Filling<'a, A> {
 
     /// Takes a sample like [`offer`](Self::offer), even if embeddings have skipped it.
     pub fn offer_skipped(&mut self, id: SampleId) {
-        if !self.is_full() && self.source.contains(id) && self.admission.admits_skipped(id) {
+        if !self.is_full() && self.remains(id) && self.admission.admits_skipped(id) {
             self.join(id);
         }
     }
@@ -109,6 +134,9 @@ impl<'a, A: Admission> Filling<'a, A> {
 
     /// Picks a random sample that was not picked before.
     fn pick(&mut self, generator: &mut impl Rng) -> Option<SampleId> {
+        if let Some((_, Whose::Of(stratum))) = self.whose {
+            return self.source.pick_of(stratum, &mut self.picked[1], generator);
+        }
         let unseen = self.unseen.as_mut().and_then(|unseen| unseen.pick(&mut self.picked[0], generator));
         unseen.or_else(|| self.source.pick(&mut self.picked[1], generator))
     }

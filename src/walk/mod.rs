@@ -17,6 +17,9 @@
 //! | random share | the share of a mini-batch that is drawn uniformly, `walk.random_share` |
 //! | feedback | what moves the random share to hold `walk.target_similarity` |
 //! | warm-up | the first steps or epochs of a run, which draw uniformly, `walk.warm_up` |
+//! | stratum | the samples of one source, or with one value of the column `walk.same` |
+//! | share | what a mini-batch takes of a stratum |
+//! | pass | all samples of a stratum, once; with weights, an epoch may have several |
 //! | skipped | a sample that could not be embedded |
 //! | partition, block | the samples divided into sets of near ones, and one of these: a community or a cluster |
 //! | community, cluster | a block that edges of the graph connect (B3), a block around a centroid of k-means (TAS) |
@@ -53,6 +56,7 @@ mod feedback;
 mod filling;
 pub(crate) mod guards;
 mod knn;
+mod lists;
 mod must_draw;
 mod negatives;
 mod partition;
@@ -63,6 +67,8 @@ mod random_walk;
 mod remaining;
 mod reverse;
 mod skipped;
+mod strata;
+mod weights;
 
 pub use self::counts::WalkCounts;
 pub use self::draw::{Draw, Left, mini_batches_per_epoch};
@@ -70,3 +76,4 @@ pub use self::epoch_sampler::EpochSampler;
 pub use self::feedback::Feedback;
 pub(crate) use self::guards::Mask;
 pub use self::guards::{Groups, Guards};
+pub use self::strata::{Strata, Weighting, Weights};

@@ -2,14 +2,17 @@ use rand::{Rng, RngExt};
 
 use super::counts::WalkCounts;
 use super::guards::{Admission, SparseBitSet};
+use super::strata::Strata;
 use crate::graph::ProximityGraph;
 use crate::sample::SampleId;
 
-/// The explicit negatives to find: `count` for each sample of a mini-batch, among the first `samples`.
+/// The explicit negatives to find: `count` for each sample of a mini-batch, among the first `samples`, and of the same
+/// one of `strata`.
 pub(super) struct NegativeRequest<'a> {
     pub of: &'a [SampleId],
     pub count: usize,
     pub samples: usize,
+    pub strata: Option<&'a Strata>,
 }
 
 /// The graph in which negatives are searched for, and how.
@@ -38,10 +41,12 @@ impl NegativeRequest<'_> {
         used.clear(self.samples);
         self.of.iter().for_each(|id| used.set(id.index()));
         let mut negatives: Vec<Option<SampleId>> = Vec::with_capacity(self.of.len() * self.count);
-        for (row, &id) in self.of.iter().enumerate() {
+        for (row, &of) in self.of.iter().enumerate() {
             let end = (row + 1) * self.count;
             let mut offer = |negatives: &mut Vec<_>, id: SampleId| {
-                let fine = id.index() < self.samples && !used.has(id.index()) && admission.admits(id);
+                let is_alike = |strata: &Strata| strata.stratum(id) == strata.stratum(of);
+                let is_sample = id.index() < self.samples && self.strata.is_none_or(is_alike);
+                let fine = is_sample && !used.has(id.index()) && admission.admits(id);
                 if fine {
                     used.set(id.index());
                     negatives.push(Some(id));
@@ -50,7 +55,7 @@ impl NegativeRequest<'_> {
             };
             if let Some(search) = search {
                 let moves = MAX_MOVES_PER_NEGATIVE * self.count;
-                search.walk(id, moves, generator, |reached| {
+                search.walk(of, moves, generator, |reached| {
                     offer(&mut negatives, reached);
                     negatives.len() < end
                 });

@@ -7,6 +7,8 @@ use crate::sample::SampleId;
 pub(super) struct Parts {
     /// How many walks there are: at most one for each place.
     walks: usize,
+    /// How many members the mini-batch has before its must-draw samples: those of other strata.
+    before: usize,
     places: usize,
     must_draw: usize,
 }
@@ -16,6 +18,8 @@ pub(super) struct Parts {
 pub(super) struct Part {
     number: usize,
     walks: usize,
+    /// The place of the first must-draw sample of all parts.
+    before: usize,
     /// How many must-draw samples are of this part.
     dealt: usize,
     /// The place of the first sample that this walk finds, and the one after the last.
@@ -26,7 +30,12 @@ pub(super) struct Part {
 impl Parts {
     /// Divides `places` between `starts` walks, in a mini-batch that begins with `must_draw` members.
     pub fn new(starts: usize, places: usize, must_draw: usize) -> Self {
-        Self { walks: starts.min(places), places, must_draw }
+        Self { walks: starts.min(places), before: 0, places, must_draw }
+    }
+
+    /// The same in a mini-batch that has other members before.
+    pub fn after(self, before: usize) -> Self {
+        Self { before, ..self }
     }
 
     pub fn walks(&self) -> usize {
@@ -38,6 +47,11 @@ impl Parts {
         self.places
     }
 
+    /// How many members the mini-batch has when all parts are full.
+    pub fn end(&self) -> usize {
+        self.before + self.places
+    }
+
     /// How many samples the walk of this number may have.
     pub fn size(&self, number: usize) -> usize {
         self.dealt_to(number, self.places)
@@ -47,7 +61,7 @@ impl Parts {
     pub fn begin(&self, number: usize, members: usize) -> Part {
         let dealt = self.dealt_to(number, self.must_draw);
         let end = members + self.size(number).saturating_sub(dealt);
-        Part { number, walks: self.walks, dealt, begin: members, end }
+        Part { number, walks: self.walks, before: self.before, dealt, begin: members, end }
     }
 
     /// How many of `count` things a walk gets if they are dealt in turn.
@@ -69,22 +83,38 @@ impl Part {
 
     /// A member of this part: its must-draw samples come first, then those that the walk has found.
     pub fn get(&self, ids: &[SampleId], at: usize) -> Option<SampleId> {
-        let place = if at < self.dealt { self.number + at * self.walks } else { self.begin + at - self.dealt };
+        let place =
+            if at < self.dealt { self.before + self.number + at * self.walks } else { self.begin + at - self.dealt };
         ids.get(place).copied()
     }
 }
 
 /// Places the `last` members evenly between the others, so that all slices of a length have nearly equally many.
-pub(super) fn spread(ids: &mut Vec<SampleId>, last: usize) {
+pub(super) fn spread(ids: &mut [SampleId], last: usize) {
     let len = ids.len();
     if last == 0 || last == len {
         return;
     }
-    let mut others = ids[..len - last].iter();
-    let mut spread = ids[len - last..].iter();
+    let all = ids.to_vec();
+    let mut others = all[..len - last].iter();
+    let mut spread = all[len - last..].iter();
     let is_spread = |place: usize| (place + 1) * last / len > place * last / len;
     let placed = (0..len).filter_map(|place| if is_spread(place) { spread.next() } else { others.next() });
-    *ids = placed.copied().collect();
+    ids.iter_mut().zip(placed).for_each(|(id, &placed)| *id = placed);
+}
+
+/// Places members that came share by share, `sizes` of each, so that all slices have nearly the same mixture.
+pub(super) fn interleave(ids: &mut [SampleId], sizes: &[usize]) {
+    let all = ids.to_vec();
+    let mut begin = 0;
+    let mut places = Vec::with_capacity(all.len());
+    for &size in sizes {
+        // The middle of each sample's stretch of the mini-batch, as a place, doubled.
+        places.extend((0..size).map(|at| ((2 * at + 1) * all.len() / size, begin + at)));
+        begin += size;
+    }
+    places.sort_unstable();
+    ids.iter_mut().zip(places).for_each(|(id, (_, from))| *id = all[from]);
 }
 
 #[cfg(test)]

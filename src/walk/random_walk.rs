@@ -61,7 +61,7 @@ impl<'a> RandomWalk<'a> {
             let follow = Follow { moves, part, sitting_out };
             follow.fill_part(path, filling, generator);
         }
-        filling.aim_for(parts.places());
+        filling.aim_for(parts.end());
         filling.counts.uniform_top_ups += filling.top_up(generator);
     }
 

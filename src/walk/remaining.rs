@@ -1,5 +1,8 @@
+use std::sync::Arc;
+
 use rand::{Rng, RngExt};
 
+use super::strata::{Pools, Strata};
 use crate::sample::SampleId;
 
 /// The samples that an epoch has not drawn yet.
@@ -13,6 +16,8 @@ pub(super) struct Remaining {
     len: usize,
     /// All remaining samples in any order, and some that were drawn since the last sweep.
     ids: Vec<SampleId>,
+    /// The same by stratum, if they are divided.
+    pools: Option<Pools>,
 }
 
 impl Remaining {
@@ -25,21 +30,35 @@ impl Remaining {
         {
             *last = (1 << (samples % 64)) - 1;
         }
-        Self { bits, len: samples, ids: (0..samples).map(SampleId::new).collect() }
+        Self { bits, len: samples, ids: (0..samples).map(SampleId::new).collect(), pools: None }
     }
 
     /// Returns the bits, and orders the samples by id, so that the past order no longer matters.
     pub fn forget_order(&mut self) -> Vec<u64> {
+        let strata = self.pools.take().map(|pools| pools.strata().clone());
         *self = Self::of(std::mem::take(&mut self.bits));
+        if let Some(strata) = strata {
+            self.divide(&strata);
+        }
         self.bits.clone()
     }
 
     /// The samples whose bits are set remain.
     pub fn of(bits: Vec<u64>) -> Self {
-        let mut remaining = Self { bits, len: 0, ids: Vec::new() };
+        let mut remaining = Self { bits, len: 0, ids: Vec::new(), pools: None };
         remaining.ids = remaining.iter().collect();
         remaining.len = remaining.ids.len();
         remaining
+    }
+
+    /// Divides the samples, so that those of a stratum can be picked.
+    pub fn divide(&mut self, strata: &Arc<Strata>) {
+        self.pools = Some(Pools::new(strata, self.iter()));
+    }
+
+    /// The remaining samples by stratum, if they are divided.
+    pub fn pools(&self) -> Option<&Pools> {
+        self.pools.as_ref()
     }
 
     /// The remaining samples by ascending id.
@@ -63,13 +82,16 @@ impl Remaining {
         // Not `self.len -= usize::from(remained)`: rustc 1.95 loses it if the caller branches (rust-lang/rust#158206).
         if remained {
             self.len -= 1;
+            if let Some(pools) = &mut self.pools {
+                pools.count_taken(id);
+            }
         }
         remained
     }
 
     #[inline]
     pub fn contains(&self, id: SampleId) -> bool {
-        self.bits.get(id.index() / 64).is_some_and(|bits| bits >> (id.index() % 64) & 1 == 1)
+        is_set(&self.bits, id)
     }
 
     /// Undoes [`take`](Self::take) for a sample that was taken since the last [`sweep`](Self::sweep).
@@ -77,6 +99,9 @@ impl Remaining {
         if !self.contains(id) {
             self.bits[id.index() / 64] |= 1 << (id.index() % 64);
             self.len += 1;
+            if let Some(pools) = &mut self.pools {
+                pools.count_put_back(id);
+            }
         }
     }
 
@@ -94,15 +119,53 @@ impl Remaining {
         None
     }
 
+    /// [Picks](Self::pick) among the samples of a stratum; they must be divided.
+    pub fn pick_of(&mut self, stratum: usize, picked: &mut usize, generator: &mut impl Rng) -> Option<SampleId> {
+        let Self { bits, pools, .. } = self;
+        pools.as_mut()?.pick(stratum, picked, |id| is_set(bits, id), generator)
+    }
+
+    /// Begins another pass over a stratum: all its samples for which `is_in` holds remain. Returns what was left of the
+    /// last pass.
+    pub fn refill(&mut self, stratum: usize, is_in: impl Fn(SampleId) -> bool) -> Vec<SampleId> {
+        let Self { bits, len, pools: Some(pools), .. } = self else { return Vec::new() };
+        let members: Vec<_> = pools.strata().members(stratum).filter(|&id| is_in(id)).collect();
+        let (mut left, mut more) = (Vec::new(), 0);
+        for &id in &members {
+            if is_set(bits, id) {
+                left.push(id);
+            } else {
+                bits[id.index() / 64] |= 1 << (id.index() % 64);
+                more += 1;
+            }
+        }
+        *len += more;
+        pools.refill(stratum, members);
+        left
+    }
+
+    /// Forgets drawn samples of a stratum, as [`sweep`](Self::sweep) does.
+    pub fn sweep_of(&mut self, stratum: usize) {
+        let Self { bits, pools, .. } = self;
+        if let Some(pools) = pools {
+            pools.sweep(stratum, |id| is_set(bits, id));
+        }
+    }
+
     /// Forgets drawn samples if they are as many as the remaining ones.
     ///
     /// So a pick takes at most two attempts on average, and all sweeps of an epoch pass 4 N samples.
     pub fn sweep(&mut self) {
         if self.ids.len() > 2 * self.len {
             let bits = &self.bits;
-            self.ids.retain(|id| bits[id.index() / 64] >> (id.index() % 64) & 1 == 1);
+            self.ids.retain(|&id| is_set(bits, id));
         }
     }
+}
+
+#[inline]
+fn is_set(bits: &[u64], id: SampleId) -> bool {
+    bits.get(id.index() / 64).is_some_and(|bits| bits >> (id.index() % 64) & 1 == 1)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::cli::progress::{size, thousands};
 use crate::config::{EncodeConfig, GraphBuilder, PipelineConfig, Storage};
 use crate::encode::{self, tokenizer_of};
 use crate::graph::kernel_name;
-use crate::source::{FileSource, Source, column_indices, filtered};
+use crate::source::{column_indices, filtered, unfiltered};
 use crate::{ComputePool, Encoder, ErrorKind, Result, machine, pipeline};
 
 /// Checks all that a start checks before it reads rows, and estimates what the run takes.
@@ -39,9 +39,9 @@ struct Rows {
 }
 
 async fn check_source(config: &PipelineConfig, findings: &mut Findings) -> Result<Rows> {
-    let opened = FileSource::open_all(&config.source).await;
-    let count = opened.as_ref().ok().and_then(FileSource::rows);
-    let opened = opened.and_then(|files| filtered(Box::new(files), config.source.filter.as_deref()));
+    let opened = unfiltered(&config.source, &config.sources).await;
+    let count = opened.as_ref().ok().and_then(|source| source.rows());
+    let opened = opened.and_then(|source| filtered(source, config.source.filter.as_deref()));
     let source = match opened {
         Ok(source) => source,
         Err(error) => {
@@ -72,7 +72,8 @@ fn named_columns(config: &PipelineConfig) -> Vec<String> {
     let of_views = encode.views.iter().flat_map(|view| [&view.column, &view.pair_column]);
     let of_encode = [&encode.column, &encode.pair_column];
     let one = of_views.chain(of_encode).chain([&config.report.label]).flatten();
-    let several = config.source.columns.iter().flatten().chain(&config.guards.distinct);
+    let of_rules = config.guards.distinct.iter().chain(&config.mask.same).chain(&config.walk.same);
+    let several = config.source.columns.iter().flatten().chain(of_rules);
     let mut columns: Vec<String> =
         several.chain(one).chain(config.pairs.columns().into_iter().flatten()).cloned().collect();
     columns.sort_unstable();

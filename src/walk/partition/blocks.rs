@@ -7,8 +7,8 @@ use super::super::filling::Filling;
 use super::super::guards::Admission;
 use super::super::parts::{Part, Parts};
 use super::super::remaining::Remaining;
+use super::super::weights::Weights;
 use super::Partition;
-use super::weights::Weights;
 use crate::sample::SampleId;
 
 /// The blocks of a partition during an epoch, of which samples remain.
@@ -73,7 +73,7 @@ impl Blocks {
             filling.aim_for(part.end());
             self.fill_part(part, &mut offers, filling, generator);
         }
-        filling.aim_for(parts.places());
+        filling.aim_for(parts.end());
         filling.counts.uniform_top_ups += filling.top_up(generator);
     }
 

@@ -4,7 +4,7 @@ use rand::rngs::ChaCha8Rng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
-use super::lists::Lists;
+use super::super::lists::Lists;
 use super::propagation::{BothWays, Contracted, Undirected, Votes, propagate};
 use super::{NO_BLOCK, Partition};
 use crate::graph::ProximityGraph;

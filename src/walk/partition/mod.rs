@@ -6,14 +6,12 @@
 mod blocks;
 mod clusters;
 mod communities;
-mod lists;
 mod partitioning;
 mod propagation;
-mod weights;
 
 pub(in crate::walk) use self::blocks::Blocks;
-use self::lists::Lists;
 pub(in crate::walk) use self::partitioning::{PartitionRequest, Partitioning};
+use super::lists::Lists;
 use crate::sample::SampleId;
 
 /// The samples divided into blocks: every sample is in one at most, and a skipped one in none.

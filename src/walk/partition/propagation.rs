@@ -4,8 +4,8 @@
 use rand::Rng;
 use rand::seq::SliceRandom;
 
+use super::super::lists::Lists;
 use super::NO_BLOCK;
-use super::lists::Lists;
 use crate::graph::ProximityGraph;
 use crate::sample::SampleId;
 

@@ -2,7 +2,7 @@ use rand::{Rng, RngExt};
 
 /// Weights that are changed and picked from in O(log n): a binary tree of sums.
 #[derive(Clone, Debug)]
-pub(super) struct Weights {
+pub(in crate::walk) struct Weights {
     /// The sum of all is at 1, those of a node's halves are at twice its place and after that.
     sums: Vec<u64>,
     /// How many leaves the tree has, a power of two.

@@ -1,6 +1,6 @@
 /// Lists of numbers, one after another in an array.
 #[derive(Debug)]
-pub(super) struct Lists {
+pub(in crate::walk) struct Lists {
     /// Where in `items` each list begins, and where the last one ends.
     starts: Vec<usize>,
     items: Vec<u32>,
