@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 
+_SPLITS = ("train", "validation", "dev", "test")
+
+
 class ArrowStream(Protocol):
     """Anything that exports a stream of record batches: tables of pyarrow, polars, duckdb, pandas, Lance or HF."""
 
@@ -15,10 +18,21 @@ class ArrowStream(Protocol):
 
 
 def check_data(data: Any) -> None:
-    """Raises ``TypeError`` if ``data`` is not a table."""
+    """Raises ``TypeError`` if ``data`` is neither a table nor several by name."""
+    if isinstance(data, Mapping):
+        if _is_of_hugging_face(data) and (split := next((name for name in data if name in _SPLITS), None)) is not None:
+            remedy = f"give one of them, data[{split!r}], or dict(data) to take the rows of all"
+            raise TypeError(f"data is a {type(data).__name__} of splits; {remedy}")
+        for name, table in data.items():
+            if not isinstance(name, str):
+                raise TypeError(f"data has the name {name!r}; name each table by a text")
+            if isinstance(table, Mapping):
+                raise TypeError(f"data[{name!r}] is a {type(table).__name__}; give a table")
+            check_data(table)
+        if not data:
+            raise TypeError("data has no tables; give one at least")
+        return
     if _is_of_hugging_face(data):
-        if isinstance(data, Mapping):
-            raise TypeError(f"data is a {type(data).__name__}; give one of its splits, data[{next(iter(data), '')!r}]")
         return
     if any(hasattr(data, way) for way in ("__arrow_c_stream__", "scanner", "to_reader")):
         return
@@ -29,8 +43,14 @@ def check_data(data: Any) -> None:
     raise TypeError(f"data is a {type(data).__name__}, which has no `__arrow_c_stream__`; {remedy}")
 
 
-def arrow_stream(data: Any) -> ArrowStream:
-    """Returns checked ``data`` as an object with ``__arrow_c_stream__``, having read a first part at most."""
+def arrow_streams(data: Any) -> ArrowStream | dict[str, ArrowStream]:
+    """Returns checked ``data`` as objects with ``__arrow_c_stream__``, having read a first part of each at most."""
+    if isinstance(data, Mapping):
+        return {name: _arrow_stream(table) for name, table in data.items()}
+    return _arrow_stream(data)
+
+
+def _arrow_stream(data: Any) -> ArrowStream:
     if _is_of_hugging_face(data):
         return _read_hugging_face(data)
     if hasattr(data, "__arrow_c_stream__"):

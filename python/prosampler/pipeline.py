@@ -3,6 +3,7 @@
 import asyncio
 import atexit
 import os
+import tomllib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from . import _prosampler
 from . import settings as _settings
 from ._prosampler import MiniBatch, RawStream, check_settings, newest_kept_state, wait_for_readers
-from .data import arrow_stream, check_data, onnxruntime_library
+from .data import arrow_streams, check_data, onnxruntime_library
 from .errors import ConfigError
 from .handle import TICK
 from .progress import Bars
@@ -33,11 +34,13 @@ class Pipeline:
         settings: a pipeline file (TOML), or a dict like one: ``{"graph": {"neighbors": 50}}``. Relative paths in a file
             are relative to its folder, others to the working directory.
         data: rows in place of ``source.uri``: anything with ``__arrow_c_stream__``, such as tables of pyarrow, polars,
-            duckdb, pandas, HF datasets and Lance. They are copied into the store at each start; a reader can be read
+            duckdb, pandas, HF datasets and Lance, or several of these by name, ``{"questions": table, "titles":
+            other}``, such as a ``DatasetDict``. They are copied into the store at each start; a reader can be read
             only once.
         resume: the ``state()`` of an earlier run over the same rows and settings, with its ``checkpoint.dir``.
         sections: more settings by section, which replace those of the file or dict: ``seed=7``,
-            ``graph={"neighbors": 50}``; ``source="a.parquet"`` is short for ``source={"uri": "a.parquet"}``.
+            ``graph={"neighbors": 50}``; ``source="a.parquet"`` is short for ``source={"uri": "a.parquet"}``. For tables
+            by name, ``sources=[{"name": "questions", "weight": 2}]`` says what holds for each of them.
 
     Raises:
         ConfigError: settings are unknown or out of range; the message lists all faults.
@@ -59,14 +62,34 @@ class Pipeline:
         if settings is not None and settings is not self._path and settings is not given:
             message = f"settings are a {type(settings).__name__}; give a pipeline file or a dict, and a table as data="
             raise TypeError(message)
-        own = list(_settings.lines(sections))
         if data is not None:
             check_data(data)
+        self._data, self._resume = data, resume
+        given = self._with_names(given, sections)
+        own = list(_settings.lines(sections))
+        if data is not None:
             if any(line.startswith("source.uri=") for line in own):
                 raise TypeError("give rows as data= or files as source=, not both")
         self._settings = [*_settings.lines(given), *own]
-        self._data, self._resume = data, resume
         self._take(check_settings(self._path, self._settings, data is not None))
+
+    def _with_names(self, given: Mapping[str, Any], sections: dict[str, Any]) -> Mapping[str, Any]:
+        """Puts the names of tables into the settings ``sources``, which are those of a dict, a file or a section."""
+        if not isinstance(self._data, Mapping):
+            return given
+        sources = sections.pop("sources", None)
+        if sources is None:
+            sources = given.get("sources")
+        if sources is None and self._path is not None and Path(self._path).is_file():
+            with open(self._path, "rb") as file:
+                sources = tomllib.load(file).get("sources")
+        if not all(isinstance(source, Mapping) for source in sources or []):
+            raise TypeError("sources are no dicts; give a list of them, each with the name of a table")
+        named = {str(source.get("name")): dict(source) for source in sources or []}
+        # In the order of the tables; what is said about others is refused with their names.
+        named = {name: named.get(name, {"name": name}) for name in [*self._data, *named]}
+        sections["sources"] = [{**source, "uri": "data"} for source in named.values()]
+        return {key: value for key, value in given.items() if key != "sources"}
 
     def _take(self, checked: tuple[int, bool, os.PathLike[str] | None]) -> None:
         self._batch_size, self._drop_last, folder = checked
@@ -97,7 +120,7 @@ class Pipeline:
         return None if self._checkpoint_dir is None else newest_kept_state(self._checkpoint_dir)
 
     def _open(self) -> RawStream:
-        data = None if self._data is None else arrow_stream(self._data)
+        data = None if self._data is None else arrow_streams(self._data)
         resume = None if self._resume is None else dict(self._resume)
         return RawStream.open(self._path, self._settings, data, resume, onnxruntime_library())
 
@@ -116,6 +139,8 @@ class Pipeline:
     def _with(self, *, resume: Mapping[str, Any] | None = None, **sections: Any) -> "Pipeline":
         other = object.__new__(Pipeline)
         other.__dict__.update(self.__dict__)
+        if "sources" in sections:
+            self._with_names({}, sections)
         other._settings = [*self._settings, *_settings.lines(sections)]
         other._resume = self._resume if resume is None else resume
         other._take(check_settings(other._path, other._settings, other._data is not None))
@@ -171,7 +196,7 @@ class Pipeline:
         if self._resume is not None:
             raise ConfigError("a server has ranks go on from the state that they give; pass it to connect(state=…)")
         data = self._data
-        read = None if data is None else lambda: arrow_stream(data)
+        read = None if data is None else lambda: arrow_streams(data)
         try:
             raw = _prosampler.RawServer.start(
                 self._path,
@@ -198,8 +223,14 @@ class Pipeline:
 
     def __repr__(self) -> str:
         parts = [] if self._path is None else [os.fspath(self._path)]
-        parts += [] if self._data is None else [f"data: {type(self._data).__module__}.{type(self._data).__name__}"]
+        parts += [] if self._data is None else [f"data: {_kind(self._data)}"]
         return f"<prosampler.Pipeline: {', '.join(parts + self._settings)}>"
+
+
+def _kind(data: Any) -> str:
+    if isinstance(data, Mapping):
+        return f"{{{', '.join(f'{name}: {_kind(table)}' for name, table in data.items())}}}"
+    return f"{type(data).__module__}.{type(data).__name__}"
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from torch.utils.data import BatchSampler, Sampler, SequentialSampler
+from torch.utils.data import BatchSampler, ConcatDataset, Sampler, SequentialSampler
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 from .accelerate import AccelerateBatchSampler, check
@@ -24,6 +24,10 @@ from .handle import RefreshHandle
 from .pipeline import Pipeline
 from .torch import HardNegativeBatchSampler, rank_and_world_size
 from .transformers import RefreshCallback
+
+
+# What the embedded column of several data sets is called.
+_COLUMN = "text"
 
 
 class HardNegatives:
@@ -88,20 +92,61 @@ class HardNegatives:
         if self._dataset is not None and dataset is not self._dataset:
             return BatchSampler(SequentialSampler(dataset), batch_size, drop_last)
         self._dataset = dataset
+        column = self.column or dataset.column_names[0]
+        return self._begin(dataset, {}, column, batch_size, drop_last, seed)
+
+    def mixed(
+        self,
+        dataset: ConcatDataset[Any],
+        batch_samplers: list[BatchSampler],
+        generator: torch.Generator | None = None,
+        seed: int = 0,
+    ) -> Sampler[list[int]]:
+        """The same for a ``DatasetDict``: give it as ``multi_dataset_batch_sampler=hard.mixed``, and call ``attach``.
+
+        Each mini-batch is of one data set, as the trainer expects, which takes prompts and losses by data set. Data
+        sets come in proportion to their rows, or by ``weight``: ``sources=[{"name": "questions", "weight": 2}, …]``.
+        Of each, ``column`` or its first column is embedded.
+        """
+        batch_size, drop_last = batch_samplers[0].batch_size, batch_samplers[0].drop_last
+        known = list(self._dataset.values()) if isinstance(self._dataset, Mapping) else None
+        if known is not None and any(one is not other for one, other in zip(dataset.datasets, known, strict=False)):
+            return BatchSampler(SequentialSampler(dataset), batch_size, drop_last)
+        names = self._dataset if known is not None else [str(place) for place in range(len(dataset.datasets))]
+        self._dataset = {str(name): rows for name, rows in zip(names, dataset.datasets, strict=True)}
+        data = {}
+        given = {source["name"]: source for source in self.settings.get("sources", ())}
+        sources = []
+        for name, rows in self._dataset.items():
+            column = self.column or rows.column_names[0]
+            source = dict(given.pop(name, {"name": name}))
+            if column != _COLUMN:
+                source["rename"] = {column: _COLUMN, **source.get("rename", {})}
+            sources.append(source)
+            data[name] = rows.select_columns([column])
+        own = {"sources": [*sources, *given.values()], "walk": {"same": "source"}}
+        return self._begin(data, own, _COLUMN, batch_size, drop_last, seed)
+
+    def _begin(
+        self, data: Any, settings: dict[str, Any], column: str, batch_size: int, drop_last: bool, seed: int
+    ) -> Sampler[list[int]]:
+        """Starts a run over ``data``, which embeds ``column``."""
         self.close()
         self.callback.core.export_now()
-        column = self.column or dataset.column_names[0]
         _, world_size = rank_and_world_size()
         together = batch_size if self._split_batches else batch_size * world_size
         own: dict[str, Any] = {
             "seed": seed,
             "source": {"columns": [column]},
             "encode": {"model": self.path, "column": column, "max_tokens": self.max_tokens},
-            "walk": {"batch_size": together, "drop_last": drop_last},
+            "walk": {"batch_size": together, "drop_last": drop_last, **settings.get("walk", {})},
         }
+        others = {key: value for key, value in self.settings.items() if key != "sources"}
+        if "sources" in settings:
+            others["sources"] = settings["sources"]
         if self._output_dir is not None:
             own["checkpoint"] = {"dir": self._output_dir / "prosampler"}
-        pipeline = Pipeline(own, data=dataset, **self.settings)
+        pipeline = Pipeline(own, data=data, **others)
         self.sampler = AccelerateBatchSampler(pipeline, split_batches=self._split_batches)
         if self._refresh is not None:
             self.sampler.follow(self._refresh)

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prosampler::MiniBatch as Made;
@@ -59,6 +60,12 @@ impl MiniBatch {
         let last = self.0.rows.num_columns().checked_sub(1)?;
         let marks = Arc::new(self.0.mask()?.clone());
         Some(Column { field: self.0.rows.schema().fields()[last].clone(), array: marks })
+    }
+
+    /// How many samples are of each of the ``sources``, by name; empty if the rows have no column ``source``.
+    #[getter]
+    fn sources(&self) -> BTreeMap<&str, usize> {
+        self.0.sources()
     }
 
     /// The epoch, from 0.

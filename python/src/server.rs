@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use arrow::datatypes::SchemaRef;
 use prosampler::config::PipelineConfig;
 use prosampler::serve::{ServeOptions, Server, TlsFiles};
 use prosampler::{Pipeline, PipelineBuilder, Result};
@@ -16,9 +15,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::errors::{exception, raise};
-use crate::interchange::reader;
 use crate::pending::Pending;
-use crate::source::PythonSource;
+use crate::source::Tables;
 use crate::stream::{read_settings, runtime};
 
 /// A pipeline that is served by threads of this process.
@@ -121,26 +119,25 @@ impl Drop for RawServer {
 /// Rows from Python, for one run after another.
 struct Data {
     read: Py<PyAny>,
-    schema: SchemaRef,
     /// What the first run reads.
-    first: Mutex<Option<PythonSource>>,
+    first: Mutex<Option<Tables>>,
+    spent: Tables,
 }
 
 impl Data {
     fn new(py: Python<'_>, read: Py<PyAny>) -> PyResult<Self> {
-        let batches = reader(&read.bind(py).call0()?)?;
-        let schema = arrow::array::RecordBatchReader::schema(&batches);
-        Ok(Self { read, schema, first: Mutex::new(Some(PythonSource::new(batches))) })
+        let tables = Tables::read(&read.bind(py).call0()?)?;
+        Ok(Self { read, spent: tables.to_spent(), first: Mutex::new(Some(tables)) })
     }
 
-    fn source(&self) -> PythonSource {
+    fn tables(&self) -> Tables {
         let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
         first.unwrap_or_else(|| {
             // An interpreter that ends has nothing to read any more.
-            let again = Python::try_attach(|py| reader(&self.read.bind(py).call0()?));
+            let again = Python::try_attach(|py| Tables::read(&self.read.bind(py).call0()?));
             match again {
-                Some(Ok(batches)) => PythonSource::new(batches),
-                _ => PythonSource::spent(self.schema.clone()),
+                Some(Ok(tables)) => tables,
+                _ => self.spent.to_spent(),
             }
         })
     }
@@ -149,7 +146,7 @@ impl Data {
 fn pipeline(config: &PipelineConfig, data: Option<&Data>) -> PipelineBuilder {
     let builder = Pipeline::from_config(config.clone());
     match data {
-        Some(data) => builder.source(data.source()),
+        Some(data) => data.tables().give_to(builder),
         None => builder,
     }
 }

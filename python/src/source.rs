@@ -9,8 +9,11 @@ use arrow::ffi_stream::RecordBatchStreamReader;
 use futures::{StreamExt, stream};
 use prosampler::error::TooFewError;
 use prosampler::source::{RecordBatches, Source, column_indices};
-use prosampler::{Error, Result};
+use prosampler::{Error, PipelineBuilder, Result};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::interchange::reader;
 
 /// How many readers there are. One that is being read, or let go, may call Python.
 static READERS: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
@@ -48,22 +51,47 @@ impl Drop for Counted {
     }
 }
 
-/// What `data=` gave. It can be read once, which is what a run does.
+/// A table from Python. It can be read once, which is what a run does.
 pub struct PythonSource {
     schema: SchemaRef,
     reader: Mutex<Option<Reader>>,
 }
 
-impl PythonSource {
-    pub fn new(batches: RecordBatchStreamReader) -> Self {
-        let (schema, reader) = (batches.schema(), Reader { batches, _counted: Counted::new() });
-        Self { schema, reader: Mutex::new(Some(reader)) }
+/// What `data=` gave: one table, or several by name.
+pub enum Tables {
+    One(PythonSource),
+    Named(Vec<(String, PythonSource)>),
+}
+
+impl Tables {
+    pub fn read(data: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let Ok(named) = data.cast::<PyDict>() else { return reader(data).map(|batches| Self::One(batches.into())) };
+        let table = |(name, data): (Bound<'_, PyAny>, Bound<'_, PyAny>)| Ok((name.extract()?, reader(&data)?.into()));
+        Ok(Self::Named(named.iter().map(table).collect::<PyResult<_>>()?))
     }
 
-    /// One that was read already, and says so.
+    /// The same tables, read already.
     #[cfg(feature = "serve")]
-    pub fn spent(schema: SchemaRef) -> Self {
-        Self { schema, reader: Mutex::new(None) }
+    pub fn to_spent(&self) -> Self {
+        let spent = |source: &PythonSource| PythonSource { schema: source.schema.clone(), reader: Mutex::new(None) };
+        match self {
+            Self::One(source) => Self::One(spent(source)),
+            Self::Named(named) => Self::Named(named.iter().map(|(name, of)| (name.clone(), spent(of))).collect()),
+        }
+    }
+
+    pub fn give_to(self, builder: PipelineBuilder) -> PipelineBuilder {
+        match self {
+            Self::One(source) => builder.source(source),
+            Self::Named(named) => builder.sources(named),
+        }
+    }
+}
+
+impl From<RecordBatchStreamReader> for PythonSource {
+    fn from(batches: RecordBatchStreamReader) -> Self {
+        let (schema, reader) = (batches.schema(), Reader { batches, _counted: Counted::new() });
+        Self { schema, reader: Mutex::new(Some(reader)) }
     }
 }
 

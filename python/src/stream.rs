@@ -14,11 +14,11 @@ use tokio::time::timeout;
 
 use crate::errors::{exception, raise};
 use crate::handle::RefreshHandle;
-use crate::interchange::{of_schema, reader};
+use crate::interchange::of_schema;
 use crate::mini_batch::MiniBatch;
 use crate::pending::TURN;
 use crate::run::{Handle, Run};
-use crate::source::PythonSource;
+use crate::source::Tables;
 use crate::state;
 
 /// A run, here or on a server, in small steps: `prosampler.Stream` puts them together. Every wait ends after the given
@@ -97,7 +97,8 @@ pub fn check_settings(
 }
 
 pub fn read_settings(path: Option<PathBuf>, mut settings: Vec<String>, has_data: bool) -> Result<PipelineConfig> {
-    if has_data {
+    let names_sources = settings.iter().any(|line| line.starts_with("sources="));
+    if has_data && !names_sources {
         // What is required of settings alone; `data` takes its place.
         settings.push("source.uri='data'".into());
     }
@@ -122,7 +123,7 @@ impl RawStream {
     ) -> PyResult<Self> {
         let mut config = read_settings(path, settings, data.is_some()).map_err(|e| exception(py, &e))?;
         config.encode.runtime = config.encode.runtime.or(runtime);
-        let source = data.as_ref().map(reader).transpose()?.map(PythonSource::new);
+        let tables = data.as_ref().map(Tables::read).transpose()?;
         let state = state.as_ref().map(state::read).transpose()?;
         let progress = Arc::new(Mutex::new(Vec::<Progress>::new()));
         let heard = progress.clone();
@@ -132,8 +133,8 @@ impl RawStream {
                 unseen.retain(|before| before.stage != p.stage);
                 unseen.push(p);
             });
-            if let Some(source) = source {
-                builder = builder.source(source);
+            if let Some(tables) = tables {
+                builder = tables.give_to(builder);
             }
             if let Some(state) = state {
                 builder = builder.resume(state);

@@ -73,7 +73,7 @@ def test_a_table_can_be_read_again_but_a_reader_cannot(table):
 def test_what_is_no_table_is_refused_with_the_remedy(table):
     with pytest.raises(TypeError, match=r"LazyFrame.* give data\.collect\(\)"):
         Pipeline(VECTORS, data=pl.from_arrow(table).lazy())
-    with pytest.raises(TypeError, match=r"DatasetDict; give one of its splits, data\['train'\]"):
+    with pytest.raises(TypeError, match=r"DatasetDict of splits; give one of them, data\['train'\]"):
         Pipeline(VECTORS, data=datasets.DatasetDict(train=datasets.Dataset(table)))
     with pytest.raises(TypeError, match="Series, whose rows have no columns"):
         Pipeline(VECTORS, data=pl.Series([1, 2])).start()

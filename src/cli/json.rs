@@ -35,6 +35,7 @@ pub(super) fn print_mini_batch(mini_batch: &MiniBatch, wait: Duration) -> Result
         is_warm_up: mini_batch.is_warm_up,
         digest: format!("{:016x}", mini_batch.digest),
         wait: wait.as_secs_f64(),
+        sources: mini_batch.sources(),
         counts: mini_batch.counts,
     })
 }
@@ -65,6 +66,7 @@ pub(super) fn print_summary(
         uniform_shared: mean_shared(&summary.uniform),
         staleness: (!summary.graph_versions.is_empty()).then_some(summary.staleness),
         graph_versions: summary.graph_versions.iter().map(|(version, count)| (version.0, *count)).collect(),
+        sources: &summary.sources,
         warm_up: summary.warm_up,
         first_wait: timing.first().map(|wait| wait.as_secs_f64()),
         median_wait: waits.median.map(|wait| wait.as_secs_f64()),
@@ -83,7 +85,7 @@ pub(super) fn print_summary(
 
 /// One mini-batch.
 #[derive(Serialize)]
-struct MiniBatchLine {
+struct MiniBatchLine<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     step: u64,
@@ -99,6 +101,8 @@ struct MiniBatchLine {
     /// Hexadecimal: many readers of JSON have no whole numbers of 64 bits.
     digest: String,
     wait: f64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    sources: BTreeMap<&'a str, usize>,
     counts: WalkCounts,
 }
 
@@ -121,6 +125,8 @@ struct SummaryLine<'a> {
     uniform_shared: Option<f64>,
     staleness: Option<u64>,
     graph_versions: BTreeMap<u64, u64>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    sources: &'a BTreeMap<String, u64>,
     warm_up: u64,
     first_wait: Option<f64>,
     median_wait: Option<f64>,

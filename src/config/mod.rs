@@ -57,7 +57,7 @@ pub use self::graph::{GraphBuilder, GraphConfig, GraphDevice, Precision, Similar
 pub use self::guards::GuardsConfig;
 pub use self::mask::MaskConfig;
 pub use self::metrics::MetricsConfig;
-pub use self::pairs::{GraphOver, PairsConfig};
+pub use self::pairs::{GraphOver, PairsConfig, Several};
 pub use self::providers::{Arena, Convolutions, CudaConfig, Provider};
 pub use self::refresh::{FirstRefresh, OnNewerModel, OnRefreshError, RefreshConfig};
 pub use self::report::ReportConfig;

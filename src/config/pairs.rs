@@ -16,10 +16,25 @@ use super::check::{Check, Checker};
 pub struct PairsConfig {
     /// The column of the anchors. Default: none, and rows are not pairs.
     pub anchor: Option<String>,
-    /// The column of their positives; required with `anchor`.
+    /// The column of their positives, a text or a list of texts in each row; required with `anchor`.
     pub positive: Option<String>,
+    /// What a row with several positives, a list in the column `positive`, gives a mini-batch. Default `one`.
+    pub several: Several,
     /// Which vectors the graph is built over. Default `mean`.
     pub graph_over: GraphOver,
+}
+
+/// What a row with several positives gives a mini-batch.
+///
+/// The vector of its positives is the mean of theirs, and no two rows of a mini-batch share one of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Several {
+    /// One of them, drawn at random for each epoch, in place of the list.
+    #[default]
+    One,
+    /// The list.
+    All,
 }
 
 /// Which vectors the graph of a data set of pairs is built over.

@@ -29,6 +29,7 @@ mod help;
 mod identity;
 #[cfg(feature = "onnx")]
 mod inputs;
+mod listed;
 #[cfg(feature = "onnx")]
 mod model;
 mod nulls;
@@ -66,6 +67,7 @@ pub use self::combined::CombinedEncoder;
 #[cfg(feature = "cli")]
 pub(crate) use self::features::thumbnail;
 pub(crate) use self::file_state::FileState;
+use self::listed::ListEncoder;
 #[cfg(feature = "cli")]
 pub(crate) use self::model::{declared_inputs, tokenizer_of};
 #[cfg(feature = "onnx")]
@@ -294,7 +296,15 @@ pub(crate) fn open_of(config: &EncodeConfig, pairs: &PairsConfig, schema: &Schem
     let Some(columns) = pairs.columns() else { return open_views(config, schema, &models) };
     let [anchor, positive] = columns.map(|column| {
         let config = EncodeConfig { column: Some(column.clone()), ..config.clone() };
-        open_views(&config, schema, &models)
+        let is_positive = Some(column) == pairs.positive.as_ref();
+        // Vectors are lists themselves.
+        let items = if config.kind() == FeatureKind::Vector { None } else { listed::items_of(schema, column) };
+        match items.filter(|_| is_positive) {
+            Some(items) => {
+                Ok(Arc::new(ListEncoder::new(open_views(&config, &items, &models)?, column)) as Arc<dyn Encoder>)
+            }
+            None => open_views(&config, schema, &models),
+        }
     });
     Ok(Arc::new(PairEncoder::new(anchor?, positive?, pairs.graph_over)?))
 }

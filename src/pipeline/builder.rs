@@ -41,12 +41,19 @@ use crate::stream::MiniBatchStream;
 /// ```
 pub struct PipelineBuilder {
     pub(crate) config: PipelineConfig,
-    pub(super) source: Option<Box<dyn Source>>,
+    pub(super) source: Option<GivenRows>,
     pub(super) encoder: Option<Arc<dyn Encoder>>,
     pub(super) state: Option<State>,
     pub(super) progress: ProgressSink,
     /// Whether mini-batches have the shares of all ranks.
     pub(super) is_for_all_ranks: bool,
+}
+
+/// Rows that are given in code.
+pub(super) enum GivenRows {
+    One(Box<dyn Source>),
+    /// Of several sources, by name.
+    Several(Vec<(String, Box<dyn Source>)>),
 }
 
 impl PipelineBuilder {
@@ -64,7 +71,16 @@ impl PipelineBuilder {
     /// Sets the source of the rows; replaces `source.uri`.
     #[must_use]
     pub fn source(mut self, source: impl Source) -> Self {
-        self.source = Some(Box::new(source));
+        self.source = Some(GivenRows::One(Box::new(source)));
+        self
+    }
+
+    /// Sets several sources of the rows, each with its name; replaces the uris of `[[sources]]`. What is set there for
+    /// a source of that name holds for it.
+    #[must_use]
+    pub fn sources<N: Into<String>, S: Source>(mut self, sources: impl IntoIterator<Item = (N, S)>) -> Self {
+        let sources = sources.into_iter().map(|(name, source)| (name.into(), Box::new(source) as Box<dyn Source>));
+        self.source = Some(GivenRows::Several(sources.collect()));
         self
     }
 

@@ -2,14 +2,14 @@
 
 use arrow::datatypes::{DataType, Schema};
 
-use crate::config::{PipelineConfig, WalkConfig};
+use crate::config::{PipelineConfig, Several, WalkConfig};
 use crate::encode::Encoder;
 use crate::error::{Error, Fault, Faults, Result, TooFewError};
 use crate::refresh::{GuardRules, MiniBatchRules, Snapshot, SourceWeights, StrataRule};
 use crate::sample::SampleId;
 use crate::source::Source;
 use crate::store::{ColumnPath, Key};
-use crate::stream::{MASK_COLUMN, RowColumns, negative_column};
+use crate::stream::{MASK_COLUMN, OneOf, RowColumns, negative_column};
 
 /// Checks settings that are made in code as those of a file are checked, for a run of so many processes.
 pub(super) fn check_settings(config: &PipelineConfig, has_source: bool, ranks: usize) -> Result<(), Faults> {
@@ -26,7 +26,12 @@ pub(super) fn check_settings(config: &PipelineConfig, has_source: bool, ranks: u
 }
 
 /// The columns that mini-batches carry: `payload`, the one that explicit negatives are taken from, and the mask.
-pub(super) fn row_columns(config: &PipelineConfig, payload: Vec<String>, encoder: &dyn Encoder) -> Result<RowColumns> {
+pub(super) fn row_columns(
+    config: &PipelineConfig,
+    payload: Vec<String>,
+    encoder: &dyn Encoder,
+    schema: &Schema,
+) -> Result<RowColumns> {
     let count = config.walk.negatives;
     let positive = config.pairs.positive.as_ref().or(encoder.columns().first());
     let negative = positive.filter(|_| count > 0).cloned();
@@ -41,7 +46,27 @@ pub(super) fn row_columns(config: &PipelineConfig, payload: Vec<String>, encoder
         let message = format!("adds a column `{MASK_COLUMN}`, which the rows have; leave it out of source.columns");
         return Err(Error::setting("mask", message));
     }
-    Ok(RowColumns { payload, negative, mask })
+    Ok(RowColumns { payload, negative, one_of: one_of(config, schema)?, mask })
+}
+
+/// The column of several positives, of which mini-batches carry one.
+fn one_of(config: &PipelineConfig, schema: &Schema) -> Result<Option<OneOf>> {
+    let PipelineConfig { pairs, seed, .. } = config;
+    let Some(column) = &pairs.positive else { return Ok(None) };
+    let is_list = |data_type: &DataType| {
+        let is_list = matches!(data_type, DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..));
+        // A list of numbers is a vector, and one positive.
+        is_list && Key::are_alike(data_type, &DataType::Utf8)
+    };
+    let are_several = schema.field_with_name(column).is_ok_and(|field| is_list(field.data_type()));
+    match pairs.several {
+        Several::One => Ok(are_several.then(|| OneOf { column: column.clone(), seed: *seed })),
+        Several::All if are_several => Ok(None),
+        Several::All => {
+            let message = format!("is `all`, but `{column}` has one positive in each row; leave it out");
+            Err(Error::setting("pairs.several", message))
+        }
+    }
 }
 
 /// What decides which samples share a mini-batch. What `[mask]` marks, guards do not keep apart.

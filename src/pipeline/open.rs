@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 
+use super::builder::GivenRows;
 use super::checks::{check_sample_count, check_settings, mini_batch_rules, row_columns};
 use crate::compute::ComputePool;
-use crate::config::{FeatureKind, PipelineConfig};
+use crate::config::{FeatureKind, NamedSource, PipelineConfig};
 #[cfg(feature = "onnx")]
 use crate::device::choose as choose_device;
 use crate::encode::Encoder;
 use crate::error::{ColumnError, Error, Result};
 use crate::graph::Backend;
 use crate::refresh::{MiniBatchRules, ModelWatch};
-use crate::source::{self, Source, column_indices};
+use crate::source::{self, MixtureSource, Source, column_indices};
 use crate::store::decoded_schema;
 use crate::stream::RowColumns;
 
@@ -36,12 +37,13 @@ pub(super) struct Opened {
 /// Opens the source and the encoder, unless they are given, and refuses columns that do not fit.
 pub(super) async fn open(
     config: &PipelineConfig,
-    source: Option<Box<dyn Source>>,
+    source: Option<GivenRows>,
     encoder: Option<Arc<dyn Encoder>>,
     pool: &ComputePool,
 ) -> Result<Opened> {
     let source = match source {
-        Some(source) => source,
+        Some(GivenRows::One(source)) => source,
+        Some(GivenRows::Several(sources)) => Box::new(mixture(config, sources)?),
         None => source::unfiltered(&config.source, &config.sources).await?,
     };
     let source = source::filtered(source, config.source.filter.as_deref())?;
@@ -73,10 +75,25 @@ pub(super) async fn open(
     column_indices(source.uri(), &schema, &stored_columns)?;
     encoder.accepts(source.uri(), &schema)?;
     let mini_batch_rules = mini_batch_rules(config, encoder.as_ref(), &schema);
-    let row_columns = row_columns(config, payload, encoder.as_ref())?;
+    let row_columns = row_columns(config, payload, encoder.as_ref(), &schema)?;
     let is_vector = !is_own && config.encode.kind() == FeatureKind::Vector && config.encode.views.is_empty();
     let reads_vectors = is_vector.then(|| format!("{:?} {:?}", config.encode, config.pairs));
     Ok(Opened { source, encoder, model_watch, stored_columns, row_columns, mini_batch_rules, reads_vectors })
+}
+
+/// Joins sources that are given by name, with what the settings say about them.
+fn mixture(config: &PipelineConfig, sources: Vec<(String, Box<dyn Source>)>) -> Result<MixtureSource> {
+    if let Some(missing) = config.sources.iter().find(|of| sources.iter().all(|(name, _)| *name != of.name)) {
+        let message = format!("name `{}`, of which no rows are given; give some, or take it out", missing.name);
+        return Err(Error::setting("sources", message));
+    }
+    let with_settings = |(name, source): (String, Box<dyn Source>)| {
+        let settings = config.sources.iter().find(|settings| settings.name == name).cloned();
+        let settings = settings.unwrap_or(NamedSource { name, ..NamedSource::default() });
+        let source = source::filtered(source, settings.filter.as_deref())?;
+        Ok((settings, source))
+    };
+    MixtureSource::new(sources.into_iter().map(with_settings).collect::<Result<_>>()?)
 }
 
 /// Opens the source alone, with the columns that a run keeps of it.

@@ -44,6 +44,7 @@ pub struct Observer {
     counts: WalkCounts,
     warm_up: u64,
     graph_versions: BTreeMap<GraphVersion, u64>,
+    sources: BTreeMap<String, u64>,
 }
 
 impl Observer {
@@ -63,6 +64,7 @@ impl Observer {
             counts: WalkCounts::default(),
             warm_up: 0,
             graph_versions: BTreeMap::new(),
+            sources: BTreeMap::new(),
         }
     }
 
@@ -83,6 +85,9 @@ impl Observer {
         self.warm_up += u64::from(mini_batch.is_warm_up);
         if let Some(version) = mini_batch.graph_version {
             *self.graph_versions.entry(version).or_default() += 1;
+        }
+        for (name, count) in mini_batch.sources() {
+            *self.sources.entry(name.to_owned()).or_default() += count as u64;
         }
         Ok(())
     }
@@ -106,6 +111,7 @@ impl Observer {
             warm_up: self.warm_up,
             staleness: self.staleness,
             graph_versions: self.graph_versions.clone(),
+            sources: self.sources.clone(),
         }
     }
 

@@ -62,6 +62,8 @@ pub struct Summary {
     pub staleness: u64,
     /// The number of mini-batches drawn from each graph.
     pub graph_versions: BTreeMap<GraphVersion, u64>,
+    /// The number of samples of each source, if rows have a column `source`.
+    pub sources: BTreeMap<String, u64>,
 }
 
 impl fmt::Display for Summary {
@@ -127,6 +129,12 @@ impl Summary {
             writeln!(f, "{:<12} {graphs} mini-batches", "graphs")?;
             writeln!(f, "{:<12} at most {} steps", "staleness", self.staleness)?;
         }
+        if !self.sources.is_empty() {
+            let most = self.sources.iter().take(MAX_SOURCES).map(|(name, count)| format!("{count} of {name}"));
+            let more = self.sources.len().saturating_sub(MAX_SOURCES);
+            let more = (more > 0).then(|| format!("and those of {more} more"));
+            writeln!(f, "{:<12} {}", "sources", most.chain(more).collect::<Vec<_>>().join(", "))?;
+        }
         if self.skipped > 0 {
             writeln!(f, "{:<12} {} samples that cannot be encoded", "skipped", self.skipped)?;
             for reason in &self.skip_reasons {
@@ -181,6 +189,9 @@ fn ratio(walked: f64, uniform: f64) -> String {
 /// The number of bars in a sparkline.
 const SPARKLINE_WIDTH: usize = 60;
 
+/// The most sources that are named.
+const MAX_SOURCES: usize = 12;
+
 const LEAST_RATIO_BASE: f64 = 1e-3;
 
 #[cfg(test)]
@@ -201,6 +212,7 @@ mod tests {
             warm_up: 0,
             staleness: 0,
             graph_versions: BTreeMap::new(),
+            sources: BTreeMap::new(),
         };
         summary.to_string()
     }

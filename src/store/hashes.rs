@@ -19,8 +19,8 @@ pub enum Key {
     Content(Vec<ColumnPath>),
     /// The value of a column, or any item of a list column.
     Value(String),
-    /// The value of any of these columns, such as the two columns of a pair. They have types that are
-    /// [alike](Self::are_alike).
+    /// The value of any of these columns, such as the two columns of a pair, or any item of a list of texts. They have
+    /// types that are [alike](Self::are_alike).
     Either(Vec<ColumnPath>),
 }
 
@@ -40,22 +40,50 @@ impl<S: Into<String>> From<S> for ColumnPath {
 }
 
 impl Key {
-    /// Whether values of two types can be equal: both are texts or bytes, or they are one type.
+    /// Whether values of two types can be equal: both are texts or bytes, or lists of these, or they are one type.
     #[must_use]
     pub fn are_alike(a: &DataType, b: &DataType) -> bool {
-        let bytes = |data_type: &DataType| {
-            data_type.is_string() || data_type.is_binary() && !matches!(data_type, DataType::FixedSizeBinary(_))
+        let text_of = |data_type| match item_type(data_type) {
+            Some(item) if is_text(item) => item,
+            _ => data_type,
         };
-        a == b || bytes(a) && bytes(b)
+        let (a, b) = (text_of(a), text_of(b));
+        a == b || is_text(a) && is_text(b)
     }
+}
 
-    /// Returns the columns of each value of a sample, and whether the items of a list are values.
-    fn values(&self) -> Vec<(Vec<ColumnPath>, bool)> {
+/// Whether values are texts or bytes, in any layout.
+fn is_text(data_type: &DataType) -> bool {
+    data_type.is_string() || data_type.is_binary() && !matches!(data_type, DataType::FixedSizeBinary(_))
+}
+
+impl Key {
+    /// Returns the columns of each value of a sample, and which lists have items that are values.
+    fn values(&self) -> Vec<(Vec<ColumnPath>, Items)> {
         match self {
             Self::Content(columns) if columns.is_empty() => Vec::new(),
-            Self::Content(columns) => vec![(columns.clone(), false)],
-            Self::Value(column) => vec![(vec![column.into()], true)],
-            Self::Either(columns) => columns.iter().map(|column| (vec![column.clone()], false)).collect(),
+            Self::Content(columns) => vec![(columns.clone(), Items::OfNone)],
+            Self::Value(column) => vec![(vec![column.into()], Items::OfAll)],
+            Self::Either(columns) => columns.iter().map(|column| (vec![column.clone()], Items::OfTexts)).collect(),
+        }
+    }
+}
+
+/// Which lists have items that are values, and are no values themselves.
+#[derive(Clone, Copy, Debug)]
+enum Items {
+    OfNone,
+    /// Lists of texts or bytes: lists of numbers are vectors.
+    OfTexts,
+    OfAll,
+}
+
+impl Items {
+    fn are_values(self, data_type: &DataType) -> bool {
+        match (self, item_type(data_type)) {
+            (Self::OfNone, _) | (_, None) => false,
+            (Self::OfTexts, Some(item)) => is_text(item),
+            (Self::OfAll, Some(_)) => true,
         }
     }
 }
@@ -74,8 +102,8 @@ impl Store {
     pub(crate) fn hashes(&self, key: &Key) -> Result<KeyHashes> {
         let mut all = Vec::new();
         let mut most_together = (self.len(), 0);
-        for (index, (columns, by_item)) in key.values().into_iter().enumerate() {
-            let (mut found, nulls) = hashes(self, &columns, by_item)?;
+        for (index, (columns, items)) in key.values().into_iter().enumerate() {
+            let (mut found, nulls) = hashes(self, &columns, items)?;
             found.sort_unstable();
             found.dedup();
             if let Some(nulls) = nulls {
@@ -99,12 +127,12 @@ type Hashes = (Vec<(u64, SampleId)>, Option<usize>);
 /// Hashes the values of some columns together, or the items of a list, each with its sample.
 ///
 /// Also returns how many samples have no value, unless items are hashed.
-fn hashes(store: &Store, columns: &[ColumnPath], by_item: bool) -> Result<Hashes> {
+fn hashes(store: &Store, columns: &[ColumnPath], items: Items) -> Result<Hashes> {
     let names: Vec<_> = columns.iter().map(|path| path.column.clone()).collect();
     let store = store.select(&names)?;
     let empty = RecordBatch::new_empty(store.schema());
     let types: Vec<_> = values(&empty, columns)?.0.iter().map(|values| values.data_type().clone()).collect();
-    let listed = by_item && is_list(&types[0]);
+    let listed = items.are_values(&types[0]);
     let refused = |_| ColumnError::Type {
         column: names.join("`, `"),
         found: types.iter().map(DataType::to_string).collect::<Vec<_>>().join(", "),
@@ -184,8 +212,12 @@ fn equatable(values: ArrayRef) -> ArrayRef {
     }
 }
 
-fn is_list(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..))
+/// The type of the items of a list; `None` for other types.
+fn item_type(data_type: &DataType) -> Option<&DataType> {
+    match data_type {
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => Some(item.data_type()),
+        _ => None,
+    }
 }
 
 /// Returns the type of the lists with 64-bit offsets.

@@ -1,11 +1,13 @@
 //! What the stream delivers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Float32Array, ListArray, RecordBatch, UInt32Array, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema};
 
 use super::rows::MASK_ROLE;
+use crate::config::SOURCE_COLUMN;
 use crate::error::{Error, Result};
 use crate::sample::{GraphVersion, ModelVersion, SampleId};
 use crate::walk::WalkCounts;
@@ -83,6 +85,18 @@ impl MiniBatch {
         let (schema, last) = (self.rows.schema_ref(), self.rows.num_columns().checked_sub(1)?);
         let is_mask = schema.field(last).metadata().contains_key(MASK_ROLE);
         self.rows.column(last).as_list_opt().filter(|_| is_mask)
+    }
+
+    /// How many of `ids` are of each of [`[[sources]]`](crate::config::NamedSource), by the column `source` of the rows;
+    /// empty if they have none.
+    #[must_use]
+    pub fn sources(&self) -> BTreeMap<&str, usize> {
+        let mut counts = BTreeMap::new();
+        let names = self.rows.column_by_name(SOURCE_COLUMN).and_then(|column| column.as_string_opt::<i32>());
+        for name in names.into_iter().flatten().flatten() {
+            *counts.entry(name).or_default() += 1;
+        }
+        counts
     }
 
     /// Everything except the counts and the negatives' ids as one record batch.

@@ -10,6 +10,7 @@ mod course;
 mod graph_changes;
 mod mini_batch;
 mod mini_batches;
+mod one_of;
 mod producer;
 mod rows;
 mod sampling;
@@ -22,5 +23,6 @@ pub use self::mini_batches::MiniBatchStream;
 pub(crate) use self::mini_batches::StreamParts;
 #[cfg(feature = "metrics")]
 pub(crate) use self::mini_batches::WatchedCourse;
+pub(crate) use self::one_of::OneOf;
 pub(crate) use self::producer::{Producer, ProducerSettings};
 pub(crate) use self::rows::{MASK_COLUMN, RowColumns, negative_column};

@@ -237,7 +237,7 @@ impl Producer {
             .mask()
             .map(|mask| mask.marks(from_place..to_place, &draw.ids[..shared], &draw.negatives[..shared * count]));
         Ok(MiniBatch {
-            rows: self.rows.gather(&ids, &negatives, marks)?,
+            rows: self.rows.gather(&ids, &negatives, marks, self.epoch)?,
             negatives,
             epoch: self.epoch,
             step: self.step,

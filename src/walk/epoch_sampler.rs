@@ -65,6 +65,8 @@ pub struct EpochSampler {
     /// All samples; with the paper's coverage, mini-batches are drawn from these.
     all: Option<Remaining>,
     reverse: Option<ReverseEdges>,
+    /// How many mini-batches must have been drawn before reverse edges are made, since a stratum began anew.
+    reverse_from: u64,
     partitioning: Partitioning,
     must_draw: Option<MustDraw>,
     /// The random share that feedback has chosen, instead of that of the settings.
@@ -143,6 +145,7 @@ impl EpochSampler {
             remaining,
             all: (config.coverage == Coverage::Paper).then(|| Remaining::all(samples)),
             reverse: None,
+            reverse_from: 0,
             partitioning: Partitioning::default(),
             must_draw: None,
             random_share: None,
@@ -158,7 +161,7 @@ impl EpochSampler {
     ///
     /// The order in which samples were drawn before no longer matters. Takes O(N).
     pub fn forget_order(&mut self) -> Left {
-        self.reverse = None;
+        (self.reverse, self.reverse_from) = (None, 0);
         self.partitioning = self.partitioning.without_blocks();
         if let Some((_, shares)) = &mut self.strata {
             shares.forget_order();
@@ -354,6 +357,9 @@ impl EpochSampler {
                 if (share.places as u64) > self.remaining.pools()?.left()[stratum] {
                     let is_in = |id: SampleId| id.index() < samples && !embeddings.is_some_and(|e| e.is_skipped(id));
                     share.first = self.remaining.refill(stratum, is_in);
+                    // Its samples have no reverse edges any more. To make them costs as much as many mini-batches.
+                    let pause = (samples / FORWARD_ONLY_AFTER_REFILL_DIVISOR).div_ceil(self.config.batch_size);
+                    (self.reverse, self.reverse_from) = (None, drawn + pause.max(1) as u64);
                 }
             }
         }
@@ -411,6 +417,7 @@ impl EpochSampler {
     /// Makes reverse edges, except early in an epoch, and keeps them up to date, so that walks find what remains.
     fn update_reverse_edges(&mut self, graph: &ProximityGraph, skip: usize) {
         let late = self.remaining.len() < self.samples - self.samples / FORWARD_ONLY_DIVISOR;
+        let late = late && self.drawn >= self.reverse_from;
         let walks = self.config.coverage == Coverage::Exact;
         match &mut self.reverse {
             Some(reverse) if reverse.are_of(graph) => reverse.keep_remaining(&self.remaining),
@@ -491,6 +498,9 @@ fn generator(seed: u64, epoch: u64, mini_batch: u64) -> ChaCha8Rng {
 
 /// Walks follow no reverse edges in the first 1 / 64 of an epoch.
 const FORWARD_ONLY_DIVISOR: usize = 64;
+
+/// Nor in so large a part of the samples after a stratum has begun anew.
+const FORWARD_ONLY_AFTER_REFILL_DIVISOR: usize = 16;
 
 /// How often a mini-batch is tried if guards let in too few, before the epoch ends.
 const MAX_ATTEMPTS_PER_BATCH: usize = 8;

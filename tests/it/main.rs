@@ -58,6 +58,7 @@ mod resume;
 mod run;
 mod run_output;
 mod samplers;
+mod several;
 mod shards;
 mod shared_values;
 mod sources;

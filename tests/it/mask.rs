@@ -57,7 +57,12 @@ fn pipeline(mask: &MaskConfig, rank: usize, world_size: usize) -> PipelineBuilde
     Pipeline::builder()
         .source(MemorySource::new(vec![rows()]).unwrap())
         .encoder(PairEncoder::new(side("question"), side("answer"), over).unwrap())
-        .pairs(PairsConfig { anchor: Some("question".into()), positive: Some("answer".into()), graph_over: over })
+        .pairs(PairsConfig {
+            anchor: Some("question".into()),
+            positive: Some("answer".into()),
+            graph_over: over,
+            ..PairsConfig::default()
+        })
         .graph(graph_config(60, 12))
         .walk(WalkConfig { negatives: NEGATIVES, ..walk_config(BATCH) })
         .mask(mask.clone())

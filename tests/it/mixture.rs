@@ -294,7 +294,7 @@ async fn a_run_is_resumed_at_every_step() {
     for (stop, same) in [(Stop::First, None), (Stop::All, None), (Stop::All, Some("source"))] {
         let name = format!("{stop:?} {same:?}");
         let whole = take(&mut change(stop, same, &name).start().await.unwrap(), usize::MAX).await;
-        assert!(whole.len() > 25 && whole.last().unwrap().0 == 1, "{name}: {}", whole.len());
+        assert!(whole.len() > 20 && whole.last().unwrap().0 == 1, "{name}: {}", whole.len());
         for step in (0..whole.len()).step_by(3) {
             let name = format!("{name} {step}");
             let mut stream = change(stop, same, &name).start().await.unwrap();
@@ -315,7 +315,7 @@ async fn a_run_is_resumed_at_every_step() {
     let other = builder(weighted(dir.path(), [1.0; 3]), MixtureConfig::default())
         .checkpoint(CheckpointConfig { dir: Some(dir.path().join("other")), ..CheckpointConfig::default() })
         .walk(WalkConfig { warm_up: Some(WarmUp::Steps(3)), negatives: 1, ..walk_config(BATCH_SIZE) });
-    assert_says(&other.resume(state).start().await.unwrap_err(), &["sources.weight"]);
+    assert_says(&other.resume(state).start().await.unwrap_err().to_string(), &["sources.weight"]);
 }
 
 #[tokio::test]
@@ -324,7 +324,7 @@ async fn what_cannot_be_mixed_says_so() {
     write_all(dir.path());
     let refused = async |sources: Vec<NamedSource>, mixture: MixtureConfig, walk: WalkConfig, part: &str| {
         let error = builder(sources, mixture).walk(walk).start().await.unwrap_err();
-        assert_says(&error, &[part]);
+        assert_says(&error.to_string(), &[part]);
     };
     let plain = || ["few", "many"].map(|name| named(name, dir.path())).to_vec();
     let walk = || walk_config(BATCH_SIZE);

@@ -83,7 +83,12 @@ async fn vectors_and_similarities_of_pairs() {
 }
 
 fn pipeline(over: GraphOver) -> PipelineBuilder {
-    let pairs = PairsConfig { anchor: Some("question".into()), positive: Some("answer".into()), graph_over: over };
+    let pairs = PairsConfig {
+        anchor: Some("question".into()),
+        positive: Some("answer".into()),
+        graph_over: over,
+        ..PairsConfig::default()
+    };
     Pipeline::builder()
         .source(MemorySource::new(vec![batch()]).unwrap())
         .encoder(encoder(over))

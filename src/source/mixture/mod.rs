@@ -52,9 +52,10 @@ pub struct MixtureSource {
 }
 
 /// One of the sources.
+#[derive(Clone)]
 struct Member {
     name: String,
-    source: Box<dyn Source>,
+    source: Arc<dyn Source>,
 }
 
 impl MixtureSource {
@@ -68,7 +69,7 @@ impl MixtureSource {
     pub fn new(sources: Vec<(NamedSource, Box<dyn Source>)>) -> Result<Self> {
         let member = |(settings, source): (NamedSource, Box<dyn Source>)| {
             let name = settings.name.clone();
-            Ok(Member { name, source: Box::new(MappedSource::new(&settings, source)?) })
+            Ok(Member { name, source: Arc::new(MappedSource::new(&settings, source)?) })
         };
         let members: Vec<Member> = sources.into_iter().map(member).collect::<Result<_>>()?;
         let Some(first) = members.first() else {
@@ -179,7 +180,7 @@ impl Source for MixtureSource {
                     (of == name).then(|| Shard { uri: uri.to_owned(), version: version.to_owned() })
                 };
                 if let Some(source) = source.added(known.iter().filter_map(own).collect()).await? {
-                    members.push(Member { name: name.clone(), source });
+                    members.push(Member { name: name.clone(), source: source.into() });
                 }
             }
             let (uri, schema, settings) = (self.uri.clone(), self.schema.clone(), self.settings.clone());
@@ -201,14 +202,17 @@ impl Source for MixtureSource {
         let declared = Arc::new(self.schema.project(&indices).map_err(failed)?);
         let delivered =
             Arc::new(self.schema.project(&column_indices(&self.uri, &self.schema, columns)?).map_err(failed)?);
-        let mut streams = Vec::new();
-        for Member { name, source } in &self.members {
+        let mut parts = Vec::new();
+        for Member { name, source } in self.members.clone() {
             let adapter = Adapter::new(source.uri(), declared.clone(), &source.schema())?;
-            let naming = Naming { name: name.clone(), delivered: delivered.clone() };
-            let read = source.read(&own)?;
-            streams.push(read.map(move |batch| naming.with_name(&adapter.adapt(&batch?)?)));
+            parts.push((source, adapter, Naming { name, delivered: delivered.clone() }));
         }
-        Ok(stream::iter(streams).flatten().boxed())
+        // One after the other: a source may read ahead as soon as it is asked to read.
+        let read = move |(source, adapter, naming): (Arc<dyn Source>, Adapter, Naming)| match source.read(&own) {
+            Ok(batches) => batches.map(move |batch| naming.with_name(&adapter.adapt(&batch?)?)).boxed(),
+            Err(error) => stream::iter([Err(error)]).boxed(),
+        };
+        Ok(stream::iter(parts).map(read).flatten().boxed())
     }
 }
 
