@@ -15,7 +15,7 @@ use super::plan::{Ground, Plan};
 use super::remaining::Remaining;
 use super::reverse::ReverseEdges;
 use super::skipped::SkippedSamples;
-use super::strata::{Share, Shares, Strata, Whose};
+use super::strata::{Moment, Share, Shares, Strata, Whose};
 use crate::config::{Coverage, SamplerKind, WalkConfig};
 use crate::embeddings::EmbeddingTable;
 use crate::graph::ProximityGraph;
@@ -128,8 +128,9 @@ impl EpochSampler {
         let Some(strata) = strata else { return self };
         assert!(strata.samples() >= self.samples, "every sample has a stratum");
         self.remaining.divide(strata);
-        let shares = Shares::new(strata, &self.config, self.samples, self.epoch, self.step(), self.drawn);
-        Self { strata: Some((strata.clone(), shares.of_at_least(strata, self.samples, least))), ..self }
+        let at = Moment { epoch: self.epoch, step: self.step(), drawn: self.drawn };
+        let shares = Shares::new(strata, &self.config, self.samples, at, least);
+        Self { strata: Some((strata.clone(), shares)), ..self }
     }
 
     fn over(remaining: Remaining, samples: usize, config: &WalkConfig, seed: u64, epoch: u64) -> Self {

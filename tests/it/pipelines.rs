@@ -123,6 +123,50 @@ async fn pairs() {
     }
 }
 
+/// A part of each source, so that it takes seconds: each comes with its prefix and its share of every mini-batch.
+#[tokio::test(flavor = "multi_thread")]
+async fn mixture() {
+    let mut config = config("mixture.toml", &["walk.batch_size=32", "stream.epochs=2"]);
+    for (source, filter) in
+        config.sources.iter_mut().zip(["label = 'noun.animal'", "label = 'verb.motion'", "book <= 'Exodus'"])
+    {
+        source.filter = Some(filter.into());
+    }
+    let (stream, mini_batches) = run(&config).await;
+    // A heavier last source makes the second epoch longer: its rows are not the first to be used up.
+    let of_epoch = |epoch| mini_batches.iter().filter(|mini_batch| mini_batch.epoch == epoch).count() as u64;
+    assert_eq!(of_epoch(1), stream.mini_batches_per_epoch());
+    assert!(of_epoch(0) > 100 && of_epoch(0) < of_epoch(1), "{} and {}", of_epoch(0), of_epoch(1));
+    let mut owed = [0.0; 3];
+    for mini_batch in &mini_batches {
+        let weights = config.sources.iter().map(|source| source.weight.unwrap().at(mini_batch.step, mini_batch.epoch));
+        let weights: Vec<_> = weights.collect();
+        let counts = mini_batch.sources();
+        if mini_batch.step == of_epoch(0) {
+            owed = [0.0; 3];
+        }
+        for (place, source) in config.sources.iter().enumerate() {
+            let count = counts.get(source.name.as_str()).copied().unwrap_or(0);
+            owed[place] += 32.0 * weights[place] / weights.iter().sum::<f64>() - count as f64;
+            assert!(owed[place].abs() < 1.0 + 1e-6, "{} at step {}", source.name, mini_batch.step);
+        }
+        let anchors = mini_batch.rows["anchor"].as_string::<i64>();
+        let sources = mini_batch.rows["source"].as_string::<i32>();
+        for (anchor, source) in anchors.iter().zip(sources) {
+            let source = source.unwrap();
+            let prefix = match source {
+                "nouns" => "define the noun: ",
+                "verbs" => "define the verb: ",
+                _ => "in other words: ",
+            };
+            assert!(anchor.unwrap().starts_with(prefix), "{anchor:?} of {source}");
+        }
+    }
+    let snapshot = stream.snapshot().unwrap();
+    let similarity = |m: &MiniBatch| snapshot.embeddings.mean_similarity(&m.ids);
+    println!("in-batch similarity {}", mini_batches.iter().map(similarity).sum::<f32>() / mini_batches.len() as f32);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn precomputed() {
     let config = config("precomputed.toml", &[]);

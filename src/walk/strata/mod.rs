@@ -9,7 +9,7 @@ mod quotas;
 mod shares;
 
 pub(super) use self::pools::Pools;
-pub(super) use self::shares::{Share, Shares, Whose};
+pub(super) use self::shares::{Moment, Share, Shares, Whose};
 use super::lists::Lists;
 use crate::config::{Schedule, Stop};
 use crate::error::{ColumnError, Error, Result};

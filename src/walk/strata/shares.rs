@@ -1,5 +1,6 @@
 use rand::Rng;
 
+use super::super::draw::mini_batches_per_epoch;
 use super::super::weights::Weights;
 use super::Strata;
 use super::quotas::Quotas;
@@ -42,6 +43,16 @@ pub(in crate::walk) struct Shares {
     most: u64,
 }
 
+/// Where an epoch stands.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::walk) struct Moment {
+    pub epoch: u64,
+    /// The step of the run that the next mini-batch belongs to.
+    pub step: u64,
+    /// How many mini-batches were drawn.
+    pub drawn: u64,
+}
+
 #[derive(Clone, Debug)]
 enum Rule {
     /// As weights say.
@@ -58,37 +69,28 @@ enum Rule {
 }
 
 impl Shares {
-    /// For an epoch over the first `samples`, of which `drawn` mini-batches were drawn, the next one at `step`.
-    pub fn new(strata: &Strata, config: &WalkConfig, samples: usize, epoch: u64, step: u64, drawn: u64) -> Self {
+    /// For an epoch over the first `samples`, of which `drawn` mini-batches were drawn, the next one at `step`. They
+    /// have `least` samples at least, or two.
+    pub fn new(strata: &Strata, config: &WalkConfig, samples: usize, at: Moment, least: usize) -> Self {
+        let Moment { epoch, step, drawn } = at;
         let batch_size = config.batch_size.min(samples);
         let mostly = (config.same_share * batch_size as f64).round().max(1.0) as usize;
-        let is_single = config.same.is_some();
-        let mut shares = Self {
-            rule: Rule::Mostly(mostly),
-            batch_size,
-            drop_last: config.drop_last,
-            least: 2,
-            most: super::super::mini_batches_per_epoch(samples, config),
+        let quotas = Quotas::new(strata, samples, batch_size, config.same.is_some(), epoch);
+        let rule = match quotas {
+            Some(quotas) => Rule::Weighted(quotas),
+            None if mostly < batch_size => Rule::Mostly(mostly),
+            None => Rule::Single { weights: None, last: 0 },
         };
-        if let Some(mut quotas) = Quotas::new(strata, samples, batch_size, is_single, epoch) {
-            let began = step - drawn;
-            shares.most = quotas.length(began, quotas.sizes());
-            (began..step).for_each(|step| drop(quotas.next(step)));
-            shares.rule = Rule::Weighted(quotas);
-        } else if mostly >= batch_size {
-            shares.rule = Rule::Single { weights: None, last: 0 };
-            shares.most = strata.sizes(samples).iter().map(|&size| shares.of_one(size)).sum();
+        let mut shares = Self { rule, batch_size, drop_last: config.drop_last, least: least.max(2), most: 0 };
+        shares.most = match &shares.rule {
+            Rule::Weighted(quotas) => quotas.length(step - drawn, quotas.sizes()),
+            Rule::Single { .. } => strata.sizes(samples).iter().map(|&size| shares.of_one(size)).sum(),
+            Rule::Mostly(_) => mini_batches_per_epoch(samples, config),
+        };
+        if let Rule::Weighted(quotas) = &mut shares.rule {
+            (step - drawn..step).for_each(|step| drop(quotas.next(step)));
         }
         shares
-    }
-
-    /// The same for mini-batches of so many samples at least.
-    pub fn of_at_least(mut self, strata: &Strata, samples: usize, least: usize) -> Self {
-        self.least = least.max(2);
-        if let Rule::Single { .. } = self.rule {
-            self.most = strata.sizes(samples).iter().map(|&size| self.of_one(size)).sum();
-        }
-        self
     }
 
     /// How many mini-batches so many samples of one stratum make.
