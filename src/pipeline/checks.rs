@@ -5,7 +5,7 @@ use arrow::datatypes::{DataType, Schema};
 use crate::config::{PipelineConfig, Several, WalkConfig};
 use crate::encode::Encoder;
 use crate::error::{Error, Fault, Faults, Result, TooFewError};
-use crate::refresh::{GuardRules, MiniBatchRules, Snapshot, SourceWeights, StrataRule};
+use crate::refresh::{GuardRules, RowRules, Snapshot, SourceWeights, StrataRule};
 use crate::sample::SampleId;
 use crate::source::Source;
 use crate::store::{ColumnPath, Key};
@@ -70,7 +70,7 @@ fn one_of(config: &PipelineConfig, schema: &Schema) -> Result<Option<OneOf>> {
 }
 
 /// What decides which samples share a mini-batch. What `[mask]` marks, guards do not keep apart.
-pub(super) fn mini_batch_rules(config: &PipelineConfig, encoder: &dyn Encoder, schema: &Schema) -> MiniBatchRules {
+pub(super) fn row_rules(config: &PipelineConfig, encoder: &dyn Encoder, schema: &Schema) -> RowRules {
     let PipelineConfig { guards, mask, .. } = config;
     let keys = KeysOf { config, encoder, schema };
     let of_guards = GuardRules {
@@ -86,7 +86,7 @@ pub(super) fn mini_batch_rules(config: &PipelineConfig, encoder: &dyn Encoder, s
         batch_size: config.walk.batch_size,
         is_single: config.walk.same.is_some(),
     });
-    MiniBatchRules { guards: of_guards, mask: mask.is_on().then(of_mask), strata }
+    RowRules { guards: of_guards, mask: mask.is_on().then(of_mask), strata }
 }
 
 /// What gives sources their weights, if they have some.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 
 use super::builder::GivenRows;
-use super::checks::{check_sample_count, check_settings, mini_batch_rules, row_columns};
+use super::checks::{check_sample_count, check_settings, row_columns, row_rules};
 use crate::compute::ComputePool;
 use crate::config::{FeatureKind, NamedSource, PipelineConfig};
 #[cfg(feature = "onnx")]
@@ -13,7 +13,7 @@ use crate::device::choose as choose_device;
 use crate::encode::Encoder;
 use crate::error::{ColumnError, Error, Result};
 use crate::graph::Backend;
-use crate::refresh::{MiniBatchRules, ModelWatch};
+use crate::refresh::{ModelWatch, RowRules};
 use crate::source::{self, MixtureSource, Source, column_indices};
 use crate::store::decoded_schema;
 use crate::stream::RowColumns;
@@ -29,7 +29,7 @@ pub(super) struct Opened {
     /// The columns that mini-batches carry.
     pub row_columns: RowColumns,
     /// What decides which samples are negatives of each other.
-    pub mini_batch_rules: MiniBatchRules,
+    pub row_rules: RowRules,
     /// Names the columns of vectors that are read from rows, if no model makes any.
     pub reads_vectors: Option<String>,
 }
@@ -74,11 +74,11 @@ pub(super) async fn open(
     let stored_columns = stored_columns(config, &payload, encoder.as_ref());
     column_indices(source.uri(), &schema, &stored_columns)?;
     encoder.accepts(source.uri(), &schema)?;
-    let mini_batch_rules = mini_batch_rules(config, encoder.as_ref(), &schema);
+    let row_rules = row_rules(config, encoder.as_ref(), &schema);
     let row_columns = row_columns(config, payload, encoder.as_ref(), &schema)?;
     let is_vector = !is_own && config.encode.kind() == FeatureKind::Vector && config.encode.views.is_empty();
     let reads_vectors = is_vector.then(|| format!("{:?} {:?}", config.encode, config.pairs));
-    Ok(Opened { source, encoder, model_watch, stored_columns, row_columns, mini_batch_rules, reads_vectors })
+    Ok(Opened { source, encoder, model_watch, stored_columns, row_columns, row_rules, reads_vectors })
 }
 
 /// Joins sources that are given by name, with what the settings say about them.

@@ -72,7 +72,7 @@ impl RefreshContext {
         report: Report<'_>,
     ) -> Result<Shared<ProximityGraph>> {
         let (Some(folder), Some(table)) = (&self.shared, recipe) else { return Ok(Shared::own(build()?, None)) };
-        let strata = self.mini_batch_rules.strata.as_ref().map(|rule| &rule.column);
+        let strata = self.row_rules.strata.as_ref().map(|rule| &rule.column);
         let settings = format!("{:?} {strata:?}", self.backend.config());
         let recipe = Recipe::of(&[&"graph", &table, &old, &version, &self.seed, &settings]);
         folder.get(recipe, |_| build(), |_| Ok(()), report)

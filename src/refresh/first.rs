@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::ages::Ages;
 use super::embed::ages_after;
 use super::pushed_vectors::PushedVectors;
-use super::rules::RuleGroups;
+use super::rules::RowFacts;
 use super::shared::{Report, Shared};
 use super::snapshot::{Snapshot, SnapshotParts};
 use super::unembedded::{DrawnFrom, UnembeddedRows};
@@ -34,7 +34,7 @@ pub(crate) struct FirstEmbeddings {
     pub step: u64,
     pub(super) pushed: Arc<PushedVectors>,
     /// Which samples share a value, if that is known.
-    pub groups: Option<RuleGroups>,
+    pub groups: Option<RowFacts>,
 }
 
 impl Beginning {
@@ -52,13 +52,13 @@ impl Beginning {
         waiting: SavedPushes,
     ) -> Result<Self> {
         let recipe = context.recipe_of_saved(&saved.embeddings);
-        let snapshot = Snapshot::of_saved(saved, recipe, store, &context.mini_batch_rules)?;
+        let snapshot = Snapshot::of_saved(saved, recipe, store, &context.row_rules)?;
         Ok(Self { drawn_from: DrawnFrom::Snapshot(snapshot.into()), waiting, is_restored: true })
     }
 
     /// A run that begins, or goes on, in a warm-up that has no snapshot yet.
     pub fn unembedded(context: &RefreshContext, store: Store, waiting: SavedPushes) -> Result<Self> {
-        let rows = UnembeddedRows::new(store, &context.mini_batch_rules)?;
+        let rows = UnembeddedRows::new(store, &context.row_rules)?;
         Ok(Self { drawn_from: DrawnFrom::Rows(rows.into()), waiting, is_restored: false })
     }
 }
@@ -100,7 +100,7 @@ impl RefreshContext {
             table = self.embed_rest(before, &pushed, encoder, &store, version, report)?;
         }
         let version = GraphVersion(1);
-        let groups = groups.map_or_else(|| RuleGroups::of(&store, &self.mini_batch_rules), Ok)?;
+        let groups = groups.map_or_else(|| RowFacts::of(&store, &self.row_rules), Ok)?;
         let build = || match groups.strata() {
             Some(strata) => self.backend.build_within(strata.parts(), &table.value, self.seed, version),
             None => self.backend.build(&table.value, self.seed, version),
@@ -108,7 +108,7 @@ impl RefreshContext {
         let graph = self.shared_graph(table.origin.recipe, 0, version, build, report)?;
         let embeddings = table.map(Arc::new);
         let parts = SnapshotParts { embeddings, graph, ages, embeddings_since_graph: version, begun_at_step: step };
-        let snapshot = Snapshot::new(parts, store, &self.mini_batch_rules, groups);
+        let snapshot = Snapshot::new(parts, store, &self.row_rules, groups);
         (self.check_first)(&snapshot)?;
         if let Some(folder) = &self.checkpoint_folder {
             folder.save(&snapshot.to_saved())?;

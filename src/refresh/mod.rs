@@ -45,7 +45,7 @@ pub(crate) use self::first::{Beginning, FirstEmbeddings};
 pub use self::handle::RefreshHandle;
 pub use self::published::Published;
 pub use self::report::{RefreshCounts, RefreshSeconds, Refreshed};
-pub(crate) use self::rules::{GuardRules, MiniBatchRules, SourceWeights, StrataRule};
+pub(crate) use self::rules::{GuardRules, RowRules, SourceWeights, StrataRule};
 pub(crate) use self::shared::SharedFolder;
 pub use self::snapshot::Snapshot;
 pub(crate) use self::unembedded::DrawnFrom;

@@ -15,7 +15,7 @@ use crate::walk::{Groups, Guards, Mask, Strata, Weighting, Weights};
 
 /// What decides which samples share a mini-batch, for a run's columns.
 #[derive(Debug)]
-pub(crate) struct MiniBatchRules {
+pub(crate) struct RowRules {
     /// What keeps samples out of each other's mini-batches.
     pub guards: GuardRules,
     /// What marks samples that share one; `None` without `[mask]`.
@@ -53,15 +53,15 @@ pub(crate) enum SourceWeights {
 
 /// What samples have in common by the rules.
 #[derive(Clone, Debug)]
-pub(crate) struct RuleGroups {
+pub(crate) struct RowFacts {
     guards: Arc<Groups>,
     mask: Option<Arc<Groups>>,
     strata: Option<Arc<Strata>>,
 }
 
-impl RuleGroups {
+impl RowFacts {
     /// Reads the rows. Blocks.
-    pub fn of(store: &Store, rules: &MiniBatchRules) -> Result<Self> {
+    pub fn of(store: &Store, rules: &RowRules) -> Result<Self> {
         let groups = |rules: &GuardRules| Groups::of(store, &rules.keys).map(Arc::new);
         let strata = rules.strata.as_ref().map(|rule| rule.divide(store).map(Arc::new)).transpose()?;
         Ok(Self { guards: groups(&rules.guards)?, mask: rules.mask.as_ref().map(groups).transpose()?, strata })
@@ -79,7 +79,7 @@ impl RuleGroups {
     }
 
     /// Guards and mask by these groups, and by embeddings if there are any.
-    pub fn apply(self, rules: &MiniBatchRules, embeddings: Option<&Arc<EmbeddingTable>>) -> (Guards, Option<Mask>) {
+    pub fn apply(self, rules: &RowRules, embeddings: Option<&Arc<EmbeddingTable>>) -> (Guards, Option<Mask>) {
         let made = |rules: &GuardRules, groups| match embeddings {
             Some(embeddings) => Guards::new(&rules.config, groups, embeddings.clone()),
             None => Guards::of_groups(&rules.config, groups),

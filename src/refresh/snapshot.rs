@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use super::ages::{AgeSummary, Ages};
-use super::rules::{MiniBatchRules, RuleGroups};
+use super::rules::{RowFacts, RowRules};
 use super::shared::{Origin, Recipe, Shared};
 use crate::checkpoint::SavedSnapshot;
 use crate::config::WalkConfig;
@@ -54,7 +54,7 @@ pub(super) struct SnapshotParts {
 
 impl Snapshot {
     /// `groups` are those of the same rows.
-    pub(super) fn new(parts: SnapshotParts, store: Store, rules: &MiniBatchRules, groups: RuleGroups) -> Self {
+    pub(super) fn new(parts: SnapshotParts, store: Store, rules: &RowRules, groups: RowFacts) -> Self {
         let SnapshotParts { embeddings, graph, ages, embeddings_since_graph, begun_at_step } = parts;
         let Shared { value: embeddings, origin: embeddings_origin } = embeddings;
         let Shared { value: graph, origin: graph_origin } = graph;
@@ -95,7 +95,7 @@ impl Snapshot {
         saved: SavedSnapshot,
         recipe: Option<Recipe>,
         store: Store,
-        rules: &MiniBatchRules,
+        rules: &RowRules,
     ) -> Result<Self> {
         let parts = SnapshotParts {
             embeddings: Shared::own(saved.embeddings, recipe),
@@ -104,7 +104,7 @@ impl Snapshot {
             embeddings_since_graph: GraphVersion(saved.embeddings_since_graph),
             begun_at_step: saved.begun_at_step,
         };
-        let groups = RuleGroups::of(&store, rules)?;
+        let groups = RowFacts::of(&store, rules)?;
         Ok(Self::new(parts, store, rules, groups))
     }
 
@@ -141,8 +141,8 @@ impl Snapshot {
     }
 
     /// Which samples have in common what the rules look at.
-    pub(super) fn groups(&self) -> RuleGroups {
-        RuleGroups::of_made(&self.guards, self.mask.as_ref(), self.strata.as_ref())
+    pub(super) fn row_facts(&self) -> RowFacts {
+        RowFacts::of_made(&self.guards, self.mask.as_ref(), self.strata.as_ref())
     }
 
     /// An epoch over all samples that have an embedding, which begins at `step`.

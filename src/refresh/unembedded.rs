@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::rules::{MiniBatchRules, RuleGroups};
+use super::rules::{RowFacts, RowRules};
 use super::snapshot::Snapshot;
 use crate::config::WalkConfig;
 use crate::error::Result;
@@ -78,15 +78,15 @@ impl DrawnFrom {
 
 impl UnembeddedRows {
     /// Reads the rows for their groups. Blocks.
-    pub fn new(store: Store, rules: &MiniBatchRules) -> Result<Self> {
-        let groups = RuleGroups::of(&store, rules)?;
+    pub fn new(store: Store, rules: &RowRules) -> Result<Self> {
+        let groups = RowFacts::of(&store, rules)?;
         let strata = groups.strata().cloned();
         let (guards, mask) = groups.apply(rules, None);
         Ok(Self { store, guards, mask, strata })
     }
 
     /// Which samples have in common what the rules look at.
-    pub(super) fn groups(&self) -> RuleGroups {
-        RuleGroups::of_made(&self.guards, self.mask.as_ref(), self.strata.as_ref())
+    pub(super) fn row_facts(&self) -> RowFacts {
+        RowFacts::of_made(&self.guards, self.mask.as_ref(), self.strata.as_ref())
     }
 }

@@ -10,7 +10,7 @@ use super::drift::Drift;
 use super::embed::ages_after;
 use super::pushed_vectors::PushedVectors;
 use super::report::{RefreshSeconds, RefreshStatus, Refreshed, Stopwatch};
-use super::rules::{MiniBatchRules, RuleGroups};
+use super::rules::{RowFacts, RowRules};
 use super::shared::{Shared, SharedFolder};
 use super::snapshot::{Snapshot, SnapshotParts};
 use crate::checkpoint::CheckpointFolder;
@@ -29,7 +29,7 @@ use crate::telemetry;
 /// What every refresh of a run uses.
 pub(crate) struct RefreshContext {
     pub source: Arc<dyn Source>,
-    pub mini_batch_rules: MiniBatchRules,
+    pub row_rules: RowRules,
     pub storage: Storage,
     pub on_bad_sample: OnBadSample,
     pub similarity: Similarity,
@@ -139,7 +139,7 @@ impl RefreshContext {
         let version = GraphVersion(old.graph_version().0 + 1);
         // What samples have in common changes only with the rows.
         let is_same = report.added == 0;
-        let groups = if is_same { old.groups() } else { RuleGroups::of(&store, &self.mini_batch_rules)? };
+        let groups = if is_same { old.row_facts() } else { RowFacts::of(&store, &self.row_rules)? };
         let renew = || match groups.strata() {
             Some(strata) => self.backend.build_within(strata.parts(), &new.table.value, self.seed, version),
             None => self.backend.renew(&old.graph, &new.table.value, self.seed, version),
@@ -161,7 +161,7 @@ impl RefreshContext {
             embeddings_since_graph,
             begun_at_step: *step,
         };
-        let snapshot = Snapshot::new(parts, store, &self.mini_batch_rules, groups);
+        let snapshot = Snapshot::new(parts, store, &self.row_rules, groups);
         cancellable.check()?;
         if let Some(folder) = &self.checkpoint_folder {
             folder.save(&snapshot.to_saved())?;
