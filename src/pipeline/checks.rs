@@ -2,7 +2,8 @@
 
 use arrow::datatypes::{DataType, Schema};
 
-use crate::config::{PipelineConfig, WalkConfig};
+use crate::config::{PipelineConfig, Similarity, WalkConfig};
+use crate::embeddings::EmbeddingTable;
 use crate::encode::Encoder;
 use crate::error::{Error, Fault, Faults, Result, TooFewError};
 use crate::refresh::{GuardRules, NegativeRules, Snapshot};
@@ -117,6 +118,11 @@ pub(super) fn check_values(snapshot: &Snapshot, config: &PipelineConfig) -> Resu
             "the encoder does not tell how similar pairs are; make a PairEncoder of it, or take the bound out";
         return Err(Error::setting(key, message));
     }
+    if config.similarity() == Similarity::Cross && !has_halves(&snapshot.embeddings) {
+        let message = "is `cross`, but the encoder's vectors are not those of anchor and positive, one behind the \
+                       other; make it with PairEncoder::new(anchor, positive, GraphOver::Cross)";
+        return Err(Error::setting("pairs.graph_over", message));
+    }
     if let Some(message) = guards.skips_all(snapshot.graph.degree()) {
         return Err(Error::setting("guards.skip_nearest", message));
     }
@@ -143,6 +149,13 @@ pub(super) fn check_values(snapshot: &Snapshot, config: &PipelineConfig) -> Resu
         return Err(Error::setting(setting, message));
     }
     Ok(())
+}
+
+/// Whether the similarities of some samples with themselves are those of their pairs, as cross similarity has it.
+fn has_halves(table: &EmbeddingTable) -> bool {
+    let some = (0..table.len()).map(SampleId::new).filter(|&id| !table.is_skipped(id)).take(16);
+    let is_own = |id| table.pair_similarity(id).is_some_and(|pair| (pair - table.similarity_of(id, id)).abs() < 0.05);
+    some.into_iter().all(is_own)
 }
 
 /// Refuses a source with fewer rows than a mini-batch has samples.

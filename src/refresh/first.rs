@@ -65,7 +65,7 @@ impl Beginning {
 impl RefreshContext {
     /// The embeddings of all samples in `store`, for a run that has none yet.
     ///
-    /// Refuses them if skipped samples leave fewer than a mini-batch has. `report` is told how many are done, and its
+    /// Refuses them if skipped samples and inconsistent pairs leave fewer than a mini-batch has. `report` is told how many are done, and its
     /// error ends the work.
     pub fn embed_all(
         &self,
@@ -75,9 +75,7 @@ impl RefreshContext {
     ) -> Result<Shared<EmbeddingTable>> {
         let table = self.embed_anew(encoder, store, ModelVersion(1), 0, report)?;
         let needed = self.batch_size.max(2);
-        if table.value.present() < needed {
-            return Err(table.value.too_few(store.uri(), needed));
-        }
+        self.check_enough(&table.value, store, needed)?;
         Ok(table)
     }
 

@@ -195,9 +195,9 @@ impl Snapshot {
         RuleGroups::of_made(&self.guards, self.mask.as_ref())
     }
 
-    /// An epoch over all samples that have an embedding.
+    /// An epoch over all samples that have an embedding, without inconsistent pairs.
     pub(crate) fn epoch(&self, walk: &WalkConfig, seed: u64, epoch: u64) -> EpochSampler {
-        let left = Left { samples: self.embeddings.len(), drawn: 0, bits: self.embeddings.present_bits() };
+        let left = Left { samples: self.embeddings.len(), drawn: 0, bits: self.embeddings.epoch_bits() };
         EpochSampler::from_left(&left, walk, seed, epoch)
     }
 

@@ -56,7 +56,7 @@ impl DrawnFrom {
 
     /// The number of samples that an epoch has which begins here.
     pub fn samples(&self) -> usize {
-        self.snapshot().map_or(self.store().len(), |snapshot| snapshot.embeddings.present())
+        self.snapshot().map_or(self.store().len(), |snapshot| snapshot.embeddings.in_epochs())
     }
 
     /// Epoch `epoch` over these samples, which begins at `step`.

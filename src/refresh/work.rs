@@ -32,6 +32,8 @@ pub(crate) struct RefreshContext {
     pub storage: Storage,
     pub on_bad_sample: OnBadSample,
     pub similarity: Similarity,
+    /// Which pairs are consistent, if others are left out: `pairs.within`.
+    pub within: Option<usize>,
     pub backend: Backend,
     pub refresh: RefreshConfig,
     pub seed: u64,
@@ -130,9 +132,7 @@ impl RefreshContext {
         report.pushed = new.pushed;
         report.seconds.encode = stopwatch.lap();
         cancellable.check()?;
-        if new.table.value.present() < 2 {
-            return Err(new.table.value.too_few(store.uri(), 2));
-        }
+        self.check_enough(&new.table.value, &store, 2)?;
 
         status.report(Stage::Graph, 0, store.len());
         let version = GraphVersion(old.graph_version().0 + 1);

@@ -158,6 +158,13 @@ impl MiniBatchStream {
         self.snapshot().map_or(0, |snapshot| snapshot.embeddings.skipped())
     }
 
+    /// The number of pairs that [`pairs.within`](crate::config::PairsConfig::within) leaves out of epochs that begin
+    /// with the newest snapshot.
+    #[must_use]
+    pub fn inconsistent(&self) -> usize {
+        self.snapshot().map_or(0, |snapshot| snapshot.embeddings.inconsistent())
+    }
+
     /// The columns of the rows.
     #[must_use]
     pub fn schema(&self) -> SchemaRef {
