@@ -6,7 +6,7 @@ use crate::config::{PipelineConfig, Similarity, WalkConfig};
 use crate::embeddings::EmbeddingTable;
 use crate::encode::Encoder;
 use crate::error::{Error, Fault, Faults, Result, TooFewError};
-use crate::refresh::{GuardRules, NegativeRules, Snapshot};
+use crate::refresh::{GuardRules, RowRules, Snapshot};
 use crate::sample::SampleId;
 use crate::source::Source;
 use crate::store::{ColumnPath, Key};
@@ -44,8 +44,9 @@ pub(super) fn row_columns(config: &PipelineConfig, payload: Vec<String>, encoder
     Ok(RowColumns { payload, negative, mask })
 }
 
-/// What decides which samples are negatives of each other. What `[mask]` marks, guards do not keep apart.
-pub(super) fn negative_rules(config: &PipelineConfig, encoder: &dyn Encoder, schema: &Schema) -> NegativeRules {
+/// What decides which samples are negatives of each other, and how long they are. What `[mask]` marks, guards do not
+/// keep apart.
+pub(super) fn row_rules(config: &PipelineConfig, encoder: &dyn Encoder, schema: &Schema) -> RowRules {
     let PipelineConfig { guards, mask, .. } = config;
     let keys = KeysOf { config, encoder, schema };
     let of_guards = GuardRules {
@@ -54,7 +55,8 @@ pub(super) fn negative_rules(config: &PipelineConfig, encoder: &dyn Encoder, sch
     };
     let of_mask =
         || GuardRules { config: mask.as_guards(), keys: keys.of(mask.duplicates, mask.positives, &mask.same) };
-    NegativeRules { guards: of_guards, mask: mask.is_on().then(of_mask) }
+    let length = config.walk.length_column.clone();
+    RowRules { guards: of_guards, mask: mask.is_on().then(of_mask), length }
 }
 
 /// What two samples may have in common.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 
-use super::checks::{check_sample_count, check_settings, negative_rules, row_columns};
+use super::checks::{check_sample_count, check_settings, row_columns, row_rules};
 use crate::compute::ComputePool;
 use crate::config::{FeatureKind, PipelineConfig};
 #[cfg(feature = "onnx")]
@@ -12,10 +12,11 @@ use crate::device::choose as choose_device;
 use crate::encode::Encoder;
 use crate::error::{ColumnError, Error, Result};
 use crate::graph::Backend;
-use crate::refresh::{ModelWatch, NegativeRules};
+use crate::refresh::{ModelWatch, RowRules};
 use crate::source::{self, Source, column_indices};
 use crate::store::decoded_schema;
 use crate::stream::RowColumns;
+use crate::walk::Lengths;
 
 /// What a pipeline reads and embeds, with all columns looked up.
 pub(super) struct Opened {
@@ -28,7 +29,7 @@ pub(super) struct Opened {
     /// The columns that mini-batches carry.
     pub row_columns: RowColumns,
     /// What decides which samples are negatives of each other.
-    pub negative_rules: NegativeRules,
+    pub row_rules: RowRules,
     /// Names the columns of vectors that are read from rows, if no model makes any.
     pub reads_vectors: Option<String>,
 }
@@ -71,11 +72,14 @@ pub(super) async fn open(
     let stored_columns = stored_columns(config, &payload, encoder.as_ref());
     column_indices(source.uri(), &schema, &stored_columns)?;
     encoder.accepts(source.uri(), &schema)?;
-    let negative_rules = negative_rules(config, encoder.as_ref(), &schema);
+    if let Some(column) = &config.walk.length_column {
+        Lengths::check_type(&schema, column)?;
+    }
+    let row_rules = row_rules(config, encoder.as_ref(), &schema);
     let row_columns = row_columns(config, payload, encoder.as_ref())?;
     let is_vector = !is_own && config.encode.kind() == FeatureKind::Vector && config.encode.views.is_empty();
     let reads_vectors = is_vector.then(|| format!("{:?} {:?}", config.encode, config.pairs));
-    Ok(Opened { source, encoder, model_watch, stored_columns, row_columns, negative_rules, reads_vectors })
+    Ok(Opened { source, encoder, model_watch, stored_columns, row_columns, row_rules, reads_vectors })
 }
 
 /// Opens the source alone, with the columns that a run keeps of it.
@@ -96,10 +100,16 @@ fn payload_columns(config: &PipelineConfig, schema: &Schema) -> Vec<String> {
     }
 }
 
-/// The columns that mini-batches carry, then those that only the encoder, the guards or the mask read.
+/// The columns that mini-batches carry, then those that only the encoder, the guards, the mask or the ranks read.
 fn stored_columns(config: &PipelineConfig, payload: &[String], encoder: &dyn Encoder) -> Vec<String> {
     let pairs = config.pairs.columns().into_iter().flatten();
-    let read = encoder.columns().iter().chain(pairs).chain(&config.guards.distinct).chain(&config.mask.same);
+    let read = encoder
+        .columns()
+        .iter()
+        .chain(pairs)
+        .chain(&config.guards.distinct)
+        .chain(&config.mask.same)
+        .chain(&config.walk.length_column);
     let mut columns = payload.to_vec();
     for column in read {
         if !columns.contains(column) {

@@ -28,8 +28,8 @@ use crate::error::{Error, Result};
 use crate::panics::guarded_future;
 use crate::progress::{ProgressSink, Stage};
 use crate::refresh::{
-    Beginning, CancelOnDrop, CancellableEncoder, DrawnFrom, FirstEmbeddings, NegativeRules, RefreshContext,
-    RefreshHandle, SharedFolder, TrainerSteps, Worker,
+    Beginning, CancelOnDrop, CancellableEncoder, DrawnFrom, FirstEmbeddings, RefreshContext, RefreshHandle, RowRules,
+    SharedFolder, TrainerSteps, Worker,
 };
 use crate::source::Source;
 use crate::store::Store;
@@ -58,8 +58,8 @@ pub(super) async fn start(builder: PipelineBuilder) -> Result<MiniBatchStream> {
     };
     let store = startup.build_store(&opened).await?;
     let run = checkpoint::begin(store, state, &startup.config).await?;
-    let Opened { source, encoder, model_watch, row_columns, negative_rules, reads_vectors, .. } = opened;
-    let context = startup.context(source.into(), negative_rules, reads_vectors, run.folder.clone()).await?;
+    let Opened { source, encoder, model_watch, row_columns, row_rules, reads_vectors, .. } = opened;
+    let context = startup.context(source.into(), row_rules, reads_vectors, run.folder.clone()).await?;
     let context = Arc::new(context);
     let (run, beginning) = startup.beginning(&context, run, &encoder).await?;
     // The worker may have a newer snapshot before the producer has begun.
@@ -110,14 +110,14 @@ impl Startup {
     async fn context(
         &self,
         source: Arc<dyn Source>,
-        negative_rules: NegativeRules,
+        row_rules: RowRules,
         reads_vectors: Option<String>,
         checkpoint_folder: Option<CheckpointFolder>,
     ) -> Result<RefreshContext> {
         let config = self.config.clone();
         Ok(RefreshContext {
             source,
-            negative_rules,
+            row_rules,
             storage: config.encode.storage,
             on_bad_sample: config.encode.on_bad_sample,
             similarity: config.similarity(),

@@ -6,7 +6,7 @@ use super::ages::Ages;
 use super::embed::ages_after;
 use super::pushed_vectors::PushedVectors;
 use super::shared::{Report, Shared};
-use super::snapshot::{RuleGroups, Snapshot, SnapshotParts};
+use super::snapshot::{RowFacts, Snapshot, SnapshotParts};
 use super::unembedded::{DrawnFrom, UnembeddedRows};
 use super::work::RefreshContext;
 use crate::checkpoint::{SavedPushes, SavedSnapshot};
@@ -32,8 +32,8 @@ pub(crate) struct FirstEmbeddings {
     /// The step at which the first pass over the samples began.
     pub step: u64,
     pub(super) pushed: Arc<PushedVectors>,
-    /// Which samples share a value, if that is known.
-    pub groups: Option<RuleGroups>,
+    /// What the rules look at in the rows, if that is known.
+    pub facts: Option<RowFacts>,
 }
 
 impl Beginning {
@@ -51,13 +51,13 @@ impl Beginning {
         waiting: SavedPushes,
     ) -> Result<Self> {
         let recipe = context.recipe_of_saved(&saved.embeddings);
-        let snapshot = Snapshot::of_saved(saved, recipe, store, &context.negative_rules)?;
+        let snapshot = Snapshot::of_saved(saved, recipe, store, &context.row_rules)?;
         Ok(Self { drawn_from: DrawnFrom::Snapshot(snapshot.into()), waiting, is_restored: true })
     }
 
     /// A run that begins, or goes on, in a warm-up that has no snapshot yet.
     pub fn unembedded(context: &RefreshContext, store: Store, waiting: SavedPushes) -> Result<Self> {
-        let rows = UnembeddedRows::new(store, &context.negative_rules)?;
+        let rows = UnembeddedRows::new(store, &context.row_rules)?;
         Ok(Self { drawn_from: DrawnFrom::Rows(rows.into()), waiting, is_restored: false })
     }
 }
@@ -89,7 +89,7 @@ impl RefreshContext {
         first: FirstEmbeddings,
         report: Report<'_>,
     ) -> Result<Snapshot> {
-        let FirstEmbeddings { mut table, step, pushed, groups } = first;
+        let FirstEmbeddings { mut table, step, pushed, facts } = first;
         let (ages, _) = ages_after(&table.value, &pushed, &Ages::all_at(step));
         if pushed.len() > 0 {
             let version = table.value.model_version();
@@ -101,7 +101,7 @@ impl RefreshContext {
         let graph = self.shared_graph(table.origin.recipe, 0, version, build, report)?;
         let embeddings = table.map(Arc::new);
         let parts = SnapshotParts { embeddings, graph, ages, embeddings_since_graph: version, begun_at_step: step };
-        let snapshot = Snapshot::new(parts, store, &self.negative_rules, groups)?;
+        let snapshot = Snapshot::new(parts, store, &self.row_rules, facts)?;
         (self.check_first)(&snapshot)?;
         if let Some(folder) = &self.checkpoint_folder {
             folder.save(&snapshot.to_saved())?;
@@ -114,6 +114,6 @@ impl FirstEmbeddings {
     /// Those that are made before the stream is there.
     pub fn at_start(table: Shared<EmbeddingTable>) -> Self {
         let pushed = PushedVectors::new(table.value.dimension()).into();
-        Self { table, step: 0, pushed, groups: None }
+        Self { table, step: 0, pushed, facts: None }
     }
 }

@@ -46,7 +46,7 @@ pub use self::published::Published;
 pub use self::report::{RefreshCounts, RefreshSeconds, Refreshed};
 pub(crate) use self::shared::SharedFolder;
 pub use self::snapshot::Snapshot;
-pub(crate) use self::snapshot::{GuardRules, NegativeRules};
+pub(crate) use self::snapshot::{GuardRules, RowRules};
 pub(crate) use self::unembedded::DrawnFrom;
 pub(crate) use self::watch::ModelWatch;
 pub(crate) use self::work::RefreshContext;

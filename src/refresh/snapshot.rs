@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::graph::{HnswIndex, ProximityGraph};
 use crate::sample::{GraphVersion, ModelVersion, SampleId};
 use crate::store::{Key, Store};
-use crate::walk::{EpochSampler, Groups, Guards, Left, Mask};
+use crate::walk::{EpochSampler, Groups, Guards, Left, Lengths, Mask};
 
 /// Embeddings and the graph over them, published together with their rows and never changed afterwards.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub(crate) guards: Guards,
     /// What marks pairs of a mini-batch that are no negatives; `None` without `[mask]`.
     pub(crate) mask: Option<Mask>,
+    /// How long samples are; `None` without `walk.length_column`.
+    pub(crate) lengths: Option<Arc<Lengths>>,
     /// A hash of the graph.
     pub(crate) graph_digest: u64,
     /// Where the embeddings and the graph are from.
@@ -49,13 +51,15 @@ pub(super) struct SnapshotParts {
     pub begun_at_step: u64,
 }
 
-/// What decides which samples are negatives of each other, for a run's columns.
+/// What decides which samples are negatives of each other, and how long they are, for a run's columns.
 #[derive(Debug)]
-pub(crate) struct NegativeRules {
+pub(crate) struct RowRules {
     /// What keeps samples out of each other's mini-batches.
     pub guards: GuardRules,
     /// What marks samples that share one; `None` without `[mask]`.
     pub mask: Option<GuardRules>,
+    /// The column that says how long samples are, if there is one.
+    pub length: Option<String>,
 }
 
 /// What two samples must not have in common.
@@ -66,27 +70,30 @@ pub(crate) struct GuardRules {
     pub keys: Vec<Key>,
 }
 
-/// Which samples have in common what the rules look at.
+/// What the rules look at in the rows: which samples have it in common, and how long they are.
 #[derive(Clone, Debug)]
-pub(crate) struct RuleGroups {
+pub(crate) struct RowFacts {
     guards: Arc<Groups>,
     mask: Option<Arc<Groups>>,
+    pub lengths: Option<Arc<Lengths>>,
 }
 
-impl RuleGroups {
+impl RowFacts {
     /// Reads the rows. Blocks.
-    pub fn of(store: &Store, rules: &NegativeRules) -> Result<Self> {
+    pub fn of(store: &Store, rules: &RowRules) -> Result<Self> {
         let groups = |rules: &GuardRules| Groups::of(store, &rules.keys).map(Arc::new);
-        Ok(Self { guards: groups(&rules.guards)?, mask: rules.mask.as_ref().map(groups).transpose()? })
+        let lengths = rules.length.as_ref().map(|column| Lengths::of(store, column).map(Arc::new)).transpose()?;
+        Ok(Self { guards: groups(&rules.guards)?, mask: rules.mask.as_ref().map(groups).transpose()?, lengths })
     }
 
-    /// The groups of guards and mask that were made before.
-    pub fn of_made(guards: &Guards, mask: Option<&Mask>) -> Self {
-        Self { guards: guards.groups().clone(), mask: mask.map(|mask| mask.rules().groups().clone()) }
+    /// Those of guards, mask and lengths that were made before.
+    pub fn of_made(guards: &Guards, mask: Option<&Mask>, lengths: Option<&Arc<Lengths>>) -> Self {
+        let mask = mask.map(|mask| mask.rules().groups().clone());
+        Self { guards: guards.groups().clone(), mask, lengths: lengths.cloned() }
     }
 
     /// Guards and mask by these groups, and by embeddings if there are any.
-    pub fn apply(self, rules: &NegativeRules, embeddings: Option<&Arc<EmbeddingTable>>) -> (Guards, Option<Mask>) {
+    pub fn apply(self, rules: &RowRules, embeddings: Option<&Arc<EmbeddingTable>>) -> (Guards, Option<Mask>) {
         let made = |rules: &GuardRules, groups| match embeddings {
             Some(embeddings) => Guards::new(&rules.config, groups, embeddings.clone()),
             None => Guards::of_groups(&rules.config, groups),
@@ -97,21 +104,17 @@ impl RuleGroups {
 }
 
 impl Snapshot {
-    /// `groups` are those of the same rows, if they are known; else the rows are read for them.
-    pub(super) fn new(
-        parts: SnapshotParts,
-        store: Store,
-        rules: &NegativeRules,
-        groups: Option<RuleGroups>,
-    ) -> Result<Self> {
+    /// `facts` are those of the same rows, if they are known; else the rows are read for them.
+    pub(super) fn new(parts: SnapshotParts, store: Store, rules: &RowRules, facts: Option<RowFacts>) -> Result<Self> {
         let SnapshotParts { embeddings, graph, ages, embeddings_since_graph, begun_at_step } = parts;
         let Shared { value: embeddings, origin: embeddings_origin } = embeddings;
         let Shared { value: graph, origin: graph_origin } = graph;
-        let groups = match groups {
-            Some(groups) => groups,
-            None => RuleGroups::of(&store, rules)?,
+        let facts = match facts {
+            Some(facts) => facts,
+            None => RowFacts::of(&store, rules)?,
         };
-        let (guards, mask) = groups.apply(rules, Some(&embeddings));
+        let lengths = facts.lengths.clone();
+        let (guards, mask) = facts.apply(rules, Some(&embeddings));
         Ok(Self {
             graph_digest: graph.digest(),
             embeddings,
@@ -122,6 +125,7 @@ impl Snapshot {
             store,
             guards,
             mask,
+            lengths,
             embeddings_origin,
             _graph_origin: graph_origin,
             index: OnceLock::new(),
@@ -146,7 +150,7 @@ impl Snapshot {
         saved: SavedSnapshot,
         recipe: Option<Recipe>,
         store: Store,
-        rules: &NegativeRules,
+        rules: &RowRules,
     ) -> Result<Self> {
         let parts = SnapshotParts {
             embeddings: Shared::own(saved.embeddings, recipe),
@@ -190,9 +194,9 @@ impl Snapshot {
         self.index().search(vector, k)
     }
 
-    /// Which samples have in common what the rules look at.
-    pub(super) fn groups(&self) -> RuleGroups {
-        RuleGroups::of_made(&self.guards, self.mask.as_ref())
+    /// What the rules look at in the rows.
+    pub(super) fn row_facts(&self) -> RowFacts {
+        RowFacts::of_made(&self.guards, self.mask.as_ref(), self.lengths.as_ref())
     }
 
     /// An epoch over all samples that have an embedding, without inconsistent pairs.

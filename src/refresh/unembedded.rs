@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::snapshot::{NegativeRules, RuleGroups, Snapshot};
+use super::snapshot::{RowFacts, RowRules, Snapshot};
 use crate::config::WalkConfig;
 use crate::error::Result;
 use crate::sample::GraphVersion;
 use crate::store::Store;
-use crate::walk::{EpochSampler, Guards, Mask};
+use crate::walk::{EpochSampler, Guards, Lengths, Mask};
 
 /// The rows of a run that has no embeddings yet, and the guards that need none.
 #[derive(Debug)]
@@ -15,6 +15,7 @@ pub(crate) struct UnembeddedRows {
     pub store: Store,
     pub guards: Guards,
     pub mask: Option<Mask>,
+    pub lengths: Option<Arc<Lengths>>,
 }
 
 /// What a mini-batch is drawn from.
@@ -54,6 +55,14 @@ impl DrawnFrom {
         }
     }
 
+    /// How long samples are; `None` without `walk.length_column`.
+    pub fn lengths(&self) -> Option<&Lengths> {
+        match self {
+            Self::Rows(rows) => rows.lengths.as_deref(),
+            Self::Snapshot(snapshot) => snapshot.lengths.as_deref(),
+        }
+    }
+
     /// The number of samples that an epoch has which begins here.
     pub fn samples(&self) -> usize {
         self.snapshot().map_or(self.store().len(), |snapshot| snapshot.embeddings.in_epochs())
@@ -70,14 +79,16 @@ impl DrawnFrom {
 }
 
 impl UnembeddedRows {
-    /// Reads the rows for their groups. Blocks.
-    pub fn new(store: Store, rules: &NegativeRules) -> Result<Self> {
-        let (guards, mask) = RuleGroups::of(&store, rules)?.apply(rules, None);
-        Ok(Self { store, guards, mask })
+    /// Reads the rows for what the rules look at. Blocks.
+    pub fn new(store: Store, rules: &RowRules) -> Result<Self> {
+        let facts = RowFacts::of(&store, rules)?;
+        let lengths = facts.lengths.clone();
+        let (guards, mask) = facts.apply(rules, None);
+        Ok(Self { store, guards, mask, lengths })
     }
 
-    /// Which samples have in common what the rules look at.
-    pub(super) fn groups(&self) -> RuleGroups {
-        RuleGroups::of_made(&self.guards, self.mask.as_ref())
+    /// What the rules look at in the rows.
+    pub(super) fn row_facts(&self) -> RowFacts {
+        RowFacts::of_made(&self.guards, self.mask.as_ref(), self.lengths.as_ref())
     }
 }

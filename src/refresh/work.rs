@@ -11,7 +11,7 @@ use super::embed::ages_after;
 use super::pushed_vectors::PushedVectors;
 use super::report::{RefreshSeconds, RefreshStatus, Refreshed, Stopwatch};
 use super::shared::{Shared, SharedFolder};
-use super::snapshot::{NegativeRules, Snapshot, SnapshotParts};
+use super::snapshot::{RowRules, Snapshot, SnapshotParts};
 use crate::checkpoint::CheckpointFolder;
 use crate::compute::ComputePool;
 use crate::config::{OnBadSample, RefreshConfig, Similarity, Storage};
@@ -28,7 +28,7 @@ use crate::telemetry;
 /// What every refresh of a run uses.
 pub(crate) struct RefreshContext {
     pub source: Arc<dyn Source>,
-    pub negative_rules: NegativeRules,
+    pub row_rules: RowRules,
     pub storage: Storage,
     pub on_bad_sample: OnBadSample,
     pub similarity: Similarity,
@@ -154,9 +154,9 @@ impl RefreshContext {
             embeddings_since_graph,
             begun_at_step: *step,
         };
-        // Which samples share a value changes only with the rows.
-        let groups = (report.added == 0).then(|| old.groups());
-        let snapshot = Snapshot::new(parts, store, &self.negative_rules, groups)?;
+        // These change only with the rows.
+        let facts = (report.added == 0).then(|| old.row_facts());
+        let snapshot = Snapshot::new(parts, store, &self.row_rules, facts)?;
         cancellable.check()?;
         if let Some(folder) = &self.checkpoint_folder {
             folder.save(&snapshot.to_saved())?;

@@ -39,6 +39,7 @@ mod help;
 mod hnsw;
 mod ipc_lengths;
 mod layers;
+mod lengths;
 mod mask;
 mod mini_batches;
 mod nearest;
