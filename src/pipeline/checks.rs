@@ -16,7 +16,11 @@ use crate::stream::{MASK_COLUMN, RowColumns, negative_column};
 pub(super) fn check_settings(config: &PipelineConfig, has_source: bool, ranks: usize) -> Result<(), Faults> {
     let mut faults = config.faults();
     if ranks > 1 && config.refresh.is_by_clock() && config.checkpoint.dir.is_none() {
-        let key = if config.refresh.watch_model { "refresh.watch_model" } else { "refresh.every_seconds" };
+        let key = match &config.refresh {
+            refresh if refresh.watch_model => "refresh.watch_model",
+            refresh if refresh.every_seconds.is_some() => "refresh.every_seconds",
+            _ => "refresh.when_easier",
+        };
         let message = "needs a checkpoint.dir that all ranks reach, in which rank 0 says at which step each refresh \
                        begins; set that, or let refresh.every_steps alone trigger refreshes";
         faults.push(Fault::new(key, message));

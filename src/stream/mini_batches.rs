@@ -211,6 +211,9 @@ impl MiniBatchStream {
         if let Some(watched) = &self.watched {
             watched.course.add(mini_batch, waited, &self.counts);
         }
+        if let (Some(graph), Some(similarity), false) = (graph_version, similarity, is_warm_up) {
+            self.handle.note_delivered(&mini_batch.ids, graph, similarity);
+        }
         self.state.advance(epoch, step, graph_version, feedback);
         self.delivered.send_modify(|delivered| *delivered += 1);
     }
