@@ -73,6 +73,7 @@ impl Run {
     pub async fn run(self, arguments: &[OsString]) -> Result<Ending> {
         self.require_one_output()?;
         let config = self.config()?;
+        Self::require_no_trainer(&config)?;
         let mut files = Files::open(&self, &config)?;
         let begun = Instant::now();
         let mut stream = self.start(&config, files.state.as_ref()).await?;
@@ -96,6 +97,16 @@ impl Run {
     /// Whether log lines other than errors are unwanted.
     pub fn is_quiet(&self) -> bool {
         self.quiet
+    }
+
+    /// Refuses a trigger that needs a trainer.
+    fn require_no_trainer(config: &PipelineConfig) -> Result<()> {
+        if config.refresh.when_easier.is_none() {
+            return Ok(());
+        }
+        let message = "needs vectors that a trainer pushes, and `run` has no trainer; leave it out here, or train \
+                       through the library, its Python package or `serve`";
+        Err(Error::setting("refresh.when_easier", message))
     }
 
     /// Refuses two kinds of content on standard output.

@@ -4,6 +4,7 @@ use super::PipelineConfig;
 use super::graph::Similarity;
 use super::schedule::Schedule;
 use super::sources;
+use super::walk::Coverage;
 use crate::error::Fault;
 
 /// Collects the faults of one stage's settings.
@@ -91,6 +92,21 @@ impl PipelineConfig {
             ];
             let in_vain = need_pairs.into_iter().filter(|(_, is_set, _)| *is_set);
             faults.extend(in_vain.map(|(key, _, other)| Fault::new(key, needs(other))));
+        }
+        if self.similarity() == Similarity::Cross {
+            if self.graph.similarity != Similarity::Cosine {
+                let message = "is `dot`, but pairs.graph_over = \"cross\" compares by cosines; leave it out";
+                faults.push(Fault::new("graph.similarity", message));
+            }
+            if self.guards.duplicate_similarity.is_some() {
+                let message = "finds no copies with pairs.graph_over = \"cross\", where a copy is as similar as the \
+                               own pair; use guards.max_relative_to_positive";
+                faults.push(Fault::new("guards.duplicate_similarity", message));
+            }
+        }
+        if self.pairs.within.is_some() && self.walk.coverage == Coverage::Paper {
+            let message = "leaves pairs out of epochs that have each sample once; set walk.coverage to `exact`";
+            faults.push(Fault::new("pairs.within", message));
         }
         let (size, ranks) = (self.walk.batch_size, self.stream.world_size);
         let marks = (size / ranks.max(1)).saturating_mul(size).saturating_mul(1 + self.walk.negatives);

@@ -19,7 +19,7 @@ pub struct GraphConfig {
     /// or texts and M is `"auto"`. A share of candidates grows as far as K needs it, see [`size`](Self::size). The
     /// graph takes 8 K bytes a sample.
     pub neighbors: Option<usize>,
-    /// What "near" means. Default `cosine`.
+    /// What "near" means: `cosine`, the default, or `dot`.
     pub similarity: Similarity,
     /// What candidates are scored in; the neighbors' similarities are f32 in any case. Default `auto`.
     pub precision: Precision,
@@ -91,6 +91,13 @@ pub enum Similarity {
     Cosine,
     /// Their dot product.
     Dot,
+    /// For rows that are pairs, what `pairs.graph_over = "cross"` asks for; `graph.similarity` cannot say it.
+    ///
+    /// A vector has two halves: the anchor's q and, behind it, the positive's p, each scaled to length √½. The
+    /// similarity of two rows is the mean of the cosines q · p′ and p · q′, −1 to 1, and that of a row with itself is
+    /// the cosine of its own pair.
+    #[serde(skip)]
+    Cross,
 }
 
 impl Similarity {
@@ -100,6 +107,7 @@ impl Similarity {
         match self {
             Self::Cosine => "cosine",
             Self::Dot => "dot",
+            Self::Cross => "cross",
         }
     }
 }

@@ -135,6 +135,12 @@ impl PipelineConfig {
         }
     }
 
+    /// What embeddings are made for.
+    pub(crate) fn similarity(&self) -> Similarity {
+        let is_cross = self.pairs.columns().is_some() && self.pairs.graph_over == GraphOver::Cross;
+        if is_cross { Similarity::Cross } else { self.graph.similarity }
+    }
+
     /// Reads a pipeline file. Relative paths in it are relative to the file's folder.
     ///
     /// # Errors

@@ -22,6 +22,17 @@ pub struct PairsConfig {
     pub several: Several,
     /// Which vectors the graph is built over. Default `mean`.
     pub graph_over: GraphOver,
+    /// Leaves out pairs whose positive is not among the so many positives most similar to its anchor, of all samples:
+    /// the consistency filter of E5 (arXiv 2212.03533), which takes 2, as do Nomic's embeddings. 1 or more; default:
+    /// none are left out.
+    ///
+    /// It is decided with each table of embeddings, so also with each refresh that makes one: an epoch begins without
+    /// the pairs that are inconsistent then, and they may come back in a later one. They are counted, keep their ids,
+    /// and stay in the graph; their positives may still be explicit negatives of others. Copies of a positive do not
+    /// count against it. A warm-up without embeddings leaves nothing out. Needs `graph_over = "cross"`, which keeps
+    /// the vectors of both sides, and `walk.coverage = "exact"`. Costs N² · d multiplications on the processor, as
+    /// the exact graph does, and a bit a sample.
+    pub within: Option<usize>,
 }
 
 /// What a row with several positives gives a mini-batch.
@@ -48,6 +59,17 @@ pub enum GraphOver {
     /// The means of both, each of unit length first.
     #[default]
     Mean,
+    /// Both, side by side, compared crosswise: rows come together if the question of one is near the answer of the
+    /// other. That is what a loss with in-batch negatives sees.
+    ///
+    /// The similarity of two rows is the mean of the cosines of each one's anchor with the other's positive, −1 to 1:
+    /// [`Similarity::Cross`](super::Similarity::Cross). Bounds of `[guards]` and `[mask]`, `walk.target_similarity`
+    /// and the similarities of mini-batches are in terms of it. Copies of a row are as similar as its own pair, so
+    /// `guards.duplicate_similarity` says nothing; `max_relative_to_positive` finds them. Needs `graph.similarity =
+    /// "cosine"`. Vectors have 2 d numbers, anchor first, those that a trainer pushes too: twice the memory and
+    /// multiplications. `nn_descent`, which also is the default beyond 50,000 pairs, and `hnsw` assume that neighbors
+    /// of neighbors are near; that holds as far as anchors resemble their positives, and `graph.recall` is watched.
+    Cross,
 }
 
 impl PairsConfig {
@@ -66,5 +88,9 @@ impl Check for PairsConfig {
         check.require(positive || !anchor, "positive", "is required with pairs.anchor; name the positives' column");
         let differ = self.columns().is_none_or(|[anchor, positive]| anchor != positive);
         check.require(differ, "positive", "is the anchors' column; name another");
+        check.require(self.within != Some(0), "within", "must be at least 1; leave it out to keep all pairs");
+        let keeps_both = self.columns().is_some() && self.graph_over == GraphOver::Cross;
+        let message = "needs the vectors of both sides; set pairs.graph_over = \"cross\", or leave it out";
+        check.require(self.within.is_none() || keeps_both, "within", message);
     }
 }

@@ -17,6 +17,15 @@ pub struct RefreshConfig {
     /// stopped changing for half a second. They are checked once a second, and at once if the system reports a change.
     /// Default false.
     pub watch_model: bool,
+    /// Trigger: mini-batches of the graph have become easier by this share, above 0 and below 1, as far as the vectors
+    /// tell that the trainer [pushes](crate::refresh::RefreshHandle::push_embeddings). Default: none; 0.15 is cautious.
+    ///
+    /// The mean similarity among pushed vectors, divided by that of their mini-batch by the graph's embeddings, is taken
+    /// over 16 mini-batches: the last ones and the first ones of the graph. A refresh begins when it has fallen by this
+    /// share, as Conan-Embedding (arXiv 2408.15710) replaces negatives whose score has. Push the vectors of each
+    /// mini-batch in one call, after its delivery. Where similarities are not above 0 on average it never fires. Touch
+    /// it instead of `every_steps` if you do not know how often to refresh. A resumed run begins to compare anew.
+    pub when_easier: Option<f64>,
     /// Share of the compute threads that a refresh may use, above 0 and at most 1, at least one thread; default 1. The
     /// threads give way to all others of the machine in any case (on Linux).
     pub cpu_share: f64,
@@ -46,14 +55,15 @@ pub struct RefreshConfig {
     /// The graph of a refresh that begins at step s is used from exactly step s + `swap_after_steps` on, and the stream
     /// waits for it if it must: what a run yields then depends on no clock, if `every_steps` is the only trigger.
     /// Default: none, and a graph is used as soon as it is ready, and never waited for. With several ranks, which must
-    /// change graphs together: half of `every_steps`, or 100 if `every_seconds` or `watch_model` is a trigger.
+    /// change graphs together: half of `every_steps`, or 100 if `every_seconds`, `watch_model` or `when_easier` is a
+    /// trigger.
     pub swap_after_steps: Option<u64>,
 }
 
 impl RefreshConfig {
     /// Whether a trigger may fire at another step on each rank.
     pub(crate) fn is_by_clock(&self) -> bool {
-        self.every_seconds.is_some() || self.watch_model
+        self.every_seconds.is_some() || self.watch_model || self.when_easier.is_some()
     }
 
     /// These settings with the default of `swap_after_steps` for so many processes that refresh alike.
@@ -113,6 +123,7 @@ impl Default for RefreshConfig {
             every_steps: None,
             every_seconds: None,
             watch_model: false,
+            when_easier: None,
             cpu_share: 1.0,
             gpu_share: 1.0,
             probe: 256,
@@ -134,6 +145,8 @@ impl Check for RefreshConfig {
         check.require(self.every_steps != Some(0), "every_steps", "must be at least 1; leave it out for no refresh");
         let seconds = self.every_seconds.is_none_or(|s| s > 0.0 && s.is_finite());
         check.require(seconds, "every_seconds", "must be more than 0; leave it out for no refresh");
+        let is_share = self.when_easier.is_none_or(|share| share > 0.0 && share < 1.0);
+        check.require(is_share, "when_easier", "must be above 0 and below 1 (0.15 is usual)");
         check.require(self.cpu_share > 0.0 && self.cpu_share <= 1.0, "cpu_share", "must be above 0 and at most 1");
         let fits = self.gpu_share > 0.0 && self.gpu_share <= 1.0;
         check.require(fits, "gpu_share", "must be above 0 and at most 1");

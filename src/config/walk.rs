@@ -50,6 +50,15 @@ pub struct WalkConfig {
     pub negatives: usize,
     /// Leaves out an epoch's last mini-batch if it would be short. Default false: every sample exactly once.
     pub drop_last: bool,
+    /// A column of whole numbers that says how long samples are, in tokens for example: the samples of a mini-batch are
+    /// dealt to the ranks of `stream.world_size` so that their sums are nearly equal and none waits for another that
+    /// has longer texts. The longest goes first, each to the rank with the least sum that has places left. Which
+    /// samples a mini-batch has does not change. No null, 0 to 2³² − 1; 4 bytes a sample. Default: none, and ranks
+    /// have their samples as walks found them. Touch it if ranks wait for each other.
+    pub length_column: Option<String>,
+    /// Orders the samples of each rank by `length_column`, longest first, for a trainer that cuts its share into
+    /// smaller pieces, so that one is padded to what is long in it alone. Default false.
+    pub order_by_length: bool,
 }
 
 /// How mini-batches are chosen.
@@ -137,6 +146,8 @@ impl Default for WalkConfig {
             coverage: Coverage::Exact,
             negatives: 0,
             drop_last: false,
+            length_column: None,
+            order_by_length: false,
         }
     }
 }
@@ -193,6 +204,10 @@ impl Check for WalkConfig {
         check.require(!is_paper || name.is_none(), "coverage", message);
         let is_some_time = !matches!(self.warm_up, Some(WarmUp::Steps(0) | WarmUp::Epochs(0)));
         check.require(is_some_time, "warm_up", "must be at least 1 step or epoch; leave it out for no warm-up");
+        let given = self.length_column.as_ref().is_none_or(|column| !column.is_empty());
+        check.require(given, "length_column", "is empty; name a column, or leave the key out");
+        let message = "needs walk.length_column; name the column of lengths, or leave it out";
+        check.require(self.length_column.is_some() || !self.order_by_length, "order_by_length", message);
         check.require(self.negatives <= 1000, "negatives", "must lie between 0 and 1,000");
     }
 }

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, FixedSizeListArray, Float16Array, Float32Array, Int8Array, PrimitiveArray, RecordBatch,
+    Array, ArrayRef, AsArray, BooleanArray, FixedSizeListArray, Float16Array, Float32Array, Int8Array, PrimitiveArray,
+    RecordBatch,
 };
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{ArrowPrimitiveType, DataType, Field, Float16Type, Float32Type, Int8Type, Schema};
@@ -26,6 +27,7 @@ impl EmbeddingTable {
     /// - `embedding`: a list of d numbers a sample, in the type that the table keeps; null for a skipped sample.
     /// - `factor`, for i8: what the numbers of the sample are to be multiplied by.
     /// - `pair_similarity`, if rows are pairs.
+    /// - `is_inconsistent`, if [`pairs.within`](crate::config::PairsConfig::within) leaves some of these out.
     ///
     /// The file is written under a temporary name in the folder of `path`, which is created if it is missing, and
     /// renamed when it is complete on disk. Copies the numbers once, if they are in memory, and blocks meanwhile.
@@ -62,6 +64,11 @@ impl EmbeddingTable {
                     names.push(name);
                     columns.push(Arc::new(Float32Array::from(numbers)));
                 }
+            }
+            if !self.inconsistent.is_empty() {
+                let flags = (0..self.len()).map(|i| Some(self.is_inconsistent(SampleId::new(i))));
+                names.push("is_inconsistent");
+                columns.push(Arc::new(flags.collect::<BooleanArray>()));
             }
             let fields =
                 columns.iter().zip(names).map(|(c, name)| Field::new(name, c.data_type().clone(), c.is_nullable()));
@@ -104,7 +111,8 @@ impl EmbeddingTable {
 fn decode(schema: &Schema, batch: &RecordBatch) -> Result<EmbeddingTable, String> {
     let key = |key| schema.metadata().get(key).map_or("", String::as_str);
     let model_version = key(MODEL_VERSION).parse().map(ModelVersion).map_err(|_| "it has no model version")?;
-    let similarity = [Similarity::Cosine, Similarity::Dot].into_iter().find(|s| s.name() == key(SIMILARITY));
+    let similarity =
+        [Similarity::Cosine, Similarity::Dot, Similarity::Cross].into_iter().find(|s| s.name() == key(SIMILARITY));
     let similarity = similarity.ok_or("it has no similarity")?;
     let embeddings = batch.column_by_name("embedding").and_then(|c| c.as_fixed_size_list_opt());
     let embeddings = embeddings.ok_or("it has no `embedding`s")?;
@@ -130,7 +138,13 @@ fn decode(schema: &Schema, batch: &RecordBatch) -> Result<EmbeddingTable, String
         skipped.read_lines(key(SKIP_REASONS)).ok_or("its reasons for skipped samples cannot be read")?;
     }
     let pair_similarities = floats("pair_similarity").map(|floats| floats.to_vec()).unwrap_or_default();
-    Ok(EmbeddingTable { vectors, dimension, similarity, model_version, skipped, pair_similarities })
+    let inconsistent = batch.column_by_name("is_inconsistent").and_then(|c| c.as_boolean_opt());
+    let inconsistent = inconsistent.map_or_else(Vec::new, |flags| {
+        let mut bits = vec![0u64; flags.len().div_ceil(64)];
+        flags.values().set_indices().for_each(|sample| bits[sample / 64] |= 1 << (sample % 64));
+        bits
+    });
+    Ok(EmbeddingTable { vectors, dimension, similarity, model_version, skipped, pair_similarities, inconsistent })
 }
 
 fn mapped<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>) -> LargeArray<T::Native> {

@@ -1,5 +1,7 @@
 //! How similar samples are.
 
+use std::borrow::Cow;
+
 use super::table::EmbeddingTable;
 use crate::config::Storage;
 use crate::sample::SampleId;
@@ -12,15 +14,17 @@ impl EmbeddingTable {
     /// Panics if there is no such sample.
     #[must_use]
     pub fn similarity_of(&self, a: SampleId, b: SampleId) -> f32 {
-        dot(&self.get(a), &self.get(b))
+        dot(self.facing(a, &mut Vec::new()), &self.get(b))
     }
 
-    /// Appends the similarities of `vector`, which holds d numbers, with each of `ids`, in their order.
+    /// Appends the similarities of `vector`, the d numbers of an embedding, with each of `ids`, in their order.
     ///
     /// # Panics
     /// Panics if there is no such sample, or `vector` has another length.
     pub fn similarities_with(&self, vector: &[f32], ids: &[SampleId], similarities: &mut Vec<f32>) {
         assert_eq!(vector.len(), self.dimension);
+        let (anchor, positive) = vector.split_at(self.dimension / 2);
+        let vector = if self.faces_itself() { vector.into() } else { Cow::from([positive, anchor].concat()) };
         let prefetch_after = |index: usize| {
             if let Some(&id) = ids.get(index + VECTORS_AHEAD) {
                 self.prefetch(id);
@@ -34,13 +38,13 @@ impl EmbeddingTable {
                 prefetch_after(index);
                 self.f32(id).expect("the table stores f32")
             });
-            dots(vector, others, similarities);
+            dots(&vector, others, similarities);
         } else {
             let mut other = vec![0f32; self.dimension];
             for ((index, &id), similarity) in ids.iter().enumerate().zip(similarities) {
                 prefetch_after(index);
                 self.read(id, &mut other);
-                *similarity = dot(vector, &other);
+                *similarity = dot(&vector, &other);
             }
         }
     }
@@ -48,7 +52,7 @@ impl EmbeddingTable {
     /// Returns the mean similarity over all pairs among `ids`, which tells how hard a mini-batch is.
     ///
     /// It is 0 for fewer than two ids. Cost: O(B d) for B ids, since the sum over all pairs is
-    /// (‖Σ x‖² − Σ ‖x‖²) / 2.
+    /// (s(Σ x, Σ x) − Σ s(x, x)) / 2.
     ///
     /// # Panics
     /// Panics if there is no such sample.
@@ -58,16 +62,21 @@ impl EmbeddingTable {
             return 0.0;
         }
         let mut sum = vec![0f64; self.dimension];
-        let mut squares = 0f64;
+        let mut own = 0f64;
+        // Which component faces the first one.
+        let first = if self.faces_itself() { 0 } else { self.dimension / 2 };
         for &id in ids {
-            for (s, &x) in sum.iter_mut().zip(self.get(id).iter()) {
+            let vector = self.get(id);
+            let facing = vector[first..].iter().chain(&vector[..first]);
+            for ((s, &x), &y) in sum.iter_mut().zip(&*vector).zip(facing) {
                 *s += f64::from(x);
-                squares += f64::from(x) * f64::from(x);
+                own += f64::from(x) * f64::from(y);
             }
         }
         let n = ids.len() as f64;
-        let total: f64 = sum.iter().map(|s| s * s).sum();
-        ((total - squares) / (n * (n - 1.0))) as f32
+        let facing = sum[first..].iter().chain(&sum[..first]);
+        let total: f64 = sum.iter().zip(facing).map(|(x, y)| x * y).sum();
+        ((total - own) / (n * (n - 1.0))) as f32
     }
 }
 

@@ -1,5 +1,7 @@
 //! Remembers which samples have no embedding, and why.
 
+use std::f64::consts::FRAC_1_SQRT_2;
+
 use crate::config::Similarity;
 use crate::error::{EmbeddingError, Error};
 use crate::sample::SampleId;
@@ -143,21 +145,38 @@ impl Flaw {
     }
 }
 
-/// Checks a vector, and scales it to unit length for cosine similarity.
+/// Checks a vector, and scales it to unit length for cosine similarity; for cross similarity, both halves alike.
 pub(crate) fn prepare(vector: &mut [f32], similarity: Similarity) -> Result<(), Flaw> {
     if let Some(component) = vector.iter().position(|x| !x.is_finite()) {
         return Err(Flaw::NotFinite { component, value: vector[component] });
     }
-    let length = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
-    let bad = Flaw::BadLength { length: length as f32, similarity };
     match similarity {
-        Similarity::Cosine if length < f64::from(f32::MIN_POSITIVE) => return Err(bad),
-        Similarity::Cosine => vector.iter_mut().for_each(|x| *x = (f64::from(*x) / length) as f32),
+        Similarity::Cosine => scale(vector, 1.0, similarity),
+        Similarity::Cross => {
+            let (anchor, positive) = vector.split_at_mut(vector.len() / 2);
+            scale(anchor, FRAC_1_SQRT_2, similarity)?;
+            scale(positive, FRAC_1_SQRT_2, similarity)
+        }
         // By Cauchy and Schwarz no dot product, nor any partial sum of one, then leaves the range of f32.
-        Similarity::Dot if length > MAX_LENGTH => return Err(bad),
-        Similarity::Dot => {}
+        Similarity::Dot => match length(vector) {
+            length if length > MAX_LENGTH => Err(Flaw::BadLength { length: length as f32, similarity }),
+            _ => Ok(()),
+        },
     }
+}
+
+/// Scales a vector to a length.
+fn scale(vector: &mut [f32], to: f64, similarity: Similarity) -> Result<(), Flaw> {
+    let length = length(vector);
+    if length < f64::from(f32::MIN_POSITIVE) {
+        return Err(Flaw::BadLength { length: length as f32, similarity });
+    }
+    vector.iter_mut().for_each(|x| *x = (f64::from(*x) / length * to) as f32);
     Ok(())
+}
+
+fn length(vector: &[f32]) -> f64 {
+    vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt()
 }
 
 /// The longest vector for dot products.

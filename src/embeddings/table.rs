@@ -7,12 +7,14 @@ use super::stored::StoredVectors;
 use crate::config::{Similarity, Storage};
 use crate::error::{ArgumentError, Error, Result, TooFewError};
 use crate::sample::{ModelVersion, SampleId};
+use crate::simd::dot;
 
 /// The embeddings of all samples, made by one model version.
 ///
 /// - Layout: [samples × d], row-major, in the type that [`Storage`] says. A sample takes 4 d bytes in f32, 2 d in f16,
 ///   and d + 4 in i8.
-/// - With cosine similarity every embedding has unit length, so that a dot product is the cosine.
+/// - With cosine similarity every embedding has unit length, so that a dot product is the cosine. With cross similarity
+///   both halves have the length √½, and a dot product with halves swapped is the mean of two cosines.
 /// - A sample that could not be read and was skipped ([`OnBadSample`](crate::config::OnBadSample)) has no embedding;
 ///   its row holds zeros.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +26,8 @@ pub struct EmbeddingTable {
     pub(super) skipped: Skipped,
     /// The similarity of each sample's anchor and positive if rows are pairs, else empty.
     pub(super) pair_similarities: Vec<f32>,
+    /// A bit for each sample, set if it is an inconsistent pair; empty if none is or nobody has looked.
+    pub(super) inconsistent: Vec<u64>,
 }
 
 impl EmbeddingTable {
@@ -32,8 +36,8 @@ impl EmbeddingTable {
     /// For cosine, they are scaled to unit length. The numbers are copied, which [`push`](Self::push) avoids.
     ///
     /// # Errors
-    /// - [`ArgumentError::Shape`] if the numbers do not make a whole number of vectors, or for a dimension of 0 or
-    ///   above 65,536.
+    /// - [`ArgumentError::Shape`] if the numbers do not make a whole number of vectors, or for a dimension of 0, above
+    ///   65,536, or odd for cross similarity.
     /// - `NotFinite` of [`EmbeddingError`](crate::error::EmbeddingError) for a component that is NaN or infinite.
     /// - `BadLength` of the same for a vector that is zero, or so long that similarities overflow.
     pub fn new(
@@ -42,10 +46,7 @@ impl EmbeddingTable {
         similarity: Similarity,
         model_version: ModelVersion,
     ) -> Result<Self> {
-        if !(1..=MAX_DIMENSION).contains(&dimension) {
-            return Err(ArgumentError::Shape { found: vectors.len(), dimension }.into());
-        }
-        let samples = vectors.len() / dimension;
+        let samples = vectors.len() / dimension.max(1);
         let mut table = Self::with_capacity(samples, dimension, Storage::F32, similarity, model_version)?;
         table.push(&mut vectors)?;
         Ok(table)
@@ -56,7 +57,7 @@ impl EmbeddingTable {
     /// More samples than that cost a copy of all.
     ///
     /// # Errors
-    /// [`ArgumentError::Shape`] for a dimension of 0 or above 65,536.
+    /// [`ArgumentError::Shape`] for a dimension of 0, above 65,536, or odd for cross similarity.
     pub fn with_capacity(
         samples: usize,
         dimension: usize,
@@ -64,7 +65,8 @@ impl EmbeddingTable {
         similarity: Similarity,
         model_version: ModelVersion,
     ) -> Result<Self> {
-        if !(1..=MAX_DIMENSION).contains(&dimension) {
+        let has_halves = similarity != Similarity::Cross || dimension.is_multiple_of(2);
+        if !(1..=MAX_DIMENSION).contains(&dimension) || !has_halves {
             return Err(ArgumentError::Shape { found: 0, dimension }.into());
         }
         let vectors = StoredVectors::with_capacity(storage, samples, dimension);
@@ -75,18 +77,18 @@ impl EmbeddingTable {
             model_version,
             skipped: Skipped::default(),
             pair_similarities: Vec::new(),
+            inconsistent: Vec::new(),
         })
     }
 
     /// Makes a copy of the embeddings of these samples, none of which is skipped, in this order.
     pub(crate) fn select(&self, ids: &[u32]) -> Self {
-        let of_pairs = |pairs: &[f32]| ids.iter().map(|&id| pairs[id as usize]).collect();
+        let of_pairs = ids.iter().filter_map(|&id| self.pair_similarities.get(id as usize).copied());
         Self {
             vectors: self.vectors.select(ids, self.dimension),
             skipped: Skipped::default(),
-            pair_similarities: Some(&self.pair_similarities)
-                .filter(|pairs| !pairs.is_empty())
-                .map_or_else(Vec::new, |pairs| of_pairs(pairs)),
+            pair_similarities: of_pairs.collect(),
+            inconsistent: Vec::new(),
             ..*self
         }
     }
@@ -150,7 +152,8 @@ impl EmbeddingTable {
 
     /// Replaces the embedding of one sample by another vector of d numbers.
     ///
-    /// The vector is scaled in place and rounded as by [`push`](Self::push).
+    /// The vector is scaled in place and rounded as by [`push`](Self::push). With cross similarity the vector also says
+    /// how similar anchor and positive are now.
     ///
     /// # Errors
     /// The errors of [`push`](Self::push); [`ArgumentError::UnknownSample`]; [`ArgumentError::SkippedSample`].
@@ -164,18 +167,25 @@ impl EmbeddingTable {
         if self.is_skipped(sample) {
             return Err(ArgumentError::SkippedSample { sample }.into());
         }
-        self.set(sample, vector).map_err(|flaw| flaw.error(sample))
+        self.set(sample, vector).map_err(|flaw| flaw.error(sample))?;
+        if self.similarity == Similarity::Cross
+            && let Some(pair) = self.pair_similarities.get_mut(sample.index())
+        {
+            let (anchor, positive) = vector.split_at(vector.len() / 2);
+            *pair = 2.0 * dot(anchor, positive);
+        }
+        Ok(())
     }
 
     /// Copies the table, with space for `samples` in all, as the start of another model version's.
     ///
-    /// This is for a table in which most embeddings remain as they are.
+    /// This is for a table in which most embeddings remain as they are. Which pairs are consistent is open again.
     #[must_use]
     pub fn fork(&self, samples: usize, model_version: ModelVersion) -> Self {
         let vectors = self.vectors.copy_with_capacity(samples, self.dimension);
         let skipped = self.skipped.clone();
         let pair_similarities = self.pair_similarities.clone();
-        Self { vectors, model_version, skipped, pair_similarities, ..*self }
+        Self { vectors, model_version, skipped, pair_similarities, inconsistent: Vec::new(), ..*self }
     }
 
     /// Appends the similarity of anchor and positive for each sample that [`push`](Self::push) appended.
@@ -236,8 +246,37 @@ impl EmbeddingTable {
         if self.skipped.is_empty() { ids.collect() } else { ids.filter(|&id| !self.is_skipped(SampleId(id))).collect() }
     }
 
+    /// Sets which samples are inconsistent pairs, a bit for each sample; none that was skipped.
+    pub(crate) fn set_inconsistent(&mut self, bits: Vec<u64>) {
+        self.inconsistent = if bits.iter().all(|bits| *bits == 0) { Vec::new() } else { bits };
+    }
+
+    /// Whether a sample is a pair that [`pairs.within`](crate::config::PairsConfig::within) leaves out of epochs.
+    #[must_use]
+    pub fn is_inconsistent(&self, id: SampleId) -> bool {
+        self.inconsistent.get(id.index() / 64).is_some_and(|bits| bits >> (id.index() % 64) & 1 == 1)
+    }
+
+    /// Returns the number of those.
+    #[must_use]
+    pub fn inconsistent(&self) -> usize {
+        self.inconsistent.iter().map(|bits| bits.count_ones() as usize).sum()
+    }
+
+    /// Returns the number of samples that an epoch has which begins with this table.
+    pub(crate) fn in_epochs(&self) -> usize {
+        self.present() - self.inconsistent()
+    }
+
+    /// Returns a bit for each sample, set if it is in an epoch that begins with this table.
+    pub(crate) fn epoch_bits(&self) -> Vec<u64> {
+        let mut bits = self.present_bits();
+        bits.iter_mut().zip(&self.inconsistent).for_each(|(bits, inconsistent)| *bits &= !inconsistent);
+        bits
+    }
+
     /// Returns a bit for each sample, set if it has an embedding.
-    pub(crate) fn present_bits(&self) -> Vec<u64> {
+    fn present_bits(&self) -> Vec<u64> {
         let mut bits = vec![u64::MAX; self.len().div_ceil(64)];
         if let (Some(last), rest @ 1..) = (bits.last_mut(), self.len() % 64) {
             *last = (1 << rest) - 1;
@@ -321,6 +360,32 @@ impl EmbeddingTable {
         scratch.resize(self.dimension, 0.0);
         self.read(id, scratch);
         scratch
+    }
+
+    /// Returns the vector whose dot product with another sample's embedding is the similarity of the two.
+    ///
+    /// That is the sample's embedding, for cross similarity with its halves swapped and copied to `scratch`.
+    #[inline]
+    pub(crate) fn facing<'a>(&'a self, id: SampleId, scratch: &'a mut Vec<f32>) -> &'a [f32] {
+        if self.similarity != Similarity::Cross {
+            return self.vector(id, scratch);
+        }
+        scratch.resize(self.dimension, 0.0);
+        self.read_facing(id, scratch);
+        scratch
+    }
+
+    /// Copies the [facing](Self::facing) vector of a sample to `vector`, which holds d numbers.
+    pub(crate) fn read_facing(&self, id: SampleId, vector: &mut [f32]) {
+        self.read(id, vector);
+        if self.similarity == Similarity::Cross {
+            vector.rotate_left(self.dimension / 2);
+        }
+    }
+
+    /// Whether [facing](Self::facing) vectors are the embeddings themselves.
+    pub(crate) fn faces_itself(&self) -> bool {
+        self.similarity != Similarity::Cross
     }
 
     /// Returns the embedding of a sample, if it is stored in f32.

@@ -13,8 +13,9 @@ use crate::error::{ModelError, Result};
 
 /// Embeds rows that are an anchor and its positive, with an encoder for each; these may share a model.
 ///
-/// Both vectors are scaled to unit length. The vector of the row is that of the anchor, that of the positive, or their
-/// mean. The cosine of the two is kept beside it.
+/// Both vectors are scaled to unit length. The vector of the row is that of the anchor, that of the positive, their
+/// mean, or, to be compared by [`Similarity::Cross`](crate::config::Similarity::Cross), one behind the other. The
+/// cosine of the two is kept beside it.
 pub struct PairEncoder {
     name: String,
     columns: Vec<String>,
@@ -78,7 +79,10 @@ impl Encoder for PairEncoder {
     }
 
     fn dimension(&self) -> usize {
-        self.anchor.dimension()
+        match self.over {
+            GraphOver::Cross => 2 * self.anchor.dimension(),
+            GraphOver::Anchors | GraphOver::Positives | GraphOver::Mean => self.anchor.dimension(),
+        }
     }
 
     fn accepts(&self, uri: &str, schema: &Schema) -> Result<()> {
@@ -113,6 +117,7 @@ impl Encoder for PairEncoder {
     }
 
     fn encode_readable(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Encoded> {
+        let d = self.anchor.dimension();
         let mut bad = Vec::new();
         let anchors = unit_vectors(self.anchor.as_ref(), rows, &mut bad)?;
         let positives = unit_vectors(self.positive.as_ref(), rows, &mut bad)?;
@@ -123,11 +128,17 @@ impl Encoder for PairEncoder {
                 let means = anchors.iter().zip(&positives).map(|(a, p)| (a + p) / 2.0);
                 vectors.iter_mut().zip(means).for_each(|(x, mean)| *x = mean);
             }
+            GraphOver::Cross => {
+                let pairs = anchors.chunks_exact(d).zip(positives.chunks_exact(d));
+                for (vector, (anchor, positive)) in vectors.chunks_exact_mut(2 * d).zip(pairs) {
+                    vector[..d].copy_from_slice(anchor);
+                    vector[d..].copy_from_slice(positive);
+                }
+            }
         }
-        let d = self.dimension();
         let cosine = |(a, p): (&[f32], &[f32])| a.iter().zip(p).map(|(a, p)| f64::from(a * p)).sum::<f64>() as f32;
         let pair_similarities = anchors.chunks_exact(d).zip(positives.chunks_exact(d)).map(cosine).collect();
-        once_a_row(&mut bad, vectors, d);
+        once_a_row(&mut bad, vectors, self.dimension());
         Ok(Encoded { bad, pair_similarities })
     }
 }

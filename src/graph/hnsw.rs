@@ -142,7 +142,7 @@ impl<T: Deref<Target = EmbeddingTable> + Clone + Sync> Point for IndexPoint<T> {
 
 /// The similarity of samples of two tables that have the same dimension.
 fn similarity_between(a: &EmbeddingTable, a_id: SampleId, b: &EmbeddingTable, b_id: SampleId) -> f32 {
-    dot(&a.get(a_id), &b.get(b_id))
+    dot(a.facing(a_id, &mut Vec::new()), &b.get(b_id))
 }
 
 /// Makes a table of one sample from a query vector, checked and scaled like the samples of `table`.
@@ -174,7 +174,7 @@ fn index<T: Deref<Target = EmbeddingTable> + Clone + Sync>(
     let square = |id| table.similarity_of(id, id);
     let longest = ids().map(square).fold(0f32, f32::max);
     let padding = |id| match table.similarity() {
-        Similarity::Cosine => 0.0,
+        Similarity::Cosine | Similarity::Cross => 0.0,
         Similarity::Dot => (longest - square(id)).max(0.0).sqrt(),
     };
     let points = ids().map(|id| IndexPoint { table: table.clone(), id, padding: padding(id) }).collect();

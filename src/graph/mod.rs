@@ -64,7 +64,7 @@ pub(crate) use self::build::{kernel_name, kernel_names};
 pub use self::device::Device;
 pub use self::hnsw::HnswIndex;
 pub use self::knn::{Refined, insert, recall, refine, remove};
-pub(crate) use self::knn::{k_means, nearest_others};
+pub(crate) use self::knn::{inconsistent_pairs, k_means, nearest_others};
 pub use self::oracle::{build_per_row, exact};
 pub use self::proximity_graph::ProximityGraph;
 pub use self::statistics::GraphStatistics;

@@ -104,6 +104,8 @@ impl Writer<'_> {
 
         self.gauge("data_set_samples", "Samples of the data set.", Some(run.data_set_samples as f64))?;
         self.gauge("skipped_samples", "Samples that could not be encoded.", Some(run.skipped as f64))?;
+        let help = "Pairs that pairs.within leaves out.";
+        self.gauge("inconsistent_pairs", help, Some(run.inconsistent as f64))?;
         self.gauge("skipped_rows", "Rows in damaged parts.", Some(run.source.skipped_rows as f64))?;
         self.gauge("bad_texts", "Texts that are no UTF-8.", Some(run.source.bad_texts as f64))?;
         let help = "Requests to object stores that failed and were sent again.";

@@ -35,6 +35,8 @@ pub(super) struct Running {
     pub data_set_samples: usize,
     /// Those that could not be encoded.
     pub skipped: usize,
+    /// Pairs that `pairs.within` leaves out.
+    pub inconsistent: usize,
     /// Mini-batches taken since the start.
     pub mini_batches: u64,
     /// Their samples.
@@ -101,6 +103,7 @@ impl Running {
         Self {
             data_set_samples: handle.store().len(),
             skipped: handle.snapshot().map_or(0, |snapshot| snapshot.embeddings.skipped()),
+            inconsistent: handle.snapshot().map_or(0, |snapshot| snapshot.embeddings.inconsistent()),
             mini_batches: counts.delivered,
             samples,
             delivered: handle.delivered(),

@@ -2,7 +2,8 @@
 
 use arrow::datatypes::{DataType, Schema};
 
-use crate::config::{PipelineConfig, Several, WalkConfig};
+use crate::config::{PipelineConfig, Several, Similarity, WalkConfig};
+use crate::embeddings::EmbeddingTable;
 use crate::encode::Encoder;
 use crate::error::{Error, Fault, Faults, Result, TooFewError};
 use crate::refresh::{GuardRules, RowRules, Snapshot, SourceWeights, StrataRule};
@@ -15,7 +16,11 @@ use crate::stream::{MASK_COLUMN, OneOf, RowColumns, negative_column};
 pub(super) fn check_settings(config: &PipelineConfig, has_source: bool, ranks: usize) -> Result<(), Faults> {
     let mut faults = config.faults();
     if ranks > 1 && config.refresh.is_by_clock() && config.checkpoint.dir.is_none() {
-        let key = if config.refresh.watch_model { "refresh.watch_model" } else { "refresh.every_seconds" };
+        let key = match &config.refresh {
+            refresh if refresh.watch_model => "refresh.watch_model",
+            refresh if refresh.every_seconds.is_some() => "refresh.every_seconds",
+            _ => "refresh.when_easier",
+        };
         let message = "needs a checkpoint.dir that all ranks reach, in which rank 0 says at which step each refresh \
                        begins; set that, or let refresh.every_steps alone trigger refreshes";
         faults.push(Fault::new(key, message));
@@ -69,7 +74,7 @@ fn one_of(config: &PipelineConfig, schema: &Schema) -> Result<Option<OneOf>> {
     }
 }
 
-/// What decides which samples share a mini-batch. What `[mask]` marks, guards do not keep apart.
+/// What decides which samples share a mini-batch, and how long they are. What `[mask]` marks, guards do not keep apart.
 pub(super) fn row_rules(config: &PipelineConfig, encoder: &dyn Encoder, schema: &Schema) -> RowRules {
     let PipelineConfig { guards, mask, .. } = config;
     let keys = KeysOf { config, encoder, schema };
@@ -86,7 +91,7 @@ pub(super) fn row_rules(config: &PipelineConfig, encoder: &dyn Encoder, schema: 
         batch_size: config.walk.batch_size,
         is_single: config.walk.same.is_some(),
     });
-    RowRules { guards: of_guards, mask: mask.is_on().then(of_mask), strata }
+    RowRules { guards: of_guards, mask: mask.is_on().then(of_mask), strata, length: config.walk.length_column.clone() }
 }
 
 /// What gives sources their weights, if they have some.
@@ -157,6 +162,11 @@ pub(super) fn check_values(snapshot: &Snapshot, config: &PipelineConfig) -> Resu
             "the encoder does not tell how similar pairs are; make a PairEncoder of it, or take the bound out";
         return Err(Error::setting(key, message));
     }
+    if config.similarity() == Similarity::Cross && !has_halves(&snapshot.embeddings) {
+        let message = "is `cross`, but the encoder's vectors are not those of anchor and positive, one behind the \
+                       other; make it with PairEncoder::new(anchor, positive, GraphOver::Cross)";
+        return Err(Error::setting("pairs.graph_over", message));
+    }
     if let Some(message) = guards.skips_all(snapshot.graph.degree()) {
         return Err(Error::setting("guards.skip_nearest", message));
     }
@@ -183,6 +193,13 @@ pub(super) fn check_values(snapshot: &Snapshot, config: &PipelineConfig) -> Resu
         return Err(Error::setting(setting, message));
     }
     Ok(())
+}
+
+/// Whether the similarities of some samples with themselves are those of their pairs, as cross similarity has it.
+fn has_halves(table: &EmbeddingTable) -> bool {
+    let some = (0..table.len()).map(SampleId::new).filter(|&id| !table.is_skipped(id)).take(16);
+    let is_own = |id| table.pair_similarity(id).is_some_and(|pair| (pair - table.similarity_of(id, id)).abs() < 0.05);
+    some.into_iter().all(is_own)
 }
 
 /// Refuses a source with fewer rows than a mini-batch has samples.

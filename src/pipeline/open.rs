@@ -17,6 +17,7 @@ use crate::refresh::{ModelWatch, RowRules};
 use crate::source::{self, MixtureSource, Source, column_indices};
 use crate::store::decoded_schema;
 use crate::stream::RowColumns;
+use crate::walk::Lengths;
 
 /// What a pipeline reads and embeds, with all columns looked up.
 pub(super) struct Opened {
@@ -74,6 +75,9 @@ pub(super) async fn open(
     let stored_columns = stored_columns(config, &payload, encoder.as_ref());
     column_indices(source.uri(), &schema, &stored_columns)?;
     encoder.accepts(source.uri(), &schema)?;
+    if let Some(column) = &config.walk.length_column {
+        Lengths::check_type(&schema, column)?;
+    }
     let row_rules = row_rules(config, encoder.as_ref(), &schema);
     let row_columns = row_columns(config, payload, encoder.as_ref(), &schema)?;
     let is_vector = !is_own && config.encode.kind() == FeatureKind::Vector && config.encode.views.is_empty();
@@ -114,10 +118,10 @@ fn payload_columns(config: &PipelineConfig, schema: &Schema) -> Vec<String> {
     }
 }
 
-/// The columns that mini-batches carry, then those that only the encoder, the guards or the mask read.
+/// The columns that mini-batches carry, then those that only the encoder, the guards, the mask or the ranks read.
 fn stored_columns(config: &PipelineConfig, payload: &[String], encoder: &dyn Encoder) -> Vec<String> {
     let pairs = config.pairs.columns().into_iter().flatten();
-    let of_rules = config.guards.distinct.iter().chain(&config.mask.same);
+    let of_rules = config.guards.distinct.iter().chain(&config.mask.same).chain(&config.walk.length_column);
     let read = encoder.columns().iter().chain(pairs).chain(of_rules).map(String::as_str);
     let mut columns = payload.to_vec();
     for column in read.chain(config.strata_column()) {

@@ -6,8 +6,8 @@ use super::shared::{Recipe, Report, Shared};
 use super::work::RefreshContext;
 use crate::embeddings::EmbeddingTable;
 use crate::encode::{BadSamples, Encoder, TableSettings, encode_for_others, encode_present, encode_rest};
-use crate::error::Result;
-use crate::graph::ProximityGraph;
+use crate::error::{Error, Result};
+use crate::graph::{ProximityGraph, inconsistent_pairs};
 use crate::sample::{GraphVersion, ModelVersion};
 use crate::store::Store;
 use crate::telemetry;
@@ -26,10 +26,14 @@ impl RefreshContext {
         let settings = TableSettings { storage: self.storage, similarity: self.similarity, model_version };
         let cache = self.embedding_cache.as_deref();
         let recipe = self.recipe_of_rows(encoder, store).map(|rows| {
-            let settings = format!("{settings:?} {:?}", self.on_bad_sample);
+            let settings = format!("{settings:?} {:?} {:?}", self.on_bad_sample, self.within);
             Recipe::of(&[&"anew", &rows, &settings])
         });
-        let make = |report: Report<'_>| encode_present(encoder, store, bad, settings, cache, report);
+        let make = |report: Report<'_>| {
+            let mut table = encode_present(encoder, store, bad, settings, cache, report)?;
+            self.leave_out(&mut table, report)?;
+            Ok(table)
+        };
         let help = |report: Report<'_>| encode_for_others(encoder, store, 0, cache, report);
         let (Some(folder), Some(recipe)) = (&self.shared, recipe) else { return Ok(Shared::own(make(report)?, None)) };
         folder.get(recipe, make, help, report)
@@ -48,18 +52,41 @@ impl RefreshContext {
         let bad = BadSamples { on_bad_sample: self.on_bad_sample, skipped_before: old.skipped() };
         let cache = self.embedding_cache.as_deref();
         let recipe = self.recipe_of_rows(encoder, store).zip(origin.recipe).map(|(rows, old)| {
-            let pushed = pushed.digest();
-            Recipe::of(&[&"rest", &rows, &old, &pushed, &model_version])
+            let (pushed, within) = (pushed.digest(), format!("{:?}", self.within));
+            Recipe::of(&[&"rest", &rows, &old, &pushed, &model_version, &within])
         });
         let make = |report: Report<'_>| {
             let mut table = old.fork(store.len(), model_version);
             encode_rest(encoder, store, bad, &mut table, cache, report)?;
             replace_pushed(&mut table, pushed)?;
+            self.leave_out(&mut table, report)?;
             Ok(table)
         };
         let help = |report: Report<'_>| encode_for_others(encoder, store, old.len(), cache, report);
         let (Some(folder), Some(recipe)) = (&self.shared, recipe) else { return Ok(Shared::own(make(report)?, None)) };
         folder.get(recipe, make, help, report)
+    }
+
+    /// Decides which pairs are left out of epochs, if `pairs.within` says so.
+    fn leave_out(&self, table: &mut EmbeddingTable, report: Report<'_>) -> Result<()> {
+        let Some(within) = self.within else { return Ok(()) };
+        let samples = table.len();
+        table.set_inconsistent(inconsistent_pairs(table, within, &mut || report(samples))?);
+        telemetry::pairs_left_out(within, table.inconsistent(), table.present());
+        Ok(())
+    }
+
+    /// Refuses embeddings that leave an epoch with fewer samples than are `needed`.
+    pub(super) fn check_enough(&self, table: &EmbeddingTable, store: &Store, needed: usize) -> Result<()> {
+        if table.present() < needed {
+            return Err(table.too_few(store.uri(), needed));
+        }
+        let (left, of) = (table.in_epochs(), table.present());
+        if left >= needed {
+            return Ok(());
+        }
+        let message = format!("leaves {left} of {of} pairs, and {needed} are needed; raise it, or leave it out");
+        Err(Error::setting("pairs.within", message))
     }
 
     /// Builds a graph over the embeddings that `recipe` says, from the graph of digest `old` if it goes on from one.

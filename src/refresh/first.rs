@@ -33,8 +33,8 @@ pub(crate) struct FirstEmbeddings {
     /// The step at which the first pass over the samples began.
     pub step: u64,
     pub(super) pushed: Arc<PushedVectors>,
-    /// Which samples share a value, if that is known.
-    pub groups: Option<RowFacts>,
+    /// What the rules look at in the rows, if that is known.
+    pub facts: Option<RowFacts>,
 }
 
 impl Beginning {
@@ -66,7 +66,7 @@ impl Beginning {
 impl RefreshContext {
     /// The embeddings of all samples in `store`, for a run that has none yet.
     ///
-    /// Refuses them if skipped samples leave fewer than a mini-batch has. `report` is told how many are done, and its
+    /// Refuses them if skipped samples and inconsistent pairs leave fewer than a mini-batch has. `report` is told how many are done, and its
     /// error ends the work.
     pub fn embed_all(
         &self,
@@ -76,9 +76,7 @@ impl RefreshContext {
     ) -> Result<Shared<EmbeddingTable>> {
         let table = self.embed_anew(encoder, store, ModelVersion(1), 0, report)?;
         let needed = self.batch_size.max(2);
-        if table.value.present() < needed {
-            return Err(table.value.too_few(store.uri(), needed));
-        }
+        self.check_enough(&table.value, store, needed)?;
         Ok(table)
     }
 
@@ -92,7 +90,7 @@ impl RefreshContext {
         first: FirstEmbeddings,
         report: Report<'_>,
     ) -> Result<Snapshot> {
-        let FirstEmbeddings { mut table, step, pushed, groups } = first;
+        let FirstEmbeddings { mut table, step, pushed, facts } = first;
         let (ages, _) = ages_after(&table.value, &pushed, &Ages::all_at(step));
         if pushed.len() > 0 {
             let version = table.value.model_version();
@@ -100,15 +98,15 @@ impl RefreshContext {
             table = self.embed_rest(before, &pushed, encoder, &store, version, report)?;
         }
         let version = GraphVersion(1);
-        let groups = groups.map_or_else(|| RowFacts::of(&store, &self.row_rules), Ok)?;
-        let build = || match groups.strata() {
+        let facts = facts.map_or_else(|| RowFacts::of(&store, &self.row_rules), Ok)?;
+        let build = || match &facts.strata {
             Some(strata) => self.backend.build_within(strata.parts(), &table.value, self.seed, version),
             None => self.backend.build(&table.value, self.seed, version),
         };
         let graph = self.shared_graph(table.origin.recipe, 0, version, build, report)?;
         let embeddings = table.map(Arc::new);
         let parts = SnapshotParts { embeddings, graph, ages, embeddings_since_graph: version, begun_at_step: step };
-        let snapshot = Snapshot::new(parts, store, &self.row_rules, groups);
+        let snapshot = Snapshot::new(parts, store, &self.row_rules, facts);
         (self.check_first)(&snapshot)?;
         if let Some(folder) = &self.checkpoint_folder {
             folder.save(&snapshot.to_saved())?;
@@ -121,6 +119,6 @@ impl FirstEmbeddings {
     /// Those that are made before the stream is there.
     pub fn at_start(table: Shared<EmbeddingTable>) -> Self {
         let pushed = PushedVectors::new(table.value.dimension()).into();
-        Self { table, step: 0, pushed, groups: None }
+        Self { table, step: 0, pushed, facts: None }
     }
 }

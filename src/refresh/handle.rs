@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::easing::SharedEasing;
 use super::published::Published;
 use super::push_queue::PushQueue;
 use super::report::{RefreshCounts, RefreshSeconds, RefreshStatus, Refreshed};
@@ -14,7 +15,7 @@ use crate::embeddings::EmbeddingTable;
 use crate::encode::EmbeddingCache;
 use crate::error::{ArgumentError, EmbeddingError, Error, Result};
 use crate::progress::Progress;
-use crate::sample::{ModelVersion, SampleId};
+use crate::sample::{GraphVersion, ModelVersion, SampleId};
 use crate::source::{Source, SourceCounts};
 use crate::store::Store;
 
@@ -56,6 +57,7 @@ pub struct RefreshHandle {
     pub(super) embedding_cache: Option<Arc<EmbeddingCache>>,
     pub(super) storage: Storage,
     pub(super) similarity: Similarity,
+    pub(super) easing: SharedEasing,
 }
 
 /// A request for a refresh: its result is sent here.
@@ -79,6 +81,8 @@ impl RefreshHandle {
     ///
     /// This is the paper's way, without any inference here. The next refresh replaces the embeddings of those samples;
     /// a later push for a sample replaces an earlier one. Copies the vectors, which take 4 d bytes a sample until then.
+    /// With `pairs.graph_over = "cross"` a vector is that of the anchor and, behind it, that of the positive. With
+    /// `refresh.when_easier`, give the vectors of each mini-batch in one call.
     ///
     /// # Errors
     /// [`ArgumentError::Shape`], [`ArgumentError::UnknownSample`], [`ArgumentError::SkippedSample`], and, whatever
@@ -105,7 +109,13 @@ impl RefreshHandle {
         trial.push(&mut vectors.to_vec()).map_err(|error| with_sample_id(error, ids))?;
         let step = *self.delivered.borrow();
         lock(&self.push_queue).add(ids, vectors, step);
+        self.easing.push(ids, &trial);
         Ok(())
+    }
+
+    /// Notes a mini-batch that was walked on a graph, as it is delivered.
+    pub(crate) fn note_delivered(&self, ids: &[SampleId], graph: GraphVersion, similarity: f32) {
+        self.easing.deliver(ids, graph, similarity);
     }
 
     /// The numbers of an embedding, and of each vector that is pushed.

@@ -21,6 +21,7 @@ mod ages;
 mod agreement;
 mod cancel;
 mod drift;
+mod easing;
 mod embed;
 mod first;
 mod handle;

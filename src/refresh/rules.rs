@@ -11,7 +11,7 @@ use crate::config::{GuardsConfig, Schedule, Stop};
 use crate::embeddings::EmbeddingTable;
 use crate::error::{Error, Result};
 use crate::store::{Key, Store};
-use crate::walk::{Groups, Guards, Mask, Strata, Weighting, Weights};
+use crate::walk::{Groups, Guards, Lengths, Mask, Strata, Weighting, Weights};
 
 /// What decides which samples share a mini-batch, for a run's columns.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub(crate) struct RowRules {
     pub mask: Option<GuardRules>,
     /// What a mini-batch takes so many samples of; `None` if it takes all alike.
     pub strata: Option<StrataRule>,
+    /// The column that says how long samples are, if there is one.
+    pub length: Option<String>,
 }
 
 /// What two samples must not have in common.
@@ -51,12 +53,14 @@ pub(crate) enum SourceWeights {
     OfSize(f64),
 }
 
-/// What samples have in common by the rules.
+/// What the rules look at in the rows: what samples have in common, and how long they are.
 #[derive(Clone, Debug)]
 pub(crate) struct RowFacts {
     guards: Arc<Groups>,
     mask: Option<Arc<Groups>>,
-    strata: Option<Arc<Strata>>,
+    /// What samples are divided into; `None` if mini-batches take all alike.
+    pub strata: Option<Arc<Strata>>,
+    pub lengths: Option<Arc<Lengths>>,
 }
 
 impl RowFacts {
@@ -64,18 +68,19 @@ impl RowFacts {
     pub fn of(store: &Store, rules: &RowRules) -> Result<Self> {
         let groups = |rules: &GuardRules| Groups::of(store, &rules.keys).map(Arc::new);
         let strata = rules.strata.as_ref().map(|rule| rule.divide(store).map(Arc::new)).transpose()?;
-        Ok(Self { guards: groups(&rules.guards)?, mask: rules.mask.as_ref().map(groups).transpose()?, strata })
+        let lengths = rules.length.as_ref().map(|column| Lengths::of(store, column).map(Arc::new)).transpose()?;
+        Ok(Self { guards: groups(&rules.guards)?, mask: rules.mask.as_ref().map(groups).transpose()?, strata, lengths })
     }
 
     /// What was made before.
-    pub fn of_made(guards: &Guards, mask: Option<&Mask>, strata: Option<&Arc<Strata>>) -> Self {
+    pub fn of_made(
+        guards: &Guards,
+        mask: Option<&Mask>,
+        strata: Option<&Arc<Strata>>,
+        lengths: Option<&Arc<Lengths>>,
+    ) -> Self {
         let mask = mask.map(|mask| mask.rules().groups().clone());
-        Self { guards: guards.groups().clone(), mask, strata: strata.cloned() }
-    }
-
-    /// What samples are divided into; `None` if mini-batches take all alike.
-    pub fn strata(&self) -> Option<&Arc<Strata>> {
-        self.strata.as_ref()
+        Self { guards: guards.groups().clone(), mask, strata: strata.cloned(), lengths: lengths.cloned() }
     }
 
     /// Guards and mask by these groups, and by embeddings if there are any.

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::graph::{HnswIndex, ProximityGraph};
 use crate::sample::{GraphVersion, ModelVersion, SampleId};
 use crate::store::Store;
-use crate::walk::{EpochSampler, Guards, Left, Mask, Strata};
+use crate::walk::{EpochSampler, Guards, Left, Lengths, Mask, Strata};
 
 /// Embeddings and the graph over them, published together with their rows and never changed afterwards.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub(crate) mask: Option<Mask>,
     /// What samples are divided into; `None` if mini-batches take all alike.
     pub(crate) strata: Option<Arc<Strata>>,
+    /// How long samples are; `None` without `walk.length_column`.
+    pub(crate) lengths: Option<Arc<Lengths>>,
     /// A hash of the graph.
     pub(crate) graph_digest: u64,
     /// Where the embeddings and the graph are from.
@@ -53,13 +55,13 @@ pub(super) struct SnapshotParts {
 }
 
 impl Snapshot {
-    /// `groups` are those of the same rows.
-    pub(super) fn new(parts: SnapshotParts, store: Store, rules: &RowRules, groups: RowFacts) -> Self {
+    /// `facts` are those of the same rows.
+    pub(super) fn new(parts: SnapshotParts, store: Store, rules: &RowRules, facts: RowFacts) -> Self {
         let SnapshotParts { embeddings, graph, ages, embeddings_since_graph, begun_at_step } = parts;
         let Shared { value: embeddings, origin: embeddings_origin } = embeddings;
         let Shared { value: graph, origin: graph_origin } = graph;
-        let strata = groups.strata().cloned();
-        let (guards, mask) = groups.apply(rules, Some(&embeddings));
+        let (strata, lengths) = (facts.strata.clone(), facts.lengths.clone());
+        let (guards, mask) = facts.apply(rules, Some(&embeddings));
         Self {
             graph_digest: graph.digest(),
             embeddings,
@@ -71,6 +73,7 @@ impl Snapshot {
             guards,
             mask,
             strata,
+            lengths,
             embeddings_origin,
             _graph_origin: graph_origin,
             index: OnceLock::new(),
@@ -140,14 +143,14 @@ impl Snapshot {
         self.index().search(vector, k)
     }
 
-    /// Which samples have in common what the rules look at.
+    /// What the rules look at in the rows.
     pub(super) fn row_facts(&self) -> RowFacts {
-        RowFacts::of_made(&self.guards, self.mask.as_ref(), self.strata.as_ref())
+        RowFacts::of_made(&self.guards, self.mask.as_ref(), self.strata.as_ref(), self.lengths.as_ref())
     }
 
-    /// An epoch over all samples that have an embedding, which begins at `step`.
+    /// An epoch over all samples that have an embedding, without inconsistent pairs, which begins at `step`.
     pub(crate) fn epoch(&self, walk: &WalkConfig, seed: u64, epoch: u64, step: u64) -> EpochSampler {
-        let left = Left { samples: self.embeddings.len(), drawn: 0, bits: self.embeddings.present_bits() };
+        let left = Left { samples: self.embeddings.len(), drawn: 0, bits: self.embeddings.epoch_bits() };
         EpochSampler::from_left(&left, walk, seed, epoch).began_at_step(step)
     }
 

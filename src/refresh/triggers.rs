@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::agreement::Agreement;
@@ -11,6 +12,7 @@ use super::watch::ModelWatch;
 use super::worker::Worker;
 use crate::config::RefreshConfig;
 use crate::error::Result;
+use crate::sample::GraphVersion;
 
 /// What started a refresh.
 pub(super) enum Trigger {
@@ -20,6 +22,8 @@ pub(super) enum Trigger {
     Time,
     /// The model's files have changed.
     Model,
+    /// Mini-batches of this graph have become easier.
+    Easier(GraphVersion),
     /// [`RefreshHandle::refresh_now`].
     Call(Call),
 }
@@ -29,6 +33,12 @@ impl Worker {
     pub(super) async fn agreed_trigger(&mut self) -> Result<Option<Trigger>> {
         loop {
             let Some(trigger) = self.next_trigger().await else { return Ok(None) };
+            if let Trigger::Easier(graph) = trigger
+                && self.publisher.current().is_none_or(|newest| newest.graph_version() > graph)
+            {
+                // A newer graph is there already, or will come into use.
+                continue;
+            }
             let needed_at = self.decided_before();
             let Some(agreement) = &mut self.agreement else { return Ok(Some(trigger)) };
             match trigger {
@@ -40,7 +50,7 @@ impl Worker {
                     }
                     Some(false) => self.schedule_next(true),
                 },
-                Trigger::Time | Trigger::Model => {
+                Trigger::Time | Trigger::Model | Trigger::Easier(_) => {
                     self.begun = Instant::now();
                     agreement.want();
                 }
@@ -73,6 +83,7 @@ impl Worker {
             // The stream keeps a handle, so calls end no earlier than the run.
             call = self.calls.recv() => call.map(Trigger::Call),
             () = changed(&mut self.model_watch) => Some(Trigger::Model),
+            graph = easier(&mut self.easier) => Some(Trigger::Easier(graph)),
             () = time => Some(Trigger::Time),
         }
     }
@@ -131,6 +142,14 @@ pub(super) fn refresh_steps(fixed_every: Option<u64>, begun_at_step: Option<u64>
         (None, _) => RefreshSteps::Open,
         (Some(_), None) => RefreshSteps::Unknown,
         (Some(every), Some(first)) => RefreshSteps::Fixed(FixedSteps { first, every }),
+    }
+}
+
+/// Waits until mini-batches have become easier, and says of which graph.
+async fn easier(easier: &mut watch::Receiver<GraphVersion>) -> GraphVersion {
+    match easier.changed().await {
+        Ok(()) => *easier.borrow_and_update(),
+        Err(_) => std::future::pending().await,
     }
 }
 

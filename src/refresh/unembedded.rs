@@ -8,7 +8,7 @@ use crate::config::WalkConfig;
 use crate::error::Result;
 use crate::sample::GraphVersion;
 use crate::store::Store;
-use crate::walk::{EpochSampler, Guards, Mask, Strata};
+use crate::walk::{EpochSampler, Guards, Lengths, Mask, Strata};
 
 /// The rows of a run that has no embeddings yet, and the guards that need none.
 #[derive(Debug)]
@@ -17,6 +17,7 @@ pub(crate) struct UnembeddedRows {
     pub guards: Guards,
     pub mask: Option<Mask>,
     pub strata: Option<Arc<Strata>>,
+    pub lengths: Option<Arc<Lengths>>,
 }
 
 /// What a mini-batch is drawn from.
@@ -64,6 +65,14 @@ impl DrawnFrom {
         }
     }
 
+    /// How long samples are; `None` without `walk.length_column`.
+    pub fn lengths(&self) -> Option<&Lengths> {
+        match self {
+            Self::Rows(rows) => rows.lengths.as_deref(),
+            Self::Snapshot(snapshot) => snapshot.lengths.as_deref(),
+        }
+    }
+
     /// Epoch `epoch` over these samples, which begins at `step`, for so many ranks.
     pub fn epoch(&self, walk: &WalkConfig, seed: u64, epoch: u64, step: u64, ranks: usize) -> EpochSampler {
         let sampler = match self {
@@ -77,16 +86,16 @@ impl DrawnFrom {
 }
 
 impl UnembeddedRows {
-    /// Reads the rows for their groups. Blocks.
+    /// Reads the rows for what the rules look at. Blocks.
     pub fn new(store: Store, rules: &RowRules) -> Result<Self> {
-        let groups = RowFacts::of(&store, rules)?;
-        let strata = groups.strata().cloned();
-        let (guards, mask) = groups.apply(rules, None);
-        Ok(Self { store, guards, mask, strata })
+        let facts = RowFacts::of(&store, rules)?;
+        let (strata, lengths) = (facts.strata.clone(), facts.lengths.clone());
+        let (guards, mask) = facts.apply(rules, None);
+        Ok(Self { store, guards, mask, strata, lengths })
     }
 
-    /// Which samples have in common what the rules look at.
+    /// What the rules look at in the rows.
     pub(super) fn row_facts(&self) -> RowFacts {
-        RowFacts::of_made(&self.guards, self.mask.as_ref(), self.strata.as_ref())
+        RowFacts::of_made(&self.guards, self.mask.as_ref(), self.strata.as_ref(), self.lengths.as_ref())
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct RefreshContext {
     pub storage: Storage,
     pub on_bad_sample: OnBadSample,
     pub similarity: Similarity,
+    /// Which pairs are consistent, if others are left out: `pairs.within`.
+    pub within: Option<usize>,
     pub backend: Backend,
     pub refresh: RefreshConfig,
     pub seed: u64,
@@ -131,16 +133,14 @@ impl RefreshContext {
         report.pushed = new.pushed;
         report.seconds.encode = stopwatch.lap();
         cancellable.check()?;
-        if new.table.value.present() < 2 {
-            return Err(new.table.value.too_few(store.uri(), 2));
-        }
+        self.check_enough(&new.table.value, &store, 2)?;
 
         status.report(Stage::Graph, 0, store.len());
         let version = GraphVersion(old.graph_version().0 + 1);
         // What samples have in common changes only with the rows.
         let is_same = report.added == 0;
-        let groups = if is_same { old.row_facts() } else { RowFacts::of(&store, &self.row_rules)? };
-        let renew = || match groups.strata() {
+        let facts = if is_same { old.row_facts() } else { RowFacts::of(&store, &self.row_rules)? };
+        let renew = || match &facts.strata {
             Some(strata) => self.backend.build_within(strata.parts(), &new.table.value, self.seed, version),
             None => self.backend.renew(&old.graph, &new.table.value, self.seed, version),
         };
@@ -161,7 +161,7 @@ impl RefreshContext {
             embeddings_since_graph,
             begun_at_step: *step,
         };
-        let snapshot = Snapshot::new(parts, store, &self.row_rules, groups);
+        let snapshot = Snapshot::new(parts, store, &self.row_rules, facts);
         cancellable.check()?;
         if let Some(folder) = &self.checkpoint_folder {
             folder.save(&snapshot.to_saved())?;

@@ -9,6 +9,7 @@ use tracing::Instrument;
 
 use super::agreement::Agreement;
 use super::cancel::CancelOnDrop;
+use super::easing::SharedEasing;
 use super::first::Beginning;
 use super::handle::{Call, RefreshHandle};
 use super::published::Publisher;
@@ -24,6 +25,7 @@ use crate::checkpoint::CheckpointFolder;
 use crate::config::{OnNewerModel, OnRefreshError};
 use crate::encode::Encoder;
 use crate::error::{Error, Result};
+use crate::sample::GraphVersion;
 use crate::telemetry;
 
 /// Makes all snapshots after the first one, and that one too if the run begins without.
@@ -35,6 +37,8 @@ pub(crate) struct Worker {
     pub(super) asked: watch::Receiver<u64>,
     pub(super) calls: mpsc::UnboundedReceiver<Call>,
     pub(super) model_watch: Option<ModelWatch>,
+    /// The graph whose mini-batches have become easier.
+    pub(super) easier: watch::Receiver<GraphVersion>,
     pub(super) push_queue: Arc<Mutex<PushQueue>>,
     pub(super) status: Arc<RefreshStatus>,
     /// The number of refreshes that have failed since the last one that did not.
@@ -85,10 +89,12 @@ impl Worker {
         let unembedded = published.unembedded().cloned();
 
         let (tx, calls) = mpsc::unbounded_channel();
+        let (easing, easier) = SharedEasing::new(context.refresh.when_easier);
         let status = Arc::<RefreshStatus>::default();
         let handle = RefreshHandle {
             calls: tx,
             push_queue: push_queue.clone(),
+            easing,
             status: status.clone(),
             published,
             delivered: delivered.clone(),
@@ -106,6 +112,7 @@ impl Worker {
             asked,
             calls,
             model_watch,
+            easier,
             push_queue,
             status,
             failures: 0,

@@ -113,8 +113,8 @@ impl Worker {
             let encode = stopwatch.lap();
             status.report(Stage::Graph, 0, total);
             let pushes = pushed.len();
-            let groups = Some(rows.groups());
-            let first = FirstEmbeddings { table, step, pushed, groups };
+            let facts = Some(rows.row_facts());
+            let first = FirstEmbeddings { table, step, pushed, facts };
             let mut wait = |_| cancellable.check();
             let snapshot = context.first_snapshot(&cancellable, rows.store.clone(), first, &mut wait)?;
             let seconds = RefreshSeconds { model, encode, graph: stopwatch.lap(), ..RefreshSeconds::default() };

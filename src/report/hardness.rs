@@ -105,7 +105,7 @@ impl<'a> Measurement<'a> {
     /// Draws so many mini-batches, of several epochs if one has fewer.
     pub fn draw(&mut self, graph: &ProximityGraph, guards: &Guards, walk: &WalkConfig, seed: u64, mini_batches: usize) {
         let table = self.judge.table;
-        let all = Left { samples: table.len(), drawn: 0, bits: table.present_bits() };
+        let all = Left { samples: table.len(), drawn: 0, bits: table.epoch_bits() };
         let wanted = self.similarity.len() + mini_batches;
         for epoch in 0.. {
             let before = self.similarity.len();

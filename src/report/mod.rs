@@ -107,6 +107,7 @@ impl Observer {
             samples: self.sizes.iter().sum(),
             skipped: snapshot.map_or(0, |snapshot| snapshot.embeddings.skipped()),
             skip_reasons: snapshot.map_or_else(Vec::new, |snapshot| snapshot.embeddings.skip_reasons().to_vec()),
+            inconsistent: snapshot.map_or(0, |snapshot| snapshot.embeddings.inconsistent()),
             counts: self.counts,
             warm_up: self.warm_up,
             staleness: self.staleness,

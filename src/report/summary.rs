@@ -54,6 +54,8 @@ pub struct Summary {
     pub skipped: usize,
     /// Why they could not be encoded, by column and kind of reason.
     pub skip_reasons: Vec<SkipReason>,
+    /// The number of pairs that `pairs.within` leaves out, by the newest embeddings.
+    pub inconsistent: usize,
     /// What happened on the walks, in all.
     pub counts: WalkCounts,
     /// The number of mini-batches of the warm-up.
@@ -141,6 +143,10 @@ impl Summary {
                 writeln!(f, "{:<12} {}: {reason}", "", reason.samples)?;
             }
         }
+        if self.inconsistent > 0 {
+            let what = "pairs that are not within pairs.within";
+            writeln!(f, "{:<12} {} {what}", "left out", self.inconsistent)?;
+        }
         Ok(())
     }
 
@@ -208,6 +214,7 @@ mod tests {
             samples: 10,
             skipped: 0,
             skip_reasons: Vec::new(),
+            inconsistent: 0,
             counts: WalkCounts::default(),
             warm_up: 0,
             staleness: 0,

@@ -158,6 +158,13 @@ impl MiniBatchStream {
         self.snapshot().map_or(0, |snapshot| snapshot.embeddings.skipped())
     }
 
+    /// The number of pairs that [`pairs.within`](crate::config::PairsConfig::within) leaves out of epochs that begin
+    /// with the newest snapshot.
+    #[must_use]
+    pub fn inconsistent(&self) -> usize {
+        self.snapshot().map_or(0, |snapshot| snapshot.embeddings.inconsistent())
+    }
+
     /// The columns of the rows.
     #[must_use]
     pub fn schema(&self) -> SchemaRef {
@@ -203,6 +210,9 @@ impl MiniBatchStream {
         #[cfg(feature = "metrics")]
         if let Some(watched) = &self.watched {
             watched.course.add(mini_batch, waited, &self.counts);
+        }
+        if let (Some(graph), Some(similarity), false) = (graph_version, similarity, is_warm_up) {
+            self.handle.note_delivered(&mini_batch.ids, graph, similarity);
         }
         self.state.advance(epoch, step, graph_version, feedback);
         self.delivered.send_modify(|delivered| *delivered += 1);

@@ -223,8 +223,11 @@ impl Producer {
 
     /// The rows of a mini-batch, and what is known about it. With several ranks, this rank's share of them.
     fn mini_batch(&self, drawn: Drawn, from: &DrawnFrom) -> Result<MiniBatch> {
-        let Drawn { draw, is_warm_up, similarity, feedback } = drawn;
-        let ProducerSettings { stream, ranks, .. } = &self.settings;
+        let Drawn { mut draw, is_warm_up, similarity, feedback } = drawn;
+        let ProducerSettings { walk, stream, ranks, .. } = &self.settings;
+        if let Some(lengths) = from.lengths() {
+            lengths.deal(&mut draw, stream.world_size, walk.order_by_length);
+        }
         let share = draw.ids.len() / stream.world_size;
         let (from_place, to_place) = (ranks.start * share, ranks.end * share);
         let ids = draw.ids[from_place..to_place].to_vec();

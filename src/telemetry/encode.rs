@@ -16,6 +16,10 @@ pub(crate) fn embeddings_not_kept(dir: &Path, reason: &dyn Display) {
     warn!(dir = %dir.display(), %reason, "embeddings made from here on are not kept for later runs");
 }
 
+pub(crate) fn pairs_left_out(within: usize, pairs: usize, samples: usize) {
+    info!(within, pairs, samples, "left out pairs whose positive is not among the nearest to its anchor");
+}
+
 /// `here` are samples that this process has embedded, `before` and `elsewhere` those that earlier runs and other
 /// processes have.
 pub(crate) fn embedded(here: usize, before: usize, elsewhere: usize) {

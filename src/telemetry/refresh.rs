@@ -46,6 +46,19 @@ pub(crate) fn decision_awaited(step: u64) {
     warn!(step, "rank 0 is late to say whether a refresh begins at this step; waiting for it");
 }
 
+/// `first` and `last` are the similarity of mini-batches to the trainer, as a share of that by the graph.
+pub(crate) fn easier(graph_version: GraphVersion, first: f64, last: f64) {
+    info!(%graph_version, first, last, "mini-batches of the graph have become easier; a refresh is due");
+}
+
+pub(crate) fn easing_unobserved(mini_batches: u64) {
+    warn!(
+        mini_batches,
+        "refresh.when_easier waits for pushed vectors, and none came for these mini-batches; push those of each \
+         mini-batch in one call, or leave it out"
+    );
+}
+
 pub(crate) fn refresh_skipped(step: u64, reason: &'static str) {
     info!(step, reason, "skipped a refresh");
 }

@@ -143,6 +143,7 @@ fn on_sample(config: &PipelineConfig, total: usize) -> PipelineConfig {
     config.refresh.every_steps = None;
     config.refresh.every_seconds = None;
     config.refresh.watch_model = false;
+    config.refresh.when_easier = None;
     config.stream.rank = 0;
     config.stream.world_size = 1;
     config.checkpoint = CheckpointConfig::default();

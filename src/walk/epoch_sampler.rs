@@ -231,7 +231,7 @@ impl EpochSampler {
             // One sample may be left in any case, and with `drop_last` fewer than a mini-batch has.
             (Coverage::Paper, _) => return 0,
             (_, Some((_, shares))) if shares.is_weighted() => return 0,
-            _ if drop_last && is_whole => self.samples % batch_size,
+            _ if drop_last && is_whole => self.left() % batch_size,
             _ => 0,
         };
         self.left().saturating_sub(expected)
@@ -356,7 +356,8 @@ impl EpochSampler {
             for share in &mut next {
                 let Whose::Of(stratum) = share.whose else { continue };
                 if (share.places as u64) > self.remaining.pools()?.left()[stratum] {
-                    let is_in = |id: SampleId| id.index() < samples && !embeddings.is_some_and(|e| e.is_skipped(id));
+                    let is_out = |e: &Arc<EmbeddingTable>, id| e.is_skipped(id) || e.is_inconsistent(id);
+                    let is_in = |id: SampleId| id.index() < samples && !embeddings.is_some_and(|e| is_out(e, id));
                     share.first = self.remaining.refill(stratum, is_in);
                     // Its samples have no reverse edges any more. To make them costs as much as many mini-batches.
                     let pause = (samples / FORWARD_ONLY_AFTER_REFILL_DIVISOR).div_ceil(self.config.batch_size);

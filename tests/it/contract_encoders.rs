@@ -45,7 +45,7 @@ fn encoders_of_columns_keep_the_contract() {
         let combined = CombinedEncoder::new(vec![of("a"), of("b")], combine).unwrap();
         contract::check(&combined, &rows, 0.0).unwrap();
     }
-    for over in [GraphOver::Anchors, GraphOver::Positives, GraphOver::Mean] {
+    for over in [GraphOver::Anchors, GraphOver::Positives, GraphOver::Mean, GraphOver::Cross] {
         contract::check(&PairEncoder::new(of("b"), of("a"), over).unwrap(), &rows, 0.0).unwrap();
     }
 }

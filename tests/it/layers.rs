@@ -63,6 +63,7 @@ const ROOMS: [(&str, &[&str]); 2] = [
         &[
             "counts",
             "draw",
+            "lengths",
             "dials",
             "feedback",
             "remaining",

@@ -52,8 +52,11 @@ fn rows() -> RecordBatch {
 }
 
 fn pipeline(mask: &MaskConfig, rank: usize, world_size: usize) -> PipelineBuilder {
+    pipeline_over(GraphOver::Anchors, mask, rank, world_size)
+}
+
+fn pipeline_over(over: GraphOver, mask: &MaskConfig, rank: usize, world_size: usize) -> PipelineBuilder {
     let side = |column: &str| Arc::new(TestEncoder::new(2 * ROWS).reading(column)) as Arc<dyn Encoder>;
-    let over = GraphOver::Anchors;
     Pipeline::builder()
         .source(MemorySource::new(vec![rows()]).unwrap())
         .encoder(PairEncoder::new(side("question"), side("answer"), over).unwrap())
@@ -100,7 +103,7 @@ impl Cosines {
 }
 
 /// Whether two rows are no negatives of each other; `None` where rounding decides.
-fn expected(mask: &MaskConfig, cosines: &Cosines, a: usize, b: usize) -> Option<bool> {
+fn expected(over: GraphOver, mask: &MaskConfig, cosines: &Cosines, a: usize, b: usize) -> Option<bool> {
     let has = |column: &str| mask.same.iter().any(|same| same == column);
     let shares_label = has("label") && label(a).is_some() && label(a) == label(b);
     let shares_tag = has("tags") && tags(a).iter().any(|tag| tags(b).contains(tag));
@@ -110,7 +113,10 @@ fn expected(mask: &MaskConfig, cosines: &Cosines, a: usize, b: usize) -> Option<
     if shares_label || shares_tag || is_copy || is_positive {
         return Some(true);
     }
-    let similarity = cosines.of(question(a), question(b));
+    let similarity = match over {
+        GraphOver::Cross => (cosines.of(question(a), answer(b)) + cosines.of(question(b), answer(a))) / 2.0,
+        _ => cosines.of(question(a), question(b)),
+    };
     let pair = |row| cosines.of(question(row), answer(row));
     let relative = [pair(a), pair(b)].into_iter().filter(|&pair| pair > 0.0);
     let relative = relative.filter_map(|pair| mask.max_relative_to_positive.map(|share| share * pair));
@@ -139,10 +145,10 @@ fn masks() -> Vec<MaskConfig> {
 async fn marks_are_those_of_a_loop_over_all_pairs() {
     let cosines = Cosines::new();
     for mask in masks() {
-        for world_size in [1, 2] {
+        for (over, world_size) in [(GraphOver::Anchors, 1), (GraphOver::Anchors, 2), (GraphOver::Cross, 1)] {
             let mut ranks = Vec::new();
             for rank in 0..world_size {
-                ranks.push(all(pipeline(&mask, rank, world_size)).await);
+                ranks.push(all(pipeline_over(over, &mask, rank, world_size)).await);
             }
             let (mut marked, mut known) = (0, 0);
             for step in 0..ranks[0].len() {
@@ -161,16 +167,16 @@ async fn marks_are_those_of_a_loop_over_all_pairs() {
                         let expected = match other {
                             None => Some(true),
                             Some(_) if column == row => Some(false),
-                            Some(other) => expected(&mask, &cosines, id.index(), other.index()),
+                            Some(other) => expected(over, &mask, &cosines, id.index(), other.index()),
                         };
-                        let of = format!("{mask:?}, step {step}: {id:?} and {other:?}");
+                        let of = format!("{over:?}, {mask:?}, step {step}: {id:?} and {other:?}");
                         assert!(expected.is_none_or(|expected| expected == found), "{of}: {found}");
                         known += usize::from(expected.is_some());
                         marked += usize::from(found);
                     }
                 }
             }
-            assert!(marked > 0 && marked < known, "{mask:?} marks {marked} of {known}");
+            assert!(marked > 0 && marked < known, "{over:?}, {mask:?} marks {marked} of {known}");
         }
     }
 }

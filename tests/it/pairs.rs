@@ -61,7 +61,7 @@ async fn vectors_and_similarities_of_pairs() {
     let source = MemorySource::new(vec![batch()]).unwrap();
     let columns = ["question", "answer"].map(str::to_owned);
     let store = Store::build(&source, &columns, &Default::default(), &mut |_| {}).await.unwrap();
-    for over in [GraphOver::Anchors, GraphOver::Positives, GraphOver::Mean] {
+    for over in [GraphOver::Anchors, GraphOver::Positives, GraphOver::Mean, GraphOver::Cross] {
         let (storage, similarity) = (Storage::F32, Similarity::Dot);
         let table = encode_all(&encoder(over), &store, storage, similarity, ModelVersion(1), &mut |_| {}).unwrap();
         for row in 0..ROWS {
@@ -70,8 +70,10 @@ async fn vectors_and_similarities_of_pairs() {
                 GraphOver::Anchors => anchor.clone(),
                 GraphOver::Positives => positive.clone(),
                 GraphOver::Mean => anchor.iter().zip(&positive).map(|(a, p)| (a + p) / 2.0).collect(),
+                GraphOver::Cross => [&anchor[..], &positive].concat(),
             };
             let found = table.get(SampleId::new(row));
+            assert_eq!(found.len(), expected.len());
             assert!(found.iter().zip(&expected).all(|(&x, y)| (f64::from(x) - y).abs() < 1e-6));
             let pair = f64::from(table.pair_similarity(SampleId::new(row)).unwrap());
             assert!((pair - dot(&anchor, &positive)).abs() < 1e-6);
@@ -83,12 +85,8 @@ async fn vectors_and_similarities_of_pairs() {
 }
 
 fn pipeline(over: GraphOver) -> PipelineBuilder {
-    let pairs = PairsConfig {
-        anchor: Some("question".into()),
-        positive: Some("answer".into()),
-        graph_over: over,
-        ..PairsConfig::default()
-    };
+    let (anchor, positive) = (Some("question".into()), Some("answer".into()));
+    let pairs = PairsConfig { anchor, positive, graph_over: over, ..PairsConfig::default() };
     Pipeline::builder()
         .source(MemorySource::new(vec![batch()]).unwrap())
         .encoder(encoder(over))
@@ -103,7 +101,7 @@ async fn all(builder: PipelineBuilder) -> Vec<MiniBatch> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_two_rows_share_their_positive_and_negatives_come_as_columns() {
-    for over in [GraphOver::Anchors, GraphOver::Positives, GraphOver::Mean] {
+    for over in [GraphOver::Anchors, GraphOver::Positives, GraphOver::Mean, GraphOver::Cross] {
         let mini_batches = all(pipeline(over).walk(WalkConfig { negatives: 3, ..walk_config(24) })).await;
         let mut seen = HashSet::new();
         for mini_batch in &mini_batches {

@@ -8,7 +8,9 @@ use std::time::Duration;
 use futures::StreamExt;
 use prosampler::config::RefreshConfig;
 use prosampler::refresh::RefreshCounts;
-use prosampler::{GraphVersion, ModelVersion};
+use prosampler::{GraphVersion, MiniBatchStream, ModelVersion, SampleId};
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 
 use crate::support::refresh::{SAMPLES, busy, in_training, start, until, until_paused};
@@ -55,6 +57,38 @@ async fn time_starts_a_refresh() {
         tokio::time::advance(Duration::from_millis(200)).await;
         settle(round).await;
     }
+}
+
+/// The trainer's vectors are those of the graph at first, and then less alike.
+#[tokio::test(start_paused = true)]
+async fn mini_batches_that_have_become_easier_start_a_refresh() {
+    let config = RefreshConfig { when_easier: Some(0.15), ..RefreshConfig::default() };
+    let mut stream = start(&in_training(), config).await;
+    let handle = stream.handle();
+    let table = stream.snapshot().unwrap().embeddings.clone();
+    let push = async |stream: &mut MiniBatchStream, learnt: f32| {
+        let mini_batch = stream.next().await.unwrap().unwrap();
+        // Every sample is turned its own way.
+        let turned = |id: &SampleId| {
+            let mut generator = ChaCha8Rng::seed_from_u64(u64::from(id.0));
+            let vector = table.get(*id).into_owned();
+            let scale = learnt / (vector.len() as f32).sqrt();
+            vector.into_iter().map(move |x| x + scale * generator.random_range(-1.7..1.7f32)).collect::<Vec<_>>()
+        };
+        let vectors: Vec<f32> = mini_batch.ids.iter().flat_map(turned).collect();
+        handle.push_embeddings(&mini_batch.ids, &vectors).unwrap();
+        // The worker hears of it.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    for _ in 0..60 {
+        push(&mut stream, 0.0).await;
+    }
+    assert_eq!(handle.counts().published, 0);
+    for _ in 0..16 {
+        push(&mut stream, 1.5).await;
+    }
+    until_paused("a refresh", || handle.counts().published > 0).await;
+    assert_eq!(stream.snapshot().unwrap().model_version(), ModelVersion(2), "the pushed vectors are in");
 }
 
 #[tokio::test(start_paused = true)]

@@ -152,7 +152,7 @@ impl Estimate {
             embeddings: rows * (dimension as u64 * number + vector + of_pair),
             // An id and a similarity a neighbor.
             graph: rows * neighbors as u64 * (4 + 4),
-            is_refreshed: refresh.every_steps.is_some() || refresh.every_seconds.is_some() || refresh.watch_model,
+            is_refreshed: refresh.every_steps.is_some() || refresh.is_by_clock(),
         }
     }
 

@@ -59,6 +59,8 @@ struct OnDevice<'a> {
     /// How many slots a list has: more than K if scores are rough.
     length: usize,
     is_rough: bool,
+    /// Whether the vectors of rows can be among those that are loaded: those of cross similarity are others.
+    rows_are_loaded: bool,
 }
 
 /// How much is on the device at once.
@@ -87,12 +89,12 @@ impl<'a> OnDevice<'a> {
     fn new(device: &'a dyn Device, table: &'a EmbeddingTable, precision: Precision, size: Size) -> Self {
         let format = match (precision, table.similarity()) {
             (Precision::Auto | Precision::F32, _) => DeviceFormat::F32,
-            (Precision::Bf16 | Precision::I8, Similarity::Cosine) => DeviceFormat::F16,
+            (Precision::Bf16 | Precision::I8, Similarity::Cosine | Similarity::Cross) => DeviceFormat::F16,
             (Precision::Bf16 | Precision::I8, Similarity::Dot) => DeviceFormat::Bf16,
         };
         let is_rough = format != DeviceFormat::F32 || !device.is_exact();
         let length = if is_rough { with_margin(size.neighbors).min(size.candidates) } else { size.neighbors };
-        Self { device, table, format, size, length, is_rough }
+        Self { device, table, format, size, length, is_rough, rows_are_loaded: table.faces_itself() }
     }
 
     /// The limits at the start: all vectors and large batches.
@@ -119,7 +121,7 @@ impl<'a> OnDevice<'a> {
         // If all vectors fit, they are copied while the candidates are drawn.
         let ids = self.table.present_ids();
         let (whole, (mut draws, mut lists)) = rayon::join(
-            || (limits.chunk >= ids.len()).then(|| self.load(&ids, true)).transpose(),
+            || (limits.chunk >= ids.len()).then(|| self.load(&ids, self.rows_are_loaded)).transpose(),
             || (Draws::new(self.table, self.size, seed, version), Lists::new(self.table.len(), self.length)),
         );
         let whole = whole?.map(|loaded| (loaded, positions(&ids, self.table.len())));
@@ -143,7 +145,7 @@ impl<'a> OnDevice<'a> {
                 chunk,
                 loaded: &**loaded,
                 positions,
-                has_rows: whole.is_some(),
+                has_rows: self.rows_are_loaded && whole.is_some(),
                 build: self,
                 stripes: &stripes,
             };
@@ -173,7 +175,8 @@ impl<'a> OnDevice<'a> {
         let mut lists = Lists::new(self.table.len(), self.length);
         let stripes = lists.stripes();
         for (start, chunk) in (0..).step_by(limits.chunk).zip(ids.chunks(limits.chunk)) {
-            let loaded = self.load(chunk, chunk.len() == ids.len())?;
+            let has_rows = self.rows_are_loaded && chunk.len() == ids.len();
+            let loaded = self.load(chunk, has_rows)?;
             let row_bytes = self.table.dimension() * self.format.bytes();
             // At most half of a batch is for copies of the columns.
             let width = chunk.len().min(MAX_EXACT_COLUMNS).min((limits.batch_bytes / 2 / row_bytes).max(PANEL_COLUMNS));
@@ -181,7 +184,7 @@ impl<'a> OnDevice<'a> {
                 .clamp(1, MAX_EXACT_ROWS);
             ids.par_chunks(block_rows).enumerate().try_for_each(|(block, rows)| {
                 let positions: Vec<_> = (0..rows.len()).map(|r| (block * block_rows + r) as i32).collect();
-                let vectors = if chunk.len() == ids.len() { Vec::new() } else { self.vectors(rows) };
+                let vectors = if has_rows { Vec::new() } else { self.vectors(rows) };
                 let mut best = TopK::new(self.length);
                 for first in (0..chunk.len()).step_by(width) {
                     let columns: Vec<_> =
@@ -220,11 +223,11 @@ impl<'a> OnDevice<'a> {
         self.device.load(&DeviceVectors { count, read: &read, dimension, format, with_rows })
     }
 
-    /// Reads the vectors of these samples [ids × d].
+    /// Reads the vectors of these samples that face those on the device [ids × d].
     fn vectors(&self, ids: &[u32]) -> Vec<f32> {
         let mut vectors = vec![0f32; ids.len() * self.table.dimension()];
         let rows = vectors.par_chunks_exact_mut(self.table.dimension());
-        rows.zip(ids).with_min_len(256).for_each(|(vector, &id)| self.table.read(SampleId(id), vector));
+        rows.zip(ids).with_min_len(256).for_each(|(vector, &id)| self.table.read_facing(SampleId(id), vector));
         vectors
     }
 

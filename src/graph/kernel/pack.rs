@@ -39,6 +39,8 @@ pub(super) struct PackedSlice<'a> {
 
 impl Rows {
     /// Replaces the rows by these samples' vectors, padded to a multiple of [`ROW_MULTIPLE`].
+    ///
+    /// They are those that face columns, so that scores are similarities.
     pub fn pack(&mut self, kernel: Kernel, table: &EmbeddingTable, ids: &[u32]) {
         self.width = kernel.width(table.dimension());
         let len = ids.len().next_multiple_of(ROW_MULTIPLE);
@@ -50,7 +52,7 @@ impl Rows {
             if let Some(&soon) = ids.get(index + PREFETCH_AHEAD) {
                 table.prefetch(SampleId(soon));
             }
-            *factor = kernel.encode(table.vector(SampleId(id), &mut self.decoded), words, ROW_SHIFT);
+            *factor = kernel.encode(table.facing(SampleId(id), &mut self.decoded), words, ROW_SHIFT);
         }
     }
 
@@ -115,7 +117,7 @@ impl Columns {
         }
     }
 
-    /// Replaces the columns by the first `len` rows.
+    /// Replaces the columns by the first `len` rows, whose vectors must face themselves.
     pub fn pack_rows(&mut self, kernel: Kernel, rows: &Rows, len: usize) {
         self.resize(rows.width, len);
         let panels = self.words.chunks_exact_mut(PANEL_COLUMNS * self.width);

@@ -200,7 +200,7 @@ impl<'a> Clustering<'a> {
     /// Turns a sum of vectors into their mean, of unit length for cosine.
     pub(super) fn mean(&self, sum: &mut [f32], members: f32, centroid_seed: u32) {
         let length = match self.table.similarity() {
-            Similarity::Cosine => sum.iter().map(|x| x * x).sum::<f32>().sqrt(),
+            Similarity::Cosine | Similarity::Cross => sum.iter().map(|x| x * x).sum::<f32>().sqrt(),
             Similarity::Dot => members,
         };
         if length < MIN_SUM_LENGTH {

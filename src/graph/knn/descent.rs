@@ -206,16 +206,24 @@ struct LocalJoins<'a, 's> {
 impl LocalJoins<'_, '_> {
     /// Scores the `members` of each sample among themselves; `members(index, sample, ids)` gets its index in the order.
     ///
-    /// Near samples have many members in common, so members are packed once for some samples together.
+    /// Near samples have many members in common, so members are packed once for some samples together, unless they are
+    /// packed in two ways.
     fn run(&self, order: &[u32], members: impl Fn(usize, u32, &mut Vec<u32>) + Sync) {
         let init = || (Product::new(self.kernel), Rows::default(), Neighborhoods::default());
         let batches = order.par_chunks(JOINS_TOGETHER).enumerate();
         batches.for_each_init(init, |(product, packed, near), (batch, samples)| {
             near.gather(samples, |index, sample, ids| members(batch * JOINS_TOGETHER + index, sample, ids));
-            packed.pack(self.kernel, self.table, &near.union);
+            let are_shared = self.table.faces_itself();
+            if are_shared {
+                packed.pack(self.kernel, self.table, &near.union);
+            }
             for group in near.groups.chunk_by(|_, id| *id != GROUP_START) {
                 let ids = &group[1..];
                 if ids.is_empty() {
+                    continue;
+                }
+                if !are_shared {
+                    product.join_within(self.table, ids, self.stripes);
                     continue;
                 }
                 let index = |id| near.union.binary_search(id).expect("the union has every member") as u32;

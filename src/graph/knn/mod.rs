@@ -6,6 +6,7 @@
 
 pub(super) mod all_pairs;
 mod clusters;
+mod consistency;
 pub(super) mod descent;
 mod k_means;
 mod product;
@@ -13,6 +14,7 @@ mod recall;
 mod refine;
 mod update;
 
+pub(crate) use self::consistency::inconsistent_pairs;
 pub(crate) use self::k_means::k_means;
 pub(crate) use self::recall::nearest_others;
 pub use self::recall::recall;

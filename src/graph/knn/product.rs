@@ -63,18 +63,25 @@ impl Product {
     /// Packs these samples and offers all of them to each other: a local join.
     pub fn join_within(&mut self, table: &EmbeddingTable, ids: &[u32], stripes: &Stripes<'_>) {
         self.pack_rows(table, ids);
+        if table.faces_itself() {
+            self.columns.pack_rows(self.kernel, &self.rows, ids.len());
+        } else {
+            self.pack_columns(table, ids);
+        }
         self.join_packed(ids, stripes);
     }
 
     /// Does the same with samples `ids` that are packed already, as the rows of `packed` with these `indices`.
+    ///
+    /// Their vectors must face themselves.
     pub fn join_packed_within(&mut self, packed: &Rows, indices: &[u32], ids: &[u32], stripes: &Stripes<'_>) {
         self.rows.copy(packed, indices);
+        self.columns.pack_rows(self.kernel, &self.rows, ids.len());
         self.join_packed(ids, stripes);
     }
 
-    /// Offers the samples of the packed rows to each other.
+    /// Offers the samples of the packed rows and columns to each other.
     fn join_packed(&mut self, ids: &[u32], stripes: &Stripes<'_>) {
-        self.columns.pack_rows(self.kernel, &self.rows, ids.len());
         let start = |id: &u32| stripes.threshold(*id);
         let mut best = std::mem::take(&mut self.best);
         if best.len() < ids.len() {

@@ -242,7 +242,7 @@ impl ChunkPass<'_, '_> {
                     let read = || &vectors[at * dimension..][..dimension];
                     self.table.f32(SampleId(ids[at])).unwrap_or_else(read)
                 };
-                dots(self.table.vector(SampleId(rows[row]), row_vector), indices.iter().map(vector), scores);
+                dots(self.table.facing(SampleId(rows[row]), row_vector), indices.iter().map(vector), scores);
             });
             first += ids.len();
         }

@@ -96,6 +96,7 @@ function warnings(run) {
   const all = [
     [run.refreshes.failed, "refreshes have failed; the log says why"],
     [run.skipped, "samples could not be encoded, and are in no mini-batch"],
+    [run.inconsistent, "pairs are left out: their positives are not among the nearest to their anchors"],
     [run.source.skipped_rows, "rows lay in damaged parts, and are left out"],
     [run.unplaced, "samples were kept out of an epoch by guards"],
     [run.unsaved, "graphs could not be recorded for a resume"],

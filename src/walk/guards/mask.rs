@@ -63,7 +63,7 @@ impl Mask {
             return;
         }
         let mut scratch = Vec::new();
-        let vector = table.vector(id, &mut scratch);
+        let vector = table.facing(id, &mut scratch);
         let own = table.pair_similarity(id).unwrap_or(0.0);
         for ((mark, other), pair) in marks.iter_mut().zip(numbers.chunks_exact(table.dimension())).zip(pairs) {
             let Some(pair) = *pair else { continue };

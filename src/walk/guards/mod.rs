@@ -226,7 +226,7 @@ impl<'a> BatchGuard<'a> {
     fn too_similar(&mut self, id: SampleId) -> Option<Counter> {
         let table = self.guards.by_similarity().filter(|table| !table.is_skipped(id))?;
         let GuardScratch { vectors, pairs, decoded, .. } = &mut *self.scratch;
-        let vector = table.vector(id, decoded);
+        let vector = table.facing(id, decoded);
         let own = table.pair_similarity(id).unwrap_or(0.0);
         let mut members = vectors.chunks_exact(table.dimension()).zip(&*pairs);
         members.find_map(|(member, &pair)| self.guards.config.too_similar(f64::from(dot(vector, member)), own, pair))

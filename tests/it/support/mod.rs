@@ -2,6 +2,7 @@
 
 pub mod command;
 mod encoder;
+pub mod pairs;
 pub mod refresh;
 
 use std::path::{Path, PathBuf};
