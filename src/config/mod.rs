@@ -65,7 +65,7 @@ pub use self::source::{OnCorrupt, SourceConfig};
 pub use self::store::{Advice, StoreConfig, Verify};
 pub use self::stream::StreamConfig;
 pub use self::views::{Combine, ViewConfig};
-pub use self::walk::{Coverage, SamplerKind, WalkConfig};
+pub use self::walk::{Coverage, NegativeChoice, SamplerKind, WalkConfig};
 pub use self::warm_up::WarmUp;
 use crate::error::{Error, Fault, Faults, Result};
 

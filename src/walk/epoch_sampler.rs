@@ -14,6 +14,7 @@ use super::remaining::Remaining;
 use super::reverse::ReverseEdges;
 use super::skipped::SkippedSamples;
 use crate::config::{Coverage, SamplerKind, WalkConfig};
+use crate::embeddings::EmbeddingTable;
 use crate::graph::ProximityGraph;
 use crate::sample::SampleId;
 
@@ -212,6 +213,7 @@ impl EpochSampler {
 
     fn draw(&mut self, graph: Option<&ProximityGraph>, guards: Option<&Guards>) -> Option<Draw> {
         let embeddings = guards.and_then(Guards::embeddings);
+        let table = embeddings.map(AsRef::as_ref);
         let guards = guards.filter(|guards| !guards.is_idle());
         let (size, least) = self.size(guards.is_some())?;
         let mut generator = generator(self.seed, self.epoch, self.drawn);
@@ -224,11 +226,11 @@ impl EpochSampler {
         for _ in 0..MAX_ATTEMPTS_PER_BATCH {
             let mut guard_scratch = std::mem::take(&mut self.guard_scratch);
             let draw = match guards {
-                None => self.fill(&plan, graph, (), &mut generator),
+                None => self.fill(&plan, graph, table, (), &mut generator),
                 Some(guards) => {
                     let len = graph.map_or(self.samples, ProximityGraph::len);
                     let guard = BatchGuard::new(guards, graph, len, &mut guard_scratch);
-                    self.fill(&plan, graph, guard, &mut generator)
+                    self.fill(&plan, graph, table, guard, &mut generator)
                 }
             };
             self.guard_scratch = guard_scratch;
@@ -351,6 +353,7 @@ impl EpochSampler {
         &mut self,
         plan: &Plan,
         graph: Option<&ProximityGraph>,
+        embeddings: Option<&EmbeddingTable>,
         admission: A,
         generator: &mut ChaCha8Rng,
     ) -> Draw {
@@ -365,7 +368,7 @@ impl EpochSampler {
         counts.short = (plan.size - ids.len()) as u64;
         let mut negatives = Vec::new();
         if self.config.negatives > 0 {
-            let request = NegativeRequest { of: &ids, count: self.config.negatives, samples: self.samples };
+            let request = NegativeRequest { of: &ids, config: &self.config, samples: self.samples, embeddings };
             let search = plan.negative_search(graph);
             negatives = request.find(search.as_ref(), &mut self.used, &mut admission, &mut counts, generator);
         }
