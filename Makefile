@@ -47,7 +47,7 @@ width:
 	./scripts/width.sh
 
 ## Runs the benchmarks of every stage; each prints its figures at the end.
-bench: bench-encode bench-graph bench-ranks bench-refresh bench-store bench-walk
+bench: bench-encode bench-graph bench-mining bench-ranks bench-refresh bench-store bench-walk
 
 ## Measures embedding against Python's onnxruntime and sentence-transformers, in one run.
 bench-encode: setup
@@ -66,7 +66,8 @@ bench-quality: setup
 bench-graph:
 	./benches/peers/graph.sh $(ARGS)
 
-## Measures mining explicit negatives against sentence-transformers, with faiss and without. ARGS="--rows N" chooses sizes.
+## Measures mining explicit negatives against sentence-transformers, with faiss and without.
+## ARGS="--rows N" chooses the size.
 bench-mining:
 	./benches/peers/mining.sh $(ARGS)
 

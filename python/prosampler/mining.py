@@ -146,7 +146,8 @@ def mine_hard_negatives(
     found.keep_out(texts.copies if include_positives else np.union1d(texts.positives, texts.copies), texts)
     left_out = found.bound(absolute_margin, relative_margin, max_score, min_score)
     negatives = _choose(found, range_min, range_max, num_negatives, sampling_strategy)
-    columns, missing = _columns(output_format, found, *negatives, texts, names, output_scores)
+    rows = _Rows(found, *negatives, texts, names, output_scores)
+    columns, missing = getattr(rows, output_format.replace("-", "_"))()
     if verbose:
         for name, count in left_out.items():
             print(f"{count:,} candidates left out by {name}")
@@ -437,87 +438,92 @@ def _choose(
     return ids[:, :num_negatives], scores[:, :num_negatives]
 
 
-def _columns(
-    output_format: str,
-    found: _Candidates,
-    ids: Array,
-    scores: Array,
-    texts: _Texts,
-    names: tuple[str, str],
-    output_scores: bool,
-) -> tuple[dict[str, Any], int]:
-    """The columns of the result, and how many rows or negatives it lacks."""
-    anchor, positive = names
-    queries, positives = found.pair_queries, found.pair_documents
-    width = ids.shape[1]
-    # From here on there is a row for each pair.
-    query_ids, query_scores = ids, scores
-    ids, scores = ids[queries], scores[queries]
-    is_found = scores > -np.inf
-    pair_scores = np.zeros(len(queries), np.float32) if found.pair_scores is None else found.pair_scores
+class _Rows:
+    """The rows of the result, in one of its formats. Each method gives columns, and how much they lack."""
 
-    def anchors_of(queries: Array) -> pa.ChunkedArray:
-        return _taken(texts.anchors, found.anchors[queries])
+    def __init__(
+        self, found: _Candidates, ids: Array, scores: Array, texts: _Texts, names: tuple[str, str], output_scores: bool
+    ) -> None:
+        self.texts, self.names, self.output_scores = texts, names, output_scores
+        self.anchors = found.anchors
+        #: The negatives of each query.
+        self.query_ids, self.query_scores = ids, scores
+        #: The same for each pair, with the positive first.
+        self.queries, positives = found.pair_queries, found.pair_documents
+        positive_scores = np.zeros(len(positives), np.float32) if found.pair_scores is None else found.pair_scores
+        self.ids = np.column_stack([positives, ids[self.queries]])
+        self.scores = np.column_stack([positive_scores, scores[self.queries]])
+        self.is_found = self.scores[:, 1:] > -np.inf
 
-    def lists(values: Any, lengths: Array) -> pa.Array:
-        return pa.ListArray.from_arrays(pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32()), values)
+    def triplet(self) -> tuple[dict[str, Any], int]:
+        pairs, places = np.nonzero(self.is_found)
+        columns = self._columns(self.queries[pairs], self._texts(self.ids[pairs, 0]))
+        columns["negative"] = self._texts(self.ids[pairs, places + 1])
+        if self.output_scores:
+            both = np.column_stack([self.scores[pairs, 0], self.scores[pairs, places + 1]])
+            columns["scores"] = _lists(_doubles(both.reshape(-1)), np.full(len(pairs), 2))
+        return columns, self.is_found.size - len(pairs)
 
-    def pair_scores_first(rows: Array, kept: Array) -> pa.Array:
-        all_scores = np.column_stack([pair_scores, scores])[rows]
-        return lists(all_scores[kept].astype(np.float64), kept.sum(axis=1))
+    def n_tuple(self) -> tuple[dict[str, Any], int]:
+        pairs = np.flatnonzero(self.is_found.all(axis=1))
+        columns = self._columns(self.queries[pairs], self._texts(self.ids[pairs, 0]))
+        for place in range(1, self.ids.shape[1]):
+            columns[f"negative_{place}"] = self._texts(self.ids[pairs, place])
+        if self.output_scores:
+            scores = self.scores[pairs]
+            columns["scores"] = _lists(_doubles(scores.reshape(-1)), np.full(len(pairs), scores.shape[1]))
+        return columns, len(self.queries) - len(pairs)
 
-    if output_format == "triplet":
-        rows, places = np.nonzero(is_found)
-        columns = {
-            anchor: anchors_of(queries[rows]),
-            positive: _taken(texts.documents, positives[rows]),
-            "negative": _taken(texts.documents, ids[rows, places]),
-        }
-        if output_scores:
-            both = np.column_stack([pair_scores[rows], scores[rows, places]]).astype(np.float64)
-            columns["scores"] = lists(both.reshape(-1), np.full(len(rows), 2))
-        return columns, is_found.size - len(rows)
-
-    if output_format == "n-tuple":
-        rows = np.flatnonzero(is_found.all(axis=1))
-        columns = {anchor: anchors_of(queries[rows]), positive: _taken(texts.documents, positives[rows])}
-        for place in range(width):
-            columns[f"negative_{place + 1}"] = _taken(texts.documents, ids[rows, place])
-        if output_scores:
-            columns["scores"] = pair_scores_first(rows, np.ones((len(rows), 1 + width), bool))
-        return columns, len(queries) - len(rows)
-
-    if output_format == "labeled-list":
-        rows = np.flatnonzero(is_found.any(axis=1))
-        kept = np.column_stack([np.ones(len(rows), bool), is_found[rows]])
-        listed = np.column_stack([positives, ids])[rows][kept]
-        columns = {
-            anchor: anchors_of(queries[rows]),
-            positive: lists(_taken(texts.documents, listed).combine_chunks(), kept.sum(axis=1)),
-        }
-        if output_scores:
-            columns["scores"] = pair_scores_first(rows, kept)
+    def labeled_list(self) -> tuple[dict[str, Any], int]:
+        pairs = np.flatnonzero(self.is_found.any(axis=1))
+        kept = np.column_stack([np.ones(len(pairs), bool), self.is_found[pairs]])
+        lengths = kept.sum(axis=1)
+        documents = _lists(self._texts(self.ids[pairs][kept]).combine_chunks(), lengths)
+        columns = self._columns(self.queries[pairs], documents)
+        if self.output_scores:
+            columns["scores"] = _lists(_doubles(self.scores[pairs][kept]), lengths)
         else:
-            labels = np.zeros(kept.shape, np.int64)
-            labels[:, 0] = 1
-            columns["labels"] = lists(labels[kept], kept.sum(axis=1))
-        return columns, len(queries) - len(rows)
+            columns["labels"] = _lists(pa.array(_labels(kept.shape)[kept]), lengths)
+        return columns, len(self.queries) - len(pairs)
 
-    # The positives of a query, then its negatives.
-    owners, places = np.nonzero(query_scores > -np.inf)
-    all_queries = np.concatenate([queries, owners])
-    labels = np.concatenate([np.ones(len(queries), np.int64), np.zeros(len(owners), np.int64)])
-    order = np.lexsort((-labels, all_queries))
-    documents = np.concatenate([positives, query_ids[owners, places]])
-    columns = {
-        anchor: anchors_of(all_queries[order]),
-        positive: _taken(texts.documents, documents[order]),
-    }
-    if output_scores:
-        columns["score"] = np.concatenate([pair_scores, query_scores[owners, places]])[order].astype(np.float64)
-    else:
-        columns["label"] = labels[order]
-    return columns, query_ids.size - len(owners)
+    def labeled_pair(self) -> tuple[dict[str, Any], int]:
+        # The positives of a query, then its negatives.
+        owners, places = np.nonzero(self.query_scores > -np.inf)
+        queries = np.concatenate([self.queries, owners])
+        labels = np.concatenate([np.ones(len(self.queries), np.int64), np.zeros(len(owners), np.int64)])
+        order = np.lexsort((-labels, queries))
+        documents = np.concatenate([self.ids[:, 0], self.query_ids[owners, places]])[order]
+        columns = self._columns(queries[order], self._texts(documents))
+        if self.output_scores:
+            scores = np.concatenate([self.scores[:, 0], self.query_scores[owners, places]])
+            columns["score"] = _doubles(scores[order])
+        else:
+            columns["label"] = pa.array(labels[order])
+        return columns, self.query_ids.size - len(owners)
+
+    def _columns(self, queries: Array, documents: Any) -> dict[str, Any]:
+        """The first two columns."""
+        anchor, positive = self.names
+        return {anchor: _taken(self.texts.anchors, self.anchors[queries]), positive: documents}
+
+    def _texts(self, documents: Array) -> pa.ChunkedArray:
+        return _taken(self.texts.documents, documents)
+
+
+def _labels(shape: tuple[int, ...]) -> Array:
+    """1 for the positive, which comes first, and 0 for negatives."""
+    labels = np.zeros(shape, np.int64)
+    labels[:, 0] = 1
+    return labels
+
+
+def _doubles(scores: Array) -> pa.Array:
+    return pa.array(scores.astype(np.float64))
+
+
+def _lists(values: pa.Array, lengths: Array) -> pa.Array:
+    """Lists of these lengths, one after another."""
+    return pa.ListArray.from_arrays(pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32()), values)
 
 
 def _taken(texts: pa.Array, numbers: Array) -> pa.ChunkedArray:

@@ -47,8 +47,8 @@ pub struct WalkConfig {
     /// By how much the similarity of a sample and its explicit negative must be below that of its own pair; default:
     /// none. Needs [`[pairs]`](super::PairsConfig). Each negative costs d multiplications for each candidate.
     pub negative_absolute_margin: Option<f64>,
-    /// The same as a share of the similarity of its own pair: 0.05 is what NV-Retriever (arXiv 2407.15831) calls 95 % of
-    /// the positive. `guards.max_relative_to_positive` bounds all samples of a mini-batch; this a sample and its own
+    /// The same as a share of the similarity of its own pair: 0.05 is what NV-Retriever (arXiv 2407.15831) calls 95 %
+    /// of the positive. `guards.max_relative_to_positive` bounds all samples of a mini-batch; this a sample and its own
     /// explicit negatives. Default none.
     pub negative_relative_margin: Option<f64>,
     /// Leaves out an epoch's last mini-batch if it would be short. Default false: every sample exactly once.
