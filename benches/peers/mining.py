@@ -15,8 +15,9 @@ import time
 import numpy as np
 import torch
 from datasets import Dataset
-from prosampler.mining import Embeddings, mine_hard_negatives
 from sentence_transformers.util import mine_hard_negatives as theirs
+
+from prosampler.mining import Embeddings, mine_hard_negatives
 
 #: What NV-Retriever does, and what is mined by default.
 SETTINGS = {

@@ -137,7 +137,7 @@ impl Handle for Served {
     }
 
     fn pair_similarity(&self, sample: SampleId) -> Answer<Option<f32>> {
-        let handle = self.clone();
+        let handle = self.handle.clone();
         async move { handle.pair_similarity(sample).await }.boxed()
     }
 

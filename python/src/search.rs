@@ -7,7 +7,7 @@ use prosampler::config::{Similarity, Storage};
 use prosampler::embeddings::EmbeddingTable;
 use prosampler::graph::search_exact;
 use prosampler::{ModelVersion, Result};
-use pyo3::buffer::{PyBuffer, ReadOnlyCell};
+use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 
 use crate::errors::{exception, raise};
@@ -71,7 +71,7 @@ fn column(name: &str, width: usize, numbers: ArrayRef) -> Column {
 
 /// The vectors of an array [rows × dimension], row-major.
 fn table(py: Python<'_>, vectors: &PyBuffer<f32>) -> PyResult<EmbeddingTable> {
-    let (&[rows, dimension], Some(numbers)) = (vectors.shape(), vectors.as_slice(py)) else {
+    let (&[rows, dimension], Some(numbers)) = (vectors.shape(), vectors.as_slice_ptr()) else {
         let message = format!("vectors have the shape {:?}; give [rows, dimension], row-major", vectors.shape());
         return Err(raise(py, "ArgumentError", &message));
     };
@@ -79,9 +79,16 @@ fn table(py: Python<'_>, vectors: &PyBuffer<f32>) -> PyResult<EmbeddingTable> {
         let version = ModelVersion::default();
         let mut table = EmbeddingTable::with_capacity(rows, dimension, Storage::F32, Similarity::Cosine, version)?;
         let mut some = Vec::new();
-        for numbers in numbers.chunks(ROWS_AT_ONCE * dimension) {
-            some.clear();
-            some.extend(numbers.iter().map(ReadOnlyCell::get));
+        for first in (0..rows).step_by(ROWS_AT_ONCE) {
+            some.resize(ROWS_AT_ONCE.min(rows - first) * dimension, 0.0);
+            // SAFETY: these numbers are within the buffer, which `vectors` keeps. No Python code runs meanwhile.
+            unsafe {
+                numbers
+                    .cast::<f32>()
+                    .add(first * dimension)
+                    .as_ptr()
+                    .copy_to_nonoverlapping(some.as_mut_ptr(), some.len());
+            }
             table.push(&mut some)?;
         }
         Ok(table)

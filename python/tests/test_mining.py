@@ -235,8 +235,8 @@ def test_a_run_of_pairs_has_margins_too():
     texts = [f"anchor {i % 190}" for i in range(rows)], [f"positive {i}" for i in range(rows)]
     table = pa.table({"a": lists[0], "b": lists[1]})
     settings = {
-        "pairs": {"anchor": "a", "positive": "b"},
-        "graph": {"builder": "exact", "neighbors": 30, "over": "anchor"},
+        "pairs": {"anchor": "a", "positive": "b", "graph_over": "anchor"},
+        "graph": {"builder": "exact", "neighbors": 30},
         "encode": {"feature": "vector"},
     }
     scores = unit[0] @ unit[0].T
