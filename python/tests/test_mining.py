@@ -235,7 +235,7 @@ def test_a_run_of_pairs_has_margins_too():
     texts = [f"anchor {i % 190}" for i in range(rows)], [f"positive {i}" for i in range(rows)]
     table = pa.table({"a": lists[0], "b": lists[1]})
     settings = {
-        "pairs": {"anchor": "a", "positive": "b", "graph_over": "anchor"},
+        "pairs": {"anchor": "a", "positive": "b", "graph_over": "anchors"},
         "graph": {"builder": "exact", "neighbors": 30},
         "encode": {"feature": "vector"},
     }
