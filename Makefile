@@ -1,7 +1,7 @@
 # `make demo` and `make test` set up all that they need.
 
 .PHONY: demo docs-site test soak soak-case fuzz python-test setup width
-.PHONY: bench bench-encode bench-graph bench-quality bench-ranks bench-refresh bench-store bench-walk
+.PHONY: bench bench-encode bench-graph bench-mining bench-quality bench-ranks bench-refresh bench-store bench-walk
 
 ## Streams hard-negative mini-batches from WordNet and says how hard they are.
 demo: setup
@@ -47,7 +47,7 @@ width:
 	./scripts/width.sh
 
 ## Runs the benchmarks of every stage; each prints its figures at the end.
-bench: bench-encode bench-graph bench-ranks bench-refresh bench-store bench-walk
+bench: bench-encode bench-graph bench-mining bench-ranks bench-refresh bench-store bench-walk
 
 ## Measures embedding against Python's onnxruntime and sentence-transformers, in one run.
 bench-encode: setup
@@ -65,6 +65,11 @@ bench-quality: setup
 ## Measures graph building against PyTorch and kNN libraries, in one run. ARGS="SECTION… --all" chooses the parts.
 bench-graph:
 	./benches/peers/graph.sh $(ARGS)
+
+## Measures mining explicit negatives against sentence-transformers, with faiss and without.
+## ARGS="--rows N" chooses the size.
+bench-mining:
+	./benches/peers/mining.sh $(ARGS)
 
 ## Measures building a store and gathering from it against HF datasets, Lance and MosaicML, in one run.
 ## ARGS="--rows N" takes fewer rows.

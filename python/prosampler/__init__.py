@@ -14,7 +14,8 @@ that only what is used is imported:
 - ``prosampler.accelerate``: a batch sampler for loaders that ``Accelerator.prepare`` prepares;
 - ``prosampler.sentence_transformers``, ``prosampler.transformers``, ``prosampler.lightning``: callbacks for these
   trainers, which export, save and log; ``prosampler.callbacks`` does the same for a training loop of one's own;
-- ``prosampler.export``: the encoder under training as an ONNX file.
+- ``prosampler.export``: the encoder under training as an ONNX file;
+- ``prosampler.mining``, ``prosampler.search``: explicit hard negatives of a data set, and the nearest of a corpus.
 """
 
 from ._prosampler import Column, MiniBatch, RecordBatch, Refreshed, __version__

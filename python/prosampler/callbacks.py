@@ -13,20 +13,12 @@ import torch
 from .epochs import Epochs
 from .errors import StateError
 from .export import export_model
-from .handle import RefreshHandle
 from .training import PREFIX, Training
 
 STATE_FILE = "prosampler_state.json"
 MODEL_FILE = "prosampler_model.onnx"
 
 logger = logging.getLogger(__name__)
-
-
-class HasHandle(Protocol):
-    """A ``Stream``, or an adapter of ``prosampler.torch``."""
-
-    @property
-    def handle(self) -> RefreshHandle: ...
 
 
 class Run(Protocol):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -101,7 +101,7 @@ class RefreshHandle:
             EncodeError: a vector is not finite or has no length; nothing is taken.
         """
         rows: list[int] = [_sample(id) for id in (ids.tolist() if hasattr(ids, "tolist") else ids)]
-        numbers = _float32(vectors)
+        numbers = float32(vectors)
         expected = (len(rows), self._raw.dimension)
         if numbers.shape != expected:
             raise ArgumentError(f"the vectors have the shape {numbers.shape}; give {expected}, [ids, dimension]")
@@ -135,6 +135,13 @@ class RefreshHandle:
         """
         return self._raw.neighbors(_sample(sample))
 
+    def pair_similarity(self, sample: int) -> float | None:
+        """How similar a sample's anchor and positive are, by the newest embeddings; ``None`` if rows are not pairs.
+
+        Raises what ``neighbors`` does.
+        """
+        return self._raw.pair_similarity(_sample(sample))
+
     def counts(self) -> dict[str, int]:
         """How refreshes have ended so far: ``published``, ``skipped``, ``failed``, ``cancelled``."""
         return self._raw.status()[2]
@@ -166,13 +173,21 @@ class RefreshHandle:
         )
 
 
+class HasHandle(Protocol):
+    """A ``Stream``, or an adapter of ``prosampler.torch``."""
+
+    @property
+    def handle(self) -> RefreshHandle: ...
+
+
 def _sample(id: int) -> int:
     if not 0 <= id < 2**32:
         raise ArgumentError(f"sample {id} does not exist; give ids as mini_batch.ids has them, from 0")
     return id
 
 
-def _float32(vectors: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
+def float32(vectors: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """A tensor on any device or an array, row-major. What is so already is not copied."""
     if hasattr(vectors, "detach"):
         vectors = vectors.detach().to("cpu").float().contiguous().numpy()
     return np.ascontiguousarray(vectors, dtype=np.float32)

@@ -8,7 +8,7 @@
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,14 @@ from torch.utils.data import BatchSampler, ConcatDataset, Sampler, SequentialSam
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 from .accelerate import AccelerateBatchSampler, check
-from .callbacks import HasHandle
 from .epochs import Epochs
 from .handle import RefreshHandle
+from .mining import Embeddings, mine_hard_negatives
 from .pipeline import Pipeline
 from .torch import HardNegativeBatchSampler, rank_and_world_size
 from .transformers import RefreshCallback
+
+__all__ = ["Embeddings", "HardNegatives", "mine_hard_negatives"]
 
 
 # What the embedded column of several data sets is called.
@@ -202,68 +204,3 @@ class _Callback(RefreshCallback):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_hard": None}
-
-
-def mine_hard_negatives(
-    dataset: Dataset,
-    run: HasHandle,
-    anchor_column_name: str | None = None,
-    positive_column_name: str | None = None,
-    *,
-    range_min: int = 0,
-    range_max: int | None = None,
-    max_score: float | None = None,
-    min_score: float | None = None,
-    num_negatives: int = 3,
-    output_format: str = "n-tuple",
-) -> Dataset:
-    """Makes ``(anchor, positive, negative_1, …)`` from the proximity graph, named as in ``sentence_transformers.util``.
-
-    The function of that name embeds the data set and searches it; this one reads the neighbors that a run already has.
-    A sample's negatives are the positives of its neighbors, nearest first. Texts that equal the anchor or the positive
-    are left out, and so are rows with fewer negatives than asked for.
-
-    Args:
-        dataset: pairs, in the order of the run's source.
-        run: a ``Stream``, a sampler, or ``HardNegatives``. Its graph has ``graph.neighbors`` neighbors a sample.
-        anchor_column_name, positive_column_name: by default the first two columns.
-        range_min, range_max: the ranks of neighbors that are considered, from 0; ``range_max`` is not among them.
-        max_score, min_score: similarities to the anchor's row that are considered.
-        num_negatives: negatives for each row.
-        output_format: ``"n-tuple"``, or ``"triplet"`` with one row for each negative.
-
-    Raises:
-        ValueError: the output format is unknown, or the data set does not have two columns.
-        ArgumentError: the data set has more rows than the run.
-    """
-    if output_format not in ("n-tuple", "triplet"):
-        raise ValueError(f"output_format is {output_format!r}; give 'n-tuple' or 'triplet'")
-    names = dataset.column_names
-    if len(names) < 2 and (anchor_column_name is None or positive_column_name is None):
-        raise ValueError(f"the data set has the columns {names}; it needs an anchor and a positive")
-    anchor_name = anchor_column_name or names[0]
-    positive_name = positive_column_name or next(name for name in names if name != anchor_name)
-    anchors, positives, handle = list(dataset[anchor_name]), list(dataset[positive_name]), run.handle
-
-    def negatives(row: int) -> Iterator[str]:
-        seen = {anchors[row], positives[row]}
-        for sample, score in handle.neighbors(row)[range_min:range_max]:
-            text = positives[sample]
-            wanted = (max_score is None or score <= max_score) and (min_score is None or score >= min_score)
-            if wanted and text not in seen:
-                seen.add(text)
-                yield text
-
-    rows: list[tuple[str, ...]] = []
-    for row in range(len(anchors)):
-        found = [text for text, _ in zip(negatives(row), range(num_negatives), strict=False)]
-        if len(found) < num_negatives:
-            continue
-        if output_format == "triplet":
-            rows += [(anchors[row], positives[row], text) for text in found]
-        else:
-            rows.append((anchors[row], positives[row], *found))
-    width = 1 if output_format == "triplet" else num_negatives
-    titles = ["negative"] if width == 1 else [f"negative_{i}" for i in range(1, width + 1)]
-    columns: list[list[str]] = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(2 + width)]
-    return Dataset.from_dict(dict(zip([anchor_name, positive_name, *titles], columns, strict=True)))

@@ -77,6 +77,11 @@ impl RefreshHandle {
         let found = self.begin(py, self.handle.neighbors(SampleId(sample)))?.wait(py)?;
         Ok(found.into_iter().map(|(id, similarity)| (id.0, similarity)).collect())
     }
+
+    /// How similar the two sides of a sample are, if rows are pairs.
+    fn pair_similarity(&self, py: Python<'_>, sample: u32) -> PyResult<Option<f32>> {
+        self.begin(py, self.handle.pair_similarity(SampleId(sample)))?.wait(py)
+    }
 }
 
 /// A refresh under way.

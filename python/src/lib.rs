@@ -13,6 +13,7 @@ mod record_batch;
 #[cfg(feature = "serve")]
 mod remote;
 mod run;
+mod search;
 #[cfg(feature = "serve")]
 mod server;
 mod source;
@@ -37,6 +38,8 @@ mod _prosampler {
     #[cfg(feature = "serve")]
     #[pymodule_export]
     use super::remote::{connect, served};
+    #[pymodule_export]
+    use super::search::Corpus;
     #[cfg(feature = "serve")]
     #[pymodule_export]
     use super::server::RawServer;

@@ -136,6 +136,11 @@ impl Handle for Served {
         async move { handle.neighbors(sample).await }.boxed()
     }
 
+    fn pair_similarity(&self, sample: SampleId) -> Answer<Option<f32>> {
+        let handle = self.handle.clone();
+        async move { handle.pair_similarity(sample).await }.boxed()
+    }
+
     fn status(&self) -> Answer<Status> {
         let handle = self.handle.clone();
         async move {

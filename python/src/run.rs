@@ -28,6 +28,7 @@ pub trait Handle: Send + Sync {
     fn push_embeddings(&self, ids: Vec<SampleId>, vectors: Vec<f32>) -> Answer<()>;
     fn keep(&self, state: State) -> Answer<()>;
     fn neighbors(&self, sample: SampleId) -> Answer<Vec<(SampleId, f32)>>;
+    fn pair_similarity(&self, sample: SampleId) -> Answer<Option<f32>>;
     fn status(&self) -> Answer<Status>;
 }
 
@@ -101,6 +102,11 @@ impl Handle for RefreshHandle {
     fn neighbors(&self, sample: SampleId) -> Answer<Vec<(SampleId, f32)>> {
         let handle = self.clone();
         async move { handle.neighbors(sample) }.boxed()
+    }
+
+    fn pair_similarity(&self, sample: SampleId) -> Answer<Option<f32>> {
+        let handle = self.clone();
+        async move { handle.pair_similarity(sample) }.boxed()
     }
 
     fn status(&self) -> Answer<Status> {

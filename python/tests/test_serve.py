@@ -114,11 +114,16 @@ def test_pushes_and_refreshes_go_over_the_connection(table, serve):
             assert "1 published" in repr(handle)
             assert handle.neighbors(7) != before
             answers.append(handle.neighbors(7))
+            assert handle.pair_similarity(7) is None
         assert answers[0] == answers[1]
         handle = stream.handle
         with pytest.raises(prosampler.ArgumentError, match="shape"):
             handle.push_embeddings([1], np.ones((1, 8)))
-        for wrong in (lambda: handle.push_embeddings([1000], np.ones((1, 16))), lambda: handle.neighbors(1000)):
+        for wrong in (
+            lambda: handle.push_embeddings([1000], np.ones((1, 16))),
+            lambda: handle.neighbors(1000),
+            lambda: handle.pair_similarity(1000),
+        ):
             with pytest.raises(prosampler.ServerError, match="sample 1000"):
                 wrong()
         assert not handle.has_checkpoints

@@ -79,6 +79,11 @@ impl PipelineConfig {
         {
             faults.push(Fault::new("guards.skip_nearest", message));
         }
+        if let Some(neighbors) = self.graph.neighbors
+            && let Some(message) = self.walk.ranks_beyond(neighbors, self.guards.skip_nearest)
+        {
+            faults.push(Fault::new("walk.negative_ranks", message));
+        }
         if self.pairs.columns().is_none() {
             let needs = |other| format!("needs pairs; name pairs.anchor and pairs.positive, or use {other}");
             let need_pairs = [
@@ -89,6 +94,16 @@ impl PipelineConfig {
                 ),
                 ("mask.max_relative_to_positive", self.mask.max_relative_to_positive.is_some(), "mask.max_similarity"),
                 ("mask.positives", self.mask.positives, "mask.same"),
+                (
+                    "walk.negative_absolute_margin",
+                    self.walk.negative_absolute_margin.is_some(),
+                    "guards.max_similarity",
+                ),
+                (
+                    "walk.negative_relative_margin",
+                    self.walk.negative_relative_margin.is_some(),
+                    "guards.max_similarity",
+                ),
             ];
             let in_vain = need_pairs.into_iter().filter(|(_, is_set, _)| *is_set);
             faults.extend(in_vain.map(|(key, _, other)| Fault::new(key, needs(other))));

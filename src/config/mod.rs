@@ -67,7 +67,7 @@ pub use self::sources::{MixtureConfig, NamedSource, Prefix, SOURCE_COLUMN, Stop}
 pub use self::store::{Advice, StoreConfig, Verify};
 pub use self::stream::StreamConfig;
 pub use self::views::{Combine, ViewConfig};
-pub use self::walk::{Coverage, SamplerKind, WalkConfig};
+pub use self::walk::{Coverage, NegativeChoice, SamplerKind, WalkConfig};
 pub use self::warm_up::WarmUp;
 use crate::error::{Error, Fault, Faults, Result};
 

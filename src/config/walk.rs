@@ -48,6 +48,19 @@ pub struct WalkConfig {
     /// Explicit hard negatives of each sample beside those that the mini-batch has anyway, 0 to 1,000; default 0. They
     /// are columns `negative_1`, `negative_2`, …; see [`MiniBatch::negatives`](crate::MiniBatch::negatives).
     pub negatives: usize,
+    /// The ranks of the neighbors that explicit negatives are chosen from: the first, and one beyond the last, up to
+    /// `graph.neighbors`; default: walks from the sample find them. Neighbors before the first rank are never its
+    /// negatives. Touch it if the nearest neighbors are likely positives: `[30, 100]` over an `exact` graph.
+    pub negative_ranks: Option<[usize; 2]>,
+    /// Which of the neighbors at `negative_ranks` become explicit negatives. Default `random`.
+    pub negative_choice: NegativeChoice,
+    /// By how much the similarity of a sample and its explicit negative must be below that of its own pair; default:
+    /// none. Needs [`[pairs]`](super::PairsConfig). Each negative costs d multiplications for each candidate.
+    pub negative_absolute_margin: Option<f64>,
+    /// The same as a share of the similarity of its own pair: 0.05 is what NV-Retriever (arXiv 2407.15831) calls 95 %
+    /// of the positive. `guards.max_relative_to_positive` bounds all samples of a mini-batch; this a sample and its own
+    /// explicit negatives. Default none.
+    pub negative_relative_margin: Option<f64>,
     /// Leaves out an epoch's last mini-batch if it would be short. Default false: every sample exactly once.
     pub drop_last: bool,
     /// A column of whole numbers that says how long samples are, in tokens for example: the samples of a mini-batch are
@@ -83,6 +96,17 @@ pub enum SamplerKind {
     Clusters,
     /// A plain shuffle. For comparison.
     Uniform,
+}
+
+/// Which of the neighbors at some ranks become explicit negatives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NegativeChoice {
+    /// Random ones, others in each epoch.
+    #[default]
+    Random,
+    /// The first that may be: the hardest.
+    Top,
 }
 
 impl SamplerKind {
@@ -124,6 +148,61 @@ impl WalkConfig {
         Self { restart_probability: self.restart_probability.or(Some(Schedule::Constant(0.5))), ..self }
     }
 
+    /// What is wrong with `negative_ranks` if samples have `neighbors`, of which walks skip the first `skipped`.
+    pub(crate) fn ranks_beyond(&self, neighbors: usize, skipped: usize) -> Option<String> {
+        let [first, end] = self.negative_ranks?;
+        if end > neighbors {
+            return Some(format!(
+                "is [{first}, {end}], but samples have {neighbors} neighbors; raise graph.neighbors to {end}, or end at \
+                 {neighbors}"
+            ));
+        }
+        (end <= skipped).then(|| {
+            format!(
+                "is [{first}, {end}], all of which guards.skip_nearest ({skipped}) refuses; skip fewer, or go further"
+            )
+        })
+    }
+
+    /// The margins that are set and hold only once there are embeddings.
+    pub(crate) fn waiting_for_embeddings(&self) -> Vec<&'static str> {
+        let set = [
+            (self.negative_absolute_margin.is_some(), "walk.negative_absolute_margin"),
+            (self.negative_relative_margin.is_some(), "walk.negative_relative_margin"),
+        ];
+        set.into_iter().filter(|(is_set, _)| *is_set).map(|(_, name)| name).collect()
+    }
+
+    /// The margins between a sample's own pair and its explicit negatives, each with its key.
+    fn negative_margins(&self) -> [(&'static str, Option<f64>); 2] {
+        [
+            ("negative_absolute_margin", self.negative_absolute_margin),
+            ("negative_relative_margin", self.negative_relative_margin),
+        ]
+    }
+
+    /// Requires of what chooses explicit negatives that there is something to choose.
+    fn check_negatives(&self, check: &mut Checker<'_>) {
+        let Self { negatives, negative_ranks: ranks, negative_choice: choice, .. } = *self;
+        let set = [("negative_ranks", ranks.is_some()), ("negative_choice", choice != NegativeChoice::Random)];
+        let margins = self.negative_margins();
+        for (key, is_set) in set.into_iter().chain(margins.map(|(key, margin)| (key, margin.is_some()))) {
+            let message = "chooses explicit negatives, but there are none; set walk.negatives, or take this out";
+            check.require(!is_set || negatives > 0, key, message);
+        }
+        let message = "is `top`, but walks have no ranks; set walk.negative_ranks, such as [0, 30]";
+        check.require(choice != NegativeChoice::Top || ranks.is_some(), "negative_choice", message);
+        if let Some([first, end]) = ranks {
+            let message = format!(
+                "is [{first}, {end}], too few ranks for {negatives} negatives; give the first, and one beyond the last"
+            );
+            check.require(end > first && end - first >= negatives, "negative_ranks", message);
+        }
+        for (key, margin) in margins {
+            check.require(margin.is_none_or(f64::is_finite), key, "must be a finite number");
+        }
+    }
+
     /// Whether the mini-batch of `step`, which lies in `epoch`, belongs to the warm-up; both count from 0.
     #[must_use]
     pub fn is_warm_up(&self, step: u64, epoch: u64) -> bool {
@@ -145,6 +224,10 @@ impl Default for WalkConfig {
             same_share: 1.0,
             coverage: Coverage::Exact,
             negatives: 0,
+            negative_ranks: None,
+            negative_choice: NegativeChoice::Random,
+            negative_absolute_margin: None,
+            negative_relative_margin: None,
             drop_last: false,
             length_column: None,
             order_by_length: false,
@@ -209,5 +292,6 @@ impl Check for WalkConfig {
         let message = "needs walk.length_column; name the column of lengths, or leave it out";
         check.require(self.length_column.is_some() || !self.order_by_length, "order_by_length", message);
         check.require(self.negatives <= 1000, "negatives", "must lie between 0 and 1,000");
+        self.check_negatives(check);
     }
 }

@@ -63,7 +63,7 @@ pub use self::build::{build, build_on, renew};
 pub(crate) use self::build::{kernel_name, kernel_names};
 pub use self::device::Device;
 pub use self::hnsw::HnswIndex;
-pub use self::knn::{Refined, insert, recall, refine, remove};
+pub use self::knn::{Nearest, Refined, insert, recall, refine, remove, search_exact};
 pub(crate) use self::knn::{inconsistent_pairs, k_means, nearest_others};
 pub use self::oracle::{build_per_row, exact};
 pub use self::proximity_graph::ProximityGraph;

@@ -148,12 +148,14 @@ fn type_of<'a>(schema: &'a Schema, path: &ColumnPath) -> Option<&'a DataType> {
 /// Refuses guards that the data do not allow.
 ///
 /// These are columns with fewer values than a mini-batch has samples, which could never be full with distinct ones; a
-/// bound on pairs if there are none; and a graph of which all neighbors are skipped.
+/// bound on pairs if there are none; a graph of which all neighbors are skipped; and ranks that it does not have.
 pub(super) fn check_values(snapshot: &Snapshot, config: &PipelineConfig) -> Result<()> {
     let PipelineConfig { guards, mask, pairs, walk, .. } = config;
     let bounds = [
         ("guards.max_relative_to_positive", guards.max_relative_to_positive),
         ("mask.max_relative_to_positive", mask.max_relative_to_positive),
+        ("walk.negative_absolute_margin", walk.negative_absolute_margin),
+        ("walk.negative_relative_margin", walk.negative_relative_margin),
     ];
     if let Some((key, _)) = bounds.into_iter().find(|(_, bound)| bound.is_some())
         && snapshot.embeddings.pair_similarity(SampleId(0)).is_none()
@@ -169,6 +171,9 @@ pub(super) fn check_values(snapshot: &Snapshot, config: &PipelineConfig) -> Resu
     }
     if let Some(message) = guards.skips_all(snapshot.graph.degree()) {
         return Err(Error::setting("guards.skip_nearest", message));
+    }
+    if let Some(message) = walk.ranks_beyond(snapshot.graph.degree(), guards.skip_nearest) {
+        return Err(Error::setting("walk.negative_ranks", message));
     }
 
     let groups = snapshot.guards.groups();

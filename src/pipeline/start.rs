@@ -164,6 +164,7 @@ impl Startup {
         } else if run.state.graph_version == 0 {
             let mut guards = self.config.guards.waiting_for_embeddings();
             guards.extend(self.config.mask.waiting_for_embeddings());
+            guards.extend(self.config.walk.waiting_for_embeddings());
             if !guards.is_empty() {
                 telemetry::guards_wait(&guards);
             }

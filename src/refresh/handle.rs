@@ -129,18 +129,34 @@ impl RefreshHandle {
     /// # Errors
     /// [`ArgumentError::UnknownSample`], and [`Error::State`] in a warm-up that has no graph yet.
     pub fn neighbors(&self, sample: SampleId) -> Result<Vec<(SampleId, f32)>> {
-        let Some(snapshot) = self.snapshot() else {
-            let reason = "there is no graph yet, since the run is in its warm-up; ask again after it".to_owned();
-            return Err(Error::State { reason });
-        };
+        let snapshot = self.snapshot_with(sample)?;
         let graph = &snapshot.graph;
-        if sample.index() >= graph.len() {
-            return Err(ArgumentError::UnknownSample { sample, len: graph.len() }.into());
-        }
         let similarities = graph.similarities(sample).iter().copied();
         let mut found: Vec<_> = graph.neighbors(sample).iter().copied().zip(similarities).collect();
         found.sort_by(|a, b| b.1.total_cmp(&a.1));
         Ok(found)
+    }
+
+    /// How similar a sample's anchor and positive are, by the newest embeddings; `None` if rows are not pairs.
+    ///
+    /// # Errors
+    /// Those of [`neighbors`](Self::neighbors).
+    pub fn pair_similarity(&self, sample: SampleId) -> Result<Option<f32>> {
+        let snapshot = self.snapshot_with(sample)?;
+        Ok(snapshot.embeddings.pair_similarity(sample))
+    }
+
+    /// The newest snapshot, if its graph has this sample.
+    fn snapshot_with(&self, sample: SampleId) -> Result<Arc<Snapshot>> {
+        let Some(snapshot) = self.snapshot() else {
+            let reason = "there is no graph yet, since the run is in its warm-up; ask again after it".to_owned();
+            return Err(Error::State { reason });
+        };
+        let len = snapshot.graph.len();
+        if sample.index() >= len {
+            return Err(ArgumentError::UnknownSample { sample, len }.into());
+        }
+        Ok(snapshot)
     }
 
     /// Whether there is a [`checkpoint.dir`](crate::config::CheckpointConfig).

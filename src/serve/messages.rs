@@ -104,11 +104,12 @@ pub struct RunStatus {
 }
 
 /// The actions of `DoAction`, each with what it does.
-pub(super) const ACTIONS: [(&str, &str); 4] = [
+pub(super) const ACTIONS: [(&str, &str); 5] = [
     ("refresh", "refreshes now, and answers with what came of it"),
     ("keep", "keeps the state in the body resumable; see RefreshHandle::keep"),
     ("status", "answers with how the run stands"),
     ("neighbors", "answers with the neighbors of the sample in the body, and their similarities"),
+    ("pair_similarity", "answers with the similarity of the two sides of the sample in the body"),
 ];
 
 fn one() -> usize {

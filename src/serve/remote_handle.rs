@@ -103,6 +103,14 @@ impl RemoteHandle {
         Ok(found.into_iter().map(|(id, similarity)| (SampleId(id), similarity)).collect())
     }
 
+    /// How similar a sample's anchor and positive are, by the newest embeddings; `None` if rows are not pairs.
+    ///
+    /// # Errors
+    /// [`Error::Server`] with the server's reason.
+    pub async fn pair_similarity(&self, sample: SampleId) -> Result<Option<f32>> {
+        self.ask("pair_similarity", sample.0.to_string().into_bytes()).await
+    }
+
     async fn ask<T: DeserializeOwned>(&self, name: &str, body: Vec<u8>) -> Result<T> {
         let answer = self.act(name, body).await?;
         serde_json::from_slice(&answer).map_err(|error| remote(&self.uri, "understand", error.into()))

@@ -115,6 +115,10 @@ impl FlightService for Service {
                 let found = handle.neighbors(SampleId(sample)).map_err(|error| status(&error))?;
                 json(&found.into_iter().map(|(id, similarity)| (id.0, similarity)).collect::<Vec<_>>())?
             }
+            "pair_similarity" => {
+                let sample: u32 = parsed(&body, "sample")?;
+                json(&handle.pair_similarity(SampleId(sample)).map_err(|error| status(&error))?)?
+            }
             _ => {
                 let known: Vec<_> = ACTIONS.iter().map(|(name, _)| *name).collect();
                 return Err(Status::invalid_argument(format!("no action `{name}`; there are {}", known.join(", "))));

@@ -277,6 +277,7 @@ impl EpochSampler {
 
     fn draw(&mut self, graph: Option<&ProximityGraph>, guards: Option<&Guards>) -> Option<Draw> {
         let embeddings = guards.and_then(Guards::embeddings);
+        let table = embeddings.map(AsRef::as_ref);
         let guards = guards.filter(|guards| !guards.is_idle());
         let mut generator = generator(self.seed, self.epoch, self.drawn);
         let shares = self.shares(embeddings, &mut generator)?;
@@ -290,11 +291,11 @@ impl EpochSampler {
         for _ in 0..MAX_ATTEMPTS_PER_BATCH {
             let mut guard_scratch = std::mem::take(&mut self.guard_scratch);
             let draw = match guards {
-                None => self.fill(&plan, graph, (), &mut generator),
+                None => self.fill(&plan, graph, table, (), &mut generator),
                 Some(guards) => {
                     let len = graph.map_or(self.samples, ProximityGraph::len);
                     let guard = BatchGuard::new(guards, graph, len, &mut guard_scratch);
-                    self.fill(&plan, graph, guard, &mut generator)
+                    self.fill(&plan, graph, table, guard, &mut generator)
                 }
             };
             self.guard_scratch = guard_scratch;
@@ -462,6 +463,7 @@ impl EpochSampler {
         &mut self,
         plan: &Plan,
         graph: Option<&ProximityGraph>,
+        embeddings: Option<&EmbeddingTable>,
         admission: A,
         generator: &mut ChaCha8Rng,
     ) -> Draw {
@@ -478,7 +480,8 @@ impl EpochSampler {
         counts.short = (plan.size - ids.len()) as u64;
         let mut negatives = Vec::new();
         if self.config.negatives > 0 {
-            let request = NegativeRequest { of: &ids, count: self.config.negatives, samples: self.samples, strata };
+            let (of, config, samples) = (&ids, &self.config, self.samples);
+            let request = NegativeRequest { of, config, samples, strata, embeddings };
             let search = plan.negative_search(graph);
             negatives = request.find(search.as_ref(), &mut self.used, &mut admission, &mut counts, generator);
         }
