@@ -318,7 +318,7 @@ impl Producer {
         let expected_left = match (walk.coverage, walk.drop_last) {
             // One sample may be left in any case, and with `drop_last` fewer than a mini-batch has.
             (Coverage::Paper, _) => return,
-            (Coverage::Exact, true) => self.sampling.sampler.samples() % walk.batch_size,
+            (Coverage::Exact, true) => self.sampling.sampler.left() % walk.batch_size,
             (Coverage::Exact, false) => 0,
         };
         let unplaced = self.sampling.sampler.left().saturating_sub(expected_left);

@@ -59,10 +59,10 @@ fn nearer_positives(table: &EmbeddingTable, rows: &[u32], all: &[u32], k: usize)
     product.pack_rows(&anchors, &numbers[..rows.len()]);
     for columns in all.chunks(COLUMNS_TOGETHER) {
         product.pack_columns(&side(table, columns, Side::Positive)?, &numbers[..columns.len()]);
-        let thresholds = own.iter().zip(&nearer);
-        let thresholds = thresholds.map(|(own, &nearer)| if nearer < k { own.next_up() } else { f32::INFINITY });
+        let least = |(own, nearer): (&f32, &usize)| if *nearer < k { own.next_up() } else { f32::INFINITY };
+        let thresholds: Vec<f32> = own.iter().zip(&nearer).map(least).collect();
         let unreached = columns.iter().map(|_| f32::INFINITY);
-        product.run(thresholds, unreached, false, |thresholds, _, row, _, _| {
+        product.run(thresholds.into_iter(), unreached, false, |thresholds, _, row, _, _| {
             nearer[row] += 1;
             if nearer[row] >= k {
                 thresholds.rows[row] = f32::INFINITY;
