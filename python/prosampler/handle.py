@@ -89,7 +89,8 @@ class RefreshHandle:
         """Passes on vectors that the trainer has just made, so that no inference is needed: the paper's way.
 
         The next refresh replaces these samples' embeddings by them. A later push for a sample replaces an earlier one.
-        The vectors are copied.
+        The vectors are copied. With ``pairs.graph_over = "cross"`` each is the anchor's and, behind it, the positive's.
+        With ``refresh.when_easier``, give those of each mini-batch in one call.
 
         Args:
             ids: samples, as in ``mini_batch.ids``; a list, an array or a tensor.

@@ -20,11 +20,11 @@ pub struct RefreshConfig {
     /// Trigger: mini-batches of the graph have become easier by this share, above 0 and below 1, as far as the vectors
     /// tell that the trainer [pushes](crate::refresh::RefreshHandle::push_embeddings). Default: none; 0.15 is cautious.
     ///
-    /// The mean similarity among pushed vectors, divided by that of their mini-batch by the graph's embeddings, is taken
-    /// over 16 mini-batches: the last ones and the first ones of the graph. A refresh begins when it has fallen by this
-    /// share, as Conan-Embedding (arXiv 2408.15710) replaces negatives whose score has. Push the vectors of each
-    /// mini-batch in one call, after its delivery. Where similarities are not above 0 on average it never fires. Touch
-    /// it instead of `every_steps` if you do not know how often to refresh. A resumed run begins to compare anew.
+    /// The mean similarity among pushed vectors, divided by that of their mini-batch by the graph's embeddings, is
+    /// taken over 16 mini-batches: the last ones and the first ones of the graph. A refresh begins when it has fallen
+    /// by this share, as Conan-Embedding (arXiv 2408.15710) replaces negatives whose score has. Push the vectors of
+    /// each mini-batch in one call, after its delivery. Where similarities are not above 0 on average it never fires.
+    /// Touch it instead of `every_steps` if you do not know how often to refresh. A resumed run begins to compare anew.
     pub when_easier: Option<f64>,
     /// Share of the compute threads that a refresh may use, above 0 and at most 1, at least one thread; default 1. The
     /// threads give way to all others of the machine in any case (on Linux).

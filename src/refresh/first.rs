@@ -66,8 +66,8 @@ impl Beginning {
 impl RefreshContext {
     /// The embeddings of all samples in `store`, for a run that has none yet.
     ///
-    /// Refuses them if skipped samples and inconsistent pairs leave fewer than a mini-batch has. `report` is told how many are done, and its
-    /// error ends the work.
+    /// Refuses them if skipped samples and inconsistent pairs leave fewer than a mini-batch has. `report` is told how
+    /// many are done, and its error ends the work.
     pub fn embed_all(
         &self,
         encoder: &dyn Encoder,

@@ -1,6 +1,6 @@
 //! The settings that are tried.
 
-use crate::config::{Candidates, GraphBuilder, PipelineConfig, SamplerKind, Schedule};
+use crate::config::{Candidates, GraphBuilder, PipelineConfig, SamplerKind, Schedule, Similarity};
 
 /// Settings to try: those of the pipeline file with some others in their place.
 #[derive(Clone, Debug)]
@@ -30,9 +30,11 @@ pub(super) fn trials(present: &PipelineConfig, samples: usize) -> Vec<Trial> {
         }));
     }
     trials.push(hardest().with("guards.skip_nearest", "3", |config| config.guards.skip_nearest = 3));
-    trials.push(hardest().with("guards.duplicate_similarity", "0.95", |config| {
-        config.guards.duplicate_similarity = Some(0.95);
-    }));
+    if present.similarity() != Similarity::Cross {
+        trials.push(hardest().with("guards.duplicate_similarity", "0.95", |config| {
+            config.guards.duplicate_similarity = Some(0.95);
+        }));
+    }
     trials.push(walk(present, 1.0, 0.0, samples).nearest_first());
     trials
 }

@@ -167,6 +167,36 @@ async fn mixture() {
     println!("in-batch similarity {}", mini_batches.iter().map(similarity).sum::<f32>() / mini_batches.len() as f32);
 }
 
+/// Over one book, so that the test is short.
+#[tokio::test(flavor = "multi_thread")]
+async fn pairs_crosswise() {
+    let more = ["pairs.graph_over=cross", "pairs.within=1", "source.filter=\"book = 'Gen'\"", "walk.drop_last=true"];
+    let config = config("pairs.toml", &more);
+    assert_eq!(config.pairs.graph_over, GraphOver::Cross);
+    let (stream, mini_batches) = run(&config).await;
+    let table = stream.snapshot().unwrap().embeddings.clone();
+    assert_eq!((table.dimension(), stream.inconsistent()), (256, table.inconsistent()));
+    println!("{} of {} pairs are left out", table.inconsistent(), table.len());
+    assert!(table.inconsistent() > 0 && table.inconsistent() * 50 < table.len());
+    let (mut seen, mut walked, mut uniform) = (HashSet::new(), 0.0, 0.0);
+    for mini_batch in &mini_batches {
+        let ids = &mini_batch.ids;
+        assert!(ids.iter().all(|&id| seen.insert(id) && !table.is_inconsistent(id)));
+        walked += f64::from(mini_batch.similarity.unwrap());
+        let others: Vec<_> = (0..ids.len()).map(|i| SampleId::new((i * 7919) % table.len())).collect();
+        uniform += f64::from(table.mean_similarity(&others));
+        for (i, &a) in ids.iter().enumerate() {
+            // With itself a sample is as similar as its pair.
+            assert!((table.similarity_of(a, a) - table.pair_similarity(a).unwrap()).abs() < 1e-3);
+            for &b in &ids[..i] {
+                let bound = 0.95 * table.pair_similarity(a).unwrap().min(table.pair_similarity(b).unwrap());
+                assert!(bound <= 0.0 || table.similarity_of(a, b) < bound);
+            }
+        }
+    }
+    assert!(walked > 1.1 * uniform, "{walked} and {uniform}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn precomputed() {
     let config = config("precomputed.toml", &[]);

@@ -13,6 +13,7 @@ use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 
+use crate::support::command::{self, ends_with, prosampler};
 use crate::support::refresh::{SAMPLES, busy, in_training, start, until, until_paused};
 
 /// The clock is paused, so that nothing but delivered mini-batches can start a refresh.
@@ -89,6 +90,16 @@ async fn mini_batches_that_have_become_easier_start_a_refresh() {
     }
     until_paused("a refresh", || handle.counts().published > 0).await;
     assert_eq!(stream.snapshot().unwrap().model_version(), ModelVersion(2), "the pushed vectors are in");
+}
+
+/// The command has no trainer.
+#[test]
+fn a_run_of_the_command_never_becomes_easier() {
+    let dir = command::pipeline("");
+    let run =
+        |value: &str| prosampler(dir.path(), &["run", "p.toml", "--set", &format!("refresh.when_easier={value}")]);
+    ends_with(&run("0.15"), 4, &["refresh.when_easier", "`run` has no trainer"]);
+    ends_with(&run("1.5"), 4, &["refresh.when_easier", "above 0 and below 1"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -131,6 +131,8 @@ async fn ranks_without_a_folder_for_decisions_are_refused() {
     let error = start(refresh()).await.unwrap_err();
     assert!(matches!(error, Error::Config(_)));
     assert_says(&error.to_string(), &["refresh.every_seconds", "checkpoint.dir", "refresh.every_steps"]);
+    let error = start(RefreshConfig { when_easier: Some(0.15), ..RefreshConfig::default() }).await.unwrap_err();
+    assert_says(&error.to_string(), &["refresh.when_easier", "checkpoint.dir"]);
     // Fixed steps need none.
     start(RefreshConfig { every_steps: Some(10), ..RefreshConfig::default() }).await.unwrap();
 }
