@@ -15,7 +15,7 @@ use super::plan::{Ground, Plan};
 use super::remaining::Remaining;
 use super::reverse::ReverseEdges;
 use super::skipped::SkippedSamples;
-use super::strata::{Moment, Share, Shares, Strata, Whose};
+use super::strata::{EpochStrata, Moment, Share, Strata};
 use crate::config::{Coverage, SamplerKind, WalkConfig};
 use crate::embeddings::EmbeddingTable;
 use crate::graph::ProximityGraph;
@@ -74,8 +74,8 @@ pub struct EpochSampler {
     /// Whether samples that embeddings have skipped stay in the epoch.
     keeps_skipped: bool,
     skipped: Option<SkippedSamples>,
-    /// The strata that samples are divided into, and what mini-batches take of each.
-    strata: Option<(Arc<Strata>, Shares)>,
+    /// `None` if mini-batches take all samples alike.
+    strata: Option<EpochStrata>,
     guard_scratch: GuardScratch,
     /// The samples that cannot be an explicit negative of the mini-batch any more.
     used: SparseBitSet,
@@ -125,12 +125,10 @@ impl EpochSampler {
     /// Panics if there are fewer samples in `strata` than in this epoch.
     #[must_use]
     pub fn divided(mut self, strata: Option<&Arc<Strata>>, least: usize) -> Self {
-        let Some(strata) = strata else { return self };
-        assert!(strata.samples() >= self.samples, "every sample has a stratum");
-        self.remaining.divide(strata);
-        let at = Moment { epoch: self.epoch, step: self.step(), drawn: self.drawn };
-        let shares = Shares::new(strata, &self.config, self.samples, at, least);
-        Self { strata: Some((strata.clone(), shares)), ..self }
+        let (at, samples) = (self.moment(), self.samples);
+        self.strata =
+            strata.map(|strata| EpochStrata::new(strata, &mut self.remaining, &self.config, samples, at, least));
+        self
     }
 
     fn over(remaining: Remaining, samples: usize, config: &WalkConfig, seed: u64, epoch: u64) -> Self {
@@ -164,8 +162,8 @@ impl EpochSampler {
     pub fn forget_order(&mut self) -> Left {
         (self.reverse, self.reverse_from) = (None, 0);
         self.partitioning = self.partitioning.without_blocks();
-        if let Some((_, shares)) = &mut self.strata {
-            shares.forget_order();
+        if let Some(strata) = &mut self.strata {
+            strata.shares.forget_order();
         }
         self.all = self.all.take().map(|_| Remaining::all(self.samples));
         Left { samples: self.samples, drawn: self.drawn, bits: self.remaining.forget_order() }
@@ -205,8 +203,8 @@ impl EpochSampler {
     /// How many mini-batches the epoch has at most; with the paper's coverage, how many at least.
     #[must_use]
     pub fn mini_batches(&self) -> u64 {
-        match (&self.strata, self.remaining.pools()) {
-            (Some((_, shares)), Some(pools)) => shares.mini_batches(self.drawn, self.step(), pools.left()),
+        match &self.strata {
+            Some(strata) => strata.mini_batches(self.moment(), &self.remaining),
             _ if self.drawn == 0 => mini_batches_per_epoch(self.left(), &self.config),
             _ => {
                 let all = mini_batches_per_epoch(self.samples, &self.config);
@@ -226,11 +224,11 @@ impl EpochSampler {
     /// Those that weights leave out, and with `drop_last` those of a last mini-batch, are not among them.
     pub(crate) fn unplaced(&self) -> usize {
         let WalkConfig { coverage, drop_last, batch_size, .. } = self.config;
-        let is_whole = self.strata.as_ref().is_none_or(|(_, shares)| shares.draws_from_all());
+        let is_whole = self.strata.as_ref().is_none_or(|strata| strata.shares.draws_from_all());
         let expected = match (coverage, &self.strata) {
             // One sample may be left in any case, and with `drop_last` fewer than a mini-batch has.
             (Coverage::Paper, _) => return 0,
-            (_, Some((_, shares))) if shares.is_weighted() => return 0,
+            (_, Some(strata)) if strata.shares.is_weighted() => return 0,
             _ if drop_last && is_whole => self.left() % batch_size,
             _ => 0,
         };
@@ -280,7 +278,7 @@ impl EpochSampler {
         let table = embeddings.map(AsRef::as_ref);
         let guards = guards.filter(|guards| !guards.is_idle());
         let mut generator = generator(self.seed, self.epoch, self.drawn);
-        let shares = self.shares(embeddings, &mut generator)?;
+        let shares = self.shares(table, &mut generator)?;
         let (size, least) = self.size(&shares, guards.is_some())?;
         let plan = self.plan(size, shares, graph, guards, &mut generator);
         if let Some(graph) = graph {
@@ -342,31 +340,24 @@ impl EpochSampler {
 
     /// What the next mini-batch takes of each stratum: nothing if samples are not divided, `None` at the end of the
     /// epoch. Strata of which less is left begin anew.
-    fn shares(&mut self, embeddings: Option<&Arc<EmbeddingTable>>, generator: &mut ChaCha8Rng) -> Option<Vec<Share>> {
-        let (step, drawn, samples) = (self.step(), self.drawn, self.samples);
-        let Some((strata, shares)) = &mut self.strata else { return Some(Vec::new()) };
+    fn shares(&mut self, embeddings: Option<&EmbeddingTable>, generator: &mut ChaCha8Rng) -> Option<Vec<Share>> {
+        let at = self.moment();
+        let Some(strata) = &mut self.strata else { return Some(Vec::new()) };
         if self.ended {
             return None;
         }
-        self.remaining.sweep();
-        let any = if shares.draws_from_all() { self.remaining.pick(&mut 0, generator) } else { None };
-        let any = any.map(|id| strata.stratum(id));
-        let left = self.remaining.pools()?.left();
-        let mut next = shares.next(drawn, step, left, any, generator);
-        if shares.repeats() {
-            for share in &mut next {
-                let Whose::Of(stratum) = share.whose else { continue };
-                if (share.places as u64) > self.remaining.pools()?.left()[stratum] {
-                    let is_out = |e: &Arc<EmbeddingTable>, id| e.is_skipped(id) || e.is_inconsistent(id);
-                    let is_in = |id: SampleId| id.index() < samples && !embeddings.is_some_and(|e| is_out(e, id));
-                    share.first = self.remaining.refill(stratum, is_in);
-                    // Its samples have no reverse edges any more. To make them costs as much as many mini-batches.
-                    let pause = (samples / FORWARD_ONLY_AFTER_REFILL_DIVISOR).div_ceil(self.config.batch_size);
-                    (self.reverse, self.reverse_from) = (None, drawn + pause.max(1) as u64);
-                }
-            }
+        let (shares, began_anew) = strata.next(at, &mut self.remaining, embeddings, generator)?;
+        if began_anew {
+            // Its samples have no reverse edges any more. To make them costs as much as many mini-batches.
+            let pause = (self.samples / FORWARD_ONLY_AFTER_REFILL_DIVISOR).div_ceil(self.config.batch_size);
+            (self.reverse, self.reverse_from) = (None, self.drawn + pause.max(1) as u64);
         }
-        (!next.is_empty()).then_some(next)
+        Some(shares)
+    }
+
+    /// Where the epoch stands.
+    fn moment(&self) -> Moment {
+        Moment { epoch: self.epoch, step: self.step(), drawn: self.drawn }
     }
 
     /// Puts back what was left of a pass: it is in the next pass of its stratum, too.
@@ -395,9 +386,9 @@ impl EpochSampler {
 
     /// The size of the next mini-batch, and the least size that is accepted; `None` at the end of the epoch.
     fn size(&self, shares: &[Share], guarded: bool) -> Option<(usize, usize)> {
-        if let Some((_, of_strata)) = &self.strata {
+        if let Some(strata) = &self.strata {
             let size = shares.iter().map(|share| share.places).sum();
-            return Some((size, of_strata.least(size)));
+            return Some((size, strata.shares.least(size)));
         }
         let full = self.config.batch_size.min(self.samples);
         let left = self.remaining.len();
@@ -473,7 +464,7 @@ impl EpochSampler {
             _ => (&mut self.remaining, None),
         };
         let mut filling = Filling::new(plan.size, source, unseen, admission);
-        let strata = self.strata.as_ref().map(|(strata, _)| strata.as_ref());
+        let strata = self.strata.as_ref().map(|of_epoch| of_epoch.strata.as_ref());
         let ground = Ground { graph, reverse: self.reverse.as_ref(), blocks: self.partitioning.blocks(), strata };
         plan.fill(ground, &mut filling, generator);
         let Filling { ids, mut counts, mut admission, .. } = filling;
