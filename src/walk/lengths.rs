@@ -1,6 +1,6 @@
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type, Schema};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 
 use super::draw::Draw;
 use crate::error::{ColumnError, Error, Result};
@@ -17,7 +17,7 @@ impl Lengths {
     /// # Errors
     /// [`ColumnError::Type`].
     pub fn check_type(schema: &Schema, column: &str) -> Result<()> {
-        match schema.field_with_name(column).map(|field| field.data_type()) {
+        match schema.field_with_name(column).map(Field::data_type) {
             Ok(found) if !found.is_integer() => Err(ColumnError::Type {
                 column: column.to_owned(),
                 found: found.to_string(),

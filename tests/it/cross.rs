@@ -142,7 +142,7 @@ fn every_builder_finds_the_nearest_by_both_directions() {
 /// More samples than one cell has, so that cells must bring near ones together.
 #[test]
 fn descent_finds_the_nearest_among_many() {
-    for (likeness, least) in [(0.7, 0.96), (0.3, 0.9), (0.0, 0.5)] {
+    for (likeness, least) in [(0.7, 0.96), (0.3, 0.9), (0.0, 0.75)] {
         let table = table_of(halves(9000, 24, likeness), 24, Storage::F32);
         let config = config(GraphBuilder::NnDescent, Precision::F32, 10);
         let graph = graph::build(&table, &config, 1, GraphVersion(1)).unwrap();

@@ -51,8 +51,11 @@ async fn all(walk: &WalkConfig, world_size: usize) -> Vec<Vec<MiniBatch>> {
     ranks
 }
 
+/// Whether each of a mini-batch's samples and negatives is marked.
+type Marks = BTreeMap<Option<SampleId>, bool>;
+
 /// The negative of each sample of a mini-batch, and which samples and negatives are marked for it.
-fn by_sample(shares: &[&MiniBatch]) -> BTreeMap<SampleId, (Option<SampleId>, BTreeMap<Option<SampleId>, bool>)> {
+fn by_sample(shares: &[&MiniBatch]) -> BTreeMap<SampleId, (Option<SampleId>, Marks)> {
     let ids: Vec<_> = shares.iter().flat_map(|share| share.ids.clone()).collect();
     let negatives: Vec<_> = shares.iter().flat_map(|share| share.negatives.clone()).collect();
     let columns: Vec<_> = ids.iter().copied().map(Some).chain(negatives.clone()).collect();

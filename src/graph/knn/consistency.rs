@@ -12,9 +12,9 @@ use crate::sample::SampleId;
 /// Finds the pairs of which `k` or more other positives are more similar to the anchor than its own: a bit for each
 /// sample of `table`, which holds both sides of pairs.
 ///
-/// Copies of a positive are as similar as it is, and count for nothing. Costs N² d multiplications for N pairs with 2 d
-/// numbers, which is what the exact graph over them costs, and a few MB a thread. `check` is called now and then, and
-/// its error ends the work. Runs on the current rayon pool; the result does not depend on the number of threads.
+/// Copies of a positive are as similar as it is, and count for nothing. Costs N² d multiplications in f32 for N pairs
+/// with 2 d numbers, and a few MB a thread. `check` is called now and then, and its error ends the work. Runs on the
+/// current rayon pool; the result does not depend on the number of threads.
 ///
 /// # Panics
 /// Panics unless the table is made for [`Similarity::Cross`].
