@@ -70,6 +70,7 @@ fn builder(several: Several, dir: Option<&Path>) -> PipelineBuilder {
         positive: Some("answers".into()),
         several,
         graph_over: GraphOver::Positives,
+        ..PairsConfig::default()
     };
     let config = PipelineConfig { encode: encode_config(None), pairs, seed: 3, ..PipelineConfig::default() };
     let refresh = RefreshConfig { every_steps: Some(5), swap_after_steps: Some(1), ..RefreshConfig::default() };

@@ -18,6 +18,7 @@ fn pairs(within: usize) -> PairsConfig {
         positive: Some("answer".into()),
         graph_over: GraphOver::Cross,
         within: Some(within),
+        ..PairsConfig::default()
     }
 }
 
