@@ -28,9 +28,10 @@ pub struct Nearest {
 /// Costs queries × corpus × d multiplications on the current rayon pool, and beside the result a few MB a thread. The
 /// result does not depend on the number of threads.
 ///
-/// Long vectors are first scored in i8, a little more than 2 k are kept, and these are scored again in f32. A query whose
-/// k-th similarity is not above all scores that were dropped, by half more than the largest difference between both
-/// kinds of scores over all queries, is searched for in f32 from the start. So the result is that of f32 throughout.
+/// Long vectors are first scored in i8, a little more than 2 k are kept, and these are scored again in f32. A query
+/// whose k-th similarity is not above all scores that were dropped, by half more than the largest difference between
+/// both kinds of scores over all queries, is searched for in f32 from the start. So the result is that of f32
+/// throughout.
 ///
 /// Samples that `corpus` has skipped are never found; a query that was skipped has the similarity 0 to all.
 ///
