@@ -14,7 +14,7 @@ from .handle import float32
 Ids = np.ndarray[Any, np.dtype[np.uint32]]
 Similarities = np.ndarray[Any, np.dtype[np.float32]]
 
-QUERIES_A_THREAD = 2048
+QUERIES_A_THREAD = 4096
 """How many queries each thread takes between two looks at the signals."""
 
 

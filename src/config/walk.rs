@@ -54,12 +54,13 @@ pub struct WalkConfig {
     pub negative_ranks: Option<[usize; 2]>,
     /// Which of the neighbors at `negative_ranks` become explicit negatives. Default `random`.
     pub negative_choice: NegativeChoice,
-    /// By how much the similarity of a sample and its explicit negative must be below that of its own pair; default:
-    /// none. Needs [`[pairs]`](super::PairsConfig). Each negative costs d multiplications for each candidate.
+    /// By how much the similarity of a sample and its explicit negatives must be below that of its own pair; default:
+    /// none. Needs [`[pairs]`](super::PairsConfig). Each candidate costs d multiplications. Touch it if negatives as
+    /// similar as the positive are likely positives too.
     pub negative_absolute_margin: Option<f64>,
     /// The same as a share of the similarity of its own pair: 0.05 is what NV-Retriever (arXiv 2407.15831) calls 95 %
-    /// of the positive. `guards.max_relative_to_positive` bounds all samples of a mini-batch; this a sample and its own
-    /// explicit negatives. Default none.
+    /// of the positive. `guards.max_relative_to_positive` holds between all samples of a mini-batch, this between a
+    /// sample and its own explicit negatives alone. Default none.
     pub negative_relative_margin: Option<f64>,
     /// Leaves out an epoch's last mini-batch if it would be short. Default false: every sample exactly once.
     pub drop_last: bool,
@@ -153,8 +154,8 @@ impl WalkConfig {
         let [first, end] = self.negative_ranks?;
         if end > neighbors {
             return Some(format!(
-                "is [{first}, {end}], but samples have {neighbors} neighbors; raise graph.neighbors to {end}, or end at \
-                 {neighbors}"
+                "is [{first}, {end}], but samples have {neighbors} neighbors; raise graph.neighbors to {end}, or end \
+                 at {neighbors}"
             ));
         }
         (end <= skipped).then(|| {

@@ -28,9 +28,10 @@ pub struct Nearest {
 /// Costs queries × corpus × d multiplications on the current rayon pool, and beside the result a few MB a thread. The
 /// result does not depend on the number of threads.
 ///
-/// Long vectors are first scored in i8, some more than k are kept, and these are scored again in f32. A query whose
-/// k-th similarity is not above all scores that were dropped, by half more than the largest difference between both
-/// kinds of scores over all queries, is searched for in f32 from the start. So the result is that of f32 throughout.
+/// Long vectors are first scored in i8, a little more than 2 k are kept, and these are scored again in f32. A query
+/// whose k-th similarity is not above all scores that were dropped, by half more than the largest difference between
+/// both kinds of scores over all queries, is searched for in f32 from the start. So the result is that of f32
+/// throughout.
 ///
 /// Samples that `corpus` has skipped are never found; a query that was skipped has the similarity 0 to all.
 ///
@@ -53,7 +54,7 @@ pub fn search_exact(queries: &EmbeddingTable, corpus: &EmbeddingTable, k: usize)
     if k == 0 || all.is_empty() {
         return Ok(Nearest { k, ids: Vec::new(), similarities: Vec::new() });
     }
-    let kept = (k + k / 2 + MIN_MARGIN).min(documents.len());
+    let kept = (2 * k + MIN_MARGIN).min(documents.len());
     let search = Search { queries, corpus, documents: &documents, k };
     let kernel = Kernel::choose(Precision::Auto, queries.dimension(), kept, documents.len());
     if kernel.is_exact() {
@@ -139,30 +140,52 @@ impl Search<'_> {
 
     /// Orders what was kept of these queries by similarity.
     fn rank(&self, best: &mut [TopK], kept: usize, rows: &[u32]) -> Pass {
-        let mut pass = Pass::empty(self.k, rows.len());
-        let (mut ids, mut scores, mut similarities) = (Vec::new(), Vec::new(), Vec::new());
-        for (&row, best) in rows.iter().zip(best) {
-            ids.clear();
-            scores.clear();
-            similarities.clear();
+        let (mut ids, mut scores) = (Vec::new(), Vec::new());
+        for best in &mut best[..rows.len()] {
             for (score, id) in best.drain_sorted() {
                 ids.push(SampleId(id));
                 scores.push(score);
             }
-            self.corpus.similarities_with(&self.queries.get(SampleId(row)), &ids, &mut similarities);
-            let differences = scores.iter().zip(&similarities).map(|(score, similarity)| (score - similarity).abs());
-            pass.error = differences.fold(pass.error, f32::max);
-            let first = pass.nearest.ids.len();
-            pass.nearest.ids.resize(first + self.k, SampleId(0));
-            pass.nearest.similarities.resize(first + self.k, 0.0);
-            let (best_similarities, best_ids) =
-                (&mut pass.nearest.similarities[first..], &mut pass.nearest.ids[first..]);
-            best_first(&similarities, &ids, best_similarities, best_ids);
-            let are_all = kept == self.documents.len();
+        }
+        let similarities = self.similarities(rows, &ids, kept);
+
+        let mut pass = Pass::empty(self.k, rows.len());
+        let differences = scores.iter().zip(&similarities).map(|(score, similarity)| (score - similarity).abs());
+        pass.error = differences.fold(0.0, f32::max);
+        pass.nearest.ids.resize(rows.len() * self.k, SampleId(0));
+        pass.nearest.similarities.resize(rows.len() * self.k, 0.0);
+        let are_all = kept == self.documents.len();
+        let found = pass.nearest.ids.chunks_exact_mut(self.k).zip(pass.nearest.similarities.chunks_exact_mut(self.k));
+        let lists = ids.chunks_exact(kept).zip(scores.chunks_exact(kept)).zip(similarities.chunks_exact(kept));
+        for ((best_ids, best_similarities), ((ids, scores), similarities)) in found.zip(lists) {
+            best_first(similarities, ids, best_similarities, best_ids);
             let dropped = if are_all { f32::NEG_INFINITY } else { scores[kept - 1] };
             pass.leads.push(best_similarities[self.k - 1] - dropped);
         }
         pass
+    }
+
+    /// The similarities of these queries to `kept` documents each, [queries × kept].
+    ///
+    /// It goes through the documents in the order of their ids, since most are there for several queries: the vectors
+    /// of the queries stay in the caches, those of the corpus do not.
+    fn similarities(&self, rows: &[u32], ids: &[SampleId], kept: usize) -> Vec<f32> {
+        let mut order: Vec<(SampleId, usize)> = ids.iter().copied().zip(0..).collect();
+        order.sort_unstable();
+        let mut similarities = vec![0.0; ids.len()];
+        let (mut queries, mut found, mut done) = (Vec::new(), Vec::new(), 0);
+        for slots in order.chunk_by(|a, b| a.0 == b.0) {
+            done += slots.len();
+            if let Some(&(soon, _)) = order.get(done + PAIRS_AHEAD) {
+                self.corpus.prefetch(soon);
+            }
+            queries.clear();
+            queries.extend(slots.iter().map(|&(_, slot)| SampleId(rows[slot / kept])));
+            found.clear();
+            self.queries.similarities_with(&self.corpus.get(slots[0].0), &queries, &mut found);
+            slots.iter().zip(&found).for_each(|(&(_, slot), &similarity)| similarities[slot] = similarity);
+        }
+        similarities
     }
 }
 
@@ -180,7 +203,8 @@ impl Pass {
     }
 }
 
-/// How many more than k and its half are kept by rough scores, so that few queries must be searched for again.
+/// How many more than 2 k are kept by rough scores, so that few queries must be searched for again even if others lie
+/// close behind the nearest.
 const MIN_MARGIN: usize = 16;
 
 /// Rough scores count as sure if they differ by this many times the largest error that was seen.
@@ -188,7 +212,10 @@ const ERROR_FACTOR: f32 = 1.5;
 
 /// How many queries a thread takes at a time: enough that packing the corpus for them costs little.
 const MIN_ROWS: usize = 48;
-const MAX_ROWS: usize = 2048;
+const MAX_ROWS: usize = 4096;
 
 /// How many samples of the corpus a thread packs at a time.
 const COLUMNS_AT_ONCE: usize = 2048;
+
+/// How many pairs ahead of its use a vector of the corpus is prefetched.
+const PAIRS_AHEAD: usize = 16;

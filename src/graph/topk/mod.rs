@@ -2,7 +2,7 @@
 //!
 //! | file | scores arrive | used for |
 //! |---|---|---|
-//! | [`buffer`] | one by one, for one row in one thread | oracles, clusters, merging a device's results |
+//! | [`buffer`] | one by one, for one row in one thread | oracles, clusters, searches, merging a device's results |
 //! | [`lists`] | from all threads, for all samples at once | the graph while it is built |
 //! | [`shortlist`] | panel by panel, for a block of rows | scores of the sampled graph |
 //! | [`threshold`] | all at hand | raising the threshold of a shortlist |
