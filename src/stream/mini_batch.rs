@@ -87,7 +87,7 @@ impl MiniBatch {
         self.rows.column(last).as_list_opt().filter(|_| is_mask)
     }
 
-    /// How many of `ids` are of each of [`[[sources]]`](crate::config::NamedSource), by the column `source` of the rows;
+    /// How many of `ids` are of each of the [sources](crate::config::NamedSource), by the column `source` of the rows;
     /// empty if they have none.
     #[must_use]
     pub fn sources(&self) -> BTreeMap<&str, usize> {

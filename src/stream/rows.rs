@@ -87,8 +87,8 @@ impl Rows {
         Ok(columns)
     }
 
-    /// The rows of the samples `ids` in `epoch`, with columns for their explicit negatives, [ids × negatives], and for `marks`,
-    /// [ids × marks of each].
+    /// The rows of the samples `ids` in `epoch`, with columns for their explicit negatives, [ids × negatives], and for
+    /// `marks`, [ids × marks of each].
     ///
     /// Blocks while pages come in from disk.
     pub fn gather(

@@ -116,8 +116,8 @@ impl EpochSampler {
         Self { partitioning: earlier.partitioning.without_blocks(), ..self }
     }
 
-    /// The same epoch, whose mini-batches take of each stratum what its weight, or `walk.same`, asks for; they have `least`
-    /// samples at least, or two.
+    /// The same epoch, whose mini-batches take of each stratum what its weight, or `walk.same`, asks for; they have
+    /// `least` samples at least, or two.
     ///
     /// It must be told at which step it [began](Self::began_at_step) before.
     ///

@@ -23,7 +23,8 @@ pub(super) struct Quotas {
 }
 
 impl Quotas {
-    /// The quotas of an epoch over the first `samples`. With `whole`, each mini-batch of `batch_size` is of one stratum.
+    /// The quotas of an epoch over the first `samples`, in mini-batches of `batch_size`; with `whole`, each is of one
+    /// stratum.
     pub fn new(strata: &Strata, samples: usize, batch_size: usize, whole: bool, epoch: u64) -> Option<Self> {
         let weighting = strata.weighting.as_ref()?;
         let sizes = strata.sizes(samples);
