@@ -45,6 +45,7 @@ mod types;
 
 pub use self::file::FileSource;
 pub use self::filter::FilteredSource;
+pub(crate) use self::filter::filtered;
 #[cfg(feature = "cli")]
 pub(crate) use self::find::local_files;
 pub use self::interface::{Fingerprint, RecordBatches, Shard, Source, SourceCounts, column_indices};
@@ -67,13 +68,5 @@ pub(crate) async fn unfiltered(config: &SourceConfig, sources: &[NamedSource]) -
     Ok(match sources {
         [] => Box::new(FileSource::open_all(config).await?),
         several => Box::new(MixtureSource::open(several, config).await?),
-    })
-}
-
-/// Returns a source of the rows for which `filter` holds, or of all rows if there is no filter.
-pub(crate) fn filtered(source: Box<dyn Source>, filter: Option<&str>) -> Result<Box<dyn Source>> {
-    Ok(match filter {
-        Some(filter) => Box::new(FilteredSource::new(source, filter)?),
-        None => source,
     })
 }

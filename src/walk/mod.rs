@@ -52,6 +52,7 @@ mod counts;
 mod dials;
 mod draw;
 mod epoch_sampler;
+mod epoch_strata;
 mod feedback;
 mod filling;
 pub(crate) mod guards;

@@ -107,7 +107,7 @@ fn what_a_source_tolerates_is_counted_in_the_same_words() {
 #[test]
 fn attributes_in_python_are_fields_in_rust() {
     let stub = read(&path("python/prosampler/_prosampler.pyi"));
-    for (name, beside) in [("Refreshed", &[][..]), ("MiniBatch", &["column_names", "mask"][..])] {
+    for (name, beside) in [("Refreshed", &[][..]), ("MiniBatch", &["column_names", "mask", "sources"][..])] {
         let fields = public_fields(name);
         let class = stub.split(&format!("class {name}:")).nth(1).expect("the class");
         let class = class.split("\nclass ").next().expect("its text");

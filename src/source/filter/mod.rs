@@ -43,6 +43,14 @@ pub struct FilteredSource {
     comparisons: Arc<[Comparison]>,
 }
 
+/// Returns a source of the rows for which `filter` holds, or of all rows if there is no filter.
+pub(crate) fn filtered(source: Box<dyn Source>, filter: Option<&str>) -> Result<Box<dyn Source>> {
+    Ok(match filter {
+        Some(filter) => Box::new(FilteredSource::new(source, filter)?),
+        None => source,
+    })
+}
+
 /// A condition for the type of its column.
 struct Comparison {
     column: String,

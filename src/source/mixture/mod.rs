@@ -11,7 +11,7 @@ use futures::{FutureExt, StreamExt, stream};
 use self::mapped::MappedSource;
 use super::columns::{Adapter, unified};
 use super::file::FileSource;
-use super::filtered;
+use super::filter::filtered;
 use super::interface::{Fingerprint, RecordBatches, Shard, Source, SourceCounts, column_indices};
 use crate::config::{NamedSource, SOURCE_COLUMN, SourceConfig};
 use crate::error::{Error, Result};

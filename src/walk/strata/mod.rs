@@ -4,15 +4,12 @@
 //! `Shares` turns weights, or the wish for mini-batches of one stratum, into the numbers that each mini-batch takes of
 //! each, and `Pools` are the samples of each stratum that remain.
 
-mod epoch;
 mod pools;
 mod quotas;
 mod shares;
 
-pub(super) use self::epoch::EpochStrata;
 pub(super) use self::pools::Pools;
-use self::shares::Shares;
-pub(super) use self::shares::{Moment, Share, Whose};
+pub(super) use self::shares::{Moment, Share, Shares, Whose};
 use super::lists::Lists;
 use crate::config::{Schedule, Stop};
 use crate::error::{ColumnError, Error, Result};

@@ -2,15 +2,15 @@ use std::sync::Arc;
 
 use rand::Rng;
 
-use super::super::remaining::Remaining;
-use super::{Moment, Share, Shares, Strata, Whose};
+use super::remaining::Remaining;
+use super::strata::{Moment, Share, Shares, Strata, Whose};
 use crate::config::WalkConfig;
 use crate::embeddings::EmbeddingTable;
 use crate::sample::SampleId;
 
 /// The strata that the samples of an epoch are divided into, and what its mini-batches take of each.
 #[derive(Clone, Debug)]
-pub(in crate::walk) struct EpochStrata {
+pub(super) struct EpochStrata {
     pub strata: Arc<Strata>,
     pub shares: Shares,
     /// How many samples the epoch has.
