@@ -7,7 +7,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
-
 _SPLITS = ("train", "validation", "dev", "test")
 
 

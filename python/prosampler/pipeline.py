@@ -67,9 +67,8 @@ class Pipeline:
         self._data, self._resume = data, resume
         given = self._with_names(given, sections)
         own = list(_settings.lines(sections))
-        if data is not None:
-            if any(line.startswith("source.uri=") for line in own):
-                raise TypeError("give rows as data= or files as source=, not both")
+        if data is not None and any(line.startswith("source.uri=") for line in own):
+            raise TypeError("give rows as data= or files as source=, not both")
         self._settings = [*_settings.lines(given), *own]
         self._take(check_settings(self._path, self._settings, data is not None))
 

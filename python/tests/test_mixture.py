@@ -29,7 +29,10 @@ def test_tables_by_name_are_one_run(tables):
         rows = pa.record_batch(mini_batch)
         assert rows["source"].to_pylist() == names
         assert mini_batch.sources == Counter(names)
-        expected = [tables[name]["text"][i if i < 100 else i - 100].as_py() for name, i in zip(names, mini_batch.ids)]
+        expected = [
+            tables[name]["text"][i if i < 100 else i - 100].as_py()
+            for name, i in zip(names, mini_batch.ids, strict=True)
+        ]
         assert rows["text"].to_pylist() == expected
 
 

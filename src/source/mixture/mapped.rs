@@ -5,10 +5,10 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryFutureExt};
 
-use super::super::interface::{Fingerprint, RecordBatches, Shard, Source, SourceCounts, column_indices};
 use super::prefixes::{self, PREFIXED_TYPE, is_text, prefixed};
 use crate::config::{NamedSource, Prefix};
 use crate::error::{ColumnError, Error, Result};
+use crate::source::interface::{Fingerprint, RecordBatches, Shard, Source, SourceCounts, column_indices};
 
 /// The rows of another source under other names, with texts before others.
 pub(super) struct MappedSource {
