@@ -107,7 +107,7 @@ impl PipelineConfig {
 
     /// What is wrong with mini-batches that are made of strata, with their key.
     pub(super) fn strata_faults(&self) -> Vec<Fault> {
-        let PipelineConfig { walk, guards, .. } = self;
+        let Self { walk, guards, .. } = self;
         let mut faults = Vec::new();
         let Some(column) = self.strata_column() else { return faults };
         let (key, why) = match walk.same {

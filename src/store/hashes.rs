@@ -62,9 +62,9 @@ impl Key {
     fn values(&self) -> Vec<(Vec<ColumnPath>, Items)> {
         match self {
             Self::Content(columns) if columns.is_empty() => Vec::new(),
-            Self::Content(columns) => vec![(columns.clone(), Items::OfNone)],
-            Self::Value(column) => vec![(vec![column.into()], Items::OfAll)],
-            Self::Either(columns) => columns.iter().map(|column| (vec![column.clone()], Items::OfTexts)).collect(),
+            Self::Content(columns) => vec![(columns.clone(), Items::None)],
+            Self::Value(column) => vec![(vec![column.into()], Items::All)],
+            Self::Either(columns) => columns.iter().map(|column| (vec![column.clone()], Items::Texts)).collect(),
         }
     }
 }
@@ -72,18 +72,18 @@ impl Key {
 /// Which lists have items that are values, and are no values themselves.
 #[derive(Clone, Copy, Debug)]
 enum Items {
-    OfNone,
+    None,
     /// Lists of texts or bytes: lists of numbers are vectors.
-    OfTexts,
-    OfAll,
+    Texts,
+    All,
 }
 
 impl Items {
     fn are_values(self, data_type: &DataType) -> bool {
         match (self, item_type(data_type)) {
-            (Self::OfNone, _) | (_, None) => false,
-            (Self::OfTexts, Some(item)) => is_text(item),
-            (Self::OfAll, Some(_)) => true,
+            (Self::None, _) | (_, None) => false,
+            (Self::Texts, Some(item)) => is_text(item),
+            (Self::All, Some(_)) => true,
         }
     }
 }

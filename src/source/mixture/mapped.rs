@@ -45,7 +45,7 @@ impl MappedSource {
                     Prefix::Text(_) => None,
                     Prefix::Column { column } => Some(&schema.fields()[find(column)?]),
                 };
-                for field in [field].into_iter().chain(before).filter(|field| !is_text(field.data_type())) {
+                if let Some(field) = [field].into_iter().chain(before).find(|field| !is_text(field.data_type())) {
                     let expected = format!("sources give it a prefix or take one from it ({name}); name a text column");
                     let (column, found) = (field.name().clone(), field.data_type().to_string());
                     return Err(ColumnError::Type { column, found, expected }.into());

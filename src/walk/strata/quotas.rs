@@ -182,7 +182,7 @@ mod tests {
         let length = |sizes: &[usize], stop, whole| {
             let strata = strata(sizes, weights(), stop);
             let quotas = Quotas::new(&strata, sizes.iter().sum(), 8, whole, 0).unwrap();
-            quotas.length(0, &quotas.sizes().to_vec())
+            quotas.length(0, quotas.sizes())
         };
         // 6 and 2 a mini-batch: 60 last for 10 of them, 100 for 50.
         assert_eq!(length(&[60, 100], Stop::First, false), 10);
