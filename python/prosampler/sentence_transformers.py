@@ -139,7 +139,7 @@ class HardNegatives:
         together = batch_size if self._split_batches else batch_size * world_size
         own: dict[str, Any] = {
             "seed": seed,
-            "source": {"columns": [column]},
+            "source": {"columns": [column, "source"] if "sources" in settings else [column]},
             "encode": {"model": self.path, "column": column, "max_tokens": self.max_tokens},
             "walk": {"batch_size": together, "drop_last": drop_last, **settings.get("walk", {})},
         }
