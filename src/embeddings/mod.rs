@@ -14,6 +14,7 @@
 //! # Ok::<(), prosampler::Error>(())
 //! ```
 
+mod epochs;
 mod file;
 mod similarity;
 mod skipped;

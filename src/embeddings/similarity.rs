@@ -3,11 +3,37 @@
 use std::borrow::Cow;
 
 use super::table::EmbeddingTable;
-use crate::config::Storage;
+use crate::config::{Similarity, Storage};
 use crate::sample::SampleId;
 use crate::simd::{dot, dots};
 
 impl EmbeddingTable {
+    /// Returns the vector whose dot product with another sample's embedding is the similarity of the two.
+    ///
+    /// That is the sample's embedding, for cross similarity with its halves swapped and copied to `scratch`.
+    #[inline]
+    pub(crate) fn facing<'a>(&'a self, id: SampleId, scratch: &'a mut Vec<f32>) -> &'a [f32] {
+        if self.similarity != Similarity::Cross {
+            return self.vector(id, scratch);
+        }
+        scratch.resize(self.dimension, 0.0);
+        self.read_facing(id, scratch);
+        scratch
+    }
+
+    /// Copies the [facing](Self::facing) vector of a sample to `vector`, which holds d numbers.
+    pub(crate) fn read_facing(&self, id: SampleId, vector: &mut [f32]) {
+        self.read(id, vector);
+        if self.similarity == Similarity::Cross {
+            vector.rotate_left(self.dimension / 2);
+        }
+    }
+
+    /// Whether [facing](Self::facing) vectors are the embeddings themselves.
+    pub(crate) fn faces_itself(&self) -> bool {
+        self.similarity != Similarity::Cross
+    }
+
     /// Returns the similarity of two samples.
     ///
     /// # Panics

@@ -246,45 +246,6 @@ impl EmbeddingTable {
         if self.skipped.is_empty() { ids.collect() } else { ids.filter(|&id| !self.is_skipped(SampleId(id))).collect() }
     }
 
-    /// Sets which samples are inconsistent pairs, a bit for each sample; none that was skipped.
-    pub(crate) fn set_inconsistent(&mut self, bits: Vec<u64>) {
-        self.inconsistent = if bits.iter().all(|bits| *bits == 0) { Vec::new() } else { bits };
-    }
-
-    /// Whether a sample is a pair that [`pairs.within`](crate::config::PairsConfig::within) leaves out of epochs.
-    #[must_use]
-    pub fn is_inconsistent(&self, id: SampleId) -> bool {
-        self.inconsistent.get(id.index() / 64).is_some_and(|bits| bits >> (id.index() % 64) & 1 == 1)
-    }
-
-    /// Returns the number of those.
-    #[must_use]
-    pub fn inconsistent(&self) -> usize {
-        self.inconsistent.iter().map(|bits| bits.count_ones() as usize).sum()
-    }
-
-    /// Returns the number of samples that an epoch has which begins with this table.
-    pub(crate) fn in_epochs(&self) -> usize {
-        self.present() - self.inconsistent()
-    }
-
-    /// Returns a bit for each sample, set if it is in an epoch that begins with this table.
-    pub(crate) fn epoch_bits(&self) -> Vec<u64> {
-        let mut bits = self.present_bits();
-        bits.iter_mut().zip(&self.inconsistent).for_each(|(bits, inconsistent)| *bits &= !inconsistent);
-        bits
-    }
-
-    /// Returns a bit for each sample, set if it has an embedding.
-    fn present_bits(&self) -> Vec<u64> {
-        let mut bits = vec![u64::MAX; self.len().div_ceil(64)];
-        if let (Some(last), rest @ 1..) = (bits.last_mut(), self.len() % 64) {
-            *last = (1 << rest) - 1;
-        }
-        bits.iter_mut().zip(self.skipped.bits()).for_each(|(bits, skipped)| *bits &= !skipped);
-        bits
-    }
-
     /// A hash of all numbers: tables with the same vectors have the same one. O(N d).
     pub(crate) fn digest(&self) -> u64 {
         self.vectors.digest()
@@ -360,32 +321,6 @@ impl EmbeddingTable {
         scratch.resize(self.dimension, 0.0);
         self.read(id, scratch);
         scratch
-    }
-
-    /// Returns the vector whose dot product with another sample's embedding is the similarity of the two.
-    ///
-    /// That is the sample's embedding, for cross similarity with its halves swapped and copied to `scratch`.
-    #[inline]
-    pub(crate) fn facing<'a>(&'a self, id: SampleId, scratch: &'a mut Vec<f32>) -> &'a [f32] {
-        if self.similarity != Similarity::Cross {
-            return self.vector(id, scratch);
-        }
-        scratch.resize(self.dimension, 0.0);
-        self.read_facing(id, scratch);
-        scratch
-    }
-
-    /// Copies the [facing](Self::facing) vector of a sample to `vector`, which holds d numbers.
-    pub(crate) fn read_facing(&self, id: SampleId, vector: &mut [f32]) {
-        self.read(id, vector);
-        if self.similarity == Similarity::Cross {
-            vector.rotate_left(self.dimension / 2);
-        }
-    }
-
-    /// Whether [facing](Self::facing) vectors are the embeddings themselves.
-    pub(crate) fn faces_itself(&self) -> bool {
-        self.similarity != Similarity::Cross
     }
 
     /// Returns the embedding of a sample, if it is stored in f32.
