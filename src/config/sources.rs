@@ -16,7 +16,8 @@ use crate::error::Fault;
 /// one meaning one name.
 ///
 /// A sample's id counts the rows of all sources, in the order of the list. A `store.cache_dir` remembers which rows
-/// have which ids: a source that is added later comes behind those that were there, wherever it is in the list.
+/// have which ids: a source that is added later comes behind those that were there, wherever it is in the list after
+/// the first.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct NamedSource {
