@@ -89,9 +89,14 @@ def hardness(bases: list[Trial]) -> list[Trial]:
     return trials
 
 
+def short(bases: list[Trial]) -> Trial:
+    """The first trial, for three epochs at most."""
+    return replace(bases[0], steps=min(bases[0].steps, 3 * bases[0].rows // bases[0].batch))
+
+
 def batch(bases: list[Trial]) -> list[Trial]:
     """Batch sizes at equal steps, and at equal samples seen: which size of uniform mini-batches equals ours at 32?"""
-    base = replace(bases[0], steps=min(bases[0].steps, 3 * bases[0].rows // bases[0].batch))
+    base = short(bases)
     trials = []
     for size in (16, 32, 64, 128, 256):
         steps = {base.steps, base.steps * base.batch // size}
@@ -102,7 +107,7 @@ def batch(bases: list[Trial]) -> list[Trial]:
 
 def dials(bases: list[Trial]) -> list[Trial]:
     """One dial of the recommended arm at a time, on the first data set, for three epochs."""
-    base = replace(bases[0], steps=min(bases[0].steps, 3 * bases[0].rows // bases[0].batch))
+    base = short(bases)
     ours = arm(base, "recommended")
     changed = [ours.with_settings(f"{dial} {value}", **new) for dial, of in DIALS.items() for value, new in of]
     fresh = [replace(ours, arm=f"embed_steps {n}", embed_steps=n) for n in (100, 500)]
@@ -115,18 +120,19 @@ def dials(bases: list[Trial]) -> list[Trial]:
 
 def losses(bases: list[Trial]) -> list[Trial]:
     """The debiased losses that the paper has beside InfoNCE, at a temperature at which they can work."""
+    base = short(bases)
     return [
-        arm(replace(bases[0], loss=loss, temperature=max(bases[0].temperature, 0.2)), name)
+        arm(replace(base, loss=loss, temperature=max(base.temperature, 0.2)), name)
         for loss in ("nt_xent", "dcl", "hcl")
         for name in ("uniform", "recommended")
     ]
 
 
 def tune(bases: list[Trial]) -> list[Trial]:
-    """Learning rates and temperatures for all arms."""
+    """Learning rates and temperatures for all arms, on the first data set."""
+    base = short(bases)
     return [
         replace(arm(base, name), lr=base.lr * rate, temperature=base.temperature * heat)
-        for base in bases
         for name in ARMS
         for rate, heat in ((1, 1), (0.5, 1), (2, 1), (1, 0.5), (1, 2))
     ]
