@@ -101,12 +101,35 @@ class RefreshHandle:
             ArgumentError: the shape does not fit, or there is no such sample; nothing is taken.
             EncodeError: a vector is not finite or has no length; nothing is taken.
         """
-        rows: list[int] = [_sample(id) for id in (ids.tolist() if hasattr(ids, "tolist") else ids)]
+        rows = _samples(ids)
         numbers = float32(vectors)
         expected = (len(rows), self._raw.dimension)
         if numbers.shape != expected:
             raise ArgumentError(f"the vectors have the shape {numbers.shape}; give {expected}, [ids, dimension]")
         self._raw.push_embeddings(rows, numbers)
+
+    def push_losses(self, ids: Iterable[int], losses: Any) -> None:
+        """Passes on losses, or any measure of difficulty, that the trainer has just seen of these samples.
+
+        From the next refresh on, walks prefer to start at samples of greater loss: of four random ones that remain, at
+        the one with the greatest. A sample whose loss was never pushed has the number of ``walk.weight_column`` or,
+        without one, the mean of all losses. Every sample still comes once an epoch. With several processes, push the
+        losses of the whole mini-batch on each.
+
+        Args:
+            ids: samples, as in ``mini_batch.ids``; a list, an array or a tensor.
+            losses: ``[ids]`` finite numbers, as a tensor on any device (its gradient is ignored) or an array.
+
+        Raises:
+            ArgumentError: the shape does not fit, or there is no such sample; nothing is taken.
+            EncodeError: a loss is not finite; nothing is taken.
+            StateError: ``walk.sampler`` has no starts; take ``random_walk`` or ``knn``.
+        """
+        rows = _samples(ids)
+        numbers = float32(losses)
+        if numbers.shape != (len(rows),):
+            raise ArgumentError(f"the losses have the shape {numbers.shape}; give {(len(rows),)}, one for each sample")
+        self._raw.push_losses(rows, numbers)
 
     def keep(self, state: Mapping[str, Any]) -> None:
         """Keeps this state resumable until two newer ones are kept.
@@ -179,6 +202,10 @@ class HasHandle(Protocol):
 
     @property
     def handle(self) -> RefreshHandle: ...
+
+
+def _samples(ids: Iterable[int]) -> list[int]:
+    return [_sample(id) for id in (ids.tolist() if hasattr(ids, "tolist") else ids)]
 
 
 def _sample(id: int) -> int:

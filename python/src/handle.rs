@@ -45,6 +45,13 @@ impl RefreshHandle {
         self.begin(py, self.handle.push_embeddings(ids, vectors))?.wait(py)
     }
 
+    /// A loss for each of these samples.
+    fn push_losses(&self, py: Python<'_>, ids: Vec<u32>, losses: PyBuffer<f32>) -> PyResult<()> {
+        let losses = losses.to_vec(py)?;
+        let ids: Vec<_> = ids.into_iter().map(SampleId).collect();
+        self.begin(py, self.handle.push_losses(ids, losses))?.wait(py)
+    }
+
     /// Keeps what a state stands on, on disk, until two newer ones are kept.
     fn keep(&self, py: Python<'_>, state: &Bound<'_, PyDict>) -> PyResult<()> {
         self.begin(py, self.handle.keep(state::read(state)?))?.wait(py)

@@ -126,6 +126,11 @@ impl Handle for Served {
         async move { handle.push_embeddings(&ids, &vectors).await }.boxed()
     }
 
+    fn push_losses(&self, ids: Vec<SampleId>, losses: Vec<f32>) -> Answer<()> {
+        let handle = self.handle.clone();
+        async move { handle.push_losses(&ids, &losses).await }.boxed()
+    }
+
     fn keep(&self, state: State) -> Answer<()> {
         let handle = self.handle.clone();
         async move { handle.keep(&state).await }.boxed()

@@ -26,6 +26,8 @@ pub trait Handle: Send + Sync {
     fn refresh(&self) -> Answer<Refreshed>;
     /// Vectors [ids × dimension], row-major.
     fn push_embeddings(&self, ids: Vec<SampleId>, vectors: Vec<f32>) -> Answer<()>;
+    /// A loss for each sample.
+    fn push_losses(&self, ids: Vec<SampleId>, losses: Vec<f32>) -> Answer<()>;
     fn keep(&self, state: State) -> Answer<()>;
     fn neighbors(&self, sample: SampleId) -> Answer<Vec<(SampleId, f32)>>;
     fn pair_similarity(&self, sample: SampleId) -> Answer<Option<f32>>;
@@ -92,6 +94,11 @@ impl Handle for RefreshHandle {
     fn push_embeddings(&self, ids: Vec<SampleId>, vectors: Vec<f32>) -> Answer<()> {
         let handle = self.clone();
         async move { handle.push_embeddings(&ids, &vectors) }.boxed()
+    }
+
+    fn push_losses(&self, ids: Vec<SampleId>, losses: Vec<f32>) -> Answer<()> {
+        let handle = self.clone();
+        async move { handle.push_losses(&ids, &losses) }.boxed()
     }
 
     fn keep(&self, state: State) -> Answer<()> {

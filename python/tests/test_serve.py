@@ -113,6 +113,7 @@ def test_pushes_and_refreshes_go_over_the_connection(table, serve):
             assert handle.counts()["published"] == 1
             assert "1 published" in repr(handle)
             assert handle.neighbors(7) != before
+            handle.push_losses(ids, pushed[:, 0])
             answers.append(handle.neighbors(7))
             assert handle.pair_similarity(7) is None
         assert answers[0] == answers[1]
@@ -121,6 +122,7 @@ def test_pushes_and_refreshes_go_over_the_connection(table, serve):
             handle.push_embeddings([1], np.ones((1, 8)))
         for wrong in (
             lambda: handle.push_embeddings([1000], np.ones((1, 16))),
+            lambda: handle.push_losses([1000], np.ones(1)),
             lambda: handle.neighbors(1000),
             lambda: handle.pair_similarity(1000),
         ):

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::lock::lock;
 use super::manifest::{self, Manifest, SnapshotRecord};
-use super::saved_pushes::SavedPushes;
+use super::saved_pushes::Waiting;
 use super::{Decisions, SavedSnapshot, State, decisions, numbers};
 use crate::config::{CheckpointConfig, StreamConfig};
 use crate::error::{Error, Result};
@@ -165,6 +165,7 @@ impl CheckpointFolder {
             embeddings_since_graph: snapshot.embeddings_since_graph,
             begun_at_step: snapshot.begun_at_step,
             embedded_at_step: snapshot.embedded_at_step,
+            has_losses: !snapshot.losses.is_empty(),
         };
         // A refresh that was cancelled may have saved this version before. Its files go first: a record must never name
         // files of which some are newer than others.
@@ -175,8 +176,12 @@ impl CheckpointFolder {
         let same_embeddings = |other: &SnapshotRecord| other.embeddings_since_graph == record.embeddings_since_graph;
         let is_known = self.content().manifest.snapshots.iter().any(same_embeddings);
         if !is_known {
-            numbers::save(&self.dir().join(manifest::pushed_file(&record)), &snapshot.pushed_at_step, [0; 2])?;
+            numbers::save(&self.dir().join(manifest::pushed_file(&record)), &snapshot.pushed_at_step, &[])?;
             snapshot.embeddings.save(self.dir().join(manifest::embeddings_file(&record)))?;
+        }
+        if record.has_losses {
+            let bits: Vec<_> = snapshot.losses.iter().map(|loss| u64::from(loss.to_bits())).collect();
+            numbers::save(&self.dir().join(manifest::losses_file(&record)), &bits, &[])?;
         }
         snapshot.graph.save(self.dir().join(manifest::graph_file(&record)))?;
         self.change(|content| content.manifest.snapshots.push(record))
@@ -189,29 +194,33 @@ impl CheckpointFolder {
         }
         self.content().in_use.push_back(GraphUse { from_step: step, graph_version });
         let path = self.dir().join(manifest::left_file(step));
-        numbers::save(&path, &left.bits, [left.samples as u64, left.drawn])?;
+        let more = [left.samples as u64, left.drawn, left.members as u64];
+        numbers::save(&path, &left.bits, &more)?;
         self.change(|content| content.manifest.left_at_steps.push(step))
     }
 
-    /// Keeps what a state refers to until two newer ones are kept, and the pushed vectors that wait for a graph.
+    /// Keeps what a state refers to until two newer ones are kept, and the pushes that wait for a graph.
     ///
     /// On disk when this returns. With several ranks, rank 0 does so.
-    pub fn keep(&self, state: &State, waiting: &SavedPushes) -> Result<()> {
+    pub fn keep(&self, state: &State, Waiting { vectors, losses }: &Waiting) -> Result<()> {
         if !self.is_writer() {
             return Ok(());
         }
         self.check_available(state)?;
-        if !waiting.is_empty() {
-            waiting.save(&self.dir().join(manifest::waiting_file(state.step)))?;
+        if !vectors.is_empty() {
+            vectors.save(&self.dir().join(manifest::waiting_file(state.step)))?;
+        }
+        if !losses.is_empty() {
+            losses.save(&self.dir().join(manifest::waiting_losses_file(state.step)))?;
         }
         self.change(|content| {
-            let Manifest { states, waiting_at_steps, .. } = &mut content.manifest;
+            let Manifest { states, waiting_at_steps, losses_waiting_at_steps, .. } = &mut content.manifest;
             states.retain(|kept| kept.step != state.step);
             states.push(state.sealed());
             states.drain(..states.len().saturating_sub(KEPT_STATES));
-            waiting_at_steps.retain(|&step| step != state.step);
-            if !waiting.is_empty() {
-                waiting_at_steps.push(state.step);
+            for (pushes, at_steps) in [(vectors, waiting_at_steps), (losses, losses_waiting_at_steps)] {
+                at_steps.retain(|&step| step != state.step);
+                at_steps.extend((!pushes.is_empty()).then_some(state.step));
             }
         })
     }
@@ -307,8 +316,11 @@ impl Content {
     /// Leaves what a kept state refers to, what a state that is made now may refer to, and the newest `keep`.
     fn prune(&mut self, keep: usize, delivered: u64) {
         self.forget_unused(delivered);
-        let Manifest { snapshots, left_at_steps, states, waiting_at_steps } = &mut self.manifest;
-        waiting_at_steps.retain(|step| states.iter().any(|state| state.step == *step));
+        let Manifest { snapshots, left_at_steps, states, waiting_at_steps, losses_waiting_at_steps } =
+            &mut self.manifest;
+        for at_steps in [waiting_at_steps, losses_waiting_at_steps] {
+            at_steps.retain(|step| states.iter().any(|state| state.step == *step));
+        }
 
         let newest = &snapshots[snapshots.len().saturating_sub(keep)..];
         let newest: Vec<_> = newest.iter().map(|snapshot| snapshot.graph_version).collect();
@@ -354,6 +366,7 @@ mod tests {
             begun_at_step: 6,
             embedded_at_step: 6,
             pushed_at_step: [].into(),
+            losses: [].into(),
         }
     }
 

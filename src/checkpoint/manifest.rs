@@ -23,6 +23,8 @@ pub(super) struct Manifest {
     pub states: Vec<State>,
     /// The steps of those among them for which pushed vectors were waiting for a graph.
     pub waiting_at_steps: Vec<u64>,
+    /// The steps of those for which pushed losses were.
+    pub losses_waiting_at_steps: Vec<u64>,
 }
 
 /// A snapshot's numbers, after which its files are named.
@@ -34,6 +36,9 @@ pub(super) struct SnapshotRecord {
     pub embeddings_since_graph: u64,
     pub begun_at_step: u64,
     pub embedded_at_step: u64,
+    /// Whether losses were pushed.
+    #[serde(default)]
+    pub has_losses: bool,
 }
 
 /// The file as it is written. The checksum is that of the bytes of `content`.
@@ -99,9 +104,11 @@ impl Manifest {
     pub fn files(&self) -> Vec<String> {
         let snapshots =
             self.snapshots.iter().flat_map(|record| [graph_file(record), embeddings_file(record), pushed_file(record)]);
+        let losses = self.snapshots.iter().filter(|record| record.has_losses).map(losses_file);
         let left = self.left_at_steps.iter().map(|&step| left_file(step));
         let waiting = self.waiting_at_steps.iter().map(|&step| waiting_file(step));
-        snapshots.chain(left).chain(waiting).collect()
+        let waiting = waiting.chain(self.losses_waiting_at_steps.iter().map(|&step| waiting_losses_file(step)));
+        snapshots.chain(losses).chain(left).chain(waiting).collect()
     }
 }
 
@@ -120,12 +127,22 @@ pub(super) fn pushed_file(snapshot: &SnapshotRecord) -> String {
     format!("pushed-{}.arrow", snapshot.embeddings_since_graph)
 }
 
+/// The file of the losses that were pushed up to a snapshot's graph.
+pub(super) fn losses_file(snapshot: &SnapshotRecord) -> String {
+    format!("losses-{}.arrow", snapshot.graph_version)
+}
+
 /// The file of what was left of an epoch at a step.
 pub(super) fn left_file(step: u64) -> String {
     format!("left-{step}.arrow")
 }
 
-/// The file of what was pushed and waiting for a graph at a step.
+/// The file of the losses that were pushed and waiting for a graph at a step.
+pub(super) fn waiting_losses_file(step: u64) -> String {
+    format!("waiting-losses-{step}.arrow")
+}
+
+/// The file of the vectors that were pushed and waiting for a graph at a step.
 pub(super) fn waiting_file(step: u64) -> String {
     format!("waiting-{step}.arrow")
 }
@@ -133,7 +150,8 @@ pub(super) fn waiting_file(step: u64) -> String {
 /// Whether runs write files with such a name into the folder.
 pub(super) fn is_ours(name: &str) -> bool {
     let number = |kind: &&str| name.strip_prefix(*kind).and_then(|rest| rest.strip_suffix(".arrow"));
-    let number = ["graph-", "embeddings-", "pushed-", "left-", "waiting-"].iter().find_map(number);
+    let number =
+        ["graph-", "embeddings-", "pushed-", "losses-", "left-", "waiting-losses-", "waiting-"].iter().find_map(number);
     let is_number = |text: &str| text.chars().all(|c| c.is_ascii_digit() || c == '-');
     name.starts_with(UNFINISHED_PREFIX) || number.is_some_and(is_number)
 }

@@ -27,7 +27,7 @@ use tokio::sync::watch;
 pub(crate) use self::decisions::Decisions;
 pub(crate) use self::folder::{CheckpointFolder, WeakCheckpointFolder};
 use self::manifest::Manifest;
-pub(crate) use self::saved_pushes::SavedPushes;
+pub(crate) use self::saved_pushes::{SavedPushes, Waiting};
 pub(crate) use self::settings::settings;
 pub use self::state::State;
 use crate::config::{PipelineConfig, Resume};
@@ -49,6 +49,8 @@ pub(crate) struct SavedSnapshot {
     pub embedded_at_step: u64,
     /// The step at which each sample's vector was pushed; empty if none was.
     pub pushed_at_step: Arc<[u64]>,
+    /// The last loss that was pushed of each sample, NaN if none was; empty if none was of any.
+    pub losses: Arc<[f32]>,
 }
 
 /// What a run begins with.
@@ -58,8 +60,8 @@ pub(crate) struct RunStart {
     pub state: State,
     /// The snapshot that the state refers to, if the run goes on from another that had one.
     pub snapshot: Option<SavedSnapshot>,
-    /// Vectors that were pushed in that run and are not in the snapshot.
-    pub waiting: SavedPushes,
+    /// What was pushed in that run and is not in the snapshot.
+    pub waiting: Waiting,
     /// `None` without a `checkpoint.dir`.
     pub folder: Option<CheckpointFolder>,
     /// The number of mini-batches that the trainer has taken.
@@ -106,7 +108,7 @@ async fn begin_anew(
         let state = state.clone();
         blocking(move || folder.begin(state)).await?;
     }
-    Ok(RunStart { store, state, snapshot: None, waiting: SavedPushes::default(), folder, delivered })
+    Ok(RunStart { store, state, snapshot: None, waiting: Waiting::default(), folder, delivered })
 }
 
 async fn resume(

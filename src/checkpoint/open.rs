@@ -1,9 +1,10 @@
 //! Opens what an earlier run has left in a checkpoint folder.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::manifest::{self, Manifest, SnapshotRecord};
-use super::saved_pushes::SavedPushes;
+use super::saved_pushes::{SavedPushes, Waiting};
 use super::{CheckpointFolder, SavedSnapshot, State, numbers};
 use crate::embeddings::EmbeddingTable;
 use crate::error::{Error, Result};
@@ -44,7 +45,8 @@ impl CheckpointFolder {
             embeddings_since_graph: record.embeddings_since_graph,
             begun_at_step: record.begun_at_step,
             embedded_at_step: record.embedded_at_step,
-            pushed_at_step: numbers::open(&pushed).map_err(|error| unusable(&pushed, error))?.0.into(),
+            pushed_at_step: numbers::open(&pushed, 0).map_err(|error| unusable(&pushed, error))?.0.into(),
+            losses: if record.has_losses { self.open_losses(record)? } else { [].into() },
         };
 
         if snapshot.graph.version().0 != record.graph_version {
@@ -53,6 +55,10 @@ impl CheckpointFolder {
         let samples = snapshot.graph.len();
         let embedded = snapshot.embeddings.len();
         let times = snapshot.pushed_at_step.len();
+        if ![0, samples].contains(&snapshot.losses.len()) {
+            let place = format!("(it has {} losses, and the graph {samples} samples)", snapshot.losses.len());
+            return Err(damaged(&self.dir().join(manifest::losses_file(record)), place));
+        }
         if embedded != samples || ![0, samples].contains(&times) {
             let place = format!("(it has {embedded} samples with {times} times, and the graph {samples})");
             return Err(damaged(&embeddings, place));
@@ -60,13 +66,35 @@ impl CheckpointFolder {
         Ok(snapshot)
     }
 
-    /// Opens the vectors that were pushed when the state was kept and are not in its graph.
+    fn open_losses(&self, record: &SnapshotRecord) -> Result<Arc<[f32]>> {
+        let path = self.dir().join(manifest::losses_file(record));
+        let (bits, _) = numbers::open(&path, 0).map_err(|error| unusable(&path, error))?;
+        Ok(bits.into_iter().map(|bits| f32::from_bits(bits as u32)).collect())
+    }
+
+    /// Opens what was pushed when the state was kept and is not in its graph.
     ///
-    /// There are none if the state was not kept, which is logged if vectors may be lost.
+    /// There is nothing if the state was not kept, which is logged if vectors may be lost.
     ///
     /// Without a snapshot, `samples` is the size of the data set.
-    pub fn open_waiting(&self, state: &State, snapshot: Option<&SavedSnapshot>, samples: usize) -> Result<SavedPushes> {
+    pub fn open_waiting(&self, state: &State, snapshot: Option<&SavedSnapshot>, samples: usize) -> Result<Waiting> {
         let manifest = Manifest::read(self.dir())?.unwrap_or_default();
+        let mut losses = SavedPushes::default();
+        if manifest.losses_waiting_at_steps.contains(&state.step) {
+            let path = self.dir().join(manifest::waiting_losses_file(state.step));
+            let samples = snapshot.map_or(samples, |snapshot| snapshot.embeddings.len());
+            losses = SavedPushes::open(&path, samples, Some(1)).map_err(|error| unusable(&path, error))?;
+        }
+        Ok(Waiting { vectors: self.open_waiting_vectors(&manifest, state, snapshot, samples)?, losses })
+    }
+
+    fn open_waiting_vectors(
+        &self,
+        manifest: &Manifest,
+        state: &State,
+        snapshot: Option<&SavedSnapshot>,
+        samples: usize,
+    ) -> Result<SavedPushes> {
         if !manifest.waiting_at_steps.contains(&state.step) {
             let is_in_snapshot = snapshot.is_some_and(|snapshot| !snapshot.pushed_at_step.is_empty());
             let has_pushes = is_in_snapshot || !manifest.waiting_at_steps.is_empty();
@@ -89,12 +117,15 @@ impl CheckpointFolder {
             let remedy = "set checkpoint.resume = \"latest\" to begin that epoch again, or start anew";
             return Err(self.refused(&format!("does not know any more what was left at step {step}; {remedy}")));
         }
-        let (bits, [total, drawn]) = numbers::open(&path).map_err(|error| unusable(&path, error))?;
+        let (bits, more) = numbers::open(&path, 2).map_err(|error| unusable(&path, error))?;
+        let (total, drawn) = (more[0], more[1]);
+        // Older releases did not tell the samples of an epoch from all.
+        let members = more.get(2).copied().unwrap_or(total);
         let has_others = (samples..bits.len() * 64).any(|id| bits[id / 64] & (1 << (id % 64)) != 0);
-        if has_others || total > samples as u64 {
+        if has_others || members > total || total > samples as u64 {
             return Err(damaged(&path, format!("(it has more samples than the {samples} that there are)")));
         }
-        Ok(Left { samples: total as usize, drawn, bits })
+        Ok(Left { samples: total as usize, members: members as usize, drawn, bits })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Vectors that a trainer had pushed when it kept a state, and that were not in the state's graph.
+//! Vectors and losses that a trainer had pushed when it kept a state, and that were not in the state's graph.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -10,6 +10,22 @@ use arrow::datatypes::{DataType, Field, Float32Type, Schema, UInt32Type, UInt64T
 use crate::arrow_file::{self, FORMAT_VERSION};
 use crate::error::{Error, Result};
 use crate::sample::SampleId;
+
+/// What was pushed and waits for a graph.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Waiting {
+    pub vectors: SavedPushes,
+    /// As vectors of one number.
+    pub losses: SavedPushes,
+}
+
+impl Waiting {
+    /// Drops what was pushed before `step`.
+    pub fn retain_from(&mut self, step: u64) {
+        self.vectors.retain_from(step);
+        self.losses.retain_from(step);
+    }
+}
 
 /// Pushed vectors as a checkpoint keeps them, in the order of their pushes as far as one replaces another.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,16 +43,24 @@ impl SavedPushes {
         self.ids.is_empty()
     }
 
+    /// Adds a vector.
+    pub fn push(&mut self, id: SampleId, step: u64, vector: &[f32]) {
+        self.ids.push(id);
+        self.steps.push(step);
+        self.vectors.extend_from_slice(vector);
+    }
+
+    /// All samples with the steps of their pushes and their vectors, of so many numbers.
+    pub fn iter(&self, dimension: usize) -> impl Iterator<Item = (&SampleId, (&u64, &[f32]))> {
+        self.ids.iter().zip(self.steps.iter().zip(self.vectors.chunks_exact(dimension.max(1))))
+    }
+
     /// Drops what was pushed before `step`.
-    pub fn retain_from(&mut self, step: u64) {
+    fn retain_from(&mut self, step: u64) {
         let mut kept = Self { dimension: self.dimension, ..Self::default() };
-        for (index, vector) in self.vectors.chunks_exact(self.dimension.max(1)).enumerate() {
-            if self.steps[index] >= step {
-                kept.ids.push(self.ids[index]);
-                kept.steps.push(self.steps[index]);
-                kept.vectors.extend_from_slice(vector);
-            }
-        }
+        self.iter(self.dimension)
+            .filter(|(_, (at, _))| **at >= step)
+            .for_each(|(&id, (&at, of))| kept.push(id, at, of));
         *self = kept;
     }
 

@@ -18,12 +18,12 @@ pub(super) fn must_be_apart(path: &Path, config: &PipelineConfig, others: &[&Pat
         Err(Faults::one(Faults::COMMAND_LINE, Fault::new("--output", message)).into())
     };
     // Faults of the uris are reported when the source is opened.
-    let uris = config.sources.iter().map(|source| &source.uri).chain([&config.source.uri]);
+    let uris = config.sources.iter().map(|source| &source.uri).chain([&config.source.uri, &config.pairs.corpus]);
     if uris.flat_map(|uri| local_files(uri).unwrap_or_default()).any(|file| is_own(&file)) {
         return refused("among the files that the run reads (source.uri)");
     }
     let encode = &config.encode;
-    let views = encode.views.iter().map(|view| (&view.model, &view.tokenizer));
+    let views = encode.views.iter().chain(&config.guards.guide).map(|view| (&view.model, &view.tokenizer));
     for (model, tokenizer) in views.chain([(&encode.model, &encode.tokenizer)]) {
         let model_files = model.iter().flat_map(|model| named_files(model).unwrap_or_default());
         let tokenizers = model.iter().map(|model| tokenizer_of(model));

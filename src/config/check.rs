@@ -123,6 +123,15 @@ impl PipelineConfig {
             let message = "leaves pairs out of epochs that have each sample once; set walk.coverage to `exact`";
             faults.push(Fault::new("pairs.within", message));
         }
+        if !self.pairs.corpus.is_empty() {
+            let mut check = Checker { section: "pairs", faults: &mut faults };
+            let message = "has explicit negatives alone; set walk.negatives to 1 or more, or leave it out";
+            check.require(self.walk.negatives > 0, "corpus", message);
+            let message = "is left out of epochs that have each sample once; set walk.coverage to `exact`";
+            check.require(self.walk.coverage == Coverage::Exact, "corpus", message);
+            let message = "is of no source and no group; leave it out, or the weights of sources and walk.same";
+            check.require(self.strata_column().is_none(), "corpus", message);
+        }
         let (size, ranks) = (self.walk.batch_size, self.stream.world_size);
         let marks = (size / ranks.max(1)).saturating_mul(size).saturating_mul(1 + self.walk.negatives);
         if self.mask.is_on() && i32::try_from(marks).is_err() {
@@ -130,6 +139,7 @@ impl PipelineConfig {
                 format!("makes a mask of {marks} pairs, and 2^31 - 1 are possible; lower it, or leave [mask] out");
             faults.push(Fault::new("walk.batch_size", message));
         }
+        faults.extend(self.guide_faults());
         if let Some((key, message)) = self.mask.contradiction(&self.guards) {
             faults.push(Fault::new(format!("mask.{key}"), message));
         }

@@ -308,7 +308,7 @@ fn same_setting(of_all: &str, of_view: &str) -> bool {
 
 impl EncodeConfig {
     /// What a view may set too.
-    fn check_feature(&self, check: &mut Checker<'_>) {
+    pub(super) fn check_feature(&self, check: &mut Checker<'_>) {
         let fits = self.max_tokens == 0 || (2..=1_000_000).contains(&self.max_tokens);
         check.require(fits, "max_tokens", "must lie between 2 and 1,000,000, or be 0 (automatic)");
         let tables = self.tables();

@@ -1,6 +1,9 @@
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
+use super::PipelineConfig;
 use super::check::{Check, Checker};
+use super::views::ViewConfig;
+use crate::error::Fault;
 
 /// `[guards]`: what keeps likely false negatives out of mini-batches.
 ///
@@ -29,16 +32,35 @@ pub struct GuardsConfig {
     /// p in B3 (arXiv 2505.11293): no sample comes together with one of its first p neighbors, and no walk steps to
     /// them; below `graph.neighbors`. B3 takes 30 of the exact neighbors. Default 0.
     pub skip_nearest: usize,
+    /// `[guards.guide]`: a frozen, better encoder that judges how similar samples are, in place of the embeddings that
+    /// are trained. With `max_relative_to_positive = 1.0` that is GISTEmbed's rule (arXiv 2402.16829). What is set here
+    /// replaces the setting of `[encode]` with the same name.
+    ///
+    /// It judges every bound on similarity: those of `[guards]` and `[mask]`, and the margins of `walk.negative_*`.
+    /// They hold from the first mini-batch on then, also in a warm-up. All samples are embedded once, when the run
+    /// starts or is resumed, with `encode.storage` and the cache of `[encode]`; refreshes embed new rows alone. A
+    /// sample that the guide cannot embed is an error, or with `encode.on_bad_sample = "skip"` has no such bound. A
+    /// resumed run must be given the same model. Costs the memory of a second table of embeddings. Default none.
+    #[serde(serialize_with = "is_some")]
+    pub guide: Option<ViewConfig>,
+}
+
+/// What is wrong with a guide without bounds.
+pub(crate) const JUDGES_NOTHING: &str = "judges nothing, since there is no bound on similarity; set \
+                                         guards.max_relative_to_positive for pairs, or guards.max_similarity";
+
+/// A state knows whether there is a guide; like the encoder's own, its model may lie elsewhere when a run is resumed.
+fn is_some<S: Serializer>(guide: &Option<ViewConfig>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bool(guide.is_some())
 }
 
 impl GuardsConfig {
-    /// The guards that are set and hold only once there are embeddings and a graph.
-    pub(crate) fn waiting_for_embeddings(&self) -> Vec<&'static str> {
+    /// The bounds on similarity that are set.
+    pub(crate) fn bounds(&self) -> Vec<&'static str> {
         let set = [
             (self.duplicate_similarity.is_some(), "guards.duplicate_similarity"),
             (self.max_similarity.is_some(), "guards.max_similarity"),
             (self.max_relative_to_positive.is_some(), "guards.max_relative_to_positive"),
-            (self.skip_nearest > 0, "guards.skip_nearest"),
         ];
         set.into_iter().filter(|(is_set, _)| *is_set).map(|(_, name)| name).collect()
     }
@@ -61,7 +83,29 @@ impl Default for GuardsConfig {
             max_similarity: None,
             max_relative_to_positive: None,
             skip_nearest: 0,
+            guide: None,
         }
+    }
+}
+
+impl PipelineConfig {
+    /// All bounds on similarity that are set: what a guide judges, and what waits for embeddings without one.
+    pub(crate) fn bounds(&self) -> Vec<&'static str> {
+        [self.guards.bounds(), self.mask.bounds(), self.walk.margins()].concat()
+    }
+
+    /// What is wrong with `[guards.guide]`.
+    pub(super) fn guide_faults(&self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        let Some(guide) = &self.guards.guide else { return faults };
+        let mut check = Checker { section: "guards.guide", faults: &mut faults };
+        let message = "is the encoder of the run itself; name the model, or the column of vectors, of another one";
+        check.require(guide.model.is_some() || guide.column.is_some(), "model", message);
+        guide.over(&self.encode).check_feature(&mut check);
+        if self.bounds().is_empty() {
+            faults.push(Fault::new("guards.guide", JUDGES_NOTHING));
+        }
+        faults
     }
 }
 

@@ -49,8 +49,8 @@ impl MaskConfig {
         }
     }
 
-    /// The bounds that are set and mark only once there are embeddings.
-    pub(crate) fn waiting_for_embeddings(&self) -> Vec<&'static str> {
+    /// The bounds on similarity that are set.
+    pub(crate) fn bounds(&self) -> Vec<&'static str> {
         let set = [
             (self.max_similarity.is_some(), "mask.max_similarity"),
             (self.max_relative_to_positive.is_some(), "mask.max_relative_to_positive"),
@@ -63,6 +63,10 @@ impl MaskConfig {
         if let Some(column) = self.same.iter().find(|column| guards.distinct.contains(column)) {
             let message = format!("names `{column}`, which guards.distinct keeps apart; take it out of one of them");
             return Some(("same", message));
+        }
+        if self.duplicates && guards.duplicate_similarity.is_some_and(|bound| bound <= 1.0) {
+            let message = "marks nothing, since guards.duplicate_similarity keeps copies apart; take one of them out";
+            return Some(("duplicates", message.to_owned()));
         }
         let never = |mask: Option<f64>, guard: Option<f64>| mask.zip(guard).is_some_and(|(mask, guard)| guard <= mask);
         let message = |key| format!("marks nothing, since guards.{key} is not above it; lower it, or take one out");

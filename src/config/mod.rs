@@ -55,6 +55,7 @@ pub use self::encode::{EncodeConfig, FeatureKind, OnBadSample, Pooling, Storage}
 pub use self::features::{GraphInputConfig, ImageConfig, ImageSize, Layout, PixelOrder, TensorConfig};
 pub use self::graph::{GraphBuilder, GraphConfig, GraphDevice, Precision, Similarity};
 pub use self::guards::GuardsConfig;
+pub(crate) use self::guards::JUDGES_NOTHING;
 pub use self::mask::MaskConfig;
 pub use self::metrics::MetricsConfig;
 pub use self::pairs::{GraphOver, PairsConfig, Several};

@@ -1,6 +1,7 @@
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::check::{Check, Checker};
+use super::source::one_or_many;
 
 /// `[pairs]`: rows that are an anchor and its positive, such as a question and its answer.
 ///
@@ -33,6 +34,23 @@ pub struct PairsConfig {
     /// the vectors of both sides, and `walk.coverage = "exact"`. Costs N² · d multiplications in f32 on the processor,
     /// about three times as long as the exact graph takes in i8, and a bit a sample.
     pub within: Option<usize>,
+    /// A uri of more positives, as [`source.uri`](super::SourceConfig::uri) takes it: texts that are nobody's positive,
+    /// such as all passages that a search would look at. They are explicit negatives alone, so `walk.negatives` must be
+    /// 1 or more, and are in no epoch; walks pass through them. Default: none.
+    ///
+    /// Its files have a column of the name and type of `positive`, which anchors must have, too. Other columns that
+    /// rows have may be missing there; `source.filter` does not look at it. A text of the corpus that is the positive
+    /// of a pair is never a negative of that pair, or of others in its mini-batch. Needs `walk.coverage = "exact"`, and
+    /// no weights of sources or `walk.same`. Every text takes the memory of a sample and is embedded with them, once,
+    /// as a positive; with many more texts than pairs, fewer of the neighbors that a walk meets are pairs, so
+    /// mini-batches themselves become less similar.
+    #[serde(deserialize_with = "one_or_many", serialize_with = "is_some")]
+    pub corpus: Vec<String>,
+}
+
+/// A state knows whether there is a corpus, and where it is no more than where the other rows are.
+fn is_some<S: Serializer>(corpus: &[String], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bool(!corpus.is_empty())
 }
 
 /// What a row with several positives gives a mini-batch.
@@ -92,5 +110,9 @@ impl Check for PairsConfig {
         let keeps_both = self.columns().is_some() && self.graph_over == GraphOver::Cross;
         let message = "needs the vectors of both sides; set pairs.graph_over = \"cross\", or leave it out";
         check.require(self.within.is_none() || keeps_both, "within", message);
+        let message = "needs pairs; name pairs.anchor and pairs.positive, or leave it out";
+        check.require(self.corpus.is_empty() || self.columns().is_some(), "corpus", message);
+        let given = self.corpus.iter().all(|uri| !uri.trim().is_empty());
+        check.require(given, "corpus", "has an empty uri; give files, or leave the key out");
     }
 }

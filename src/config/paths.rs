@@ -22,7 +22,11 @@ impl PipelineConfig {
             [(key("model"), &mut view.model), (key("tokenizer"), &mut view.tokenizer)]
         });
         let cuda = encode.cuda.iter_mut().map(|c| ("encode.cuda.tensorrt_cache".to_owned(), &mut c.tensorrt_cache));
-        single.chain(views).chain(cuda).filter_map(|(key, path)| Some((key, path.as_mut()?)))
+        let guide = self.guards.guide.iter_mut().flat_map(|guide| {
+            [("model", &mut guide.model), ("tokenizer", &mut guide.tokenizer)]
+                .map(|(name, path)| (format!("guards.guide.{name}"), path))
+        });
+        single.chain(views).chain(cuda).chain(guide).filter_map(|(key, path)| Some((key, path.as_mut()?)))
     }
 
     /// Replaces `~` by the home folder, if that is known.
@@ -44,7 +48,8 @@ impl PipelineConfig {
         }
         let own = self.source.uri.iter_mut().filter(|_| is_meant("source.uri"));
         let named = self.sources.iter_mut().flat_map(|source| &mut source.uri).filter(|_| is_meant("sources"));
-        for uri in own.chain(named) {
+        let corpus = self.pairs.corpus.iter_mut().filter(|_| is_meant("pairs.corpus"));
+        for uri in own.chain(named).chain(corpus) {
             let is_home = uri == "~" || uri.starts_with("~/");
             let is_absolute = uri.contains("://") || uri.to_ascii_lowercase().starts_with("file:/");
             if !is_home && !is_absolute && uri != "-" {

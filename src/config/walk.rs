@@ -70,6 +70,12 @@ pub struct WalkConfig {
     /// samples a mini-batch has does not change. No null, 0 to 2³² − 1; 4 bytes a sample. Default: none, and ranks
     /// have their samples as walks found them. Touch it if ranks wait for each other.
     pub length_column: Option<String>,
+    /// A column of numbers: of four random samples that remain, a walk starts at the one with the greatest, for
+    /// importance, difficulty or losses of an earlier run. Every sample still comes once an epoch, those of small
+    /// weight late. [`push_losses`](crate::RefreshHandle::push_losses) does the same with losses of this run, which
+    /// replace the column's numbers. For the samplers `random_walk` and `knn`. Costs 4 bytes a sample. Default: none,
+    /// and starts are uniform.
+    pub weight_column: Option<String>,
     /// Orders the samples of each rank by `length_column`, longest first, for a trainer that cuts its share into
     /// smaller pieces, so that one is padded to what is long in it alone. Default false.
     pub order_by_length: bool,
@@ -122,6 +128,11 @@ impl SamplerKind {
             Self::Uniform => "uniform",
         }
     }
+
+    /// Whether mini-batches start at samples that weights and losses can choose.
+    pub(crate) fn has_starts(self) -> bool {
+        matches!(self, Self::RandomWalk | Self::Knn)
+    }
 }
 
 /// How often each sample is drawn in an epoch.
@@ -165,8 +176,8 @@ impl WalkConfig {
         })
     }
 
-    /// The margins that are set and hold only once there are embeddings.
-    pub(crate) fn waiting_for_embeddings(&self) -> Vec<&'static str> {
+    /// The margins that are set.
+    pub(crate) fn margins(&self) -> Vec<&'static str> {
         let set = [
             (self.negative_absolute_margin.is_some(), "walk.negative_absolute_margin"),
             (self.negative_relative_margin.is_some(), "walk.negative_relative_margin"),
@@ -231,6 +242,7 @@ impl Default for WalkConfig {
             negative_relative_margin: None,
             drop_last: false,
             length_column: None,
+            weight_column: None,
             order_by_length: false,
         }
     }
@@ -290,6 +302,10 @@ impl Check for WalkConfig {
         check.require(is_some_time, "warm_up", "must be at least 1 step or epoch; leave it out for no warm-up");
         let given = self.length_column.as_ref().is_none_or(|column| !column.is_empty());
         check.require(given, "length_column", "is empty; name a column, or leave the key out");
+        let given = self.weight_column.as_ref().is_none_or(|column| !column.is_empty());
+        check.require(given, "weight_column", "is empty; name a column, or leave the key out");
+        let message = "is for walks that have starts; set walk.sampler to `random_walk` or `knn`, or leave it out";
+        check.require(self.sampler.has_starts() || self.weight_column.is_none(), "weight_column", message);
         let message = "needs walk.length_column; name the column of lengths, or leave it out";
         check.require(self.length_column.is_some() || !self.order_by_length, "order_by_length", message);
         check.require(self.negatives <= 1000, "negatives", "must lie between 0 and 1,000");

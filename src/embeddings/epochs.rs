@@ -35,11 +35,17 @@ impl EmbeddingTable {
 
     /// Returns a bit for each sample, set if it has an embedding.
     fn present_bits(&self) -> Vec<u64> {
-        let mut bits = vec![u64::MAX; self.len().div_ceil(64)];
-        if let (Some(last), rest @ 1..) = (bits.last_mut(), self.len() % 64) {
-            *last = (1 << rest) - 1;
-        }
+        let mut bits = all_bits(self.len());
         bits.iter_mut().zip(self.skipped.bits()).for_each(|(bits, skipped)| *bits &= !skipped);
         bits
     }
+}
+
+/// Returns a set bit for each of so many samples.
+pub(crate) fn all_bits(samples: usize) -> Vec<u64> {
+    let mut bits = vec![u64::MAX; samples.div_ceil(64)];
+    if let (Some(last), rest @ 1..) = (bits.last_mut(), samples % 64) {
+        *last = (1 << rest) - 1;
+    }
+    bits
 }

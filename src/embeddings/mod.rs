@@ -21,6 +21,7 @@ mod skipped;
 mod stored;
 mod table;
 
+pub(crate) use self::epochs::all_bits;
 pub use self::skipped::SkipReason;
 pub(crate) use self::skipped::{Flaw, prepare};
 pub use self::table::EmbeddingTable;

@@ -84,7 +84,7 @@ pub(crate) use self::until_exit::UntilExit;
 use crate::config::{EncodeConfig, FeatureKind, PairsConfig, Similarity};
 use crate::embeddings::prepare;
 use crate::error::{Error, Result};
-use crate::source::column_indices;
+use crate::source::{ROLE_COLUMN, column_indices};
 
 /// Makes one vector of every row.
 ///
@@ -306,7 +306,9 @@ pub(crate) fn open_of(config: &EncodeConfig, pairs: &PairsConfig, schema: &Schem
             None => open_views(&config, schema, &models),
         }
     });
-    Ok(Arc::new(PairEncoder::new(anchor?, positive?, pairs.graph_over)?))
+    let encoder = PairEncoder::new(anchor?, positive?, pairs.graph_over)?;
+    let has_corpus = schema.index_of(ROLE_COLUMN).is_ok();
+    Ok(Arc::new(if has_corpus { encoder.with_corpus() } else { encoder }))
 }
 
 #[cfg(feature = "onnx")]

@@ -3,19 +3,22 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::Schema;
 
 use super::combined::common_field;
-use super::{Encoded, Encoder, once_a_row, refuse, unit_vectors};
+use super::{BadRow, Encoded, Encoder, once_a_row, refuse, unit_vectors};
 use crate::config::GraphOver;
-use crate::error::{ModelError, Result};
+use crate::error::{Error, ModelError, Result};
+use crate::source::{IN_CORPUS, ROLE_COLUMN};
 
 /// Embeds rows that are an anchor and its positive, with an encoder for each; these may share a model.
 ///
 /// Both vectors are scaled to unit length. The vector of the row is that of the anchor, that of the positive, their
 /// mean, or, to be compared by [`Similarity::Cross`](crate::config::Similarity::Cross), one behind the other. The
-/// cosine of the two is kept beside it.
+/// cosine of the two is kept beside it. Rows of a [corpus](crate::config::PairsConfig::corpus) have the vector of their
+/// positive on both sides.
 pub struct PairEncoder {
     name: String,
     columns: Vec<String>,
@@ -51,6 +54,39 @@ impl PairEncoder {
         };
         Ok(Self { name, columns, anchor, positive, over })
     }
+
+    /// The same encoder for a run with a [corpus](crate::config::PairsConfig::corpus): its texts go through the encoder
+    /// of positives alone, once. Without this, a text of the corpus is embedded as its own anchor, too.
+    #[must_use]
+    pub fn with_corpus(mut self) -> Self {
+        self.columns.push(ROLE_COLUMN.to_owned());
+        self
+    }
+
+    /// The vectors of anchors [rows × d]: of rows of a corpus those of their `positives`.
+    fn anchors(&self, rows: &RecordBatch, positives: &[f32], bad: &mut Vec<BadRow>) -> Result<Vec<f32>> {
+        let Some(roles) = rows.column_by_name(ROLE_COLUMN).filter(|_| self.columns.iter().any(|c| c == ROLE_COLUMN))
+        else {
+            return unit_vectors(self.anchor.as_ref(), rows, bad);
+        };
+        let roles = roles.as_string::<i32>();
+        let are_pairs: Vec<bool> = (0..roles.len()).map(|row| roles.value(row) != IN_CORPUS).collect();
+        let pairs: Vec<usize> = (0..rows.num_rows()).filter(|&row| are_pairs[row]).collect();
+        let mut anchors = positives.to_vec();
+        if pairs.is_empty() {
+            return Ok(anchors);
+        }
+        let rows = filter_record_batch(rows, &BooleanArray::from(are_pairs));
+        let rows = rows.map_err(|cause| Error::Arrow { action: "tell pairs from a corpus", cause })?;
+        let mut bad_pairs = Vec::new();
+        let vectors = unit_vectors(self.anchor.as_ref(), &rows, &mut bad_pairs)?;
+        bad.extend(bad_pairs.into_iter().map(|bad| BadRow { row: pairs[bad.row], ..bad }));
+        let d = self.anchor.dimension();
+        for (&row, vector) in pairs.iter().zip(vectors.chunks_exact(d)) {
+            anchors[row * d..][..d].copy_from_slice(vector);
+        }
+        Ok(anchors)
+    }
 }
 
 // A wrapper decides about every method, also about those with a default.
@@ -71,7 +107,8 @@ impl Encoder for PairEncoder {
     fn identity(&self) -> Option<String> {
         let anchor = self.anchor.identity()?;
         let positive = self.positive.identity()?;
-        Some(format!("{}\n{:?} of pairs, anchors by\n{anchor}\npositives by\n{positive}", self.name, self.over))
+        let corpus = if self.columns.iter().any(|column| column == ROLE_COLUMN) { " and a corpus" } else { "" };
+        Some(format!("{}\n{:?} of pairs{corpus}, anchors by\n{anchor}\npositives by\n{positive}", self.name, self.over))
     }
 
     fn calls_at_once(&self) -> usize {
@@ -109,7 +146,8 @@ impl Encoder for PairEncoder {
         }
         let anchor = anchor.unwrap_or_else(|| self.anchor.clone());
         let positive = positive.unwrap_or_else(|| self.positive.clone());
-        Ok(Some(Arc::new(Self::new(anchor, positive, self.over)?)))
+        let newer = Self::new(anchor, positive, self.over)?;
+        Ok(Some(Arc::new(Self { columns: self.columns.clone(), ..newer })))
     }
 
     fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<()> {
@@ -119,8 +157,10 @@ impl Encoder for PairEncoder {
     fn encode_readable(&self, rows: &RecordBatch, vectors: &mut [f32]) -> Result<Encoded> {
         let d = self.anchor.dimension();
         let mut bad = Vec::new();
-        let anchors = unit_vectors(self.anchor.as_ref(), rows, &mut bad)?;
-        let positives = unit_vectors(self.positive.as_ref(), rows, &mut bad)?;
+        let mut bad_positives = Vec::new();
+        let positives = unit_vectors(self.positive.as_ref(), rows, &mut bad_positives)?;
+        let anchors = self.anchors(rows, &positives, &mut bad)?;
+        bad.append(&mut bad_positives);
         match self.over {
             GraphOver::Anchors => vectors.copy_from_slice(&anchors),
             GraphOver::Positives => vectors.copy_from_slice(&positives),

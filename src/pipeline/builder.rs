@@ -42,7 +42,9 @@ use crate::stream::MiniBatchStream;
 pub struct PipelineBuilder {
     pub(crate) config: PipelineConfig,
     pub(super) source: Option<GivenRows>,
+    pub(super) corpus: Option<Box<dyn Source>>,
     pub(super) encoder: Option<Arc<dyn Encoder>>,
+    pub(super) guide: Option<Arc<dyn Encoder>>,
     pub(super) state: Option<State>,
     pub(super) progress: ProgressSink,
     /// Whether mini-batches have the shares of all ranks.
@@ -61,7 +63,9 @@ impl PipelineBuilder {
         Self {
             config,
             source: None,
+            corpus: None,
             encoder: None,
+            guide: None,
             state: None,
             progress: ProgressSink::new(|_| {}),
             is_for_all_ranks: false,
@@ -84,6 +88,14 @@ impl PipelineBuilder {
         self
     }
 
+    /// Sets more positives than those of the pairs, for explicit negatives; replaces `pairs.corpus`, which says what it
+    /// needs.
+    #[must_use]
+    pub fn corpus(mut self, source: impl Source) -> Self {
+        self.corpus = Some(Box::new(source));
+        self
+    }
+
     /// Sets the columns that mini-batches carry; default all.
     #[must_use]
     pub fn columns<S: Into<String>>(mut self, columns: impl IntoIterator<Item = S>) -> Self {
@@ -95,6 +107,15 @@ impl PipelineBuilder {
     #[must_use]
     pub fn encoder(mut self, encoder: impl Encoder) -> Self {
         self.encoder = Some(Arc::new(encoder));
+        self
+    }
+
+    /// Sets a frozen encoder that judges which samples are too similar; replaces `[guards.guide]`.
+    ///
+    /// If rows are pairs it must embed both sides, best as a [`PairEncoder`](crate::encode::PairEncoder).
+    #[must_use]
+    pub fn guide(mut self, guide: impl Encoder) -> Self {
+        self.guide = Some(Arc::new(guide));
         self
     }
 

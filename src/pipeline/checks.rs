@@ -1,14 +1,15 @@
 //! Refuses settings, columns and rows that do not fit each other.
 
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::{DataType, Field, Schema};
 
 use crate::config::{PipelineConfig, Several, Similarity, WalkConfig};
 use crate::embeddings::EmbeddingTable;
 use crate::encode::Encoder;
-use crate::error::{Error, Fault, Faults, Result, TooFewError};
+use crate::error::{ColumnError, Error, Fault, Faults, Result, TooFewError};
 use crate::refresh::{GuardRules, RowRules, Snapshot, SourceWeights, StrataRule};
 use crate::sample::SampleId;
-use crate::source::Source;
+use crate::simd::dot;
+use crate::source::{ROLE_COLUMN, Source};
 use crate::store::{ColumnPath, Key};
 use crate::stream::{MASK_COLUMN, OneOf, RowColumns, negative_column};
 
@@ -91,7 +92,14 @@ pub(super) fn row_rules(config: &PipelineConfig, encoder: &dyn Encoder, schema: 
         batch_size: config.walk.batch_size,
         is_single: config.walk.same.is_some(),
     });
-    RowRules { guards: of_guards, mask: mask.is_on().then(of_mask), strata, length: config.walk.length_column.clone() }
+    RowRules {
+        guards: of_guards,
+        mask: mask.is_on().then(of_mask),
+        strata,
+        length: config.walk.length_column.clone(),
+        weight: config.walk.weight_column.clone(),
+        has_corpus: schema.index_of(ROLE_COLUMN).is_ok(),
+    }
 }
 
 /// What gives sources their weights, if they have some.
@@ -169,6 +177,11 @@ pub(super) fn check_values(snapshot: &Snapshot, config: &PipelineConfig) -> Resu
                        other; make it with PairEncoder::new(anchor, positive, GraphOver::Cross)";
         return Err(Error::setting("pairs.graph_over", message));
     }
+    if config.similarity() != Similarity::Cross && pairs.columns().is_some() && has_halves(&snapshot.embeddings) {
+        let message = "is not `cross`, but the encoder's vectors are those of anchor and positive, one behind the other; \
+                       set it to that, or make the encoder for the one that is set";
+        return Err(Error::setting("pairs.graph_over", message));
+    }
     if let Some(message) = guards.skips_all(snapshot.graph.degree()) {
         return Err(Error::setting("guards.skip_nearest", message));
     }
@@ -200,11 +213,30 @@ pub(super) fn check_values(snapshot: &Snapshot, config: &PipelineConfig) -> Resu
     Ok(())
 }
 
-/// Whether the similarities of some samples with themselves are those of their pairs, as cross similarity has it.
+/// Refuses a column of weights that holds no numbers.
+pub(super) fn check_weights(schema: &Schema, column: &str) -> Result<()> {
+    match schema.field_with_name(column).map(Field::data_type) {
+        Ok(found) if !found.is_numeric() => Err(ColumnError::Type {
+            column: column.to_owned(),
+            found: found.to_string(),
+            expected: "walk.weight_column needs numbers; name another column, or write them as such".to_owned(),
+        }
+        .into()),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the halves of some samples' vectors are as similar as their pairs: those of anchor and positive.
 fn has_halves(table: &EmbeddingTable) -> bool {
     let some = (0..table.len()).map(SampleId::new).filter(|&id| !table.is_skipped(id)).take(16);
-    let is_own = |id| table.pair_similarity(id).is_some_and(|pair| (pair - table.similarity_of(id, id)).abs() < 0.05);
-    some.into_iter().all(is_own)
+    let is_own = |id| {
+        let vector = table.get(id);
+        let (anchor, positive) = vector.split_at(vector.len() / 2);
+        let cosine = dot(anchor, positive) / (dot(anchor, anchor) * dot(positive, positive)).sqrt();
+        table.pair_similarity(id).is_some_and(|pair| (pair - cosine).abs() < 0.02)
+    };
+    // Halves of one number are alike or opposite.
+    table.dimension().is_multiple_of(2) && table.dimension() >= 4 && some.into_iter().all(is_own)
 }
 
 /// Refuses a source with fewer rows than a mini-batch has samples.

@@ -39,7 +39,8 @@ impl Neighbors<'_> {
         let Self { snapshot, skip } = *self;
         let groups = snapshot.guards.groups();
         let step = (snapshot.graph.len() / LOOKED_AT).max(1);
-        (0..snapshot.graph.len()).step_by(step).map(|id| SampleId(id as u32)).map(move |id| {
+        let some = (0..snapshot.graph.len()).step_by(step).map(SampleId::new);
+        some.filter(|&id| !snapshot.facts.is_in_corpus(id)).map(move |id| {
             let own = groups.groups_of(id);
             let all = snapshot.graph.neighbors(id).iter().zip(snapshot.graph.similarities(id)).skip(skip);
             let may_come = |other: SampleId| !groups.groups_of(other).iter().any(|group| own.contains(group));

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 
 use super::builder::GivenRows;
-use super::checks::{check_sample_count, check_settings, row_columns, row_rules};
+use super::checks::{check_sample_count, check_settings, check_weights, row_columns, row_rules};
 use crate::compute::ComputePool;
-use crate::config::{FeatureKind, NamedSource, PipelineConfig};
+use crate::config::{EncodeConfig, FeatureKind, NamedSource, PairsConfig, PipelineConfig, SourceConfig};
 #[cfg(feature = "onnx")]
 use crate::device::choose as choose_device;
 use crate::encode::Encoder;
 use crate::error::{ColumnError, Error, Result};
 use crate::graph::Backend;
 use crate::refresh::{ModelWatch, RowRules};
-use crate::source::{self, MixtureSource, Source, column_indices};
+use crate::source::{self, FileSource, MixtureSource, ROLE_COLUMN, Source, column_indices};
 use crate::store::decoded_schema;
 use crate::stream::RowColumns;
 use crate::walk::Lengths;
@@ -23,6 +23,8 @@ use crate::walk::Lengths;
 pub(super) struct Opened {
     pub source: Box<dyn Source>,
     pub encoder: Arc<dyn Encoder>,
+    /// The frozen encoder that judges which samples are too similar.
+    pub guide: Option<Arc<dyn Encoder>>,
     /// Watches the encoder's model from here on: a newer one may appear while the first embeddings are made.
     pub model_watch: Option<ModelWatch>,
     /// The columns that the store keeps.
@@ -35,19 +37,30 @@ pub(super) struct Opened {
     pub reads_vectors: Option<String>,
 }
 
+/// What is given in code, in place of settings.
+#[derive(Default)]
+pub(super) struct Given {
+    pub source: Option<GivenRows>,
+    pub corpus: Option<Box<dyn Source>>,
+    pub encoder: Option<Arc<dyn Encoder>>,
+    pub guide: Option<Arc<dyn Encoder>>,
+}
+
 /// Opens the source and the encoder, unless they are given, and refuses columns that do not fit.
-pub(super) async fn open(
-    config: &PipelineConfig,
-    source: Option<GivenRows>,
-    encoder: Option<Arc<dyn Encoder>>,
-    pool: &ComputePool,
-) -> Result<Opened> {
+pub(super) async fn open(config: &PipelineConfig, given: Given, pool: &ComputePool) -> Result<Opened> {
+    let Given { source, corpus, encoder, guide } = given;
     let source = match source {
         Some(GivenRows::One(source)) => source,
         Some(GivenRows::Several(sources)) => Box::new(mixture(config, sources)?),
         None => source::unfiltered(&config.source, &config.sources).await?,
     };
-    let source = source::filtered(source, config.source.filter.as_deref())?;
+    let mut source = source::filtered(source, config.source.filter.as_deref())?;
+    if let Some(rows) = source.rows() {
+        check_sample_count(source.as_ref(), rows, &config.walk)?;
+    }
+    if let Some(corpus) = open_corpus(config, corpus).await? {
+        source = Box::new(MixtureSource::with_corpus(source, corpus, &config.pairs)?);
+    }
     // The store decodes dictionaries, so later stages see the schema without them.
     let schema: SchemaRef = decoded_schema(&source.schema()).into();
     let payload = payload_columns(config, &schema);
@@ -55,34 +68,43 @@ pub(super) async fn open(
     if let Some(label) = &config.report.label {
         column_indices(source.uri(), &schema, std::slice::from_ref(label))?;
     }
-    if let Some(rows) = source.rows() {
-        check_sample_count(source.as_ref(), rows, &config.walk)?;
-    }
 
     let is_own = encoder.is_some();
+    // An encoder knows the columns, and not whose they are.
+    let of_source = |error| match error {
+        Error::Column(ColumnError::Missing { column, available, .. }) => {
+            ColumnError::Missing { column, uri: source.uri().to_owned(), available }.into()
+        }
+        other => other,
+    };
+    let open_encoder = |encode: EncodeConfig| open_encoder(encode, config.pairs.clone(), schema.clone(), pool);
     let encoder = match encoder {
         Some(encoder) => encoder,
-        None => open_encoder(config, schema.clone(), pool).await.map_err(|error| match error {
-            // An encoder knows the columns, and not whose they are.
-            Error::Column(ColumnError::Missing { column, available, .. }) => {
-                ColumnError::Missing { column, uri: source.uri().to_owned(), available }.into()
-            }
-            other => other,
-        })?,
+        None => open_encoder(config.encode.clone()).await.map_err(of_source)?,
+    };
+    let guide = match (guide, &config.guards.guide) {
+        (Some(guide), _) => Some(guide),
+        (None, Some(guide)) => Some(open_encoder(guide.over(&config.encode)).await.map_err(of_source)?),
+        (None, None) => None,
     };
     let model_watch = if config.refresh.watch_model { ModelWatch::open(encoder.as_ref()).await } else { None };
 
-    let stored_columns = stored_columns(config, &payload, encoder.as_ref());
+    let encoders = [Some(&encoder), guide.as_ref()];
+    let encoders: Vec<_> = encoders.into_iter().flatten().map(AsRef::as_ref).collect();
+    let stored_columns = stored_columns(config, &schema, &payload, &encoders);
     column_indices(source.uri(), &schema, &stored_columns)?;
-    encoder.accepts(source.uri(), &schema)?;
+    encoders.iter().try_for_each(|encoder| encoder.accepts(source.uri(), &schema))?;
     if let Some(column) = &config.walk.length_column {
         Lengths::check_type(&schema, column)?;
+    }
+    if let Some(column) = &config.walk.weight_column {
+        check_weights(&schema, column)?;
     }
     let row_rules = row_rules(config, encoder.as_ref(), &schema);
     let row_columns = row_columns(config, payload, encoder.as_ref(), &schema)?;
     let is_vector = !is_own && config.encode.kind() == FeatureKind::Vector && config.encode.views.is_empty();
     let reads_vectors = is_vector.then(|| format!("{:?} {:?}", config.encode, config.pairs));
-    Ok(Opened { source, encoder, model_watch, stored_columns, row_columns, row_rules, reads_vectors })
+    Ok(Opened { source, encoder, guide, model_watch, stored_columns, row_columns, row_rules, reads_vectors })
 }
 
 /// Joins sources that are given by name, with what the settings say about them.
@@ -100,13 +122,22 @@ fn mixture(config: &PipelineConfig, sources: Vec<(String, Box<dyn Source>)>) -> 
     MixtureSource::new(sources.into_iter().map(with_settings).collect::<Result<_>>()?)
 }
 
+/// Opens the texts that are beyond the pairs, if there are some.
+async fn open_corpus(config: &PipelineConfig, given: Option<Box<dyn Source>>) -> Result<Option<Box<dyn Source>>> {
+    if given.is_some() || config.pairs.corpus.is_empty() {
+        return Ok(given);
+    }
+    let files = SourceConfig { uri: config.pairs.corpus.clone(), ..config.source.clone() };
+    Ok(Some(Box::new(FileSource::open_all(&files).await?)))
+}
+
 /// Opens the source alone, with the columns that a run keeps of it.
 ///
 /// # Errors
 /// As a start of the pipeline: also those of its encoder, which says which columns it reads.
 pub(crate) async fn open_source(config: &PipelineConfig, pool: &ComputePool) -> Result<(Box<dyn Source>, Vec<String>)> {
     check_settings(config, false, 1)?;
-    let Opened { source, stored_columns, .. } = open(config, None, None, pool).await?;
+    let Opened { source, stored_columns, .. } = open(config, Given::default(), pool).await?;
     Ok((source, stored_columns))
 }
 
@@ -114,17 +145,24 @@ pub(crate) async fn open_source(config: &PipelineConfig, pool: &ComputePool) -> 
 fn payload_columns(config: &PipelineConfig, schema: &Schema) -> Vec<String> {
     match &config.source.columns {
         Some(columns) => columns.clone(),
-        None => schema.fields().iter().map(|field| field.name().clone()).collect(),
+        None => schema.fields().iter().map(|field| field.name().clone()).filter(|name| name != ROLE_COLUMN).collect(),
     }
 }
 
-/// The columns that mini-batches carry, then those that only the encoder, the guards, the mask or the ranks read.
-fn stored_columns(config: &PipelineConfig, payload: &[String], encoder: &dyn Encoder) -> Vec<String> {
+/// The columns that mini-batches carry, then those that only the encoders, the guards, the mask or the ranks read.
+fn stored_columns(
+    config: &PipelineConfig,
+    schema: &Schema,
+    payload: &[String],
+    encoders: &[&dyn Encoder],
+) -> Vec<String> {
     let pairs = config.pairs.columns().into_iter().flatten();
-    let of_rules = config.guards.distinct.iter().chain(&config.mask.same).chain(&config.walk.length_column);
-    let read = encoder.columns().iter().chain(pairs).chain(of_rules).map(String::as_str);
+    let of_rules = config.guards.distinct.iter().chain(&config.mask.same);
+    let of_rules = of_rules.chain(&config.walk.length_column).chain(&config.walk.weight_column);
+    let read = encoders.iter().flat_map(|encoder| encoder.columns()).chain(pairs).chain(of_rules).map(String::as_str);
+    let role = schema.index_of(ROLE_COLUMN).is_ok().then_some(ROLE_COLUMN);
     let mut columns = payload.to_vec();
-    for column in read.chain(config.strata_column()) {
+    for column in read.chain(config.strata_column()).chain(role) {
         if !columns.iter().any(|known| known == column) {
             columns.push(column.to_owned());
         }
@@ -132,9 +170,12 @@ fn stored_columns(config: &PipelineConfig, payload: &[String], encoder: &dyn Enc
     columns
 }
 
-async fn open_encoder(config: &PipelineConfig, schema: SchemaRef, pool: &ComputePool) -> Result<Arc<dyn Encoder>> {
-    let encode = config.encode.clone();
-    let pairs = config.pairs.clone();
+async fn open_encoder(
+    encode: EncodeConfig,
+    pairs: PairsConfig,
+    schema: SchemaRef,
+    pool: &ComputePool,
+) -> Result<Arc<dyn Encoder>> {
     pool.run("model", move || crate::encode::open_of(&encode, &pairs, &schema)).await
 }
 

@@ -9,6 +9,7 @@
 //! 6. `spawn` starts the tasks of the run: the worker of refreshes and the producer ([`MiniBatchStream`]).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use tokio::sync::{mpsc, watch};
@@ -17,21 +18,20 @@ use tokio::task::JoinSet;
 use super::PipelineBuilder;
 use super::checks::{check_sample_count, check_settings, check_values};
 use super::harm::warn_of_harm;
-use super::open::{Opened, open, open_backend};
+use super::open::{Given, Opened, open, open_backend};
 #[cfg(feature = "metrics")]
 use super::watching::Watching;
 use crate::checkpoint::{self, CheckpointFolder, RunStart};
 use crate::compute::ComputePool;
-use crate::config::PipelineConfig;
+use crate::config::{JUDGES_NOTHING, PipelineConfig};
 use crate::encode::{EmbeddingCache, Encoder};
 use crate::error::{Error, Result};
 use crate::panics::guarded_future;
 use crate::progress::{ProgressSink, Stage};
 use crate::refresh::{
-    Beginning, CancelOnDrop, CancellableEncoder, DrawnFrom, FirstEmbeddings, RefreshContext, RefreshHandle, RowRules,
+    Beginning, CancelOnDrop, CancellableEncoder, DrawnFrom, FirstEmbeddings, ModelWatch, RefreshContext, RefreshHandle,
     SharedFolder, TrainerSteps, Worker,
 };
-use crate::source::Source;
 use crate::store::Store;
 #[cfg(feature = "metrics")]
 use crate::stream::Course;
@@ -39,14 +39,19 @@ use crate::stream::{MiniBatch, MiniBatchStream, Producer, ProducerSettings, RowC
 use crate::telemetry;
 
 pub(super) async fn start(builder: PipelineBuilder) -> Result<MiniBatchStream> {
-    let PipelineBuilder { config, source, encoder, state, progress, is_for_all_ranks } = builder;
+    let PipelineBuilder { mut config, source, corpus, encoder, guide, state, progress, is_for_all_ranks } = builder;
+    // What is given in code is checked, and told to states, as what is given by settings.
+    config.pairs.corpus.extend(corpus.iter().map(|corpus| corpus.uri().to_owned()));
+    if guide.is_some() && config.bounds().is_empty() {
+        return Err(Error::setting("guards.guide", JUDGES_NOTHING));
+    }
     let ranks = if is_for_all_ranks { 1 } else { config.stream.world_size };
     check_settings(&config, source.is_some(), ranks)?;
     let config = config.resolved(ranks);
     #[cfg(feature = "metrics")]
     let (watching, progress) = Watching::begin(&config, ranks, progress).await?;
     let pool = ComputePool::new(config.compute.threads)?;
-    let opened = open(&config, source, encoder, &pool).await?;
+    let opened = open(&config, Given { source, corpus, encoder, guide }, &pool).await?;
 
     let startup = Startup {
         config,
@@ -58,9 +63,8 @@ pub(super) async fn start(builder: PipelineBuilder) -> Result<MiniBatchStream> {
     };
     let store = startup.build_store(&opened).await?;
     let run = checkpoint::begin(store, state, &startup.config).await?;
-    let Opened { source, encoder, model_watch, row_columns, row_rules, reads_vectors, .. } = opened;
-    let context = startup.context(source.into(), row_rules, reads_vectors, run.folder.clone()).await?;
-    let context = Arc::new(context);
+    let folder = run.folder.clone();
+    let (context, encoder, model_watch, row_columns) = startup.context(opened, folder).await?;
     let (run, beginning) = startup.beginning(&context, run, &encoder).await?;
     // The worker may have a newer snapshot before the producer has begun.
     let from = beginning.drawn_from.clone();
@@ -77,7 +81,7 @@ pub(crate) async fn dry_start(config: PipelineConfig) -> Result<Arc<dyn Encoder>
     check_settings(&config, false, ranks)?;
     let config = config.resolved(ranks);
     let pool = ComputePool::new(config.compute.threads)?;
-    let opened = open(&config, None, None, &pool).await?;
+    let opened = open(&config, Given::default(), &pool).await?;
     open_backend(&config, &pool).await?;
     Ok(opened.encoder)
 }
@@ -106,18 +110,18 @@ impl Startup {
         Ok(store)
     }
 
-    /// What the first snapshot shares with all refreshes.
+    /// What the first snapshot shares with all refreshes, and what is left of `opened`.
     async fn context(
         &self,
-        source: Arc<dyn Source>,
-        row_rules: RowRules,
-        reads_vectors: Option<String>,
+        opened: Opened,
         checkpoint_folder: Option<CheckpointFolder>,
-    ) -> Result<RefreshContext> {
+    ) -> Result<(Arc<RefreshContext>, Arc<dyn Encoder>, Option<ModelWatch>, RowColumns)> {
+        let Opened { source, encoder, guide, model_watch, row_columns, row_rules, reads_vectors, .. } = opened;
         let config = self.config.clone();
-        Ok(RefreshContext {
-            source,
+        let context = RefreshContext {
+            source: source.into(),
             row_rules,
+            guide,
             storage: config.encode.storage,
             on_bad_sample: config.encode.on_bad_sample,
             similarity: config.similarity(),
@@ -127,6 +131,7 @@ impl Startup {
             refresh: config.refresh.clone(),
             seed: config.seed,
             batch_size: config.walk.batch_size,
+            has_starts: config.walk.sampler.has_starts(),
             ranks: self.ranks,
             checkpoint_folder,
             embedding_cache: EmbeddingCache::of(&config),
@@ -137,7 +142,8 @@ impl Startup {
                 warn_of_harm(snapshot, &config.guards);
                 Ok(())
             }),
-        })
+        };
+        Ok((context.into(), encoder, model_watch, row_columns))
     }
 
     /// The pool of refreshes, whose threads give way to all others.
@@ -159,16 +165,17 @@ impl Startup {
         let begun = Instant::now();
         let waiting = std::mem::take(&mut run.waiting);
         let (store, shared) = (run.store.clone(), context.clone());
+        let cancel = CancelOnDrop(Arc::default());
+        let mut report = self.encode_report(store.len(), &cancel);
         let beginning = if let Some(snapshot) = run.snapshot.take() {
-            self.pool.run("graph", move || Beginning::restored(&shared, store, snapshot, waiting)).await?
+            let restore = move || Beginning::restored(&shared, store, snapshot, waiting, &mut report);
+            self.pool.run("graph", restore).await?
         } else if run.state.graph_version == 0 {
-            let mut guards = self.config.guards.waiting_for_embeddings();
-            guards.extend(self.config.mask.waiting_for_embeddings());
-            guards.extend(self.config.walk.waiting_for_embeddings());
-            if !guards.is_empty() {
-                telemetry::guards_wait(&guards);
+            let waiting_guards = self.guards_that_wait(context.guide.is_some());
+            if !waiting_guards.is_empty() {
+                telemetry::guards_wait(&waiting_guards);
             }
-            self.pool.run("graph", move || Beginning::unembedded(&shared, store, waiting)).await?
+            self.pool.run("graph", move || Beginning::unembedded(&shared, store, waiting, &mut report)).await?
         } else {
             self.first_snapshot(shared, store, encoder.clone()).await?
         };
@@ -181,6 +188,23 @@ impl Startup {
         Ok((run, beginning))
     }
 
+    /// What waits for embeddings in a warm-up: the guard by ranks of a graph and, if no guide judges them, all bounds
+    /// on similarity.
+    fn guards_that_wait(&self, has_guide: bool) -> Vec<&'static str> {
+        let by_rank = (self.config.guards.skip_nearest > 0).then_some("guards.skip_nearest");
+        let bounds = if has_guide { Vec::new() } else { self.config.bounds() };
+        bounds.into_iter().chain(by_rank).collect()
+    }
+
+    /// Reports how many of `total` samples are embedded, and fails once the work is cancelled.
+    fn encode_report(&self, total: usize, cancel: &CancelOnDrop) -> impl FnMut(usize) -> Result<()> + use<> {
+        let (progress, cancelled) = (self.progress.clone(), cancel.0.clone());
+        move |done| {
+            progress.report(Stage::Encode, done, Some(total));
+            if cancelled.load(Relaxed) { Err(Error::Cancelled) } else { Ok(()) }
+        }
+    }
+
     /// Embeds all samples, or takes their vectors from the cache, and builds the graph.
     async fn first_snapshot(
         &self,
@@ -190,18 +214,15 @@ impl Startup {
     ) -> Result<Beginning> {
         let cancel = CancelOnDrop(Arc::default());
         let encoder = CancellableEncoder { encoder, cancelled: cancel.0.clone() };
+        let mut report = self.encode_report(store.len(), &cancel);
         let progress = self.progress.clone();
         let make = move || {
-            let total = Some(store.len());
-            let mut report = |done| {
-                progress.report(Stage::Encode, done, total);
-                encoder.check()
-            };
             report(0)?;
             let table = context.embed_all(&encoder, &store, &mut report)?;
-            progress.report(Stage::Graph, 0, total);
+            let facts = context.row_facts(&store, None, &mut report)?;
+            progress.report(Stage::Graph, 0, Some(store.len()));
             let mut wait = |_| encoder.check();
-            let first = FirstEmbeddings::at_start(table);
+            let first = FirstEmbeddings::at_start(table, facts);
             let snapshot = context.first_snapshot(&encoder, store, first, &mut wait)?;
             Ok(Beginning::embedded(snapshot))
         };

@@ -58,6 +58,8 @@ pub struct RefreshHandle {
     pub(super) storage: Storage,
     pub(super) similarity: Similarity,
     pub(super) easing: SharedEasing,
+    /// Whether mini-batches have starts, which losses could bias.
+    pub(super) has_starts: bool,
 }
 
 /// A request for a refresh: its result is sent here.
@@ -91,13 +93,10 @@ impl RefreshHandle {
     pub fn push_embeddings(&self, ids: &[SampleId], vectors: &[f32]) -> Result<()> {
         let snapshot = self.published.current();
         let dimension = self.dimension();
-        let len = self.store().len();
         if vectors.len() != ids.len() * dimension {
             return Err(ArgumentError::Shape { found: vectors.len(), dimension }.into());
         }
-        if let Some(&sample) = ids.iter().find(|id| id.index() >= len) {
-            return Err(ArgumentError::UnknownSample { sample, len }.into());
-        }
+        self.check_known(ids)?;
         let is_skipped = |id| snapshot.as_ref().is_some_and(|snapshot| snapshot.embeddings.is_skipped(id));
         if let Some(&sample) = ids.iter().find(|id| is_skipped(**id)) {
             return Err(ArgumentError::SkippedSample { sample }.into());
@@ -111,6 +110,42 @@ impl RefreshHandle {
         lock(&self.push_queue).add(ids, vectors, step);
         self.easing.push(ids, &trial);
         Ok(())
+    }
+
+    /// Takes losses, or any measure of difficulty, that the trainer has just seen of these samples.
+    ///
+    /// From the next refresh on, walks prefer to start at samples of greater loss: of four random ones that remain, at
+    /// the one with the greatest. A sample whose loss was never pushed has the number of `walk.weight_column` or,
+    /// without one, the mean of all losses. A later push for a sample replaces an earlier one. They are kept with a
+    /// state like vectors. With several ranks, push the losses of the whole mini-batch on each. Only the samplers
+    /// `random_walk` and `knn` have such starts. Takes 4 bytes for each sample.
+    ///
+    /// # Errors
+    /// [`ArgumentError::Shape`], [`ArgumentError::UnknownSample`], [`EmbeddingError::NotFinite`], and [`Error::State`]
+    /// for a sampler without starts. Nothing is taken then.
+    pub fn push_losses(&self, ids: &[SampleId], losses: &[f32]) -> Result<()> {
+        if !self.has_starts {
+            let reason = "losses bias where walks start, and walk.sampler has no starts; set it to `random_walk` or \
+                          `knn`";
+            return Err(Error::State { reason: reason.to_owned() });
+        }
+        if losses.len() != ids.len() {
+            return Err(ArgumentError::Shape { found: losses.len(), dimension: 1 }.into());
+        }
+        self.check_known(ids)?;
+        if let Some((&sample, &value)) = ids.iter().zip(losses).find(|(_, loss)| !loss.is_finite()) {
+            return Err(EmbeddingError::NotFinite { sample, component: 0, value }.into());
+        }
+        let step = *self.delivered.borrow();
+        lock(&self.push_queue).add_losses(ids, losses, step);
+        Ok(())
+    }
+
+    /// Refuses samples that the run does not have.
+    fn check_known(&self, ids: &[SampleId]) -> Result<()> {
+        let len = self.store().len();
+        let unknown = ids.iter().find(|id| id.index() >= len);
+        unknown.map_or(Ok(()), |&sample| Err(ArgumentError::UnknownSample { sample, len }.into()))
     }
 
     /// Notes a mini-batch that was walked on a graph, as it is delivered.
@@ -171,8 +206,8 @@ impl RefreshHandle {
     /// Two states are kept, so a trainer that is killed between the two goes on from its older checkpoint.
     ///
     /// The files that the state refers to stay in [`checkpoint.dir`](crate::config::CheckpointConfig), however many
-    /// refreshes follow, until two newer states are kept. Vectors that were pushed up to the state's step and are not
-    /// in its graph are kept too.
+    /// refreshes follow, until two newer states are kept. Vectors and losses that were pushed up to the state's step
+    /// and are not in its graph are kept too.
     ///
     /// All of it is on disk when this returns. Writing takes longest: 4 d bytes for each sample with such a vector.
     /// Call it when the state is made, on all ranks or on rank 0, which does it for all.

@@ -23,6 +23,7 @@ mod cancel;
 mod drift;
 mod easing;
 mod embed;
+mod facts;
 mod first;
 mod handle;
 mod published;

@@ -55,6 +55,12 @@ impl Published {
         self.current().map_or_else(|| self.first_store.clone(), |snapshot| snapshot.store.clone())
     }
 
+    /// The number of those that are in no epoch, since they are of `pairs.corpus`.
+    pub(crate) fn in_corpus(&self) -> usize {
+        let of_rows = || self.unembedded.as_ref().map_or(0, |rows| rows.facts.in_corpus());
+        self.current().map_or_else(of_rows, |snapshot| snapshot.facts.in_corpus())
+    }
+
     /// Tells the worker that a snapshot is needed from `step` on. Only the first call counts.
     pub(crate) fn need_first_at(&self, step: u64) {
         self.first_needed_at.send_if_modified(|needed| needed.is_none() && needed.replace(step).is_none());

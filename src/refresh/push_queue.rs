@@ -1,10 +1,10 @@
-//! What becomes of pushed vectors: they are queued, a refresh takes them, and its graph holds them.
+//! What becomes of pushes: they are queued, a refresh takes them, and its graph holds them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::pushed_vectors::{Push, PushedVectors};
-use crate::checkpoint::SavedPushes;
+use super::pushed_vectors::{Push, PushedVectors, Pushes};
+use crate::checkpoint::{SavedPushes, Waiting};
 use crate::sample::SampleId;
 
 /// The steps at which refreshes begin, if `swap_after_steps` fixes them: `first`, and every `every` steps after it.
@@ -54,9 +54,9 @@ impl Taker {
 pub(super) struct PushQueue {
     dimension: usize,
     steps: RefreshSteps,
-    queued: BTreeMap<Taker, PushedVectors>,
+    queued: BTreeMap<Taker, Pushes>,
     /// By the version of the graph that holds them or that is being made with them, oldest first.
-    taken: VecDeque<(u64, Arc<PushedVectors>)>,
+    taken: VecDeque<(u64, Arc<Pushes>)>,
 }
 
 impl PushQueue {
@@ -65,20 +65,36 @@ impl PushQueue {
     }
 
     /// Takes up what a checkpoint kept.
-    pub fn resume(&mut self, saved: &SavedPushes) {
-        let vectors = saved.vectors.chunks_exact(self.dimension);
-        for ((&id, &step), vector) in saved.ids.iter().zip(&saved.steps).zip(vectors) {
+    pub fn resume(&mut self, saved: &Waiting) {
+        for (&id, (&step, vector)) in saved.vectors.iter(self.dimension) {
             self.add(&[id], vector, step);
+        }
+        for (&id, (&step, loss)) in saved.losses.iter(1) {
+            self.add_losses(&[id], loss, step);
         }
     }
 
     /// A push at `step`; `vectors` is [ids × dimension], row-major.
     pub fn add(&mut self, ids: &[SampleId], vectors: &[f32], step: u64) {
-        let taker = self.taker(step);
-        let queued = self.queued.entry(taker).or_insert_with(|| PushedVectors::new(self.dimension));
-        for (&id, vector) in ids.iter().zip(vectors.chunks_exact(self.dimension)) {
-            queued.insert(&Push { id, vector, step });
+        let dimension = self.dimension;
+        let queued = self.queued_at(step);
+        for (&id, vector) in ids.iter().zip(vectors.chunks_exact(dimension)) {
+            queued.vectors.insert(&Push { id, vector, step });
         }
+    }
+
+    /// A push of losses at `step`.
+    pub fn add_losses(&mut self, ids: &[SampleId], losses: &[f32], step: u64) {
+        let queued = self.queued_at(step);
+        for (&id, vector) in ids.iter().zip(losses.chunks_exact(1)) {
+            queued.losses.insert(&Push { id, vector, step });
+        }
+    }
+
+    /// What is queued for the refresh that takes pushes at `step`.
+    fn queued_at(&mut self, step: u64) -> &mut Pushes {
+        let (taker, dimension) = (self.taker(step), self.dimension);
+        self.queued.entry(taker).or_insert_with(|| Pushes::new(dimension))
     }
 
     /// The refresh that takes a push at `step`.
@@ -100,9 +116,8 @@ impl PushQueue {
     pub fn fix(&mut self, steps: FixedSteps) {
         self.steps = RefreshSteps::Fixed(steps);
         for pushed in std::mem::take(&mut self.queued).into_values() {
-            for Push { id, vector, step } in pushed.iter() {
-                self.add(&[id], vector, step);
-            }
+            pushed.vectors.iter().for_each(|push| self.add(&[push.id], push.vector, push.step));
+            pushed.losses.iter().for_each(|push| self.add_losses(&[push.id], push.vector, push.step));
         }
     }
 
@@ -112,13 +127,13 @@ impl PushQueue {
     }
 
     /// What the refresh takes that makes graph `version`; with fixed steps only what was pushed before `due_step`.
-    pub fn take(&mut self, due_step: Option<u64>, version: u64) -> Arc<PushedVectors> {
-        let mut pushed = PushedVectors::new(self.dimension);
+    pub fn take(&mut self, due_step: Option<u64>, version: u64) -> Arc<Pushes> {
+        let mut pushed = Pushes::new(self.dimension);
         while let Some(first) = self.queued.first_entry()
             && first.key().is_due(due_step)
         {
             match first.remove() {
-                first if pushed.len() == 0 => pushed = first,
+                first if pushed.is_empty() => pushed = first,
                 next => pushed.extend(&next),
             }
         }
@@ -130,7 +145,7 @@ impl PushQueue {
     /// Queues again what a refresh that failed had taken. The next refresh takes it, whichever that is.
     pub fn take_back(&mut self, version: u64) {
         let index = self.taken.iter().position(|(taken, _)| *taken == version);
-        let older = index.and_then(|index| self.taken.remove(index)).filter(|(_, older)| older.len() > 0);
+        let older = index.and_then(|index| self.taken.remove(index)).filter(|(_, older)| !older.is_empty());
         if let Some((_, older)) = older {
             self.queued.insert(Taker::Retry, Arc::unwrap_or_clone(older));
         }
@@ -144,17 +159,19 @@ impl PushQueue {
     }
 
     /// What was pushed up to `step` and is not in graph `version`.
-    pub fn missing_from(&self, version: u64, step: u64) -> SavedPushes {
+    pub fn missing_from(&self, version: u64, step: u64) -> Waiting {
         let taken = self.taken.iter().filter(|(taken, _)| *taken > version).map(|(_, pushed)| &**pushed);
-        let mut saved = SavedPushes { dimension: self.dimension, ..SavedPushes::default() };
         // Oldest first. A sample appears once for each refresh that takes it.
-        for push in taken.chain(self.queued.values()).flat_map(PushedVectors::iter) {
-            if push.step <= step {
-                saved.ids.push(push.id);
-                saved.steps.push(push.step);
-                saved.vectors.extend_from_slice(push.vector);
-            }
+        let missing: Vec<_> = taken.chain(self.queued.values()).collect();
+        let up_to_step = |dimension: usize, of: fn(&Pushes) -> &PushedVectors| {
+            let mut saved = SavedPushes { dimension, ..SavedPushes::default() };
+            let pushes = missing.iter().flat_map(|pushed| of(pushed).iter()).filter(|push| push.step <= step);
+            pushes.for_each(|push| saved.push(push.id, push.step, push.vector));
+            saved
+        };
+        Waiting {
+            vectors: up_to_step(self.dimension, |pushes| &pushes.vectors),
+            losses: up_to_step(1, |pushes| &pushes.losses),
         }
-        saved
     }
 }

@@ -1,11 +1,48 @@
-//! Sets of vectors that the trainer has pushed.
+//! What the trainer has pushed: sets of vectors, and of losses, which are kept as vectors of one number.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use arrow::datatypes::ToByteSlice;
 
 use crate::arrow_file::checksum;
 use crate::sample::SampleId;
+
+/// Vectors and losses that the trainer has pushed.
+#[derive(Clone, Debug)]
+pub(super) struct Pushes {
+    pub vectors: PushedVectors,
+    pub losses: PushedVectors,
+}
+
+impl Pushes {
+    /// Nothing yet; `dimension` is that of vectors.
+    pub fn new(dimension: usize) -> Self {
+        Self { vectors: PushedVectors::new(dimension), losses: PushedVectors::new(1) }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.vectors.len() == 0 && self.losses.len() == 0
+    }
+
+    /// Adds newer pushes, which replace those of the same samples.
+    pub fn extend(&mut self, newer: &Self) {
+        self.vectors.extend(&newer.vectors);
+        self.losses.extend(&newer.losses);
+    }
+
+    /// The losses of `samples` samples, those that were pushed in place of those of `before`; NaN where there is none.
+    /// Empty if none was ever pushed.
+    pub fn losses_after(&self, before: &[f32], samples: usize) -> Arc<[f32]> {
+        if before.is_empty() && self.losses.len() == 0 {
+            return [].into();
+        }
+        let mut losses = before.to_vec();
+        losses.resize(samples, f32::NAN);
+        self.losses.iter().for_each(|push| losses[push.id.index()] = push.vector[0]);
+        losses.into()
+    }
+}
 
 /// A set of pushed vectors: the last one of each sample, with the step of its push.
 #[derive(Clone, Debug)]

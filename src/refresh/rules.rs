@@ -1,17 +1,15 @@
-//! What decides which samples share a mini-batch, and what samples have in common by it.
+//! What decides which samples share a mini-batch.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use arrow::array::AsArray;
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 
 use crate::config::{GuardsConfig, Schedule, Stop};
-use crate::embeddings::EmbeddingTable;
 use crate::error::{Error, Result};
 use crate::store::{Key, Store};
-use crate::walk::{Groups, Guards, Lengths, Mask, Strata, Weighting, Weights};
+use crate::walk::{Strata, Weighting, Weights};
 
 /// What decides which samples share a mini-batch, for a run's columns.
 #[derive(Debug)]
@@ -24,6 +22,10 @@ pub(crate) struct RowRules {
     pub strata: Option<StrataRule>,
     /// The column that says how long samples are, if there is one.
     pub length: Option<String>,
+    /// The column that says which samples are preferred as starts, if there is one.
+    pub weight: Option<String>,
+    /// Whether some rows are of `pairs.corpus`.
+    pub has_corpus: bool,
 }
 
 /// What two samples must not have in common.
@@ -53,50 +55,9 @@ pub(crate) enum SourceWeights {
     OfSize(f64),
 }
 
-/// What the rules look at in the rows: what samples have in common, and how long they are.
-#[derive(Clone, Debug)]
-pub(crate) struct RowFacts {
-    guards: Arc<Groups>,
-    mask: Option<Arc<Groups>>,
-    /// What samples are divided into; `None` if mini-batches take all alike.
-    pub strata: Option<Arc<Strata>>,
-    pub lengths: Option<Arc<Lengths>>,
-}
-
-impl RowFacts {
-    /// Reads the rows. Blocks.
-    pub fn of(store: &Store, rules: &RowRules) -> Result<Self> {
-        let groups = |rules: &GuardRules| Groups::of(store, &rules.keys).map(Arc::new);
-        let strata = rules.strata.as_ref().map(|rule| rule.divide(store).map(Arc::new)).transpose()?;
-        let lengths = rules.length.as_ref().map(|column| Lengths::of(store, column).map(Arc::new)).transpose()?;
-        Ok(Self { guards: groups(&rules.guards)?, mask: rules.mask.as_ref().map(groups).transpose()?, strata, lengths })
-    }
-
-    /// What was made before.
-    pub fn of_made(
-        guards: &Guards,
-        mask: Option<&Mask>,
-        strata: Option<&Arc<Strata>>,
-        lengths: Option<&Arc<Lengths>>,
-    ) -> Self {
-        let mask = mask.map(|mask| mask.rules().groups().clone());
-        Self { guards: guards.groups().clone(), mask, strata: strata.cloned(), lengths: lengths.cloned() }
-    }
-
-    /// Guards and mask by these groups, and by embeddings if there are any.
-    pub fn apply(self, rules: &RowRules, embeddings: Option<&Arc<EmbeddingTable>>) -> (Guards, Option<Mask>) {
-        let made = |rules: &GuardRules, groups| match embeddings {
-            Some(embeddings) => Guards::new(&rules.config, groups, embeddings.clone()),
-            None => Guards::of_groups(&rules.config, groups),
-        };
-        let mask = rules.mask.as_ref().zip(self.mask).map(|(rules, groups)| Mask::new(made(rules, groups)));
-        (made(&rules.guards, self.guards), mask)
-    }
-}
-
 impl StrataRule {
     /// Divides the rows of a store, and refuses weights that no mini-batch can follow. Blocks.
-    fn divide(&self, store: &Store) -> Result<Strata> {
+    pub(super) fn divide(&self, store: &Store) -> Result<Strata> {
         let strata = Strata::of(store, &self.column)?;
         let Some(weights) = &self.weights else { return Ok(strata) };
         let names = self.names(store, &strata)?;

@@ -3,7 +3,8 @@
 use std::sync::{Arc, OnceLock};
 
 use super::ages::{AgeSummary, Ages};
-use super::rules::{RowFacts, RowRules};
+use super::facts::RowFacts;
+use super::rules::RowRules;
 use super::shared::{Origin, Recipe, Shared};
 use crate::checkpoint::SavedSnapshot;
 use crate::config::WalkConfig;
@@ -12,7 +13,7 @@ use crate::error::Result;
 use crate::graph::{HnswIndex, ProximityGraph};
 use crate::sample::{GraphVersion, ModelVersion, SampleId};
 use crate::store::Store;
-use crate::walk::{EpochSampler, Guards, Left, Lengths, Mask, Strata};
+use crate::walk::{EpochSampler, Guards, Left, Mask};
 
 /// Embeddings and the graph over them, published together with their rows and never changed afterwards.
 #[derive(Debug)]
@@ -33,10 +34,12 @@ pub struct Snapshot {
     pub(crate) guards: Guards,
     /// What marks pairs of a mini-batch that are no negatives; `None` without `[mask]`.
     pub(crate) mask: Option<Mask>,
-    /// What samples are divided into; `None` if mini-batches take all alike.
-    pub(crate) strata: Option<Arc<Strata>>,
-    /// How long samples are; `None` without `walk.length_column`.
-    pub(crate) lengths: Option<Arc<Lengths>>,
+    /// What the rules look at in the rows.
+    pub(crate) facts: RowFacts,
+    /// The last loss that was pushed of each sample, NaN if none was; empty if none was of any.
+    pub(super) losses: Arc<[f32]>,
+    /// Which samples walks prefer to start at; `None` if none.
+    pub(crate) start_weights: Option<Arc<[f32]>>,
     /// A hash of the graph.
     pub(crate) graph_digest: u64,
     /// Where the embeddings and the graph are from.
@@ -50,6 +53,7 @@ pub(super) struct SnapshotParts {
     pub embeddings: Shared<Arc<EmbeddingTable>>,
     pub graph: Shared<ProximityGraph>,
     pub ages: Ages,
+    pub losses: Arc<[f32]>,
     pub embeddings_since_graph: GraphVersion,
     pub begun_at_step: u64,
 }
@@ -57,10 +61,9 @@ pub(super) struct SnapshotParts {
 impl Snapshot {
     /// `facts` are those of the same rows.
     pub(super) fn new(parts: SnapshotParts, store: Store, rules: &RowRules, facts: RowFacts) -> Self {
-        let SnapshotParts { embeddings, graph, ages, embeddings_since_graph, begun_at_step } = parts;
+        let SnapshotParts { embeddings, graph, ages, losses, embeddings_since_graph, begun_at_step } = parts;
         let Shared { value: embeddings, origin: embeddings_origin } = embeddings;
         let Shared { value: graph, origin: graph_origin } = graph;
-        let (strata, lengths) = (facts.strata.clone(), facts.lengths.clone());
         let (guards, mask) = facts.apply(rules, Some(&embeddings));
         Self {
             graph_digest: graph.digest(),
@@ -72,8 +75,9 @@ impl Snapshot {
             store,
             guards,
             mask,
-            strata,
-            lengths,
+            start_weights: start_weights(&losses, facts.weights.as_ref()),
+            losses,
+            facts,
             embeddings_origin,
             _graph_origin: graph_origin,
             index: OnceLock::new(),
@@ -89,26 +93,28 @@ impl Snapshot {
             begun_at_step: self.begun_at_step,
             embedded_at_step: self.ages.embedded_at_step,
             pushed_at_step: self.ages.pushed_at_step.clone(),
+            losses: self.losses.clone(),
         }
     }
 
-    /// A snapshot from a checkpoint, over the same rows. `recipe` says what its embeddings are made of, if ranks share
-    /// them.
+    /// A snapshot from a checkpoint, over the same rows, of which `facts` are. `recipe` says what its embeddings are
+    /// made of, if ranks share them.
     pub(super) fn of_saved(
         saved: SavedSnapshot,
         recipe: Option<Recipe>,
         store: Store,
         rules: &RowRules,
-    ) -> Result<Self> {
+        facts: RowFacts,
+    ) -> Self {
         let parts = SnapshotParts {
             embeddings: Shared::own(saved.embeddings, recipe),
             graph: Shared::own(saved.graph, None),
             ages: Ages { embedded_at_step: saved.embedded_at_step, pushed_at_step: saved.pushed_at_step },
+            losses: saved.losses,
             embeddings_since_graph: GraphVersion(saved.embeddings_since_graph),
             begun_at_step: saved.begun_at_step,
         };
-        let groups = RowFacts::of(&store, rules)?;
-        Ok(Self::new(parts, store, rules, groups))
+        Self::new(parts, store, rules, facts)
     }
 
     /// How old the embeddings are at `step`. O(samples log samples) if some were pushed.
@@ -143,14 +149,16 @@ impl Snapshot {
         self.index().search(vector, k)
     }
 
-    /// What the rules look at in the rows.
-    pub(super) fn row_facts(&self) -> RowFacts {
-        RowFacts::of_made(&self.guards, self.mask.as_ref(), self.strata.as_ref(), self.lengths.as_ref())
+    /// A bit for each sample, set if it is in epochs: it has an embedding, is no inconsistent pair, and of no corpus.
+    pub(crate) fn in_epochs(&self) -> Vec<u64> {
+        let mut bits = self.embeddings.epoch_bits();
+        self.facts.leave_corpus_out(&mut bits);
+        bits
     }
 
-    /// An epoch over all samples that have an embedding, without inconsistent pairs, which begins at `step`.
+    /// An epoch over all samples that are in epochs, which begins at `step`.
     pub(crate) fn epoch(&self, walk: &WalkConfig, seed: u64, epoch: u64, step: u64) -> EpochSampler {
-        let left = Left { samples: self.embeddings.len(), drawn: 0, bits: self.embeddings.epoch_bits() };
+        let left = Left::beginning(self.embeddings.len(), self.in_epochs());
         EpochSampler::from_left(&left, walk, seed, epoch).began_at_step(step)
     }
 
@@ -165,4 +173,15 @@ impl Snapshot {
     pub fn graph_version(&self) -> GraphVersion {
         self.graph.version()
     }
+}
+
+/// Losses where they are known, else the `weights` of the settings; without these, the mean of the losses.
+fn start_weights(losses: &[f32], weights: Option<&Arc<[f32]>>) -> Option<Arc<[f32]>> {
+    let known: Vec<_> = losses.iter().copied().filter(|loss| !loss.is_nan()).collect();
+    if known.is_empty() {
+        return weights.cloned();
+    }
+    let mean = (known.iter().copied().map(f64::from).sum::<f64>() / known.len() as f64) as f32;
+    let other = |id: usize| weights.map_or(mean, |weights| weights[id]);
+    Some(losses.iter().enumerate().map(|(id, &loss)| if loss.is_nan() { other(id) } else { loss }).collect())
 }

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::rules::{RowFacts, RowRules};
+use super::facts::RowFacts;
+use super::rules::RowRules;
 use super::snapshot::Snapshot;
 use crate::config::WalkConfig;
-use crate::error::Result;
+use crate::embeddings::all_bits;
 use crate::sample::GraphVersion;
 use crate::store::Store;
-use crate::walk::{EpochSampler, Guards, Lengths, Mask, Strata};
+use crate::walk::{EpochSampler, Guards, Left, Mask};
 
 /// The rows of a run that has no embeddings yet, and the guards that need none.
 #[derive(Debug)]
@@ -16,8 +17,8 @@ pub(crate) struct UnembeddedRows {
     pub store: Store,
     pub guards: Guards,
     pub mask: Option<Mask>,
-    pub strata: Option<Arc<Strata>>,
-    pub lengths: Option<Arc<Lengths>>,
+    /// What the rules look at in the rows.
+    pub facts: RowFacts,
 }
 
 /// What a mini-batch is drawn from.
@@ -57,19 +58,11 @@ impl DrawnFrom {
         }
     }
 
-    /// What samples are divided into; `None` if mini-batches take all alike.
-    pub fn strata(&self) -> Option<&Arc<Strata>> {
+    /// What the rules look at in the rows.
+    pub fn facts(&self) -> &RowFacts {
         match self {
-            Self::Rows(rows) => rows.strata.as_ref(),
-            Self::Snapshot(snapshot) => snapshot.strata.as_ref(),
-        }
-    }
-
-    /// How long samples are; `None` without `walk.length_column`.
-    pub fn lengths(&self) -> Option<&Lengths> {
-        match self {
-            Self::Rows(rows) => rows.lengths.as_deref(),
-            Self::Snapshot(snapshot) => snapshot.lengths.as_deref(),
+            Self::Rows(rows) => &rows.facts,
+            Self::Snapshot(snapshot) => &snapshot.facts,
         }
     }
 
@@ -77,25 +70,21 @@ impl DrawnFrom {
     pub fn epoch(&self, walk: &WalkConfig, seed: u64, epoch: u64, step: u64, ranks: usize) -> EpochSampler {
         let sampler = match self {
             Self::Rows(rows) => {
-                EpochSampler::new(rows.store.len(), walk, seed, epoch).began_at_step(step).keeping_skipped()
+                let mut bits = all_bits(rows.store.len());
+                rows.facts.leave_corpus_out(&mut bits);
+                let left = Left::beginning(rows.store.len(), bits);
+                EpochSampler::from_left(&left, walk, seed, epoch).began_at_step(step).keeping_skipped()
             }
             Self::Snapshot(snapshot) => snapshot.epoch(walk, seed, epoch, step),
         };
-        sampler.divided(self.strata(), ranks)
+        sampler.divided(self.facts().strata.as_ref(), ranks)
     }
 }
 
 impl UnembeddedRows {
-    /// Reads the rows for what the rules look at. Blocks.
-    pub fn new(store: Store, rules: &RowRules) -> Result<Self> {
-        let facts = RowFacts::of(&store, rules)?;
-        let (strata, lengths) = (facts.strata.clone(), facts.lengths.clone());
+    /// `facts` are those of the same rows.
+    pub fn new(store: Store, rules: &RowRules, facts: RowFacts) -> Self {
         let (guards, mask) = facts.apply(rules, None);
-        Ok(Self { store, guards, mask, strata, lengths })
-    }
-
-    /// What the rules look at in the rows.
-    pub(super) fn row_facts(&self) -> RowFacts {
-        RowFacts::of_made(&self.guards, self.mask.as_ref(), self.strata.as_ref(), self.lengths.as_ref())
+        Self { store, guards, mask, facts }
     }
 }

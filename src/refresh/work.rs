@@ -8,9 +8,9 @@ use super::agreement::Agreement;
 use super::cancel::CancellableEncoder;
 use super::drift::Drift;
 use super::embed::ages_after;
-use super::pushed_vectors::PushedVectors;
+use super::pushed_vectors::Pushes;
 use super::report::{RefreshSeconds, RefreshStatus, Refreshed, Stopwatch};
-use super::rules::{RowFacts, RowRules};
+use super::rules::RowRules;
 use super::shared::{Shared, SharedFolder};
 use super::snapshot::{Snapshot, SnapshotParts};
 use crate::checkpoint::CheckpointFolder;
@@ -35,11 +35,15 @@ pub(crate) struct RefreshContext {
     pub similarity: Similarity,
     /// Which pairs are consistent, if others are left out: `pairs.within`.
     pub within: Option<usize>,
+    /// The frozen encoder that judges which samples are too similar: `guards.guide`.
+    pub guide: Option<Arc<dyn Encoder>>,
     pub backend: Backend,
     pub refresh: RefreshConfig,
     pub seed: u64,
     /// How many samples a mini-batch has.
     pub batch_size: usize,
+    /// Whether mini-batches have starts.
+    pub has_starts: bool,
     /// How many processes refresh alike.
     pub ranks: usize,
     /// Refuses a first snapshot that does not fit the settings.
@@ -62,7 +66,7 @@ pub(super) struct RefreshInput {
     pub encoder: Arc<dyn Encoder>,
     /// Whether the old snapshot is of an earlier run, so that the encoder may be newer than its embeddings.
     pub is_restored: bool,
-    pub pushed: Arc<PushedVectors>,
+    pub pushed: Arc<Pushes>,
     /// The step at which the refresh began.
     pub step: u64,
     pub cancelled: Arc<AtomicBool>,
@@ -138,8 +142,10 @@ impl RefreshContext {
         status.report(Stage::Graph, 0, store.len());
         let version = GraphVersion(old.graph_version().0 + 1);
         // What samples have in common changes only with the rows.
-        let is_same = report.added == 0;
-        let facts = if is_same { old.row_facts() } else { RowFacts::of(&store, &self.row_rules)? };
+        let mut facts = old.facts.clone();
+        if report.added > 0 {
+            facts = self.row_facts(&store, Some(&facts), &mut |_| cancellable.check())?;
+        }
         let renew = || match &facts.strata {
             Some(strata) => self.backend.build_within(strata.parts(), &new.table.value, self.seed, version),
             None => self.backend.renew(&old.graph, &new.table.value, self.seed, version),
@@ -158,6 +164,7 @@ impl RefreshContext {
             embeddings: new.table,
             graph,
             ages: new.ages,
+            losses: input.pushed.losses_after(&old.losses, store.len()),
             embeddings_since_graph,
             begun_at_step: *step,
         };
@@ -175,7 +182,7 @@ impl RefreshContext {
     /// 1. A newer model embeds all samples; what was pushed before is dropped.
     /// 2. Otherwise new samples are embedded, and pushed vectors replace those of their samples.
     /// 3. If there are neither, the embeddings stay and the graph is drawn anew, unless it cannot differ from the old
-    ///    one.
+    ///    one and no losses were pushed.
     fn embed(
         &self,
         input: &RefreshInput,
@@ -184,6 +191,7 @@ impl RefreshContext {
         is_newer: bool,
     ) -> Result<Option<NewEmbeddings>> {
         let RefreshInput { old, pushed, step, status, .. } = input;
+        let Pushes { vectors, losses } = pushed.as_ref();
         let total = store.len();
         let next_version = ModelVersion(old.model_version().0 + 1);
         let skipped_before = old.embeddings.skipped();
@@ -193,21 +201,21 @@ impl RefreshContext {
         };
 
         if is_newer {
-            if pushed.len() > 0 {
-                telemetry::pushes_dropped(pushed.len());
+            if vectors.len() > 0 {
+                telemetry::pushes_dropped(vectors.len());
             }
             let table = self.embed_anew(encoder, store, next_version, skipped_before, &mut report)?;
             let table = table.map(Arc::new);
             return Ok(Some(NewEmbeddings { table, ages: Ages::all_at(*step), pushed: 0 }));
         }
-        if total > old.store.len() || pushed.len() > 0 {
-            let version = if pushed.len() > 0 { next_version } else { old.model_version() };
+        if total > old.store.len() || vectors.len() > 0 {
+            let version = if vectors.len() > 0 { next_version } else { old.model_version() };
             let before = Shared { value: old.embeddings.as_ref(), origin: old.embeddings_origin.clone() };
-            let table = self.embed_rest(before, pushed, encoder, store, version, &mut report)?;
-            let (ages, pushed) = ages_after(&table.value, pushed, &old.ages);
+            let table = self.embed_rest(before, vectors, encoder, store, version, &mut report)?;
+            let (ages, pushed) = ages_after(&table.value, vectors, &old.ages);
             return Ok(Some(NewEmbeddings { table: table.map(Arc::new), ages, pushed }));
         }
-        let is_settled = self.backend.is_settled(old.embeddings.present());
+        let is_settled = self.backend.is_settled(old.embeddings.present()) && losses.len() == 0;
         let table = || Shared { value: old.embeddings.clone(), origin: old.embeddings_origin.clone() };
         let same = || NewEmbeddings { table: table(), ages: old.ages.clone(), pushed: 0 };
         Ok((!is_settled).then(same))

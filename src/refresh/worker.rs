@@ -14,7 +14,7 @@ use super::first::Beginning;
 use super::handle::{Call, RefreshHandle};
 use super::published::Publisher;
 use super::push_queue::PushQueue;
-use super::pushed_vectors::PushedVectors;
+use super::pushed_vectors::Pushes;
 use super::report::{RefreshSeconds, RefreshStatus, Refreshed};
 use super::snapshot::Snapshot;
 use super::triggers::{Trigger, changed, fixed_every, refresh_steps};
@@ -103,6 +103,7 @@ impl Worker {
             embedding_cache: context.embedding_cache.clone(),
             storage: context.storage,
             similarity: context.similarity,
+            has_starts: context.has_starts,
         };
         let mut worker = Self {
             context,
@@ -184,12 +185,7 @@ impl Worker {
     }
 
     /// Makes a snapshot. With `on_newer_model = "restart"`, a model that changes meanwhile cancels that.
-    async fn refresh_or_cancel(
-        &mut self,
-        old: Arc<Snapshot>,
-        pushed: Arc<PushedVectors>,
-        step: u64,
-    ) -> Result<RefreshOutput> {
+    async fn refresh_or_cancel(&mut self, old: Arc<Snapshot>, pushed: Arc<Pushes>, step: u64) -> Result<RefreshOutput> {
         let cancel = CancelOnDrop(Arc::default());
         let making = self.context.make_snapshot(RefreshInput {
             old,

@@ -9,7 +9,7 @@ use super::cancel::{CancelOnDrop, CancellableEncoder};
 use super::first::FirstEmbeddings;
 use super::handle::Call;
 use super::push_queue::FixedSteps;
-use super::pushed_vectors::PushedVectors;
+use super::pushed_vectors::Pushes;
 use super::report::{RefreshSeconds, Refreshed, Stopwatch};
 use super::snapshot::Snapshot;
 use super::unembedded::UnembeddedRows;
@@ -90,12 +90,7 @@ impl Worker {
     }
 
     /// Makes the first snapshot. Dropping the future stops that at the next record batch.
-    async fn first_or_cancel(
-        &self,
-        rows: Arc<UnembeddedRows>,
-        pushed: Arc<PushedVectors>,
-        step: u64,
-    ) -> Result<FirstMade> {
+    async fn first_or_cancel(&self, rows: Arc<UnembeddedRows>, pushed: Arc<Pushes>, step: u64) -> Result<FirstMade> {
         let cancel = CancelOnDrop(Arc::default());
         let cancelled = cancel.0.clone();
         let (context, status, encoder) = (self.context.clone(), self.status.clone(), self.encoder.clone());
@@ -112,9 +107,8 @@ impl Worker {
             let table = context.embed_all(&cancellable, &rows.store, &mut report)?;
             let encode = stopwatch.lap();
             status.report(Stage::Graph, 0, total);
-            let pushes = pushed.len();
-            let facts = Some(rows.row_facts());
-            let first = FirstEmbeddings { table, step, pushed, facts };
+            let pushes = pushed.vectors.len();
+            let first = FirstEmbeddings { table, step, pushed, facts: rows.facts.clone() };
             let mut wait = |_| cancellable.check();
             let snapshot = context.first_snapshot(&cancellable, rows.store.clone(), first, &mut wait)?;
             let seconds = RefreshSeconds { model, encode, graph: stopwatch.lap(), ..RefreshSeconds::default() };

@@ -52,6 +52,10 @@ pub struct DataFacts {
     pub samples: usize,
     /// Samples that could not be encoded.
     pub skipped: usize,
+    /// Pairs that `pairs.within` leaves out.
+    pub inconsistent: usize,
+    /// Samples of `pairs.corpus`, which are explicit negatives alone.
+    pub in_corpus: usize,
     /// d: numbers of an embedding.
     pub dimension: usize,
     /// B: samples of a mini-batch.

@@ -78,6 +78,8 @@ pub(crate) struct Judge<'a> {
     /// From which similarity on they are, by the guide.
     pub bound: Bound,
     pub labels: Option<&'a Labels>,
+    /// A bit for each sample, set if it is in epochs.
+    pub in_epochs: &'a [u64],
 }
 
 /// Collects mini-batches for a [`Hardness`].
@@ -96,7 +98,7 @@ impl<'a> Measurement<'a> {
 
     /// Adds a mini-batch.
     pub fn add(&mut self, ids: &[SampleId]) {
-        let Judge { table, guide, bound, labels } = self.judge;
+        let Judge { table, guide, bound, labels, .. } = self.judge;
         self.similarity.push(table.mean_similarity(ids));
         self.same_label += labels.map_or(0.0, |labels| labels.shared(ids));
         self.pairs.add(table, guide, bound, ids);
@@ -104,8 +106,7 @@ impl<'a> Measurement<'a> {
 
     /// Draws so many mini-batches, of several epochs if one has fewer.
     pub fn draw(&mut self, graph: &ProximityGraph, guards: &Guards, walk: &WalkConfig, seed: u64, mini_batches: usize) {
-        let table = self.judge.table;
-        let all = Left { samples: table.len(), drawn: 0, bits: table.epoch_bits() };
+        let all = Left::beginning(self.judge.table.len(), self.judge.in_epochs.to_vec());
         let wanted = self.similarity.len() + mini_batches;
         for epoch in 0.. {
             let before = self.similarity.len();

@@ -68,7 +68,8 @@ impl Report {
         let labels = config.report.label.as_deref();
         let labels = labels.map(|column| Labels::of(&snapshot.store, column)).transpose()?;
 
-        let judge = Judge { table, guide: table, bound, labels: labels.as_ref() };
+        let in_epochs = snapshot.in_epochs();
+        let judge = Judge { table, guide: table, bound, labels: labels.as_ref(), in_epochs: &in_epochs };
         let mut run = Measurement::new(judge);
         seen.mini_batches.iter().for_each(|(_, ids)| run.add(ids));
         let (run, pairs) = run.finish(config.walk.sampler.name());
@@ -100,6 +101,8 @@ impl Report {
                 uri: snapshot.store.uri().to_owned(),
                 samples: table.len(),
                 skipped: table.skipped(),
+                inconsistent: table.inconsistent(),
+                in_corpus: snapshot.facts.in_corpus(),
                 dimension: table.dimension(),
                 batch_size: config.walk.batch_size,
                 candidates: size.candidates,

@@ -108,6 +108,7 @@ impl Observer {
             skipped: snapshot.map_or(0, |snapshot| snapshot.embeddings.skipped()),
             skip_reasons: snapshot.map_or_else(Vec::new, |snapshot| snapshot.embeddings.skip_reasons().to_vec()),
             inconsistent: snapshot.map_or(0, |snapshot| snapshot.embeddings.inconsistent()),
+            in_corpus: snapshot.map_or(0, |snapshot| snapshot.facts.in_corpus()),
             counts: self.counts,
             warm_up: self.warm_up,
             staleness: self.staleness,

@@ -56,6 +56,8 @@ pub struct Summary {
     pub skip_reasons: Vec<SkipReason>,
     /// The number of pairs that `pairs.within` leaves out, by the newest embeddings.
     pub inconsistent: usize,
+    /// The number of samples of `pairs.corpus`, which are explicit negatives alone.
+    pub in_corpus: usize,
     /// What happened on the walks, in all.
     pub counts: WalkCounts,
     /// The number of mini-batches of the warm-up.
@@ -147,6 +149,9 @@ impl Summary {
             let what = "pairs that are not within pairs.within";
             writeln!(f, "{:<12} {} {what}", "left out", self.inconsistent)?;
         }
+        if self.in_corpus > 0 {
+            writeln!(f, "{:<12} {} samples for explicit negatives alone", "corpus", self.in_corpus)?;
+        }
         Ok(())
     }
 
@@ -215,6 +220,7 @@ mod tests {
             skipped: 0,
             skip_reasons: Vec::new(),
             inconsistent: 0,
+            in_corpus: 0,
             counts: WalkCounts::default(),
             warm_up: 0,
             staleness: 0,

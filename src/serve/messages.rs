@@ -104,8 +104,9 @@ pub struct RunStatus {
 }
 
 /// The actions of `DoAction`, each with what it does.
-pub(super) const ACTIONS: [(&str, &str); 5] = [
+pub(super) const ACTIONS: [(&str, &str); 6] = [
     ("refresh", "refreshes now, and answers with what came of it"),
+    ("push_losses", "takes the losses of samples in the body, [ids, losses]"),
     ("keep", "keeps the state in the body resumable; see RefreshHandle::keep"),
     ("status", "answers with how the run stands"),
     ("neighbors", "answers with the neighbors of the sample in the body, and their similarities"),

@@ -86,6 +86,18 @@ impl RemoteHandle {
         answers.try_for_each(|_| async { Ok(()) }).await.map_err(|status| refused(&self.uri, status))
     }
 
+    /// Gives the run losses that the trainer has seen, as
+    /// [`RefreshHandle::push_losses`](crate::RefreshHandle::push_losses) does.
+    ///
+    /// # Errors
+    /// [`Error::Server`] with the server's reason.
+    pub async fn push_losses(&self, ids: &[SampleId], losses: &[f32]) -> Result<()> {
+        let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
+        let body = serde_json::to_vec(&(ids, losses));
+        let body = body.map_err(|error| remote(&self.uri, "write losses for", error.into()))?;
+        self.act("push_losses", body).await.map(drop)
+    }
+
     /// How the run stands. A server that still embeds is waited for as long as it is there.
     ///
     /// # Errors

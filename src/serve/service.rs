@@ -104,6 +104,12 @@ impl FlightService for Service {
                 };
                 json(&result)?
             }
+            "push_losses" => {
+                let (ids, losses): (Vec<u32>, Vec<f32>) = parsed(&body, "losses")?;
+                let ids: Vec<_> = ids.into_iter().map(SampleId).collect();
+                handle.push_losses(&ids, &losses).map_err(|error| status(&error))?;
+                Vec::new()
+            }
             "keep" => {
                 let state: State = parsed(&body, "state")?;
                 handle.keep(&state).await.map_err(|error| status(&error))?;

@@ -51,6 +51,7 @@ pub(crate) use self::find::local_files;
 pub use self::interface::{Fingerprint, RecordBatches, Shard, Source, SourceCounts, column_indices};
 pub use self::memory::MemorySource;
 pub use self::mixture::MixtureSource;
+pub(crate) use self::mixture::{IN_CORPUS, ROLE_COLUMN};
 pub(crate) use self::texts::readable;
 use crate::config::{NamedSource, SourceConfig};
 use crate::error::Result;

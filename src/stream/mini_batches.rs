@@ -165,6 +165,12 @@ impl MiniBatchStream {
         self.snapshot().map_or(0, |snapshot| snapshot.embeddings.inconsistent())
     }
 
+    /// The number of samples of [`pairs.corpus`](crate::config::PairsConfig::corpus), which are in no epoch.
+    #[must_use]
+    pub fn in_corpus(&self) -> usize {
+        self.handle.published().in_corpus()
+    }
+
     /// The columns of the rows.
     #[must_use]
     pub fn schema(&self) -> SchemaRef {

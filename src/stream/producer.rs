@@ -89,7 +89,7 @@ impl Producer {
             if walk.is_warm_up(state.epoch_began_at_step, epoch) {
                 sampler = sampler.keeping_skipped();
             }
-            sampler = sampler.divided(from.strata(), stream.world_size);
+            sampler = sampler.divided(from.facts().strata.as_ref(), stream.world_size);
         }
         let mut sampling = Sampling::new(sampler, walk, stream.world_size, state)?;
         for _ in state.graph_used_from_step..step {
@@ -225,7 +225,7 @@ impl Producer {
     fn mini_batch(&self, drawn: Drawn, from: &DrawnFrom) -> Result<MiniBatch> {
         let Drawn { mut draw, is_warm_up, similarity, feedback } = drawn;
         let ProducerSettings { walk, stream, ranks, .. } = &self.settings;
-        if let Some(lengths) = from.lengths() {
+        if let Some(lengths) = &from.facts().lengths {
             lengths.deal(&mut draw, stream.world_size, walk.order_by_length);
         }
         let share = draw.ids.len() / stream.world_size;

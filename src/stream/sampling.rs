@@ -59,6 +59,7 @@ impl Sampling {
             self.sampler.set_random_share(feedback.random_share());
         }
         let sampler = &mut self.sampler;
+        sampler.set_weights(from.snapshot().and_then(|snapshot| snapshot.start_weights.clone()));
         let next = || match from {
             DrawnFrom::Rows(rows) => sampler.next_uniform(&rows.guards),
             DrawnFrom::Snapshot(snapshot) => sampler.next_guarded(&snapshot.graph, &snapshot.guards),

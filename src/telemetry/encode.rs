@@ -16,6 +16,10 @@ pub(crate) fn embeddings_not_kept(dir: &Path, reason: &dyn Display) {
     warn!(dir = %dir.display(), %reason, "embeddings made from here on are not kept for later runs");
 }
 
+pub(crate) fn guide_embeds(encoder: &str, samples: usize) {
+    info!(encoder, samples, "a guide embeds samples, to judge which are too similar");
+}
+
 pub(crate) fn pairs_left_out(within: usize, pairs: usize, samples: usize) {
     info!(within, pairs, samples, "left out pairs whose positive is not among the nearest to its anchor");
 }

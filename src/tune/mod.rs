@@ -174,13 +174,16 @@ fn sweep(
     let table = snapshot.embeddings.as_ref();
     let guide = guide.map_or(table, |guide| guide.embeddings.as_ref());
     let labels = config.report.label.as_deref().map(|label| Labels::of(&snapshot.store, label)).transpose()?;
-    let judge = Judge { table, guide, bound: Bound::of(guide, config.seed), labels: labels.as_ref() };
+    let in_epochs = snapshot.in_epochs();
+    let judge =
+        Judge { table, guide, bound: Bound::of(guide, config.seed), labels: labels.as_ref(), in_epochs: &in_epochs };
 
     let mut graphs: HashMap<String, ProximityGraph> = HashMap::new();
     let mut measure = |trial: &Trial| -> Result<Hardness> {
         let PipelineConfig { graph, walk, guards, seed, .. } = &trial.config;
         let graph = graph_of(&mut graphs, snapshot, graph, *seed)?;
-        let guards = Guards::new(guards, snapshot.guards.groups().clone(), snapshot.embeddings.clone());
+        let guards = Guards::new(guards, snapshot.guards.groups().clone(), snapshot.embeddings.clone())
+            .guided_by(snapshot.guards.guide().cloned());
         let mut measurement = Measurement::new(judge);
         measurement.draw(graph, &guards, walk, *seed, options.mini_batches);
         Ok(measurement.finish(walk.sampler.name()).0)

@@ -22,12 +22,22 @@ pub struct Draw {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Left {
-    /// How many samples the epoch has.
+    /// All ids are below this.
     pub samples: usize,
+    /// How many samples the epoch has, or had when it began.
+    pub members: usize,
     /// How many mini-batches were drawn.
     pub drawn: u64,
     /// A bit for each sample, which is set if it remains.
     pub bits: Vec<u64>,
+}
+
+impl Left {
+    /// The beginning of an epoch that has the samples whose bits are set, of those with ids below `samples`.
+    pub(crate) fn beginning(samples: usize, bits: Vec<u64>) -> Self {
+        let members = bits.iter().map(|bits| bits.count_ones() as usize).sum();
+        Self { samples, members, drawn: 0, bits }
+    }
 }
 
 /// How many mini-batches an epoch over `samples` has; with the paper's coverage, how many at least.

@@ -65,14 +65,14 @@ impl EpochSampler {
             let size = shares.iter().map(|share| share.places).sum();
             return Some((size, strata.shares.least(size)));
         }
-        let full = self.config.batch_size.min(self.samples);
+        let full = self.config.batch_size.min(self.members);
         let left = self.remaining.len();
-        let over = self.drawn >= mini_batches_per_epoch(self.samples, &self.config);
+        let over = self.drawn >= mini_batches_per_epoch(self.members, &self.config);
         let size = match self.config.coverage {
             Coverage::Exact if over => 0,
             Coverage::Exact => full.min(left),
             // The N mod B last samples make a smaller mini-batch, if they are at least two.
-            Coverage::Paper if left > self.samples % self.config.batch_size => full,
+            Coverage::Paper if left > self.members % self.config.batch_size => full,
             Coverage::Paper if left < 2 => 0,
             Coverage::Paper => left,
         };
@@ -85,7 +85,7 @@ impl EpochSampler {
 
     /// Makes reverse edges, except early in an epoch, and keeps them up to date, so that walks find what remains.
     fn update_reverse_edges(&mut self, graph: &ProximityGraph, skip: usize) {
-        let late = self.remaining.len() < self.samples - self.samples / FORWARD_ONLY_DIVISOR;
+        let late = self.remaining.len() < self.members - self.members / FORWARD_ONLY_DIVISOR;
         let late = late && self.drawn >= self.reverse_from;
         let walks = self.config.coverage == Coverage::Exact;
         match &mut self.reverse {
@@ -121,7 +121,7 @@ impl EpochSampler {
 
     /// How many mini-batches are to come, this one included; with the paper's coverage, at least how many.
     fn mini_batches_left(&self) -> u64 {
-        mini_batches_per_epoch(self.samples, &self.config).saturating_sub(self.drawn)
+        mini_batches_per_epoch(self.members, &self.config).saturating_sub(self.drawn)
     }
 }
 

@@ -56,7 +56,10 @@ pub struct EpochSampler {
     pub(super) epoch: u64,
     /// The step of the run at which the epoch began.
     pub(super) began_at_step: u64,
+    /// All ids are below this.
     pub(super) samples: usize,
+    /// How many samples the epoch has.
+    pub(super) members: usize,
     pub(super) drawn: u64,
     pub(super) ended: bool,
     /// What guards refused when the epoch ended.
@@ -71,6 +74,8 @@ pub struct EpochSampler {
     pub(super) must_draw: Option<MustDraw>,
     /// The random share that feedback has chosen, instead of that of the settings.
     pub(super) random_share: Option<f64>,
+    /// Which samples are preferred as starts.
+    pub(super) weights: Option<Arc<[f32]>>,
     /// Whether samples that embeddings have skipped stay in the epoch.
     pub(super) keeps_skipped: bool,
     pub(super) skipped: Option<SkippedSamples>,
@@ -85,13 +90,14 @@ impl EpochSampler {
     /// Starts `epoch`, counted from 0, over a data set of `samples`.
     #[must_use]
     pub fn new(samples: usize, config: &WalkConfig, seed: u64, epoch: u64) -> Self {
-        Self::over(Remaining::all(samples), samples, config, seed, epoch)
+        Self::over(Remaining::all(samples), [samples, samples], config, seed, epoch)
     }
 
     /// Goes on with the samples that remained when [`forget_order`](Self::forget_order) was called.
     #[must_use]
     pub fn from_left(left: &Left, config: &WalkConfig, seed: u64, epoch: u64) -> Self {
-        let sampler = Self::over(Remaining::of(left.bits.clone()), left.samples, config, seed, epoch);
+        let sizes = [left.samples, left.members];
+        let sampler = Self::over(Remaining::of(left.bits.clone()), sizes, config, seed, epoch);
         Self { drawn: left.drawn, ..sampler }
     }
 
@@ -131,13 +137,14 @@ impl EpochSampler {
         self
     }
 
-    fn over(remaining: Remaining, samples: usize, config: &WalkConfig, seed: u64, epoch: u64) -> Self {
+    fn over(remaining: Remaining, [samples, members]: [usize; 2], config: &WalkConfig, seed: u64, epoch: u64) -> Self {
         Self {
             config: config.clone(),
             seed,
             epoch,
             began_at_step: 0,
             samples,
+            members,
             drawn: 0,
             ended: false,
             refused: WalkCounts::default(),
@@ -148,6 +155,7 @@ impl EpochSampler {
             partitioning: Partitioning::default(),
             must_draw: None,
             random_share: None,
+            weights: None,
             keeps_skipped: false,
             skipped: None,
             strata: None,
@@ -166,7 +174,7 @@ impl EpochSampler {
             strata.shares.forget_order();
         }
         self.all = self.all.take().map(|_| Remaining::all(self.samples));
-        Left { samples: self.samples, drawn: self.drawn, bits: self.remaining.forget_order() }
+        Left { samples: self.samples, members: self.members, drawn: self.drawn, bits: self.remaining.forget_order() }
     }
 
     /// Draws this share, 0 to 1, of the mini-batches to come uniformly, instead of `walk.random_share`.
@@ -174,6 +182,12 @@ impl EpochSampler {
     /// This is how [`Feedback`](super::Feedback) moves it.
     pub fn set_random_share(&mut self, random_share: f64) {
         self.random_share = Some(random_share);
+    }
+
+    /// Makes walks of the mini-batches to come start at samples of greater weight: of four random ones that remain at
+    /// the heaviest. `weights` has a finite number for each sample; without it, starts are uniform.
+    pub fn set_weights(&mut self, weights: Option<Arc<[f32]>>) {
+        self.weights = weights;
     }
 
     /// How many mini-batches were drawn so far.
@@ -191,7 +205,7 @@ impl EpochSampler {
     /// How many samples the epoch has.
     #[must_use]
     pub fn samples(&self) -> usize {
-        self.samples
+        self.members
     }
 
     /// How many samples have been in no mini-batch yet.
@@ -207,7 +221,7 @@ impl EpochSampler {
             Some(strata) => strata.mini_batches(self.moment(), &self.remaining),
             _ if self.drawn == 0 => mini_batches_per_epoch(self.left(), &self.config),
             _ => {
-                let all = mini_batches_per_epoch(self.samples, &self.config);
+                let all = mini_batches_per_epoch(self.members, &self.config);
                 let more = mini_batches_per_epoch(self.left(), &self.config);
                 if self.config.coverage == Coverage::Paper { all } else { all.min(self.drawn + more) }
             }
@@ -275,6 +289,7 @@ impl EpochSampler {
 
     fn draw(&mut self, graph: Option<&ProximityGraph>, guards: Option<&Guards>) -> Option<Draw> {
         let embeddings = guards.and_then(Guards::embeddings);
+        let judge = guards.and_then(Guards::judge);
         let table = embeddings.map(AsRef::as_ref);
         let guards = guards.filter(|guards| !guards.is_idle());
         let mut generator = generator(self.seed, self.epoch, self.drawn);
@@ -289,11 +304,11 @@ impl EpochSampler {
         for _ in 0..MAX_ATTEMPTS_PER_BATCH {
             let mut guard_scratch = std::mem::take(&mut self.guard_scratch);
             let draw = match guards {
-                None => self.fill(&plan, graph, table, (), &mut generator),
+                None => self.fill(&plan, graph, judge, (), &mut generator),
                 Some(guards) => {
                     let len = graph.map_or(self.samples, ProximityGraph::len);
                     let guard = BatchGuard::new(guards, graph, len, &mut guard_scratch);
-                    self.fill(&plan, graph, table, guard, &mut generator)
+                    self.fill(&plan, graph, judge, guard, &mut generator)
                 }
             };
             self.guard_scratch = guard_scratch;
@@ -351,7 +366,7 @@ impl EpochSampler {
         &mut self,
         plan: &Plan,
         graph: Option<&ProximityGraph>,
-        embeddings: Option<&EmbeddingTable>,
+        judge: Option<&EmbeddingTable>,
         admission: A,
         generator: &mut ChaCha8Rng,
     ) -> Draw {
@@ -360,7 +375,7 @@ impl EpochSampler {
             Some(all) if plan.size == self.config.batch_size => (all, Some(&mut self.remaining)),
             _ => (&mut self.remaining, None),
         };
-        let mut filling = Filling::new(plan.size, source, unseen, admission);
+        let mut filling = Filling::new(plan.size, source, unseen, self.weights.as_deref(), admission);
         let strata = self.strata.as_ref().map(|of_epoch| of_epoch.strata.as_ref());
         let ground = Ground { graph, reverse: self.reverse.as_ref(), blocks: self.partitioning.blocks(), strata };
         plan.fill(ground, &mut filling, generator);
@@ -369,7 +384,7 @@ impl EpochSampler {
         let mut negatives = Vec::new();
         if self.config.negatives > 0 {
             let (of, config, samples) = (&ids, &self.config, self.samples);
-            let request = NegativeRequest { of, config, samples, strata, embeddings };
+            let request = NegativeRequest { of, config, samples, strata, judge };
             let search = plan.negative_search(graph);
             negatives = request.find(search.as_ref(), &mut self.used, &mut admission, &mut counts, generator);
         }

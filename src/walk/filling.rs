@@ -1,3 +1,5 @@
+use std::cmp::Reverse;
+
 use rand::Rng;
 
 use super::counts::WalkCounts;
@@ -18,6 +20,8 @@ pub(super) struct Filling<'a, A> {
     source: &'a mut Remaining,
     /// The samples that walks start at with the paper's coverage: those not seen in this epoch.
     unseen: Option<&'a mut Remaining>,
+    /// Which samples are preferred as starts: those of greater weight. `None` if none are.
+    weights: Option<&'a [f32]>,
     /// The samples that may join: those of some strata alone.
     whose: Option<(&'a Strata, Whose)>,
     /// How many samples of `unseen` and of `source` were picked.
@@ -27,7 +31,13 @@ pub(super) struct Filling<'a, A> {
 }
 
 impl<'a, A: Admission> Filling<'a, A> {
-    pub fn new(size: usize, source: &'a mut Remaining, mut unseen: Option<&'a mut Remaining>, admission: A) -> Self {
+    pub fn new(
+        size: usize,
+        source: &'a mut Remaining,
+        mut unseen: Option<&'a mut Remaining>,
+        weights: Option<&'a [f32]>,
+        admission: A,
+    ) -> Self {
         source.sweep();
         if let Some(unseen) = &mut unseen {
             unseen.sweep();
@@ -39,6 +49,7 @@ impl<'a, A: Admission> Filling<'a, A> {
             goal: size,
             source,
             unseen,
+            weights,
             whose: None,
             picked: [0; 2],
             looks: size.saturating_mul(MAX_LOOKS_PER_SAMPLE),
@@ -117,11 +128,25 @@ impl<'a, A: Admission> Filling<'a, A> {
         None
     }
 
+    /// Whether some samples are preferred as starts.
+    pub fn has_weights(&self) -> bool {
+        self.weights.is_some()
+    }
+
+    /// Takes a random sample to start at: of `WEIGHED` that may join the one of greatest weight, if there are weights.
+    pub fn join_start(&mut self, generator: &mut impl Rng) -> Option<SampleId> {
+        let Some(weights) = self.weights else { return self.join_any(generator) };
+        // In the order of whole numbers, negative ones included.
+        let ordered = |weight: f32| weight.to_bits() as i32 ^ ((weight.to_bits() as i32 >> 31) as u32 >> 1) as i32;
+        let weight = |id: SampleId| weights.get(id.index()).copied().unwrap_or_default();
+        self.join_least(WEIGHED, |id| Reverse(ordered(weight(id))), generator)
+    }
+
     /// Takes the sample of least `rank` that may join, of a `few` random ones; if none may, [any](Self::join_any).
-    pub fn join_least(
+    pub fn join_least<R: Ord>(
         &mut self,
         few: usize,
-        rank: impl Fn(SampleId) -> usize,
+        rank: impl Fn(SampleId) -> R,
         generator: &mut impl Rng,
     ) -> Option<SampleId> {
         let before = self.picked;
@@ -151,3 +176,6 @@ impl<'a, A: Admission> Filling<'a, A> {
 
 /// How many samples a mini-batch looks at when any would do, for each of its own: all of them late in an epoch.
 const MAX_LOOKS_PER_SAMPLE: usize = 64;
+
+/// Of how many random samples a walk starts at the one of greatest weight.
+const WEIGHED: usize = 4;

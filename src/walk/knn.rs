@@ -34,7 +34,7 @@ fn fill_part<A: Admission>(
     let mut looked = 0;
     while !filling.is_full() {
         let Some(id) = part.get(&filling.ids, looked) else {
-            if filling.join_any(generator).is_none() {
+            if filling.join_start(generator).is_none() {
                 return;
             }
             filling.counts.new_starts += u64::from(looked > 0);

@@ -16,8 +16,8 @@ pub(super) struct NegativeRequest<'a> {
     pub config: &'a WalkConfig,
     pub samples: usize,
     pub strata: Option<&'a Strata>,
-    /// What margins are measured by; without embeddings they wait.
-    pub embeddings: Option<&'a EmbeddingTable>,
+    /// What margins are measured by; without it they wait.
+    pub judge: Option<&'a EmbeddingTable>,
 }
 
 /// The graph in which negatives are searched for, and how.
@@ -104,12 +104,12 @@ struct Rules<'a> {
 
 impl<'a> Rules<'a> {
     fn of(id: SampleId, request: &NegativeRequest<'a>, search: Option<&NegativeSearch<'a>>) -> Self {
-        let NegativeRequest { config, embeddings, .. } = *request;
+        let NegativeRequest { config, judge, .. } = *request;
         let nearest = search.zip(config.negative_ranks).map_or(&[][..], |(search, [first, _])| {
             let neighbors = search.graph.neighbors(id);
             &neighbors[..first.min(neighbors.len())]
         });
-        let bound = embeddings.filter(|table| !table.is_skipped(id)).and_then(|table| {
+        let bound = judge.filter(|table| !table.is_skipped(id)).and_then(|table| {
             let pair = f64::from(table.pair_similarity(id)?);
             let absolute = config.negative_absolute_margin.map(|margin| pair - margin);
             let relative = config.negative_relative_margin.map(|margin| pair - pair.abs() * margin);

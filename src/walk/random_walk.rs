@@ -14,8 +14,9 @@ use crate::sample::SampleId;
 ///
 /// Each walk fills its part of the mini-batch:
 ///
-/// 1. Start at the first member of the part if there is one, else at a random remaining sample; with reverse edges, at
-///    that of `START_CHOICES` random ones which the fewest of these edges lead to.
+/// 1. Start at the first member of the part if there is one, else at a random remaining sample; with weights, at the
+/// one of greatest weight of a few, else with reverse edges, at that of `START_CHOICES` random ones which the fewest of
+/// these edges lead to.
 /// 2. With probability α move from the start, otherwise from the current sample, to a uniform neighbor of rank `skip`
 ///    or above. With reverse edges, most moves go backwards instead, to a remaining sample that has the current one
 ///    among its first neighbors, and the others stay within the same ranks. A remaining sample on the way joins if it
@@ -74,8 +75,10 @@ impl<'a> RandomWalk<'a> {
     ) -> Option<SampleId> {
         part.get(&filling.ids, 0).or_else(|| match self.reverse {
             // Samples that are hardly anybody's neighbor would be left for the end of the epoch: start there.
-            Some(reverse) => filling.join_least(START_CHOICES, |id| reverse.count(id), generator),
-            None => filling.join_any(generator),
+            Some(reverse) if !filling.has_weights() => {
+                filling.join_least(START_CHOICES, |id| reverse.count(id), generator)
+            }
+            _ => filling.join_start(generator),
         })
     }
 
@@ -116,7 +119,7 @@ impl Follow<'_> {
                     None
                 };
                 member_starts = if member.is_some() { member_starts + 1 } else { 0 };
-                let Some(start) = member.or_else(|| filling.join_any(generator)) else { return };
+                let Some(start) = member.or_else(|| filling.join_start(generator)) else { return };
                 filling.counts.new_starts += 1;
                 path.begin(start);
                 idle_moves = 0;

@@ -308,6 +308,14 @@ async fn a_resumed_run_with_pushed_pairs_is_the_uninterrupted_one() {
 async fn what_cannot_be_compared_crosswise_is_refused() {
     let error = pair_pipeline().encoder(pair_encoder(GraphOver::Mean)).start().await.unwrap_err();
     assert_says(&error.to_string(), &["pairs.graph_over", "GraphOver::Cross"]);
+    let pairs = PairsConfig {
+        anchor: Some("question".into()),
+        positive: Some("answer".into()),
+        graph_over: GraphOver::Mean,
+        ..PairsConfig::default()
+    };
+    let error = pair_pipeline().pairs(pairs).start().await.unwrap_err();
+    assert_says(&error.to_string(), &["pairs.graph_over", "one behind the other"]);
     let text = "source.uri = 'a.parquet'\npairs = { anchor = 'a', positive = 'p', graph_over = 'cross' }\n\
                 graph.similarity = 'dot'\nguards.duplicate_similarity = 0.99\n";
     let error = PipelineConfig::from_toml(text).unwrap_err().to_string();

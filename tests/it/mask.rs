@@ -236,6 +236,11 @@ async fn contradictions_are_refused() {
     });
     let message = message.await;
     assert!(message.contains("mask.same: names `label`, which guards.distinct keeps apart"), "{message}");
+    let copies = MaskConfig { duplicates: true, ..off.clone() };
+    let message =
+        refused(copies, |p| p.guards(GuardsConfig { duplicate_similarity: Some(0.95), ..GuardsConfig::default() }));
+    let message = message.await;
+    assert!(message.contains("mask.duplicates: marks nothing"), "{message}");
     let above = MaskConfig { max_similarity: Some(0.9), ..off.clone() };
     let message =
         refused(above, |p| p.guards(GuardsConfig { max_similarity: Some(0.8), ..GuardsConfig::default() })).await;

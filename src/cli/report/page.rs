@@ -51,6 +51,12 @@ fn header(report: &Report, settings: &Settings) -> Markup {
         @if data.skipped > 0 {
             p.warning { (thousands(data.skipped as u64)) " samples could not be encoded, and are in no mini-batch." }
         }
+        @if data.inconsistent > 0 {
+            p { (thousands(data.inconsistent as u64)) " pairs are left out of epochs by pairs.within." }
+        }
+        @if data.in_corpus > 0 {
+            p { (thousands(data.in_corpus as u64)) " samples are of pairs.corpus: explicit negatives, and in no epoch." }
+        }
     }
 }
 

@@ -1,3 +1,4 @@
+mod corpus;
 mod mapped;
 mod prefixes;
 
@@ -8,12 +9,13 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 
+use self::corpus::CorpusSource;
 use self::mapped::MappedSource;
 use super::columns::{Adapter, unified};
 use super::file::FileSource;
 use super::filter::filtered;
 use super::interface::{Fingerprint, RecordBatches, Shard, Source, SourceCounts, column_indices};
-use crate::config::{NamedSource, SOURCE_COLUMN, SourceConfig};
+use crate::config::{NamedSource, PairsConfig, SOURCE_COLUMN, SourceConfig};
 use crate::error::{Error, Result};
 use crate::telemetry;
 
@@ -49,6 +51,8 @@ pub struct MixtureSource {
     /// What names the mixture in a cache, whatever sources it gains.
     settings: Option<String>,
     members: Vec<Member>,
+    /// The column that has the name of each row's member.
+    name_column: &'static str,
 }
 
 /// One of the sources.
@@ -71,15 +75,30 @@ impl MixtureSource {
             let name = settings.name.clone();
             Ok(Member { name, source: Arc::new(MappedSource::new(&settings, source)?) })
         };
-        let members: Vec<Member> = sources.into_iter().map(member).collect::<Result<_>>()?;
+        Self::of(sources.into_iter().map(member).collect::<Result<_>>()?, SOURCE_COLUMN)
+    }
+
+    /// The rows of pairs and, behind them, those of a corpus: positives without anchors. The column [`ROLE_COLUMN`]
+    /// says which is which.
+    ///
+    /// # Errors
+    /// [`ColumnError`](crate::error::ColumnError) for a corpus that lacks the column of positives or has another type
+    /// there, and for anchors of another type than positives; [`Error::Config`] for rows that have such a column.
+    pub(crate) fn with_corpus(source: Box<dyn Source>, corpus: Box<dyn Source>, pairs: &PairsConfig) -> Result<Self> {
+        let corpus = CorpusSource::new(corpus, &source.schema(), pairs)?;
+        let member = |name: &str, source| Member { name: name.to_owned(), source };
+        Self::of(vec![member("pair", source.into()), member(IN_CORPUS, Arc::new(corpus))], ROLE_COLUMN)
+    }
+
+    fn of(members: Vec<Member>, name_column: &'static str) -> Result<Self> {
         let Some(first) = members.first() else {
             return Err(Error::setting("sources", "are none; give one at least"));
         };
         let settings = first.source.fingerprint().map(|of| format!("mixture of {}: {}", first.name, of.settings));
         let uris: Vec<_> = members.iter().map(|member| member.source.uri()).collect();
         let uri = uris.join(", ");
-        let schema = common_columns(&members)?;
-        Ok(Self { uri, schema, settings, members })
+        let schema = common_columns(&members, name_column)?;
+        Ok(Self { uri, schema, settings, members, name_column })
     }
 
     /// Opens the files of these sources; all else that `common` says holds for each of them, but for its filter.
@@ -98,16 +117,20 @@ impl MixtureSource {
 }
 
 /// The columns that all have, and the one that names the source.
-fn common_columns(members: &[Member]) -> Result<SchemaRef> {
+fn common_columns(members: &[Member], name_column: &str) -> Result<SchemaRef> {
     let schemas: Vec<_> = members.iter().map(|member| member.source.schema()).collect();
     let mut fields = Vec::new();
     for field in unified(&schemas).fields() {
         let has = |member: &&Member| member.source.schema().index_of(field.name()).is_ok();
-        if field.name() == SOURCE_COLUMN {
+        if field.name() == name_column {
             let name = members.iter().find(has).map_or("", |member| &member.name);
+            if name_column == ROLE_COLUMN {
+                let message = format!("adds a column `{name_column}`, and the rows have one; rename that");
+                return Err(Error::setting("pairs.corpus", message));
+            }
             let message = format!(
-                "add a column `{SOURCE_COLUMN}`, which `{name}` has; rename that: \
-                 rename = {{ {SOURCE_COLUMN} = \"origin\" }}"
+                "add a column `{name_column}`, which `{name}` has; rename that: \
+                 rename = {{ {name_column} = \"origin\" }}"
             );
             return Err(Error::setting("sources", message));
         }
@@ -116,7 +139,7 @@ fn common_columns(members: &[Member]) -> Result<SchemaRef> {
             Some(lacking) => telemetry::column_left_out(field.name(), &lacking.name),
         }
     }
-    fields.push(Arc::new(Field::new(SOURCE_COLUMN, DataType::Utf8, false)));
+    fields.push(Arc::new(Field::new(name_column, DataType::Utf8, false)));
     Ok(Arc::new(Schema::new(fields)))
 }
 
@@ -184,15 +207,15 @@ impl Source for MixtureSource {
                 }
             }
             let (uri, schema, settings) = (self.uri.clone(), self.schema.clone(), self.settings.clone());
-            let is_any = !members.is_empty();
-            Ok(is_any.then(|| Box::new(Self { uri, schema, settings, members }) as Box<dyn Source>))
+            let (is_any, name_column) = (!members.is_empty(), self.name_column);
+            Ok(is_any.then(|| Box::new(Self { uri, schema, settings, members, name_column }) as Box<dyn Source>))
         };
         added.boxed()
     }
 
     fn read(&self, columns: &[String]) -> Result<RecordBatches> {
         column_indices(&self.uri, &self.schema, columns)?;
-        let mut own: Vec<_> = columns.iter().filter(|column| *column != SOURCE_COLUMN).cloned().collect();
+        let mut own: Vec<_> = columns.iter().filter(|column| *column != self.name_column).cloned().collect();
         if own.is_empty() {
             // Rows without columns cannot be counted; the mixture has another column, or no rows.
             own.extend(self.schema.fields().first().map(|field| field.name().clone()));
@@ -205,7 +228,7 @@ impl Source for MixtureSource {
         let mut parts = Vec::new();
         for Member { name, source } in self.members.clone() {
             let adapter = Adapter::new(source.uri(), declared.clone(), &source.schema())?;
-            parts.push((source, adapter, Naming { name, delivered: delivered.clone() }));
+            parts.push((source, adapter, Naming { name, name_column: self.name_column, delivered: delivered.clone() }));
         }
         // One after the other: a source may read ahead as soon as it is asked to read.
         let read = move |(source, adapter, naming): (Arc<dyn Source>, Adapter, Naming)| match source.read(&own) {
@@ -219,6 +242,7 @@ impl Source for MixtureSource {
 /// Adds the column that names the source.
 struct Naming {
     name: String,
+    name_column: &'static str,
     delivered: SchemaRef,
 }
 
@@ -228,7 +252,7 @@ impl Naming {
         let mut fields = Vec::new();
         let mut columns: Vec<ArrayRef> = Vec::new();
         for field in self.delivered.fields() {
-            let column = if field.name() == SOURCE_COLUMN { name() } else { batch[field.name().as_str()].clone() };
+            let column = if field.name() == self.name_column { name() } else { batch[field.name().as_str()].clone() };
             // Texts that are not UTF-8 arrive as bytes.
             fields.push(Arc::new(field.as_ref().clone().with_data_type(column.data_type().clone())));
             columns.push(column);
@@ -242,3 +266,9 @@ impl Naming {
 fn digest(settings: &str) -> String {
     crate::arrow_file::to_text(crate::arrow_file::checksum(settings.as_bytes()))
 }
+
+/// The column that tells pairs from a corpus.
+pub(crate) const ROLE_COLUMN: &str = "_role";
+
+/// What that column says of rows of a corpus.
+pub(crate) const IN_CORPUS: &str = "corpus";

@@ -16,11 +16,6 @@ impl Mask {
         Self(rules)
     }
 
-    /// The rules.
-    pub fn rules(&self) -> &Guards {
-        &self.0
-    }
-
     /// The marks of the samples at `places` of a mini-batch, [places × B(1 + n)].
     ///
     /// `ids` are its B samples, over all ranks, and `negatives` n of each, [B × n]. A column stands for a sample of the

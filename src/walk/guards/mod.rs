@@ -45,6 +45,8 @@ pub struct Guards {
     groups: Arc<Groups>,
     /// Without embeddings nobody is too similar, and nobody was skipped.
     embeddings: Option<Arc<EmbeddingTable>>,
+    /// What judges similarities in place of the embeddings.
+    guide: Option<Arc<EmbeddingTable>>,
 }
 
 impl Guards {
@@ -55,7 +57,7 @@ impl Guards {
     /// has skipped join no mini-batch.
     #[must_use]
     pub fn new(config: &GuardsConfig, groups: Arc<Groups>, embeddings: Arc<EmbeddingTable>) -> Self {
-        Self { config: config.clone(), groups, embeddings: Some(embeddings) }
+        Self { config: config.clone(), groups, embeddings: Some(embeddings), guide: None }
     }
 
     /// Makes guards of groups alone, for mini-batches that are drawn before there are embeddings.
@@ -63,7 +65,13 @@ impl Guards {
     /// `guards.distinct` and `guards.duplicates` hold; the guards by similarity wait for embeddings.
     #[must_use]
     pub fn of_groups(config: &GuardsConfig, groups: Arc<Groups>) -> Self {
-        Self { config: config.clone(), groups, embeddings: None }
+        Self { config: config.clone(), groups, embeddings: None, guide: None }
+    }
+
+    /// The same guards, with similarities by the embeddings of a guide, if there is one, in place of the snapshot's.
+    #[must_use]
+    pub fn guided_by(self, guide: Option<Arc<EmbeddingTable>>) -> Self {
+        Self { guide, ..self }
     }
 
     /// Whether these guards refuse nothing.
@@ -89,16 +97,26 @@ impl Guards {
         self.embeddings.as_ref()
     }
 
+    /// The embeddings of the guide, if there is one.
+    pub(crate) fn guide(&self) -> Option<&Arc<EmbeddingTable>> {
+        self.guide.as_ref()
+    }
+
+    /// What bounds on similarity are judged by; `None` if they wait for embeddings.
+    pub(in crate::walk) fn judge(&self) -> Option<&EmbeddingTable> {
+        self.guide.as_deref().or(self.embeddings.as_deref())
+    }
+
     /// The embeddings, if they have skipped samples.
     pub(in crate::walk) fn skipping(&self) -> Option<&Arc<EmbeddingTable>> {
         self.embeddings.as_ref().filter(|embeddings| !embeddings.is_whole())
     }
 
-    /// The embeddings, if there are guards by similarity.
+    /// What similarities are judged by, if there are guards by similarity.
     fn by_similarity(&self) -> Option<&EmbeddingTable> {
         let GuardsConfig { duplicate_similarity, max_similarity, max_relative_to_positive, .. } = &self.config;
         let asked = duplicate_similarity.is_some() || max_similarity.is_some() || max_relative_to_positive.is_some();
-        self.embeddings.as_deref().filter(|_| asked)
+        self.judge().filter(|_| asked)
     }
 
     fn is_skipped(&self, id: SampleId) -> bool {

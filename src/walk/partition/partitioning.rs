@@ -321,7 +321,7 @@ mod tests {
             let mut blocks = Blocks::new(partition.clone(), 8, &remaining);
             while remaining.len() > len / 2 {
                 let parts = crate::walk::parts::Parts::new(1, 8, 0);
-                let mut filling = crate::walk::filling::Filling::new(8, &mut remaining, None, ());
+                let mut filling = crate::walk::filling::Filling::new(8, &mut remaining, None, None, ());
                 blocks.fill_parts(parts, &mut filling, &mut generator);
                 let ids = filling.ids;
                 blocks.count_drawn(&ids);
