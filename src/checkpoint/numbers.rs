@@ -23,7 +23,7 @@ pub(super) fn save(path: &Path, numbers: &[u64], more: &[u64]) -> Result<()> {
 /// Opens what [`save`] has saved. Fewer than `least` in the metadata are an error.
 pub(super) fn open(path: &Path, least: usize) -> Result<(Vec<u64>, Vec<u64>)> {
     arrow_file::open_one(path, FORMAT, "numbers of a checkpoint that this version reads", |schema, batch| {
-        let more: Vec<u64> = MORE.iter().map_while(|key| schema.metadata().get(*key)?.parse().ok()).collect();
+        let more: Vec<u64> = MORE.iter().map_while(|key| schema.metadata().get(key)?.parse().ok()).collect();
         let numbers = batch.columns().first().and_then(|column| column.as_primitive_opt::<UInt64Type>());
         match numbers.filter(|_| more.len() >= least) {
             Some(numbers) => Ok((numbers.values().to_vec(), more)),

@@ -120,12 +120,12 @@ impl CheckpointFolder {
         let (bits, more) = numbers::open(&path, 2).map_err(|error| unusable(&path, error))?;
         let (total, drawn) = (more[0], more[1]);
         // Older releases did not tell the samples of an epoch from all.
-        let members = more.get(2).copied().unwrap_or(total);
+        let of_epoch = more.get(2).copied().unwrap_or(total);
         let has_others = (samples..bits.len() * 64).any(|id| bits[id / 64] & (1 << (id % 64)) != 0);
-        if has_others || members > total || total > samples as u64 {
+        if has_others || of_epoch > total || total > samples as u64 {
             return Err(damaged(&path, format!("(it has more samples than the {samples} that there are)")));
         }
-        Ok(Left { samples: total as usize, members: members as usize, drawn, bits })
+        Ok(Left { id_end: total as usize, samples: of_epoch as usize, drawn, bits })
     }
 }
 

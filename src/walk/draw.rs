@@ -22,10 +22,10 @@ pub struct Draw {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Left {
-    /// All ids are below this.
-    pub samples: usize,
+    /// One beyond the highest id.
+    pub id_end: usize,
     /// How many samples the epoch has, or had when it began.
-    pub members: usize,
+    pub samples: usize,
     /// How many mini-batches were drawn.
     pub drawn: u64,
     /// A bit for each sample, which is set if it remains.
@@ -33,10 +33,10 @@ pub struct Left {
 }
 
 impl Left {
-    /// The beginning of an epoch that has the samples whose bits are set, of those with ids below `samples`.
-    pub(crate) fn beginning(samples: usize, bits: Vec<u64>) -> Self {
-        let members = bits.iter().map(|bits| bits.count_ones() as usize).sum();
-        Self { samples, members, drawn: 0, bits }
+    /// The beginning of an epoch that has the samples whose bits are set, of those with ids below `id_end`.
+    pub(crate) fn beginning(id_end: usize, bits: Vec<u64>) -> Self {
+        let samples = bits.iter().map(|bits| bits.count_ones() as usize).sum();
+        Self { id_end, samples, drawn: 0, bits }
     }
 }
 

@@ -53,7 +53,7 @@ impl EpochSampler {
         let (shares, began_anew) = strata.next(at, &mut self.remaining, embeddings, generator)?;
         if began_anew {
             // Its samples have no reverse edges any more. To make them costs as much as many mini-batches.
-            let pause = (self.samples / FORWARD_ONLY_AFTER_REFILL_DIVISOR).div_ceil(self.config.batch_size);
+            let pause = (self.id_end / FORWARD_ONLY_AFTER_REFILL_DIVISOR).div_ceil(self.config.batch_size);
             (self.reverse, self.reverse_from) = (None, self.drawn + pause.max(1) as u64);
         }
         Some(shares)
@@ -65,14 +65,14 @@ impl EpochSampler {
             let size = shares.iter().map(|share| share.places).sum();
             return Some((size, strata.shares.least(size)));
         }
-        let full = self.config.batch_size.min(self.members);
+        let full = self.config.batch_size.min(self.samples);
         let left = self.remaining.len();
-        let over = self.drawn >= mini_batches_per_epoch(self.members, &self.config);
+        let over = self.drawn >= mini_batches_per_epoch(self.samples, &self.config);
         let size = match self.config.coverage {
             Coverage::Exact if over => 0,
             Coverage::Exact => full.min(left),
             // The N mod B last samples make a smaller mini-batch, if they are at least two.
-            Coverage::Paper if left > self.members % self.config.batch_size => full,
+            Coverage::Paper if left > self.samples % self.config.batch_size => full,
             Coverage::Paper if left < 2 => 0,
             Coverage::Paper => left,
         };
@@ -85,12 +85,12 @@ impl EpochSampler {
 
     /// Makes reverse edges, except early in an epoch, and keeps them up to date, so that walks find what remains.
     fn update_reverse_edges(&mut self, graph: &ProximityGraph, skip: usize) {
-        let late = self.remaining.len() < self.members - self.members / FORWARD_ONLY_DIVISOR;
+        let late = self.remaining.len() < self.samples - self.samples / FORWARD_ONLY_DIVISOR;
         let late = late && self.drawn >= self.reverse_from;
         let walks = self.config.coverage == Coverage::Exact;
         match &mut self.reverse {
             Some(reverse) if reverse.are_of(graph) => reverse.keep_remaining(&self.remaining),
-            reverse if late && walks => *reverse = Some(ReverseEdges::new(graph, self.samples, &self.remaining, skip)),
+            reverse if late && walks => *reverse = Some(ReverseEdges::new(graph, self.id_end, &self.remaining, skip)),
             _ => {}
         }
     }
@@ -121,7 +121,7 @@ impl EpochSampler {
 
     /// How many mini-batches are to come, this one included; with the paper's coverage, at least how many.
     fn mini_batches_left(&self) -> u64 {
-        mini_batches_per_epoch(self.members, &self.config).saturating_sub(self.drawn)
+        mini_batches_per_epoch(self.samples, &self.config).saturating_sub(self.drawn)
     }
 }
 

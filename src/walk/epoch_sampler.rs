@@ -56,10 +56,10 @@ pub struct EpochSampler {
     pub(super) epoch: u64,
     /// The step of the run at which the epoch began.
     pub(super) began_at_step: u64,
-    /// All ids are below this.
-    pub(super) samples: usize,
+    /// One beyond the highest id.
+    pub(super) id_end: usize,
     /// How many samples the epoch has.
-    pub(super) members: usize,
+    pub(super) samples: usize,
     pub(super) drawn: u64,
     pub(super) ended: bool,
     /// What guards refused when the epoch ended.
@@ -96,7 +96,7 @@ impl EpochSampler {
     /// Goes on with the samples that remained when [`forget_order`](Self::forget_order) was called.
     #[must_use]
     pub fn from_left(left: &Left, config: &WalkConfig, seed: u64, epoch: u64) -> Self {
-        let sizes = [left.samples, left.members];
+        let sizes = [left.id_end, left.samples];
         let sampler = Self::over(Remaining::of(left.bits.clone()), sizes, config, seed, epoch);
         Self { drawn: left.drawn, ..sampler }
     }
@@ -131,25 +131,25 @@ impl EpochSampler {
     /// Panics if there are fewer samples in `strata` than in this epoch.
     #[must_use]
     pub fn divided(mut self, strata: Option<&Arc<Strata>>, least: usize) -> Self {
-        let (at, samples) = (self.moment(), self.samples);
+        let (at, samples) = (self.moment(), self.id_end);
         self.strata =
             strata.map(|strata| EpochStrata::new(strata, &mut self.remaining, &self.config, samples, at, least));
         self
     }
 
-    fn over(remaining: Remaining, [samples, members]: [usize; 2], config: &WalkConfig, seed: u64, epoch: u64) -> Self {
+    fn over(remaining: Remaining, [id_end, samples]: [usize; 2], config: &WalkConfig, seed: u64, epoch: u64) -> Self {
         Self {
             config: config.clone(),
             seed,
             epoch,
             began_at_step: 0,
+            id_end,
             samples,
-            members,
             drawn: 0,
             ended: false,
             refused: WalkCounts::default(),
             remaining,
-            all: (config.coverage == Coverage::Paper).then(|| Remaining::all(samples)),
+            all: (config.coverage == Coverage::Paper).then(|| Remaining::all(id_end)),
             reverse: None,
             reverse_from: 0,
             partitioning: Partitioning::default(),
@@ -173,8 +173,8 @@ impl EpochSampler {
         if let Some(strata) = &mut self.strata {
             strata.shares.forget_order();
         }
-        self.all = self.all.take().map(|_| Remaining::all(self.samples));
-        Left { samples: self.samples, members: self.members, drawn: self.drawn, bits: self.remaining.forget_order() }
+        self.all = self.all.take().map(|_| Remaining::all(self.id_end));
+        Left { id_end: self.id_end, samples: self.samples, drawn: self.drawn, bits: self.remaining.forget_order() }
     }
 
     /// Draws this share, 0 to 1, of the mini-batches to come uniformly, instead of `walk.random_share`.
@@ -205,7 +205,7 @@ impl EpochSampler {
     /// How many samples the epoch has.
     #[must_use]
     pub fn samples(&self) -> usize {
-        self.members
+        self.samples
     }
 
     /// How many samples have been in no mini-batch yet.
@@ -221,7 +221,7 @@ impl EpochSampler {
             Some(strata) => strata.mini_batches(self.moment(), &self.remaining),
             _ if self.drawn == 0 => mini_batches_per_epoch(self.left(), &self.config),
             _ => {
-                let all = mini_batches_per_epoch(self.members, &self.config);
+                let all = mini_batches_per_epoch(self.samples, &self.config);
                 let more = mini_batches_per_epoch(self.left(), &self.config);
                 if self.config.coverage == Coverage::Paper { all } else { all.min(self.drawn + more) }
             }
@@ -306,7 +306,7 @@ impl EpochSampler {
             let draw = match guards {
                 None => self.fill(&plan, graph, judge, (), &mut generator),
                 Some(guards) => {
-                    let len = graph.map_or(self.samples, ProximityGraph::len);
+                    let len = graph.map_or(self.id_end, ProximityGraph::len);
                     let guard = BatchGuard::new(guards, graph, len, &mut guard_scratch);
                     self.fill(&plan, graph, judge, guard, &mut generator)
                 }
@@ -383,7 +383,7 @@ impl EpochSampler {
         counts.short = (plan.size - ids.len()) as u64;
         let mut negatives = Vec::new();
         if self.config.negatives > 0 {
-            let (of, config, samples) = (&ids, &self.config, self.samples);
+            let (of, config, samples) = (&ids, &self.config, self.id_end);
             let request = NegativeRequest { of, config, samples, strata, judge };
             let search = plan.negative_search(graph);
             negatives = request.find(search.as_ref(), &mut self.used, &mut admission, &mut counts, generator);
