@@ -10,7 +10,7 @@ use crate::config::{PipelineConfig, WalkConfig};
 /// These settings by their keys in a pipeline file, each value as JSON.
 pub(crate) fn settings(config: &PipelineConfig) -> BTreeMap<String, String> {
     let mut settings = BTreeMap::new();
-    let PipelineConfig { graph, walk, guards, mask, pairs, encode, mixture, .. } = config;
+    let PipelineConfig { graph, walk, guards, mask, pairs, encode, mixture, shard, .. } = config;
     section("graph", graph, &mut settings);
     let walk = WalkConfig { restart_probability: Some(walk.alpha()), ..walk.clone() };
     section("walk", &walk, &mut settings);
@@ -18,6 +18,7 @@ pub(crate) fn settings(config: &PipelineConfig) -> BTreeMap<String, String> {
     section("mask", mask, &mut settings);
     section("pairs", pairs, &mut settings);
     section("mixture", mixture, &mut settings);
+    section("shard", shard, &mut settings);
     let weights: BTreeMap<_, _> = config.sources.iter().map(|source| (&source.name, source.weight)).collect();
     let weights = weights.into_iter().filter_map(|(name, weight)| Some((name, weight?)));
     add("sources.weight".into(), &weights.collect::<BTreeMap<_, _>>(), &mut settings);

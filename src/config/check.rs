@@ -55,6 +55,16 @@ impl PipelineConfig {
         faults.extend(sources::faults(&self.sources, &self.mixture));
         check(&self.mixture, &mut faults);
         faults.extend(self.strata_faults());
+        check(&self.shard, &mut faults);
+        if self.shard.count > 1 && self.strata_column().is_some() {
+            let message = "has parts of which each source or group has another share; leave it out, or the weights of \
+                           sources and walk.same";
+            faults.push(Fault::new("shard.count", message));
+        }
+        if self.shard.count > 1 && self.walk.coverage == Coverage::Paper {
+            let message = "needs epochs of a known length; set walk.coverage to `exact`";
+            faults.push(Fault::new("shard.count", message));
+        }
         check(&self.store, &mut faults);
         check(&self.encode, &mut faults);
         check(&self.pairs, &mut faults);

@@ -36,6 +36,7 @@ mod refresh;
 mod report;
 mod schedule;
 mod shape;
+mod shard;
 mod source;
 mod sources;
 mod store;
@@ -63,6 +64,7 @@ pub use self::providers::{Arena, Convolutions, CudaConfig, Provider};
 pub use self::refresh::{FirstRefresh, OnNewerModel, OnRefreshError, RefreshConfig};
 pub use self::report::ReportConfig;
 pub use self::schedule::Schedule;
+pub use self::shard::ShardConfig;
 pub use self::source::{OnCorrupt, SourceConfig};
 pub use self::sources::{MixtureConfig, NamedSource, Prefix, SOURCE_COLUMN, Stop};
 pub use self::store::{Advice, StoreConfig, Verify};
@@ -95,6 +97,8 @@ pub struct PipelineConfig {
     pub sources: Vec<NamedSource>,
     /// How often the rows of several sources come.
     pub mixture: MixtureConfig,
+    /// The part of the rows that this run takes. Default: all of them.
+    pub shard: ShardConfig,
     /// Where the rows are kept.
     pub store: StoreConfig,
     /// How rows become embeddings.

@@ -99,6 +99,7 @@ pub(super) fn row_rules(config: &PipelineConfig, encoder: &dyn Encoder, schema: 
         length: config.walk.length_column.clone(),
         weight: config.walk.weight_column.clone(),
         has_corpus: schema.index_of(ROLE_COLUMN).is_ok(),
+        epoch_samples: None,
     }
 }
 

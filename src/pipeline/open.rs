@@ -14,7 +14,7 @@ use crate::encode::Encoder;
 use crate::error::{ColumnError, Error, Result};
 use crate::graph::Backend;
 use crate::refresh::{ModelWatch, RowRules};
-use crate::source::{self, FileSource, MixtureSource, ROLE_COLUMN, Source, column_indices};
+use crate::source::{self, FileSource, MixtureSource, ROLE_COLUMN, ShardSource, Source, column_indices};
 use crate::store::decoded_schema;
 use crate::stream::RowColumns;
 use crate::walk::Lengths;
@@ -22,6 +22,8 @@ use crate::walk::Lengths;
 /// What a pipeline reads and embeds, with all columns looked up.
 pub(super) struct Opened {
     pub source: Box<dyn Source>,
+    /// The part of the rows that the run takes, if it does not take all.
+    pub shard: Option<ShardSource>,
     pub encoder: Arc<dyn Encoder>,
     /// The frozen encoder that judges which samples are too similar.
     pub guide: Option<Arc<dyn Encoder>>,
@@ -57,6 +59,12 @@ pub(super) async fn open(config: &PipelineConfig, given: Given, pool: &ComputePo
     let mut source = source::filtered(source, config.source.filter.as_deref())?;
     if let Some(rows) = source.rows() {
         check_sample_count(source.as_ref(), rows, &config.walk)?;
+    }
+    let mut shard = None;
+    if let Some((by, count)) = config.shard.several() {
+        let part = ShardSource::new(source.into(), by, config.shard.index, count)?;
+        shard = Some(part.clone());
+        source = Box::new(part);
     }
     if let Some(corpus) = open_corpus(config, corpus).await? {
         source = Box::new(MixtureSource::with_corpus(source, corpus, &config.pairs)?);
@@ -104,7 +112,7 @@ pub(super) async fn open(config: &PipelineConfig, given: Given, pool: &ComputePo
     let row_columns = row_columns(config, payload, encoder.as_ref(), &schema)?;
     let is_vector = !is_own && config.encode.kind() == FeatureKind::Vector && config.encode.views.is_empty();
     let reads_vectors = is_vector.then(|| format!("{:?} {:?}", config.encode, config.pairs));
-    Ok(Opened { source, encoder, guide, model_watch, stored_columns, row_columns, row_rules, reads_vectors })
+    Ok(Opened { source, shard, encoder, guide, model_watch, stored_columns, row_columns, row_rules, reads_vectors })
 }
 
 /// Joins sources that are given by name, with what the settings say about them.

@@ -25,7 +25,7 @@ use crate::checkpoint::{self, CheckpointFolder, RunStart};
 use crate::compute::ComputePool;
 use crate::config::{JUDGES_NOTHING, PipelineConfig};
 use crate::encode::{EmbeddingCache, Encoder};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, TooFewError};
 use crate::panics::guarded_future;
 use crate::progress::{ProgressSink, Stage};
 use crate::refresh::{
@@ -62,6 +62,7 @@ pub(super) async fn start(builder: PipelineBuilder) -> Result<MiniBatchStream> {
         watching,
     };
     let store = startup.build_store(&opened).await?;
+    let opened = startup.with_equal_epochs(opened).await?;
     let run = checkpoint::begin(store, state, &startup.config).await?;
     let folder = run.folder.clone();
     let (context, encoder, model_watch, row_columns) = startup.context(opened, folder).await?;
@@ -108,6 +109,29 @@ impl Startup {
         let store = Store::build(source, &opened.stored_columns, &self.config.store, &mut report).await?;
         check_sample_count(source, store.len(), &self.config.walk)?;
         Ok(store)
+    }
+
+    /// Epochs of as many samples as those of all other parts of the rows.
+    async fn with_equal_epochs(&self, mut opened: Opened) -> Result<Opened> {
+        if let Some(shard) = &opened.shard {
+            let sizes = shard.sizes().await?;
+            let least = sizes.iter().copied().min().unwrap_or(0);
+            telemetry::shards(&sizes);
+            if least < self.config.walk.batch_size.max(2) as u64 {
+                let reason = "make a mini-batch, in the smallest of the parts of [shard]; lower shard.count or \
+                              walk.batch_size";
+                return Err(TooFewError::Samples {
+                    uri: shard.uri().to_owned(),
+                    filter: shard.filter().map(str::to_owned),
+                    found: least as usize,
+                    needed: self.config.walk.batch_size.max(2),
+                    reason: reason.to_owned(),
+                }
+                .into());
+            }
+            opened.row_rules.epoch_samples = Some(least as usize);
+        }
+        Ok(opened)
     }
 
     /// What the first snapshot shares with all refreshes, and what is left of `opened`.

@@ -16,7 +16,7 @@ use crate::sample::{ModelVersion, SampleId};
 use crate::source::{IN_CORPUS, ROLE_COLUMN};
 use crate::store::Store;
 use crate::telemetry;
-use crate::walk::{Groups, Guards, Lengths, Mask, Strata};
+use crate::walk::{Groups, Guards, Left, Lengths, Mask, Strata};
 
 /// What samples have in common, how long they are, and how similar a guide holds them to be. Clones share all of it.
 #[derive(Clone, Debug)]
@@ -33,6 +33,8 @@ pub(crate) struct RowFacts {
     pub weights: Option<Arc<[f32]>>,
     /// `None` without `guards.guide`.
     guide: Option<Arc<EmbeddingTable>>,
+    /// How many samples an epoch has at most, if the others sit out.
+    epoch_samples: Option<usize>,
 }
 
 /// The samples that are in no epoch: those of `pairs.corpus`.
@@ -91,6 +93,7 @@ impl RefreshContext {
             lengths: rules.length.as_ref().map(|column| Lengths::of(store, column).map(Arc::new)).transpose()?,
             weights: rules.weight.as_ref().map(|column| weights(store, column)).transpose()?,
             guide,
+            epoch_samples: rules.epoch_samples,
         })
     }
 
@@ -147,6 +150,17 @@ impl RowFacts {
     pub fn leave_corpus_out(&self, bits: &mut [u64]) {
         let of_corpus = self.corpus.iter().flat_map(|corpus| &corpus.bits);
         bits.iter_mut().zip(of_corpus).for_each(|(bits, corpus)| *bits &= !corpus);
+    }
+
+    /// The beginning of epoch `epoch` over the samples whose `bits` are set, if those of `id_end` that are of the corpus
+    /// or sit out in this epoch are left out of it.
+    pub fn beginning(&self, id_end: usize, mut bits: Vec<u64>, seed: u64, epoch: u64) -> Left {
+        self.leave_corpus_out(&mut bits);
+        let mut left = Left::beginning(id_end, bits);
+        if let Some(most) = self.epoch_samples {
+            left.sit_out(left.samples.saturating_sub(most), seed, epoch);
+        }
+        left
     }
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct RowRules {
     pub weight: Option<String>,
     /// Whether some rows are of `pairs.corpus`.
     pub has_corpus: bool,
+    /// How many samples an epoch has at most, if the others are to sit out.
+    pub epoch_samples: Option<usize>,
 }
 
 /// What two samples must not have in common.

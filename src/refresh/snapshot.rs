@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::graph::{HnswIndex, ProximityGraph};
 use crate::sample::{GraphVersion, ModelVersion, SampleId};
 use crate::store::Store;
-use crate::walk::{EpochSampler, Guards, Left, Mask};
+use crate::walk::{EpochSampler, Guards, Mask};
 
 /// Embeddings and the graph over them, published together with their rows and never changed afterwards.
 #[derive(Debug)]
@@ -158,7 +158,7 @@ impl Snapshot {
 
     /// An epoch over all samples that are in epochs, which begins at `step`.
     pub(crate) fn epoch(&self, walk: &WalkConfig, seed: u64, epoch: u64, step: u64) -> EpochSampler {
-        let left = Left::beginning(self.embeddings.len(), self.in_epochs());
+        let left = self.facts.beginning(self.embeddings.len(), self.embeddings.epoch_bits(), seed, epoch);
         EpochSampler::from_left(&left, walk, seed, epoch).began_at_step(step)
     }
 

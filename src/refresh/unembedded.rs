@@ -9,7 +9,7 @@ use crate::config::WalkConfig;
 use crate::embeddings::all_bits;
 use crate::sample::GraphVersion;
 use crate::store::Store;
-use crate::walk::{EpochSampler, Guards, Left, Mask};
+use crate::walk::{EpochSampler, Guards, Mask};
 
 /// The rows of a run that has no embeddings yet, and the guards that need none.
 #[derive(Debug)]
@@ -70,9 +70,8 @@ impl DrawnFrom {
     pub fn epoch(&self, walk: &WalkConfig, seed: u64, epoch: u64, step: u64, ranks: usize) -> EpochSampler {
         let sampler = match self {
             Self::Rows(rows) => {
-                let mut bits = all_bits(rows.store.len());
-                rows.facts.leave_corpus_out(&mut bits);
-                let left = Left::beginning(rows.store.len(), bits);
+                let samples = rows.store.len();
+                let left = rows.facts.beginning(samples, all_bits(samples), seed, epoch);
                 EpochSampler::from_left(&left, walk, seed, epoch).began_at_step(step).keeping_skipped()
             }
             Self::Snapshot(snapshot) => snapshot.epoch(walk, seed, epoch, step),

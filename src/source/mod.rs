@@ -2,7 +2,7 @@
 //!
 //! A [`Source`] is read from front to back, once, into the [store](crate::store); nothing ever gathers rows from it.
 //! [`FileSource`] reads Parquet and Arrow IPC, [`MemorySource`] holds record batches that are already there,
-//! [`FilteredSource`] leaves rows out, [`MixtureSource`] joins several, and anything else that can be read in a fixed
+//! [`FilteredSource`] leaves rows out, [`ShardSource`] takes a part, [`MixtureSource`] joins several, and anything else that can be read in a fixed
 //! order is a `Source` of your own.
 //!
 //! The rows of files take this way, through private modules:
@@ -40,6 +40,7 @@ mod location;
 mod memory;
 mod mixture;
 mod parquet;
+mod shard;
 mod texts;
 mod types;
 
@@ -52,6 +53,7 @@ pub use self::interface::{Fingerprint, RecordBatches, Shard, Source, SourceCount
 pub use self::memory::MemorySource;
 pub use self::mixture::MixtureSource;
 pub(crate) use self::mixture::{IN_CORPUS, ROLE_COLUMN};
+pub use self::shard::ShardSource;
 pub(crate) use self::texts::readable;
 use crate::config::{NamedSource, SourceConfig};
 use crate::error::Result;

@@ -56,6 +56,14 @@ pub(crate) fn cache_discarded(path: &Path, reason: &dyn Display) {
     warn!(path = %path.display(), %reason, "the cache is unusable and is built anew");
 }
 
+pub(crate) fn shards(sizes: &[u64]) {
+    let (least, most) = (sizes.iter().min().unwrap_or(&0), sizes.iter().max().unwrap_or(&0));
+    info!(
+        shards = sizes.len(),
+        least, most, "epochs have as many samples as the smallest shard; the rest of others sits out"
+    );
+}
+
 pub(crate) fn samples_added(samples: usize, total: usize) {
     info!(samples, total, "the source has gained samples");
 }

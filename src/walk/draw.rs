@@ -1,3 +1,7 @@
+use rand::SeedableRng;
+use rand::rngs::ChaCha8Rng;
+use rand::seq::SliceRandom;
+
 use super::counts::WalkCounts;
 use crate::config::{Coverage, WalkConfig};
 use crate::sample::SampleId;
@@ -37,6 +41,25 @@ impl Left {
     pub(crate) fn beginning(id_end: usize, bits: Vec<u64>) -> Self {
         let samples = bits.iter().map(|bits| bits.count_ones() as usize).sum();
         Self { id_end, samples, drawn: 0, bits }
+    }
+
+    /// Takes so many samples out of epoch `epoch`, but no sample out of two epochs in a row, as long as they are at most
+    /// half of all.
+    ///
+    /// They are the next so many of a random order of all samples, which goes round. O(ids).
+    pub(crate) fn sit_out(&mut self, sitting_out: usize, seed: u64, epoch: u64) {
+        let Ok(modulus) = u64::try_from(self.samples) else { return };
+        if sitting_out == 0 {
+            return;
+        }
+        let is_in = |id: &usize| self.bits[id / 64] >> (id % 64) & 1 == 1;
+        let mut order: Vec<usize> = (0..self.id_end).filter(is_in).collect();
+        order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed ^ u64::from_le_bytes(*b"sit out ")));
+        let from = (u128::from(epoch) * sitting_out as u128 % u128::from(modulus)) as usize;
+        for &id in order.iter().cycle().skip(from).take(sitting_out) {
+            self.bits[id / 64] &= !(1 << (id % 64));
+        }
+        self.samples -= sitting_out;
     }
 }
 

@@ -65,6 +65,7 @@ mod run_output;
 mod samplers;
 mod search;
 mod several;
+mod sharded;
 mod shards;
 mod shared_values;
 mod sources;
