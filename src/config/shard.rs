@@ -9,9 +9,9 @@ use super::check::{Check, Checker};
 /// its mini-batches stay what they are as long as M is well below the samples of a part; the graph of the nearest of
 /// all does not. docs/scale.md says what was measured.
 ///
-/// Epochs have equally many samples on all runs: those of the smallest part. What a larger part has more sits out, other
-/// samples in each epoch, so that every sample comes at least once in two epochs (as long as the parts differ by less
-/// than half). All runs must read the same files; files that are added later do not join.
+/// Epochs have equally many samples on all runs: those of the smallest part. What a larger part has more sits out,
+/// other samples in each epoch, so that every sample comes at least once in two epochs (as long as the parts differ by
+/// less than half). All runs must read the same files; files that are added later do not join.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct ShardConfig {

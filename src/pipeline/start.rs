@@ -32,6 +32,7 @@ use crate::refresh::{
     Beginning, CancelOnDrop, CancellableEncoder, DrawnFrom, FirstEmbeddings, ModelWatch, RefreshContext, RefreshHandle,
     SharedFolder, TrainerSteps, Worker,
 };
+use crate::source::Source;
 use crate::store::Store;
 #[cfg(feature = "metrics")]
 use crate::stream::Course;

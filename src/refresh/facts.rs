@@ -152,8 +152,8 @@ impl RowFacts {
         bits.iter_mut().zip(of_corpus).for_each(|(bits, corpus)| *bits &= !corpus);
     }
 
-    /// The beginning of epoch `epoch` over the samples whose `bits` are set, if those of `id_end` that are of the corpus
-    /// or sit out in this epoch are left out of it.
+    /// The beginning of epoch `epoch` over the samples whose `bits` are set, if those of `id_end` that are of the
+    /// corpus or sit out in this epoch are left out of it.
     pub fn beginning(&self, id_end: usize, mut bits: Vec<u64>, seed: u64, epoch: u64) -> Left {
         self.leave_corpus_out(&mut bits);
         let mut left = Left::beginning(id_end, bits);

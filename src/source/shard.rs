@@ -44,8 +44,8 @@ impl ShardSource {
     /// Part `index` of `count` of a source, by the values of column `by`.
     ///
     /// # Errors
-    /// [`ColumnError::Missing`], [`ColumnError::Ambiguous`], and [`ColumnError::Type`] for a column whose values have no
-    /// text; [`Error::Config`] for a part that is none.
+    /// [`ColumnError::Missing`], [`ColumnError::Ambiguous`], and [`ColumnError::Type`] for a column whose values have
+    /// no text; [`Error::Config`] for a part that is none.
     pub fn new(source: Arc<dyn Source>, by: &str, index: usize, count: usize) -> Result<Self> {
         if index >= count {
             return Err(Error::setting("shard.index", format!("is {index}, of {count} parts; they count from 0")));
@@ -100,7 +100,7 @@ fn parts(by: &str, values: &ArrayRef, count: usize) -> Result<Vec<usize>> {
             format!("names `{by}`, which has nulls, and these belong to no part; name another, or filter them out");
         return Err(Error::setting("shard.by", message));
     }
-    let part = |text: &[u8]| (u128::from(checksum(text)) * count as u128 >> 64) as usize;
+    let part = |text: &[u8]| ((u128::from(checksum(text)) * count as u128) >> 64) as usize;
     Ok(match texts.as_string_opt::<i64>() {
         Some(texts) => texts.iter().flatten().map(|text| part(text.as_bytes())).collect(),
         None => texts.as_binary::<i64>().iter().flatten().map(part).collect(),

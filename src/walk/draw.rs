@@ -43,8 +43,8 @@ impl Left {
         Self { id_end, samples, drawn: 0, bits }
     }
 
-    /// Takes so many samples out of epoch `epoch`, but no sample out of two epochs in a row, as long as they are at most
-    /// half of all.
+    /// Takes so many samples out of epoch `epoch`, but no sample out of two epochs in a row, as long as they are at
+    /// most half of all.
     ///
     /// They are the next so many of a random order of all samples, which goes round. O(ids).
     pub(crate) fn sit_out(&mut self, sitting_out: usize, seed: u64, epoch: u64) {

@@ -15,8 +15,8 @@ use crate::sample::SampleId;
 /// Each walk fills its part of the mini-batch:
 ///
 /// 1. Start at the first member of the part if there is one, else at a random remaining sample; with weights, at the
-///    heaviest of a few; else with reverse edges, at that of `START_CHOICES` random ones which the fewest of these edges
-///    lead to.
+///    heaviest of a few; else with reverse edges, at that of `START_CHOICES` random ones which the fewest of them lead
+///    to.
 /// 2. With probability α move from the start, otherwise from the current sample, to a uniform neighbor of rank `skip`
 ///    or above. With reverse edges, most moves go backwards instead, to a remaining sample that has the current one
 ///    among its first neighbors, and the others stay within the same ranks. A remaining sample on the way joins if it

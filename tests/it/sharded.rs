@@ -43,11 +43,11 @@ async fn a_row_s_part_is_the_hash_of_its_text() {
     let source = memory(vec![("n", n), ("big", big), ("text", text), ("large", large)]);
     for by in ["n", "big", "text", "large"] {
         let mut sizes = [0; 7];
-        for index in 0..7 {
+        for (index, size) in sizes.iter_mut().enumerate() {
             let part = ShardSource::new(source.clone(), by, index, 7).unwrap();
-            let of_part: Vec<_> = (0..20).filter(|&n| expected[n as usize] == index).collect();
+            let of_part: Vec<u32> = (0..20).filter(|&n| expected[n as usize] == index).collect();
             assert_eq!(read(&part, "n").await, of_part, "{by} {index}");
-            sizes[index] = of_part.len() as u64;
+            *size = of_part.len() as u64;
         }
         assert_eq!(ShardSource::new(source.clone(), by, 0, 7).unwrap().sizes().await.unwrap(), sizes);
     }
@@ -87,7 +87,8 @@ fn numbers(mini_batch: &MiniBatch) -> Vec<u32> {
 async fn epochs_have_one_length_and_two_of_them_every_row() {
     let warm_up = WalkConfig { warm_up: Some(WarmUp::Epochs(1)), ..walk_config(BATCH) };
     for walk in [walk_config(BATCH), warm_up] {
-        let (mut lengths, mut covered, mut sizes) = (HashSet::new(), [HashSet::new(), HashSet::new()], Vec::new());
+        let mut covered = [HashSet::<u32>::new(), HashSet::new()];
+        let (mut lengths, mut sizes) = (HashSet::new(), Vec::new());
         for index in 0..PARTS {
             let refresh = RefreshConfig { first: FirstRefresh::AfterWarmUp, ..RefreshConfig::default() };
             let stream = StreamConfig { epochs: 4, ..StreamConfig::default() };
@@ -166,7 +167,8 @@ async fn drawn(builder: PipelineBuilder, vectors: &[f32]) -> Drawn {
     Drawn { places: neighbor_places(vectors, &ids, neighbors), similarity: similarity / mini_batches.len() as f64 }
 }
 
-/// M random candidates of a random part are M random candidates of all. The nearest of a part are not the nearest of all.
+/// M random candidates of a random part are M random candidates of all. The nearest of a part are not the nearest of
+/// all.
 #[tokio::test]
 async fn parts_have_the_graph_and_the_mini_batches_of_the_whole() {
     let vectors = trained_vectors(0, SAMPLES);
