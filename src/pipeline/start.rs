@@ -62,8 +62,8 @@ pub(super) async fn start(builder: PipelineBuilder) -> Result<MiniBatchStream> {
         #[cfg(feature = "metrics")]
         watching,
     };
-    let store = startup.build_store(&opened).await?;
     let opened = startup.with_equal_epochs(opened).await?;
+    let store = startup.build_store(&opened).await?;
     let run = checkpoint::begin(store, state, &startup.config).await?;
     let folder = run.folder.clone();
     let (context, encoder, model_watch, row_columns) = startup.context(opened, folder).await?;
