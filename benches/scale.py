@@ -5,7 +5,7 @@
 
 A run has random clustered vectors of `--dimension` numbers in one Parquet file: it stores them, takes them as
 embeddings in i8, builds the paper's graph with `--candidates` and `--neighbors`, draws mini-batches, and refreshes the
-graph. Rates that depend on a model or a machine are parameters: embedding and prices are examples, not measurements.
+graph. What depends on a model or a machine is a parameter; embedding and price are examples, not measurements.
 """
 
 import argparse
@@ -42,11 +42,11 @@ class Rates:
     stored: float
     """Bytes of rows read, decoded and written to the store."""
     walked: float
-    """Samples drawn by one thread."""
+    """Samples drawn, and their rows gathered."""
 
 
 def bytes_of(load: Load) -> dict[str, float]:
-    """Bytes of a host: `store` on disk, the others in memory while a refresh makes a second table and a second graph."""
+    """Bytes of a host: `store` on disk, the others in memory, two tables and two graphs, as during a refresh."""
     embeddings = load.samples * (load.dimension + 4)
     graph = load.samples * load.neighbors * 8
     return {
@@ -114,6 +114,7 @@ class Memory:
 
 
 def write(path: Path, rows: int, dimension: int) -> None:
+    # `--table` needs none of these.
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -140,7 +141,7 @@ class Run:
 
 
 def run(rows: int, args: argparse.Namespace, folder: Path) -> Run:
-    from prosampler import Pipeline
+    from prosampler.stream import Stream
 
     path = folder / f"{rows}.parquet"
     if not path.exists():
@@ -152,21 +153,16 @@ def run(rows: int, args: argparse.Namespace, folder: Path) -> Run:
         "graph": {"candidates": args.candidates, "neighbors": args.neighbors, "precision": "i8"},
         "walk": {"batch_size": 1024},
     }
+    # The first start writes the store, and what is on its way to the disk would slow the rest down.
+    os.sync()
+    raw, first = start(settings)
+    Stream(raw).close()
+    os.sync()
+
     before = Memory.now()
     memory = Memory()
-    seconds: dict[str, float] = {}
-    raw = Pipeline(settings)._open()
-    stage, begun = "store", time.perf_counter()
-    while not raw.poll_start(0.02):
-        for progress in raw.progress():
-            if progress.stage != stage:
-                now = time.perf_counter()
-                seconds[stage] = seconds.get(stage, 0.0) + now - begun
-                stage, begun = progress.stage, now
-    seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - begun
-
-    from prosampler.stream import Stream
-
+    raw, seconds = start(settings)
+    seconds["reading"] = first["reading"]
     with Stream(raw) as stream:
         begun, drawn = time.perf_counter(), 0
         for mini_batch in stream:
@@ -177,6 +173,24 @@ def run(rows: int, args: argparse.Namespace, folder: Path) -> Run:
         seconds["refresh"] = stream.handle.refresh_now().seconds
         disk = sum(file.stat().st_size for file in (folder / f"store-{rows}").rglob("*") if file.is_file())
     return Run(seconds, memory.end() - before, disk)
+
+
+def start(settings: dict) -> tuple:
+    """A run that has started, and the seconds of its stages."""
+    from prosampler import Pipeline
+
+    seconds: dict[str, float] = {}
+    raw = Pipeline(settings)._open()
+    stage, begun = "reading", time.perf_counter()
+    while not raw.poll_start(0.02):
+        stages = raw.progress()
+        current = stages[-1][0] if stages else stage
+        if current != stage:
+            now = time.perf_counter()
+            seconds[stage] = now - begun
+            stage, begun = current, now
+    seconds[stage] = time.perf_counter() - begun
+    return raw, seconds
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -206,18 +220,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000], help="sizes of real runs")
     parser.add_argument("--table", action="store_true", help="print hosts, memory, hours and cost instead")
-    parser.add_argument("--dimension", type=int, default=128)
+    parser.add_argument("--dimension", type=int, help="numbers of an embedding: 128, and of the table 768")
     parser.add_argument("--candidates", type=int, default=1000)
     parser.add_argument("--neighbors", type=int, default=32)
     parser.add_argument("--row-bytes", type=float, default=1000, help="of a row in the store")
-    parser.add_argument("--products", type=float, default=2000, help="10⁹ multiplications a second of a host, in i8")
+    parser.add_argument("--products", type=float, default=350, help="10⁹ multiplications a second of a host, in i8")
     parser.add_argument("--embedded", type=float, default=5000, help="samples a second through the model of a host")
     parser.add_argument("--stored", type=float, default=500, help="MB a second into the store")
-    parser.add_argument("--walked", type=float, default=2, help="10⁶ samples a second of the walk, one thread")
+    parser.add_argument("--walked", type=float, default=0.14, help="10⁶ samples drawn and gathered a second")
     parser.add_argument("--memory", type=float, default=200, help="GB of memory of a host that a run may take")
     parser.add_argument("--price", type=float, default=4, help="$ an hour of a host")
     parser.add_argument("--folder", default=None, help="where the data of real runs lie meanwhile")
     args = parser.parse_args()
+    args.dimension = args.dimension or (768 if args.table else 128)
     if args.table:
         table(args)
     else:
