@@ -57,7 +57,7 @@ impl PipelineConfig {
         faults.extend(self.strata_faults());
         check(&self.shard, &mut faults);
         if self.shard.count > 1 && self.strata_column().is_some() {
-            let message = "has parts of which each source or group has another share; leave it out, or the weights of \
+            let message = "makes shards of which each source or group has another share; leave it out, or the weights of \
                            sources and walk.same";
             faults.push(Fault::new("shard.count", message));
         }

@@ -97,7 +97,7 @@ pub struct PipelineConfig {
     pub sources: Vec<NamedSource>,
     /// How often the rows of several sources come.
     pub mixture: MixtureConfig,
-    /// The part of the rows that this run takes. Default: all of them.
+    /// The shard of the rows that this run takes. Default: all of them.
     pub shard: ShardConfig,
     /// Where the rows are kept.
     pub store: StoreConfig,

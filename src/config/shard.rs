@@ -2,30 +2,30 @@ use serde::{Deserialize, Serialize};
 
 use super::check::{Check, Checker};
 
-/// `[shard]`: the part of a data set that this run takes, where one host cannot hold or build all of it.
+/// `[shard]`: the random part of a data set that this run takes, where one host cannot hold or build all of it.
 ///
-/// Each of `count` runs takes a random part, embeds it, builds the graph over it alone, and never talks to the others.
-/// M uniform candidates among the samples of a random part are M uniform candidates of all, so the paper's graph and
-/// its mini-batches stay what they are as long as M is well below the samples of a part; the graph of the nearest of
+/// Each of `count` runs takes a random shard, embeds it, builds the graph over it alone, and never talks to the others.
+/// M uniform candidates among the samples of a random shard are M uniform candidates of all, so the paper's graph and
+/// its mini-batches stay what they are as long as M is well below the samples of a shard; the graph of the nearest of
 /// all does not. docs/scale.md says what was measured.
 ///
-/// Epochs have equally many samples on all runs: those of the smallest part. What a larger part has more sits out,
-/// other samples in each epoch, so that every sample comes at least once in two epochs (as long as the parts differ by
+/// Epochs have equally many samples on all runs: those of the smallest shard. What a larger shard has more sits out,
+/// other samples in each epoch, so that every sample comes at least once in two epochs (as long as the shards differ by
 /// less than half). All runs must read the same files; files that are added later do not join.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct ShardConfig {
-    /// The column whose values decide which part a row belongs to: an id, a url, or any text or number. Rows with one
+    /// The column whose values decide which shard a row belongs to: an id, a url, or any text or number. Rows with one
     /// value stay together. Each run reads this column of all rows at its start. Required if `count` is above 1.
     pub by: Option<String>,
-    /// Which part this run takes, from 0 to `count` − 1. Default 0.
+    /// Which shard this run takes, from 0 to `count` − 1. Default 0.
     pub index: usize,
-    /// How many parts there are, 1 to 65,536. Default 1: the whole.
+    /// How many shards there are, 1 to 65,536. Default 1: the whole.
     pub count: usize,
 }
 
 impl ShardConfig {
-    /// The column and the number of parts, if there are several.
+    /// The column and the number of shards, if there are several.
     pub(crate) fn several(&self) -> Option<(&String, usize)> {
         self.by.as_ref().filter(|_| self.count > 1).map(|by| (by, self.count))
     }
@@ -42,7 +42,7 @@ impl Check for ShardConfig {
 
     fn check(&self, check: &mut Checker<'_>) {
         check.require((1..=65_536).contains(&self.count), "count", "must lie between 1 and 65,536");
-        let message = format!("is {}, but there are {} parts, from 0; choose one of them", self.index, self.count);
+        let message = format!("is {}, but there are {} shards, from 0; choose one of them", self.index, self.count);
         check.require(self.index < self.count, "index", message);
         let message = "is required with shard.count; name a column that tells rows apart, such as an id";
         check.require(self.by.is_some() || self.count == 1, "by", message);

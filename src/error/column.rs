@@ -46,7 +46,7 @@ pub enum ColumnError {
         expected: String,
     },
 
-    /// A column that is in use differs between the shards of a source, and no type holds the values of all.
+    /// A column that is in use differs between the files of a source, and no type holds the values of all.
     #[error(
         "column `{column}` is {found} in `{uri}`, but {expected} in the files before; write them alike, or leave it \
          out of `source.columns`"
@@ -55,7 +55,7 @@ pub enum ColumnError {
     Drift {
         /// The column, or the field within it that differs first.
         column: String,
-        /// The later shard.
+        /// The later file.
         uri: String,
         /// Its type there, or `missing`.
         found: String,

@@ -22,7 +22,7 @@ use crate::walk::Lengths;
 /// What a pipeline reads and embeds, with all columns looked up.
 pub(super) struct Opened {
     pub source: Box<dyn Source>,
-    /// The part of the rows that the run takes, if it does not take all.
+    /// The shard that the run takes, if it does not take all.
     pub shard: Option<ShardSource>,
     pub encoder: Arc<dyn Encoder>,
     /// The frozen encoder that judges which samples are too similar.
@@ -62,9 +62,9 @@ pub(super) async fn open(config: &PipelineConfig, given: Given, pool: &ComputePo
     }
     let mut shard = None;
     if let Some((by, count)) = config.shard.several() {
-        let part = ShardSource::new(source.into(), by, config.shard.index, count)?;
-        shard = Some(part.clone());
-        source = Box::new(part);
+        let own = ShardSource::new(source.into(), by, config.shard.index, count)?;
+        shard = Some(own.clone());
+        source = Box::new(own);
     }
     if let Some(corpus) = open_corpus(config, corpus).await? {
         source = Box::new(MixtureSource::with_corpus(source, corpus, &config.pairs)?);

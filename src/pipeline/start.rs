@@ -112,14 +112,14 @@ impl Startup {
         Ok(store)
     }
 
-    /// Epochs of as many samples as those of all other parts of the rows.
+    /// Epochs of as many samples as those of all other shards.
     async fn with_equal_epochs(&self, mut opened: Opened) -> Result<Opened> {
         if let Some(shard) = &opened.shard {
             let sizes = shard.sizes().await?;
             let least = sizes.iter().copied().min().unwrap_or(0);
             telemetry::shards(&sizes);
             if least < self.config.walk.batch_size.max(2) as u64 {
-                let reason = "make a mini-batch, in the smallest of the parts of [shard]; lower shard.count or \
+                let reason = "make a mini-batch, in the smallest of the shards; lower shard.count or \
                               walk.batch_size";
                 return Err(TooFewError::Samples {
                     uri: shard.uri().to_owned(),

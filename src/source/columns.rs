@@ -1,4 +1,4 @@
-//! Brings shards with different schemas to a common one.
+//! Brings files with different schemas to a common one.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use super::interface::column_indices;
 use super::types::{Difference, common, exactly, item};
 use crate::error::{ColumnError, Error, Result};
 
-/// Returns the columns of all shards, each with a type that holds the values of all of them.
+/// Returns the columns of all files, each with a type that holds the values of all of them.
 ///
 /// Columns are in the order in which they first appear. A column for which there is no such type has the type of the
-/// first shard; [`Adapter::new`] reports it to whoever uses the column.
+/// first file; [`Adapter::new`] reports it to whoever uses the column.
 pub(super) fn unified(schemas: &[SchemaRef]) -> SchemaRef {
     let Some(first) = schemas.first() else { return Arc::new(Schema::empty()) };
     if schemas.iter().all(|schema| schema.fields() == first.fields()) {
@@ -34,20 +34,20 @@ pub(super) fn unified(schemas: &[SchemaRef]) -> SchemaRef {
     Arc::new(Schema::new_with_metadata(fields, first.metadata().clone()))
 }
 
-/// Casts a shard's record batches to the types that its source has declared.
+/// Casts a file's record batches to the types that its source has declared.
 #[derive(Clone, Debug)]
 pub(super) struct Adapter {
     uri: String,
-    /// The indices in the shard of the columns in use.
+    /// The indices in the file of the columns in use.
     pub column_indices: Arc<[usize]>,
     /// The columns in use as the source declares them.
     schema: SchemaRef,
-    /// The columns in use as the shard declares them.
+    /// The columns in use as the file declares them.
     found: Arc<[FieldRef]>,
 }
 
 impl Adapter {
-    /// Adapts a shard with the schema `found`, of which the columns of `expected` are in use.
+    /// Adapts a file with the schema `found`, of which the columns of `expected` are in use.
     ///
     /// # Errors
     /// [`ColumnError::Drift`] for the first column that is missing, or whose type does not fit into the expected one.
@@ -80,7 +80,7 @@ impl Adapter {
     ///
     /// # Errors
     /// [`ColumnError::Drift`] for a value that the declared type does not hold, such as a time beyond the range of the
-    /// finer unit that other shards have, or a null in a file that came later, where those before can have none.
+    /// finer unit that other files have, or a null in a file that came later, where those before can have none.
     pub fn adapt(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         let mut schema = self.schema.clone();
         let mut columns = Vec::with_capacity(batch.num_columns());

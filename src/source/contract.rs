@@ -11,7 +11,7 @@
 //! 5. If the number of rows is known beforehand, that many are read.
 //! 6. A column that does not exist is refused before anything is read.
 //! 7. A stream may be dropped before its end, and the next one begins at the first row.
-//! 8. The fingerprint stays the same, and nothing has been added to the shards that it lists.
+//! 8. The fingerprint stays the same, and nothing has been added to the files that it lists.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -179,10 +179,10 @@ async fn check_fingerprint(source: &dyn Source) -> Result<(), String> {
     if source.fingerprint() != Some(fingerprint.clone()) {
         return Err("`fingerprint` changes from one call to the next".into());
     }
-    match source.added(fingerprint.shards).await {
+    match source.added(fingerprint.files).await {
         Ok(None) => Ok(()),
-        Ok(Some(_)) => Err("`added` gives shards that the fingerprint lists already".into()),
-        Err(error) => Err(format!("`added` fails for the shards of the fingerprint: {error}")),
+        Ok(Some(_)) => Err("`added` gives files that the fingerprint lists already".into()),
+        Err(error) => Err(format!("`added` fails for the files of the fingerprint: {error}")),
     }
 }
 

@@ -70,14 +70,14 @@ pub trait Source: Send + Sync + 'static {
         None
     }
 
-    /// Looks for shards that are not among the `known` ones, and returns a source of them.
+    /// Looks for files that are not among the `known` ones, and returns a source of them.
     ///
     /// The result is `None` if there are none, or if this source cannot tell them apart, which is the default.
     ///
     /// # Errors
-    /// [`Error::SourceChanged`](crate::Error::SourceChanged) if one of the `known` shards has changed or is
+    /// [`Error::SourceChanged`](crate::Error::SourceChanged) if one of the `known` files has changed or is
     /// gone; the errors of opening a source.
-    fn added(&self, known: Vec<Shard>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {
+    fn added(&self, known: Vec<SourceFile>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {
         let _ = known;
         std::future::ready(Ok(None)).boxed()
     }
@@ -113,12 +113,12 @@ pub struct Fingerprint {
     /// Where rows are looked for, and what leaves some of them out, such as a filter.
     pub settings: String,
     /// The files that the rows are read from, in order.
-    pub shards: Vec<Shard>,
+    pub files: Vec<SourceFile>,
 }
 
 /// One file of a source.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Shard {
+pub struct SourceFile {
     /// Where it is; a local path is absolute.
     pub uri: String,
     /// One line that changes whenever the content may have changed: its size, and a time of change or a tag.

@@ -2,8 +2,8 @@
 //!
 //! A [`Source`] is read from front to back, once, into the [store](crate::store); nothing ever gathers rows from it.
 //! [`FileSource`] reads Parquet and Arrow IPC, [`MemorySource`] holds record batches that are already there,
-//! [`FilteredSource`] leaves rows out, [`ShardSource`] takes a part, [`MixtureSource`] joins several, and anything else
-//! that can be read in a fixed order is a `Source` of your own.
+//! [`FilteredSource`] leaves rows out, [`ShardSource`] takes a random part, [`MixtureSource`] joins several, and
+//! anything else that can be read in a fixed order is a `Source` of your own.
 //!
 //! The rows of files take this way, through private modules:
 //!
@@ -49,7 +49,7 @@ pub use self::filter::FilteredSource;
 pub(crate) use self::filter::filtered;
 #[cfg(feature = "cli")]
 pub(crate) use self::find::local_files;
-pub use self::interface::{Fingerprint, RecordBatches, Shard, Source, SourceCounts, column_indices};
+pub use self::interface::{Fingerprint, RecordBatches, Source, SourceCounts, SourceFile, column_indices};
 pub use self::memory::MemorySource;
 pub use self::mixture::MixtureSource;
 pub(crate) use self::mixture::{IN_CORPUS, ROLE_COLUMN};

@@ -6,14 +6,14 @@ use arrow::datatypes::{DataType, SchemaRef};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 
-use super::interface::{Fingerprint, RecordBatches, Shard, Source, SourceCounts, column_indices};
+use super::interface::{Fingerprint, RecordBatches, Source, SourceCounts, SourceFile, column_indices};
 use crate::arrow_file::checksum;
 use crate::error::{ColumnError, Error, Result};
 
-/// The rows of another source that belong to one of several parts, by the value of a column.
+/// The rows of another source that belong to one of several shards, by the value of a column.
 ///
-/// Value v belongs to part ⌊h(v) · count / 2⁶⁴⌋, where h is XXH3-64 of its text in UTF-8: decimal for numbers. So parts
-/// are the same on every host and in every language.
+/// Value v belongs to shard ⌊h(v) · count / 2⁶⁴⌋, where h is XXH3-64 of its text in UTF-8: decimal for numbers. So
+/// shards are the same on every host and in every language.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -45,10 +45,10 @@ impl ShardSource {
     ///
     /// # Errors
     /// [`ColumnError::Missing`], [`ColumnError::Ambiguous`], and [`ColumnError::Type`] for a column whose values have
-    /// no text; [`Error::Config`] for a part that is none.
+    /// no text; [`Error::Config`] for a shard that is none.
     pub fn new(source: Arc<dyn Source>, by: &str, index: usize, count: usize) -> Result<Self> {
         if index >= count {
-            return Err(Error::setting("shard.index", format!("is {index}, of {count} parts; they count from 0")));
+            return Err(Error::setting("shard.index", format!("is {index}, of {count} shards; they count from 0")));
         }
         let schema = source.schema();
         let place = column_indices(source.uri(), &schema, &[by.to_owned()])?[0];
@@ -64,7 +64,7 @@ impl ShardSource {
         Ok(Self { source, by: by.to_owned(), index, count })
     }
 
-    /// How many rows each part has. Reads the column of all rows.
+    /// How many rows each shard has. Reads the column of all rows.
     ///
     /// # Errors
     /// Those of reading the source.
@@ -74,8 +74,8 @@ impl ShardSource {
         while let Some(batch) = batches.try_next().await? {
             let count = self.count;
             let by = self.by.clone();
-            let parts = tokio::task::spawn_blocking(move || parts(&by, batch.column(0), count)).await;
-            parts.map_err(|e| Error::of_task("shard", e))??.into_iter().for_each(|part| sizes[part] += 1);
+            let shards = tokio::task::spawn_blocking(move || shards(&by, batch.column(0), count)).await;
+            shards.map_err(|e| Error::of_task("shard", e))??.into_iter().for_each(|shard| sizes[shard] += 1);
         }
         Ok(sizes)
     }
@@ -90,20 +90,20 @@ fn has_text(data_type: &DataType) -> bool {
     }
 }
 
-/// The part of each value.
-fn parts(by: &str, values: &ArrayRef, count: usize) -> Result<Vec<usize>> {
+/// The shard of each value.
+fn shards(by: &str, values: &ArrayRef, count: usize) -> Result<Vec<usize>> {
     // Texts that are not UTF-8 arrive as bytes.
     let texts = if values.data_type().is_binary() { DataType::LargeBinary } else { DataType::LargeUtf8 };
     let texts = cast(values, &texts).map_err(|cause| Error::Arrow { action: "read shard.by", cause })?;
     if texts.null_count() > 0 {
         let message =
-            format!("names `{by}`, which has nulls, and these belong to no part; name another, or filter them out");
+            format!("names `{by}`, which has nulls, and these belong to no shard; name another, or filter them out");
         return Err(Error::setting("shard.by", message));
     }
-    let part = |text: &[u8]| ((u128::from(checksum(text)) * count as u128) >> 64) as usize;
+    let shard = |text: &[u8]| ((u128::from(checksum(text)) * count as u128) >> 64) as usize;
     Ok(match texts.as_string_opt::<i64>() {
-        Some(texts) => texts.iter().flatten().map(|text| part(text.as_bytes())).collect(),
-        None => texts.as_binary::<i64>().iter().flatten().map(part).collect(),
+        Some(texts) => texts.iter().flatten().map(|text| shard(text.as_bytes())).collect(),
+        None => texts.as_binary::<i64>().iter().flatten().map(shard).collect(),
     })
 }
 
@@ -129,7 +129,7 @@ impl Source for ShardSource {
         self.source.schema()
     }
 
-    /// Returns `None`: which rows belong to the part is not known before they are read.
+    /// Returns `None`: which rows belong to the shard is not known before they are read.
     fn rows(&self) -> Option<usize> {
         None
     }
@@ -141,15 +141,15 @@ impl Source for ShardSource {
     fn fingerprint(&self) -> Option<Fingerprint> {
         let all = self.source.fingerprint()?;
         let Self { by, index, count, .. } = self;
-        Some(Fingerprint { settings: format!("{}, part {index} of {count} by `{by}`", all.settings), ..all })
+        Some(Fingerprint { settings: format!("{}, shard {index} of {count} by `{by}`", all.settings), ..all })
     }
 
     fn counts(&self) -> SourceCounts {
         self.source.counts()
     }
 
-    /// Returns `None`: the runs of other parts would find files that are added at another time.
-    fn added(&self, _: Vec<Shard>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {
+    /// Returns `None`: the runs of other shards would find files that are added at another time.
+    fn added(&self, _: Vec<SourceFile>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {
         std::future::ready(Ok(None)).boxed()
     }
 
@@ -167,12 +167,12 @@ impl Source for ShardSource {
             async move {
                 let batch = batch?;
                 let work = move || {
-                    let parts = parts(&by, batch.column(place), count)?;
-                    let kept: BooleanArray = parts.into_iter().map(|part| Some(part == index)).collect();
+                    let shards = shards(&by, batch.column(place), count)?;
+                    let kept: BooleanArray = shards.into_iter().map(|shard| Some(shard == index)).collect();
                     let wanted = batch.project(&(0..width).collect::<Vec<_>>());
                     wanted
                         .and_then(|batch| filter_record_batch(&batch, &kept))
-                        .map_err(|cause| Error::Arrow { action: "take a part of the rows", cause })
+                        .map_err(|cause| Error::Arrow { action: "take a shard of the rows", cause })
                 };
                 tokio::task::spawn_blocking(work).await.map_err(|e| Error::of_task("shard", e))?
             }

@@ -18,7 +18,7 @@ use crate::arrow_file::{self, ArrowFile, ArrowFileWriter, Part};
 use crate::config::{Advice, StoreConfig, Verify};
 use crate::error::{Error, Result};
 use crate::sample::SampleId;
-use crate::source::{Fingerprint, RecordBatches, Shard, Source, column_indices};
+use crate::source::{Fingerprint, RecordBatches, Source, SourceFile, column_indices};
 use crate::telemetry;
 
 /// Makes a store from its source, and names its files.
@@ -58,12 +58,12 @@ impl StoreBuilder {
     }
 
     async fn open_or_read(self, source: &dyn Source, progress: OnProgress<'_>) -> Result<Store> {
-        let shards = source.fingerprint().map(|Fingerprint { shards, .. }| shards).unwrap_or_default();
+        let files = source.fingerprint().map(|Fingerprint { files, .. }| files).unwrap_or_default();
         let complete = |segments: &[Segment]| {
-            let known: usize = segments.iter().map(|segment| segment.shards.len()).sum();
-            !segments.is_empty() && known == shards.len()
+            let known: usize = segments.iter().map(|segment| segment.files.len()).sum();
+            !segments.is_empty() && known == files.len()
         };
-        let mut segments = self.open(&shards).await?;
+        let mut segments = self.open(&files).await?;
         if complete(&segments) {
             progress(segments.iter().map(Segment::len).sum());
             return Store::new(source.uri(), segments, self);
@@ -71,7 +71,7 @@ impl StoreBuilder {
         let lock = self.lock().await?;
         if lock.is_some() {
             // Another process may have built it in the meantime.
-            segments = self.open(&shards).await?;
+            segments = self.open(&files).await?;
         }
         if !segments.is_empty() && !complete(&segments) {
             match source.added(known(&segments)).await? {
@@ -94,9 +94,9 @@ impl StoreBuilder {
 
     async fn read_added(&self, added: &dyn Source, segments: &[Segment]) -> Result<Segment> {
         let _lock = self.lock().await?;
-        let shards = added.fingerprint().map(|Fingerprint { shards, .. }| shards).unwrap_or_default();
-        let next = self.open_one(segments.len(), shards.iter().cloned().collect()).await?;
-        if let Some(segment) = next.filter(|segment| segment.shards == shards) {
+        let files = added.fingerprint().map(|Fingerprint { files, .. }| files).unwrap_or_default();
+        let next = self.open_one(segments.len(), files.iter().cloned().collect()).await?;
+        if let Some(segment) = next.filter(|segment| segment.files == files) {
             // Another process has read it.
             return Ok(segment);
         }
@@ -110,18 +110,18 @@ impl StoreBuilder {
     }
 
     /// Opens the segments in the cache, up to the first that cannot be used.
-    async fn open(&self, shards: &[Shard]) -> Result<Vec<Segment>> {
-        let mut unread: HashSet<_> = shards.iter().cloned().collect();
+    async fn open(&self, files: &[SourceFile]) -> Result<Vec<Segment>> {
+        let mut unread: HashSet<_> = files.iter().cloned().collect();
         let mut segments = Vec::new();
         while let Some(segment) = self.open_one(segments.len(), unread.clone()).await? {
-            unread.retain(|shard| !segment.shards.contains(shard));
+            unread.retain(|source_file| !segment.files.contains(source_file));
             segments.push(segment);
         }
         Ok(segments)
     }
 
-    /// Opens a segment of the cache; `None` if there is none that holds rows of these shards only.
-    async fn open_one(&self, number: usize, shards: HashSet<Shard>) -> Result<Option<Segment>> {
+    /// Opens a segment of the cache; `None` if there is none that holds rows of these files only.
+    async fn open_one(&self, number: usize, files: HashSet<SourceFile>) -> Result<Option<Segment>> {
         let Some(path) = self.path(number) else { return Ok(None) };
         let schema = self.schema.clone();
         let span = Span::current();
@@ -133,10 +133,10 @@ impl StoreBuilder {
                 let skipped_rows = found.metadata().get(SKIPPED).and_then(|n| n.parse().ok()).unwrap_or(0);
                 let bad_texts = found.metadata().get(BAD_TEXTS).map_or("", String::as_str);
                 let bad_texts = bad_texts.lines().filter_map(BadTexts::of_line).collect();
-                let segment = Segment { shards: shards_of(found), skipped_rows, bad_texts, parts: file.parts.clone() };
+                let segment = Segment { files: files_of(found), skipped_rows, bad_texts, parts: file.parts.clone() };
                 match found.fields() == schema.fields() {
                     false => Err("it has other columns".to_owned()),
-                    true if segment.shards.is_empty() || !segment.shards.iter().all(|s| shards.contains(s)) => {
+                    true if segment.files.is_empty() || !segment.files.iter().all(|s| files.contains(s)) => {
                         Err("the files that it was read from have changed or gone".to_owned())
                     }
                     true if verify == Verify::Open || !file.is_as_written(&path) => {
@@ -164,11 +164,11 @@ impl StoreBuilder {
 
     /// Reads a source into the segment that follows those `before`.
     async fn read(&self, source: &dyn Source, before: &[Segment], progress: OnProgress<'_>) -> Result<Segment> {
-        let shards = source.fingerprint().map(|Fingerprint { shards, .. }| shards).unwrap_or_default();
+        let files = source.fingerprint().map(|Fingerprint { files, .. }| files).unwrap_or_default();
         let stream = source.read(&self.columns)?;
         let (tx, rx) = mpsc::channel(2);
         let target = self.path(before.len());
-        let schema = Arc::new(self.schema.as_ref().clone().with_metadata(metadata(&shards)));
+        let schema = Arc::new(self.schema.as_ref().clone().with_metadata(metadata(&files)));
         let later: Vec<_> = (before.len() + 1..).map_while(|n| self.path(n).filter(|path| path.exists())).collect();
         let span = Span::current();
         let uri = source.uri().to_owned();
@@ -194,7 +194,7 @@ impl StoreBuilder {
         if self.verify == Verify::Never {
             parts.iter().for_each(Part::trust);
         }
-        Ok(Segment { shards, skipped_rows, bad_texts, parts })
+        Ok(Segment { files, skipped_rows, bad_texts, parts })
     }
 
     /// Returns the rows of a part, checked if the settings want that.
@@ -222,22 +222,22 @@ impl StoreBuilder {
     }
 }
 
-/// Returns the shards of all segments.
-fn known(segments: &[Segment]) -> Vec<Shard> {
-    segments.iter().flat_map(|segment| segment.shards.clone()).collect()
+/// Returns the files of all segments.
+fn known(segments: &[Segment]) -> Vec<SourceFile> {
+    segments.iter().flat_map(|segment| segment.files.clone()).collect()
 }
 
-/// Returns a schema's metadata that name shards, a line each.
-fn metadata(shards: &[Shard]) -> std::collections::HashMap<String, String> {
-    let line = |shard: &Shard| format!("{}\t{}", shard.version, shard.uri);
-    [(SHARDS.to_owned(), shards.iter().map(line).collect::<Vec<_>>().join("\n"))].into()
+/// Returns a schema's metadata that name files, a line each.
+fn metadata(files: &[SourceFile]) -> std::collections::HashMap<String, String> {
+    let line = |source_file: &SourceFile| format!("{}\t{}", source_file.version, source_file.uri);
+    [(FILES.to_owned(), files.iter().map(line).collect::<Vec<_>>().join("\n"))].into()
 }
 
-/// Reads the shards from a schema's metadata.
-pub(super) fn shards_of(schema: &Schema) -> Vec<Shard> {
-    let lines = schema.metadata().get(SHARDS).into_iter().flat_map(|text| text.lines());
-    let shard = |(version, uri): (&str, &str)| Shard { uri: uri.to_owned(), version: version.to_owned() };
-    lines.filter_map(|line| line.split_once('\t')).map(shard).collect()
+/// Reads the files from a schema's metadata.
+pub(super) fn files_of(schema: &Schema) -> Vec<SourceFile> {
+    let lines = schema.metadata().get(FILES).into_iter().flat_map(|text| text.lines());
+    let source_file = |(version, uri): (&str, &str)| SourceFile { uri: uri.to_owned(), version: version.to_owned() };
+    lines.filter_map(|line| line.split_once('\t')).map(source_file).collect()
 }
 
 /// What the reader sends to the writer. A closed channel means that the reader is gone, not that it is done.
@@ -332,7 +332,7 @@ fn write(
     Ok(Written { skipped_rows, bad_texts, parts: writer.finish(path.as_deref())? })
 }
 
-/// What was written: the segment, but for its shards.
+/// What was written: the segment, but for its files.
 struct Written {
     skipped_rows: usize,
     bad_texts: Vec<BadTexts>,
@@ -357,10 +357,10 @@ fn key(settings: &str, schema: &Schema) -> String {
     arrow_file::to_text(arrow_file::checksum(text.as_bytes()))
 }
 
-/// The key in the schema of a cache file whose value names the shards that it was read from.
-const SHARDS: &str = "prosampler.shards";
+/// The key in the schema of a cache file whose value names the files that it was read from.
+const FILES: &str = "prosampler.shards";
 
-/// The key in the footer whose value is how many rows of the shards were skipped.
+/// The key in the footer whose value is how many rows of the files were skipped.
 const SKIPPED: &str = "prosampler.skipped_rows";
 
 /// The key in the footer whose value lists the texts that are null since they are not UTF-8, a line a column.

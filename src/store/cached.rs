@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::build::shards_of;
+use super::build::files_of;
 use crate::arrow_file::ArrowFile;
 use crate::error::{Error, Result};
 
@@ -36,7 +36,7 @@ fn open(path: &Path) -> Result<CachedRows> {
     let metadata = std::fs::metadata(path).map_err(|cause| Error::Io { action: "open", path: path.into(), cause })?;
     let file = ArrowFile::open(path)?;
     let rows = file.parts.iter().map(|part| part.batch.num_rows()).sum();
-    let uris = shards_of(&file.schema).into_iter().map(|shard| shard.uri).collect();
+    let uris = files_of(&file.schema).into_iter().map(|source_file| source_file.uri).collect();
     Ok(CachedRows { bytes: metadata.len(), rows, uris, written: metadata.modified().ok() })
 }
 

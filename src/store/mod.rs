@@ -45,7 +45,7 @@ use crate::arrow_file::{self, Part};
 use crate::config::StoreConfig;
 use crate::error::{ArgumentError, Error, Result};
 use crate::sample::SampleId;
-use crate::source::{Shard, Source, column_indices};
+use crate::source::{Source, SourceFile, column_indices};
 
 /// All rows of a data set, by [`SampleId`]. Cloning shares them.
 ///
@@ -81,8 +81,8 @@ pub struct Store {
 /// The rows that one pass over a source has read.
 #[derive(Clone, Debug)]
 struct Segment {
-    shards: Vec<Shard>,
-    /// How many rows of the shards lay in damaged parts.
+    files: Vec<SourceFile>,
+    /// How many rows of the files lay in damaged parts.
     skipped_rows: usize,
     bad_texts: Vec<BadTexts>,
     /// The record batches: each has `MAX_STORED_BATCH_ROWS` rows, except for the last one and if rows are long.
@@ -198,9 +198,10 @@ impl Store {
     fn fingerprint_of(&self, segments: usize) -> String {
         let mut text = format!("{}\n", self.builder.settings);
         for segment in &self.segments[..segments] {
-            let shards = segment.shards.iter().map(|shard| format!("{}\t{}\n", shard.version, shard.uri));
-            text.extend(shards);
-            if segment.shards.is_empty() {
+            let files =
+                segment.files.iter().map(|source_file| format!("{}\t{}\n", source_file.version, source_file.uri));
+            text.extend(files);
+            if segment.files.is_empty() {
                 // Without a fingerprint of the source, the rows themselves identify the data set.
                 text.extend(segment.parts.iter().map(|part| arrow_file::to_text(part.checksum())));
             }

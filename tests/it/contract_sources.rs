@@ -9,7 +9,7 @@ use prosampler::arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
 use prosampler::arrow::compute::take;
 use prosampler::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use prosampler::source::{
-    FileSource, FilteredSource, Fingerprint, MemorySource, RecordBatches, Shard, Source, column_indices, contract,
+    FileSource, FilteredSource, Fingerprint, MemorySource, RecordBatches, Source, SourceFile, column_indices, contract,
 };
 use prosampler::{Error, Result};
 use tempfile::TempDir;
@@ -60,8 +60,8 @@ enum Wrong {
     RefusesUnknownColumnsOtherwise,
     GoesOnAfterADroppedStream,
     ChangesItsFingerprint,
-    AddsKnownShards,
-    LosesItsShards,
+    AddsKnownFiles,
+    LosesItsFiles,
 }
 
 /// Three record batches of ten rows each, with one thing wrong.
@@ -124,14 +124,14 @@ impl Source for WrongSource {
 
     fn fingerprint(&self) -> Option<Fingerprint> {
         let version = if self.wrong == Wrong::ChangesItsFingerprint { self.call() } else { 0 };
-        let shard = Shard { uri: "wrong".into(), version: version.to_string() };
-        Some(Fingerprint { settings: String::new(), shards: vec![shard] })
+        let source_file = SourceFile { uri: "wrong".into(), version: version.to_string() };
+        Some(Fingerprint { settings: String::new(), files: vec![source_file] })
     }
 
-    fn added(&self, _: Vec<Shard>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {
+    fn added(&self, _: Vec<SourceFile>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {
         let added = match self.wrong {
-            Wrong::AddsKnownShards => Ok(Some(Box::new(source(1)) as Box<dyn Source>)),
-            Wrong::LosesItsShards => Err(Error::Cancelled),
+            Wrong::AddsKnownFiles => Ok(Some(Box::new(source(1)) as Box<dyn Source>)),
+            Wrong::LosesItsFiles => Err(Error::Cancelled),
             _ => Ok(None),
         };
         std::future::ready(added).boxed()
@@ -198,8 +198,8 @@ async fn each_rule_that_a_source_breaks_is_named() {
         (Wrong::RefusesUnknownColumnsOtherwise, "gives another error than `ColumnError::Missing`"),
         (Wrong::GoesOnAfterADroppedStream, "a reading after a dropped stream gives other rows: 20 instead of 30"),
         (Wrong::ChangesItsFingerprint, "`fingerprint` changes from one call to the next"),
-        (Wrong::AddsKnownShards, "`added` gives shards that the fingerprint lists already"),
-        (Wrong::LosesItsShards, "`added` fails for the shards of the fingerprint"),
+        (Wrong::AddsKnownFiles, "`added` gives files that the fingerprint lists already"),
+        (Wrong::LosesItsFiles, "`added` fails for the files of the fingerprint"),
         (Wrong::MixesColumns, "the columns [\"text\"] have other values than among all columns, first at row 0"),
     ] {
         let broken = contract::check(&WrongSource::new(wrong)).await;

@@ -1,218 +1,292 @@
-//! If shards of a source have different types, they are read as a type that holds the values of all; if there is none,
-//! the first difference is named.
+//! Runs over random shards of the rows: every row in one, epochs of one length, and the whole's graph and mini-batches.
 
-use std::path::Path;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::TryStreamExt;
 use prosampler::arrow::array::{
-    Array, ArrayRef, BinaryArray, DictionaryArray, FixedSizeListArray, Float32Array, Float64Array, Int32Array,
-    Int64Array, LargeListArray, LargeStringArray, ListArray, ListViewArray, NullArray, RecordBatch, RunArray,
-    StringArray, StringViewArray, StructArray, TimestampMillisecondArray, TimestampNanosecondArray, UInt8Array,
-    UInt64Array,
+    Array, ArrayRef, AsArray, BooleanArray, Float32Array, Int64Array, LargeStringArray, RecordBatch, StringArray,
+    UInt32Array,
 };
-use prosampler::arrow::buffer::OffsetBuffer;
-use prosampler::arrow::compute::concat_batches;
-use prosampler::arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema};
-use prosampler::arrow::util::display::array_value_to_string;
-use prosampler::config::StoreConfig;
-use prosampler::error::ColumnError;
-use prosampler::source::{FileSource, MemorySource, Source};
-use prosampler::store::Store;
-use prosampler::{Error, Result, SampleId};
+use prosampler::arrow::datatypes::UInt32Type;
+use prosampler::config::{
+    CheckpointConfig, Coverage, FirstRefresh, GraphBuilder, GraphConfig, PipelineConfig, RefreshConfig, ShardConfig,
+    StreamConfig, WalkConfig, WarmUp,
+};
+use prosampler::source::{MemorySource, ShardSource, Source, contract};
+use prosampler::{MiniBatch, MiniBatchStream, Pipeline, PipelineBuilder, SampleId};
 use tempfile::TempDir;
 
-use crate::support::{assert_says, write_parquet};
+use crate::support::{DIMENSION, TestEncoder, assert_says, graph_config, rows, trained_vectors, walk_config};
 
-fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
-    let fields: Vec<_> = columns.iter().map(|(name, c)| Field::new(*name, c.data_type().clone(), true)).collect();
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.into_iter().map(|(_, column)| column).collect())
-        .unwrap()
+const SAMPLES: usize = 4000;
+const PARTS: usize = 4;
+const BATCH: usize = 32;
+/// Of a part, too, there are many of these.
+const SMALL_BATCH: usize = 8;
+
+async fn read(source: &dyn Source, column: &str) -> Vec<u32> {
+    let batches: Vec<RecordBatch> = source.read(&[column.to_owned()]).unwrap().try_collect().await.unwrap();
+    batches.iter().flat_map(|batch| batch[column].as_primitive::<UInt32Type>().values().to_vec()).collect()
 }
 
-/// The column of two shards, as files and in memory, as the store has it: its type, and its values as texts.
-async fn stored(first: &ArrayRef, second: &ArrayRef) -> Result<(DataType, Vec<String>)> {
-    let dir = TempDir::new().unwrap();
-    let shards = [first, second].map(|column| batch(vec![("c", column.clone())]));
-    let memory = MemorySource::new(shards.to_vec())?;
-    let in_memory = values(&memory).await?;
-    // Parquet has neither list views nor run-end encoding.
-    let packed = |c: &ArrayRef| matches!(c.data_type(), DataType::ListView(_) | DataType::RunEndEncoded(..));
-    if !packed(first) && !packed(second) {
-        for (name, shard) in ["a.parquet", "b.parquet"].iter().zip(&shards) {
-            write_parquet(&dir.path().join(name), shard, 100);
+fn memory(columns: Vec<(&str, ArrayRef)>) -> Arc<MemorySource> {
+    Arc::new(MemorySource::new(vec![RecordBatch::try_from_iter(columns).unwrap()]).unwrap())
+}
+
+/// By Python's xxhash: `xxh3_64_intdigest(str(v).encode()) * 7 >> 64`.
+#[tokio::test]
+async fn a_row_s_part_is_the_hash_of_its_text() {
+    let expected = [0, 2, 6, 3, 6, 6, 4, 0, 2, 1, 5, 0, 3, 3, 0, 5, 6, 4, 3, 3];
+    let n: ArrayRef = Arc::new(UInt32Array::from_iter_values(0..20));
+    let big: ArrayRef = Arc::new(Int64Array::from_iter_values(0..20));
+    let text: ArrayRef = Arc::new(StringArray::from_iter_values((0..20).map(|n| n.to_string())));
+    let large: ArrayRef = Arc::new(LargeStringArray::from_iter_values((0..20).map(|n| n.to_string())));
+    let source = memory(vec![("n", n), ("big", big), ("text", text), ("large", large)]);
+    for by in ["n", "big", "text", "large"] {
+        let mut sizes = [0; 7];
+        for (index, size) in sizes.iter_mut().enumerate() {
+            let part = ShardSource::new(source.clone(), by, index, 7).unwrap();
+            let of_part: Vec<u32> = (0..20).filter(|&n| expected[n as usize] == index).collect();
+            assert_eq!(read(&part, "n").await, of_part, "{by} {index}");
+            *size = of_part.len() as u64;
         }
-        let (data_type, values) = values(&open(dir.path()).await?).await?;
-        assert_eq!(values, in_memory.1, "{data_type} and {}", in_memory.0);
+        assert_eq!(ShardSource::new(source.clone(), by, 0, 7).unwrap().sizes().await.unwrap(), sizes);
     }
-    Ok(in_memory)
+    let texts: ArrayRef = Arc::new(StringArray::from_iter_values(["", "a", "ä", "https://example.org/1"]));
+    let n: ArrayRef = Arc::new(UInt32Array::from_iter_values(0..4));
+    let source = memory(vec![("n", n), ("url", texts)]);
+    for (row, index) in [1, 6, 2, 1].into_iter().enumerate() {
+        let part = ShardSource::new(source.clone(), "url", index, 7).unwrap();
+        assert!(read(&part, "n").await.contains(&(row as u32)));
+    }
+    let part = ShardSource::new(Arc::new(MemorySource::new(vec![rows(1000)]).unwrap()), "text", 1, 3).unwrap();
+    assert_eq!(contract::check(&part).await, Ok(()));
 }
 
-async fn open(path: &Path) -> Result<FileSource> {
-    FileSource::open(path.display().to_string()).await
+fn builder(index: usize) -> PipelineBuilder {
+    let config = PipelineConfig {
+        shard: ShardConfig { by: Some("n".into()), index, count: PARTS },
+        seed: 5,
+        ..PipelineConfig::default()
+    };
+    Pipeline::from_config(config)
+        .source(MemorySource::new(vec![rows(SAMPLES)]).unwrap())
+        .encoder(TestEncoder::new(SAMPLES))
+        .graph(graph_config(100, 16))
+        .walk(walk_config(BATCH))
 }
 
-async fn values(source: &dyn Source) -> Result<(DataType, Vec<String>)> {
-    let store = Store::build(source, &["c".to_owned()], &StoreConfig::default(), &mut |_| {}).await?;
-    let ids: Vec<_> = (0..store.len()).map(SampleId::new).collect();
-    let rows = store.gather(&ids)?;
-    let texts = (0..ids.len()).map(|row| array_value_to_string(&rows["c"], row).unwrap()).collect();
-    Ok((rows["c"].data_type().clone(), texts))
+async fn all(builder: PipelineBuilder) -> Vec<MiniBatch> {
+    builder.start().await.unwrap().try_collect().await.unwrap()
 }
 
-fn list<O: prosampler::arrow::array::OffsetSizeTrait>(item: &str, values: ArrayRef) -> ArrayRef {
-    let field = Arc::new(Field::new(item, values.data_type().clone(), true));
-    let offsets = OffsetBuffer::<O>::from_lengths([values.len() / 2, values.len() - values.len() / 2]);
-    Arc::new(prosampler::arrow::array::GenericListArray::new(field, offsets, values, None))
+fn numbers(mini_batch: &MiniBatch) -> Vec<u32> {
+    mini_batch.rows["n"].as_primitive::<UInt32Type>().values().to_vec()
 }
 
 #[tokio::test]
-async fn shards_whose_types_differ_are_read_as_the_type_that_holds_both() {
-    let texts = || Arc::new(StringArray::from(vec![Some("a"), None])) as ArrayRef;
-    let small = || Arc::new(Int32Array::from(vec![1, i32::MIN])) as ArrayRef;
-    let item = |name| list::<i32>(name, Arc::new(Int32Array::from(vec![1, 2, 3])));
-    let point = |columns: [(&str, ArrayRef); 2]| {
-        let fields = columns.iter().map(|(name, c)| Field::new(*name, c.data_type().clone(), true)).collect();
-        Arc::new(StructArray::new(fields, columns.map(|(_, column)| column).to_vec(), None)) as ArrayRef
-    };
-    let fixed = FixedSizeListArray::from_iter_primitive::<Int32Type, _, _>([Some([Some(1), Some(2)]), None], 2);
-    let views = ListViewArray::from(list::<i32>("item", small()).as_any().downcast_ref::<ListArray>().unwrap().clone());
-    let runs: RunArray<Int32Type> = ["x", "x", "y"].into_iter().collect();
-    let words: DictionaryArray<Int32Type> = ["x", "x", "y"].into_iter().collect();
-    let cases: Vec<(ArrayRef, ArrayRef, DataType, &str)> = vec![
-        (small(), Arc::new(Int64Array::from(vec![i64::MAX])), DataType::Int64, "1 -2147483648 9223372036854775807"),
-        (Arc::new(UInt8Array::from(vec![255])), Arc::new(Int32Array::from(vec![-1])), DataType::Int32, "255 -1"),
-        (small(), Arc::new(Float64Array::from(vec![0.5])), DataType::Float64, "1.0 -2147483648.0 0.5"),
-        (
-            Arc::new(Float32Array::from(vec![0.1])),
-            Arc::new(Float64Array::from(vec![0.1])),
-            DataType::Float64,
-            "0.10000000149011612 0.1",
-        ),
-        (texts(), Arc::new(LargeStringArray::from(vec!["b"])), DataType::LargeUtf8, "a  b"),
-        (texts(), Arc::new(StringViewArray::from(vec!["b"])), DataType::Utf8, "a  b"),
-        (texts(), Arc::new(words), DataType::Utf8, "a  x x y"),
-        (Arc::new(runs), texts(), DataType::Utf8, "x x y a "),
-        (Arc::new(NullArray::new(2)), texts(), DataType::Utf8, "  a "),
-        (texts(), Arc::new(NullArray::new(1)), DataType::Utf8, "a  "),
-        (item("item"), item("element"), item("item").data_type().clone(), "[1] [2, 3] [1] [2, 3]"),
-        (
-            item("item"),
-            list::<i64>("element", Arc::new(Int64Array::from(vec![7, 8]))),
-            DataType::LargeList(Arc::new(Field::new("item", DataType::Int64, true))),
-            "[1] [2, 3] [7] [8]",
-        ),
-        (
-            Arc::new(views),
-            Arc::new(fixed),
-            DataType::List(Arc::new(Field::new("item", DataType::Int32, true))),
-            "[1] [-2147483648] [1, 2] ",
-        ),
-        (
-            Arc::new(TimestampMillisecondArray::from(vec![1])),
-            Arc::new(TimestampNanosecondArray::from(vec![1])),
-            TimestampNanosecondArray::from(vec![1]).data_type().clone(),
-            "1970-01-01T00:00:00.001 1970-01-01T00:00:00.000000001",
-        ),
-        (
-            point([("x", small()), ("y", texts())]),
-            point([("y", texts()), ("x", Arc::new(Int64Array::from(vec![5, 6])))]),
-            point([("x", Arc::new(Int64Array::from(vec![5, 6]))), ("y", texts())]).data_type().clone(),
-            "{x: 1, y: a} {x: -2147483648, y: } {x: 5, y: a} {x: 6, y: }",
-        ),
-    ];
-    for (first, second, expected, values) in cases {
-        let what = format!("{} and {}", first.data_type(), second.data_type());
-        let (found, texts) = stored(&first, &second).await.unwrap_or_else(|error| panic!("{what}: {error}"));
-        assert_eq!((found, texts.join(" ").as_str()), (expected, values), "{what}");
+async fn epochs_have_one_length_and_two_of_them_every_row() {
+    let warm_up = WalkConfig { warm_up: Some(WarmUp::Epochs(1)), ..walk_config(BATCH) };
+    for walk in [walk_config(BATCH), warm_up] {
+        let mut covered = [HashSet::<u32>::new(), HashSet::new()];
+        let (mut lengths, mut sizes) = (HashSet::new(), Vec::new());
+        for index in 0..PARTS {
+            let refresh = RefreshConfig { first: FirstRefresh::AfterWarmUp, ..RefreshConfig::default() };
+            let stream = StreamConfig { epochs: 4, ..StreamConfig::default() };
+            let stream = builder(index).walk(walk.clone()).refresh(refresh).stream(stream).start().await.unwrap();
+            sizes.push(stream.samples());
+            let mut epochs = vec![HashSet::new(); 4];
+            let mini_batches: Vec<MiniBatch> = stream.try_collect().await.unwrap();
+            for mini_batch in &mini_batches {
+                let epoch = &mut epochs[mini_batch.epoch as usize];
+                assert!(numbers(mini_batch).into_iter().all(|n| epoch.insert(n)), "a row comes twice");
+            }
+            lengths.extend(epochs.iter().map(HashSet::len));
+            for (two, epochs) in covered.iter_mut().zip(epochs.windows(2).skip(1)) {
+                epochs.iter().for_each(|epoch| two.extend(epoch));
+            }
+        }
+        assert_eq!(sizes.iter().sum::<usize>(), SAMPLES);
+        assert!(sizes.iter().max() > sizes.iter().min());
+        assert_eq!(lengths, HashSet::from([*sizes.iter().min().unwrap()]));
+        assert!(covered.iter().all(|two| two.len() == SAMPLES));
     }
 }
 
-#[tokio::test]
-async fn columns_without_a_common_type_are_named_with_their_shard() {
-    let refused = async |first: ArrayRef, second: ArrayRef| {
-        let error = stored(&first, &second).await.unwrap_err();
-        assert!(matches!(error, Error::Column(ColumnError::Drift { .. })), "{error}");
-        error.to_string()
-    };
-    let numbers = || Arc::new(Int64Array::from(vec![1, 2])) as ArrayRef;
-    let texts = || Arc::new(StringArray::from(vec!["a", "b"])) as ArrayRef;
-    let error = refused(numbers(), texts()).await;
-    assert_says(
-        &error,
-        &["column `c` is Utf8 in", "but Int64 in the files before", "leave it out of `source.columns`"],
-    );
-    refused(texts(), Arc::new(BinaryArray::from(vec![b"x" as &[u8]]))).await;
-    refused(numbers(), Arc::new(UInt64Array::from(vec![u64::MAX]))).await;
-    // Whole numbers of 64 bits are more exact than any floating-point number.
-    refused(numbers(), Arc::new(Float64Array::from(vec![0.5]))).await;
-    let error = refused(list::<i32>("item", numbers()), list::<i32>("item", texts())).await;
-    assert_says(&error, &["column `c[]` is Utf8"]);
-    let outside = Arc::new(TimestampMillisecondArray::from(vec![i64::MAX / 1000]));
-    let error = refused(outside, Arc::new(TimestampNanosecondArray::from(vec![1]))).await;
-    assert_says(&error, &["column `c` is Timestamp"]);
+/// Of each sample, at which place among all others its neighbors are.
+fn neighbor_places(vectors: &[f32], ids: &[u32], neighbors: impl Fn(usize) -> Vec<u32>) -> Vec<f64> {
+    let unit: Vec<Vec<f32>> = vectors
+        .chunks_exact(DIMENSION)
+        .map(|vector| {
+            let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+            vector.iter().map(|x| x / length).collect()
+        })
+        .collect();
+    let dot = |a: usize, b: usize| unit[a].iter().zip(&unit[b]).map(|(x, y)| x * y).sum::<f32>();
+    let mut places = Vec::new();
+    for (row, &id) in ids.iter().enumerate().step_by(5) {
+        let mut similarities: Vec<f32> = (0..unit.len()).map(|other| dot(id as usize, other)).collect();
+        let of_neighbors: Vec<f32> = neighbors(row).iter().map(|&other| similarities[other as usize]).collect();
+        similarities.sort_by(f32::total_cmp);
+        let nearer = |similarity: f32| similarities.len() - similarities.partition_point(|&other| other <= similarity);
+        places.extend(of_neighbors.into_iter().map(|similarity| nearer(similarity) as f64));
+    }
+    places
 }
 
-/// Columns that are not used may differ, be missing, and come in another order.
+/// The largest distance of two empirical distributions.
+fn kolmogorov_smirnov(a: &mut [f64], b: &mut [f64]) -> f64 {
+    a.sort_by(f64::total_cmp);
+    b.sort_by(f64::total_cmp);
+    let share = |of: &[f64], x: f64| of.partition_point(|&y| y <= x) as f64 / of.len() as f64;
+    a.iter().chain(&*b).map(|&x| (share(a, x) - share(b, x)).abs()).fold(0.0, f64::max)
+}
+
+struct Drawn {
+    places: Vec<f64>,
+    similarities: Vec<f64>,
+}
+
+/// The places of neighbors, and the similarities of the first quarter of mini-batches, of one run.
+async fn drawn(builder: PipelineBuilder, vectors: &[f32]) -> Drawn {
+    let stream = builder.walk(walk_config(SMALL_BATCH)).start().await.unwrap();
+    let snapshot = stream.snapshot().unwrap();
+    let mini_batches: Vec<MiniBatch> = stream.try_collect().await.unwrap();
+    let mut number_of = HashMap::new();
+    for mini_batch in &mini_batches {
+        number_of.extend(mini_batch.ids.iter().map(|id| id.index()).zip(numbers(mini_batch)));
+    }
+    // Those that sit out in this epoch are not known by number.
+    let mut known: Vec<_> = number_of.keys().copied().collect();
+    known.sort_unstable();
+    let ids: Vec<u32> = known.iter().map(|id| number_of[id]).collect();
+    let neighbors = |row: usize| {
+        let of = snapshot.graph.neighbors(SampleId::new(known[row]));
+        of.iter().filter_map(|id| number_of.get(&id.index()).copied()).collect()
+    };
+    let first = &mini_batches[..mini_batches.len() / 4];
+    let similarities = first.iter().map(|m| f64::from(m.similarity.unwrap())).collect();
+    Drawn { places: neighbor_places(vectors, &ids, neighbors), similarities }
+}
+
+/// What a run over all rows draws, and what runs over all parts do.
+async fn whole_and_parts(graph: &GraphConfig, vectors: &[f32]) -> [Drawn; 2] {
+    let whole = Pipeline::builder().source(MemorySource::new(vec![rows(SAMPLES)]).unwrap());
+    let whole = drawn(whole.encoder(TestEncoder::new(SAMPLES)).graph(graph.clone()).seed(5), vectors).await;
+    let mut parts = Drawn { places: Vec::new(), similarities: Vec::new() };
+    for index in 0..PARTS {
+        let part = drawn(builder(index).graph(graph.clone()), vectors).await;
+        parts.places.extend(part.places);
+        parts.similarities.extend(part.similarities);
+    }
+    [whole, parts]
+}
+
+/// M random candidates of a random part are M random candidates of all.
+///
+/// Mini-batches are compared in the first quarter of an epoch: its end is less hard, the more so the fewer there are.
 #[tokio::test]
-async fn only_columns_in_use_must_agree() {
+async fn parts_have_the_graph_and_the_mini_batches_of_the_whole() {
+    let vectors = trained_vectors(0, SAMPLES);
+    for candidates in [40, 100, 200] {
+        let [mut whole, mut parts] = whole_and_parts(&graph_config(candidates, 16), &vectors).await;
+        let places = whole.places.len().min(parts.places.len());
+        let distance = kolmogorov_smirnov(&mut whole.places, &mut parts.places);
+        // The neighbors of one sample hang together: as if there were a sixteenth as many.
+        let bound = 1.95 * (2.0 / (places as f64 / 16.0)).sqrt();
+        let [of_whole, of_parts] = [&whole, &parts].map(|of| mean(&of.similarities));
+        let error = (variance_of_mean(&whole.similarities) + variance_of_mean(&parts.similarities)).sqrt();
+        println!("M = {candidates}: distance {distance:.4}, similarity {of_whole:.4}, {of_parts:.4} ± {error:.4}");
+        assert!(distance < bound, "M = {candidates}: {distance}, not below {bound}");
+        assert!((of_whole - of_parts).abs() < 5.0 * error, "M = {candidates}: {of_whole} and {of_parts}");
+    }
+}
+
+/// Of all samples, there are four times as many before the nearest of a part.
+#[tokio::test]
+async fn the_nearest_of_a_part_are_not_the_nearest_of_all() {
+    let graph = GraphConfig { builder: GraphBuilder::Exact, neighbors: Some(16), ..GraphConfig::default() };
+    let [whole, parts] = whole_and_parts(&graph, &trained_vectors(0, SAMPLES)).await.map(|of| mean(&of.places));
+    println!("{whole:.2} of the whole, {parts:.2} of parts");
+    assert!((3.0..5.0).contains(&(parts / whole)), "{whole} {parts}");
+}
+
+fn mean(numbers: &[f64]) -> f64 {
+    numbers.iter().sum::<f64>() / numbers.len() as f64
+}
+
+fn variance_of_mean(numbers: &[f64]) -> f64 {
+    let mean = mean(numbers);
+    numbers.iter().map(|number| (number - mean).powi(2)).sum::<f64>() / (numbers.len() as f64).powi(2)
+}
+
+type Seen = (u64, Vec<SampleId>);
+
+async fn take(stream: &mut MiniBatchStream, n: usize) -> Vec<Seen> {
+    let mut seen = Vec::new();
+    while seen.len() < n
+        && let Some(m) = stream.try_next().await.unwrap()
+    {
+        seen.push((m.step, m.ids));
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_is_resumed() {
     let dir = TempDir::new().unwrap();
-    let n = |numbers: [i64; 2]| Arc::new(Int64Array::from(numbers.to_vec())) as ArrayRef;
-    let texts = || Arc::new(StringArray::from(vec!["a", "b"])) as ArrayRef;
-    let first = batch(vec![("n", n([0, 1])), ("t", texts()), ("only here", texts()), ("other", n([5, 6]))]);
-    let second = batch(vec![("other", texts()), ("t", texts()), ("n", n([2, 3])), ("only there", texts())]);
-    write_parquet(&dir.path().join("a.parquet"), &first, 10);
-    write_parquet(&dir.path().join("b.parquet"), &second, 10);
-    let files = open(dir.path()).await.unwrap();
-    let memory = MemorySource::new(vec![first, second]).unwrap();
-    for source in [&files as &dyn Source, &memory] {
-        let names: Vec<_> = source.schema().fields().iter().map(|f| f.name().clone()).collect();
-        assert_eq!(names, ["n", "t", "only here", "other", "only there"]);
-        let columns = ["t", "n"].map(str::to_owned);
-        let batches: Vec<_> = source.read(&columns).unwrap().try_collect().await.unwrap();
-        let all = concat_batches(&batches[0].schema(), &batches).unwrap();
-        assert_eq!(all["n"].to_data(), Int64Array::from(vec![0, 1, 2, 3]).to_data());
-        let refused = |column: &str| match source.read(&["n".to_owned(), column.to_owned()]) {
-            Ok(_) => panic!("{column} is read"),
-            Err(error) => error.to_string(),
-        };
-        assert_says(&refused("other"), &["column `other` is Utf8 in", "but Int64"]);
-        assert_says(&refused("only here"), &["column `only here` is missing in", "but Utf8"]);
-        assert_says(&refused("only there"), &["column `only there` is missing in"]);
-        assert_says(&refused("none"), &["column `none` not found"]);
-    }
-}
-
-/// If one of 400 columns differs, the message is a line and not twelve thousand characters.
-#[tokio::test]
-async fn the_difference_is_named_in_a_line() {
-    let wide = |odd: ArrayRef| {
-        let column = |i: usize| Arc::new(Int64Array::from(vec![i as i64])) as ArrayRef;
-        let names: Vec<_> = (0..400).map(|i| format!("f{i}")).collect();
-        batch((0..400).map(|i| (names[i].as_str(), if i == 237 { odd.clone() } else { column(i) })).collect())
+    let builder = |name: &str, index: usize| {
+        let refresh = RefreshConfig { every_steps: Some(9), swap_after_steps: Some(2), ..RefreshConfig::default() };
+        builder(index)
+            .refresh(refresh)
+            .stream(StreamConfig { epochs: 3, ..StreamConfig::default() })
+            .checkpoint(CheckpointConfig { dir: Some(dir.path().join(name)), ..CheckpointConfig::default() })
     };
-    let texts = Arc::new(StringArray::from(vec!["a"]));
-    let source = MemorySource::new(vec![wide(Arc::new(Int64Array::from(vec![1]))), wide(texts)]).unwrap();
-    let names: Vec<_> = source.schema().fields().iter().map(|f| f.name().clone()).collect();
-    let Err(error) = source.read(&names) else { panic!("it is read") };
-    let error = error.to_string();
-    assert!(error.len() < 300 && error.contains("column `f237` is Utf8"), "{error}");
-    let Err(error) = source.read(&["f400".to_owned()]) else { panic!("it is read") };
-    assert!(error.to_string().len() < 400, "{error}");
+    for index in [0, 2] {
+        let whole = take(&mut builder(&format!("{index}"), index).start().await.unwrap(), usize::MAX).await;
+        for step in [5, 31, 40, 64] {
+            let name = format!("{index} {step}");
+            let mut stream = builder(&name, index).start().await.unwrap();
+            let mut seen = take(&mut stream, step).await;
+            let state = stream.state();
+            drop(stream);
+            seen.extend(take(&mut builder(&name, index).resume(state).start().await.unwrap(), usize::MAX).await);
+            assert!(seen == whole, "{name}");
+        }
+    }
+    let mut stream = builder("other", 0).start().await.unwrap();
+    take(&mut stream, 3).await;
+    let state = stream.state();
+    drop(stream);
+    let error = builder("other", 1).resume(state).start().await.unwrap_err().to_string();
+    assert_says(&error, &["shard.index"]);
 }
 
-/// Lists of every layout and depth are stored and gathered with the values that they hold.
 #[tokio::test]
-async fn list_views_are_stored_as_lists() {
-    let inner = LargeListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![Some(1), None]), None, Some(vec![])]);
-    let inner = prosampler::arrow::array::LargeListViewArray::from(inner);
-    let field = Arc::new(Field::new("item", inner.data_type().clone(), true));
-    let list = ListArray::new(field, OffsetBuffer::from_lengths([2, 1]), Arc::new(inner), None);
-    let views = ListViewArray::from(list);
-    let source = MemorySource::new(vec![batch(vec![("c", Arc::new(views))])]).unwrap();
-    let (data_type, values) = values(&source).await.unwrap();
-    assert_eq!(values, ["[[1, ], ]", "[[]]"]);
-    let item = Arc::new(Field::new("item", DataType::Int64, true));
-    let inner = Arc::new(Field::new("item", DataType::LargeList(item), true));
-    assert_eq!(data_type, DataType::List(inner));
+async fn what_has_no_parts_is_an_error() {
+    let fails = |text: &str| PipelineConfig::from_toml(&format!("source.uri = 'a'\n{text}")).unwrap_err().to_string();
+    assert_says(&fails("shard.count = 3"), &["shard.by", "is required"]);
+    assert_says(&fails("shard = { by = 'id', count = 3, index = 3 }"), &["shard.index", "3 shards"]);
+    assert_says(&fails("shard.by = 'id'"), &["shard.count"]);
+    assert_says(&fails("shard = { by = 'id', count = 2 }\nwalk.same = 'task'"), &["shard.count", "walk.same"]);
+    assert_says(&fails("shard = { by = 'id', count = 2 }\nwalk.coverage = 'paper'"), &["shard.count", "walk.coverage"]);
+
+    let start = async |by: &str, values: ArrayRef, count: usize| {
+        let shard = ShardConfig { by: Some(by.to_owned()), index: 0, count };
+        let n: ArrayRef = Arc::new(UInt32Array::from_iter_values(0..values.len() as u32));
+        let source = MemorySource::new(vec![RecordBatch::try_from_iter([("n", n), ("id", values)]).unwrap()]).unwrap();
+        let builder = Pipeline::from_config(PipelineConfig { shard, ..PipelineConfig::default() }).source(source);
+        builder.encoder(TestEncoder::new(SAMPLES)).walk(walk_config(BATCH)).start().await.unwrap_err().to_string()
+    };
+    let texts = |of: fn(usize) -> Option<String>| -> ArrayRef { Arc::new((0..400).map(of).collect::<StringArray>()) };
+    let floats: ArrayRef = Arc::new(Float32Array::from_iter_values((0..400).map(|n| n as f32)));
+    assert_says(&start("id", floats, 2).await, &["`id`", "shard.by needs texts"]);
+    assert_says(&start("url", texts(|n| Some(n.to_string())), 2).await, &["`url`", "`id`"]);
+    assert_says(&start("id", texts(|n| (n != 9).then(|| n.to_string())), 2).await, &["shard.by", "nulls"]);
+    let few: ArrayRef = Arc::new(BooleanArray::from_iter((0..400).map(|n| Some(n % 2 == 0))));
+    assert_says(&start("id", few, 4).await, &["0", "smallest of the shards", "shard.count"]);
+    assert!(!all(builder(1)).await.is_empty());
+    let paper = WalkConfig { coverage: Coverage::Paper, ..walk_config(BATCH) };
+    assert!(builder(0).walk(paper).start().await.is_err());
 }

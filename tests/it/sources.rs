@@ -18,7 +18,9 @@ use prosampler::arrow::datatypes::{Int64Type, SchemaRef, UInt32Type};
 use prosampler::arrow::ipc::writer::{FileWriter, StreamWriter};
 use prosampler::arrow::util::display::array_value_to_string;
 use prosampler::config::{Advice, OnCorrupt, SourceConfig, StoreConfig};
-use prosampler::source::{self, FileSource, FilteredSource, Fingerprint, MemorySource, RecordBatches, Shard, Source};
+use prosampler::source::{
+    self, FileSource, FilteredSource, Fingerprint, MemorySource, RecordBatches, Source, SourceFile,
+};
 use prosampler::store::Store;
 use prosampler::{Error, Result, SampleId};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
@@ -304,8 +306,8 @@ impl Source for Slow {
     }
 
     fn fingerprint(&self) -> Option<Fingerprint> {
-        let shard = Shard { uri: "slow".into(), version: "1".into() };
-        Some(Fingerprint { settings: String::new(), shards: vec![shard] })
+        let source_file = SourceFile { uri: "slow".into(), version: "1".into() };
+        Some(Fingerprint { settings: String::new(), files: vec![source_file] })
     }
 
     fn read(&self, columns: &[String]) -> Result<RecordBatches> {

@@ -6,7 +6,7 @@ use futures::{StreamExt, stream};
 use prosampler::arrow::array::RecordBatch;
 use prosampler::arrow::datatypes::SchemaRef;
 use prosampler::config::StoreConfig;
-use prosampler::source::{Fingerprint, RecordBatches, Shard, Source};
+use prosampler::source::{Fingerprint, RecordBatches, Source, SourceFile};
 use prosampler::store::Store;
 use prosampler::{Error, Result};
 use tempfile::TempDir;
@@ -35,8 +35,8 @@ impl Source for Breaking {
     }
 
     fn fingerprint(&self) -> Option<Fingerprint> {
-        let shard = Shard { uri: "breaking".into(), version: "1".into() };
-        Some(Fingerprint { settings: String::new(), shards: vec![shard] })
+        let source_file = SourceFile { uri: "breaking".into(), version: "1".into() };
+        Some(Fingerprint { settings: String::new(), files: vec![source_file] })
     }
 
     fn read(&self, columns: &[String]) -> Result<RecordBatches> {

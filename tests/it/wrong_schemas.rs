@@ -99,7 +99,7 @@ async fn nulls_in_a_parquet_file_that_was_added_name_the_file() {
     let dir = TempDir::new().unwrap();
     write_parquet(&dir.path().join("first.parquet"), &without_nulls(), 100);
     let source = open(dir.path()).await;
-    let known = source.fingerprint().unwrap().shards;
+    let known = source.fingerprint().unwrap().files;
     write_parquet(&dir.path().join("later.parquet"), &with_nulls(), 100);
     let added = source.added(known).await.unwrap().unwrap();
     let error = refused(added.as_ref()).await;

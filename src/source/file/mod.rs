@@ -14,7 +14,7 @@ use self::data_file::DataFile;
 use self::reading::{Damage, FilePart};
 use super::columns::{Adapter, unified};
 use super::find::{self, Access, absolute};
-use super::interface::{Fingerprint, RecordBatches, Shard, Source, SourceCounts, column_indices};
+use super::interface::{Fingerprint, RecordBatches, Source, SourceCounts, SourceFile, column_indices};
 use super::location::Location;
 use crate::config::{OnCorrupt, SourceConfig};
 use crate::error::{Error, Result};
@@ -152,9 +152,9 @@ impl Source for FileSource {
     }
 
     fn fingerprint(&self) -> Option<Fingerprint> {
-        let shards = self.files.iter().map(|file| file.location.shard()).collect();
+        let files = self.files.iter().map(|file| file.location.source_file()).collect();
         let uris: Vec<_> = self.uris.iter().map(|uri| absolute(uri)).collect();
-        Some(Fingerprint { settings: format!("{uris:?} {:?}", self.on_corrupt), shards })
+        Some(Fingerprint { settings: format!("{uris:?} {:?}", self.on_corrupt), files })
     }
 
     fn counts(&self) -> SourceCounts {
@@ -165,18 +165,18 @@ impl Source for FileSource {
         }
     }
 
-    fn added(&self, known: Vec<Shard>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {
+    fn added(&self, known: Vec<SourceFile>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {
         let added = async move {
             let mut locations = find::list(&self.uris, &self.access, |_, _| {}).await?;
-            for Shard { uri, version } in &known {
-                let change = match locations.iter().map(Location::shard).find(|found| found.uri == *uri) {
+            for SourceFile { uri, version } in &known {
+                let change = match locations.iter().map(Location::source_file).find(|found| found.uri == *uri) {
                     None => "is gone",
                     Some(found) if found.version != *version => "has changed",
                     Some(_) => continue,
                 };
                 return Err(Error::SourceChanged { uri: uri.clone(), change });
             }
-            locations.retain(|location| !known.contains(&location.shard()));
+            locations.retain(|location| !known.contains(&location.source_file()));
             if locations.is_empty() {
                 return Ok(None);
             }

@@ -15,7 +15,7 @@ use futures::{FutureExt, StreamExt, TryFutureExt};
 
 use self::compare::{Test, test};
 use self::parse::{Condition, parse};
-use super::interface::{Fingerprint, RecordBatches, Shard, Source, SourceCounts, column_indices};
+use super::interface::{Fingerprint, RecordBatches, Source, SourceCounts, SourceFile, column_indices};
 use crate::error::{ColumnError, Error, Result};
 
 /// The rows of another source for which a condition holds, such as `split = 'train' and length >= 16`.
@@ -107,7 +107,7 @@ impl Source for FilteredSource {
         self.source.counts()
     }
 
-    fn added(&self, known: Vec<Shard>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {
+    fn added(&self, known: Vec<SourceFile>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {
         let filter = |source| {
             let text = self.text.clone();
             let comparisons = self.comparisons.clone();

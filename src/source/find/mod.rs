@@ -56,7 +56,7 @@ pub(super) async fn list(
         files.extend(found.files);
     }
     let mut known = HashSet::new();
-    if let Some(file) = files.iter().map(|file| file.shard().uri).find(|uri| !known.insert(uri.clone())) {
+    if let Some(file) = files.iter().map(|file| file.source_file().uri).find(|uri| !known.insert(uri.clone())) {
         telemetry::file_twice(&file);
     }
     Ok(files)

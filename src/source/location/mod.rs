@@ -1,6 +1,6 @@
-//! Opens the bytes of a shard, wherever it is.
+//! Opens the bytes of a file, wherever it is.
 //!
-//! A shard is a file of this machine or, with the cargo feature `cloud`, an object that is fetched in ranges.
+//! A file is a file of this machine or, with the cargo feature `cloud`, an object that is fetched in ranges.
 
 #[cfg(feature = "cloud")]
 mod blocks;
@@ -24,10 +24,10 @@ pub(super) use self::{
     blocks::Failure,
     object::{Object, failed},
 };
-use super::interface::Shard;
+use super::interface::SourceFile;
 use crate::error::{Error, Result};
 
-/// Where a shard is, and in which version it was found there.
+/// Where a file is, and in which version it was found there.
 #[derive(Clone, Debug)]
 pub(super) enum Location {
     File {
@@ -38,7 +38,7 @@ pub(super) enum Location {
     Object(Object),
 }
 
-/// A reader of a shard's bytes, which can seek. Blocks until they arrive.
+/// A reader of a file's bytes, which can seek. Blocks until they arrive.
 #[derive(Debug)]
 pub(super) enum ShardReader {
     File(File),
@@ -63,14 +63,14 @@ impl Location {
     }
 
     /// Returns the absolute uri and the version.
-    pub fn shard(&self) -> Shard {
+    pub fn source_file(&self) -> SourceFile {
         match self {
             Self::File { path, version } => {
                 let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-                Shard { uri: absolute.display().to_string(), version: version.clone() }
+                SourceFile { uri: absolute.display().to_string(), version: version.clone() }
             }
             #[cfg(feature = "cloud")]
-            Self::Object(object) => Shard { uri: object.uri.clone(), version: object.version() },
+            Self::Object(object) => SourceFile { uri: object.uri.clone(), version: object.version() },
         }
     }
 

@@ -8,7 +8,7 @@ use futures::{FutureExt, StreamExt};
 use super::prefixes::is_text;
 use crate::config::PairsConfig;
 use crate::error::{ColumnError, Error, Result};
-use crate::source::interface::{Fingerprint, RecordBatches, Shard, Source, SourceCounts, column_indices};
+use crate::source::interface::{Fingerprint, RecordBatches, Source, SourceCounts, SourceFile, column_indices};
 
 /// Positives without anchors, as rows with the columns of pairs: each stands in its own anchor's place, and other
 /// columns that it lacks are null.
@@ -95,16 +95,16 @@ impl Source for CorpusSource {
     }
 
     fn fingerprint(&self) -> Option<Fingerprint> {
-        let Fingerprint { settings, shards } = self.source.fingerprint()?;
+        let Fingerprint { settings, files } = self.source.fingerprint()?;
         let settings = format!("corpus of `{}`, also as `{}`: {settings}", self.positive, self.anchor);
-        Some(Fingerprint { settings, shards })
+        Some(Fingerprint { settings, files })
     }
 
     fn counts(&self) -> SourceCounts {
         self.source.counts()
     }
 
-    fn added(&self, known: Vec<Shard>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {
+    fn added(&self, known: Vec<SourceFile>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {
         let added = async move {
             let Some(source) = self.source.added(known).await? else { return Ok(None) };
             let (schema, anchor, positive) = (self.schema.clone(), self.anchor.clone(), self.positive.clone());

@@ -8,7 +8,7 @@ use futures::{FutureExt, StreamExt, TryFutureExt};
 use super::prefixes::{self, PREFIXED_TYPE, is_text, prefixed};
 use crate::config::{NamedSource, Prefix};
 use crate::error::{ColumnError, Error, Result};
-use crate::source::interface::{Fingerprint, RecordBatches, Shard, Source, SourceCounts, column_indices};
+use crate::source::interface::{Fingerprint, RecordBatches, Source, SourceCounts, SourceFile, column_indices};
 
 /// The rows of another source under other names, with texts before others.
 pub(super) struct MappedSource {
@@ -102,7 +102,7 @@ impl Source for MappedSource {
         self.source.counts()
     }
 
-    fn added(&self, known: Vec<Shard>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {
+    fn added(&self, known: Vec<SourceFile>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {
         let map = |source| Box::new(Self { source, columns: self.columns.clone() }) as Box<dyn Source>;
         self.source.added(known).map_ok(move |added| added.map(map)).boxed()
     }

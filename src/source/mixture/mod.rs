@@ -14,7 +14,7 @@ use self::mapped::MappedSource;
 use super::columns::{Adapter, unified};
 use super::file::FileSource;
 use super::filter::filtered;
-use super::interface::{Fingerprint, RecordBatches, Shard, Source, SourceCounts, column_indices};
+use super::interface::{Fingerprint, RecordBatches, Source, SourceCounts, SourceFile, column_indices};
 use crate::config::{NamedSource, PairsConfig, SOURCE_COLUMN, SourceConfig};
 use crate::error::{Error, Result};
 use crate::telemetry;
@@ -170,16 +170,16 @@ impl Source for MixtureSource {
     }
 
     fn fingerprint(&self) -> Option<Fingerprint> {
-        let mut shards = Vec::new();
+        let mut files = Vec::new();
         for Member { name, source } in &self.members {
             let of = source.fingerprint()?;
-            let of_member = |shard: Shard| Shard {
-                uri: format!("{name}\t{}", shard.uri),
-                version: format!("{} {}", shard.version, digest(&of.settings)),
+            let of_member = |source_file: SourceFile| SourceFile {
+                uri: format!("{name}\t{}", source_file.uri),
+                version: format!("{} {}", source_file.version, digest(&of.settings)),
             };
-            shards.extend(of.shards.into_iter().map(of_member));
+            files.extend(of.files.into_iter().map(of_member));
         }
-        Some(Fingerprint { settings: self.settings.clone()?, shards })
+        Some(Fingerprint { settings: self.settings.clone()?, files })
     }
 
     fn counts(&self) -> SourceCounts {
@@ -192,15 +192,15 @@ impl Source for MixtureSource {
         sum
     }
 
-    fn added(&self, known: Vec<Shard>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {
+    fn added(&self, known: Vec<SourceFile>) -> BoxFuture<'_, Result<Option<Box<dyn Source>>>> {
         let added = async move {
             let mut members = Vec::new();
             for Member { name, source } in &self.members {
                 let Some(digest) = source.fingerprint().map(|of| digest(&of.settings)) else { return Ok(None) };
-                let own = |shard: &Shard| {
-                    let (of, uri) = shard.uri.split_once('\t')?;
-                    let version = shard.version.strip_suffix(&format!(" {digest}"))?;
-                    (of == name).then(|| Shard { uri: uri.to_owned(), version: version.to_owned() })
+                let own = |source_file: &SourceFile| {
+                    let (of, uri) = source_file.uri.split_once('\t')?;
+                    let version = source_file.version.strip_suffix(&format!(" {digest}"))?;
+                    (of == name).then(|| SourceFile { uri: uri.to_owned(), version: version.to_owned() })
                 };
                 if let Some(source) = source.added(known.iter().filter_map(own).collect()).await? {
                     members.push(Member { name: name.clone(), source: source.into() });
