@@ -146,7 +146,7 @@ class RawStream:
     def open(
         path: str | PathLike[str] | None,
         settings: list[str],
-        data: object | None,
+        data: tuple[object | None, object | None],
         state: dict[str, Any] | None,
         runtime: PathLike[str] | None,
     ) -> RawStream: ...
@@ -172,7 +172,7 @@ class RawServer:
     def start(
         path: str | PathLike[str] | None,
         settings: list[str],
-        read_data: Callable[[], object] | None,
+        read_data: Callable[[], tuple[object | None, object | None]] | None,
         runtime: PathLike[str] | None,
         *,
         address: str,

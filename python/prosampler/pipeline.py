@@ -36,7 +36,7 @@ class Pipeline:
         data: rows in place of ``source.uri``: anything with ``__arrow_c_stream__``, such as tables of pyarrow, polars,
             duckdb, pandas, HF datasets and Lance, or several of these by name, ``{"questions": table, "titles":
             other}``, such as a ``DatasetDict``. They are copied into the store at each start; a reader can be read
-            only once.
+            only once. ``pairs={"corpus": table}`` takes such a table, too.
         resume: the ``state()`` of an earlier run over the same rows and settings, with its ``checkpoint.dir``.
         sections: more settings by section, which replace those of the file or dict: ``seed=7``,
             ``graph={"neighbors": 50}``; ``source="a.parquet"`` is short for ``source={"uri": "a.parquet"}``. For tables
@@ -65,6 +65,9 @@ class Pipeline:
         if data is not None:
             check_data(data)
         self._data, self._resume = data, resume
+        of_settings, given = _without_corpus(given)
+        of_sections, sections = _without_corpus(sections)
+        self._corpus = of_settings if of_sections is None else of_sections
         given = self._with_names(given, sections)
         own = list(_settings.lines(sections))
         if data is not None and any(line.startswith("source.uri=") for line in own):
@@ -119,7 +122,7 @@ class Pipeline:
         return None if self._checkpoint_dir is None else newest_kept_state(self._checkpoint_dir)
 
     def _open(self) -> RawStream:
-        data = None if self._data is None else arrow_streams(self._data)
+        data = _read(self._data, self._corpus)
         resume = None if self._resume is None else dict(self._resume)
         return RawStream.open(self._path, self._settings, data, resume, onnxruntime_library())
 
@@ -140,6 +143,8 @@ class Pipeline:
         other.__dict__.update(self.__dict__)
         if "sources" in sections:
             self._with_names({}, sections)
+        corpus, sections = _without_corpus(sections)
+        other._corpus = self._corpus if corpus is None else corpus
         other._settings = [*self._settings, *_settings.lines(sections)]
         other._resume = self._resume if resume is None else resume
         other._take(check_settings(other._path, other._settings, other._data is not None))
@@ -194,8 +199,8 @@ class Pipeline:
         """
         if self._resume is not None:
             raise ConfigError("a server has ranks go on from the state that they give; pass it to connect(state=…)")
-        data = self._data
-        read = None if data is None else lambda: arrow_streams(data)
+        data, corpus = self._data, self._corpus
+        read = None if data is None and corpus is None else lambda: _read(data, corpus)
         try:
             raw = _prosampler.RawServer.start(
                 self._path,
@@ -224,6 +229,20 @@ class Pipeline:
         parts = [] if self._path is None else [os.fspath(self._path)]
         parts += [] if self._data is None else [f"data: {_kind(self._data)}"]
         return f"<prosampler.Pipeline: {', '.join(parts + self._settings)}>"
+
+
+def _without_corpus(sections: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """A table that is ``pairs.corpus``, if there is one, and the sections without it."""
+    pairs = sections.get("pairs")
+    corpus = pairs.get("corpus") if isinstance(pairs, Mapping) else None
+    if not isinstance(pairs, Mapping) or corpus is None or isinstance(corpus, (str, os.PathLike, list, tuple)):
+        return None, dict(sections)
+    check_data(corpus)
+    return corpus, {**sections, "pairs": {name: value for name, value in pairs.items() if name != "corpus"}}
+
+
+def _read(data: Any, corpus: Any) -> tuple[Any, Any]:
+    return None if data is None else arrow_streams(data), None if corpus is None else arrow_streams(corpus)
 
 
 def _kind(data: Any) -> str:

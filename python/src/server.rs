@@ -52,14 +52,15 @@ impl RawServer {
         tls: Option<(PathBuf, PathBuf)>,
         insecure: bool,
     ) -> PyResult<Self> {
-        let mut config = read_settings(path, settings, read_data.is_some()).map_err(|e| exception(py, &e))?;
+        let data = read_data.map(|read| Data::new(py, read)).transpose()?;
+        let has_rows = data.as_ref().is_some_and(|data| data.spent.has_rows());
+        let mut config = read_settings(path, settings, has_rows).map_err(|e| exception(py, &e))?;
         config.encode.runtime = config.encode.runtime.or(runtime);
         let mut options = ServeOptions::default();
         options.address = parse_address(py, address)?;
         options.token = token.map(Into::into);
         options.tls = tls.map(|(certificate, key)| TlsFiles { certificate, key });
         options.insecure = insecure;
-        let data = read_data.map(|read| Data::new(py, read)).transpose()?;
         let make = move || pipeline(&config, data.as_ref());
 
         let runtime = self::runtime(py)?;
@@ -126,7 +127,7 @@ struct Data {
 
 impl Data {
     fn new(py: Python<'_>, read: Py<PyAny>) -> PyResult<Self> {
-        let tables = Tables::read(&read.bind(py).call0()?)?;
+        let tables = Tables::read(&read.bind(py).call0()?.extract()?)?;
         Ok(Self { read, spent: tables.to_spent(), first: Mutex::new(Some(tables)) })
     }
 
@@ -134,7 +135,7 @@ impl Data {
         let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
         first.unwrap_or_else(|| {
             // An interpreter that ends has nothing to read any more.
-            let again = Python::try_attach(|py| Tables::read(&self.read.bind(py).call0()?));
+            let again = Python::try_attach(|py| Tables::read(&self.read.bind(py).call0()?.extract()?));
             match again {
                 Some(Ok(tables)) => tables,
                 _ => self.spent.to_spent(),

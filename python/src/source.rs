@@ -57,34 +57,68 @@ pub struct PythonSource {
     reader: Mutex<Option<Reader>>,
 }
 
+/// What Python gave in place of files.
+pub struct Tables {
+    rows: Option<Rows>,
+    corpus: Option<PythonSource>,
+}
+
 /// What `data=` gave: one table, or several by name.
-pub enum Tables {
+enum Rows {
     One(PythonSource),
     Named(Vec<(String, PythonSource)>),
 }
 
 impl Tables {
-    pub fn read(data: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let Ok(named) = data.cast::<PyDict>() else { return reader(data).map(|batches| Self::One(batches.into())) };
-        let table = |(name, data): (Bound<'_, PyAny>, Bound<'_, PyAny>)| Ok((name.extract()?, reader(&data)?.into()));
-        Ok(Self::Named(named.iter().map(table).collect::<PyResult<_>>()?))
+    /// Reads a pair of rows and corpus, each of which may be `None`.
+    pub fn read((rows, corpus): &Given<'_>) -> PyResult<Self> {
+        let corpus = corpus.as_ref().map(reader).transpose()?.map(PythonSource::from);
+        Ok(Self { rows: rows.as_ref().map(Rows::read).transpose()?, corpus })
+    }
+
+    /// Whether rows were given.
+    pub fn has_rows(&self) -> bool {
+        self.rows.is_some()
     }
 
     /// The same tables, read already.
     #[cfg(feature = "serve")]
     pub fn to_spent(&self) -> Self {
-        let spent = |source: &PythonSource| PythonSource { schema: source.schema.clone(), reader: Mutex::new(None) };
-        match self {
-            Self::One(source) => Self::One(spent(source)),
-            Self::Named(named) => Self::Named(named.iter().map(|(name, of)| (name.clone(), spent(of))).collect()),
-        }
+        let rows = self.rows.as_ref().map(|rows| match rows {
+            Rows::One(source) => Rows::One(source.to_spent()),
+            Rows::Named(named) => Rows::Named(named.iter().map(|(name, of)| (name.clone(), of.to_spent())).collect()),
+        });
+        Self { rows, corpus: self.corpus.as_ref().map(PythonSource::to_spent) }
     }
 
     pub fn give_to(self, builder: PipelineBuilder) -> PipelineBuilder {
-        match self {
-            Self::One(source) => builder.source(source),
-            Self::Named(named) => builder.sources(named),
+        let builder = match self.rows {
+            Some(Rows::One(source)) => builder.source(source),
+            Some(Rows::Named(named)) => builder.sources(named),
+            None => builder,
+        };
+        match self.corpus {
+            Some(corpus) => builder.corpus(corpus),
+            None => builder,
         }
+    }
+}
+
+/// Rows and corpus, as Python gives them.
+pub type Given<'py> = (Option<Bound<'py, PyAny>>, Option<Bound<'py, PyAny>>);
+
+impl Rows {
+    fn read(data: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let Ok(named) = data.cast::<PyDict>() else { return reader(data).map(|batches| Self::One(batches.into())) };
+        let table = |(name, data): (Bound<'_, PyAny>, Bound<'_, PyAny>)| Ok((name.extract()?, reader(&data)?.into()));
+        Ok(Self::Named(named.iter().map(table).collect::<PyResult<_>>()?))
+    }
+}
+
+impl PythonSource {
+    #[cfg(feature = "serve")]
+    fn to_spent(&self) -> Self {
+        Self { schema: self.schema.clone(), reader: Mutex::new(None) }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::interchange::of_schema;
 use crate::mini_batch::MiniBatch;
 use crate::pending::TURN;
 use crate::run::{Handle, Run};
-use crate::source::Tables;
+use crate::source::{Given, Tables};
 use crate::state;
 
 /// A run, here or on a server, in small steps: `prosampler.Stream` puts them together. Every wait ends after the given
@@ -117,25 +117,23 @@ impl RawStream {
         py: Python<'_>,
         path: Option<PathBuf>,
         settings: Vec<String>,
-        data: Option<Bound<'_, PyAny>>,
+        data: Given<'_>,
         state: Option<Bound<'_, PyDict>>,
         runtime: Option<PathBuf>,
     ) -> PyResult<Self> {
-        let mut config = read_settings(path, settings, data.is_some()).map_err(|e| exception(py, &e))?;
+        let mut config = read_settings(path, settings, data.0.is_some()).map_err(|e| exception(py, &e))?;
         config.encode.runtime = config.encode.runtime.or(runtime);
-        let tables = data.as_ref().map(Tables::read).transpose()?;
+        let tables = Tables::read(&data)?;
         let state = state.as_ref().map(state::read).transpose()?;
         let progress = Arc::new(Mutex::new(Vec::<Progress>::new()));
         let heard = progress.clone();
         let start = async move {
-            let mut builder = Pipeline::from_config(config).on_progress(move |p| {
+            let builder = Pipeline::from_config(config).on_progress(move |p| {
                 let mut unseen = heard.lock().unwrap_or_else(PoisonError::into_inner);
                 unseen.retain(|before| before.stage != p.stage);
                 unseen.push(p);
             });
-            if let Some(tables) = tables {
-                builder = tables.give_to(builder);
-            }
+            let mut builder = tables.give_to(builder);
             if let Some(state) = state {
                 builder = builder.resume(state);
             }

@@ -368,13 +368,21 @@ def test_texts_beyond_the_pairs_are_explicit_negatives(tmp_path):
         return pa.FixedSizeListArray.from_arrays(values, 16)
 
     pairs = pa.table({"query": column(200), "passage": column(200)})
-    pq.write_table(pa.table({"passage": column(100)}), tmp_path / "passages.parquet")
-    names = {"anchor": "query", "positive": "passage", "corpus": str(tmp_path / "passages.parquet")}
-    pipeline = Pipeline(data=pairs, pairs=names, encode={"feature": "vector"}, walk={"batch_size": 20, "negatives": 1})
-    with pipeline.start() as stream:
-        negatives = [id for mini_batch in stream for of_one in mini_batch.negatives for id in of_one]
-    assert len(negatives) == 200
-    assert 0 < sum(id >= 200 for id in negatives) < 200
+    passages = pa.table({"passage": column(100)})
+    pq.write_table(passages, tmp_path / "passages.parquet")
+    drawn = []
+    for corpus in (str(tmp_path / "passages.parquet"), passages):
+        names = {"anchor": "query", "positive": "passage", "corpus": corpus}
+        walk = {"batch_size": 20, "negatives": 1}
+        pipeline = Pipeline(data=pairs, pairs=names, encode={"feature": "vector"}, walk=walk)
+        with pipeline.start() as stream:
+            negatives = [id for mini_batch in stream for of_one in mini_batch.negatives for id in of_one]
+        assert len(negatives) == 200
+        assert 0 < sum(id >= 200 for id in negatives) < 200
+        drawn.append(negatives)
+    assert drawn[0] == drawn[1]
+    with pytest.raises(TypeError, match="__arrow_c_stream__"):
+        Pipeline(data=pairs, pairs={**names, "corpus": 5})
 
 
 def test_a_guide_judges_from_the_first_mini_batch():

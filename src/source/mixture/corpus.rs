@@ -5,10 +5,10 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 
-use super::prefixes::is_text;
 use crate::config::PairsConfig;
 use crate::error::{ColumnError, Error, Result};
 use crate::source::interface::{Fingerprint, RecordBatches, Source, SourceCounts, SourceFile, column_indices};
+use crate::source::types::common;
 
 /// Positives without anchors, as rows with the columns of pairs: each stands in its own anchor's place, and other
 /// columns that it lacks are null.
@@ -34,7 +34,7 @@ impl CorpusSource {
         let text = own.field(place).clone();
         let of_pairs = |name: &String| schema.field_with_name(name).map(Field::data_type).ok();
         let [anchors, positives] = [anchor, positive].map(of_pairs);
-        let are_alike = |a: &DataType, b: &DataType| a == b || is_text(a) && is_text(b);
+        let are_alike = |a: &DataType, b: &DataType| common(a, b).is_ok();
         if let Some(positives) = positives
             && !are_alike(positives, text.data_type())
         {
