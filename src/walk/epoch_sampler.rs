@@ -7,7 +7,7 @@ use super::counts::WalkCounts;
 use super::draw::{Draw, Left, mini_batches_per_epoch};
 use super::epoch_strata::EpochStrata;
 use super::filling::Filling;
-use super::guards::{Admission, BatchGuard, GuardScratch, Guards, SparseBitSet};
+use super::guards::{Admission, BatchGuard, Divided, GuardScratch, Guards, SparseBitSet};
 use super::must_draw::MustDraw;
 use super::negatives::NegativeRequest;
 use super::partition::{PartitionRequest, Partitioning};
@@ -303,13 +303,13 @@ impl EpochSampler {
         }
         for _ in 0..MAX_ATTEMPTS_PER_BATCH {
             let mut guard_scratch = std::mem::take(&mut self.guard_scratch);
-            let draw = match guards {
-                None => self.fill(&plan, graph, judge, (), &mut generator),
-                Some(guards) => {
-                    let len = graph.map_or(self.id_end, ProximityGraph::len);
-                    let guard = BatchGuard::new(guards, graph, len, &mut guard_scratch);
-                    self.fill(&plan, graph, judge, guard, &mut generator)
-                }
+            let len = graph.map_or(self.id_end, ProximityGraph::len);
+            let guard = guards.map(|guards| BatchGuard::new(guards, graph, len, &mut guard_scratch));
+            let draw = match (guard, self.is_divided()) {
+                (None, false) => self.fill(&plan, graph, judge, (), &mut generator),
+                (None, true) => self.fill(&plan, graph, judge, Divided(()), &mut generator),
+                (Some(guard), false) => self.fill(&plan, graph, judge, guard, &mut generator),
+                (Some(guard), true) => self.fill(&plan, graph, judge, Divided(guard), &mut generator),
             };
             self.guard_scratch = guard_scratch;
             let found = draw.ids.len() >= least;

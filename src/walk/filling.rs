@@ -70,6 +70,9 @@ impl<'a, A: Admission> Filling<'a, A> {
     /// Whether a sample is of the strata that may join.
     #[inline]
     fn is_of_share(&self, id: SampleId) -> bool {
+        if !A::IS_DIVIDED {
+            return true;
+        }
         match self.whose {
             None | Some((_, Whose::All)) => true,
             Some((strata, Whose::Of(stratum))) => strata.stratum(id) == stratum,

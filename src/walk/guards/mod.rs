@@ -129,6 +129,9 @@ type Counter = fn(&mut WalkCounts) -> &mut u64;
 
 /// Decides which samples may join a mini-batch.
 pub(in crate::walk) trait Admission {
+    /// Whether the mini-batch is filled share by share. Known when it is compiled, so that others pay nothing for it.
+    const IS_DIVIDED: bool = false;
+
     /// Whether a sample may join.
     fn admits(&mut self, id: SampleId) -> bool;
 
@@ -158,6 +161,32 @@ impl Admission for () {
 
     #[inline]
     fn join(&mut self, _: SampleId) {}
+}
+
+/// Admission to a mini-batch that is filled share by share.
+pub(in crate::walk) struct Divided<A>(pub A);
+
+impl<A: Admission> Admission for Divided<A> {
+    const IS_DIVIDED: bool = true;
+
+    #[inline]
+    fn admits(&mut self, id: SampleId) -> bool {
+        self.0.admits(id)
+    }
+
+    #[inline]
+    fn admits_skipped(&mut self, id: SampleId) -> bool {
+        self.0.admits_skipped(id)
+    }
+
+    #[inline]
+    fn join(&mut self, id: SampleId) {
+        self.0.join(id);
+    }
+
+    fn counts(&self) -> WalkCounts {
+        self.0.counts()
+    }
 }
 
 /// The state of a [`BatchGuard`], kept apart so that the next mini-batch reuses its memory.
