@@ -25,7 +25,7 @@ BASES = {
         replace(MOLECULES, data="mutag", rows=188, batch=64, steps=40),
         replace(MOLECULES, data="b3db", rows=7805, steps=600),
     ],
-    "text": [SENTENCES, replace(SENTENCES, data="minilm", rows=6400, steps=300, lr=2e-5)],
+    "text": [SENTENCES, replace(SENTENCES, data="minilm", rows=3200, steps=150, lr=2e-5)],
     "image": [
         replace(IMAGES, data="glyphs", temperature=0.1),
         replace(IMAGES, data="fashion"),
