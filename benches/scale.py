@@ -179,7 +179,8 @@ def start(settings: dict) -> tuple:
     """A run that has started, and the seconds of its stages."""
     from prosampler import Pipeline
 
-    seconds: dict[str, float] = {}
+    # Of a small run no stage may be seen.
+    seconds = dict.fromkeys(("reading", "embedding", "graph"), 0.0)
     raw = Pipeline(settings)._open()
     stage, begun = "reading", time.perf_counter()
     while not raw.poll_start(0.02):
@@ -204,13 +205,13 @@ def compare(args: argparse.Namespace) -> None:
     for rows, of in runs.items():
         took = " | ".join(f"{seconds:.1f} s" for seconds in of.seconds.values())
         print(f"| {rows:,} | {took} | {of.memory / GB:.2f} GB | {of.disk / GB:.2f} GB |")
-    products = base * args.candidates * args.dimension / first.seconds["graph"]
+    products = base * args.candidates * args.dimension / max(first.seconds["graph"], 1e-3)
     print(f"\nfigure scale.products {products / 1e9:.0f} G/s")
     for rows, of in others:
         load = Load(rows, args.dimension, args.candidates, args.neighbors, 4 * args.dimension)
         size = bytes_of(load)
         for name, seconds in first.seconds.items():
-            print(f"figure scale.{name}.{rows} {of.seconds[name] / (seconds * rows / base):.2f} of predicted")
+            print(f"figure scale.{name}.{rows} {of.seconds[name] / max(seconds * rows / base, 1e-3):.2f} of predicted")
         in_memory = sum(size.values()) - size["store"]
         print(f"figure scale.memory.{rows} {of.memory / in_memory:.2f} of predicted")
         print(f"figure scale.disk.{rows} {of.disk / size['store']:.2f} of predicted")
