@@ -84,7 +84,7 @@ pub(crate) use self::until_exit::UntilExit;
 use crate::config::{EncodeConfig, FeatureKind, PairsConfig, Similarity};
 use crate::embeddings::prepare;
 use crate::error::{Error, Result};
-use crate::source::{ROLE_COLUMN, column_indices};
+use crate::source::column_indices;
 
 /// Makes one vector of every row.
 ///
@@ -307,8 +307,7 @@ pub(crate) fn open_of(config: &EncodeConfig, pairs: &PairsConfig, schema: &Schem
         }
     });
     let encoder = PairEncoder::new(anchor?, positive?, pairs.graph_over)?;
-    let has_corpus = schema.index_of(ROLE_COLUMN).is_ok();
-    Ok(Arc::new(if has_corpus { encoder.with_corpus() } else { encoder }))
+    Ok(Arc::new(if pairs.corpus.is_empty() { encoder } else { encoder.with_corpus() }))
 }
 
 #[cfg(feature = "onnx")]

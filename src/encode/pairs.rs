@@ -65,11 +65,11 @@ impl PairEncoder {
 
     /// The vectors of anchors [rows × d]: of rows of a corpus those of their `positives`.
     fn anchors(&self, rows: &RecordBatch, positives: &[f32], bad: &mut Vec<BadRow>) -> Result<Vec<f32>> {
-        let Some(roles) = rows.column_by_name(ROLE_COLUMN).filter(|_| self.columns.iter().any(|c| c == ROLE_COLUMN))
-        else {
+        let has_corpus = self.columns.iter().any(|column| column == ROLE_COLUMN);
+        let roles = rows.column_by_name(ROLE_COLUMN).filter(|_| has_corpus);
+        let Some(roles) = roles.and_then(|roles| roles.as_string_opt::<i32>()) else {
             return unit_vectors(self.anchor.as_ref(), rows, bad);
         };
-        let roles = roles.as_string::<i32>();
         let are_pairs: Vec<bool> = (0..roles.len()).map(|row| roles.value(row) != IN_CORPUS).collect();
         let pairs: Vec<usize> = (0..rows.num_rows()).filter(|&row| are_pairs[row]).collect();
         let mut anchors = positives.to_vec();

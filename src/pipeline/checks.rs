@@ -9,7 +9,7 @@ use crate::error::{ColumnError, Error, Fault, Faults, Result, TooFewError};
 use crate::refresh::{GuardRules, RowRules, Snapshot, SourceWeights, StrataRule};
 use crate::sample::SampleId;
 use crate::simd::dot;
-use crate::source::{ROLE_COLUMN, Source};
+use crate::source::Source;
 use crate::store::{ColumnPath, Key};
 use crate::stream::{MASK_COLUMN, OneOf, RowColumns, negative_column};
 
@@ -98,7 +98,7 @@ pub(super) fn row_rules(config: &PipelineConfig, encoder: &dyn Encoder, schema: 
         strata,
         length: config.walk.length_column.clone(),
         weight: config.walk.weight_column.clone(),
-        has_corpus: schema.index_of(ROLE_COLUMN).is_ok(),
+        has_corpus: !config.pairs.corpus.is_empty(),
         epoch_samples: None,
     }
 }

@@ -99,7 +99,7 @@ pub(super) async fn open(config: &PipelineConfig, given: Given, pool: &ComputePo
 
     let encoders = [Some(&encoder), guide.as_ref()];
     let encoders: Vec<_> = encoders.into_iter().flatten().map(AsRef::as_ref).collect();
-    let stored_columns = stored_columns(config, &schema, &payload, &encoders);
+    let stored_columns = stored_columns(config, &payload, &encoders);
     column_indices(source.uri(), &schema, &stored_columns)?;
     encoders.iter().try_for_each(|encoder| encoder.accepts(source.uri(), &schema))?;
     if let Some(column) = &config.walk.length_column {
@@ -153,22 +153,20 @@ pub(crate) async fn open_source(config: &PipelineConfig, pool: &ComputePool) -> 
 fn payload_columns(config: &PipelineConfig, schema: &Schema) -> Vec<String> {
     match &config.source.columns {
         Some(columns) => columns.clone(),
-        None => schema.fields().iter().map(|field| field.name().clone()).filter(|name| name != ROLE_COLUMN).collect(),
+        None => {
+            let is_role = |name: &String| name == ROLE_COLUMN && !config.pairs.corpus.is_empty();
+            schema.fields().iter().map(|field| field.name().clone()).filter(|name| !is_role(name)).collect()
+        }
     }
 }
 
 /// The columns that mini-batches carry, then those that only the encoders, the guards, the mask or the ranks read.
-fn stored_columns(
-    config: &PipelineConfig,
-    schema: &Schema,
-    payload: &[String],
-    encoders: &[&dyn Encoder],
-) -> Vec<String> {
+fn stored_columns(config: &PipelineConfig, payload: &[String], encoders: &[&dyn Encoder]) -> Vec<String> {
     let pairs = config.pairs.columns().into_iter().flatten();
     let of_rules = config.guards.distinct.iter().chain(&config.mask.same);
     let of_rules = of_rules.chain(&config.walk.length_column).chain(&config.walk.weight_column);
     let read = encoders.iter().flat_map(|encoder| encoder.columns()).chain(pairs).chain(of_rules).map(String::as_str);
-    let role = schema.index_of(ROLE_COLUMN).is_ok().then_some(ROLE_COLUMN);
+    let role = (!config.pairs.corpus.is_empty()).then_some(ROLE_COLUMN);
     let mut columns = payload.to_vec();
     for column in read.chain(config.strata_column()).chain(role) {
         if !columns.iter().any(|known| known == column) {

@@ -213,6 +213,27 @@ async fn it_is_read_from_files() {
     assert!(mini_batches.iter().all(|mini_batch| mini_batch.rows["name"].null_count() == 0));
 }
 
+/// Without a corpus, a column of that name is like any other.
+#[tokio::test]
+async fn rows_may_have_a_column_of_that_name() {
+    let rows = pair_rows();
+    let role: ArrayRef = Arc::new(UInt32Array::from_iter_values(0..PAIRS as u32));
+    let columns = [("_role", role), ("question", rows["question"].clone()), ("answer", rows["answer"].clone())];
+    let source = MemorySource::new(vec![RecordBatch::try_from_iter(columns).unwrap()]).unwrap();
+    let side = |column: &str| Arc::new(TestEncoder::new(2 * PAIRS).reading(column)) as Arc<dyn Encoder>;
+    let over = GraphOver::Mean;
+    let mini_batches = all(Pipeline::builder()
+        .source(source)
+        .encoder(PairEncoder::new(side("question"), side("answer"), over).unwrap())
+        .pairs(pairs(over))
+        .walk(walk_config(BATCH)))
+    .await;
+    for mini_batch in &mini_batches {
+        assert!(mini_batch.ids.iter().map(|id| id.0).eq(numbers(&mini_batch.rows, "_role")));
+    }
+    assert_eq!(mini_batches.len(), PAIRS / BATCH);
+}
+
 #[tokio::test]
 async fn bad_combinations_are_errors() {
     let over = GraphOver::Mean;
