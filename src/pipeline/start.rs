@@ -62,8 +62,9 @@ pub(super) async fn start(builder: PipelineBuilder) -> Result<MiniBatchStream> {
         #[cfg(feature = "metrics")]
         watching,
     };
-    let opened = startup.with_equal_epochs(opened).await?;
     let store = startup.build_store(&opened).await?;
+    let opened = startup.with_equal_epochs(opened).await?;
+    check_sample_count(opened.source.as_ref(), store.len(), &startup.config.walk)?;
     let run = checkpoint::begin(store, state, &startup.config).await?;
     let folder = run.folder.clone();
     let (context, encoder, model_watch, row_columns) = startup.context(opened, folder).await?;
@@ -107,9 +108,7 @@ impl Startup {
         let total = source.rows();
         let mut report = |done| self.progress.report(Stage::Store, done, total);
         report(0);
-        let store = Store::build(source, &opened.stored_columns, &self.config.store, &mut report).await?;
-        check_sample_count(source, store.len(), &self.config.walk)?;
-        Ok(store)
+        Store::build(source, &opened.stored_columns, &self.config.store, &mut report).await
     }
 
     /// Epochs of as many samples as those of all other shards.

@@ -1,10 +1,11 @@
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, SchemaRef};
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 
 use super::interface::{Fingerprint, RecordBatches, Source, SourceCounts, SourceFile, column_indices};
 use crate::arrow_file::checksum;
@@ -38,6 +39,8 @@ pub struct ShardSource {
     by: String,
     index: usize,
     count: usize,
+    /// The size of each shard, once all rows were read.
+    known: Arc<OnceLock<Vec<u64>>>,
 }
 
 impl ShardSource {
@@ -61,14 +64,17 @@ impl ShardSource {
             }
             .into());
         }
-        Ok(Self { source, by: by.to_owned(), index, count })
+        Ok(Self { source, by: by.to_owned(), index, count, known: Arc::default() })
     }
 
-    /// How many rows each shard has. Reads the column of all rows.
+    /// How many rows each shard has. Reads the column of all rows, unless this source was read to its end before.
     ///
     /// # Errors
     /// Those of reading the source.
     pub async fn sizes(&self) -> Result<Vec<u64>> {
+        if let Some(known) = self.known.get() {
+            return Ok(known.clone());
+        }
         let mut sizes = vec![0; self.count];
         let mut batches = self.source.read(std::slice::from_ref(&self.by))?;
         while let Some(batch) = batches.try_next().await? {
@@ -162,12 +168,17 @@ impl Source for ShardSource {
         }
         let (width, index, count) = (columns.len(), self.index, self.count);
         let by: Arc<str> = self.by.as_str().into();
+        let sizes: Arc<[AtomicU64]> = (0..count).map(|_| AtomicU64::new(0)).collect();
+        let (counted, known) = (sizes.clone(), self.known.clone());
         let keep = move |batch: Result<RecordBatch>| {
-            let by = by.clone();
+            let (by, sizes) = (by.clone(), sizes.clone());
             async move {
                 let batch = batch?;
                 let work = move || {
                     let shards = shards(&by, batch.column(place), count)?;
+                    for &shard in &shards {
+                        sizes[shard].fetch_add(1, Relaxed);
+                    }
                     let kept: BooleanArray = shards.into_iter().map(|shard| Some(shard == index)).collect();
                     let wanted = batch.project(&(0..width).collect::<Vec<_>>());
                     wanted
@@ -177,7 +188,13 @@ impl Source for ShardSource {
                 tokio::task::spawn_blocking(work).await.map_err(|e| Error::of_task("shard", e))?
             }
         };
-        Ok(self.source.read(&needed)?.map(keep).buffered(MAX_BATCHES).boxed())
+        let end = stream::once(async move {
+            // Another pass has counted the same.
+            let _ = known.set(counted.iter().map(|size| size.load(Relaxed)).collect());
+        });
+        let kept = self.source.read(&needed)?.map(keep).buffered(MAX_BATCHES);
+        // Rows can be read once only of some sources, so the pass that keeps some counts all.
+        Ok(kept.map(Some).chain(end.map(|()| None)).filter_map(std::future::ready).boxed())
     }
 }
 
