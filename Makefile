@@ -1,6 +1,6 @@
 # `make demo` and `make test` set up all that they need.
 
-.PHONY: demo docs-site test soak soak-case fuzz python-test setup width
+.PHONY: cluster-demo demo docs-site test soak soak-case fuzz python-test setup width
 .PHONY: bench bench-encode bench-graph bench-mining bench-quality bench-ranks bench-refresh bench-store bench-walk
 
 ## Streams hard-negative mini-batches from WordNet and says how hard they are.
@@ -32,6 +32,12 @@ soak-case: setup
 ## Builds the Python package in .python/ and checks its types, style and tests. The first run fetches about 3 GB.
 python-test:
 	./scripts/python.sh
+
+## Embeds, divides and trains on a cluster of Ray in this machine, without faults and with some, and compares the two.
+cluster-demo:
+	./scripts/python_env.sh
+	VIRTUAL_ENV="$(CURDIR)/.python" PIP_QUIET=1 .python/bin/maturin develop --quiet --release
+	.python/bin/python -W ignore examples/train/cluster.py
 
 ## Fetches ONNX Runtime's shared library, once.
 setup:

@@ -129,7 +129,7 @@ pub use self::encode::Encoder;
 #[cfg(feature = "onnx")]
 pub use self::encode::OnnxEncoder;
 pub use self::error::{Cause, Error, ErrorKind, Fault, Faults, Result};
-pub use self::pipeline::{Pipeline, PipelineBuilder};
+pub use self::pipeline::{Embedder, Pipeline, PipelineBuilder};
 pub use self::progress::{Progress, Stage};
 pub use self::refresh::{RefreshHandle, Snapshot};
 pub use self::sample::{GraphVersion, ModelVersion, SampleId};

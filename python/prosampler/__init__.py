@@ -15,10 +15,12 @@ that only what is used is imported:
 - ``prosampler.sentence_transformers``, ``prosampler.transformers``, ``prosampler.lightning``: callbacks for these
   trainers, which export, save and log; ``prosampler.callbacks`` does the same for a training loop of one's own;
 - ``prosampler.export``: the encoder under training as an ONNX file;
+- ``prosampler.ray``: embedding and shards on a cluster, and mini-batches for workers of Ray Train;
 - ``prosampler.mining``, ``prosampler.search``: explicit hard negatives of a data set, and the nearest of a corpus.
 """
 
 from ._prosampler import Column, MiniBatch, RecordBatch, Refreshed, __version__
+from .embedder import Embedder
 from .errors import (
     ArgumentError,
     ClosedError,
@@ -49,6 +51,7 @@ __all__ = [
     "ClosedError",
     "Column",
     "ConfigError",
+    "Embedder",
     "EncodeError",
     "Error",
     "ExportError",

@@ -8,6 +8,7 @@ __all__ = [
     "Column",
     "Corpus",
     "MiniBatch",
+    "RawEmbedder",
     "RawServer",
     "RawStream",
     "RecordBatch",
@@ -20,6 +21,7 @@ __all__ = [
     "connect",
     "newest_kept_state",
     "served",
+    "shards_of",
     "skip_mini_batches",
     "take_log",
     "wait_for_readers",
@@ -66,6 +68,15 @@ class Corpus:
     @property
     def dimension(self) -> int: ...
     def __len__(self) -> int: ...
+
+@final
+class RawEmbedder:
+    def __new__(
+        cls, path: str | PathLike[str] | None, settings: Sequence[str], runtime: PathLike[str] | None
+    ) -> RawEmbedder: ...
+    def embed(self, data: object) -> RecordBatch: ...
+    @property
+    def reused(self) -> int: ...
 
 @final
 class MiniBatch:
@@ -199,6 +210,7 @@ def check_settings(
     path: str | PathLike[str] | None, settings: list[str], has_data: bool
 ) -> tuple[int, bool, PathLike[str] | None]: ...
 def command(arguments: Sequence[str | bytes | PathLike[str]]) -> int: ...
+def shards_of(data: object, by: str, count: int, seed: int) -> list[int]: ...
 def newest_kept_state(dir: str | PathLike[str]) -> dict[str, Any] | None: ...
 def skip_mini_batches(state: dict[str, Any], mini_batches: int) -> dict[str, Any]: ...
 def wait_for_readers(seconds: float) -> None: ...

@@ -3,6 +3,7 @@
 #[cfg(feature = "command")]
 mod command;
 mod dlpack;
+mod embedder;
 mod errors;
 mod handle;
 mod interchange;
@@ -27,6 +28,8 @@ mod _prosampler {
     #[cfg(feature = "command")]
     #[pymodule_export]
     use super::command::command;
+    #[pymodule_export]
+    use super::embedder::{RawEmbedder, shards_of};
     #[pymodule_export]
     use super::handle::{Refresh, RefreshHandle, Refreshed};
     #[pymodule_export]

@@ -56,14 +56,17 @@ impl PipelineConfig {
         check(&self.mixture, &mut faults);
         faults.extend(self.strata_faults());
         check(&self.shard, &mut faults);
-        if self.shard.count > 1 && self.strata_column().is_some() {
-            let message = "makes shards of which each source or group has another share; leave it out, or the weights of \
-                           sources and walk.same";
-            faults.push(Fault::new("shard.count", message));
-        }
-        if self.shard.count > 1 && self.walk.coverage == Coverage::Paper {
-            let message = "needs epochs of a known length; set walk.coverage to `exact`";
-            faults.push(Fault::new("shard.count", message));
+        let has_shards = (self.shard.count > 1).then_some("shard.count");
+        let has_part_epochs = self.walk.epoch_samples.map(|_| "walk.epoch_samples");
+        for key in has_shards.into_iter().chain(has_part_epochs) {
+            if self.strata_column().is_some() {
+                let message = "makes epochs of which each source or group has another share; leave it out, or the \
+                               weights of sources and walk.same";
+                faults.push(Fault::new(key, message));
+            }
+            if self.walk.coverage == Coverage::Paper {
+                faults.push(Fault::new(key, "needs epochs of a known length; set walk.coverage to `exact`"));
+            }
         }
         check(&self.store, &mut faults);
         check(&self.encode, &mut faults);

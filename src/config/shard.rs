@@ -12,28 +12,28 @@ use super::check::{Check, Checker};
 /// Epochs have equally many samples on all runs: those of the smallest shard. What a larger shard has more sits out,
 /// other samples in each epoch, so that every sample comes at least once in two epochs (as long as the shards differ by
 /// less than half). All runs must read the same files; files that are added later do not join.
+///
+/// Shards that were written apart (Python: `prosampler.ray.shards`) need none of this: each is the source of its own
+/// run, with [`walk.epoch_samples`](super::WalkConfig::epoch_samples).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct ShardConfig {
     /// The column whose values decide which shard a row belongs to: an id, a url, or any text or number. Rows with one
-    /// value stay together. Each run reads this column of all rows at its start. Required if `count` is above 1.
+    /// value stay together. Each run reads this column of all rows at its start. Required if `count` is above 1, else without
+    /// effect.
     pub by: Option<String>,
     /// Which shard this run takes, from 0 to `count` − 1. Default 0.
     pub index: usize,
     /// How many shards there are, 1 to 65,536. Default 1: the whole.
     pub count: usize,
-}
-
-impl ShardConfig {
-    /// The column and the number of shards, if there are several.
-    pub(crate) fn several(&self) -> Option<(&String, usize)> {
-        self.by.as_ref().filter(|_| self.count > 1).map(|by| (by, self.count))
-    }
+    /// Each number divides the rows in another way. Default 0. Runs of one job need the same. Touch it to divide them
+    /// anew, as `prosampler.ray` does in each epoch if it is asked to, so that samples meet those of other shards.
+    pub seed: u64,
 }
 
 impl Default for ShardConfig {
     fn default() -> Self {
-        Self { by: None, index: 0, count: 1 }
+        Self { by: None, index: 0, count: 1, seed: 0 }
     }
 }
 
@@ -48,10 +48,5 @@ impl Check for ShardConfig {
         check.require(self.by.is_some() || self.count == 1, "by", message);
         let given = self.by.as_ref().is_none_or(|by| !by.is_empty());
         check.require(given, "by", "is empty; name a column, or leave the key out");
-        check.require(
-            self.by.is_none() || self.count > 1,
-            "count",
-            "is 1, so shard.by does nothing; give more, or leave both out",
-        );
     }
 }

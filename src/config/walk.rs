@@ -45,6 +45,11 @@ pub struct WalkConfig {
     pub same_share: f64,
     /// How often each sample is drawn in an epoch. Default `exact`: once.
     pub coverage: Coverage,
+    /// Samples in an epoch, at least B; default: all. The others sit out, other ones in each epoch, so that
+    /// ⌈N / `epoch_samples`⌉ epochs in a row have every sample. Costs 8 N bytes while an epoch begins. Touch it so that
+    /// runs over shards that were written apart have epochs of one length, or where something is to happen more often
+    /// than once through the data, such as an evaluation.
+    pub epoch_samples: Option<usize>,
     /// Explicit hard negatives of each sample beside those that the mini-batch has anyway, 0 to 1,000; default 0. They
     /// are columns `negative_1`, `negative_2`, …; see [`MiniBatch::negatives`](crate::MiniBatch::negatives).
     pub negatives: usize,
@@ -235,6 +240,7 @@ impl Default for WalkConfig {
             same: None,
             same_share: 1.0,
             coverage: Coverage::Exact,
+            epoch_samples: None,
             negatives: 0,
             negative_ranks: None,
             negative_choice: NegativeChoice::Random,
@@ -298,6 +304,11 @@ impl Check for WalkConfig {
             name.unwrap_or_default()
         );
         check.require(!is_paper || name.is_none(), "coverage", message);
+        let message = format!(
+            "is {}, fewer than a mini-batch; give walk.batch_size ({size}) or more, or leave it out",
+            self.epoch_samples.unwrap_or(0)
+        );
+        check.require(self.epoch_samples.is_none_or(|samples| samples >= size.max(2)), "epoch_samples", message);
         let is_some_time = !matches!(self.warm_up, Some(WarmUp::Steps(0) | WarmUp::Epochs(0)));
         check.require(is_some_time, "warm_up", "must be at least 1 step or epoch; leave it out for no warm-up");
         let given = self.length_column.as_ref().is_none_or(|column| !column.is_empty());

@@ -99,7 +99,7 @@ pub(super) fn row_rules(config: &PipelineConfig, encoder: &dyn Encoder, schema: 
         length: config.walk.length_column.clone(),
         weight: config.walk.weight_column.clone(),
         has_corpus: !config.pairs.corpus.is_empty(),
-        epoch_samples: None,
+        epoch_samples: config.walk.epoch_samples,
     }
 }
 

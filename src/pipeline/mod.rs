@@ -3,10 +3,11 @@
 //! A start goes through stages, which `start` lists: open the source and the encoder (`open`), read the rows into the
 //! store, look up where the run stands (`checkpoint::begin`), embed all samples, build the first snapshot, and spawn
 //! the refresh worker and the producer of mini-batches. `checks` refuses settings, columns and rows that do not fit,
-//! and `harm` warns where training may lose.
+//! and `harm` warns where training may lose. `embedder` makes vectors without a run.
 
 mod builder;
 mod checks;
+mod embedder;
 mod harm;
 mod open;
 mod start;
@@ -14,6 +15,7 @@ mod start;
 mod watching;
 
 pub use self::builder::PipelineBuilder;
+pub use self::embedder::Embedder;
 pub(crate) use self::open::open_source;
 #[cfg(feature = "cli")]
 pub(crate) use self::start::dry_start;

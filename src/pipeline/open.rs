@@ -61,8 +61,8 @@ pub(super) async fn open(config: &PipelineConfig, given: Given, pool: &ComputePo
         check_sample_count(source.as_ref(), rows, &config.walk)?;
     }
     let mut shard = None;
-    if let Some((by, count)) = config.shard.several() {
-        let own = ShardSource::new(source.into(), by, config.shard.index, count)?;
+    if config.shard.count > 1 {
+        let own = ShardSource::new(source.into(), &config.shard)?;
         shard = Some(own.clone());
         source = Box::new(own);
     }
@@ -176,7 +176,7 @@ fn stored_columns(config: &PipelineConfig, payload: &[String], encoders: &[&dyn 
     columns
 }
 
-async fn open_encoder(
+pub(super) async fn open_encoder(
     encode: EncodeConfig,
     pairs: PairsConfig,
     schema: SchemaRef,

@@ -129,7 +129,9 @@ impl Startup {
                 }
                 .into());
             }
-            opened.row_rules.epoch_samples = Some(least as usize);
+            let least = least as usize;
+            let most = opened.row_rules.epoch_samples.unwrap_or(least);
+            opened.row_rules.epoch_samples = Some(most.min(least));
         }
         Ok(opened)
     }

@@ -53,7 +53,7 @@ pub use self::interface::{Fingerprint, RecordBatches, Source, SourceCounts, Sour
 pub use self::memory::MemorySource;
 pub use self::mixture::MixtureSource;
 pub(crate) use self::mixture::{IN_CORPUS, ROLE_COLUMN};
-pub use self::shard::ShardSource;
+pub use self::shard::{ShardSource, shards_of};
 pub(crate) use self::texts::readable;
 use crate::config::{NamedSource, SourceConfig};
 use crate::error::Result;

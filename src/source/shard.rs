@@ -6,26 +6,29 @@ use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, SchemaRef};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use twox_hash::XxHash3_64;
 
 use super::interface::{Fingerprint, RecordBatches, Source, SourceCounts, SourceFile, column_indices};
-use crate::arrow_file::checksum;
+use crate::config::ShardConfig;
 use crate::error::{ColumnError, Error, Result};
 
 /// The rows of another source that belong to one of several shards, by the value of a column.
 ///
-/// Value v belongs to shard ⌊h(v) · count / 2⁶⁴⌋, where h is XXH3-64 of its text in UTF-8: decimal for numbers. So
-/// shards are the same on every host and in every language.
+/// Value v belongs to shard ⌊h(v) · count / 2⁶⁴⌋, where h is XXH3-64 of its text in UTF-8 (decimal for numbers) with the
+/// seed. So shards are the same on every host and in every language.
 ///
 /// ```
 /// use std::sync::Arc;
 /// use futures::TryStreamExt;
 /// use prosampler::arrow::array::{Int64Array, RecordBatch};
+/// use prosampler::config::ShardConfig;
 /// use prosampler::source::{MemorySource, ShardSource, Source};
 /// # #[tokio::main]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let ids = Arc::new(Int64Array::from_iter_values(0..1000));
 /// let rows = MemorySource::new(vec![RecordBatch::try_from_iter([("id", ids as _)])?])?;
-/// let shard = ShardSource::new(Arc::new(rows), "id", 3, 4)?;
+/// let division = ShardConfig { by: Some("id".into()), index: 3, count: 4, seed: 0 };
+/// let shard = ShardSource::new(Arc::new(rows), &division)?;
 /// let found: Vec<_> = shard.read(&["id".into()])?.try_collect().await?;
 /// let found: usize = found.iter().map(RecordBatch::num_rows).sum();
 /// let sizes = shard.sizes().await?;
@@ -36,35 +39,73 @@ use crate::error::{ColumnError, Error, Result};
 #[derive(Clone)]
 pub struct ShardSource {
     source: Arc<dyn Source>,
-    by: String,
+    division: Division,
     index: usize,
-    count: usize,
     /// The size of each shard, once all rows were read.
     known: Arc<OnceLock<Vec<u64>>>,
 }
 
+/// How rows are divided.
+#[derive(Clone, Debug)]
+struct Division {
+    by: Arc<str>,
+    count: usize,
+    seed: u64,
+}
+
+impl Division {
+    /// The shard of each value.
+    fn shards(&self, values: &ArrayRef) -> Result<Vec<usize>> {
+        // Texts that are not UTF-8 arrive as bytes.
+        let texts = if values.data_type().is_binary() { DataType::LargeBinary } else { DataType::LargeUtf8 };
+        let texts = cast(values, &texts).map_err(|cause| Error::Arrow { action: "read shard.by", cause })?;
+        if texts.null_count() > 0 {
+            let message = format!(
+                "names `{}`, which has nulls, and these belong to no shard; name another, or filter them out",
+                self.by
+            );
+            return Err(Error::setting("shard.by", message));
+        }
+        let shard = |text: &[u8]| {
+            let hash = XxHash3_64::oneshot_with_seed(self.seed, text);
+            ((u128::from(hash) * self.count as u128) >> 64) as usize
+        };
+        Ok(match texts.as_string_opt::<i64>() {
+            Some(texts) => texts.iter().flatten().map(|text| shard(text.as_bytes())).collect(),
+            None => texts.as_binary::<i64>().iter().flatten().map(shard).collect(),
+        })
+    }
+}
+
+/// The shard of each of these values, as `[shard]` divides them by a column with them.
+///
+/// # Errors
+/// [`Error::Config`] if there are nulls, or `count` is 0; [`ColumnError::Type`] for values that have no text.
+pub fn shards_of(values: &ArrayRef, by: &str, count: usize, seed: u64) -> Result<Vec<usize>> {
+    if count == 0 {
+        return Err(Error::setting("shard.count", "is 0; give how many shards there are"));
+    }
+    check_has_text(by, values.data_type())?;
+    Division { by: by.into(), count, seed }.shards(values)
+}
+
 impl ShardSource {
-    /// Part `index` of `count` of a source, by the values of column `by`.
+    /// The shard of a source that these settings name.
     ///
     /// # Errors
     /// [`ColumnError::Missing`], [`ColumnError::Ambiguous`], and [`ColumnError::Type`] for a column whose values have
     /// no text; [`Error::Config`] for a shard that is none.
-    pub fn new(source: Arc<dyn Source>, by: &str, index: usize, count: usize) -> Result<Self> {
+    pub fn new(source: Arc<dyn Source>, config: &ShardConfig) -> Result<Self> {
+        let ShardConfig { by, index, count, seed } = config;
+        let by = by.as_deref().ok_or_else(|| Error::setting("shard.by", "is required; name a column"))?;
         if index >= count {
             return Err(Error::setting("shard.index", format!("is {index}, of {count} shards; they count from 0")));
         }
         let schema = source.schema();
         let place = column_indices(source.uri(), &schema, &[by.to_owned()])?[0];
-        let found = schema.field(place).data_type();
-        if !has_text(found) {
-            return Err(ColumnError::Type {
-                column: by.to_owned(),
-                found: found.to_string(),
-                expected: "shard.by needs texts, whole numbers or truth values; name another column".to_owned(),
-            }
-            .into());
-        }
-        Ok(Self { source, by: by.to_owned(), index, count, known: Arc::default() })
+        check_has_text(by, schema.field(place).data_type())?;
+        let division = Division { by: by.into(), count: *count, seed: *seed };
+        Ok(Self { source, division, index: *index, known: Arc::default() })
     }
 
     /// How many rows each shard has. Reads the column of all rows, unless this source was read to its end before.
@@ -75,12 +116,11 @@ impl ShardSource {
         if let Some(known) = self.known.get() {
             return Ok(known.clone());
         }
-        let mut sizes = vec![0; self.count];
-        let mut batches = self.source.read(std::slice::from_ref(&self.by))?;
+        let mut sizes = vec![0; self.division.count];
+        let mut batches = self.source.read(&[self.division.by.as_ref().to_owned()])?;
         while let Some(batch) = batches.try_next().await? {
-            let count = self.count;
-            let by = self.by.clone();
-            let shards = tokio::task::spawn_blocking(move || shards(&by, batch.column(0), count)).await;
+            let division = self.division.clone();
+            let shards = tokio::task::spawn_blocking(move || division.shards(batch.column(0))).await;
             shards.map_err(|e| Error::of_task("shard", e))??.into_iter().for_each(|shard| sizes[shard] += 1);
         }
         Ok(sizes)
@@ -96,31 +136,23 @@ fn has_text(data_type: &DataType) -> bool {
     }
 }
 
-/// The shard of each value.
-fn shards(by: &str, values: &ArrayRef, count: usize) -> Result<Vec<usize>> {
-    // Texts that are not UTF-8 arrive as bytes.
-    let texts = if values.data_type().is_binary() { DataType::LargeBinary } else { DataType::LargeUtf8 };
-    let texts = cast(values, &texts).map_err(|cause| Error::Arrow { action: "read shard.by", cause })?;
-    if texts.null_count() > 0 {
-        let message =
-            format!("names `{by}`, which has nulls, and these belong to no shard; name another, or filter them out");
-        return Err(Error::setting("shard.by", message));
+/// Refuses a column whose values have no text.
+fn check_has_text(by: &str, found: &DataType) -> Result<()> {
+    if has_text(found) {
+        return Ok(());
     }
-    let shard = |text: &[u8]| ((u128::from(checksum(text)) * count as u128) >> 64) as usize;
-    Ok(match texts.as_string_opt::<i64>() {
-        Some(texts) => texts.iter().flatten().map(|text| shard(text.as_bytes())).collect(),
-        None => texts.as_binary::<i64>().iter().flatten().map(shard).collect(),
-    })
+    Err(ColumnError::Type {
+        column: by.to_owned(),
+        found: found.to_string(),
+        expected: "shard.by needs texts, whole numbers or truth values; name another column".to_owned(),
+    }
+    .into())
 }
 
 impl std::fmt::Debug for ShardSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { by, index, count, .. } = self;
-        f.debug_struct("ShardSource")
-            .field("by", by)
-            .field("index", index)
-            .field("count", count)
-            .finish_non_exhaustive()
+        let Self { division, index, .. } = self;
+        f.debug_struct("ShardSource").field("division", division).field("index", index).finish_non_exhaustive()
     }
 }
 
@@ -146,8 +178,9 @@ impl Source for ShardSource {
 
     fn fingerprint(&self) -> Option<Fingerprint> {
         let all = self.source.fingerprint()?;
-        let Self { by, index, count, .. } = self;
-        Some(Fingerprint { settings: format!("{}, shard {index} of {count} by `{by}`", all.settings), ..all })
+        let Self { division: Division { by, count, seed }, index, .. } = self;
+        let seed = if *seed == 0 { String::new() } else { format!(", seed {seed}") };
+        Some(Fingerprint { settings: format!("{}, shard {index} of {count} by `{by}`{seed}", all.settings), ..all })
     }
 
     fn counts(&self) -> SourceCounts {
@@ -162,20 +195,20 @@ impl Source for ShardSource {
     fn read(&self, columns: &[String]) -> Result<RecordBatches> {
         column_indices(self.uri(), &self.schema(), columns)?;
         let mut needed = columns.to_vec();
-        let place = needed.iter().position(|column| *column == self.by).unwrap_or(needed.len());
+        let by = self.division.by.as_ref();
+        let place = needed.iter().position(|column| column == by).unwrap_or(needed.len());
         if place == needed.len() {
-            needed.push(self.by.clone());
+            needed.push(by.to_owned());
         }
-        let (width, index, count) = (columns.len(), self.index, self.count);
-        let by: Arc<str> = self.by.as_str().into();
-        let sizes: Arc<[AtomicU64]> = (0..count).map(|_| AtomicU64::new(0)).collect();
+        let (width, index, division) = (columns.len(), self.index, self.division.clone());
+        let sizes: Arc<[AtomicU64]> = (0..division.count).map(|_| AtomicU64::new(0)).collect();
         let (counted, known) = (sizes.clone(), self.known.clone());
         let keep = move |batch: Result<RecordBatch>| {
-            let (by, sizes) = (by.clone(), sizes.clone());
+            let (division, sizes) = (division.clone(), sizes.clone());
             async move {
                 let batch = batch?;
                 let work = move || {
-                    let shards = shards(&by, batch.column(place), count)?;
+                    let shards = division.shards(batch.column(place))?;
                     for &shard in &shards {
                         sizes[shard].fetch_add(1, Relaxed);
                     }

@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use futures::TryStreamExt;
 use prosampler::arrow::array::{AsArray, RecordBatch};
 use prosampler::arrow::datatypes::UInt32Type;
-use prosampler::config::{EncodeConfig, OnBadSample, StoreConfig, StreamConfig};
+use prosampler::config::{EncodeConfig, OnBadSample, PipelineConfig, StoreConfig, StreamConfig};
 use prosampler::encode::{BadRow, Encoded, Encoder};
-use prosampler::{Error, MiniBatchStream, PipelineBuilder, Result, SampleId};
+use prosampler::source::MemorySource;
+use prosampler::{Embedder, Error, MiniBatchStream, PipelineBuilder, Result, SampleId};
 use tempfile::TempDir;
 
 use crate::support::{pipeline, source};
@@ -152,7 +153,7 @@ async fn embeddings_are_found_by_the_content_of_rows() {
     let dir = TempDir::new().unwrap();
     let run = async |rows: Vec<RecordBatch>| {
         let (encoder, asked) = Counting::new(Some("a model"));
-        let source = prosampler::source::MemorySource::new(rows).unwrap();
+        let source = MemorySource::new(rows).unwrap();
         builder(dir.path(), encoder).source(source).start().await.unwrap();
         asked.load(Relaxed)
     };
@@ -164,6 +165,60 @@ async fn embeddings_are_found_by_the_content_of_rows() {
     assert_eq!(run([pieces, vec![all.slice(0, 1000)]].concat()).await, SAMPLES + 1000 - 2 * SEGMENT);
     // If one row is taken out, all rows after it move.
     assert_eq!(run(vec![all.slice(1, SAMPLES - 1)]).await, SAMPLES - 1);
+}
+
+/// Parts of 8,192 rows that were embedded one by one are what a run over all rows finds, and the other way round.
+#[tokio::test]
+async fn an_embedder_and_a_run_find_each_other_s_embeddings() {
+    let all = crate::support::rows(SAMPLES);
+    let part = |first: usize| MemorySource::new(vec![all.slice(first, SEGMENT.min(SAMPLES - first))]).unwrap();
+    let embedder = |cache: &Path| {
+        let (encoder, rows) = Counting::new(Some("a model"));
+        let encode =
+            EncodeConfig { cache_dir: Some(cache.into()), on_bad_sample: OnBadSample::Skip, ..EncodeConfig::default() };
+        let config = PipelineConfig { encode, ..PipelineConfig::default() };
+        (Embedder::new(config).unwrap().with_encoder(encoder), rows)
+    };
+    let dir = TempDir::new().unwrap();
+    let (one, embedded) = embedder(dir.path());
+    let mut tables = Vec::new();
+    // In any order.
+    for first in [2 * SEGMENT, 0, SEGMENT] {
+        tables.push((first, one.embed(part(first)).await.unwrap()));
+    }
+    assert_eq!((embedded.load(Relaxed), one.reused()), (SAMPLES, 0));
+
+    let (encoder, embedded) = Counting::new(Some("a model"));
+    let stream = builder(dir.path(), encoder).start().await.unwrap();
+    assert_eq!((embedded.load(Relaxed), stream.handle().embeddings_reused()), (0, SAMPLES as u64));
+    let of_run = vectors(&stream).await;
+    let mut skipped = 0;
+    for (first, table) in tables {
+        skipped += table.skipped();
+        for row in 0..table.len() {
+            let id = SampleId::new(row);
+            let of_part = (table.get(id).into_owned(), table.pair_similarity(id), table.is_skipped(id));
+            assert!(of_part == of_run[first + row], "row {row} of those from {first} on");
+        }
+    }
+    assert_eq!(skipped, SAMPLES / 100);
+
+    let dir = TempDir::new().unwrap();
+    let (encoder, _) = Counting::new(Some("a model"));
+    builder(dir.path(), encoder).start().await.unwrap();
+    let (two, embedded) = embedder(dir.path());
+    assert_eq!(two.embed(part(SEGMENT)).await.unwrap().len(), SEGMENT);
+    assert_eq!((embedded.load(Relaxed), two.reused()), (0, SEGMENT as u64));
+
+    let bad = MemorySource::new(vec![all.slice(100, 50)]).unwrap();
+    let config = PipelineConfig::default();
+    let failing = Embedder::new(config).unwrap().with_encoder(Counting::new(None).0);
+    let error = failing.embed(bad).await.unwrap_err().to_string();
+    crate::support::assert_says(&error, &["sample 7", "ends with 07"]);
+    let texts = std::sync::Arc::new(prosampler::arrow::array::StringArray::from(vec!["a"]));
+    let other = MemorySource::new(vec![RecordBatch::try_from_iter([("text", texts as _)]).unwrap()]).unwrap();
+    let error = failing.embed(other).await.unwrap_err().to_string();
+    crate::support::assert_says(&error, &["`n`", "`text`"]);
 }
 
 #[tokio::test]

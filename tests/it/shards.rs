@@ -13,7 +13,7 @@ use prosampler::config::{
     CheckpointConfig, Coverage, FirstRefresh, GraphBuilder, GraphConfig, PipelineConfig, RefreshConfig, ShardConfig,
     StreamConfig, WalkConfig, WarmUp,
 };
-use prosampler::source::{MemorySource, ShardSource, Source, contract};
+use prosampler::source::{MemorySource, ShardSource, Source, contract, shards_of};
 use prosampler::{MiniBatch, MiniBatchStream, Pipeline, PipelineBuilder, SampleId};
 use tempfile::TempDir;
 
@@ -34,6 +34,10 @@ fn memory(columns: Vec<(&str, ArrayRef)>) -> Arc<MemorySource> {
     Arc::new(MemorySource::new(vec![RecordBatch::try_from_iter(columns).unwrap()]).unwrap())
 }
 
+fn part_of(by: &str, index: usize, count: usize) -> ShardConfig {
+    ShardConfig { by: Some(by.to_owned()), index, count, seed: 0 }
+}
+
 /// By Python's xxhash: `xxh3_64_intdigest(str(v).encode()) * 7 >> 64`.
 #[tokio::test]
 async fn a_row_s_part_is_the_hash_of_its_text() {
@@ -46,35 +50,48 @@ async fn a_row_s_part_is_the_hash_of_its_text() {
     for by in ["n", "big", "text", "large"] {
         let mut sizes = [0; 7];
         for (index, size) in sizes.iter_mut().enumerate() {
-            let part = ShardSource::new(source.clone(), by, index, 7).unwrap();
+            let part = ShardSource::new(source.clone(), &part_of(by, index, 7)).unwrap();
             let of_part: Vec<u32> = (0..20).filter(|&n| expected[n as usize] == index).collect();
             assert_eq!(read(&part, "n").await, of_part, "{by} {index}");
             *size = of_part.len() as u64;
         }
-        assert_eq!(ShardSource::new(source.clone(), by, 0, 7).unwrap().sizes().await.unwrap(), sizes);
+        assert_eq!(ShardSource::new(source.clone(), &part_of(by, 0, 7)).unwrap().sizes().await.unwrap(), sizes);
     }
+    // With another seed: `xxh3_64_intdigest(str(v), seed=9) * 7 >> 64`.
+    let expected = [2, 0, 3, 5, 3, 6, 5, 4, 0, 4, 6, 4, 3, 1, 2, 4, 3, 3, 0, 0];
+    for index in 0..7 {
+        let part = ShardSource::new(source.clone(), &ShardConfig { seed: 9, ..part_of("n", index, 7) }).unwrap();
+        let of_part: Vec<u32> = (0..20).filter(|&n| expected[n as usize] == index).collect();
+        assert_eq!(read(&part, "n").await, of_part, "{index}");
+    }
+    let values: ArrayRef = Arc::new(Int64Array::from_iter_values(0..20));
+    assert_eq!(shards_of(&values, "n", 7, 9).unwrap(), expected);
     let texts: ArrayRef = Arc::new(StringArray::from_iter_values(["", "a", "ä", "https://example.org/1"]));
     let n: ArrayRef = Arc::new(UInt32Array::from_iter_values(0..4));
     let source = memory(vec![("n", n), ("url", texts)]);
     for (row, index) in [1, 6, 2, 1].into_iter().enumerate() {
-        let part = ShardSource::new(source.clone(), "url", index, 7).unwrap();
+        let part = ShardSource::new(source.clone(), &part_of("url", index, 7)).unwrap();
         assert!(read(&part, "n").await.contains(&(row as u32)));
     }
     // The pass that keeps some rows counts all, since some sources can be read once only.
-    let part = ShardSource::new(source, "url", 0, 7).unwrap();
+    let part = ShardSource::new(source, &part_of("url", 0, 7)).unwrap();
     read(&part, "n").await;
     assert_eq!(part.sizes().await.unwrap(), [0, 2, 1, 0, 0, 0, 1]);
-    let part = ShardSource::new(Arc::new(MemorySource::new(vec![rows(1000)]).unwrap()), "text", 1, 3).unwrap();
+    let part =
+        ShardSource::new(Arc::new(MemorySource::new(vec![rows(1000)]).unwrap()), &part_of("text", 1, 3)).unwrap();
     assert_eq!(contract::check(&part).await, Ok(()));
 }
 
 fn builder(index: usize) -> PipelineBuilder {
-    let config = PipelineConfig {
-        shard: ShardConfig { by: Some("n".into()), index, count: PARTS },
-        seed: 5,
-        ..PipelineConfig::default()
-    };
-    Pipeline::from_config(config)
+    builder_of(part_of("n", index, PARTS))
+}
+
+fn whole() -> PipelineBuilder {
+    builder_of(ShardConfig::default())
+}
+
+fn builder_of(shard: ShardConfig) -> PipelineBuilder {
+    Pipeline::from_config(PipelineConfig { shard, seed: 5, ..PipelineConfig::default() })
         .source(MemorySource::new(vec![rows(SAMPLES)]).unwrap())
         .encoder(TestEncoder::new(SAMPLES))
         .graph(graph_config(100, 16))
@@ -115,6 +132,26 @@ async fn epochs_have_one_length_and_two_of_them_every_row() {
         assert!(sizes.iter().max() > sizes.iter().min());
         assert_eq!(lengths, HashSet::from([*sizes.iter().min().unwrap()]));
         assert!(covered.iter().all(|two| two.len() == SAMPLES));
+    }
+}
+
+/// A third of the samples an epoch: three epochs in a row have them all, and none of them one twice.
+#[tokio::test]
+async fn an_epoch_may_have_some_of_the_samples() {
+    for (most, epochs) in [(1334, 3), (2000, 2), (3999, 2), (4000, 1), (9999, 1), (64, 63)] {
+        let walk = WalkConfig { epoch_samples: Some(most), ..walk_config(BATCH) };
+        let stream = StreamConfig { epochs: epochs + 2, ..StreamConfig::default() };
+        let whole = whole().walk(walk).stream(stream).start().await.unwrap();
+        assert_eq!(whole.mini_batches_per_epoch(), most.min(SAMPLES).div_ceil(BATCH) as u64);
+        let mut drawn = vec![HashSet::new(); epochs as usize + 2];
+        for mini_batch in whole.try_collect::<Vec<MiniBatch>>().await.unwrap() {
+            let epoch = &mut drawn[mini_batch.epoch as usize];
+            assert!(numbers(&mini_batch).into_iter().all(|n| epoch.insert(n)), "a row comes twice");
+        }
+        assert!(drawn.iter().all(|epoch| epoch.len() == most.min(SAMPLES)));
+        for some in drawn.windows(epochs as usize) {
+            assert_eq!(some.iter().flatten().collect::<HashSet<_>>().len(), SAMPLES, "{most} an epoch");
+        }
     }
 }
 
@@ -176,8 +213,7 @@ async fn drawn(builder: PipelineBuilder, vectors: &[f32]) -> Drawn {
 
 /// What a run over all rows draws, and what runs over all parts do.
 async fn whole_and_parts(graph: &GraphConfig, vectors: &[f32]) -> [Drawn; 2] {
-    let whole = Pipeline::builder().source(MemorySource::new(vec![rows(SAMPLES)]).unwrap());
-    let whole = drawn(whole.encoder(TestEncoder::new(SAMPLES)).graph(graph.clone()).seed(5), vectors).await;
+    let whole = drawn(whole().graph(graph.clone()), vectors).await;
     let mut parts = Drawn { places: Vec::new(), similarities: Vec::new() };
     for index in 0..PARTS {
         let part = drawn(builder(index).graph(graph.clone()), vectors).await;
@@ -272,12 +308,15 @@ async fn what_has_no_parts_is_an_error() {
     let fails = |text: &str| PipelineConfig::from_toml(&format!("source.uri = 'a'\n{text}")).unwrap_err().to_string();
     assert_says(&fails("shard.count = 3"), &["shard.by", "is required"]);
     assert_says(&fails("shard = { by = 'id', count = 3, index = 3 }"), &["shard.index", "3 shards"]);
-    assert_says(&fails("shard.by = 'id'"), &["shard.count"]);
     assert_says(&fails("shard = { by = 'id', count = 2 }\nwalk.same = 'task'"), &["shard.count", "walk.same"]);
     assert_says(&fails("shard = { by = 'id', count = 2 }\nwalk.coverage = 'paper'"), &["shard.count", "walk.coverage"]);
+    let of_part = "walk.epoch_samples = 1000\n";
+    assert_says(&fails(&format!("{of_part}walk.coverage = 'paper'")), &["walk.epoch_samples", "walk.coverage"]);
+    assert_says(&fails(&format!("{of_part}walk.same = 'task'")), &["walk.epoch_samples", "walk.same"]);
+    assert_says(&fails("walk = { epoch_samples = 31, batch_size = 32 }"), &["walk.epoch_samples", "31", "(32)"]);
 
     let start = async |by: &str, values: ArrayRef, count: usize| {
-        let shard = ShardConfig { by: Some(by.to_owned()), index: 0, count };
+        let shard = part_of(by, 0, count);
         let n: ArrayRef = Arc::new(UInt32Array::from_iter_values(0..values.len() as u32));
         let source = MemorySource::new(vec![RecordBatch::try_from_iter([("n", n), ("id", values)]).unwrap()]).unwrap();
         let builder = Pipeline::from_config(PipelineConfig { shard, ..PipelineConfig::default() }).source(source);
