@@ -11,7 +11,8 @@ pub struct SourceConfig {
     /// A Parquet file, an Arrow IPC file or stream, a folder of these (`*.parquet`, `*.arrow`, `*.arrows`, `*.feather`,
     /// `*.ipc`), a shell pattern, or a list of all that. Files are read in the order of the list, and by name within a
     /// folder or pattern; that order gives the sample ids. With the cargo feature `cloud` also `s3://`, `gs://`,
-    /// `az://`, and single files at `http(s)://`. Required.
+    /// `az://`, single files at `http(s)://`, and data sets of Hugging Face's hub,
+    /// `hf://datasets/OWNER/NAME@REVISION/PATH`. Required.
     ///
     /// Names that begin with `.` or `_` are not data, in folders and for the wildcards of patterns (`**/_part*` means
     /// them). In a folder that Hugging Face's `save_to_disk` wrote, the files that its `state.json` names are read.
@@ -27,7 +28,8 @@ pub struct SourceConfig {
     /// What to do with damaged parts of files. Default `fail`.
     pub on_corrupt: OnCorrupt,
     /// Options of an object store, such as `region`, `endpoint` or `timeout`, named as the crate object_store names
-    /// them. They take precedence over the store's usual environment variables, where credentials are better kept.
+    /// them; for the hub `endpoint` and `token`. They take precedence over the store's usual environment variables, where
+    /// credentials are better kept.
     /// Default: none.
     #[serde(deserialize_with = "scalars")]
     pub options: BTreeMap<String, String>,

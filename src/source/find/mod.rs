@@ -2,6 +2,8 @@
 
 mod access;
 mod folder;
+#[cfg(feature = "cloud")]
+mod hub;
 mod local;
 mod pattern;
 #[cfg(feature = "cloud")]

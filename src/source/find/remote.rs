@@ -19,6 +19,7 @@ use url::Url;
 
 use super::access::Access;
 use super::folder::{CACHE, Found, data_files, is_cache_of_hf, is_dataset_of_hf, manifest, sort_out};
+use super::hub::{HubStore, HubUri};
 use super::pattern::{Component, is_wildcard, matches, unescaped};
 use crate::error::{Error, Result};
 use crate::source::location::{Location, Object, failed};
@@ -40,6 +41,15 @@ impl Remote {
     ///
     /// These are one object, the data files of a folder, or the objects that match a pattern.
     pub async fn list(&mut self, uri: &str) -> Result<Found<Location>> {
+        if let Some(hub) = HubUri::parse(uri) {
+            let unsupported = |reason: String| Error::UnsupportedSource { uri: uri.to_owned(), reason };
+            let hub = hub.map_err(unsupported)?;
+            if let Some(snapshot) = hub.offline(&self.access) {
+                let local = snapshot.map_err(unsupported)?.join(&hub.path);
+                return super::local::list(local.display().to_string()).await;
+            }
+            self.open_hub(&hub).await?;
+        }
         let characters = unescaped(uri.bytes().map(|byte| (byte, false)));
         let wildcard = characters.iter().position(is_wildcard);
         // The name of an object may itself contain brackets.
@@ -66,12 +76,39 @@ impl Remote {
         self.place(uri, &text(&characters[..folder]))?.matching(uri, &components).await
     }
 
+    /// Opens a data set of the hub, unless it is open.
+    async fn open_hub(&mut self, hub: &HubUri) -> Result<()> {
+        if self.open.contains_key(&hub.root) {
+            return Ok(());
+        }
+        choose_tls();
+        let counter = FailureCounter { failed_requests: self.access.failed_requests.clone() };
+        let store = HubStore::open(hub, &self.access, counter).await;
+        let store = store.map_err(|error| match error {
+            object_store::Error::NotFound { source, .. } => {
+                let hint = Some(format!("{source}; check owner, name and revision"));
+                Error::NotFound { uri: hub.root.clone(), hint }
+            }
+            other => failed(&hub.root, "open", other),
+        })?;
+        self.open.insert(hub.root.clone(), Arc::new(store));
+        Ok(())
+    }
+
     /// Finds the place in a store that `text` names; `uri` is the uri that it is a part of.
     fn place(&mut self, uri: &str, text: &str) -> Result<StorePath> {
+        if let Some(Ok(hub)) = HubUri::parse(text)
+            && let Some(store) = self.open.get(&hub.root)
+        {
+            let path = ObjectPath::from(hub.path.as_str());
+            let may_be_object = !text.ends_with('/') && !hub.path.is_empty();
+            let root = format!("{}/", hub.root);
+            return Ok(StorePath { store: store.clone(), root, path, may_be_object, may_be_folder: true });
+        }
         let unsupported = |reason: String| Error::UnsupportedSource { uri: uri.to_owned(), reason };
         let url = Url::parse(text).map_err(|e| unsupported(e.to_string()))?;
         let (scheme, path) = ObjectStoreScheme::parse(&url).map_err(|e| {
-            unsupported(format!("{e}; use s3, gs, az, http or https, or copy the files to a local folder"))
+            unsupported(format!("{e}; use s3, gs, az, hf, http or https, or copy the files to a local folder"))
         })?;
         let web = scheme == ObjectStoreScheme::Http;
         if web && (text != uri || text.ends_with('/')) {
@@ -171,8 +208,7 @@ impl StorePath {
 ///
 /// The error is the reason why that fails.
 fn connect(scheme: &ObjectStoreScheme, url: &Url, access: &Access) -> Result<Arc<dyn ObjectStore>, String> {
-    // This fails if another part of the program has chosen a provider, which is then used.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    choose_tls();
     let retry = RetryConfig { max_retries: access.retries, ..RetryConfig::default() };
     let counter = FailureCounter { failed_requests: access.failed_requests.clone() };
     macro_rules! connect {
@@ -191,8 +227,13 @@ fn connect(scheme: &ObjectStoreScheme, url: &Url, access: &Access) -> Result<Arc
         ObjectStoreScheme::GoogleCloudStorage => connect!(GoogleCloudStorageBuilder::from_env(), url.as_str()),
         ObjectStoreScheme::MicrosoftAzure => connect!(MicrosoftAzureBuilder::from_env(), url.as_str()),
         ObjectStoreScheme::Http => connect!(HttpBuilder::new(), &url[..url::Position::BeforePath]),
-        _ => return Err(format!("`{}://` is not supported; use s3, gs, az, http or https", url.scheme())),
+        _ => return Err(format!("`{}://` is not supported; use s3, gs, az, hf, http or https", url.scheme())),
     })
+}
+
+fn choose_tls() {
+    // This fails if another part of the program has chosen a provider, which is then used.
+    let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 /// Counts requests that fail for a passing reason. The object store itself sends them again.
