@@ -1,7 +1,7 @@
 """What a host needs for N samples, from measured rates: printed for 10⁸, 10⁹ and 10¹⁰, and checked by real runs.
 
     python benches/scale.py --table                       # hosts, memory, hours and cost, by the rates below
-    python benches/scale.py --rows 1_000_000 10_000_000   # runs both, and predicts the second from the first
+    python benches/scale.py                               # three real runs, the last of which the others predict
 
 A run has random clustered vectors of `--dimension` numbers in one Parquet file: it stores them, takes them as
 embeddings in i8, builds the paper's graph with `--candidates` and `--neighbors`, draws mini-batches, and refreshes the
@@ -9,6 +9,7 @@ graph. What depends on a model or a machine is a parameter; embedding and price 
 """
 
 import argparse
+import math
 import os
 import tempfile
 import threading
@@ -194,8 +195,22 @@ def start(settings: dict) -> tuple:
     return raw, seconds
 
 
+def predicted(known: list[tuple[int, float]], rows: int) -> float:
+    """Seconds for so many rows, from runs of other sizes.
+
+    From one run they are in proportion. From two, the seconds a row grow by as much for every factor of N: more and
+    more of what is read comes from memory, and from farther pages of it, in place of the processor's caches.
+    """
+    (few, seconds), *more = known
+    a_row = seconds / few
+    for many, seconds in more:
+        growth = (seconds / many - a_row) / math.log(many / few)
+        a_row = max(a_row + growth * math.log(rows / few), 0.0)
+    return max(rows * a_row, 1e-3)
+
+
 def compare(args: argparse.Namespace) -> None:
-    """Runs each size, and predicts all but the first from the first."""
+    """Runs each size, and predicts each from the one or two before it."""
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         runs = {rows: run(rows, args, Path(folder)) for rows in args.rows}
     (base, first), *others = runs.items()
@@ -207,11 +222,12 @@ def compare(args: argparse.Namespace) -> None:
         print(f"| {rows:,} | {took} | {of.memory / GB:.2f} GB | {of.disk / GB:.2f} GB |")
     products = base * args.candidates * args.dimension / max(first.seconds["graph"], 1e-3)
     print(f"\nfigure scale.products {products / 1e9:.0f} G/s")
-    for rows, of in others:
+    for place, (rows, of) in enumerate(others, 1):
         load = Load(rows, args.dimension, args.candidates, args.neighbors, 4 * args.dimension)
         size = bytes_of(load)
-        for name, seconds in first.seconds.items():
-            print(f"figure scale.{name}.{rows} {of.seconds[name] / max(seconds * rows / base, 1e-3):.2f} of predicted")
+        for name in first.seconds:
+            known = [(before, runs[before].seconds[name]) for before in args.rows[max(0, place - 2) : place]]
+            print(f"figure scale.{name}.{rows} {of.seconds[name] / predicted(known, rows):.2f} of predicted")
         in_memory = sum(size.values()) - size["store"]
         print(f"figure scale.memory.{rows} {of.memory / in_memory:.2f} of predicted")
         print(f"figure scale.disk.{rows} {of.disk / size['store']:.2f} of predicted")
@@ -219,7 +235,7 @@ def compare(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000], help="sizes of real runs")
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 2_500_000, 10_000_000], help="real runs")
     parser.add_argument("--table", action="store_true", help="print hosts, memory, hours and cost instead")
     parser.add_argument("--dimension", type=int, help="numbers of an embedding: 128, and of the table 768")
     parser.add_argument("--candidates", type=int, default=1000)

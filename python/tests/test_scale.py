@@ -1,9 +1,12 @@
 """What a host needs: the arithmetic of `benches/scale.py`, and its real runs."""
 
+import importlib.util
+import math
 import re
 import subprocess
 import sys
 
+import pytest
 from conftest import ROOT
 
 SCALE = ROOT / "benches/scale.py"
@@ -36,3 +39,20 @@ def test_real_runs_are_compared_with_what_was_predicted(tmp_path):
     assert 1 <= float(figures["disk.6000"]) < 1.2
     assert {"reading.6000", "embedding.6000", "graph.6000", "delivery.6000", "refresh.6000"} <= figures.keys()
     assert not list(tmp_path.iterdir())
+
+
+def test_times_grow_with_the_logarithm_of_the_samples():
+    spec = importlib.util.spec_from_file_location("scale", SCALE)
+    scale = importlib.util.module_from_spec(spec)
+    # Its dataclasses look their module up.
+    sys.modules["scale"] = scale
+    spec.loader.exec_module(scale)
+    assert scale.predicted([(1000, 2.0)], 5000) == pytest.approx(10)
+
+    def seconds(rows):
+        return rows * (1e-6 + 2e-7 * math.log(rows))
+
+    known = [(rows, seconds(rows)) for rows in (10**6, 25 * 10**5)]
+    assert scale.predicted(known, 10**7) == pytest.approx(seconds(10**7))
+    # One that was faster a row, the more rows there were, costs no less than nothing.
+    assert scale.predicted([(100, 10.0), (1000, 1.0)], 10**9) == 1e-3

@@ -19,8 +19,8 @@ use super::check::{Check, Checker};
 #[serde(default)]
 pub struct ShardConfig {
     /// The column whose values decide which shard a row belongs to: an id, a url, or any text or number. Rows with one
-    /// value stay together. Each run reads this column of all rows at its start. Required if `count` is above 1, else without
-    /// effect.
+    /// value stay together. Each run reads this column of all rows at its start. Required if `count` is above 1, else
+    /// without effect.
     pub by: Option<String>,
     /// Which shard this run takes, from 0 to `count` − 1. Default 0.
     pub index: usize,

@@ -28,8 +28,8 @@ pub struct SourceConfig {
     /// What to do with damaged parts of files. Default `fail`.
     pub on_corrupt: OnCorrupt,
     /// Options of an object store, such as `region`, `endpoint` or `timeout`, named as the crate object_store names
-    /// them; for the hub `endpoint` and `token`. They take precedence over the store's usual environment variables, where
-    /// credentials are better kept.
+    /// them; for the hub `endpoint` and `token`. They take precedence over the store's usual environment variables,
+    /// where credentials are better kept.
     /// Default: none.
     #[serde(deserialize_with = "scalars")]
     pub options: BTreeMap<String, String>,

@@ -14,8 +14,8 @@ use crate::error::{ColumnError, Error, Result};
 
 /// The rows of another source that belong to one of several shards, by the value of a column.
 ///
-/// Value v belongs to shard ⌊h(v) · count / 2⁶⁴⌋, where h is XXH3-64 of its text in UTF-8 (decimal for numbers) with the
-/// seed. So shards are the same on every host and in every language.
+/// Value v belongs to shard ⌊h(v) · count / 2⁶⁴⌋, where h is XXH3-64, with the seed, of its text in UTF-8 (decimal for
+/// numbers). So shards are the same on every host and in every language.
 ///
 /// ```
 /// use std::sync::Arc;
