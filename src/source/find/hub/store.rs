@@ -18,14 +18,14 @@ use object_store::{
 };
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 
-use super::HubUri;
 use super::api::{Api, Entry, Kind, failed};
 use super::settings::Settings;
+use super::uri::HubUri;
 use crate::source::find::access::Access;
 
 /// A data set on the hub, at one commit. It can only be read.
 #[derive(Debug)]
-pub(in crate::source::find) struct HubStore {
+pub(in crate::source) struct HubStore {
     api: Arc<Api>,
     commit: String,
     files: HttpStore,
