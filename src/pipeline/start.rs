@@ -77,16 +77,17 @@ pub(super) async fn start(builder: PipelineBuilder) -> Result<MiniBatchStream> {
     startup.spawn(run, from, asked, worker, handle, row_columns).await
 }
 
-/// Checks settings, source and encoder as a start does before it reads any rows, and returns the encoder.
+/// Checks settings, source and encoders as a start does before it reads any rows, and returns the encoder, and the guide
+/// if there is one.
 #[cfg(feature = "cli")]
-pub(crate) async fn dry_start(config: PipelineConfig) -> Result<Arc<dyn Encoder>> {
+pub(crate) async fn dry_start(config: PipelineConfig) -> Result<(Arc<dyn Encoder>, Option<Arc<dyn Encoder>>)> {
     let ranks = config.stream.world_size;
     check_settings(&config, false, ranks)?;
     let config = config.resolved(ranks);
     let pool = ComputePool::new(config.compute.threads)?;
     let opened = open(&config, Given::default(), &pool).await?;
     open_backend(&config, &pool).await?;
-    Ok(opened.encoder)
+    Ok((opened.encoder, opened.guide))
 }
 
 /// What all stages of a start use.

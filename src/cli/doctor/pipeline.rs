@@ -71,7 +71,9 @@ fn named_columns(config: &PipelineConfig) -> Vec<String> {
     let encode = &config.encode;
     let of_views = encode.views.iter().flat_map(|view| [&view.column, &view.pair_column]);
     let of_encode = [&encode.column, &encode.pair_column];
-    let one = of_views.chain(of_encode).chain([&config.report.label]).flatten();
+    let of_walk = [&config.walk.length_column, &config.walk.weight_column];
+    let of_shard = config.shard.by.iter().filter(|_| config.shard.count > 1);
+    let one = of_views.chain(of_encode).chain([&config.report.label]).chain(of_walk).flatten().chain(of_shard);
     let of_rules = config.guards.distinct.iter().chain(&config.mask.same).chain(&config.walk.same);
     let several = config.source.columns.iter().flatten().chain(of_rules);
     let mut columns: Vec<String> =
@@ -97,11 +99,11 @@ async fn check_encoder(
         let pool = ComputePool::new(config.compute.threads)?;
         let encode = config.encode.clone();
         let pairs = config.pairs.clone();
-        pool.run("model", move || encode::open_of(&encode, &pairs, &Schema::empty())).await
+        pool.run("model", move || Ok((encode::open_of(&encode, &pairs, &Schema::empty())?, None))).await
     };
     let name = if needs_model { "model" } else { "vectors" };
-    let encoder = match opened {
-        Ok(encoder) => encoder,
+    let (encoder, guide) = match opened {
+        Ok(encoders) => encoders,
         Err(error) => {
             let name = match error.kind() {
                 ErrorKind::Config => "settings",
@@ -112,7 +114,11 @@ async fn check_encoder(
             return Ok(None);
         }
     };
-    item(name, &format!("{}: {} numbers a vector", encoder.name(), thousands(encoder.dimension() as u64)))?;
+    let numbers = |of: &dyn Encoder| format!("{}: {} numbers a vector", of.name(), thousands(of.dimension() as u64));
+    item(name, &numbers(&encoder))?;
+    if let Some(guide) = guide {
+        item("guide", &numbers(&guide))?;
+    }
     for tokenizer in tokenizers(&config.encode) {
         item("tokenizer", &tokenizer.display().to_string())?;
     }
