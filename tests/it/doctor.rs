@@ -69,6 +69,22 @@ fn a_pipeline_that_can_run_is_ready() {
     assert_says(&said, &["117,659 rows", "gloss-encoder/model.onnx: 128 numbers", "gloss-encoder/tokenizer.json"]);
 }
 
+#[test]
+fn the_guide_and_all_columns_are_looked_for() {
+    let dir = pipeline("guards = { max_similarity = 0.99, guide = { column = 'v' } }\nwalk.weight_column = 'n'");
+    let doctor = |set: &[&str]| {
+        let arguments: Vec<_> =
+            ["doctor", "p.toml"].into_iter().chain(set.iter().flat_map(|set| ["--set", set])).collect();
+        prosampler(dir.path(), &arguments)
+    };
+    let said = ends_with_line(&doctor(&[]), 0, "ready");
+    assert!(item(&said, "guide").ends_with("8 numbers a vector"), "{said}");
+    for set in ["walk.weight_column=w", "walk.length_column=w", "shard={by='w', count=2}"] {
+        let said = ends_with_line(&doctor(&[set]), 5, "to do: name columns that the source has");
+        assert_says(&item(&said, "columns"), &["`w`", "`n`"]);
+    }
+}
+
 /// Everything that is amiss is told at once.
 #[test]
 fn what_is_amiss_is_told_at_once_with_what_to_do() {
