@@ -64,7 +64,7 @@
 //! | `onnx` | yes | [`OnnxEncoder`] and [`device`]: models and graphs on ONNX Runtime, on CPUs and GPUs | tokenizers and image decoders take long to compile; without it, encoders are your own or vectors are in the data |
 //! | `cli` | yes | the command `prosampler`; it implies `onnx` | libraries need no command line |
 //! | `serve` | no | [`serve`]: mini-batches for trainers elsewhere, over Arrow Flight | HTTP/2 and TLS are many dependencies |
-//! | `cloud` | no | sources on S3, Google Cloud Storage, Azure and web servers | an HTTP client and TLS are many dependencies |
+//! | `cloud` | no | sources on S3, Google Cloud Storage, Azure, web servers and Hugging Face's hub | an HTTP client and TLS are many dependencies |
 //!
 //! ONNX Runtime's library is found and loaded at run time, so no feature links it.
 //!

@@ -77,8 +77,8 @@ pub(super) async fn start(builder: PipelineBuilder) -> Result<MiniBatchStream> {
     startup.spawn(run, from, asked, worker, handle, row_columns).await
 }
 
-/// Checks settings, source and encoders as a start does before it reads any rows, and returns the encoder, and the guide
-/// if there is one.
+/// Checks settings, source and encoders as a start does before it reads any rows, and returns the encoder, and the
+/// guide if there is one.
 #[cfg(feature = "cli")]
 pub(crate) async fn dry_start(config: PipelineConfig) -> Result<(Arc<dyn Encoder>, Option<Arc<dyn Encoder>>)> {
     let ranks = config.stream.world_size;
