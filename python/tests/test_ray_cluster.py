@@ -104,7 +104,7 @@ def test_shards_are_those_of_the_settings(cluster, folder, tmp_path):
         prosampler.ray.shards(dataset, tmp_path / "shards", by="synset", count=3)
     with pytest.raises(prosampler.ArgumentError, match="count is 0"):
         prosampler.ray.shards(dataset, tmp_path / "none", by="synset", count=0)
-    with pytest.raises(prosampler.ArgumentError, match="`shard`"):
+    with pytest.raises(ray.exceptions.RayTaskError, match=r"ArgumentError.*`shard`"):
         prosampler.ray.shards(dataset.add_column("shard", len), tmp_path / "none", by="synset", count=2)
     with pytest.raises(prosampler.ArgumentError, match="`definition`"):
         prosampler.ray.embed(dataset, TEXT, column="definition")

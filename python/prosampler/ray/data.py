@@ -64,8 +64,7 @@ def embed(
     Raises:
         ArgumentError: the data set has the column already.
     """
-    names = dataset.columns() or []
-    if column in names:
+    if column in (dataset.columns(fetch_if_missing=False) or []):
         raise ArgumentError(f"the data set has a column `{column}`; give column= another name")
     least, most = (concurrency, concurrency) if isinstance(concurrency, int) else concurrency
     threads = {"threads": max(1, math.floor(num_cpus)), **sections.get("compute", {})}
@@ -93,6 +92,8 @@ class _Embedding:
     def __call__(self, rows: pa.Table) -> pa.Table:
         if not rows.num_rows:
             return rows
+        if self._column in rows.column_names:
+            raise ArgumentError(f"the rows have a column `{self._column}`; give column= another name")
         made = pa.record_batch(self._embedder.embed(rows))
         for name in made.schema.names:
             rows = rows.append_column(self._column if name == "embedding" else name, made[name])
@@ -134,8 +135,8 @@ def shards(
     """
     if count < 1 or rows_per_file < 1:
         raise ArgumentError(f"count is {count} and rows_per_file is {rows_per_file}; give 1 or more of each")
-    if COLUMN in (dataset.columns() or []):
-        raise ArgumentError(f"the data set has a column `{COLUMN}`; drop or rename it")
+    # Where columns are not known, a look at them would embed some rows.
+    _refuse_shard(dataset.columns(fetch_if_missing=False) or [])
     folder = os.fspath(path) if _is_uri(path) else os.path.abspath(path)
     files, root = _filesystem(folder)
     if files.get_file_info(fs.FileSelector(root, allow_not_found=True)):
@@ -164,9 +165,16 @@ def shards(
     return sizes
 
 
+def _refuse_shard(columns: list[str]) -> None:
+    """Readers of folders such as ``shard=3`` take their name for a column."""
+    if COLUMN in columns:
+        raise ArgumentError(f"the data set has a column `{COLUMN}`; drop or rename it")
+
+
 def _write(rows: pa.Table, *, folder: str, by: str, count: int, seed: int) -> pa.Table:
     """Writes the rows of a block to the folders of their shards, and says what files it has written."""
     written: dict[str, list[Any]] = {"name": [], "shard": [], "rows": []}
+    _refuse_shard(rows.column_names)
     files, root = _filesystem(folder)
     shard_of = np.array(shards_of(rows.select([by]), by, count, seed), np.int64)
     for shard in range(count):
