@@ -29,14 +29,15 @@ use crate::store::{Store, decoded_schema};
 /// use std::sync::Arc;
 /// use prosampler::arrow::array::{ArrayRef, FixedSizeListArray, RecordBatch};
 /// use prosampler::arrow::datatypes::Float32Type;
+/// use prosampler::config::{EncodeConfig, FeatureKind};
 /// use prosampler::source::MemorySource;
 /// use prosampler::{Embedder, PipelineConfig, SampleId};
 ///
 /// # #[tokio::main]
 /// # async fn main() -> prosampler::Result<()> {
-/// let mut config = PipelineConfig::from_settings(&["source.uri = ''"])?;
-/// config.encode.feature = Some(prosampler::config::FeatureKind::Vector);
-/// config.encode.column = Some("vector".into());
+/// let column = Some("vector".to_owned());
+/// let encode = EncodeConfig { feature: Some(FeatureKind::Vector), column, ..EncodeConfig::default() };
+/// let config = PipelineConfig { encode, ..PipelineConfig::default() };
 /// let vectors = [[3.0, 4.0], [0.0, 2.0]].map(|vector| Some(vector.map(Some)));
 /// let vectors = FixedSizeListArray::from_iter_primitive::<Float32Type, _, _>(vectors, 2);
 /// let rows = RecordBatch::try_from_iter([("vector", Arc::new(vectors) as ArrayRef)]).unwrap();
