@@ -87,7 +87,7 @@ def losing(cluster: Cluster, nodes: list, embeddings: Path):
                 if node.node_id in busy:
                     cluster.remove_node(node, allow_graceful=False)
                     nodes.remove(node)
-                    print(f"a node is removed while it embeds: {cluster_size()} are left", flush=True)
+                    print("a node is removed while it embeds", flush=True)
                     return
 
     thread = threading.Thread(target=remove)
