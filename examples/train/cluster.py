@@ -82,7 +82,7 @@ def losing(cluster: Cluster, nodes: list, embeddings: Path):
         while not ended.wait(0.2):
             if next(embeddings.rglob("*.arrow"), None) is None:
                 continue
-            busy = {actor["node_id"] for actor in list_actors()}
+            busy = busy_nodes()
             for node in nodes:
                 if node.node_id in busy:
                     cluster.remove_node(node, allow_graceful=False)
@@ -99,14 +99,11 @@ def losing(cluster: Cluster, nodes: list, embeddings: Path):
         thread.join()
 
 
-def list_actors() -> list[dict]:
-    """The actors of data sets that live, and the nodes they are on."""
-    actors = ray._private.state.actors()
-    return [
-        {"node_id": actor["Address"]["NodeID"]}
-        for actor in actors.values()
-        if actor["State"] == "ALIVE" and "MapWorker" in actor["ActorClassName"]
-    ]
+def busy_nodes() -> set[str]:
+    """The nodes that have an actor of a data set."""
+    actors = ray._private.state.actors().values()
+    alive = [actor for actor in actors if actor["State"] == "ALIVE" and "MapWorker" in actor["ActorClassName"]]
+    return {actor["Address"]["NodeID"] for actor in alive}
 
 
 def cluster_size() -> int:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import tomllib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,6 +20,15 @@ def lines(settings: Mapping[str, Any]) -> Iterator[str]:
             if setting is not None:
                 name = f"{section}.{key}"
                 yield f"{_key(section)}.{_key(key)}={_value(name, setting)}"
+
+
+def section(settings: object, name: str) -> dict[str, Any]:
+    """One section of a dict of settings, or of a pipeline file; empty if there is none."""
+    if isinstance(settings, (str, os.PathLike)) and os.path.isfile(settings):
+        with open(settings, "rb") as file:
+            settings = tomllib.load(file)
+    found = settings.get(name) if isinstance(settings, Mapping) else None
+    return dict(found) if isinstance(found, Mapping) else {}
 
 
 def _key(name: object) -> str:

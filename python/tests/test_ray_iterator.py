@@ -142,6 +142,29 @@ def test_a_checkpoint_between_two_shards_is_for_as_many_workers(rows, tmp_path):
     assert [before + after for before, after in zip(taken, rest, strict=True)] == expected
 
 
+@pytest.mark.parametrize(("most", "expected"), [(None, 260), (128, 128), (290, 260)])
+@pytest.mark.parametrize("in_file", [False, True])
+def test_epochs_over_a_folder_are_as_long_as_its_smallest_shard_or_shorter(tmp_path, most, expected, in_file):
+    for index, size in enumerate((300, 260)):
+        folder = tmp_path / f"shard={index}"
+        folder.mkdir()
+        pq.write_table(vectors(size), folder / "rows.parquet")
+    manifest = {"by": "id", "count": 2, "seed": 0, "rows": [300, 260]}
+    (tmp_path / "shards.json").write_text(json.dumps(manifest))
+    walk = {"batch_size": 32} if most is None else {"batch_size": 32, "epoch_samples": most}
+    settings = {**VECTORS, "walk": walk}
+    if in_file:
+        lines = (
+            "encode = { feature = 'vector', column = 'vector' }\ngraph = { candidates = 100, neighbors = 8 }\n[walk]\n"
+        )
+        settings = tmp_path / "run.toml"
+        settings.write_text(lines + "\n".join(f"{key} = {value}" for key, value in walk.items()))
+    for rank in range(2):
+        own = HardNegativeIterator(settings, shards=tmp_path, rank=rank, world_size=2, transform=lambda m: len(m.ids))
+        assert sum(own) == expected
+        own.close()
+
+
 def test_pushes_reach_the_run_of_the_last_mini_batch(rows):
     (own,) = workers(rows, 1, shards=2)
     with pytest.raises(prosampler.ClosedError, match="take one first"):

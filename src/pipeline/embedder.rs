@@ -22,8 +22,8 @@ use crate::store::{Store, decoded_schema};
 /// content of the rows, 8,192 rows a file. So parts of 8,192 rows, in the order of the source, are what a run over all
 /// of them finds, and what an earlier run has embedded is not embedded again.
 ///
-/// Only `encode`, `pairs`, `compute` and `graph.similarity` of the settings matter. Explicit positives of
-/// `pairs.corpus` are not embedded.
+/// Only `encode`, `pairs`, `compute` and `graph.similarity` of the settings matter; texts of `pairs.corpus` are not
+/// embedded.
 ///
 /// ```
 /// use std::sync::Arc;

@@ -19,6 +19,7 @@ from ray.data import ActorPoolStrategy, Dataset
 from .._prosampler import shards_of
 from ..embedder import Embedder
 from ..errors import ArgumentError, FileError
+from ..settings import section
 
 ROWS = 8192
 """Rows in a record batch of the store, and so in a file of the embedding cache."""
@@ -67,7 +68,8 @@ def embed(
     if column in (dataset.columns(fetch_if_missing=False) or []):
         raise ArgumentError(f"the data set has a column `{column}`; give column= another name")
     least, most = (concurrency, concurrency) if isinstance(concurrency, int) else concurrency
-    threads = {"threads": max(1, math.floor(num_cpus)), **sections.get("compute", {})}
+    compute = {**section(settings, "compute"), **sections.get("compute", {})}
+    compute.setdefault("threads", max(1, math.floor(num_cpus)))
     dataset = dataset.repartition(target_num_rows_per_block=ROWS, strict=True)
     dataset.context.execution_options.preserve_order = True
     return dataset.map_batches(
@@ -77,7 +79,7 @@ def embed(
         compute=ActorPoolStrategy(min_size=least, max_size=most),
         num_cpus=num_cpus,
         num_gpus=num_gpus,
-        fn_constructor_args=(settings, {**sections, "compute": threads}, column),
+        fn_constructor_args=(settings, {**sections, "compute": compute}, column),
         udf_modifying_row_count=False,
     )
 

@@ -14,6 +14,7 @@ from ..epochs import Epochs
 from ..errors import ArgumentError, ClosedError, ConfigError, StateError
 from ..handle import RefreshHandle
 from ..pipeline import Pipeline
+from ..settings import section
 from .data import COLUMN, read_manifest
 
 
@@ -175,7 +176,9 @@ class _Settings:
         if folder is not None and manifest is not None:
             source = sections.get("source", {})
             source = source if isinstance(source, Mapping) else {}
-            walk = {"epoch_samples": min(manifest["rows"]), **sections.get("walk", {})}
+            walk = {**section(pipeline, "walk"), **sections.get("walk", {})}
+            # No more than the smallest shard has, whatever the settings say.
+            walk["epoch_samples"] = min(manifest["rows"] + [n for n in [walk.get("epoch_samples")] if n is not None])
             sections = {**sections, "source": {**source, "uri": self._uri(0)}, "walk": walk}
         elif count > 1:
             sections = {**sections, COLUMN: {"index": 0, "count": count, **sections.get(COLUMN, {})}}
