@@ -51,6 +51,7 @@ mod balance;
 mod counts;
 mod dials;
 mod draw;
+mod epoch_begin;
 mod epoch_plan;
 mod epoch_sampler;
 mod epoch_strata;

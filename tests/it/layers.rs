@@ -86,6 +86,7 @@ const ROOMS: [(&str, &[&str]); 2] = [
             "partition",
             "plan",
             "epoch_sampler",
+            "epoch_begin",
             "epoch_plan",
         ],
     ),
