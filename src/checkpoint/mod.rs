@@ -35,6 +35,7 @@ use crate::embeddings::EmbeddingTable;
 use crate::error::{Error, Result};
 use crate::graph::ProximityGraph;
 use crate::store::Store;
+use crate::telemetry;
 
 /// A snapshot as a checkpoint keeps it.
 #[derive(Debug)]
@@ -81,16 +82,22 @@ impl State {
 
 /// Takes the checkpoint folder, and looks up what a state refers to; without a state, begins a run at step 0.
 ///
-/// `store` has the rows of now, which may be more than those that the state was made with.
-pub(crate) async fn begin(store: Store, state: Option<State>, config: &PipelineConfig) -> Result<RunStart> {
+/// `store` has the rows of now, which may be more than those that the state was made with. `guide` is the checksum of
+/// what identifies the guide's vectors.
+pub(crate) async fn begin(
+    store: Store,
+    state: Option<State>,
+    guide: Option<String>,
+    config: &PipelineConfig,
+) -> Result<RunStart> {
     let (delivered, receiver) = watch::channel(0);
     let lag = config.refresh.swap_after_steps.unwrap_or(0);
     let pending = lag / config.refresh.every_steps.unwrap_or(u64::MAX);
     let pending = usize::try_from(pending).unwrap_or(0);
     let folder = CheckpointFolder::take(&config.checkpoint, pending, &config.stream, receiver).await?;
     let start = match state {
-        Some(state) => resume(store, state, folder, delivered, config).await?,
-        None => begin_anew(store, folder, delivered, config).await?,
+        Some(state) => resume(store, state, guide, folder, delivered, config).await?,
+        None => begin_anew(store, guide, folder, delivered, config).await?,
     };
     start.delivered.send_replace(start.state.step);
     Ok(start)
@@ -98,12 +105,14 @@ pub(crate) async fn begin(store: Store, state: Option<State>, config: &PipelineC
 
 async fn begin_anew(
     store: Store,
+    guide: Option<String>,
     folder: Option<CheckpointFolder>,
     delivered: watch::Sender<u64>,
     config: &PipelineConfig,
 ) -> Result<RunStart> {
     let first_graph = u64::from(config.walk.warm_up.is_none());
-    let state = State::first(config.seed, store.fingerprint(), settings(config), first_graph);
+    let first = State::first(config.seed, store.fingerprint(), settings(config), first_graph);
+    let state = State { guide, ..first };
     if let Some(folder) = folder.clone() {
         let state = state.clone();
         blocking(move || folder.begin(state)).await?;
@@ -114,6 +123,7 @@ async fn begin_anew(
 async fn resume(
     store: Store,
     mut state: State,
+    guide: Option<String>,
     folder: Option<CheckpointFolder>,
     delivered: watch::Sender<u64>,
     config: &PipelineConfig,
@@ -126,6 +136,12 @@ async fn resume(
     state.check(config.seed, &settings)?;
 
     let is_latest = config.checkpoint.resume == Resume::Latest;
+    if state.has_other_guide(guide.as_ref()) {
+        if !is_latest {
+            return Err(refused(OTHER_GUIDE));
+        }
+        telemetry::other_guide(state.step);
+    }
     let read = folder.clone();
     let wanted = state.clone();
     let samples = store.len();
@@ -151,11 +167,17 @@ async fn resume(
     let samples = snapshot.as_ref().map(|snapshot| snapshot.graph.len());
     let store = store.as_it_was(&state.rows, samples).ok_or_else(changed)?;
     state.settings = settings;
+    state.guide = guide;
     let continued = state.clone();
     let written = folder.clone();
     blocking(move || written.resume_from(&continued)).await?;
     Ok(RunStart { store, state, snapshot, waiting, folder: Some(folder), delivered })
 }
+
+/// The mini-batches that were drawn are drawn again to learn what is left of the epoch.
+const OTHER_GUIDE: &str = "its guide had other vectors than guards.guide has now, so that samples of the epoch would \
+                           come twice or not at all; give the same model, on the same provider and release of ONNX \
+                           Runtime, or set checkpoint.resume = \"latest\" to begin that epoch again";
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;

@@ -65,6 +65,9 @@ pub struct State {
     /// How many mini-batches after `step` a resumed run leaves out; see [`skip`](Self::skip).
     #[serde(default, skip_serializing_if = "is_none")]
     pub skips: u64,
+    /// Checksum of what identifies the vectors of `guards.guide`; `None` without one, or if nothing identifies them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guide: Option<String>,
     /// Fingerprint of the data set. If it differs, sample ids refer to other rows.
     pub rows: String,
     /// The settings that mini-batches depend on, by their keys in a pipeline file. Values are JSON.
@@ -86,6 +89,7 @@ impl State {
             graph_used_from_step: 0,
             feedback: None,
             skips: 0,
+            guide: None,
             rows,
             settings,
             checksum: String::new(),
@@ -124,6 +128,10 @@ impl State {
             // This never fails: `text` is a String.
             let _ = writeln!(text, "skips {}", self.skips);
         }
+        if let Some(guide) = &self.guide {
+            // This never fails: `text` is a String.
+            let _ = writeln!(text, "guide {guide}");
+        }
         for (key, value) in &self.settings {
             // This never fails: `text` is a String.
             let _ = writeln!(text, "{key} = {value}");
@@ -152,6 +160,11 @@ impl State {
             None => Ok(()),
             Some(difference) => refused(difference),
         }
+    }
+
+    /// Whether its guide is known to have other vectors than that of now.
+    pub(crate) fn has_other_guide(&self, now: Option<&String>) -> bool {
+        self.guide.as_ref().zip(now).is_some_and(|(then, now)| then != now)
     }
 
     /// Whether the graph came into use within the epoch, so that what was left of the epoch then must be known.

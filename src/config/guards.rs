@@ -40,7 +40,8 @@ pub struct GuardsConfig {
     /// They hold from the first mini-batch on then, also in a warm-up. All samples are embedded once, when the run
     /// starts or is resumed, with `encode.storage` and the cache of `[encode]`; refreshes embed new rows alone. A
     /// sample that the guide cannot embed is an error, or with `encode.on_bad_sample = "skip"` has no such bound. A
-    /// resumed run must be given the same model. Costs the memory of a second table of embeddings. Default none.
+    /// run is resumed with the same model, on the same provider and release of ONNX Runtime, or with
+    /// `checkpoint.resume = "latest"`. Costs the memory of a second table of embeddings. Default none.
     #[serde(serialize_with = "is_some")]
     pub guide: Option<ViewConfig>,
 }

@@ -6,6 +6,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 
 use super::builder::GivenRows;
 use super::checks::{check_sample_count, check_settings, check_weights, row_columns, row_rules};
+use crate::arrow_file::{checksum, to_text};
 use crate::compute::ComputePool;
 use crate::config::{EncodeConfig, FeatureKind, NamedSource, PairsConfig, PipelineConfig, SourceConfig};
 #[cfg(feature = "onnx")]
@@ -27,6 +28,8 @@ pub(super) struct Opened {
     pub encoder: Arc<dyn Encoder>,
     /// The frozen encoder that judges which samples are too similar.
     pub guide: Option<Arc<dyn Encoder>>,
+    /// Checksum of what identifies the guide's vectors, if the run can be resumed and anything does.
+    pub guide_checksum: Option<String>,
     /// Watches the encoder's model from here on: a newer one may appear while the first embeddings are made.
     pub model_watch: Option<ModelWatch>,
     /// The columns that the store keeps.
@@ -95,6 +98,10 @@ pub(super) async fn open(config: &PipelineConfig, given: Given, pool: &ComputePo
         (None, Some(guide)) => Some(open_encoder(guide.over(&config.encode)).await.map_err(of_source)?),
         (None, None) => None,
     };
+    let guide_checksum = match &guide {
+        Some(guide) if config.checkpoint.dir.is_some() => guide_checksum(guide.clone(), config, pool).await?,
+        _ => None,
+    };
     let model_watch = if config.refresh.watch_model { ModelWatch::open(encoder.as_ref()).await } else { None };
 
     let encoders = [Some(&encoder), guide.as_ref()];
@@ -112,7 +119,30 @@ pub(super) async fn open(config: &PipelineConfig, given: Given, pool: &ComputePo
     let row_columns = row_columns(config, payload, encoder.as_ref(), &schema)?;
     let is_vector = !is_own && config.encode.kind() == FeatureKind::Vector && config.encode.views.is_empty();
     let reads_vectors = is_vector.then(|| format!("{:?} {:?}", config.encode, config.pairs));
-    Ok(Opened { source, shard, encoder, guide, model_watch, stored_columns, row_columns, row_rules, reads_vectors })
+    Ok(Opened {
+        source,
+        shard,
+        encoder,
+        guide,
+        guide_checksum,
+        model_watch,
+        stored_columns,
+        row_columns,
+        row_rules,
+        reads_vectors,
+    })
+}
+
+/// Checksum of what identifies the vectors of a guide; `None` if nothing does.
+async fn guide_checksum(
+    guide: Arc<dyn Encoder>,
+    config: &PipelineConfig,
+    pool: &ComputePool,
+) -> Result<Option<String>> {
+    let of_settings = config.guards.guide.as_ref().map(|guide| guide.over(&config.encode));
+    let column = of_settings.filter(|encode| encode.kind() == FeatureKind::Vector).map(|encode| encode.column);
+    let identity = pool.run("guide", move || Ok(guide.identity().or_else(|| Some(format!("{:?}", column?))))).await?;
+    Ok(identity.map(|identity| to_text(checksum(identity.as_bytes()))))
 }
 
 /// Joins sources that are given by name, with what the settings say about them.

@@ -65,7 +65,8 @@ pub(super) async fn start(builder: PipelineBuilder) -> Result<MiniBatchStream> {
     let store = startup.build_store(&opened).await?;
     let opened = startup.with_equal_epochs(opened).await?;
     check_sample_count(opened.source.as_ref(), store.len(), &startup.config.walk)?;
-    let run = checkpoint::begin(store, state, &startup.config).await?;
+    let guide = opened.guide_checksum.clone();
+    let run = checkpoint::begin(store, state, guide, &startup.config).await?;
     let folder = run.folder.clone();
     let (context, encoder, model_watch, row_columns) = startup.context(opened, folder).await?;
     let (run, beginning) = startup.beginning(&context, run, &encoder).await?;

@@ -103,6 +103,13 @@ pub(crate) fn state_not_kept(step: u64) {
     warn!(step, "the state was not kept: vectors that were pushed before it and are not in its graph are lost");
 }
 
+pub(crate) fn other_guide(step: u64) {
+    warn!(
+        step,
+        "the guide has other vectors than that of the state: from here on, bounds on similarity go by the new ones"
+    );
+}
+
 pub(crate) fn snapshot_damaged(graph_version: u64, reason: &dyn Display) {
     warn!(graph_version, %reason, "a snapshot cannot be read; the one before it is tried");
 }

@@ -1,13 +1,14 @@
 //! A guide judges which samples are too similar, against cosines of its vectors by plain loops.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use futures::TryStreamExt;
-use prosampler::arrow::array::AsArray;
+use prosampler::arrow::array::{AsArray, RecordBatch};
 use prosampler::config::{
     CheckpointConfig, FirstRefresh, GraphOver, GuardsConfig, MaskConfig, PairsConfig, PipelineConfig, RefreshConfig,
-    StreamConfig, ViewConfig, WalkConfig, WarmUp,
+    Resume, StreamConfig, ViewConfig, WalkConfig, WarmUp,
 };
 use prosampler::encode::{Encoder, PairEncoder};
 use prosampler::source::{FileSource, MemorySource};
@@ -216,6 +217,55 @@ async fn a_guided_run_is_resumed() {
         seen.extend(take(&mut builder(&name).resume(state).start().await.unwrap(), usize::MAX).await);
         assert!(seen == whole, "from {step}");
     }
+}
+
+/// A guide whose vectors are told apart by a name.
+struct Identified(TestEncoder, &'static str);
+
+impl Encoder for Identified {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn columns(&self) -> &[String] {
+        self.0.columns()
+    }
+
+    fn dimension(&self) -> usize {
+        self.0.dimension()
+    }
+
+    fn identity(&self) -> Option<String> {
+        Some(self.1.to_owned())
+    }
+
+    fn encode(&self, rows: &RecordBatch, vectors: &mut [f32]) -> prosampler::Result<()> {
+        self.0.encode(rows, vectors)
+    }
+}
+
+/// With another one, what was left of the epoch could not be told: samples would come twice or not at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_resumed_with_the_same_guide() {
+    let dir = TempDir::new().unwrap();
+    let with = |name: &'static str, resume: Resume| {
+        let checkpoint = CheckpointConfig { dir: Some(dir.path().into()), resume, ..CheckpointConfig::default() };
+        pipeline(SAMPLES, BATCH).guide(Identified(guide(SAMPLES, "n"), name)).guards(guarded()).checkpoint(checkpoint)
+    };
+    let mut stream = with("large", Resume::Exact).start().await.unwrap();
+    take(&mut stream, 7).await;
+    let state = stream.state();
+    stream.handle().keep(&state).await.unwrap();
+    drop(stream);
+
+    let refused = with("larger", Resume::Exact).resume(state.clone()).start().await.unwrap_err().to_string();
+    assert_says(&refused, &["guide had other vectors", "checkpoint.resume = \"latest\""]);
+    let same = take(&mut with("large", Resume::Exact).resume(state.clone()).start().await.unwrap(), 1).await;
+    assert_eq!(same[0].0, 7);
+    let again = take(&mut with("larger", Resume::Latest).resume(state).start().await.unwrap(), usize::MAX).await;
+    assert_eq!(again[0].0, 0, "the epoch begins again");
+    let ids: Vec<_> = again.into_iter().flat_map(|(_, ids)| ids).collect();
+    assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len(), "no sample comes twice");
 }
 
 #[test]
