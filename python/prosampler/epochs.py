@@ -4,19 +4,25 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ._prosampler import MiniBatch
-from .errors import RankError, StateError
+from .errors import ClosedError, RankError, StateError
 from .handle import RefreshHandle
 from .pipeline import Pipeline
 from .stream import Stream
 from .training import Training
+
+SUPERSEDED = (
+    "this iterator is over: another one has begun, a state was loaded, or the stream was closed; take mini-batches "
+    "from the newest iterator alone, since a run has one order"
+)
 
 
 class Epochs:
     """A stream that starts when it is first needed; each ``iter`` takes one epoch of it.
 
     Graph and embeddings stay from epoch to epoch. Epochs only go forward: if one was left in the middle, the next one
-    begins, and only ``load_state_dict`` continues it. ``stream.epochs`` has no effect, since the trainer decides how
-    many epochs there are; only a server's run ends after as many as it says.
+    begins, and only ``load_state_dict`` continues it. The iterator that was left raises ``ClosedError`` from then on,
+    since a run has one order. ``stream.epochs`` has no effect, since the trainer decides how many epochs there are;
+    only a server's run ends after as many as it says.
 
     Args:
         pipeline: what to start.
@@ -51,6 +57,8 @@ class Epochs:
         self._continues = False
         self._to_skip = 0
         self._target = 0
+        self._iterator = 0
+        """The number of the only iterator that may take mini-batches."""
 
     @property
     def stream(self) -> Stream:
@@ -110,6 +118,7 @@ class Epochs:
 
     def __iter__(self) -> Iterator[MiniBatch]:
         # A generator, so nothing happens before the first mini-batch is asked for.
+        self._iterator += 1
         now, then = self._ranks(), self.share
         if now[1] > then[1]:
             raise RankError(
@@ -130,10 +139,13 @@ class Epochs:
             if begun is None:
                 raise StateError("the run has ended; give its server a stream.epochs of as many epochs as are trained")
             self._epoch, self._within = begun, True
+        own = self._iterator
         while (mini_batch := self._take()) is not None:
             if self.training is not None:
                 self.training.give(mini_batch, self.state_dict())
             yield mini_batch
+            if own != self._iterator:
+                raise ClosedError(SUPERSEDED)
 
     def _take(self) -> MiniBatch | None:
         """The next mini-batch of this epoch."""
@@ -192,6 +204,7 @@ class Epochs:
 
     def close(self) -> None:
         """Ends the stream and its threads."""
+        self._iterator += 1
         if self._stream is not None:
             self._stream.close()
             self._stream = self._share = None

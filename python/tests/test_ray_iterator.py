@@ -179,6 +179,18 @@ def test_pushes_reach_the_run_of_the_last_mini_batch(rows):
     own.close()
 
 
+def test_only_the_newest_iterator_takes_mini_batches(rows):
+    (worker,) = workers(rows, 1)
+    older = iter(worker)
+    next(older)
+    newer = iter(worker)
+    next(newer)
+    with pytest.raises(prosampler.ClosedError, match="another one has begun"):
+        next(older)
+    assert len(list(newer)) == len(worker) - 1
+    worker.close()
+
+
 def test_what_does_not_fit_is_an_error(rows, tmp_path):
     with pytest.raises(prosampler.ArgumentError, match=r"4 shards.* 3 workers.* 1, 2 or 4 workers, or a multiple of 4"):
         workers(rows, 3)

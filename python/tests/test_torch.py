@@ -98,6 +98,8 @@ def test_epochs_go_forward(table):
     iterator = iter(sampler)
     assert next(iterator) == expected[1][0]
     assert list(sampler) == expected[2]
+    with pytest.raises(prosampler.ClosedError, match="another one has begun"):
+        next(iterator)
     sampler.set_epoch(4)
     assert list(sampler) == expected[4]
     # It has been: the next one comes.

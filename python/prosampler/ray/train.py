@@ -10,7 +10,7 @@ from typing import Any, Literal
 import ray.train
 
 from .._prosampler import MiniBatch
-from ..epochs import Epochs
+from ..epochs import SUPERSEDED, Epochs
 from ..errors import ArgumentError, ClosedError, ConfigError, StateError
 from ..handle import RefreshHandle
 from ..pipeline import Pipeline
@@ -95,6 +95,8 @@ class HardNegativeIterator:
         self._shards = [_Shard(settings, index, share, reshuffle) for index in own]
         self._last: _Shard | None = None
         self._within = self._continues = False
+        self._iterator = 0
+        """The number of the only iterator that may take mini-batches."""
         if saved is not None:
             self.epoch = saved[own[0]]["epoch"]
             self._continues = True
@@ -102,6 +104,8 @@ class HardNegativeIterator:
                 shard.load(saved[shard.index])
 
     def __iter__(self) -> Iterator[Any]:
+        self._iterator += 1
+        own = self._iterator
         if self._within and not self._continues:
             # The epoch before was left in the middle.
             self.epoch += 1
@@ -120,6 +124,8 @@ class HardNegativeIterator:
             shard.taken += 1
             self._last = shard
             yield self._transform(mini_batch)
+            if own != self._iterator:
+                raise ClosedError(SUPERSEDED)
         self.epoch += 1
         self._within = False
         for shard in self._shards:
@@ -152,6 +158,7 @@ class HardNegativeIterator:
 
     def close(self) -> None:
         """Ends the runs and their threads."""
+        self._iterator += 1
         for shard in self._shards:
             shard.close()
 
