@@ -195,6 +195,7 @@ impl CheckpointFolder {
         self.content().in_use.push_back(GraphUse { from_step: step, graph_version });
         let path = self.dir().join(manifest::left_file(step));
         let more = [left.id_end as u64, left.drawn, left.samples as u64];
+        let more: Vec<_> = more.into_iter().chain(left.unplaced.map(|unplaced| unplaced as u64)).collect();
         numbers::save(&path, &left.bits, &more)?;
         self.change(|content| content.manifest.left_at_steps.push(step))
     }

@@ -33,7 +33,7 @@ pub(super) fn open(path: &Path, least: usize) -> Result<(Vec<u64>, Vec<u64>)> {
 }
 
 /// The keys of the numbers in the metadata.
-const MORE: [&str; 3] = ["a", "b", "c"];
+const MORE: [&str; 4] = ["a", "b", "c", "d"];
 
 /// Raised if older releases would misread a file.
 const FORMAT: &str = "1";

@@ -125,7 +125,8 @@ impl CheckpointFolder {
         if has_others || of_epoch > total || total > samples as u64 {
             return Err(damaged(&path, format!("(it has more samples than the {samples} that there are)")));
         }
-        Ok(Left { id_end: total as usize, samples: of_epoch as usize, drawn, bits })
+        let unplaced = more.get(3).map(|&unplaced| unplaced as usize);
+        Ok(Left { id_end: total as usize, samples: of_epoch as usize, drawn, bits, unplaced })
     }
 }
 

@@ -80,6 +80,7 @@ pub(super) fn print_summary(
         source: handle.source_counts(),
         embeddings_reused: handle.embeddings_reused(),
         unplaced: counts.unplaced,
+        repeated: counts.repeated,
         unsaved: counts.unsaved,
         counts: summary.counts,
     })
@@ -142,6 +143,7 @@ struct SummaryLine<'a> {
     source: SourceCounts,
     embeddings_reused: u64,
     unplaced: u64,
+    repeated: u64,
     unsaved: u64,
     counts: WalkCounts,
 }

@@ -11,7 +11,10 @@ use super::check::{Check, Checker};
 ///
 /// Epochs have equally many samples on all runs: those of the smallest shard. What a larger shard has more sits out,
 /// other samples in each epoch, so that every sample comes at least once in two epochs (as long as the shards differ by
-/// less than half). All runs must read the same files; files that are added later do not join.
+/// less than half). They have equally many mini-batches, too: where guards, or samples that could not be embedded,
+/// would end an epoch before those of the other runs, it goes on with samples that it has had, which is logged and
+/// counted ([`StreamCounts::repeated`](crate::stream::StreamCounts::repeated)). All runs must read the same files;
+/// files that are added later do not join.
 ///
 /// Shards that were written apart (Python: `prosampler.ray.shards`) need none of this: each is the source of its own
 /// run, with [`walk.epoch_samples`](super::WalkConfig::epoch_samples).

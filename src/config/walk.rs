@@ -46,7 +46,8 @@ pub struct WalkConfig {
     /// How often each sample is drawn in an epoch. Default `exact`: once.
     pub coverage: Coverage,
     /// Samples in an epoch, at least B; default: all. The others sit out, other ones in each epoch, so that
-    /// ⌈N / `epoch_samples`⌉ epochs in a row have every sample. Costs 8 N bytes while an epoch begins. Touch it so that
+    /// ⌈N / `epoch_samples`⌉ epochs in a row have every sample. If guards would end an epoch before it has as many
+    /// mini-batches, it goes on with samples that it has had. Costs 8 N bytes while an epoch begins. Touch it so that
     /// runs over shards that were written apart have epochs of one length, or where something is to happen more often
     /// than once through the data, such as an evaluation.
     pub epoch_samples: Option<usize>,

@@ -74,6 +74,8 @@ impl Writer<'_> {
         self.counters("refused", "Samples that guards have refused.", "guard", &refused)?;
         self.counter("short", "Places that guards have left empty.", walks.short)?;
         self.counter("unplaced", "Samples that guards have kept out of epochs that ended.", run.unplaced)?;
+        let repeated = "Mini-batches of samples that their epoch had had, to be as long as on other hosts.";
+        self.counter("repeated", repeated, run.repeated)?;
         let walked = [
             ("moves", walks.moves),
             ("restarts", walks.restarts),

@@ -34,7 +34,7 @@ pub(crate) struct RowFacts {
     /// `None` without `guards.guide`.
     guide: Option<Arc<EmbeddingTable>>,
     /// How many samples an epoch has at most, if the others sit out.
-    epoch_samples: Option<usize>,
+    pub epoch_samples: Option<usize>,
 }
 
 /// The samples that are in no epoch: those of `pairs.corpus`.

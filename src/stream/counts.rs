@@ -25,6 +25,9 @@ pub struct StreamCounts {
     /// The number of samples that guards have kept out of the epochs that have ended: see
     /// [`EpochSampler`](crate::walk::EpochSampler).
     pub unplaced: u64,
+    /// The number of mini-batches of samples that their epoch had had: guards, or samples without an embedding, would
+    /// have ended it before those of other hosts ([`ShardConfig`](crate::config::ShardConfig)).
+    pub repeated: u64,
     /// The number of graphs that could not be recorded in the checkpoint folder when they came into use. From the
     /// mini-batches drawn from them, and only from those, no run can be resumed exactly.
     pub unsaved: u64,
@@ -39,6 +42,8 @@ pub(crate) struct Shared {
     pub total: AtomicU64,
     /// Samples that guards have kept out of epochs.
     pub unplaced: AtomicU64,
+    /// Mini-batches of samples that their epoch had had.
+    pub repeated: AtomicU64,
     /// Whether epochs may have more mini-batches than `per_epoch`.
     pub is_open: bool,
     waited_micros: AtomicU64,
@@ -65,6 +70,7 @@ impl Shared {
         StreamCounts {
             producer_wait: Duration::from_micros(self.waited_micros.load(Relaxed)),
             unplaced: self.unplaced.load(Relaxed),
+            repeated: self.repeated.load(Relaxed),
             unsaved: self.unsaved.load(Relaxed),
             ..*counts
         }

@@ -92,8 +92,8 @@ impl Producer {
             sampler = sampler.divided(from.facts().strata.as_ref(), stream.world_size);
         }
         let mut sampling = Sampling::new(sampler, walk, stream.world_size, state)?;
-        for _ in state.graph_used_from_step..step {
-            sampling.next(from);
+        for step in state.graph_used_from_step..step {
+            sampling.next(from, step);
         }
 
         let producer = Self {
@@ -110,7 +110,7 @@ impl Producer {
             has_warned: false,
             has_made: step > state.epoch_began_at_step,
         };
-        producer.announce_epoch();
+        producer.announce_epoch(from);
         Ok(producer)
     }
 
@@ -125,12 +125,13 @@ impl Producer {
     }
 
     /// Tells the stream how many mini-batches the epoch that begins here has, and the run.
-    fn announce_epoch(&self) {
+    fn announce_epoch(&self, from: &DrawnFrom) {
         let ProducerSettings { walk, stream, .. } = &self.settings;
         let sampler = &self.sampling.sampler;
         let is_last_short = (1..stream.world_size).contains(&(sampler.left() % walk.batch_size));
         let is_dropped = is_last_short && !walk.drop_last && !self.shared.is_open && !sampler.is_divided();
-        let per_epoch = sampler.mini_batches() - u64::from(is_dropped);
+        let fixed = self.sampling.fixed_mini_batches(from);
+        let per_epoch = fixed.unwrap_or_else(|| sampler.mini_batches() - u64::from(is_dropped));
         self.shared.per_epoch.store(per_epoch, Relaxed);
         let left = per_epoch.saturating_mul(stream.epochs.saturating_sub(self.epoch));
         self.shared.total.store(self.step.saturating_sub(self.sampling.sampler.drawn()).saturating_add(left), Relaxed);
@@ -211,10 +212,11 @@ impl Producer {
             let ProducerSettings { walk, stream, seed, .. } = &self.settings;
             // Samples that the source has gained are in from here on.
             self.sampling.begin(from.epoch(walk, *seed, self.epoch, self.step, stream.world_size), self.epoch);
-            self.announce_epoch();
+            self.announce_epoch(from);
         }
-        let Some(drawn) = self.sampling.next(from) else { return self.end_epoch() };
+        let Some(drawn) = self.sampling.next(from, self.step) else { return self.end_epoch() };
         self.has_made = true;
+        self.shared.repeated.fetch_add(u64::from(drawn.is_repeated), Relaxed);
         self.report_shortage(&drawn.draw);
         let mini_batch = self.mini_batch(drawn, from)?;
         self.step += 1;
@@ -223,7 +225,7 @@ impl Producer {
 
     /// The rows of a mini-batch, and what is known about it. With several ranks, this rank's share of them.
     fn mini_batch(&self, drawn: Drawn, from: &DrawnFrom) -> Result<MiniBatch> {
-        let Drawn { mut draw, is_warm_up, similarity, feedback } = drawn;
+        let Drawn { mut draw, is_warm_up, similarity, feedback, .. } = drawn;
         let ProducerSettings { walk, stream, ranks, .. } = &self.settings;
         if let Some(lengths) = &from.facts().lengths {
             lengths.deal(&mut draw, stream.world_size, walk.order_by_length);

@@ -5,7 +5,7 @@ use crate::config::WalkConfig;
 use crate::error::{Error, Result};
 use crate::refresh::DrawnFrom;
 use crate::telemetry;
-use crate::walk::{Draw, EpochSampler, Feedback};
+use crate::walk::{Draw, EpochSampler, Feedback, mini_batches_per_epoch};
 
 /// Draws one mini-batch after another.
 #[derive(Debug)]
@@ -15,9 +15,17 @@ pub(super) struct Sampling {
     epoch: u64,
     walk: WalkConfig,
     world_size: usize,
+    seed: u64,
     feedback: Option<Feedback>,
     /// For how many mini-batches in a row the target has been out of reach.
     at_bound: u64,
+}
+
+/// The length of epochs that are equally long on all hosts.
+#[derive(Clone, Copy)]
+struct FixedEpoch {
+    samples: usize,
+    mini_batches: u64,
 }
 
 /// What is drawn for a mini-batch, for all ranks together.
@@ -29,6 +37,8 @@ pub(super) struct Drawn {
     pub similarity: Option<f32>,
     /// The feedback before it was drawn, as [`Feedback::save`] gives it.
     pub feedback: Option<[u64; 6]>,
+    /// Whether the epoch has had its samples, and takes them once more to be as long as on other hosts.
+    pub is_repeated: bool,
 }
 
 impl Sampling {
@@ -40,8 +50,8 @@ impl Sampling {
             (Some(target), None) => Some(Feedback::new(target)),
             (Some(target), Some(saved)) => Some(Feedback::restore(target, saved).ok_or_else(damaged)?),
         };
-        let (epoch, walk) = (state.epoch, walk.clone());
-        Ok(Self { sampler, epoch, walk, world_size, feedback, at_bound: 0 })
+        let (epoch, seed, walk) = (state.epoch, state.seed, walk.clone());
+        Ok(Self { sampler, epoch, walk, world_size, seed, feedback, at_bound: 0 })
     }
 
     /// Goes on with another epoch.
@@ -50,8 +60,41 @@ impl Sampling {
         self.epoch = epoch;
     }
 
-    /// The next mini-batch of the epoch that has a sample for every rank.
-    pub fn next(&mut self, from: &DrawnFrom) -> Option<Drawn> {
+    /// How many mini-batches the epoch has, if it is to have as many on all hosts.
+    pub fn fixed_mini_batches(&self, from: &DrawnFrom) -> Option<u64> {
+        self.fixed_epoch(from).map(|fixed| fixed.mini_batches)
+    }
+
+    /// `None` also if there are fewer rows: epochs then have them all.
+    fn fixed_epoch(&self, from: &DrawnFrom) -> Option<FixedEpoch> {
+        let rows = from.store().len() - from.facts().in_corpus();
+        let samples = from.facts().epoch_samples.filter(|&samples| samples <= rows)?;
+        // A last mini-batch in which not every rank has a sample is left out.
+        let is_dropped = !self.walk.drop_last && (1..self.world_size).contains(&(samples % self.walk.batch_size));
+        let mini_batches = mini_batches_per_epoch(samples, &self.walk) - u64::from(is_dropped);
+        Some(FixedEpoch { samples, mini_batches })
+    }
+
+    /// The mini-batch of `step`, if the epoch has one that has a sample for every rank.
+    ///
+    /// Where guards, or samples without an embedding, would end the epoch before those of other hosts, it goes on with
+    /// its samples once more.
+    pub fn next(&mut self, from: &DrawnFrom, step: u64) -> Option<Drawn> {
+        let began_at_step = self.sampler.step() - self.sampler.drawn();
+        let taken = step - began_at_step;
+        let fixed = self.fixed_epoch(from);
+        if fixed.is_some_and(|fixed| taken >= fixed.mini_batches) {
+            return None;
+        }
+        let drawn = self.draw(from);
+        let Some(fixed) = fixed.filter(|_| drawn.is_none() && taken > 0) else { return drawn };
+        let again = from.epoch(&self.walk, self.seed, self.epoch, began_at_step, self.world_size);
+        self.sampler = again.again(&self.sampler, taken, fixed.samples);
+        telemetry::epoch_goes_on(self.epoch, step, fixed.mini_batches - taken);
+        self.draw(from)
+    }
+
+    fn draw(&mut self, from: &DrawnFrom) -> Option<Drawn> {
         let step = self.sampler.step();
         let is_warm_up = self.walk.is_warm_up(step, self.epoch);
         let feedback = self.feedback.as_ref().map(Feedback::save);
@@ -69,7 +112,8 @@ impl Sampling {
         if let Some(similarity) = similarity.filter(|_| !is_warm_up && draw.ids.len() > 1) {
             self.observe(step, similarity);
         }
-        Some(Drawn { draw, is_warm_up, similarity, feedback })
+        let is_repeated = self.sampler.is_repeated();
+        Some(Drawn { draw, is_warm_up, similarity, feedback, is_repeated })
     }
 
     /// Moves the random share for the next mini-batch. A target that stays out of reach is logged.

@@ -45,6 +45,16 @@ pub(crate) fn unplaced(epoch: u64, samples: usize) {
     warn!(epoch, samples, "guards or walk.same kept samples out of the epoch: no mini-batch of it could have them");
 }
 
+pub(crate) fn epoch_goes_on(epoch: u64, step: u64, mini_batches: u64) {
+    warn!(
+        epoch,
+        step,
+        mini_batches,
+        "guards, or samples without an embedding, would end the epoch before those of other hosts; it goes on with \
+         samples that it has had; lower walk.epoch_samples if these are many"
+    );
+}
+
 pub(crate) fn finished(epochs: u64, steps: u64) {
     info!(epochs, steps, "the stream has ended");
 }

@@ -34,13 +34,15 @@ pub struct Left {
     pub drawn: u64,
     /// A bit for each sample, which is set if it remains.
     pub bits: Vec<u64>,
+    /// How many samples guards had kept out, if the epoch has begun again to be as long as others.
+    pub unplaced: Option<usize>,
 }
 
 impl Left {
     /// The beginning of an epoch that has the samples whose bits are set, of those with ids below `id_end`.
     pub(crate) fn beginning(id_end: usize, bits: Vec<u64>) -> Self {
         let samples = bits.iter().map(|bits| bits.count_ones() as usize).sum();
-        Self { id_end, samples, drawn: 0, bits }
+        Self { id_end, samples, drawn: 0, bits, unplaced: None }
     }
 
     /// Takes so many samples out of epoch `epoch`, but no sample out of two epochs in a row, as long as they are at

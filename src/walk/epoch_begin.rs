@@ -24,7 +24,7 @@ impl EpochSampler {
     pub fn from_left(left: &Left, config: &WalkConfig, seed: u64, epoch: u64) -> Self {
         let sizes = [left.id_end, left.samples];
         let sampler = Self::over(Remaining::of(left.bits.clone()), sizes, config, seed, epoch);
-        Self { drawn: left.drawn, ..sampler }
+        Self { drawn: left.drawn, unplaced: left.unplaced, ..sampler }
     }
 
     /// The same epoch, beginning at `step` of the run instead of 0: schedules and the warm-up count from step 0.
@@ -46,6 +46,13 @@ impl EpochSampler {
     #[must_use]
     pub fn with_partition_of(self, earlier: &Self) -> Self {
         Self { partitioning: earlier.partitioning.without_blocks(), ..self }
+    }
+
+    /// The same epoch, of which `earlier` has drawn `taken` mini-batches and could draw no more: it goes on with all
+    /// its samples once more, and has as many mini-batches as `samples` make.
+    #[must_use]
+    pub(crate) fn again(self, earlier: &Self, taken: u64, samples: usize) -> Self {
+        Self { drawn: taken, samples, unplaced: Some(earlier.unplaced()), ..self.with_partition_of(earlier) }
     }
 
     /// The same epoch, whose mini-batches take of each stratum what its weight, or `walk.same`, asks for; they have
@@ -74,6 +81,7 @@ impl EpochSampler {
             drawn: 0,
             ended: false,
             refused: WalkCounts::default(),
+            unplaced: None,
             remaining,
             all: (config.coverage == Coverage::Paper).then(|| Remaining::all(id_end)),
             reverse: None,
@@ -100,6 +108,7 @@ impl EpochSampler {
             strata.shares.forget_order();
         }
         self.all = self.all.take().map(|_| Remaining::all(self.id_end));
-        Left { id_end: self.id_end, samples: self.samples, drawn: self.drawn, bits: self.remaining.forget_order() }
+        let Self { id_end, samples, drawn, unplaced, .. } = *self;
+        Left { id_end, samples, drawn, bits: self.remaining.forget_order(), unplaced }
     }
 }

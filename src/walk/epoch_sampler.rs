@@ -64,6 +64,8 @@ pub struct EpochSampler {
     pub(super) ended: bool,
     /// What guards refused when the epoch ended.
     pub(super) refused: WalkCounts,
+    /// How many samples guards had kept out when the epoch began [again](Self::again).
+    pub(super) unplaced: Option<usize>,
     pub(super) remaining: Remaining,
     /// All samples; with the paper's coverage, mini-batches are drawn from these.
     pub(super) all: Option<Remaining>,
@@ -143,10 +145,18 @@ impl EpochSampler {
         self.strata.is_some()
     }
 
+    /// Whether mini-batches have samples that the epoch has had.
+    pub(crate) fn is_repeated(&self) -> bool {
+        self.unplaced.is_some()
+    }
+
     /// How many samples have been in no mini-batch, of an epoch that has ended and would have had them all.
     ///
     /// Those that weights leave out, and with `drop_last` those of a last mini-batch, are not among them.
     pub(crate) fn unplaced(&self) -> usize {
+        if let Some(unplaced) = self.unplaced {
+            return unplaced;
+        }
         let WalkConfig { coverage, drop_last, batch_size, .. } = self.config;
         let is_whole = self.strata.as_ref().is_none_or(|strata| strata.shares.draws_from_all());
         let expected = match (coverage, &self.strata) {

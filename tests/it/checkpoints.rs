@@ -5,9 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use futures::TryStreamExt;
 use prosampler::config::{CheckpointConfig, RefreshConfig, Resume, StreamConfig};
-use prosampler::{Error, MiniBatchStream, PipelineBuilder, SampleId, State};
+use prosampler::{Error, MiniBatch, MiniBatchStream, PipelineBuilder, SampleId, State};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use tempfile::TempDir;
 
@@ -25,13 +24,8 @@ fn builder(dir: &Path) -> PipelineBuilder {
 }
 
 async fn take(stream: &mut MiniBatchStream, n: usize) -> Vec<Vec<u32>> {
-    let mut taken = Vec::new();
-    while taken.len() < n
-        && let Some(mini_batch) = stream.try_next().await.unwrap()
-    {
-        taken.push(mini_batch.ids.iter().map(|id| id.0).collect());
-    }
-    taken
+    let seen = |mini_batch: MiniBatch| mini_batch.ids.iter().map(|id| id.0).collect();
+    crate::support::take(stream, n).await.into_iter().map(seen).collect()
 }
 
 async fn keep(stream: &MiniBatchStream) -> State {

@@ -151,13 +151,8 @@ async fn negatives_are_the_nearest_of_pairs_and_corpus() {
 type Seen = (u64, Vec<SampleId>, Vec<Option<SampleId>>);
 
 async fn take(stream: &mut MiniBatchStream, n: usize) -> Vec<Seen> {
-    let mut seen = Vec::new();
-    while seen.len() < n
-        && let Some(m) = stream.try_next().await.unwrap()
-    {
-        seen.push((m.step, m.ids, m.negatives));
-    }
-    seen
+    let seen = |m: MiniBatch| (m.step, m.ids, m.negatives);
+    crate::support::take(stream, n).await.into_iter().map(seen).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

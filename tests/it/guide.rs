@@ -186,13 +186,8 @@ async fn pairs_are_judged_by_their_positives() {
 type Seen = (u64, Vec<SampleId>);
 
 async fn take(stream: &mut MiniBatchStream, n: usize) -> Vec<Seen> {
-    let mut seen = Vec::new();
-    while seen.len() < n
-        && let Some(m) = stream.try_next().await.unwrap()
-    {
-        seen.push((m.step, m.ids));
-    }
-    seen
+    let seen = |m: MiniBatch| (m.step, m.ids);
+    crate::support::take(stream, n).await.into_iter().map(seen).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,6 +23,7 @@ mod doctor;
 mod embedding_cache;
 mod encoders;
 mod ending;
+mod equal_epochs;
 mod examples;
 mod exports;
 mod external_data;

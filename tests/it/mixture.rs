@@ -261,13 +261,9 @@ async fn mini_batches_of_one_source() {
 type Seen = (u64, u64, Vec<u32>);
 
 async fn take(stream: &mut MiniBatchStream, n: usize) -> Vec<Seen> {
-    let mut seen = Vec::new();
-    while seen.len() < n
-        && let Some(m) = stream.try_next().await.unwrap()
-    {
-        seen.push((m.epoch, m.graph_version.map_or(0, |version| version.0), m.ids.iter().map(|id| id.0).collect()));
-    }
-    seen
+    let seen =
+        |m: MiniBatch| (m.epoch, m.graph_version.map_or(0, |version| version.0), m.ids.iter().map(|id| id.0).collect());
+    crate::support::take(stream, n).await.into_iter().map(seen).collect()
 }
 
 /// While weights change, with refreshes in between, after a warm-up, over epochs of different lengths.

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use futures::TryStreamExt;
 use proptest::prelude::*;
 use prosampler::config::{
     CheckpointConfig, GraphConfig, GuardsConfig, NegativeChoice, RefreshConfig, SamplerKind, StreamConfig, WalkConfig,
@@ -11,7 +10,7 @@ use prosampler::config::{
 use prosampler::embeddings::EmbeddingTable;
 use prosampler::graph::{self, ProximityGraph};
 use prosampler::walk::{Draw, EpochSampler, Groups, Guards};
-use prosampler::{Error, GraphVersion, MiniBatchStream, PipelineBuilder, SampleId, State};
+use prosampler::{Error, GraphVersion, MiniBatch, MiniBatchStream, PipelineBuilder, SampleId, State};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
@@ -144,13 +143,8 @@ fn builder(walk: WalkConfig) -> PipelineBuilder {
 }
 
 async fn take(stream: &mut MiniBatchStream, n: usize) -> Vec<(Vec<SampleId>, Vec<Option<SampleId>>)> {
-    let mut taken = Vec::new();
-    while taken.len() < n
-        && let Some(mini_batch) = stream.try_next().await.unwrap()
-    {
-        taken.push((mini_batch.ids, mini_batch.negatives));
-    }
-    taken
+    let seen = |mini_batch: MiniBatch| (mini_batch.ids, mini_batch.negatives);
+    crate::support::take(stream, n).await.into_iter().map(seen).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use futures::TryStreamExt;
 use prosampler::config::{CheckpointConfig, RefreshConfig, Resume, Similarity, Storage, StoreConfig, StreamConfig};
 use prosampler::embeddings::EmbeddingTable;
 use prosampler::refresh::AgeSummary;
 use prosampler::source::FileSource;
-use prosampler::{Error, MiniBatchStream, ModelVersion, PipelineBuilder, Result, SampleId, State};
+use prosampler::{Error, MiniBatch, MiniBatchStream, ModelVersion, PipelineBuilder, Result, SampleId, State};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use tempfile::TempDir;
 
@@ -32,14 +31,11 @@ fn builder(dir: &Path) -> PipelineBuilder {
 type Seen = (u64, u64, Option<u64>, Option<u64>, Vec<u32>, Option<f32>);
 
 async fn take(stream: &mut MiniBatchStream, n: usize) -> Vec<Seen> {
-    let mut seen = Vec::new();
-    while seen.len() < n
-        && let Some(m) = stream.try_next().await.unwrap()
-    {
+    let seen = |m: MiniBatch| {
         let ids = m.ids.iter().map(|id| id.0).collect();
-        seen.push((m.step, m.epoch, m.graph_version.map(|version| version.0), m.staleness, ids, m.similarity));
-    }
-    seen
+        (m.step, m.epoch, m.graph_version.map(|version| version.0), m.staleness, ids, m.similarity)
+    };
+    crate::support::take(stream, n).await.into_iter().map(seen).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

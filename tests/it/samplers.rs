@@ -5,7 +5,7 @@ use std::path::Path;
 use futures::TryStreamExt;
 use prosampler::config::{CheckpointConfig, GuardsConfig, RefreshConfig, SamplerKind, StreamConfig, WalkConfig};
 use prosampler::report::Observer;
-use prosampler::{MiniBatchStream, PipelineBuilder};
+use prosampler::{MiniBatch, MiniBatchStream, PipelineBuilder};
 use tempfile::TempDir;
 
 use crate::support::{pipeline, walk_config};
@@ -26,13 +26,8 @@ fn builder(sampler: SamplerKind, dir: &Path) -> PipelineBuilder {
 }
 
 async fn take(stream: &mut MiniBatchStream, n: usize) -> Vec<(u64, Vec<u32>)> {
-    let mut seen = Vec::new();
-    while seen.len() < n
-        && let Some(m) = stream.try_next().await.unwrap()
-    {
-        seen.push((m.graph_version.unwrap().0, m.ids.iter().map(|id| id.0).collect()));
-    }
-    seen
+    let seen = |m: MiniBatch| (m.graph_version.unwrap().0, m.ids.iter().map(|id| id.0).collect());
+    crate::support::take(stream, n).await.into_iter().map(seen).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

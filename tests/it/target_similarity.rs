@@ -1,6 +1,5 @@
 //! Mini-batches whose mean similarity is held at a target.
 
-use futures::TryStreamExt;
 use prosampler::config::{CheckpointConfig, RefreshConfig, SamplerKind, StreamConfig, WalkConfig, WarmUp};
 use prosampler::{MiniBatch, MiniBatchStream, PipelineBuilder};
 use tempfile::TempDir;
@@ -17,13 +16,8 @@ fn builder(walk: WalkConfig) -> PipelineBuilder {
 }
 
 async fn take(stream: &mut MiniBatchStream, n: usize) -> Vec<MiniBatch> {
-    let mut all = Vec::new();
-    while all.len() < n
-        && let Some(mini_batch) = stream.try_next().await.unwrap()
-    {
-        all.push(mini_batch);
-    }
-    all
+    let seen = |mini_batch: MiniBatch| mini_batch;
+    crate::support::take(stream, n).await.into_iter().map(seen).collect()
 }
 
 fn mean(all: &[MiniBatch]) -> f32 {

@@ -21,7 +21,8 @@ from .data import COLUMN, read_manifest
 class HardNegativeIterator:
     """Hard-negative mini-batches for one worker of Ray Train, from random shards of the rows.
 
-    Each ``iter`` yields one epoch, in which every worker has equally many mini-batches (as far as guards allow).
+    Each ``iter`` yields one epoch, in which every worker has equally many mini-batches, so that none waits for another
+    in vain. Where guards would end a shard's epoch before those of the others, samples come once more, which is logged.
 
     The rows are divided into as many shards as ``shards`` says, and there is a run over each, which talks to no other:
     its graph is the paper's graph of all rows (docs/scale.md says when). The number of shards stays what it was when

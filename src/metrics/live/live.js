@@ -99,6 +99,7 @@ function warnings(run) {
     [run.inconsistent, "pairs are left out: their positives are not among the nearest to their anchors"],
     [run.source.skipped_rows, "rows lay in damaged parts, and are left out"],
     [run.unplaced, "samples were kept out of an epoch by guards"],
+    [run.repeated, "mini-batches had samples once more, so that epochs are as long as on other hosts"],
     [run.unsaved, "graphs could not be recorded for a resume"],
   ];
   return all.filter(([count]) => count > 0).map(([count, what]) => `${whole(count)} ${what}.`).join(" ");

@@ -8,12 +8,13 @@ pub mod refresh;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures::{StreamExt, TryStreamExt};
 use prosampler::arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray, UInt32Array};
 use prosampler::config::{GraphConfig, Similarity, WalkConfig};
 use prosampler::embeddings::EmbeddingTable;
 use prosampler::encode::Encoder;
 use prosampler::source::MemorySource;
-use prosampler::{ModelVersion, Pipeline, PipelineBuilder, Result};
+use prosampler::{MiniBatch, MiniBatchStream, ModelVersion, Pipeline, PipelineBuilder, Result};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 
@@ -33,6 +34,11 @@ pub fn rows(len: usize) -> RecordBatch {
 
 pub fn source(len: usize) -> MemorySource {
     MemorySource::new(vec![rows(len)]).unwrap()
+}
+
+/// The next `n` mini-batches, or fewer at the end.
+pub async fn take(stream: &mut MiniBatchStream, n: usize) -> Vec<MiniBatch> {
+    stream.take(n).try_collect().await.unwrap()
 }
 
 /// Vectors in `clusters` clusters, from a seed.
