@@ -1,23 +1,22 @@
 //! A guide judges which samples are too similar, against cosines of its vectors by plain loops.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use futures::TryStreamExt;
 use prosampler::arrow::array::{AsArray, RecordBatch};
 use prosampler::config::{
-    CheckpointConfig, FirstRefresh, GraphOver, GuardsConfig, MaskConfig, PairsConfig, PipelineConfig, RefreshConfig,
-    Resume, StreamConfig, ViewConfig, WalkConfig, WarmUp,
+    CheckpointConfig, FirstRefresh, GraphOver, GuardsConfig, MaskConfig, PipelineConfig, RefreshConfig, Resume,
+    StreamConfig, ViewConfig, WalkConfig, WarmUp,
 };
-use prosampler::encode::{Encoder, PairEncoder};
-use prosampler::source::{FileSource, MemorySource};
+use prosampler::encode::Encoder;
+use prosampler::source::FileSource;
 use prosampler::{MiniBatch, MiniBatchStream, Pipeline, PipelineBuilder, SampleId};
 use tempfile::TempDir;
 
-use crate::support::pairs::{PAIRS, pair_rows, positive_of};
+use crate::support::pairs::{PAIRS, of_both_sides, pair_rows, pipeline_of_pairs, positive_of};
 use crate::support::{
-    DIMENSION, TestEncoder, assert_says, graph_config, pipeline, rows, trained_vectors, vectors, walk_config,
+    Cosines, DIMENSION, TestEncoder, assert_says, graph_config, pipeline, rows, trained_vectors, vectors, walk_config,
     write_parquet,
 };
 
@@ -25,21 +24,8 @@ const SAMPLES: usize = 400;
 const BATCH: usize = 16;
 const BOUND: f64 = 0.6;
 
-/// The guide's cosines, computed here.
-struct Cosines(Vec<Vec<f64>>);
-
-impl Cosines {
-    fn of(flat: &[f32]) -> Self {
-        let unit = |vector: &[f32]| -> Vec<f64> {
-            let length = vector.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
-            vector.iter().map(|&x| f64::from(x) / length).collect()
-        };
-        Self(flat.chunks_exact(DIMENSION).map(unit).collect())
-    }
-
-    fn get(&self, a: usize, b: usize) -> f64 {
-        self.0[a].iter().zip(&self.0[b]).map(|(a, b)| a * b).sum()
-    }
+fn cosines(flat: &[f32]) -> Cosines {
+    Cosines::of(flat, DIMENSION)
 }
 
 fn guide_vectors(len: usize) -> Vec<f32> {
@@ -70,7 +56,7 @@ async fn all(builder: PipelineBuilder) -> Vec<MiniBatch> {
 /// Also in a warm-up without embeddings; and what the run's own embeddings say does not count.
 #[tokio::test]
 async fn its_bound_holds_from_the_first_mini_batch() {
-    let (of_guide, own) = (Cosines::of(&guide_vectors(SAMPLES)), Cosines::of(&trained_vectors(0, SAMPLES)));
+    let (of_guide, own) = (cosines(&guide_vectors(SAMPLES)), cosines(&trained_vectors(0, SAMPLES)));
     let walk = WalkConfig { warm_up: Some(WarmUp::Steps(9)), negatives: 1, ..walk_config(BATCH) };
     let encoder = guide(SAMPLES, "n");
     let refresh = RefreshConfig { first: FirstRefresh::AfterWarmUp, ..RefreshConfig::default() };
@@ -116,7 +102,7 @@ async fn rows_that_come_later_are_judged_too() {
     write_parquet(&dir.path().join("2.parquet"), &all_rows.slice(300, 100), 100);
     assert_eq!(stream.handle().refresh_now().await.unwrap().added, 100);
     assert_eq!(encoder.calls.load(Relaxed), 2);
-    let of_guide = Cosines::of(&guide_vectors(SAMPLES));
+    let of_guide = cosines(&guide_vectors(SAMPLES));
     let mut new = 0;
     while let Some(mini_batch) = stream.try_next().await.unwrap() {
         new += mini_batch.ids.iter().filter(|id| id.index() >= 300).count();
@@ -130,15 +116,8 @@ async fn rows_that_come_later_are_judged_too() {
 /// GISTEmbed's rule, for guards and for a mask: as similar as either one's own pair, by the guide.
 fn of_pairs(guards: GuardsConfig, mask: MaskConfig) -> PipelineBuilder {
     let over = GraphOver::Anchors;
-    let own = |column: &str| Arc::new(TestEncoder::new(2 * PAIRS).reading(column)) as Arc<dyn Encoder>;
-    let judge = |column: &str| Arc::new(guide(2 * PAIRS, column)) as Arc<dyn Encoder>;
-    let [anchor, positive] = ["question", "answer"].map(|column| Some(column.to_owned()));
-    Pipeline::builder()
-        .source(MemorySource::new(vec![pair_rows()]).unwrap())
-        .encoder(PairEncoder::new(own("question"), own("answer"), over).unwrap())
-        .guide(PairEncoder::new(judge("question"), judge("answer"), over).unwrap())
-        .pairs(PairsConfig { anchor, positive, graph_over: over, ..PairsConfig::default() })
-        .graph(graph_config(60, 12))
+    pipeline_of_pairs(pair_rows(), over)
+        .guide(of_both_sides(&guide(2 * PAIRS, "n"), over))
         .walk(walk_config(12))
         .guards(guards)
         .mask(mask)
@@ -155,7 +134,7 @@ fn is_too_near(of_guide: &Cosines, a: usize, b: usize) -> Option<bool> {
 
 #[tokio::test]
 async fn pairs_are_judged_by_their_positives() {
-    let of_guide = Cosines::of(&guide_vectors(2 * PAIRS));
+    let of_guide = cosines(&guide_vectors(2 * PAIRS));
     let guards = GuardsConfig { max_relative_to_positive: Some(1.0), ..GuardsConfig::default() };
     let mut refused = 0;
     for mini_batch in all(of_pairs(guards, MaskConfig::default())).await {

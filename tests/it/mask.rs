@@ -8,11 +8,11 @@ use prosampler::arrow::datatypes::Int32Type;
 use prosampler::config::{
     FirstRefresh, GraphOver, GuardsConfig, MaskConfig, PairsConfig, RefreshConfig, StreamConfig, WalkConfig, WarmUp,
 };
-use prosampler::encode::{Encoder, PairEncoder};
 use prosampler::source::MemorySource;
-use prosampler::{MiniBatch, Pipeline, PipelineBuilder, SampleId};
+use prosampler::{MiniBatch, PipelineBuilder, SampleId};
 
-use crate::support::{DIMENSION, TestEncoder, graph_config, vectors, walk_config};
+use crate::support::pairs::pipeline_of_pairs;
+use crate::support::{Cosines, DIMENSION, vectors, walk_config};
 
 /// One more than ranks can share in the last mini-batch.
 const ROWS: usize = 401;
@@ -56,17 +56,7 @@ fn pipeline(mask: &MaskConfig, rank: usize, world_size: usize) -> PipelineBuilde
 }
 
 fn pipeline_over(over: GraphOver, mask: &MaskConfig, rank: usize, world_size: usize) -> PipelineBuilder {
-    let side = |column: &str| Arc::new(TestEncoder::new(2 * ROWS).reading(column)) as Arc<dyn Encoder>;
-    Pipeline::builder()
-        .source(MemorySource::new(vec![rows()]).unwrap())
-        .encoder(PairEncoder::new(side("question"), side("answer"), over).unwrap())
-        .pairs(PairsConfig {
-            anchor: Some("question".into()),
-            positive: Some("answer".into()),
-            graph_over: over,
-            ..PairsConfig::default()
-        })
-        .graph(graph_config(60, 12))
+    pipeline_of_pairs(rows(), over)
         .walk(WalkConfig { negatives: NEGATIVES, ..walk_config(BATCH) })
         .mask(mask.clone())
         .stream(StreamConfig { rank, world_size, ..StreamConfig::default() })
@@ -84,24 +74,6 @@ fn marks(mini_batch: &MiniBatch) -> Vec<Vec<bool>> {
     (0..lists.len()).map(|row| lists.value(row).as_boolean().values().iter().collect()).collect()
 }
 
-/// Cosines of the encoder's vectors, computed here.
-struct Cosines(Vec<Vec<f64>>);
-
-impl Cosines {
-    fn new() -> Self {
-        let flat = vectors(2 * ROWS, DIMENSION, 10, 3);
-        let unit = |vector: &[f32]| {
-            let length = vector.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
-            vector.iter().map(|&x| f64::from(x) / length).collect()
-        };
-        Self(flat.chunks_exact(DIMENSION).map(unit).collect())
-    }
-
-    fn of(&self, a: usize, b: usize) -> f64 {
-        self.0[a].iter().zip(&self.0[b]).map(|(a, b)| a * b).sum()
-    }
-}
-
 /// Whether two rows are no negatives of each other; `None` where rounding decides.
 fn expected(over: GraphOver, mask: &MaskConfig, cosines: &Cosines, a: usize, b: usize) -> Option<bool> {
     let has = |column: &str| mask.same.iter().any(|same| same == column);
@@ -114,10 +86,10 @@ fn expected(over: GraphOver, mask: &MaskConfig, cosines: &Cosines, a: usize, b: 
         return Some(true);
     }
     let similarity = match over {
-        GraphOver::Cross => (cosines.of(question(a), answer(b)) + cosines.of(question(b), answer(a))) / 2.0,
-        _ => cosines.of(question(a), question(b)),
+        GraphOver::Cross => (cosines.get(question(a), answer(b)) + cosines.get(question(b), answer(a))) / 2.0,
+        _ => cosines.get(question(a), question(b)),
     };
-    let pair = |row| cosines.of(question(row), answer(row));
+    let pair = |row| cosines.get(question(row), answer(row));
     let relative = [pair(a), pair(b)].into_iter().filter(|&pair| pair > 0.0);
     let relative = relative.filter_map(|pair| mask.max_relative_to_positive.map(|share| share * pair));
     let bounds: Vec<f64> = relative.chain(mask.max_similarity).collect();
@@ -143,7 +115,7 @@ fn masks() -> Vec<MaskConfig> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn marks_are_those_of_a_loop_over_all_pairs() {
-    let cosines = Cosines::new();
+    let cosines = Cosines::of(&vectors(2 * ROWS, DIMENSION, 10, 3), DIMENSION);
     for mask in masks() {
         for (over, world_size) in [(GraphOver::Anchors, 1), (GraphOver::Anchors, 2), (GraphOver::Cross, 1)] {
             let mut ranks = Vec::new();

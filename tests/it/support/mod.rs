@@ -1,6 +1,7 @@
 //! What several tests need.
 
 pub mod command;
+mod cosines;
 mod encoder;
 pub mod pairs;
 pub mod refresh;
@@ -18,6 +19,7 @@ use prosampler::{MiniBatch, MiniBatchStream, ModelVersion, Pipeline, PipelineBui
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 
+pub use self::cosines::Cosines;
 pub use self::encoder::{DIMENSION, ModelFault, TestEncoder, trained_vectors};
 
 /// A path in the repository.

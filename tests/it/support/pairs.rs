@@ -8,23 +8,19 @@ use prosampler::encode::{Encoder, PairEncoder};
 use prosampler::source::MemorySource;
 use prosampler::{Pipeline, PipelineBuilder};
 
-use super::{DIMENSION, TestEncoder, graph_config, vectors, walk_config};
+use super::{Cosines, DIMENSION, TestEncoder, graph_config, vectors, walk_config};
 
-/// Unit vectors of anchor and positive of each row.
-pub struct PairOracle(Vec<[Vec<f64>; 2]>);
+/// The cosines of anchors and positives, whose vectors take turns.
+pub struct PairOracle(Cosines);
 
 impl PairOracle {
     pub fn new(vectors: &[f32], d: usize) -> Self {
-        let unit = |half: &[f32]| -> Vec<f64> {
-            let length = half.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
-            half.iter().map(|&x| f64::from(x) / length).collect()
-        };
-        Self(vectors.chunks_exact(2 * d).map(|row| [unit(&row[..d]), unit(&row[d..])]).collect())
+        Self(Cosines::of(vectors, d))
     }
 
     /// The cosine of one row's anchor and another's positive.
     pub fn cosine(&self, anchor: usize, positive: usize) -> f64 {
-        self.0[anchor][0].iter().zip(&self.0[positive][1]).map(|(x, y)| x * y).sum()
+        self.0.get(2 * anchor, 2 * positive + 1)
     }
 
     /// The mean of both directions.
@@ -34,7 +30,7 @@ impl PairOracle {
 
     /// The similarities of a row with all others, highest first.
     pub fn sorted(&self, a: usize) -> Vec<f64> {
-        let mut all: Vec<_> = (0..self.0.len()).filter(|&b| b != a).map(|b| self.similarity(a, b)).collect();
+        let mut all: Vec<_> = (0..self.0.len() / 2).filter(|&b| b != a).map(|b| self.similarity(a, b)).collect();
         all.sort_by(|a, b| b.total_cmp(a));
         all
     }
@@ -54,26 +50,31 @@ pub fn pair_rows() -> RecordBatch {
     RecordBatch::try_from_iter(columns).unwrap()
 }
 
+/// An encoder of these pairs.
 pub fn pair_encoder(over: GraphOver) -> PairEncoder {
-    let side = |column: &str| Arc::new(TestEncoder::new(2 * PAIRS).reading(column)) as Arc<dyn Encoder>;
-    PairEncoder::new(side("question"), side("answer"), over).unwrap()
+    of_both_sides(&TestEncoder::new(2 * PAIRS), over)
+}
+
+/// An encoder of questions and answers, each by the same one.
+pub fn of_both_sides(side: &TestEncoder, over: GraphOver) -> PairEncoder {
+    let reading = |column: &str| Arc::new(side.clone().reading(column)) as Arc<dyn Encoder>;
+    PairEncoder::new(reading("question"), reading("answer"), over).unwrap()
+}
+
+/// A pipeline of questions and answers, whose numbers lie below twice the rows.
+pub fn pipeline_of_pairs(rows: RecordBatch, over: GraphOver) -> PipelineBuilder {
+    let [anchor, positive] = ["question", "answer"].map(|column| Some(column.to_owned()));
+    Pipeline::builder()
+        .encoder(of_both_sides(&TestEncoder::new(2 * rows.num_rows()), over))
+        .source(MemorySource::new(vec![rows]).unwrap())
+        .pairs(PairsConfig { anchor, positive, graph_over: over, ..PairsConfig::default() })
+        .graph(graph_config(60, 12))
 }
 
 /// A pipeline of these pairs, compared crosswise.
 pub fn pair_pipeline() -> PipelineBuilder {
-    let over = GraphOver::Cross;
-    Pipeline::builder()
-        .source(MemorySource::new(vec![pair_rows()]).unwrap())
-        .encoder(pair_encoder(over))
-        .pairs(PairsConfig {
-            anchor: Some("question".into()),
-            positive: Some("answer".into()),
-            graph_over: over,
-            ..PairsConfig::default()
-        })
-        .graph(graph_config(60, 12))
-        .walk(WalkConfig { negatives: 1, ..walk_config(12) })
-        .seed(3)
+    let walk = WalkConfig { negatives: 1, ..walk_config(12) };
+    pipeline_of_pairs(pair_rows(), GraphOver::Cross).walk(walk).seed(3)
 }
 
 /// The vectors of these pairs, anchor first, and their similarities.
